@@ -1,0 +1,212 @@
+"""Rebuild every bundled model from its checkpoint, check it, and write its card.
+
+    python export/build.py                 # writes sr_deploy/models/<name>.onnx and <name>.md
+    python export/build.py rt-x4           # only this one
+    python export/build.py --check         # writes nothing; exit code 1 where a file would change
+
+A model is a recipe `export/<name>.toml` and the averaged weights `export/checkpoints/<name>.safetensors` that
+`sr-deploy train` made with it. Equal checkpoints give equal files, byte for byte. Measured quality is taken
+from the committed results of `benchmarks/quality.py`, and only from those of exactly these bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sr_deploy.errors import InputError, SrDeployError
+from sr_deploy.models import read_spec
+from sr_deploy.training.checkpoint import CheckpointInfo, read_checkpoint
+from sr_deploy.training.recipe import Recipe, read_recipe
+from sr_deploy.training.to_onnx import Export, export_onnx
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where recipes, checkpoints, results and finished models are."""
+
+    recipes: Path
+    models: Path
+    results: Path
+
+    def checkpoint(self, name: str) -> Path:
+        return self.recipes / "checkpoints" / f"{name}.safetensors"
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def released(places: Places) -> list[str]:
+    """The names that have a checkpoint, sorted."""
+    return sorted(p.stem for p in (places.recipes / "checkpoints").glob("*.safetensors"))
+
+
+def check_recipe(recipe: Recipe, info: CheckpointInfo, checkpoint: Path) -> None:
+    """Raises InputError where the checkpoint was not made by the recipe."""
+    if info.recipe_sha256 != recipe.sha256:
+        raise InputError(
+            f"{checkpoint}: trained with recipe {info.recipe_sha256[:12]}, but {recipe.name}.toml is "
+            f"{recipe.sha256[:12]}; train again, or restore the recipe it was trained with"
+        )
+
+
+def check_record(built: Export, recipe: Recipe, checkpoint: Path) -> None:
+    """Raises InputError where the written file does not say of itself what the recipe and checkpoint say."""
+    spec = read_spec(built.path)
+    says = spec and (spec.scale, spec.precision, spec.recipe_sha256, spec.checkpoint_sha256, spec.licence)
+    how = recipe.export
+    wanted = (recipe.scale, how.precision, recipe.sha256, sha256_of(checkpoint), how.licence)
+    if says != wanted:
+        raise InputError(f"{built.path.name}: its record says {says}, expected {wanted}; export it again")
+
+
+def quality_of(name: str, sha256: str, results: Path) -> dict[str, dict[str, float]]:
+    """Data set -> psnr_y, ssim_y, out of the results for exactly this file; empty where there are none."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(results.glob("quality-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for row in record["results"]:
+            if row["model"] == name and row.get("sha256") == sha256:
+                mean = row["mean"]
+                found[record["set"].capitalize()] = {k: round(mean[k], 4) for k in ("psnr_y", "ssim_y")}
+    return found
+
+
+def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
+    minutes, steps = info.training.get("minutes"), info.training.get("steps")
+    device = info.training.get("device")
+    lines = [f"Trained for {steps:,} steps in {minutes:g} minutes{f' on {device}' if device else ''}:", ""]
+    for number, phase in enumerate(recipe.phases, start=1):
+        loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items())
+        lines.append(
+            f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels, loss "
+            f"{loss}, learning rate up to {phase.learning_rate:g}, {phase.steps / recipe.steps:.0%} of the run"
+        )
+    return lines
+
+
+def _pictures(table: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"Trained on {table['count']} photographs ({table['megapixels']} megapixels). None of them is in Set5, "
+        "Set14, BSD100 or Urban100.",
+        "",
+        "| photographs | source | licence |",
+        "|---:|---|---|",
+    ]
+    return lines + [f"| {p['count']} | {p['source']} | {p['licence']} |" for p in table["part"]]
+
+
+def _measured(quality: Mapping[str, Mapping[str, float]]) -> list[str]:
+    if not quality:
+        return ["Not measured yet for this file."]
+    lines = ["| set | PSNR, Y (dB) | SSIM, Y |", "|---|---:|---:|"]
+    return lines + [f"| {k} | {v['psnr_y']:.2f} | {v['ssim_y']:.4f} |" for k, v in quality.items()]
+
+
+def card_of(
+    recipe: Recipe,
+    info: CheckpointInfo,
+    built: Export,
+    checkpoint: Path,
+    quality: Mapping[str, Mapping[str, float]],
+    photographs: Mapping[str, Any],
+) -> str:
+    """The card: front matter in JSON, as `sr_deploy.models` reads it, then what a person wants to know."""
+    how, digest = recipe.export, sha256_of(built.path)
+    front = {"licence": how.licence, "parameters": built.parameters, "quality": quality, "sha256": digest}
+    tolerance = built.parity.tolerance if built.parity else float("nan")
+    text = [
+        *("---", json.dumps(front, indent=2, sort_keys=True), "---", "", f"# {recipe.name}", ""),
+        f"Scale {recipe.scale}, architecture `{recipe.architecture}`, {built.parameters:,} parameters, "
+        f"{how.precision}. Licence: {how.licence}.",
+        *("", "## Training", "", *_trained(info, recipe), ""),
+        *("## Photographs", "", *_pictures(photographs), ""),
+        *("## Quality", "", *_measured(quality), ""),
+        *("## Identity", "", f"- recipe: `export/{recipe.name}.toml`, SHA-256 `{recipe.sha256}`"),
+        f"- checkpoint: `export/checkpoints/{recipe.name}.safetensors`, SHA-256 `{sha256_of(checkpoint)}`",
+        f"- file: `{recipe.name}.onnx`, SHA-256 `{digest}`, made by `python export/build.py {recipe.name}`, which "
+        f"found it within {tolerance:.0e} of full scale of the trained net",
+    ]
+    return "\n".join(text) + "\n"
+
+
+def build(name: str, places: Places, out: Path) -> list[Path]:
+    """Write `<name>.onnx` and `<name>.md` into `out`. Raises SrDeployError for whatever does not fit."""
+    recipe, checkpoint = read_recipe(places.recipes / f"{name}.toml"), places.checkpoint(name)
+    info, _ = read_checkpoint(checkpoint)
+    check_recipe(recipe, info, checkpoint)
+    model, card, how = out / f"{name}.onnx", out / f"{name}.md", recipe.export
+    built = export_onnx(checkpoint, model, precision=how.precision, io=how.io, licence=how.licence)
+    check_record(built, recipe, checkpoint)
+    quality = quality_of(name, sha256_of(model), places.results)
+    photographs = tomllib.loads((HERE / "photographs.toml").read_text(encoding="utf-8"))
+    text = card_of(recipe, info, built, checkpoint, quality, photographs)
+    card.write_text(text, encoding="utf-8", newline="\n")
+    return [model, card]
+
+
+def compare(built: Sequence[Path], models: Path) -> list[str]:
+    """One line for every built file that differs from the one in `models`."""
+    lines = []
+    for path in built:
+        there = models / path.name
+        if not there.exists():
+            lines.append(f"{there}: missing")
+        elif there.read_bytes() != path.read_bytes():
+            lines.append(f"{there}: {sha256_of(there)[:12]}, rebuilt {sha256_of(path)[:12]}")
+    return lines
+
+
+def run(names: Sequence[str], places: Places, *, check: bool) -> int:
+    """Build in a temporary folder, then compare or move into place; the exit code."""
+    known = released(places)
+    if unknown := sorted(set(names) - set(known)):
+        raise InputError(
+            f"{unknown[0]}: no such checkpoint in {places.recipes / 'checkpoints'}; there are {known}"
+        )
+    differences: list[str] = []
+    with TemporaryDirectory() as folder:
+        for name in names or known:
+            built = build(name, places, Path(folder))
+            differences += compare(built, places.models)
+            print(f"{name}: {sha256_of(built[0])[:12]} {built[0].stat().st_size:,} bytes", flush=True)
+            for path in [] if check else built:
+                (places.models / path.name).write_bytes(path.read_bytes())
+    if check and differences:
+        print("\n".join(differences), "run python export/build.py", sep="\n", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", help="models to build; all of them when none is named")
+    parser.add_argument("--check", action="store_true", help="compare only; exit code 1 on a difference")
+    parser.add_argument("--recipes", type=Path, default=HERE)
+    parser.add_argument("--models", type=Path, default=HERE.parent / "sr_deploy" / "models")
+    parser.add_argument("--results", type=Path, default=HERE.parent / "benchmarks" / "results")
+    args = parser.parse_args(arguments)
+    try:
+        return run(args.names, Places(args.recipes, args.models, args.results), check=args.check)
+    except SrDeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

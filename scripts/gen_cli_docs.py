@@ -1,0 +1,119 @@
+"""Write docs/cli.md from the commands themselves; with --check, only say whether it is up to date.
+
+The text is made from the commands' own parameters rather than from `--help`, so that it does not depend on
+how a version of click lays out its pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "cli.md"
+sys.path.insert(0, str(ROOT))
+
+import click  # noqa: E402
+
+from sr_deploy.cli import COMMANDS, main  # noqa: E402
+
+_HEAD = """\
+# Command line
+
+Results go to stdout, progress and errors to stderr. Errors are one line that ends in what to do; `--debug`, before or
+after a command, shows the traceback as well.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a check failed: a tolerance or a budget was missed |
+| 2 | usage: an argument that makes no sense, or that the model cannot serve |
+| 3 | bad input: a picture, a model or a place that cannot be used |
+| 4 | a runtime is missing |
+| 5 | some of several files failed, or memory did not suffice |
+| 70 | a bug in sr-deploy |
+| 130 | interrupted; nothing half-written is left |
+| 141 | the reader of the output went away |
+"""
+
+
+def page() -> str:
+    """The whole of docs/cli.md. Raises SystemExit for a command or an option without help."""
+    context = click.Context(main, info_name="sr-deploy")
+    parts = ["<!-- made by scripts/gen_cli_docs.py; edit the commands instead -->", _HEAD]
+    for name in COMMANDS:
+        command = main.get_command(context, name)
+        if command is None or not command.help:
+            raise SystemExit(f"command {name} has no help; write a docstring")
+        parts.append("\n".join(_section(name, command)))
+    return "\n".join(parts)
+
+
+def _section(name: str, command: click.Command) -> Iterator[str]:
+    context = click.Context(command, info_name=f"sr-deploy {name}")
+    yield f"## sr-deploy {name}\n"
+    yield f"```\nsr-deploy {name} {' '.join(command.collect_usage_pieces(context))}\n```\n"
+    yield _prose(command.help or "") + "\n"
+    if command.epilog:
+        yield _prose(command.epilog) + "\n"
+    yield "| option | meaning |"
+    yield "|---|---|"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            yield _row(name, parameter, context)
+    yield ""
+
+
+def _prose(text: str) -> str:
+    """Paragraphs as they are, those that click leaves unwrapped as code."""
+    paragraphs = []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if paragraph.startswith("\b\n"):
+            paragraph = f"```\n{paragraph[2:].rstrip()}\n```"
+        paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)
+
+
+def _row(command: str, option: click.Option, context: click.Context) -> str:
+    if not option.help:
+        raise SystemExit(f"option {option.opts[-1]} of {command} has no help; write one")
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    value = "" if option.is_flag else f" `{_value_name(option, context)}`"
+    default = f" [default: {option.default}]" if option.show_default and option.default is not None else ""
+    cells = (names + value, (option.help + default).replace("\n", " "))
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _value_name(option: click.Option, context: click.Context) -> str:
+    if option.metavar:
+        return option.metavar
+    if isinstance(option.type, click.Choice):
+        return "/".join(str(choice) for choice in option.type.choices)
+    return option.type.name.split(" ")[0].upper()
+
+
+def run() -> int:
+    """Write the page, or compare with it; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, fail where the page is not up to date"
+    )
+    check = parser.parse_args().check
+    made = page()
+    if not check:
+        PAGE.write_text(made, encoding="utf-8", newline="\n")
+        return 0
+    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != made:
+        print(
+            f"{PAGE.relative_to(ROOT)} is not up to date; run: python scripts/gen_cli_docs.py",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,73 @@
+"""sr-deploy: super-resolution networks from PyTorch to production.
+
+>>> from sr_deploy import Upscaler, read_image, write_image
+>>> with Upscaler.open("rt-x4") as upscaler:
+...     write_image(upscaler.upscale(read_image("photo.jpg")), "photo-x4.png")
+
+The names below are the public Python API; each is imported when it is first used, so that `import
+sr_deploy` alone costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sr_deploy.engines import open_engine as open_engine
+    from sr_deploy.engines.base import Engine as Engine
+    from sr_deploy.errors import SrDeployError as SrDeployError
+    from sr_deploy.image import Image as Image
+    from sr_deploy.image import read_image as read_image
+    from sr_deploy.image import write_image as write_image
+    from sr_deploy.quality.bicubic import imresize as imresize
+    from sr_deploy.quality.metrics import psnr as psnr
+    from sr_deploy.quality.metrics import ssim as ssim
+    from sr_deploy.resize import resize as resize
+    from sr_deploy.spec import ModelSpec as ModelSpec
+    from sr_deploy.spec import SizeRule as SizeRule
+    from sr_deploy.upscale import Upscaler as Upscaler
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Engine": "sr_deploy.engines.base",
+    "Image": "sr_deploy.image",
+    "ModelSpec": "sr_deploy.spec",
+    "SizeRule": "sr_deploy.spec",
+    "SrDeployError": "sr_deploy.errors",
+    "Upscaler": "sr_deploy.upscale",
+    "imresize": "sr_deploy.quality.bicubic",
+    "open_engine": "sr_deploy.engines",
+    "psnr": "sr_deploy.quality.metrics",
+    "read_image": "sr_deploy.image",
+    "resize": "sr_deploy.resize",
+    "ssim": "sr_deploy.quality.metrics",
+    "write_image": "sr_deploy.image",
+}
+
+__all__ = [
+    "Engine",
+    "Image",
+    "ModelSpec",
+    "SizeRule",
+    "SrDeployError",
+    "Upscaler",
+    "imresize",
+    "open_engine",
+    "psnr",
+    "read_image",
+    "resize",
+    "ssim",
+    "write_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sr_deploy' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,85 @@
+"""Pictures cut into strips that all cores deflate, a few at a time: what PNG and TIFF are written with."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+_T = TypeVar("_T")
+
+_STRIP = 1 << 19
+"""Bytes of pixels deflated at a time: enough to keep a core busy, little enough to hold a few for every core."""
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Pixels [H, W, C] and alpha [H, W] or None, in runs of rows."""
+
+    pixels: Array
+    alpha: Array | None
+
+    @property
+    def samples(self) -> int:
+        """Channels, opacity among them."""
+        return int(self.pixels.shape[2]) + (self.alpha is not None)
+
+    @property
+    def rows(self) -> int:
+        """In every strip but the last."""
+        height, width, _ = self.pixels.shape
+        return int(max(1, min(_STRIP // (width * self.samples * self.pixels.itemsize), height)))
+
+    def __len__(self) -> int:
+        return int(-(-self.pixels.shape[0] // self.rows))
+
+    def span(self, i: int) -> tuple[int, int]:
+        """First row and row after the last of strip `i`."""
+        return i * self.rows, min((i + 1) * self.rows, self.pixels.shape[0])
+
+    def read(self, first: int, last: int, order: Literal["<", ">"]) -> Bytes:
+        """Rows `first` to `last` as bytes [rows, bytes], opacity after the colours, 16 bits in byte order `order`."""
+        part = self.pixels[first:last]
+        if self.alpha is not None:
+            part = np.concatenate((part, self.alpha[first:last, :, None]), axis=2)
+        part = np.ascontiguousarray(part, dtype=part.dtype.newbyteorder(order))
+        return part.reshape(last - first, -1).view(np.uint8)
+
+
+def deflated(data: bytes, *, raw: bool) -> bytes:
+    """A zlib stream (RFC 1950), or, `raw`, deflate blocks (RFC 1951) that others can follow.
+
+    Level 1 with runs only: filtered photographs hold few longer repeats, and deflate spends nine tenths of its
+    time looking for them. On photographs x4, against level 6: an eighth of the time, a tenth more bytes.
+    """
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15 if raw else 15, 9, zlib.Z_RLE)
+    return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH if raw else zlib.Z_FINISH)
+
+
+def in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
+    """function(0), function(1), ... computed on all cores, with a bounded number of results waiting."""
+    workers = min(os.cpu_count() or 1, 8, count)
+    if workers == 1:
+        yield from map(function, range(count))
+        return
+    waiting: deque[Future[_T]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for i in range(count):
+                waiting.append(pool.submit(function, i))
+                if len(waiting) > workers + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

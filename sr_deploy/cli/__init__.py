@@ -1,0 +1,246 @@
+"""The command line: a group of commands that are imported when they are called for, and the one place where
+errors become a line on stderr and an exit code.
+
+A command module exposes `command`, imports what it needs inside the command, parses and prints, nothing else.
+
+Exit codes: 0 done, 1 a check failed, 2 usage, 3 bad input, 4 missing runtime, 5 some files failed or out of
+memory, 70 a bug in sr-deploy, 130 interrupted, 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+
+from sr_deploy.cli._console import complain, make_output_safe
+from sr_deploy.errors import SrDeployError
+
+COMMANDS = {
+    "upscale": "sr_deploy.cli.upscale",
+    "models": "sr_deploy.cli.models",
+    "eval": "sr_deploy.cli.eval",
+    "info": "sr_deploy.cli.info",
+    "stamp": "sr_deploy.cli.stamp",
+    "export": "sr_deploy.cli.export",
+    "doctor": "sr_deploy.cli.doctor",
+}
+"""Command name -> module; in the order a newcomer needs them."""
+
+EXIT_BUG, EXIT_INTERRUPTED, EXIT_PIPE = 70, 130, 141
+_EXIT_BAD_INPUT, _EXIT_MEMORY = 3, 5
+
+
+class _ReaderGoneError(Exception):
+    """Whoever read our output closed it; not an OSError, which click would turn into exit code 1."""
+
+
+@contextmanager
+def _reader_watched() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error
+
+
+class _Run:
+    """What is known of one run of a command beside its arguments."""
+
+    debug = False
+    interrupted = False
+
+    @contextmanager
+    def watching_interrupts(self) -> Iterator[None]:
+        """Remember Ctrl-C: an extension module that is interrupted while it loads fails in its own words."""
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self.interrupted = True
+            raise KeyboardInterrupt
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    run = ctx.find_object(_Run)
+    if value and run is not None:
+        run.debug = True
+
+
+def _debug_option(*, hidden: bool) -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        hidden=hidden,
+        callback=_set_debug,
+        help="Show the traceback of an error.",
+    )
+
+
+class CommandGroup(click.Group):
+    """A click group of the commands in `COMMANDS`, each imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None where there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
+        if not any(parameter.name == "debug" for parameter in command.params):
+            command.params.append(_debug_option(hidden=True))
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; without any argument, show the help."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; click.UsageError naming a near one where there is none."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(_no_command(args[0]), ctx)
+        return super().resolve_command(ctx, args)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse, which prints the help where it is asked for."""
+        with _reader_watched():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command; its return value is not an exit code."""
+        with _reader_watched():
+            super().invoke(ctx)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "sr-deploy",
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = False,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and exit with its code; outside standalone mode, return it or raise."""
+        common: dict[str, Any] = {"windows_expand_args": windows_expand_args, **extra}
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **common)
+        make_output_safe()
+        run = _Run()
+        try:
+            with run.watching_interrupts():
+                code = (
+                    super().main(args, prog_name, complete_var, standalone_mode=False, obj=run, **common) or 0
+                )
+        except Exception as error:
+            if run.debug:
+                import traceback
+
+                traceback.print_exc()
+            code = _report(click.Abort() if run.interrupted else error)
+        code = _flushed(code)
+        if args is None and "torch" not in sys.modules:
+            # We are the whole process, its files are closed and its threads have ended: taking the runtimes
+            # down politely would take a seventh of the time that upscaling a small picture does.
+            sys.stderr.flush()
+            os._exit(code)
+        sys.exit(code)
+
+
+def _report(error: Exception) -> int:
+    """Print what went wrong as one line; the exit code for it."""
+    if isinstance(error, _ReaderGoneError):
+        return EXIT_PIPE
+    if isinstance(error, click.Abort):
+        complain("interrupted; nothing half-written was left behind", prefix=False)
+        return EXIT_INTERRUPTED
+    if isinstance(error, click.ClickException):
+        complain(_usage_message(error))
+        return 2
+    if isinstance(error, SrDeployError):
+        complain(str(error))
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        complain("out of memory; close other programs, or work on a smaller picture or with a smaller model")
+        return _EXIT_MEMORY
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror}; make sure the place exists and may be read or written")
+        return _EXIT_BAD_INPUT
+    complain(
+        f"{type(error).__name__}: {error}; this is a bug in sr-deploy, run again with --debug for the traceback"
+    )
+    return EXIT_BUG
+
+
+def _usage_message(error: click.ClickException) -> str:
+    message = error.format_message().rstrip()
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return message
+    end = "" if message.endswith((".", "?", "!", ")")) else "."
+    return f"{message}{end} See '{context.command_path} --help'."
+
+
+def _no_command(name: str) -> str:
+    if os.path.exists(name):
+        return f"'{name}' is a file, not a command; to upscale it: sr-deploy upscale {name}"
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}."
+    return f"no command '{name}'; {hint}"
+
+
+def _flushed(code: int) -> int:
+    """`code`, or EXIT_PIPE when whoever read our output went away before all of it was written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    return code
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from sr_deploy import __version__
+
+        click.echo(f"sr-deploy {__version__}")
+        ctx.exit()
+
+
+@click.command("sr-deploy", cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """Super-resolution from PyTorch to production: upscale pictures, and export, inspect and measure models."""
+
+
+main.params.append(_debug_option(hidden=False))

@@ -1,0 +1,67 @@
+"""`sr-deploy doctor`: what works here, what does not, and the command that mends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sr_deploy.doctor import Diagnosis
+
+_EXIT_NO_BACKEND = 4
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> None:
+    """Show what is installed, which backends work and why others do not.
+
+    Each backend is tried on a small picture. Exit code 4: none of them works.
+    """
+    from sr_deploy.doctor import diagnose
+
+    diagnosis = diagnose()
+    if as_json:
+        import json
+
+        click.echo(json.dumps(diagnosis.to_dict(), indent=2))
+    else:
+        click.echo("\n".join(_lines(diagnosis)))
+    if not diagnosis.can_upscale:
+        click.get_current_context().exit(_EXIT_NO_BACKEND)
+
+
+def _lines(diagnosis: Diagnosis) -> Iterator[str]:
+    yield f"sr-deploy {diagnosis.version}"
+    yield f"  python     {diagnosis.python}"
+    yield f"  platform   {diagnosis.platform}"
+    yield "backends"
+    for backend in diagnosis.backends:
+        yield f"  {backend.name:<12} {'works' if backend.works else 'does not work'}: {backend.detail}"
+    yield "models"
+    yield f"  {diagnosis.models_problem or ', '.join(diagnosis.models) or 'none is bundled with this installation'}"
+    yield "machine"
+    yield from _machine(diagnosis)
+    yield "packages"
+    for name, version in diagnosis.packages.items():
+        yield f"  {name:<24} {version or 'not installed'}"
+    if diagnosis.advice:
+        yield "what else could be installed"
+    for line in diagnosis.advice:
+        yield f"  {line}"
+
+
+def _machine(diagnosis: Diagnosis) -> Iterator[str]:
+    cpu = diagnosis.cpu
+    yield f"  processor  {cpu.name} ({cpu.architecture}), {cpu.usable_cores} of {cpu.cores} cores usable"
+    yield f"  features   {', '.join(cpu.features) or 'none known'}"
+    free = diagnosis.memory_available
+    yield f"  memory     {'unknown' if free is None else f'{free / 2**30:.1f} GiB available'}"
+    for gpu in diagnosis.gpus:
+        memory = "" if gpu.memory_mib is None else f", {gpu.memory_mib} MiB"
+        yield f"  gpu        {gpu.name}{memory}, driver {gpu.driver or 'unknown'}"
+    if not diagnosis.gpus:
+        yield f"  gpu        none: {diagnosis.gpu_detail}"

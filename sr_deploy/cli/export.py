@@ -1,0 +1,131 @@
+"""`sr-deploy export`: a checkpoint becomes an ONNX file that is checked against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sr_deploy.training.to_onnx import Export
+
+_PACKAGES = ("torch", "safetensors", "onnxscript")
+
+
+@click.command("export")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The ONNX file to write."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the weights and of what is computed with them.",
+)
+@click.option(
+    "--io",
+    type=click.Choice(["float", "uint8"]),
+    default="float",
+    show_default=True,
+    help="What goes in and comes out: float NCHW in 0..1, or uint8 NHWC pixels.",
+)
+@click.option("--opset", type=int, help="Of ONNX; the default is the one that every runtime reads.")
+@click.option("--data", type=click.Path(path_type=Path), help="A folder of photographs to check on.")
+@click.option("--licence", help="Of the weights, as an SPDX identifier; written into the file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    checkpoint: Path,
+    output: Path,
+    precision: str,
+    io: str,
+    opset: int | None,
+    data: Path | None,
+    licence: str | None,
+    as_json: bool,
+) -> None:
+    """Write the net of CHECKPOINT as an ONNX file, and check that it computes the same.
+
+    CHECKPOINT is a .safetensors file, or the folder of a training run. The receptive field is measured and
+    written into the file with everything else a runner must know. ONNX Runtime and torch are compared on
+    crops of several sizes; nothing is written where they differ.
+    """
+    export = _export(checkpoint, output, precision, io, opset, data, licence)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(_record(export, io), indent=2))
+    else:
+        click.echo("\n".join(_lines(export, io)))
+
+
+def _export(
+    checkpoint: Path,
+    output: Path,
+    precision: str,
+    io: str,
+    opset: int | None,
+    data: Path | None,
+    licence: str | None,
+) -> Export:
+    from sr_deploy.errors import MissingRuntimeError
+
+    try:
+        from sr_deploy.training.checkpoint import find_checkpoint
+        from sr_deploy.training.to_onnx import DEFAULT_OPSET, export_onnx
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _PACKAGES:
+            raise
+        raise MissingRuntimeError(
+            f'exporting needs {error.name}, which is not installed; pip install "sr-deploy[train]"'
+        ) from error
+    return export_onnx(
+        find_checkpoint(checkpoint),
+        output,
+        precision=precision,
+        io=io,
+        opset=DEFAULT_OPSET if opset is None else opset,
+        data=data,
+        licence=licence,
+    )
+
+
+def _record(export: Export, io: str) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "path": str(export.path),
+        "name": export.spec.name,
+        "architecture": export.spec.architecture,
+        "scale": export.spec.scale,
+        "halo": export.spec.halo,
+        "multiple_of": export.spec.size_rule.multiple_of,
+        "precision": export.spec.precision,
+        "io": io,
+        "opset": export.opset,
+        "parameters": export.parameters,
+        "size_bytes": export.size,
+    }
+    if export.parity:
+        record |= {
+            "max_difference": export.parity.largest.value,
+            "where": str(export.parity.largest),
+            "tolerance": export.parity.tolerance,
+            "crops": export.parity.crops,
+        }
+    return record
+
+
+def _lines(export: Export, io: str) -> list[str]:
+    spec = export.spec
+    halo = "sees the whole picture" if spec.halo is None else f"halo {spec.halo} pixels"
+    multiple = spec.size_rule.multiple_of
+    sizes = "any size" if multiple == 1 else f"sizes in multiples of {multiple}"
+    lines = [
+        f"{export.path}  {export.size / 1024:,.0f} KiB",
+        f"{spec.name}: {spec.architecture} x{spec.scale}, {export.parameters:,} parameters, {spec.precision}, "
+        f"{io} pixels, opset {export.opset}, {halo}, {sizes}",
+    ]
+    if export.parity:
+        lines.append(f"checked against torch on {export.parity.crops} crops: at most {export.parity.largest}")
+    return lines

@@ -1,0 +1,102 @@
+"""`sr-deploy info`: what a model file is and what it says of itself, or what can be found out about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sr_deploy.graph.facts import FileFacts
+    from sr_deploy.spec import ModelSpec, SizeRule
+
+
+@click.command("info")
+@click.argument("file", metavar="NAME|FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(file: str, as_json: bool) -> None:
+    """Show what a model is: scale, sizes it takes, value range, receptive field, licence, checksum.
+
+    NAME|FILE is a bundled model or an ONNX file. A file without sr-deploy's record is probed: it is run on
+    small pictures, and what could not be decided is said. Nothing is written.
+    """
+    from sr_deploy.graph.facts import file_facts
+    from sr_deploy.graph.record import load_model, read_spec
+    from sr_deploy.models import find_model
+
+    path = find_model(file)
+    model = load_model(path)
+    facts, spec = file_facts(path, model), read_spec(model)
+    stamped = spec is not None
+    if spec is None:
+        from sr_deploy.graph.probe import probe
+
+        click.echo(
+            f"{path} carries no sr-deploy record; probing it (a large network takes minutes)", err=True
+        )
+        spec = probe(model, name=path.stem)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(_record(facts, spec, stamped=stamped), indent=2))
+    else:
+        click.echo("\n".join(_lines(facts, spec, stamped=stamped)))
+
+
+def _record(facts: FileFacts, spec: ModelSpec, *, stamped: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"stamped": stamped, "spec": asdict(spec), "file": {**asdict(facts), "path": str(facts.path)}}
+
+
+def _lines(facts: FileFacts, spec: ModelSpec, *, stamped: bool) -> Iterator[str]:
+    yield from spec_lines(spec)
+    yield "file"
+    yield from _rows(
+        ("path", str(facts.path)),
+        ("size", f"{facts.size:,} bytes"),
+        ("sha256", facts.sha256),
+        ("opset", str(facts.opset)),
+        ("nodes", f"{facts.nodes:,}"),
+        ("weights", f"{facts.weights:,}"),
+        ("producer", facts.producer),
+    )
+    if not stamped:
+        yield f"found by probing; to write it into the file: sr-deploy stamp {facts.path}"
+
+
+def spec_lines(spec: ModelSpec) -> Iterator[str]:
+    """A spec as lines of text, what is undecided at the end."""
+    low, high = spec.value_range
+    yield spec.name
+    yield from _rows(
+        ("scale", f"x{spec.scale}"),
+        ("channels", "3 (RGB)" if spec.channels == 3 else "1 (grey)"),
+        ("layout", spec.layout),
+        ("value range", f"{low:g}..{high:g}"),
+        ("sizes", _sizes(spec.size_rule)),
+        ("halo", "global: the whole picture" if spec.halo is None else f"{spec.halo} px"),
+        ("precision", spec.precision),
+        ("architecture", spec.architecture),
+        *((f"  {key}", str(value)) for key, value in sorted(spec.parameters.items())),
+        ("licence", spec.licence or "unknown"),
+        ("checkpoint", spec.checkpoint_sha256 or "unknown"),
+        ("recipe", spec.recipe_sha256 or "unknown"),
+    )
+    if spec.undecided:
+        yield "undecided"
+    for sentence in spec.undecided:
+        yield f"  {sentence}"
+
+
+def _sizes(rule: SizeRule) -> str:
+    step = f"multiples of {rule.multiple_of}" if rule.multiple_of > 1 else "any"
+    if rule.fixed:
+        tiles = f", tiles at {step}" if rule.multiple_of > 1 else ""
+        return f"{rule.fixed[1]}x{rule.fixed[0]} only{tiles}"
+    return f"{step}, at least {rule.minimum}" if rule.minimum > 1 else step
+
+
+def _rows(*rows: tuple[str, str]) -> Iterator[str]:
+    return (f"  {key:<14} {value}" for key, value in rows)

@@ -1,0 +1,75 @@
+"""`sr-deploy models`: what is bundled, how big, how good."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sr_deploy.models import ModelEntry
+
+
+@click.command("models")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead of a table.")
+def command(as_json: bool) -> None:
+    """List the bundled models.
+
+    The name in the first column is what --model takes; quality is PSNR and SSIM of the Y channel.
+    """
+    from sr_deploy.models import list_models
+
+    entries = list_models()
+    if as_json:
+        import json
+
+        click.echo(json.dumps([_record(entry) for entry in entries], indent=2))
+        return
+    if not entries:
+        click.echo("no model is bundled with this installation", err=True)
+        return
+    from sr_deploy.cli._console import table
+
+    header = ("name", "scale", "parameters", "KiB", "precision", "licence", "quality")
+    click.echo(table(header, [_row(entry) for entry in entries]))
+
+
+def _record(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "path": str(entry.path),
+        "scale": entry.scale,
+        "channels": entry.spec.channels,
+        "halo": entry.spec.halo,
+        "precision": entry.spec.precision,
+        "architecture": entry.spec.architecture,
+        "parameters": entry.parameters,
+        "size_bytes": entry.size,
+        "licence": entry.licence,
+        "quality": entry.quality,
+        "sha256": entry.sha256,
+    }
+
+
+def _row(entry: ModelEntry) -> tuple[str, ...]:
+    return (
+        entry.name,
+        str(entry.scale),
+        "-" if entry.parameters is None else f"{entry.parameters:,}",
+        f"{entry.size / 1024:.0f}",
+        entry.spec.precision,
+        entry.licence or "-",
+        _quality(entry) or "-",
+    )
+
+
+def _quality(entry: ModelEntry) -> str:
+    """Such as "Set5 31.05 dB 0.8790"."""
+    return ", ".join(
+        " ".join([name, *(_measure(key, value) for key, value in sorted(measures.items()))])
+        for name, measures in entry.quality.items()
+    )
+
+
+def _measure(key: str, value: float) -> str:
+    return f"{value:.2f} dB" if key.startswith("psnr") else f"{value:.4f}"

@@ -1,0 +1,108 @@
+"""`sr-deploy stamp`: find out what a foreign ONNX file is, and write it into the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import onnx
+
+    from sr_deploy.spec import ModelSpec
+
+_RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
+
+
+def _halo(text: str) -> int | str:
+    """A number of pixels, or "global"."""
+    if text != "global" and not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is neither a number of pixels nor 'global'.")
+    return text if text == "global" else int(text)
+
+
+@click.command("stamp")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there. [default: FILE itself]")
+@click.option("--name", help="What the model is called. [default: the file's name]")
+@click.option("--licence", help="Of the weights, as an SPDX identifier.")
+@click.option("--scale", type=click.IntRange(1, 16), help="Stop unless this is the model's scale.")
+@click.option("--value-range", type=click.Choice(list(_RANGES)), help="What black and white are.")
+@click.option(
+    "--halo", type=_halo, metavar="PIXELS|global", help="Radius of the receptive field; global: never tile."
+)
+@click.option("--force", is_flag=True, help="Probe again a file that has a record, and replace it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    file: Path,
+    output: Path | None,
+    name: str | None,
+    licence: str | None,
+    scale: int | None,
+    value_range: str | None,
+    halo: int | str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write into the ONNX model FILE what a runner must know of it.
+
+    Scale, channels, layout, value range, sizes, precision and the receptive field are found by running the
+    model on small pictures; what could not be decided is said, and recorded too. --value-range and --halo
+    decide it instead. In a file that has a record already, only what the options say is changed.
+    """
+    from sr_deploy.graph.record import load_model, save_model, write_spec
+
+    model = load_model(file)
+    given = {"value_range": _RANGES[value_range] if value_range else None, "halo": halo}
+    named = {key: value for key, value in {"name": name, "licence": licence}.items() if value}
+    spec = _spec(file, model, given, changes=bool(named), force=force).with_(**named)
+    _check_scale(file, spec, scale)
+    save_model(write_spec(model, spec), output or file)
+    _print(output or file, spec, as_json=as_json)
+
+
+def _spec(
+    file: Path, model: onnx.ModelProto, given: dict[str, Any], *, changes: bool, force: bool
+) -> ModelSpec:
+    """The record in `model` with what is given changed; of a model without one, what probing finds."""
+    from sr_deploy.errors import UsageError
+    from sr_deploy.graph.record import read_spec
+
+    spec = None if force else read_spec(model)
+    if spec is None:
+        from sr_deploy.graph.probe import Given, probe
+
+        click.echo(f"probing {file}; a large network takes minutes", err=True)
+        return probe(model, name=file.stem, given=Given(**given))
+    decided = {key: value for key, value in given.items() if value is not None}
+    if not (decided or changes):
+        raise UsageError(
+            f"{file} has a record already (scale {spec.scale}, halo {spec.halo}); say what to change in it, or probe "
+            "it again with --force"
+        )
+    if decided.get("halo") == "global":
+        decided["halo"] = None
+    return spec.with_(**decided)
+
+
+def _check_scale(file: Path, spec: ModelSpec, scale: int | None) -> None:
+    from sr_deploy.errors import UsageError
+
+    if scale is not None and scale != spec.scale:
+        raise UsageError(
+            f"{file}: asked for --scale {scale}, but the model gives {spec.scale} pixels for one along each axis; "
+            "leave --scale out, or name the right file"
+        )
+
+
+def _print(path: Path, spec: ModelSpec, *, as_json: bool) -> None:
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        click.echo(json.dumps({"path": str(path), "spec": asdict(spec)}, indent=2))
+        return
+    from sr_deploy.cli.info import spec_lines
+
+    click.echo("\n".join([*spec_lines(spec), f"written into {path}"]))

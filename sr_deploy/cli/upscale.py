@@ -1,0 +1,202 @@
+"""`sr-deploy upscale`: pictures in, larger pictures out. Parses and prints; `sr_deploy.jobs` decides what goes
+where and `sr_deploy.batch` does it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sr_deploy.errors import SrDeployError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sr_deploy.batch import Outcome, OutputSize, Settings
+    from sr_deploy.cli._progress import Reporter
+    from sr_deploy.jobs import Existing, Job, Jobs
+    from sr_deploy.upscale import Upscaler
+
+_DEFAULT_SCALE = 4
+_EXIT_SOME_FAILED = 5
+_EXAMPLES = """\b
+Examples:
+  sr-deploy upscale photo.jpg
+  sr-deploy upscale photo.jpg -o large.png --scale 2
+  sr-deploy upscale holiday/ -o large/ --recursive --skip-existing
+  sr-deploy upscale scan.png -o scan-4k.png --fit 3840x2160
+"""
+
+
+def _tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    text = value.lower()
+    if text in ("auto", "none"):
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(
+            f"'{value}' is neither 'auto' nor 'none' nor a number of pixels.", ctx, param
+        )
+    return int(text)
+
+
+def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    width, _, height = value.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise click.BadParameter(f"'{value}' is not a size like 1920x1080.", ctx, param)
+    return int(width), int(height)
+
+
+@click.command("upscale", epilog=_EXAMPLES)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="File (for one input file) or folder, created where missing. [default: beside each input, as photo-x4.jpg]",
+)
+@click.option("-s", "--scale", type=int, help="Choose the bundled model for this scale. [default: 4]")
+@click.option(
+    "-m", "--model", metavar="NAME|FILE", help="A bundled model (see 'sr-deploy models') or an .onnx file."
+)
+@click.option(
+    "--backend", default="auto", show_default=True, help="Runtime to use; 'sr-deploy doctor' lists them."
+)
+@click.option(
+    "--tile",
+    metavar="auto|none|N",
+    callback=_tile,
+    default="auto",
+    show_default=True,
+    help="Side of a tile in input pixels; 'auto' tiles only what does not fit into memory, 'none' never tiles.",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    help="Input pixels read around a tile. [default: what the model sees, so that no tile shows]",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the runtime. [default: every core]")
+@click.option(
+    "--recursive", "-r", is_flag=True, help="Look into the subfolders of a folder, and keep their structure."
+)
+@click.option(
+    "--format", "format_name", metavar="FORMAT", help="png, jpeg, webp, tiff or bmp. [default: the input's]"
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 101),
+    help="Of JPEG, and of WebP, where 101 is lossless. [default: 95; WebP 90]",
+)
+@click.option(
+    "--suffix",
+    help="Added to each name. [default: -x4, by the scale, beside the inputs; nothing in a folder]",
+)
+@click.option(
+    "--width", type=click.IntRange(min=1), help="Width of the result; alone it keeps the proportions."
+)
+@click.option(
+    "--height", type=click.IntRange(min=1), help="Height of the result; alone it keeps the proportions."
+)
+@click.option(
+    "--fit", metavar="WxH", callback=_box, help="Largest result of the same proportions within this size."
+)
+@click.option("--skip-existing", is_flag=True, help="Leave out what is there already.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def command(inputs: tuple[str, ...], **options: Any) -> None:
+    """Upscale pictures: files, folders or globs.
+
+    PNG, JPEG, WebP, TIFF and BMP, 8 or 16 bit, with alpha and metadata kept. One failing picture does not
+    stop the others; the exit code is then 5.
+    """
+    if options["skip_existing"] and options["overwrite"]:
+        raise click.UsageError("--skip-existing and --overwrite contradict each other; choose one.")
+    jobs, settings, model = _plan(inputs, options)
+    from sr_deploy.cli._progress import Reporter
+
+    count = len(jobs.todo) + len(jobs.skipped)
+    alone = len(inputs) == 1 and count == 1
+    with Reporter(count, alone=alone, quiet=options["quiet"], as_json=options["as_json"]) as reporter:
+        for note in jobs.notes:
+            reporter.say(note)
+        for job in jobs.skipped:
+            reporter.finished(_skipped(job))
+        if not jobs.todo:
+            return
+        with _open(model, options, reporter) as upscaler:
+            from sr_deploy.batch import run_jobs
+
+            outcomes = run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter)
+    _conclude(outcomes, alone=alone)
+
+
+def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Settings, str]:
+    from sr_deploy.batch import OutputSize, Settings
+    from sr_deploy.jobs import plan_jobs
+    from sr_deploy.models import model_for_scale
+
+    model = options["model"] or model_for_scale(options["scale"] or _DEFAULT_SCALE)
+    size = OutputSize(width=options["width"], height=options["height"], fit=options["fit"])
+    existing: Existing = "refuse"
+    if options["skip_existing"] or options["overwrite"]:
+        existing = "skip" if options["skip_existing"] else "overwrite"
+    jobs = plan_jobs(
+        inputs,
+        options["output"],
+        recursive=options["recursive"],
+        format=options["format_name"],
+        suffix=options["suffix"],
+        beside_suffix=_beside_suffix(model, size),
+        existing=existing,
+    )
+    return jobs, Settings(quality=options["quality"], size=size, existing=existing), model
+
+
+def _beside_suffix(model: str, size: OutputSize) -> str:
+    """What tells a result from its input: the scale, where the result has one that is known beforehand."""
+    from sr_deploy.batch import OutputSize
+    from sr_deploy.models import find_model, read_spec
+
+    spec = read_spec(find_model(model)) if size == OutputSize() else None
+    return "-upscaled" if spec is None else f"-x{spec.scale}"
+
+
+def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
+    from sr_deploy.upscale import Upscaler
+
+    upscaler = Upscaler.open(
+        model,
+        backend=options["backend"],
+        threads=options["threads"],
+        tile=None if options["tile"] == "none" else options["tile"],
+        overlap=options["overlap"],
+        say=reporter.say,
+    )
+    reporter.backend = upscaler.engine.backend
+    if options["scale"] in (None, upscaler.spec.scale):
+        return upscaler
+    upscaler.close()
+    raise click.UsageError(
+        f"model {model} has scale {upscaler.spec.scale} and --scale asks for {options['scale']}; leave one out, or "
+        "ask for the size with --width, --height or --fit."
+    )
+
+
+def _skipped(job: Job) -> Outcome:
+    from sr_deploy.batch import Outcome
+
+    return Outcome(job, "skipped")
+
+
+def _conclude(outcomes: Sequence[Outcome], *, alone: bool) -> None:
+    """Exit with 5 where some failed; a picture that was alone fails with its own error, and so does a bug."""
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    expected = (SrDeployError, OSError, MemoryError)
+    for error in errors:
+        if alone or not isinstance(error, expected):
+            raise error
+    if errors:
+        click.get_current_context().exit(_EXIT_SOME_FAILED)

@@ -1,0 +1,104 @@
+"""The `Engine` protocol: what a runner of one model promises, whatever runtime is behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.errors import UsageError
+from sr_deploy.spec import ModelSpec
+
+Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+_Self = TypeVar("_Self", bound="Engine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an engine can take in one call, in input pixels. None: no limit of its own."""
+
+    max_height: int | None = None
+    max_width: int | None = None
+    max_batch: int | None = None
+    bytes_per_pixel: float | None = None
+    """Working memory an input pixel costs inside the engine, where it is known; plans tile sizes."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model, ready to run. Safe to call from several threads; nothing is kept between calls."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the model it runs."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What it can take in one call."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """The name the user chooses it by, as in `--backend`."""
+        ...
+
+    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+        """Upscale `batch` [N, H, W, C] (C = spec.channels, RGB order) to [N, H*scale, W*scale, C].
+
+        uint8 in, uint8 out (0..255, rounded to nearest); float32 in, float32 out (0..1, clipped to it).
+        Synchronous: when it returns, the array is whole and the caller's. `out`, where given, is a
+        C-contiguous array of the right shape and dtype that is filled and returned.
+        Raises UsageError for a shape or dtype the model does not take, OutOfMemoryError when the runtime ran
+        out of memory.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the engine holds. Calling it again does nothing; running it afterwards raises."""
+        ...
+
+    def __enter__(self: _Self) -> _Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def check_batch(spec: ModelSpec, limits: Limits, batch: Batch, out: Batch | None = None) -> tuple[int, ...]:
+    """Check `batch` (and `out`) against what the model declares; the shape of the result.
+
+    Raises UsageError naming what was got and what was expected.
+    """
+    if not isinstance(batch, np.ndarray) or batch.dtype not in (np.uint8, np.float32):
+        got = getattr(batch, "dtype", type(batch).__name__)
+        raise UsageError(f"{spec.name}: expected a uint8 or float32 array, got {got}; convert it first")
+    if batch.ndim != 4 or batch.shape[3] != spec.channels or 0 in batch.shape:
+        raise UsageError(f"{spec.name}: expected pixels [N, H, W, {spec.channels}], got shape {batch.shape}")
+    count, height, width, channels = batch.shape
+    rule = spec.size_rule
+    if (rule.fixed and (height, width) != rule.fixed) or rule.padded(height, width) != (height, width):
+        raise UsageError(
+            f"{spec.name}: cannot take {width}x{height} pixels, its size rule is {rule}; pad first"
+        )
+    for size, limit, what in (
+        (height, limits.max_height, "rows"),
+        (width, limits.max_width, "columns"),
+        (count, limits.max_batch, "pictures"),
+    ):
+        if limit is not None and size > limit:
+            raise UsageError(
+                f"{spec.name}: {size} {what} in one call, this engine takes {limit}; tile the picture"
+            )
+    shape = (count, height * spec.scale, width * spec.scale, channels)
+    if out is not None and (out.shape != shape or out.dtype != batch.dtype or not out.flags.carray):
+        raise UsageError(
+            f"out must be a writable C-contiguous {batch.dtype} array of shape {shape}, got {out.dtype} {out.shape}"
+        )
+    return shape

@@ -1,0 +1,77 @@
+"""How much memory running a graph takes, told from its shapes alone. Nothing is run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import onnx
+from onnx import TensorProto, helper, shape_inference
+
+from sr_deploy.graph.record import copy_of, picture_io
+
+_LARGE = 256  # values; smaller constants may be shapes, which inference has to see
+_VIEWS = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+
+
+def peak_bytes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> int | None:
+    """Bytes of results alive at once, at the worst moment of a run on an input of `shape`; None: cannot tell.
+
+    For a runner that takes node after node, frees a result after its last use and computes nothing in place.
+    The input does not count, nor do weights. 16-bit floats count as 32-bit ones: CPUs compute with those.
+    """
+    try:
+        graph = shape_inference.infer_shapes(_skeleton(model, shape), data_prop=True).graph
+    except Exception:  # inference raises several kinds; a model that it does not know may still run
+        return None
+    sizes = {value.name: _size(value) for value in (*graph.value_info, *graph.output)}
+    sizes |= {name: 0 for node in graph.node if node.op_type in _VIEWS for name in node.output}
+    if any(sizes.get(name) is None for node in graph.node for name in node.output if name):
+        return None
+    return _peak(graph.node, {name: size or 0 for name, size in sizes.items()})
+
+
+def _skeleton(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.ModelProto:
+    """A copy of `model` for one shape, whose large weights are inputs: their values would only be carried."""
+    twin, (port, _) = copy_of(model), picture_io(model)
+    weights = [t for t in twin.graph.initializer if math.prod(t.dims) > _LARGE]
+    named = {t.name for t in weights} | {port.name}
+    others = [v for v in twin.graph.input if v.name not in named]
+    ports = [(port.name, port.elem_type, shape), *((t.name, t.data_type, t.dims) for t in weights)]
+    inputs = [*others, *(helper.make_tensor_value_info(*entry) for entry in ports)]
+    del twin.graph.input[:], twin.graph.value_info[:]
+    twin.graph.input.extend(inputs)
+    for tensor in weights:
+        twin.graph.initializer.remove(tensor)
+    return twin
+
+
+def _size(value: onnx.ValueInfoProto) -> int | None:
+    """Bytes of a tensor; None where an axis is not known."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or any(not axis.HasField("dim_value") for axis in tensor.shape.dim):
+        return None
+    if tensor.elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        width = 4
+    else:
+        width = int(helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize) if tensor.elem_type else 0
+    return math.prod(int(axis.dim_value) for axis in tensor.shape.dim) * width
+
+
+def _peak(nodes: Iterable[onnx.NodeProto], sizes: dict[str, int]) -> int:
+    """The most bytes alive at once. A view keeps alive what it is a view of."""
+    roots: dict[str, str] = {}
+    last_use: dict[str, int] = {}
+    order = list(nodes)
+    for index, node in enumerate(order):
+        if node.op_type in _VIEWS and node.input:
+            roots[node.output[0]] = roots.get(node.input[0], node.input[0])
+        for name in (*node.input, *node.output):
+            last_use[roots.get(name, name)] = index
+    alive, peak = 0, 0
+    for index, node in enumerate(order):
+        alive += sum(sizes.get(name, 0) for name in node.output)
+        peak = max(peak, alive)
+        ended = {roots.get(name, name) for name in (*node.input, *node.output)}
+        alive -= sum(sizes.get(name, 0) for name in ended if last_use[name] == index)
+    return peak

@@ -1,0 +1,278 @@
+"""Graft pixel arithmetic onto a core graph, so that a runner hands over pixels and gets pixels back.
+
+`with_pixel_io`: uint8 [N, H, W, C] in, uint8 [N, H * scale, W * scale, C] out, rounded to nearest.
+`with_float_io`: the same in float32, 0..1, for 16-bit pictures.
+
+The core stays as it is, but for one thing: where it ends in DepthToSpace (PixelShuffle), the shuffle is taken
+off and done last, on finished pixels, so that rounding is in cache-friendly order and what is shuffled is
+bytes. The shuffle then moves runs of `blocksize * C` values, where a plain one moves single values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper, version_converter
+
+from sr_deploy.errors import ModelError
+from sr_deploy.graph.record import (
+    PIXELS,
+    UPSCALED,
+    Port,
+    copy_of,
+    opset_of,
+    picture_io,
+    require_spec,
+    write_spec,
+)
+from sr_deploy.spec import ModelSpec
+
+_OLDEST_OPSET = 13  # Clip bounds as inputs, QuantizeLinear and the rest as this module writes them
+_CORE = "core/"
+_UNARY = {
+    *("Cast", "Clip", "Identity", "Neg", "Abs", "Round", "Floor", "Ceil"),
+    *("Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh"),
+}
+_BINARY = {"Add", "Sub", "Mul", "Div", "Min", "Max"}
+
+
+def with_pixel_io(model: onnx.ModelProto, spec: ModelSpec | None = None) -> onnx.ModelProto:
+    """`model` with uint8 [N, H, W, C] in and out. A model that has them already comes back as a copy.
+
+    `spec` stands in for the record in `model`. The record in the result describes the new ports. Raises ModelError for a model without a record, or one that no picture can be run through.
+    """
+    return _grafted(model, spec, TensorProto.UINT8)
+
+
+def with_float_io(model: onnx.ModelProto, spec: ModelSpec | None = None) -> onnx.ModelProto:
+    """`model` with float32 [N, H, W, C] in and out, 0..1, the result clipped to it.
+
+    As `with_pixel_io`. Raises ModelError for a model whose own ports are uint8 too.
+    """
+    if has_pixel_io(model):
+        raise ModelError("a model with uint8 pixel I/O has no float form; export it with `--io float`")
+    return _grafted(model, spec, TensorProto.FLOAT)
+
+
+def has_pixel_io(model: onnx.ModelProto) -> bool:
+    """Whether `model` takes or gives bytes itself."""
+    return any(port.elem_type == TensorProto.UINT8 for port in picture_io(model))
+
+
+def _grafted(model: onnx.ModelProto, spec: ModelSpec | None, kind: int) -> onnx.ModelProto:
+    spec = spec or require_spec(model)
+    if spec.layout == "NHWC" and all(port.elem_type == TensorProto.UINT8 for port in picture_io(model)):
+        return copy_of(model)
+    core = _modern(model)
+    _prefix(core.graph)
+    taken, given = picture_io(core)
+    graft = _Graft(core.graph, spec, kind)
+    graft.enter(taken)
+    graft.leave(given)
+    graft.declare(taken, given)
+    full = (0.0, 255.0) if kind == TensorProto.UINT8 else (0.0, 1.0)
+    return write_spec(core, spec.with_(layout="NHWC", value_range=full))
+
+
+def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `model` in an opset that the graft can be written in."""
+    if opset_of(model) >= _OLDEST_OPSET:
+        return copy_of(model)
+    try:
+        newer = version_converter.convert_version(model, _OLDEST_OPSET)
+    except Exception as error:  # the converter raises RuntimeError and others, for whatever it does not know
+        raise ModelError(
+            f"the model is written in opset {opset_of(model)}, and cannot be brought to {_OLDEST_OPSET} ({error}); "
+            "export it again with a newer opset"
+        ) from error
+    del newer.metadata_props[:]
+    newer.metadata_props.extend(model.metadata_props)
+    return newer
+
+
+def _prefix(graph: onnx.GraphProto) -> None:
+    """Set every name in `graph` apart from those that will be written around it."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [_CORE + name if name else "" for name in names]
+        for inner in _subgraphs(node):
+            _prefix(inner)
+    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node):
+        named.name = _CORE + named.name if named.name else ""
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = _CORE + sparse.values.name
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    single = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return single + [inner for attribute in node.attribute for inner in attribute.graphs]
+
+
+@dataclass(frozen=True)
+class _Shuffle:
+    """A DepthToSpace that was taken off the end of a graph."""
+
+    block: int
+    pixel_last: bool
+    """DCR: channels are ordered (row, column, C). Else CRD, PyTorch's: (C, row, column)."""
+
+
+class _Graft:
+    """Writes nodes around a graph. `kind`: the element type of the new ports."""
+
+    def __init__(self, graph: onnx.GraphProto, spec: ModelSpec, kind: int) -> None:
+        self.graph, self.spec, self.kind = graph, spec, kind
+        self.black, self.span = spec.value_range[0], spec.value_range[1] - spec.value_range[0]
+        self.head: list[onnx.NodeProto] = []
+        self.tail: list[onnx.NodeProto] = []
+        self.nodes = self.head
+
+    def op(self, op_type: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
+        """Append a node; the name of its result."""
+        name = out or f"io/{op_type}_{len(self.head) + len(self.tail)}"
+        self.nodes.append(helper.make_node(op_type, list(inputs), [name], name=f"{name}_node", **attributes))
+        return name
+
+    def constant(self, value: npt.ArrayLike, dtype: type[np.generic]) -> str:
+        name = f"io/constant_{len(self.graph.initializer)}"
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def scalar(self, value: float) -> str:
+        return self.constant(value, np.float32)
+
+    def enter(self, taken: Port) -> None:
+        """From the new input to the core's: cast, scale, transpose."""
+        value = PIXELS
+        if taken.elem_type != TensorProto.UINT8:
+            if self.kind == TensorProto.UINT8:
+                value = self.op("Cast", value, to=TensorProto.FLOAT)
+            full = 255.0 if self.kind == TensorProto.UINT8 else 1.0
+            if self.span != full:  # a division, so that 8-bit pixels become exactly what NumPy makes of them
+                value = self.op("Div", value, self.scalar(full / self.span))
+            if self.black:
+                value = self.op("Add", value, self.scalar(self.black))
+            if taken.elem_type != TensorProto.FLOAT:
+                value = self.op("Cast", value, to=taken.elem_type)
+        if self.spec.layout == "NCHW":
+            value = self.op("Transpose", value, perm=[0, 3, 1, 2])
+        self.op("Identity", value, out=taken.name)
+
+    def leave(self, given: Port) -> None:
+        """From the core's output to the new one: clip, scale, round, and only then shuffle and transpose."""
+        self.nodes = self.tail
+        shuffle = _take_shuffle(self.graph, given.name) if self.spec.layout == "NCHW" else None
+        value = given.name
+        if given.elem_type != TensorProto.UINT8:
+            if given.elem_type != TensorProto.FLOAT:
+                value = self.op("Cast", value, to=TensorProto.FLOAT)
+            value = self._finished(value)
+        if shuffle:
+            value = self._shuffled(value, shuffle)
+        elif self.spec.layout == "NCHW":
+            value = self.op("Transpose", value, perm=[0, 2, 3, 1])
+        self.op("Identity", value, out=UPSCALED)
+
+    def _finished(self, value: str) -> str:
+        if self.black:
+            value = self.op("Sub", value, self.scalar(self.black))
+        if self.kind == TensorProto.UINT8:  # scales, rounds half to even, clips and casts in one pass
+            step, zero = self.scalar(self.span / 255.0), self.constant(0, np.uint8)
+            return self.op("QuantizeLinear", value, step, zero)
+        if self.span != 1.0:
+            value = self.op("Div", value, self.scalar(self.span))
+        return self.op("Clip", value, self.scalar(0.0), self.scalar(1.0))
+
+    def _shuffled(self, value: str, shuffle: _Shuffle) -> str:
+        """[N, block * block * C, H, W] -> [N, H * block, W * block, C]."""
+        block, channels = shuffle.block, self.spec.channels
+        if not shuffle.pixel_last and channels > 1:
+            order = np.arange(channels * block**2).reshape(channels, -1).T.ravel()
+            value = self.op("Gather", value, self.constant(order, np.int64), axis=1)
+        value = self.op("Transpose", value, perm=[0, 2, 3, 1])
+        grown = self.op("Mul", self.op("Shape", value), self.constant([1, block, block, 0], np.int64))
+        shape = self.op("Add", grown, self.constant([0, 0, 0, channels], np.int64))
+        value = self.op("Reshape", value, self.constant([0, 0, 0, block, block * channels], np.int64))
+        value = self.op("Transpose", value, perm=[0, 1, 3, 2, 4])
+        return self.op("Reshape", value, shape)
+
+    def declare(self, taken: Port, given: Port) -> None:
+        """Join the pieces and declare the new ports."""
+        nodes = [*self.head, *(_copied(self.graph.node)), *self.tail]
+        del self.graph.node[:], self.graph.value_info[:]
+        self.graph.node.extend(nodes)
+        ports = ((self.graph.input, taken, PIXELS, "hw"), (self.graph.output, given, UPSCALED, "HW"))
+        for values, port, name, axes in ports:
+            kept = [value for value in values if value.name != port.name]
+            dims = self._dims(port, axes)
+            del values[:]
+            values.extend([*kept, helper.make_tensor_value_info(name, self.kind, dims)])
+
+    def _dims(self, port: Port, axes: str) -> list[int | str]:
+        batch, *rest = port.dims
+        height, width = rest[1:] if self.spec.layout == "NCHW" else rest[:2]
+        return [batch or "n", height or axes[0], width or axes[1], self.spec.channels]
+
+
+def _copied(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Nodes that outlive the graph they are taken from."""
+    copies = []
+    for node in nodes:
+        copies.append(onnx.NodeProto())
+        copies[-1].CopyFrom(node)
+    return copies
+
+
+def _take_shuffle(graph: onnx.GraphProto, output: str) -> _Shuffle | None:
+    """Take the last DepthToSpace off `graph`, where only operators that do not care follow it.
+
+    The same function on every value gives the same result before as after a shuffle, so `output` is then
+    what it was, unshuffled. None, and nothing changed, where the graph ends otherwise.
+    """
+    if any(_subgraphs(node) for node in graph.node):  # they may read what is about to change
+        return None
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = [name for node in graph.node for name in node.input]
+    constants = {t.name: t for t in graph.initializer}
+    name = output
+    while node := makers.get(name):
+        if uses.count(name) != (name != output):
+            return None
+        if node.op_type == "DepthToSpace" and node.domain in ("", "ai.onnx"):
+            return _unshuffled(graph, node)
+        following = _picture_of(node, makers, constants)
+        if following is None:
+            return None
+        name = following
+    return None
+
+
+def _picture_of(
+    node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: dict[str, onnx.TensorProto]
+) -> str | None:
+    """The one input of a value-by-value `node` that is not a constant scalar; None for another node."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _UNARY | _BINARY:
+        return None
+    rest = [n for n in node.input if n and not _is_scalar(n, makers, constants)]
+    return rest[0] if len(rest) == 1 and (node.op_type in _BINARY or rest[0] == node.input[0]) else None
+
+
+def _is_scalar(name: str, makers: dict[str, onnx.NodeProto], constants: dict[str, onnx.TensorProto]) -> bool:
+    tensor = constants.get(name)
+    maker = makers.get(name)
+    if maker is not None and maker.op_type == "Constant":
+        tensor = next((a.t for a in maker.attribute if a.name == "value"), None)
+        return tensor is None or int(np.prod(tensor.dims)) == 1
+    return tensor is not None and int(np.prod(tensor.dims)) == 1
+
+
+def _unshuffled(graph: onnx.GraphProto, node: onnx.NodeProto) -> _Shuffle:
+    settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    identity = helper.make_node("Identity", node.input, node.output, name=node.name)
+    node.CopyFrom(identity)
+    return _Shuffle(int(settings["blocksize"]), settings.get("mode", b"DCR") == b"DCR")

@@ -1,0 +1,214 @@
+"""A model as a runner takes it: its facts, and its graph with pixel I/O, kept on disk once made.
+
+Grafting needs the `onnx` package, whose import alone takes longer than upscaling a small picture. So what was
+made of a file is kept in the user's cache folder under the hash of the file's bytes and of this package's
+version: the second start of a model needs no `onnx` at all, and a changed file can never meet an old graph.
+This module runs nothing. `SR_DEPLOY_CACHE` names another folder; empty, it turns the cache off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sr_deploy import __version__
+from sr_deploy.errors import ModelError, SrDeployError, UsageError
+from sr_deploy.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+_LARGEST = 64 << 20  # bytes of a model worth keeping a second time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a model before it is run."""
+
+    spec: ModelSpec
+    max_batch: int | None
+    """Pictures in one call; None: any number."""
+    peak_per_pixel: float | None
+    """Bytes of results alive at the worst moment of a run, per input pixel; None: cannot be told."""
+    bytes_only: bool
+    """The file has uint8 pixel I/O itself, and so no float form."""
+
+    def to_json(self) -> str:
+        """One line, read back by `from_json`."""
+        return json.dumps(self.__dict__ | {"spec": self.spec.to_json()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Facts:
+        """Read what `to_json` wrote. Raises ValueError, TypeError or ModelError for anything else."""
+        record = json.loads(text)
+        return cls(**record | {"spec": ModelSpec.from_json(record["spec"])})
+
+
+class RunnableModel:
+    """`model`: the path of an ONNX file, its bytes, or the model itself. `spec` stands in for its record.
+
+    Raises ModelError for a model that no picture can be run through, that has no record, or whose record
+    contradicts its graph.
+    """
+
+    def __init__(self, model: Path | bytes | onnx.ModelProto, spec: ModelSpec | None = None) -> None:
+        self._source, self._spec = model, spec
+        self._kept = _Kept.of(model) if isinstance(model, Path) and spec is None else None
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Of the model; from the cache where they are there."""
+        kept = self._kept.read("json") if self._kept else None
+        if kept:
+            with suppress(ValueError, TypeError, KeyError, SrDeployError):
+                return Facts.from_json(kept.decode("utf-8"))
+        facts = _facts(self._live, self._spec, self._name)
+        self._keep("json", facts.to_json().encode("utf-8"))
+        return facts
+
+    def graph(self, dtype: np.dtype[Any], *, fresh: bool = False) -> bytes:
+        """The serialised graph that takes and gives pixels of `dtype` [N, H, W, C]: uint8, or float32 0..1.
+
+        `fresh` makes it anew, whatever the cache holds. Raises UsageError for the float form of a file that
+        takes bytes itself.
+        """
+        if dtype != np.uint8 and self.facts.bytes_only:
+            raise UsageError(
+                f"{self.facts.spec.name} was exported with uint8 pixel I/O and takes 8-bit pictures only; "
+                "use a file exported with `--io float`"
+            )
+        kind = f"{dtype}.onnx"
+        kept = self._kept.read(kind) if self._kept and not fresh else None
+        if kept:
+            return kept
+        from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
+
+        graft = with_pixel_io if dtype == np.uint8 else with_float_io
+        made = bytes(graft(self._live, self.facts.spec).SerializeToString(deterministic=True))
+        self._keep(kind, made)
+        return made
+
+    @property
+    def _name(self) -> str:
+        return str(self._source) if isinstance(self._source, Path) else "the model"
+
+    @cached_property
+    def _live(self) -> onnx.ModelProto:
+        from sr_deploy.graph.record import load_model, parse_model, require_embedded
+
+        if isinstance(self._source, Path):
+            return load_model(self._source)
+        model = parse_model(self._source) if isinstance(self._source, bytes) else self._source
+        require_embedded(model)
+        return model
+
+    def _keep(self, kind: str, data: bytes) -> None:
+        # weights in a file beside the model are not part of the key
+        if self._kept and len(data) <= _LARGEST and self._live.ByteSize() <= self._kept.size + 1024:
+            self._kept.write(kind, data)
+
+
+def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> Facts:
+    from sr_deploy.graph.footprint import peak_bytes
+    from sr_deploy.graph.pixel_io import has_pixel_io, with_float_io, with_pixel_io
+    from sr_deploy.graph.record import picture_io, require_spec
+
+    spec = spec or require_spec(model, name)
+    _check_ports(model, spec)
+    height, width = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
+    bytes_only = has_pixel_io(model)
+    graph = (with_pixel_io if bytes_only else with_float_io)(model, spec)
+    peak = peak_bytes(graph, (1, height, width, spec.channels))
+    return Facts(
+        spec=spec,
+        max_batch=picture_io(model)[0].dims[0],
+        peak_per_pixel=peak / (height * width) if peak else None,
+        bytes_only=bytes_only,
+    )
+
+
+def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Raises ModelError where the record contradicts the graph."""
+    from sr_deploy.graph.record import picture_io
+
+    _, *axes = picture_io(model, spec.name)[0].dims
+    if spec.layout == "NCHW":
+        axes = [*axes[1:], axes[0]]
+    height, width, channels = axes
+    if channels not in (None, spec.channels):
+        raise ModelError(
+            f"{spec.name}: the graph takes {channels} channels, its record says {spec.channels}; "
+            "run `sr-deploy stamp` on it again"
+        )
+    fixed = spec.size_rule.fixed
+    if (height, width) != (fixed or (None, None)) and (height or width):
+        raise ModelError(
+            f"{spec.name}: the graph takes {width or 'any'}x{height or 'any'} pixels, its record says "
+            f"{'any size' if fixed is None else f'{fixed[1]}x{fixed[0]}'}; run `sr-deploy stamp` on it again"
+        )
+
+
+class _Kept:
+    """What was made of one model file, in the cache folder. Anything that goes wrong here is a miss."""
+
+    def __init__(self, folder: Path, key: str, size: int) -> None:
+        self.folder, self.key, self.size = folder, key, size
+
+    @classmethod
+    def of(cls, path: Path) -> _Kept | None:
+        folder = cache_folder()
+        try:
+            if folder is None or path.stat().st_size > _LARGEST:
+                return None
+            data = path.read_bytes()
+        except OSError:
+            return None
+        key = hashlib.sha256(f"{__version__}|{len(data)}|".encode() + data).hexdigest()[:32]
+        return cls(folder, key, len(data))
+
+    def read(self, kind: str) -> bytes | None:
+        """The bytes kept, None where there are none or where they are not what was written."""
+        try:
+            digest, data = (self.folder / f"{self.key}-{kind}").read_bytes().split(b"\n", 1)
+        except (OSError, ValueError):
+            return None
+        return data if hashlib.sha256(data).hexdigest().encode() == digest else None
+
+    def write(self, kind: str, data: bytes) -> None:
+        target = self.folder / f"{self.key}-{kind}"
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+            os.replace(draft, target)
+        except OSError:  # a read-only or full cache costs time, never a result
+            with suppress(OSError):
+                draft.unlink()
+
+
+def cache_folder() -> Path | None:
+    """Where prepared graphs are kept: `SR_DEPLOY_CACHE`, else the platform's place; None: nowhere."""
+    chosen = os.environ.get("SR_DEPLOY_CACHE")
+    if chosen is not None:
+        return Path(chosen) / "graphs" if chosen else None
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "sr-deploy" / "graphs"

@@ -1,0 +1,69 @@
+"""How much memory this process may still take: what the machine has free, within its container's limit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping; None where the platform does not tell."""
+    if sys.platform == "win32":
+        return _windows_available()
+    found = [value for value in (_linux_available(), _cgroup_available()) if value is not None]
+    if found:
+        return min(found)
+    try:  # macOS has no count of available pages; half of the physical ones is a careful stand-in
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (ValueError, OSError):
+        return None
+
+
+def _linux_available() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _cgroup_available() -> int | None:
+    """What the limit of this process's control group (version 2, then 1) leaves, droppable cache included."""
+    for folder, limit_name, used_name in (
+        (_CGROUP, "memory.max", "memory.current"),
+        (_CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            limit, used = (int((folder / n).read_text(encoding="ascii")) for n in (limit_name, used_name))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        return max(limit - used + _droppable_cache(folder / "memory.stat"), 0)
+    return None
+
+
+def _droppable_cache(stat_file: Path) -> int:
+    try:
+        lines = stat_file.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+
+
+def _windows_available() -> int | None:
+    import ctypes
+
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            *((name, ctypes.c_ulonglong) for name in ("total", "available", "a", "b", "c", "d", "e")),
+        )
+
+    status = Status(length=ctypes.sizeof(Status))
+    kernel32 = getattr(ctypes, "windll").kernel32  # noqa: B009 (exists on Windows only)
+    return int(status.available) if kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None

@@ -1,0 +1,208 @@
+"""The bundled models: which .onnx files lie in this folder, what their cards say, and finding one by name.
+
+Reading is cheap on purpose: only the metadata of a file is parsed, by `read_metadata`, without onnx or a
+runtime. Opening a model to run it is the engines' business.
+
+A card is `<name>.md` beside `<name>.onnx`. It begins with a front matter of one JSON object between two
+lines `---` (JSON is YAML too, so renderers take it), with these keys, all optional:
+
+    parameters  int     weights and biases after folding
+    sha256      str     of the .onnx file
+    licence     str     SPDX identifier; else the one in the file's own metadata
+    quality     object  data set -> {"psnr_y": dB, "ssim_y": 0..1}, as `sr-deploy eval` measures them
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sr_deploy.errors import ModelError, UsageError
+from sr_deploy.spec import METADATA_KEY, ModelSpec
+
+_FOLDER = Path(__file__).parent
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_METADATA_PROPS = 14  # the field of ModelProto in onnx.proto
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One bundled model."""
+
+    name: str
+    """What `--model` takes."""
+    path: Path
+    size: int
+    """Bytes of the .onnx file."""
+    spec: ModelSpec
+    parameters: int | None = None
+    """Weights and biases after folding; None where the card does not say."""
+    licence: str | None = None
+    quality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Data set -> measure -> value, from the card."""
+    sha256: str | None = None
+    """Of the .onnx file, from the card."""
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel, along each axis."""
+        return self.spec.scale
+
+
+def list_models(folder: Path | None = None) -> list[ModelEntry]:
+    """The models in `folder` (default: the bundled ones), sorted by name.
+
+    Raises ModelError for a file that is not ONNX or carries no sr-deploy record, or a card that is broken.
+    """
+    return [_entry(path) for path in sorted((folder or _FOLDER).glob("*.onnx"))]
+
+
+def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
+    """The file of a bundled model's name, or of a path to an .onnx file.
+
+    Raises ModelError for a folder, a missing file or an unknown name (naming near ones).
+    """
+    bundled = {path.stem: path for path in sorted((folder or _FOLDER).glob("*.onnx"))}
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ModelError(f"model {path}: it is a folder, expected an .onnx file or one of {_names(bundled)}")
+    if path.suffix or len(path.parts) > 1:
+        raise ModelError(f"model {path}: no such file; give an .onnx file or one of {_names(bundled)}")
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(name_or_path), bundled, n=2, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else f"choose one of {_names(bundled)} or an .onnx file"
+    )
+    raise ModelError(f"no bundled model is called {str(name_or_path)!r}; {hint}")
+
+
+def model_for_scale(scale: int, folder: Path | None = None) -> str:
+    """The name of the bundled model for `scale`: `rt-x<scale>` where there is one, else the first by name.
+
+    Raises UsageError naming the scales there are.
+    """
+    by_scale: dict[int, list[str]] = {}
+    for entry in list_models(folder):
+        by_scale.setdefault(entry.scale, []).append(entry.name)
+    names = by_scale.get(scale)
+    if names is None:
+        known = ", ".join(f"{known} ({by_scale[known][0]})" for known in sorted(by_scale)) or "none"
+        raise UsageError(
+            f"no bundled model has scale {scale}, there are: {known}; choose one of these, or give a --model, or "
+            "ask for the size itself with --width, --height or --fit"
+        )
+    preferred = f"rt-x{scale}"
+    return preferred if preferred in names else names[0]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata properties of an ONNX file, read without its weights (onnx.proto, ModelProto field 14).
+
+    Raises ModelError for a file that cannot be read or is not ONNX.
+    """
+    try:
+        with path.open("rb") as file:
+            entries = [value for number, value in _fields(file, {_METADATA_PROPS})]
+        pairs = [dict(_fields(BytesIO(entry), {1, 2})) for entry in entries]
+        return {pair.get(1, b"").decode(): pair.get(2, b"").decode() for pair in pairs}
+    except OSError as error:
+        raise ModelError(
+            f"model {path}: {error.strerror or error}; check the path and its permissions"
+        ) from error
+    except (ValueError, EOFError) as error:
+        raise ModelError(f"model {path}: not an ONNX file ({error}); give an .onnx file") from error
+
+
+def read_spec(path: Path) -> ModelSpec | None:
+    """The sr-deploy record of an ONNX file, None where it carries none. Raises ModelError as `read_metadata`."""
+    record = read_metadata(path).get(METADATA_KEY)
+    return None if record is None else ModelSpec.from_json(record)
+
+
+def _entry(path: Path) -> ModelEntry:
+    spec = read_spec(path)
+    if spec is None:
+        raise ModelError(
+            f"model {path}: it carries no sr-deploy record; write one with: sr-deploy stamp {path}"
+        )
+    card = _card(path.with_suffix(".md"))
+    return ModelEntry(
+        name=path.stem,
+        path=path,
+        size=path.stat().st_size,
+        spec=spec,
+        parameters=card.get("parameters"),
+        licence=card.get("licence", spec.licence),
+        quality=card.get("quality", {}),
+        sha256=card.get("sha256"),
+    )
+
+
+def _card(path: Path) -> Mapping[str, Any]:
+    """The front matter of a card, empty where there is no card or no front matter."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines or lines[0] != "---":
+        return {}
+    try:
+        record = json.loads("\n".join(lines[1 : lines.index("---", 1)]))
+    except ValueError as error:
+        raise ModelError(
+            f"card {path}: its front matter is not one JSON object ({error}); mend it"
+        ) from error
+    if not isinstance(record, dict):
+        raise ModelError(
+            f"card {path}: its front matter is a {type(record).__name__}, expected a JSON object"
+        )
+    return record
+
+
+def _names(bundled: Mapping[str, Path]) -> str:
+    return ", ".join(bundled) or "the bundled models (none is installed)"
+
+
+def _fields(file: BinaryIO, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of the wanted length-delimited fields of a protobuf message; the rest is skipped.
+
+    The wire format: https://protobuf.dev/programming-guides/encoding/
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    if size == 0:
+        raise EOFError("it is empty")
+    while file.tell() < size:
+        number, kind = divmod(_varint(file), 8)
+        if number == 0 or kind not in (_VARINT, _FIXED64, _BYTES, _FIXED32):
+            raise ValueError("it is not a protobuf message")
+        if kind == _VARINT:
+            _varint(file)
+            continue
+        length = {_FIXED64: 8, _FIXED32: 4}.get(kind) or (_varint(file) if kind == _BYTES else 0)
+        if file.tell() + length > size:
+            raise EOFError("it is cut short")
+        if kind == _BYTES and number in wanted:
+            yield number, file.read(length)
+        else:
+            file.seek(length, 1)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise EOFError("it is cut short")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("it is not a protobuf message")

@@ -1,0 +1,57 @@
+"""How much of a picture is checkerboard: energy that repeats with the period of the upscaling factor.
+
+PixelShuffle writes every phase of a `scale` x `scale` cell with a kernel of its own. Where the kernels disagree, a
+pattern of that period lies over the whole picture (Odena et al. 2016, "Deconvolution and checkerboard
+artifacts"). A photograph has no reason to have one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.errors import UsageError
+
+_LOBE = 2  # half-width of a Hann window's main lobe, in frequency bins
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def checkerboard_energy(upscaled: npt.NDArray[np.generic], scale: int) -> float:
+    """The share, 0..1, of the energy of `upscaled` [H, W] or [H, W, 3] that repeats every `scale` pixels.
+
+    Of the luma without its mean, under a Hann window: the energy within one main lobe of the frequencies
+    (i / scale, j / scale) cycles a pixel, both not zero, over all energy. Next to 0 for a picture
+    without a pattern, however sharp or blocky: nearest-neighbour upsampling has zeros exactly there. A pattern
+    of amplitude a over content of standard deviation s gives about a**2 / (a**2 + s**2). One that changes
+    its sign over the picture is seen less the faster it does. The unit of the pixels does not matter.
+    Raises UsageError for another shape, a scale below 2, or fewer than 8 cells along an axis.
+    """
+    if upscaled.ndim not in (2, 3) or (upscaled.ndim == 3 and upscaled.shape[2] != 3):
+        raise UsageError(f"expected pixels [H, W] or [H, W, 3], got shape {upscaled.shape}")
+    if scale < 2:
+        raise UsageError(f"a checkerboard needs a scale of at least 2, got {scale}")
+    height, width = (n // scale * scale for n in upscaled.shape[:2])
+    if min(height, width) < 8 * scale:
+        raise UsageError(
+            f"expected at least {8 * scale} pixels a side at scale {scale}, got {width}x{height}"
+        )
+    pixels = upscaled[:height, :width].astype(np.float64)
+    power = _windowed_power(pixels @ _LUMA if pixels.ndim == 3 else pixels)
+    total = float(power.sum())
+    pattern = power[np.ix_(_near_multiples(height, scale), _near_multiples(width, scale))]
+    base = power[np.ix_(_near_multiples(height, 1), _near_multiples(width, 1))]
+    return float(pattern.sum() - base.sum()) / total if total > 0 else 0.0
+
+
+def _windowed_power(luma: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Power spectrum of `luma` without its (windowed) mean, under a periodic Hann window."""
+    window = np.outer(*(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n) for n in luma.shape))
+    mean = (luma * window).sum() / window.sum()
+    return np.asarray(np.abs(np.fft.fft2((luma - mean) * window)) ** 2)
+
+
+def _near_multiples(length: int, scale: int) -> npt.NDArray[np.intp]:
+    """Bins of an axis within one main lobe of a multiple of 1 / `scale`, zero included."""
+    spacing = length // scale
+    offset = np.arange(length) % spacing
+    return np.flatnonzero(np.minimum(offset, spacing - offset) < _LOBE)

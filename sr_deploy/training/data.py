@@ -1,0 +1,186 @@
+"""Pictures in, batches out: random aligned crops of photographs and their small versions.
+
+The k-th batch depends on the seed and k only, so a run is resumed by starting at k, with no generator state
+to keep, and every process of a distributed run cuts its own share of the same batch. Decoding is
+`pictures`' work, spoiling `degrade`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from tempfile import gettempdir
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sr_deploy.errors import UsageError
+from sr_deploy.training.degrade import Degradation, degraded
+from sr_deploy.training.pictures import Pair, PictureStore, Pixels
+
+Batch = tuple[Tensor, Tensor]
+_ORIENTATIONS = 8  # flips and quarter turns of a square
+
+
+def oriented(pixels: Pixels, which: int) -> Pixels:
+    """One of the eight flips and quarter turns of a square [S, S, 3], as a view."""
+    turned = np.rot90(pixels, which % 4)
+    return turned[:, ::-1] if which >= 4 else turned
+
+
+def to_float(batch: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 0..1, memory layout kept."""
+    return batch.float().div_(255.0)
+
+
+class Crops:
+    """Random aligned crops of `pairs`: `batch(k)` is a pure function of the arguments and k.
+
+    Pictures are drawn with probability proportional to the square root of their pixels. Raises UsageError
+    where no picture is as large as a crop; smaller ones are left out and counted in `too_small`.
+    """
+
+    def __init__(
+        self,
+        pairs: list[Pair],
+        *,
+        scale: int,
+        crop: int,
+        batch: int,
+        seed: int,
+        degrade: Degradation | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        fitting = [p for p in pairs if min(p.small.shape[:2]) >= crop]
+        if not fitting:
+            raise UsageError(
+                f"none of {len(pairs)} pictures is at least {crop * scale} pixels on both sides, which a crop "
+                f"of {crop} at scale {scale} needs; use larger pictures or a smaller crop"
+            )
+        rank, world = share
+        if batch % world:
+            raise UsageError(
+                f"a batch of {batch} cannot be shared by {world} processes; use a multiple of {world}"
+            )
+        self.pairs, self.scale, self.crop, self.size = fitting, scale, crop, batch
+        self.too_small = len(pairs) - len(fitting)
+        self._mine = range(rank * batch // world, (rank + 1) * batch // world)
+        self._seed, self._degrade = seed, degrade
+        weight = np.sqrt([p.small.shape[0] * p.small.shape[1] for p in fitting])
+        self._upto = np.cumsum(weight / weight.sum())
+
+    def batch(self, k: int) -> Batch:
+        """The share of the k-th batch that is ours: uint8 [N, 3, crop, crop] and [N, 3, crop * scale, ...].
+
+        Channels-last in memory. `to_float` makes what a net takes, on the device, where it costs nothing.
+        """
+        draws = np.random.default_rng([self._seed, k]).random((self.size, 4))
+        small = np.empty((len(self._mine), self.crop, self.crop, 3), np.uint8)
+        side = self.crop * self.scale
+        large = np.empty((len(self._mine), side, side, 3), np.uint8)
+        for row, i in enumerate(self._mine):
+            self._cut(draws[i], (self._seed, k, i), small[row], large[row])
+        return torch.from_numpy(small).permute(0, 3, 1, 2), torch.from_numpy(large).permute(0, 3, 1, 2)
+
+    def _cut(
+        self, draw: npt.NDArray[np.float64], seed: tuple[int, int, int], small: Pixels, large: Pixels
+    ) -> None:
+        """Fill one row of a batch from four draws of 0..1: picture, row, column, orientation."""
+        index = int(np.searchsorted(self._upto, draw[0], side="right"))
+        pair = self.pairs[min(index, len(self.pairs) - 1)]
+        top = int(draw[1] * (pair.small.shape[0] - self.crop + 1))
+        left = int(draw[2] * (pair.small.shape[1] - self.crop + 1))
+        which, n = int(draw[3] * _ORIENTATIONS), self.crop
+        large[:] = oriented(_window(pair.large, top, left, n, self.scale), which)
+        if self._degrade:
+            cut = _spoilt(pair, top, left, n, self.scale, self._degrade, np.random.default_rng(seed))
+        else:
+            cut = pair.small[top : top + n, left : left + n]
+        small[:] = oriented(cut, which)
+
+
+def _window(large: Pixels, top: int, left: int, size: int, scale: int) -> Pixels:
+    """The large pixels of the square of `size` small pixels at (top, left)."""
+    return large[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+
+
+def _spoilt(
+    pair: Pair, top: int, left: int, size: int, scale: int, how: Degradation, random: np.random.Generator
+) -> Pixels:
+    """A degraded small crop, made from its surroundings too, so that its border is not a picture's border."""
+    above, before = min(top, how.margin), min(left, how.margin)
+    below = min(pair.small.shape[0] - top - size, how.margin)
+    after = min(pair.small.shape[1] - left - size, how.margin)
+    rows = slice((top - above) * scale, (top + size + below) * scale)
+    columns = slice((left - before) * scale, (left + size + after) * scale)
+    small = degraded(pair.large[rows, columns], scale, how, random)
+    return small[above : above + size, before : before + size]
+
+
+class Loader:
+    """Iterates over `crops` from batch `first` on, without end; threads cut the next ones meanwhile."""
+
+    def __init__(
+        self, crops: Crops, *, first: int = 0, workers: int = 1, ahead: int = 4, pin: bool = False
+    ) -> None:
+        self._crops, self._next, self._pin = crops, first, pin
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
+        self._waiting: deque[Future[Batch]] = deque()
+        for _ in range(max(ahead, workers)):
+            self._order()
+
+    def _order(self) -> None:
+        self._waiting.append(self._pool.submit(self._make, self._next))
+        self._next += 1
+
+    def _make(self, k: int) -> Batch:
+        small, large = self._crops.batch(k)
+        return (small.pin_memory(), large.pin_memory()) if self._pin else (small, large)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            batch = self._waiting.popleft().result()
+            self._order()
+            yield batch
+
+    def close(self) -> None:
+        """Stop the threads. The batches cut ahead are dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def default_workers(device: str) -> int:
+    """Loader threads: one beside a CPU that trains, a few for a GPU that must not wait."""
+    return 1 if device == "cpu" else max(1, min(8, (os.cpu_count() or 2) // 2))
+
+
+def get_data(
+    batch_size: int,
+    lr_size: int,
+    scale: int,
+    *,
+    folder: Path,
+    seed: int = 0,
+    first: int = 0,
+    cache: Path | None = None,
+    degrade: Degradation | None = None,
+    workers: int = 1,
+) -> Loader:
+    """An endless loader of crops of any folder of pictures, for any phase of training.
+
+    Yields (small uint8 [batch_size, 3, lr_size, lr_size], large uint8 [batch_size, 3, lr_size * scale, ...]).
+    Raises InputError for a folder without pictures, UsageError where all are too small.
+    """
+    store = PictureStore(folder, cache=cache, overflow=Path(gettempdir()) / "sr-deploy-pictures")
+    crops = Crops(store.pairs(scale), scale=scale, crop=lr_size, batch=batch_size, seed=seed, degrade=degrade)
+    return Loader(crops, first=first, workers=workers)

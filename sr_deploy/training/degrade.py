@@ -1,0 +1,151 @@
+"""Spoil a crop as cameras and the web do, then shrink it: blur, bicubic, noise, JPEG, and all of it again.
+
+Order and second pass follow Wang et al. 2021 (Real-ESRGAN, sections 3.1 and 3.2) in a plain form. Every
+strength is drawn uniformly from its range. NumPy and OpenCV only, so that it runs in loader threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.errors import UsageError
+from sr_deploy.quality.bicubic import imresize
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degradation:
+    """Ranges the strengths are drawn from; None leaves a step out."""
+
+    blur: Range | None = None
+    """Standard deviation of the anisotropic Gaussian kernel, in large pixels, along each of its axes:
+    0 to 8. The kernel is turned by a random angle."""
+    noise: Range | None = None
+    """Standard deviation of Gaussian noise on the small crop, in 8-bit steps: 0 to 64. Half of the crops
+    get grey noise, half coloured."""
+    jpeg: Range | None = None
+    """JPEG quality of the small crop: 5 to 100."""
+    second: float = 0.0
+    """Chance of a second, weaker pass (half the blur and noise) on the small crop: 0 to 1."""
+
+    def __post_init__(self) -> None:
+        limits = {"blur": (0.0, 8.0), "noise": (0.0, 64.0), "jpeg": (5.0, 100.0)}
+        for key, (low, high) in limits.items():
+            value = getattr(self, key)
+            if value is not None and not low <= value[0] <= value[1] <= high:
+                raise UsageError(
+                    f"degrade: {key} = {list(value)}, expected [low, high] within {low:g} to {high:g}"
+                )
+        if not 0 <= self.second <= 1:
+            raise UsageError(f"degrade: second = {self.second}, expected a chance of 0 to 1")
+
+    @classmethod
+    def from_lists(cls, table: Mapping[str, Any]) -> Degradation:
+        """From a TOML table, whose ranges are lists of two numbers. Raises UsageError naming the key."""
+        values: dict[str, Any] = dict(table)
+        for key in ("blur", "noise", "jpeg"):
+            if key not in values:
+                continue
+            pair = values[key]
+            if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in pair):
+                raise UsageError(f"degrade: {key} = {pair!r}, expected two numbers [low, high]")
+            values[key] = (float(pair[0]), float(pair[1]))
+        return cls(**values)
+
+    @property
+    def margin(self) -> int:
+        """Small pixels to cut around a crop, so that no step sees its border."""
+        return 4
+
+
+@lru_cache(maxsize=32)
+def _shrinking(length: int, scale: int) -> Floats:
+    """The matrix [length / scale, length] that shrinks a line by antialiased bicubic."""
+    # One impulse a channel, constant along the width: resizing it gives the weights themselves.
+    impulses = np.repeat(np.eye(length)[:, None, :], scale, axis=1)
+    return np.ascontiguousarray(imresize(impulses, 1 / scale)[:, 0, :], dtype=np.float32)
+
+
+def shrink(pixels: npt.NDArray[Any], scale: int) -> Floats:
+    """Antialiased bicubic of [H, W, C] in 0..255 by 1/scale as two matrix products; float32, not rounded.
+
+    The same kernel as `quality.bicubic.imresize`, and like it clipped, but not rounded, between the passes:
+    once rounded, the two differ by one 8-bit step at most. Height and width must be multiples of `scale`.
+    """
+    height, width, channels = pixels.shape
+    rows: Floats = _shrinking(height, scale) @ pixels.astype(np.float32).reshape(height, width * channels)
+    turned = np.clip(rows, 0, 255).reshape(-1, width, channels).transpose(1, 0, 2)
+    both: Floats = _shrinking(width, scale) @ turned.reshape(width, -1)
+    small: Floats = both.reshape(width // scale, height // scale, channels).transpose(1, 0, 2)
+    return small
+
+
+def to_uint8(pixels: npt.NDArray[Any]) -> Pixels:
+    """Rounded half up and clipped to 0..255."""
+    rounded: Pixels = np.floor(np.clip(pixels, 0, 255) + 0.5).astype(np.uint8)
+    return rounded
+
+
+def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Floats:
+    """An anisotropic Gaussian [k, k], summing to one, turned by `angle` radians; k covers three sigmas."""
+    radius = max(1, round(3 * max(sigma_x, sigma_y)))
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
+    along = (x * np.cos(angle) + y * np.sin(angle)) / max(sigma_x, 1e-3)
+    across = (y * np.cos(angle) - x * np.sin(angle)) / max(sigma_y, 1e-3)
+    kernel = np.exp(-0.5 * (along**2 + across**2))
+    return cast(Floats, (kernel / kernel.sum()).astype(np.float32))
+
+
+def _blurred(pixels: Floats, span: Range, weaken: float, random: np.random.Generator) -> Floats:
+    sigma_x, sigma_y = random.uniform(*span, size=2) * weaken
+    kernel = gaussian_kernel(sigma_x, sigma_y, random.uniform(0, np.pi))
+    return cast(Floats, cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
+
+
+def _noisy(pixels: Floats, span: Range, weaken: float, random: np.random.Generator) -> Floats:
+    channels = 1 if random.random() < 0.5 else 3
+    noise = random.standard_normal((*pixels.shape[:2], channels), dtype=np.float32)
+    spoilt: Floats = pixels + noise * np.float32(random.uniform(*span) * weaken)
+    return spoilt
+
+
+def _compressed(pixels: Floats, span: Range, random: np.random.Generator) -> Floats:
+    quality = round(random.uniform(*span))
+    swapped = to_uint8(pixels)[..., ::-1]
+    done, data = cv2.imencode(".jpg", swapped, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+    if decoded is None:
+        raise RuntimeError(f"OpenCV could not make a JPEG of {pixels.shape}")
+    return cast(Floats, decoded[..., ::-1].astype(np.float32))
+
+
+def _after_shrinking(small: Floats, how: Degradation, weaken: float, random: np.random.Generator) -> Floats:
+    if how.noise:
+        small = _noisy(small, how.noise, weaken, random)
+    return _compressed(small, how.jpeg, random) if how.jpeg else small
+
+
+def degraded(large: Pixels, scale: int, how: Degradation, random: np.random.Generator) -> Pixels:
+    """The small, spoilt version of `large` [H, W, 3]: uint8 [H / scale, W / scale, 3].
+
+    Everything random is drawn from `random`, so equal generators give equal pixels.
+    """
+    pixels = large.astype(np.float32)
+    if how.blur:
+        pixels = _blurred(pixels, how.blur, 1.0, random)
+    small = _after_shrinking(shrink(pixels, scale), how, 1.0, random)
+    if random.random() < how.second:
+        if how.blur:
+            small = _blurred(small, how.blur, 0.5 / scale, random)
+        small = _after_shrinking(small, how, 0.5, random)
+    return to_uint8(small)

@@ -1,0 +1,126 @@
+"""The losses: pixel terms, VGG features, Gram matrices, total variation, and their weighted sum.
+
+Every term takes what the net gave and what was wanted, [N, 3, H, W] in 0..1, and returns a scalar. The sum
+returns its terms too, unweighted, so that each can be logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_deploy.errors import UsageError
+from sr_deploy.training.vgg import VGGFeatures
+
+_EPSILON = 1e-3  # of Charbonnier, as in Lai et al. 2017
+
+
+def charbonnier(got: Tensor, wanted: Tensor) -> Tensor:
+    """Mean of sqrt(d^2 + 1e-6): L1 that is smooth at 0. Source: Lai et al. 2017 (LapSRN), section 3.3."""
+    return torch.sqrt((got - wanted) ** 2 + _EPSILON**2).mean()
+
+
+PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "l2": F.mse_loss,
+    "charbonnier": charbonnier,
+}
+
+
+def gram(features: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, C, C]: inner products of the channels' activations, over C * H * W.
+
+    Source: Gatys et al. 2016, eq. 3 (without the norm); Johnson et al. 2016, eq. 3 (with it). Computed in
+    at least float32, because sums over a whole layer overflow half precision.
+    """
+    n, c, h, w = features.shape
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.reshape(n, c, h * w)
+        flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+        return flat @ flat.transpose(1, 2) / (c * h * w)
+
+
+def gram_distance(got: Tensor, wanted: Tensor) -> Tensor:
+    """Squared Frobenius norm of the difference of two layers' Gram matrices, mean over the batch.
+
+    Source: Johnson et al. 2016, eq. 4. Gatys et al. 2016, eq. 4, is a quarter of it.
+    """
+    return (gram(got) - gram(wanted)).square().sum(dim=(1, 2)).mean()
+
+
+def total_variation(got: Tensor) -> Tensor:
+    """Mean |difference| of neighbours, down plus across (anisotropic; Rudin et al. 1992 is the idea's source)."""
+    down = (got[..., 1:, :] - got[..., :-1, :]).abs().mean()
+    return down + (got[..., :, 1:] - got[..., :, :-1]).abs().mean()
+
+
+@dataclass(frozen=True)
+class LossValue:
+    """A weighted sum and its unweighted terms, by name."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class ComposedLoss(nn.Module):
+    """Sum of `weights[term] * term`; `feature` and `gram` are themselves sums weighted by layer.
+
+    Terms: l1, l2, charbonnier; feature: L1 between VGG activations, Johnson et al. 2016, eq. 2, with L1 in
+    place of the squared distance; gram: `gram_distance`; Gatys et al. 2016, eq. 5, sums its layers; tv:
+    `total_variation` of the net's picture alone. Pixel terms are computed in float32 even under autocast.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        *,
+        vgg: VGGFeatures | None = None,
+        layers: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.weights = {term: weight for term, weight in weights.items() if weight}
+        self.vgg, self.layers = vgg, dict(layers or {})
+        if vgg is None and {"feature", "gram"} & set(self.weights):
+            raise UsageError("the feature and Gram losses need a VGG; load one with load_vgg")
+
+    @property
+    def names(self) -> list[str]:
+        """The terms, in the order they are logged."""
+        return list(self.weights)
+
+    def forward(self, got: Tensor, wanted: Tensor) -> LossValue:
+        """The weighted sum, of which gradients are taken, and its terms."""
+        got = got.float() if got.dtype in (torch.float16, torch.bfloat16) else got
+        seen = self._seen(got, wanted)
+        terms = {name: self._term(name, got, wanted, seen) for name in self.weights}
+        total = torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
+        return LossValue(total, terms)
+
+    def _seen(self, got: Tensor, wanted: Tensor) -> list[tuple[float, Tensor, Tensor]]:
+        """(weight, activations of `got`, activations of `wanted`) of every layer; the latter cost no gradient."""
+        if self.vgg is None or not {"feature", "gram"} & set(self.weights):
+            return []
+        ours = self.vgg(got)
+        with torch.no_grad():
+            theirs = self.vgg(wanted)
+        return [(weight, ours[layer], theirs[layer]) for layer, weight in self.layers.items()]
+
+    def _term(
+        self, name: str, got: Tensor, wanted: Tensor, seen: list[tuple[float, Tensor, Tensor]]
+    ) -> Tensor:
+        if name in PIXEL:
+            return PIXEL[name](got, wanted)
+        if name == "tv":
+            return total_variation(got)
+        distance = gram_distance if name == "gram" else _l1
+        return torch.stack([weight * distance(a, b) for weight, a, b in seen]).sum()
+
+
+def _l1(got: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute difference, in at least float32 as the other terms."""
+    difference = (got - wanted).abs()
+    return difference.mean(dtype=torch.float32 if difference.dtype.itemsize < 4 else None)

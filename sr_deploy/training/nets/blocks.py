@@ -1,0 +1,297 @@
+"""What the nets are made of: convolutions that fold, ICNR, PixelShuffle heads, weighted residuals.
+
+`fold` turns any net made of these into the plain one that is deployed. No net is defined here.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_deploy.errors import UsageError
+
+Net = TypeVar("Net", bound=nn.Module)
+
+SCALES = (2, 3, 4, 8)
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+
+
+def activation_of(name: str) -> nn.Module:
+    """A fresh activation: `relu`, or `relu6`, whose bounded output survives int8 (Berger et al. 2023).
+
+    Raises UsageError for another name.
+    """
+    if name not in ACTIVATIONS:
+        raise UsageError(f"unknown activation {name!r}; known: {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[name]()
+
+
+def check_scale(scale: int) -> int:
+    """`scale` itself. Raises UsageError where the nets do not have it."""
+    if scale not in SCALES:
+        raise UsageError(f"scale must be one of {', '.join(map(str, SCALES))}, got {scale!r}")
+    return scale
+
+
+def check_counts(**counts: int) -> None:
+    """Raise UsageError for the first of `counts` that is not a whole number of at least 1."""
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def stages_of(scale: int) -> list[int]:
+    """The PixelShuffle factors of a scale: 2 -> [2], 3 -> [3], 4 -> [2, 2], 8 -> [2, 2, 2].
+
+    Raises UsageError for another scale.
+    """
+    check_scale(scale)
+    return [3] if scale == 3 else [2] * (scale.bit_length() - 1)
+
+
+def conv3x3(in_channels: int, out_channels: int, *, gain: Literal["linear", "relu"] = "linear") -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, with He initialisation for what follows it and no bias yet.
+
+    `gain`: "relu" where an activation follows, else "linear". Source: He et al. 2015, eq. 10.
+    """
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity=gain)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def icnr_(weight: Tensor, factor: int) -> Tensor:
+    """Initialise a PixelShuffle convolution's `weight` [C * factor**2, C_in, k, k] in place by ICNR.
+
+    Every group of `factor**2` output channels starts as one kernel, so the shuffled output equals
+    nearest-neighbour upsampling of one convolution, and no checkerboard is there to be unlearned.
+    Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", section 3.
+    Raises UsageError where the output channels do not divide.
+    """
+    channels, rest = divmod(weight.shape[0], factor**2)
+    if rest:
+        raise UsageError(f"ICNR needs a multiple of {factor**2} output channels, got {weight.shape[0]}")
+    kernel = torch.empty(channels, *weight.shape[1:], dtype=weight.dtype)
+    nn.init.kaiming_normal_(kernel, nonlinearity="linear")
+    with torch.no_grad():
+        return weight.copy_(kernel.repeat_interleave(factor**2, dim=0))
+
+
+class PixelShuffleHead(nn.Module):
+    """One upsampling stage: convolution, activation, PixelShuffle by `factor`.
+
+    [N, C_in, H, W] -> [N, C, H * factor, W * factor]. The activation comes before the shuffle, where it
+    fuses with the convolution; being pointwise, it computes the same there.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        factor: int,
+        *,
+        icnr: bool = True,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = conv3x3(in_channels, channels * factor**2)
+        self.activation = activation or nn.Identity()
+        if icnr:
+            icnr_(self.conv.weight, factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upsample."""
+        return F.pixel_shuffle(self.activation(self.conv(x)), self.factor)
+
+
+class Residual(nn.Module):
+    """`x + block(x)`: a residual connection whose weight is inside its block."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the block's output."""
+        result: Tensor = x + self.block(x)
+        return result
+
+
+class WeightedResidual(nn.Module):
+    """`x + weight * block(x)`, `block` ending in a convolution: a residual connection with a weighted branch.
+
+    A small weight (0.1 to 0.2) keeps deep stacks stable (Szegedy et al. 2016, section 3.3; Lim et al.
+    2017, section 4.3). `learned` makes it one parameter a block, starting at `weight` (Bachlechner et al.
+    2020, "ReZero", learn it from 0). `fold()` moves it into the block's last convolution, so it costs
+    nothing when deployed.
+    """
+
+    def __init__(self, block: nn.Sequential, weight: float = 1.0, *, learned: bool = False) -> None:
+        super().__init__()
+        self.block = block
+        self.weight: Tensor
+        value = torch.tensor(float(weight))
+        if learned:
+            self.weight = nn.Parameter(value)
+        else:  # a setting, not a weight: checkpoints do not carry it
+            self.register_buffer("weight", value, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the weighted output of the block."""
+        result: Tensor = x + self.weight * self.block(x)
+        return result
+
+    @torch.no_grad()
+    def fold(self) -> Residual:
+        """The same function with the weight inside the block's last convolution."""
+        block = copy.deepcopy(self.block)
+        last = block[-1]
+        for tensor in last.parameters():
+            tensor.mul_(self.weight)
+        return Residual(block)
+
+
+def residual_block(features: int, activation: str, weight: float, *, learned: bool) -> WeightedResidual:
+    """Conv - activation - conv around a weighted residual, without normalisation (Lim et al. 2017, fig. 2)."""
+    block = nn.Sequential(
+        conv3x3(features, features, gain="relu"), activation_of(activation), conv3x3(features, features)
+    )
+    return WeightedResidual(block, weight, learned=learned)
+
+
+class NearestChannels(nn.Module):
+    """Every channel `factor**2` times in a row: what PixelShuffle turns into nearest-neighbour upsampling.
+
+    A copy while training, so that autocast does not round the picture. `fold()` makes it a 1x1 convolution
+    with ones: as exact, and runtimes fuse it with the addition that follows.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.channels, self.factor = channels, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Repeat the channels."""
+        return x.repeat_interleave(self.factor**2, dim=1)
+
+    @torch.no_grad()
+    def fold(self) -> nn.Conv2d:
+        """The same as a convolution [C * factor**2, C, 1, 1], whose ones are no parameters to train."""
+        conv = nn.Conv2d(self.channels, self.channels * self.factor**2, 1, bias=False)
+        conv.weight.copy_(torch.eye(self.channels).repeat_interleave(self.factor**2, dim=0)[:, :, None, None])
+        return conv.requires_grad_(False)
+
+
+class NearestUpsample(nn.Module):
+    """Nearest-neighbour upsampling by `factor`, as PixelShuffle of repeated channels."""
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.channels = NearestChannels(channels, factor)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H * factor, W * factor]."""
+        return F.pixel_shuffle(self.channels(x), self.factor)
+
+
+class ScaleHead(nn.Module):
+    """From features to the large picture: PixelShuffle stages, a last convolution, and the picture itself.
+
+    The picture goes around the net, nearest-neighbour upsampled, so the net learns only what that lacks and
+    starts next to it. Stages are numbered from the small end: the first ones of x4 are those of x2, and so
+    carry over by name.
+    """
+
+    def __init__(
+        self, scale: int, channels: int, features: int, *, icnr: bool = True, activation: str = "relu6"
+    ) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(
+            *(
+                PixelShuffleHead(features, features, factor, icnr=icnr, activation=activation_of(activation))
+                for factor in stages_of(scale)
+            )
+        )
+        self.last = conv3x3(features, channels)
+        with torch.no_grad():
+            self.last.weight.mul_(0.1)  # starts near the picture that goes around
+        self.around = NearestUpsample(channels, scale)
+
+    def forward(self, features: Tensor, picture: Tensor) -> Tensor:
+        """[N, features, H, W] and [N, channels, H, W] -> [N, channels, H * scale, W * scale]."""
+        large: Tensor = self.last(self.stages(features)) + self.around(picture)
+        return large
+
+
+class FoldableConv(nn.Module):
+    """A 3x3 convolution trained as a sum of parallel linear branches, deployed as one.
+
+    Branches: 3x3, 1x1, 1x1-expand then 3x3-squeeze, and identity where the channels agree. They are
+    linear and share their zero padding (no bias inside), so their sum *is* one 3x3 kernel; it is summed
+    in weight space on every call, which makes training as cheap as the plain convolution and folding
+    exact. Source of the idea: Ding et al. 2021 (RepVGG); Zhang et al. 2021 (ECBSR), section 3.2.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, expand: int = 2) -> None:
+        super().__init__()
+        inner = max(in_channels, out_channels) * expand
+        self.full = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        self.point = nn.Parameter(torch.empty(out_channels, in_channels))
+        self.expand = nn.Parameter(torch.empty(inner, in_channels))
+        self.squeeze = nn.Parameter(torch.empty(out_channels, inner, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.identity = (
+            nn.Parameter(torch.full((out_channels,), 0.5)) if in_channels == out_channels else None
+        )
+        for weight in (self.full, self.point, self.expand, self.squeeze):
+            nn.init.kaiming_normal_(weight, nonlinearity="linear")
+        with torch.no_grad():  # the branches add up, so each starts smaller
+            self.full.mul_(0.5)
+            self.point.mul_(0.5)
+            self.squeeze.mul_(0.5)
+
+    def kernel(self) -> Tensor:
+        """The one kernel [C_out, C_in, 3, 3] all branches amount to."""
+        kernel = self.full + torch.einsum("oikl,ic->ockl", self.squeeze, self.expand)
+        centre: Tensor = self.point
+        if self.identity is not None:
+            centre = centre + torch.diag(self.identity)
+        return kernel + F.pad(centre[:, :, None, None], (1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C_in, H, W] -> [N, C_out, H, W]."""
+        return F.conv2d(x, self.kernel(), self.bias, padding=1)
+
+    @torch.no_grad()
+    def fold(self) -> nn.Conv2d:
+        """The plain convolution that computes the same."""
+        kernel = self.kernel()
+        conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
+        conv.weight.copy_(kernel)
+        assert conv.bias is not None
+        conv.bias.copy_(self.bias)
+        return conv
+
+
+def fold(net: Net) -> Net:
+    """A copy of `net` in which every part that can fold has: the plain net that is deployed.
+
+    Exact up to the rounding of the weights; `net` itself is left as it is. A folded net folds to itself.
+    """
+    plain = copy.deepcopy(net)
+    _fold_children(plain)
+    return plain
+
+
+def _fold_children(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        _fold_children(child)
+        if isinstance(child, FoldableConv | WeightedResidual | NearestChannels):
+            setattr(module, name, child.fold().train(child.training))

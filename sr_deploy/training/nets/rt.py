@@ -1,0 +1,83 @@
+"""`rt`: the net for real time. Plain 3x3 convolutions, bounded activations, one PixelShuffle.
+
+Plain wide convolutions reach the hardware's limit in every precision, and activations bounded to 0..6
+survive int8 (Berger et al. 2023, "QuickSRNet", section 3). The picture itself goes around the net, upsampled
+by nearest neighbour or bilinearly, so the net only learns what that lacks.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_deploy.errors import UsageError
+from sr_deploy.training.nets.blocks import (
+    FoldableConv,
+    NearestChannels,
+    activation_of,
+    check_counts,
+    check_scale,
+    fold,
+    icnr_,
+)
+
+RESIDUALS = ("nearest", "bilinear")
+
+
+class RT(nn.Module):
+    """[N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
+
+    `features` wide, `depth` convolutions between the first and the last one, so the receptive field's radius
+    is `depth + 2`. `residual` is what goes around the net: "nearest" is free, "bilinear" starts closer to
+    the picture. `foldable` trains with parallel branches; `fold()` gives the plain net that is exported.
+    Raises UsageError for a value that makes no sense.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        channels: int = 3,
+        features: int = 32,
+        depth: int = 8,
+        *,
+        activation: str = "relu6",
+        residual: str = "nearest",
+        foldable: bool = True,
+        icnr: bool = True,
+    ) -> None:
+        super().__init__()
+        check_counts(channels=channels, features=features, depth=depth)
+        if residual not in RESIDUALS:
+            raise UsageError(f"residual must be one of {', '.join(RESIDUALS)}, got {residual!r}")
+        self.scale, self.channels, self.residual = check_scale(scale), channels, residual
+        widths = [channels] + [features] * (depth + 1)
+        self.body = nn.ModuleList(
+            FoldableConv(a, b) if foldable else nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)
+        )
+        self.activation = activation_of(activation)
+        self.around = NearestChannels(channels, scale)
+        self.head = nn.Conv2d(features, channels * scale**2, 3, padding=1)
+        if icnr:
+            icnr_(self.head.weight, scale)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)  # starts near what goes around
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upscale."""
+        features = x
+        for conv in self.body:
+            features = self.activation(conv(features))
+        detail = self.head(features)
+        if self.residual == "nearest":  # added before the shuffle, which then moves both at once
+            return F.pixel_shuffle(detail + self.around(x), self.scale)
+        around = F.interpolate(x, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
+        return F.pixel_shuffle(detail, self.scale) + around
+
+    def fold(self) -> RT:
+        """The same function with one plain convolution in place of every set of branches."""
+        return fold(self)

@@ -1,0 +1,176 @@
+"""A folder of pictures, decoded once: into memory while they fit, beyond that into memory-mapped files.
+
+Files that cannot be decoded are skipped and named in `skipped`, never fatal while one picture remains. The
+small pictures are those of the test protocol (`quality.bicubic`, MATLAB-exact), made from whole pictures,
+so a crop's border carries no trace of having been a border.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.errors import ImageError, InputError, OutputError
+from sr_deploy.quality.bicubic import imresize
+
+Pixels = npt.NDArray[np.uint8]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # what a whole file ends in, by how it begins
+_TAIL = 4096  # bytes of trailing rubbish in which the end mark may still be found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photograph [H, W, 3] RGB uint8, cut to a multiple of the scale, and its small version."""
+
+    name: str
+    large: Pixels
+    small: Pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded photograph [H, W, 3] RGB uint8; `key` changes when its file does."""
+
+    name: str
+    key: str
+    pixels: Pixels
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Every picture file below `folder`, sorted. Raises InputError when there is none."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise InputError(
+            f"{folder}: no pictures found, expected files ending in {', '.join(sorted(SUFFIXES))}; "
+            "point --data at a folder of photographs"
+        )
+    return found
+
+
+def decode(path: Path) -> Pixels:
+    """RGB uint8 [H, W, 3]. Raises ImageError for what is no picture, or only the first part of one."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    for start, end in _ENDS.items():
+        if raw.startswith(start) and end not in raw[-_TAIL:]:
+            raise ImageError(f"{path}: the file ends in the middle of the picture; replace it")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise ImageError(f"{path}: cannot be decoded as a picture; remove or replace it")
+    return cast(Pixels, np.ascontiguousarray(pixels[..., ::-1]))
+
+
+def quarter_of_memory() -> int:
+    """Bytes: a quarter of this machine's memory where the system tells it, else 2 GiB."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, ValueError, OSError):
+        return 2 << 30
+
+
+def _write_array(path: Path, pixels: Pixels) -> None:
+    """Atomically, because several processes may fill one cache."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, pixels)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); give --cache another place"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class PictureStore:
+    """The decoded pictures of `folder` and their small versions.
+
+    With `cache`, every array is kept in that folder and memory-mapped, so that the next run starts at
+    once. Without it arrays stay in memory until `memory` bytes are used, and go to `overflow` after that.
+    """
+
+    def __init__(
+        self, folder: Path, *, overflow: Path, cache: Path | None = None, memory: int | None = None
+    ) -> None:
+        self._folder = cache or overflow
+        self._free = 0 if cache else quarter_of_memory() if memory is None else memory
+        self.skipped: list[str] = []
+        """One sentence for every file that could not be used."""
+        paths = list_pictures(folder)
+        self.pictures = [p for p in self._each(self._load, paths) if p is not None]
+        if not self.pictures:
+            raise InputError(f"{folder}: none of {len(paths)} pictures can be decoded; {self.skipped[0]}")
+
+    def _each(self, work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
+            return list(pool.map(work, items))
+
+    def _load(self, path: Path) -> Picture | None:
+        try:
+            stat = path.stat()
+            identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+            key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+            return Picture(path.name, key, self._kept(key, lambda: decode(path)))
+        except ImageError as error:
+            self.skipped.append(str(error))
+            return None
+
+    def _kept(self, name: str, make: Callable[[], Pixels]) -> Pixels:
+        file = self._folder / f"{name}.npy"
+        if not file.exists():
+            pixels = make()
+            if pixels.nbytes <= self._free:
+                self._free -= pixels.nbytes
+                return pixels
+            _write_array(file, pixels)
+        return cast(Pixels, np.load(file, mmap_mode="r"))
+
+    def pairs(self, scale: int) -> list[Pair]:
+        """A pair for every picture that has at least one small pixel."""
+
+        def pair(picture: Picture) -> Pair:
+            height, width = (n // scale * scale for n in picture.pixels.shape[:2])
+            large = picture.pixels[:height, :width]
+            small = self._kept(
+                f"{picture.key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale))
+            )
+            return Pair(picture.name, large, small)
+
+        usable = [p for p in self.pictures if min(p.pixels.shape[:2]) >= scale]
+        return self._each(pair, usable)
+
+
+def split_validation(pairs: list[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
+    """(training, validation): `count` pictures, chosen by the hash of their names, are held out.
+
+    Raises InputError where nothing would be left to train on.
+    """
+    if count >= len(pairs):
+        raise InputError(
+            f"{len(pairs)} pictures, of which the recipe holds out {count} for validation: none is left to "
+            "train on; add pictures or lower the recipe's `validation`"
+        )
+    ranked = sorted(
+        pairs, key=lambda p: hashlib.sha256(p.name.encode("utf-8", "surrogateescape")).hexdigest()
+    )
+    held_out = {id(p) for p in ranked[:count]}
+    return [p for p in pairs if id(p) not in held_out], [p for p in pairs if id(p) in held_out]

@@ -1,0 +1,217 @@
+"""VGG16 and VGG19 as frozen feature extractors: activations at named layers, caught with forward hooks.
+
+Layers are named as in the papers: `relu2_2` follows the second convolution of the second block. Weights are
+a file the user has, or torchvision's own file, fetched by `torch.hub` into its cache and checked against
+the hash in its name. Source: Simonyan and Zisserman 2015, table 1 (configurations D and E).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sr_deploy.errors import InputError, MissingRuntimeError, UsageError
+
+BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+"""Convolutions in each block; a block ends in a max pooling of 2."""
+WIDTHS = (64, 128, 256, 512, 512)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB, 0..1
+
+BASE = "https://download.pytorch.org/models/"
+BASE_VARIABLE = "SR_DEPLOY_VGG_BASE"
+"""Environment variable: a mirror to fetch the files of `FILES` from instead of `BASE`."""
+FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
+_SILENT = 0.25  # share of its layer's mean activation that a channel is taken to have at least
+_NAME = re.compile(r"(?:features\.)?(\d+)\.(weight|bias)")
+
+
+def layer_names(network: str) -> list[str]:
+    """Every layer of the feature part, in order, as torchvision numbers them: conv1_1, relu1_1, ..., pool5.
+
+    Raises UsageError for a network that is neither vgg16 nor vgg19.
+    """
+    if network not in BLOCKS:
+        raise UsageError(f"unknown VGG {network!r}; expected vgg16 or vgg19")
+    names = []
+    for block, count in enumerate(BLOCKS[network], start=1):
+        for i in range(1, count + 1):
+            names += [f"conv{block}_{i}", f"relu{block}_{i}"]
+        names.append(f"pool{block}")
+    return names
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such file; give --vgg a .pth or .safetensors file of VGG weights"
+        ) from error
+    except Exception as error:  # a broken pickle makes torch raise anything, IndexError included
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{path}: no plain dict of weights ({reason}); fetch a VGG state dict again"
+        ) from error
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{path}: holds a {type(loaded).__name__}, expected a dict of weights by name")
+    return dict(loaded)
+
+
+def fetch(network: str) -> dict[str, Tensor]:
+    """The weights torchvision uses, from torch.hub's cache, or from the network into it, hash checked.
+
+    Raises MissingRuntimeError naming the address and the place to put the file when it cannot be had.
+    """
+    address = os.environ.get(BASE_VARIABLE, BASE).rstrip("/") + "/" + FILES[network]
+    place = Path(torch.hub.get_dir()) / "checkpoints" / FILES[network]
+    try:
+        weights: dict[str, Any] = torch.hub.load_state_dict_from_url(
+            address, map_location="cpu", check_hash=True, weights_only=True, progress=False
+        )
+    except (URLError, OSError, RuntimeError) as error:
+        raise MissingRuntimeError(
+            f"the {network.upper()} weights for the feature and Gram losses could not be fetched from {address} "
+            f"({error}); download that file elsewhere and put it at {place}, or name it with --vgg FILE"
+        ) from error
+    return weights
+
+
+def load_weights(network: str, file: Path | None) -> tuple[dict[int, dict[str, Tensor]], str]:
+    """Weights and biases by layer number of the feature part, and one line that says where they are from."""
+    named = _read_file(file) if file else fetch(network)
+    layers: dict[int, dict[str, Tensor]] = {}
+    for key, value in named.items():
+        if match := _NAME.fullmatch(key):
+            layers.setdefault(int(match[1]), {})[match[2]] = value.float()
+    if file is None:
+        return layers, f"{network} weights: {FILES[network]}, hash checked"
+    if not layers:
+        raise InputError(
+            f"{file}: no keys like features.0.weight in it; expected torchvision's {network} weights"
+        )
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return layers, f"{network} weights: {file}, sha256 {digest}"
+
+
+class VGGFeatures(nn.Module):
+    """[N, 3, H, W] in 0..1 -> {layer: activations [N, C, h, w]}; ImageNet normalisation is done inside.
+
+    Frozen: its weights take no gradient, its input does. Only layers up to the deepest one asked for are
+    built, so weights that end there are enough.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: str, layers: list[str], weights: Mapping[int, Mapping[str, Tensor]]) -> None:
+        super().__init__()
+        names = layer_names(network)
+        if unknown := [layer for layer in layers if layer not in names]:
+            raise UsageError(f"{network} has no layer {unknown[0]!r}; expected one of {', '.join(names)}")
+        depth = 1 + max(names.index(layer) for layer in layers)
+        self.network = network
+        self.features = nn.Sequential(*_modules(names[:depth]))
+        self._load(names[:depth], weights)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+        self._caught: dict[str, Tensor] = {}
+        for layer in layers:
+            self.features[names.index(layer)].register_forward_hook(partial(self._catch, layer))
+        self.requires_grad_(False).eval()
+
+    def _catch(self, layer: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._caught[layer] = output
+
+    def _load(self, names: list[str], weights: Mapping[int, Mapping[str, Tensor]]) -> None:
+        for index, name in enumerate(names):
+            if not name.startswith("conv"):
+                continue
+            if set(weights.get(index, {})) != {"weight", "bias"}:
+                known = [n for i, n in enumerate(layer_names(self.network)) if i in weights]
+                raise InputError(
+                    f"the {self.network} weights end at {known[-1] if known else 'nothing'}, but {names[-1]} needs "
+                    f"{name}; use whole weights, or layers that they have"
+                )
+            try:
+                self.features[index].load_state_dict(weights[index])
+            except RuntimeError as error:
+                raise InputError(
+                    f"the weights of {name} do not fit {self.network} ({error}); give that network's own file"
+                ) from error
+
+    @torch.no_grad()
+    def normalise(self, pictures: Tensor) -> None:
+        """Rescale every channel so that its mean activation over `pictures` [N, 3, H, W] in 0..1 is one.
+
+        A channel below a quarter of its layer's mean is raised as one at that quarter is: else the few
+        activations of channels that hardly ever speak would drown the rest.
+
+        What the network tells apart stays the same, and loss weights come to mean the same for any weights of
+        VGG. Source: Gatys et al. 2016, section 2, who normalise VGG-19 so; max pooling and ReLU commute with it.
+        """
+        x = (pictures - self.mean) / self.std
+        undone = None
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):
+                if undone is not None:
+                    module.weight.mul_(undone.view(1, -1, 1, 1))
+                undone = module(x).relu().mean(dim=(0, 2, 3))
+                undone = undone.clamp(min=_SILENT * float(undone.mean()))
+                module.weight.div_(undone.view(-1, 1, 1, 1))
+                module.bias.div_(undone)  # type: ignore[union-attr]
+            x = module(x)
+        self._caught = {}
+
+    @property
+    def shrinks(self) -> int:
+        """Pixels along each axis that become one activation at the deepest layer."""
+        return int(2 ** sum(isinstance(m, nn.MaxPool2d) for m in self.features))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Raises UsageError for a picture so small that a pooling would leave nothing of it."""
+        if min(x.shape[2:]) < self.shrinks:
+            raise UsageError(
+                f"a picture of {x.shape[3]}x{x.shape[2]} pixels is too small for VGG layers that need at least "
+                f"{self.shrinks}; use a larger crop or shallower layers"
+            )
+        self.features((x - self.mean) / self.std)
+        caught, self._caught = self._caught, {}
+        return caught
+
+
+def _modules(names: list[str]) -> list[nn.Module]:
+    modules: list[nn.Module] = []
+    width = 3
+    for name in names:
+        if name.startswith("conv"):
+            out = WIDTHS[int(name[4]) - 1]
+            modules.append(nn.Conv2d(width, out, 3, padding=1))
+            width = out
+        else:
+            modules.append(nn.ReLU() if name.startswith("relu") else nn.MaxPool2d(2))
+    return modules
+
+
+def load_vgg(network: str, layers: list[str], file: Path | None = None) -> tuple[VGGFeatures, str]:
+    """A frozen VGG that gives `layers`, and one line that says which weights it has.
+
+    Raises UsageError for an unknown network or layer, InputError for a file that does not serve,
+    MissingRuntimeError where torchvision's file is neither there nor to be fetched.
+    """
+    names = layer_names(network)  # before anything is fetched
+    if unknown := [layer for layer in layers if layer not in names]:
+        raise UsageError(f"{network} has no layer {unknown[0]!r}; expected one of {', '.join(names)}")
+    weights, said = load_weights(network, file)
+    return VGGFeatures(network, layers, weights), said

@@ -1,0 +1,315 @@
+"""Upscaler: a picture of any size through an engine, whole or in tiles that cannot be seen.
+
+Knows the `Engine` protocol and no concrete engine. It does not read or write files. Nothing is kept between
+calls, so one Upscaler serves several threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.engines.base import Batch, Engine
+from sr_deploy.errors import OutOfMemoryError, UsageError
+from sr_deploy.memory import available_memory
+from sr_deploy.spec import ModelSpec
+from sr_deploy.tiles import Plan, Span, plan_tiles, plan_whole
+
+if TYPE_CHECKING:
+    from sr_deploy.image import Image
+
+Pixels = npt.NDArray[Any]
+"""uint8, uint16 or float32."""
+_P = TypeVar("_P", bound=npt.NDArray[Any])
+Progress = Callable[[int, int], None]
+
+_BUDGET = 256 << 20  # working memory a tile may take: past it tiles get slower, not faster, on a CPU
+_BYTES_PER_PIXEL = 1024.0  # of an engine that does not know: 64 channels in fp32, four of them alive
+_SMALLEST_TILE = 16
+
+
+class Upscaler:
+    """Upscales pictures of any size with one engine.
+
+    `tile`: the side of the kept part of a tile in input pixels; "auto" tiles only what does not fit into
+    `memory` bytes of working memory (default 256 MiB, less on a small machine); None never tiles.
+    `overlap`: pixels read around a tile; default is the model's measured halo, with which the tiled result
+    equals the whole one. A smaller one is the caller's choice, and is reported through `say`.
+    Raises UsageError for a tile or overlap the model cannot serve.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        tile: int | Literal["auto"] | None = "auto",
+        overlap: int | None = None,
+        memory: int | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.tile, self.overlap, self.memory = tile, overlap, memory
+        self._say = say or (lambda message: None)
+        self._check_options()
+
+    @classmethod
+    def open(
+        cls,
+        model: str | Path,
+        *,
+        backend: str = "auto",
+        threads: int | None = None,
+        tile: int | Literal["auto"] | None = "auto",
+        overlap: int | None = None,
+        memory: int | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Upscaler:
+        """An Upscaler of a bundled model's name or a model file, on the chosen backend.
+
+        It owns the engine: close it, or use it in a `with` statement.
+        """
+        from sr_deploy.engines import open_engine
+        from sr_deploy.models import find_model
+
+        engine = open_engine(find_model(model), backend=backend, threads=threads)
+        try:
+            return cls(engine, tile=tile, overlap=overlap, memory=memory, say=say)
+        except BaseException:
+            engine.close()
+            raise
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Of the model behind the engine."""
+        return self.engine.spec
+
+    def close(self) -> None:
+        """Close the engine. Calling it again does nothing."""
+        self.engine.close()
+
+    def __enter__(self) -> Upscaler:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def upscale(self, image: Image, progress: Progress | None = None) -> Image:
+        """`image` times the model's scale: pixels through the net, and alpha too where it is not constant.
+
+        Colour hidden under fully transparent pixels is replaced by that of their visible neighbours first,
+        so it does not bleed into the edges. Metadata and notes are carried over.
+        """
+        if image.alpha is None:
+            return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress))
+        scale, alpha = self.spec.scale, image.alpha
+        if alpha.min() == alpha.max():
+            large = np.full((alpha.shape[0] * scale, alpha.shape[1] * scale), alpha.flat[0], alpha.dtype)
+            return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress), alpha=large)
+        from sr_deploy.image import fill_hidden_colour
+
+        first, second = _halves(progress)
+        colour = self.upscale_pixels(fill_hidden_colour(image.pixels, alpha), progress=first)
+        large = self.upscale_pixels(np.ascontiguousarray(alpha)[:, :, None], progress=second)[:, :, 0]
+        return replace(image, pixels=colour, alpha=np.ascontiguousarray(large))
+
+    def upscale_pixels(self, pixels: _P, out: _P | None = None, progress: Progress | None = None) -> _P:
+        """`pixels` [H, W, C] -> [H*scale, W*scale, C], in the same type: uint8, uint16 or float32 (0..1).
+
+        C is 3 (RGB) or 1 (grey); the model may be of either kind. `progress(done, total)` is called after
+        every tile. When the engine runs out of memory the tiles are halved and the work starts again.
+        Raises UsageError for another shape or type, OutOfMemoryError when not even a small tile fits.
+        """
+        _check_pixels(pixels)
+        result = self._result(pixels, out)
+        plan = self.plan(*pixels.shape[:2])
+        while True:
+            try:
+                self._run(plan, pixels, result, progress)
+                return result
+            except MemoryError:
+                plan = self._smaller(plan, *pixels.shape[:2])
+
+    def plan(self, height: int, width: int) -> Plan:
+        """The tiles a picture of `height` x `width` pixels will be cut into."""
+        if self.tile is None:
+            return plan_whole(height, width, self.spec.size_rule)
+        if self.tile != "auto":
+            return self._tiled(height, width, self.tile)
+        if self._fits(height, width):
+            return plan_whole(height, width, self.spec.size_rule)
+        if self.spec.halo is None and self.overlap is None:
+            return plan_whole(height, width, self.spec.size_rule)
+        return self._tiled(height, width, self._auto_tile())
+
+    def _check_options(self) -> None:
+        tile, overlap, halo = self.tile, self.overlap, self.spec.halo
+        if tile is not None and tile != "auto" and (not isinstance(tile, int) or tile < 1):
+            raise UsageError(f"tile must be a number of pixels, 'auto' or None, got {tile!r}")
+        if overlap is not None and overlap < 0:
+            raise UsageError(f"overlap must be at least 0 pixels, got {overlap}")
+        if halo is None and isinstance(tile, int) and overlap is None:
+            raise UsageError(
+                f"{self.spec.name} sees the whole picture at once, so tiles change its result; give an overlap too to "
+                "accept that"
+            )
+        if overlap is not None and (halo is None or overlap < halo):
+            needed = "the whole picture" if halo is None else f"{halo} pixels"
+            self._say(f"overlap {overlap}: {self.spec.name} sees {needed} around a pixel, so tiles may show")
+
+    def _tiled(self, height: int, width: int, tile: int) -> Plan:
+        overlap = self.spec.halo if self.overlap is None else self.overlap
+        return plan_tiles(height, width, tile=tile, halo=overlap or 0, rule=self.spec.size_rule)
+
+    def _budget_pixels(self) -> float:
+        budget = self.memory
+        if budget is None:
+            free = available_memory()
+            budget = _BUDGET if free is None else min(_BUDGET, free // 4)
+        return budget / (self.engine.limits.bytes_per_pixel or _BYTES_PER_PIXEL)
+
+    def _fits(self, height: int, width: int) -> bool:
+        rule, limits = self.spec.size_rule, self.engine.limits
+        if rule.fixed is not None and (height > rule.fixed[0] or width > rule.fixed[1]):
+            return False
+        tall, wide = rule.padded(height, width)
+        if tall > (limits.max_height or tall) or wide > (limits.max_width or wide):
+            return False
+        return tall * wide <= self._budget_pixels()
+
+    def _auto_tile(self) -> int:
+        overlap = (self.spec.halo if self.overlap is None else self.overlap) or 0
+        limits = self.engine.limits
+        side = int(math.sqrt(self._budget_pixels()))
+        side = min(side, limits.max_height or side, limits.max_width or side)
+        return max(side - 2 * overlap, _SMALLEST_TILE)
+
+    def _smaller(self, plan: Plan, height: int, width: int) -> Plan:
+        """The plan after `plan` ran out of memory: tiles of half the side."""
+        overlap = self.spec.halo if self.overlap is None else self.overlap
+        if overlap is None:
+            raise OutOfMemoryError(
+                f"{width}x{height} pixels at once do not fit, and {self.spec.name} sees the whole picture; give a tile "
+                "and an overlap to accept a different result, or use a smaller model"
+            )
+        side = (max(plan.read_height, plan.read_width) - 2 * overlap) // 2
+        if side < _SMALLEST_TILE or self.spec.size_rule.fixed is not None:
+            raise OutOfMemoryError(
+                f"not even a tile of {plan.read_width}x{plan.read_height} pixels fits into memory; close other "
+                "programs or use a smaller model"
+            )
+        self._say(f"out of memory with tiles of {plan.read_width}x{plan.read_height}; going on with {side}")
+        return self._tiled(height, width, side)
+
+    def _result(self, pixels: _P, out: _P | None) -> _P:
+        scale = self.spec.scale
+        shape = (pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2])
+        if out is not None:
+            if out.shape != shape or out.dtype != pixels.dtype or not out.flags.c_contiguous:
+                raise UsageError(
+                    f"out must be a C-contiguous {pixels.dtype} array {shape}, got {out.dtype} {out.shape}"
+                )
+            return out
+        needed, free = math.prod(shape) * pixels.itemsize, available_memory()
+        message = f"the result of {shape[1]}x{shape[0]} pixels takes {needed >> 20} MiB"
+        if free is not None and needed > free:
+            raise OutOfMemoryError(
+                f"{message} and {free >> 20} are free; upscale a part, or use a smaller scale"
+            )
+        try:
+            made: Any = np.empty(shape, pixels.dtype)
+            return cast(_P, made)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"{message}, which cannot be had; use a smaller scale") from error
+
+    def _run(self, plan: Plan, pixels: Pixels, result: Pixels, progress: Progress | None) -> None:
+        same = pixels.dtype != np.uint16 and pixels.shape[2] == self.spec.channels
+        exact = (plan.read_height, plan.read_width) == pixels.shape[:2]
+        if plan.whole and same and exact:
+            self.engine.run(np.ascontiguousarray(pixels)[None], result[None])
+            if progress:
+                progress(1, 1)
+            return
+        scratch: Batch | None = None
+        for done, (row, column) in enumerate(plan, start=1):
+            tile = _read(pixels, row, column, plan)
+            scratch = self.engine.run(_to_engine(tile, self.spec.channels), scratch)
+            kept = _kept(scratch, row, column, self.spec.scale)
+            top, left = row.keep_from * self.spec.scale, column.keep_from * self.spec.scale
+            _from_engine(kept, result[top : top + kept.shape[1], left : left + kept.shape[2]])
+            if progress:
+                progress(done, plan.count)
+
+
+def _check_pixels(pixels: Pixels) -> None:
+    if not isinstance(pixels, np.ndarray) or pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        got = getattr(pixels, "dtype", type(pixels).__name__)
+        raise UsageError(f"expected a uint8, uint16 or float32 array of pixels, got {got}; convert it first")
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise UsageError(f"expected pixels [H, W, 3] (RGB) or [H, W, 1] (grey), got shape {pixels.shape}")
+
+
+def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
+    """One progress for two passes of equal length."""
+    if progress is None:
+        return None, None
+    return (
+        lambda done, total: progress(done, 2 * total),
+        lambda done, total: progress(total + done, 2 * total),
+    )
+
+
+def _read(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:
+    """What a tile reads, mirrored (then repeated) where the size rule wants more than the picture has."""
+    height, width = pixels.shape[:2]
+    bottom, right = row.start + plan.read_height, column.start + plan.read_width
+    tile = pixels[row.start : bottom, column.start : right]
+    if bottom > height:
+        tile = tile[_mirrored(row.start, bottom, height)]
+    if right > width:
+        tile = tile[:, _mirrored(column.start, right, width)]
+    return tile
+
+
+def _mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
+    index = np.arange(start, stop)
+    index = np.where(index < length, index, 2 * (length - 1) - index)
+    return np.clip(index - start, 0, length - 1 - start)
+
+
+def _to_engine(tile: Pixels, channels: int) -> Batch:
+    """[H, W, C] as the engine takes it: uint8 or float32 [N, H, W, channels], C-contiguous."""
+    batch: Any = tile.astype(np.float32) / np.float32(65535) if tile.dtype == np.uint16 else tile
+    if batch.shape[2] == channels:
+        return np.ascontiguousarray(batch[None])
+    if channels == 3:  # a grey picture through a colour net
+        return np.repeat(batch[None], 3, axis=3)
+    return np.ascontiguousarray(
+        batch.transpose(2, 0, 1)[:, :, :, None]
+    )  # RGB through a grey net: three pictures
+
+
+def _kept(batch: Batch, row: Span, column: Span, scale: int) -> Batch:
+    top, left = (row.keep_from - row.start) * scale, (column.keep_from - column.start) * scale
+    tall, wide = (row.keep_to - row.keep_from) * scale, (column.keep_to - column.keep_from) * scale
+    return batch[:, top : top + tall, left : left + wide]
+
+
+def _from_engine(batch: Batch, target: Pixels) -> None:
+    """[N, H, W, channels] of the engine into `target` [H, W, C], rounded to nearest where it is integer."""
+    values: Any = batch[0] if batch.shape[0] == 1 else batch[:, :, :, 0].transpose(1, 2, 0)
+    if values.shape[2] > target.shape[2]:  # grey came in as three equal channels; their mean goes out
+        values = values.mean(axis=2, keepdims=True, dtype=np.float32)
+        if target.dtype == np.uint8:
+            values = np.rint(values)
+    if target.dtype == np.uint16:
+        values = np.rint(values * np.float32(65535))
+    target[...] = values.astype(target.dtype, copy=False)

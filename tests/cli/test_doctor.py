@@ -1,0 +1,88 @@
+"""`sr-deploy doctor` says what works, and never fails over what does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from sr_deploy import doctor
+from sr_deploy.cpu import describe_cpu
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """The driver's tool is not called: a test says what it answers."""
+
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(subprocess, "run", missing)
+
+
+def test_the_runtime_that_works_has_run_a_bundled_model(run, bundle):
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert "onnxruntime  works: ran rt-x2: 16x16 to 32x32 pixels" in result.stdout
+    assert "rt-x2, rt-x4" in result.stdout
+
+
+def test_json_holds_the_facts_a_program_asks_for(run, bundle):
+    facts = json.loads(run("doctor", "--json").stdout)
+    assert facts["can_upscale"] is True
+    assert facts["packages"]["numpy"]
+    assert facts["models"] == ["rt-x2", "rt-x4"]
+    assert 1 <= facts["cpu"]["usable_cores"] <= facts["cpu"]["cores"]
+    assert facts["memory_available"] > 0
+
+
+def test_no_backend_at_all_is_exit_code_4_and_says_why(run, bundle):
+    (bundle / "rt-x2.onnx").write_bytes(b"")
+    result = run("doctor")
+    assert result.exit_code == 4
+    assert "onnxruntime  does not work: " in result.stdout
+    assert "it is empty" in result.stdout
+
+
+def test_what_is_missing_comes_with_the_line_that_installs_it(run, bundle, monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("torch", "onnxruntime") else "1.0")
+    assert "pip install 'sr-deploy[train]'" in run("doctor").stdout
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    assert "pip install 'sr-deploy[cpu]'" in run("doctor").stdout
+
+
+def test_a_gpu_is_listed_with_memory_and_driver(run, bundle, monkeypatch):
+    answer = subprocess.CompletedProcess([], 0, "NVIDIA H100 80GB HBM3, 81559, 580.65\nodd line\n", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    lines = run("doctor").stdout
+    assert "gpu        NVIDIA H100 80GB HBM3, 81559 MiB, driver 580.65" in lines
+    assert "gpu        odd line, driver unknown" in lines
+
+
+def test_a_driver_that_does_not_answer_is_a_sentence(run, bundle, monkeypatch):
+    answer = subprocess.CompletedProcess([], 9, "", "NVIDIA-SMI has failed\nbecause it could not talk")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert (
+        "gpu        none: nvidia-smi fails with exit code 9: NVIDIA-SMI has failed because" in result.stdout
+    )
+
+
+def test_facts_that_cannot_be_had_are_left_open(run, bundle, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("this installation is broken")
+
+    monkeypatch.setattr(doctor, "available_memory", broken)
+    monkeypatch.setattr("importlib.metadata.version", broken)
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert "memory     unknown" in result.stdout
+
+
+def test_the_processor_is_described_where_nothing_tells(monkeypatch):
+    monkeypatch.setattr("sr_deploy.cpu._linux_facts", dict)
+    cpu = describe_cpu()
+    assert cpu.name
+    assert 1 <= cpu.usable_cores <= cpu.cores

@@ -1,0 +1,101 @@
+"""What is shown while pictures are upscaled, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import pytest
+
+from sr_deploy.batch import Outcome
+from sr_deploy.cli._progress import Reporter
+from sr_deploy.errors import ImageError
+from sr_deploy.jobs import Job
+
+
+class Terminal(io.StringIO):
+    """What rich and we take for a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def plain(self) -> str:
+        """What was drawn, without colours and movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.getvalue())
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    return Terminal()
+
+
+def job(name: str) -> Job:
+    return Job(Path(name), Path("out") / name, "png")
+
+
+def done(name: str) -> Outcome:
+    return Outcome(job(name), width=8, height=6, seconds=0.25)
+
+
+def test_a_bar_counts_pictures_and_never_goes_back(terminal):
+    with redirect_stderr(terminal), Reporter(3, alone=False, quiet=False, as_json=False) as reporter:
+        for name in ("a.png", "b.png", "c.png"):  # written only after all are computed
+            reporter.tile(job(name), 1, 2)
+            reporter.tile(job(name), 2, 2)
+        for name in ("a.png", "b.png", "c.png"):
+            reporter.finished(done(name))
+            reporter._bar._progress.refresh()
+    counts = [int(n) for n in re.findall(r"(\d)/3 pictures", terminal.plain())]
+    assert counts == sorted(counts)
+    assert counts[-1] == 3
+    assert terminal.plain().splitlines()[-1].startswith("3 upscaled in ")
+    assert "a.png ->" not in terminal.plain()
+
+
+def test_one_picture_of_many_tiles_is_counted_in_tiles(terminal):
+    with redirect_stderr(terminal), Reporter(1, alone=True, quiet=False, as_json=False) as reporter:
+        for tile in range(1, 5):
+            reporter.tile(job("a.png"), tile, 4)
+            reporter._bar._progress.refresh()
+        reporter.finished(done("a.png"))
+    assert re.findall(r"(\d)/4 tiles", terminal.plain())[-1] == "4"
+    assert re.search(r"a\.png -> \S+ \(8x6, 0\.2 s, \)", terminal.plain())
+
+
+def test_one_picture_of_one_tile_draws_no_bar(terminal):
+    with redirect_stderr(terminal), Reporter(1, alone=True, quiet=False, as_json=False) as reporter:
+        reporter.tile(job("a.png"), 1, 1)
+        assert reporter._bar is None
+
+
+def test_errors_and_notes_appear_above_the_bar(terminal):
+    with redirect_stderr(terminal), Reporter(2, alone=False, quiet=False, as_json=False) as reporter:
+        reporter.tile(job("a.png"), 1, 1)
+        reporter.say("[bold]not markup[/bold]")
+        reporter.finished(Outcome(job("a.png"), "failed", error=ImageError("this is broken")))
+    assert "note: [bold]not markup[/bold]" in terminal.plain()
+    assert "error: a.png: this is broken" in terminal.plain()
+
+
+def test_json_goes_to_stdout_while_a_bar_is_drawn(terminal, capsys):
+    with redirect_stderr(terminal), Reporter(2, alone=False, quiet=False, as_json=True) as reporter:
+        reporter.tile(job("a.png"), 1, 1)
+        reporter.finished(done("a.png"))
+    assert json.loads(capsys.readouterr().out)["input"] == "a.png"
+    assert '"input"' not in terminal.plain()
+
+
+def test_a_long_picture_gives_a_sign_of_life_where_no_bar_is_drawn(capsys, monkeypatch):
+    monkeypatch.setattr("sr_deploy.cli._progress._SECONDS_BETWEEN_LINES", -1.0)
+    with Reporter(1, alone=True, quiet=False, as_json=False) as reporter:
+        reporter.tile(job("a.png"), 3, 40)
+    assert capsys.readouterr().err == "a.png: 3 of 40 tiles\n"

@@ -1,0 +1,121 @@
+"""`sr-deploy train`: a run from the command line, its result, and its exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import sr_deploy.cli
+from sr_deploy.training import loop
+
+RECIPE = """
+name = "tiny"
+precision = "off"
+validation = 1
+[net]
+architecture = "rt"
+features = 4
+depth = 1
+[[phase]]
+scale = 2
+crop = 8
+batch = 2
+steps = 6
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setitem(sr_deploy.cli.COMMANDS, "train", "sr_deploy.cli.train")
+    monkeypatch.setattr(loop, "plot_curves", lambda rows, path: None)
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 44, 3), dtype=np.uint8)
+        (folder / f"{seed}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    return folder
+
+
+def test_a_run_prints_its_result_on_stdout_and_what_happens_on_stderr(run, recipe, data, tmp_path):
+    result = run("train", recipe, "--data", data, "--out", tmp_path / "run", "--device", "cpu", "--every", 3)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(str(tmp_path / "run" / "final.safetensors"))
+    assert "6 steps" in result.stdout
+    assert "phase 1 step 3" in result.stderr
+    assert "3 pictures" in result.stderr
+
+
+def test_the_result_can_be_json(run, recipe, data, tmp_path):
+    result = run("train", recipe, "--data", data, "--out", tmp_path / "run", "--device", "cpu", "--json")
+    record = json.loads(result.stdout)
+    final = tmp_path / "run" / "final.safetensors"
+    assert record["checkpoint"] == str(final)
+    assert record["sha256"] == hashlib.sha256(final.read_bytes()).hexdigest()
+    assert record["recipe_sha256"] == hashlib.sha256(recipe.read_bytes()).hexdigest()
+    assert (record["steps"], record["pictures"]) == (6, 3)
+
+
+def test_a_finished_run_is_refused_without_resume_and_kept_with_it(run, recipe, data, tmp_path):
+    arguments = ("train", recipe, "--data", data, "--out", tmp_path / "run", "--device", "cpu")
+    assert run(*arguments).exit_code == 0
+    again = run(*arguments)
+    assert again.exit_code == 2
+    assert "--resume" in again.stderr
+    assert run(*arguments, "--resume").exit_code == 0
+
+
+def test_a_key_that_is_unknown_is_a_usage_error_of_one_line(run, recipe, data, tmp_path):
+    recipe.write_text(RECIPE + "sise = 3\n")
+    result = run("train", recipe, "--data", data, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "unknown key 'sise'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_folder_without_pictures_is_bad_input(run, recipe, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("train", recipe, "--data", tmp_path / "empty", "--out", tmp_path / "run", "--device", "cpu")
+    assert result.exit_code == 3
+    assert "no pictures found" in result.stderr
+
+
+def test_a_loss_that_diverges_is_a_failed_check(run, recipe, data, tmp_path):
+    recipe.write_text(RECIPE + "learning_rate = 1e38\n")
+    result = run("train", recipe, "--data", data, "--out", tmp_path / "run", "--device", "cpu")
+    assert result.exit_code == 1
+    assert "diverged" in result.stderr
+
+
+def test_ctrl_c_saves_and_ends_as_interrupted(run, recipe, data, tmp_path, monkeypatch):
+    import signal
+
+    from sr_deploy.cli.train import _Bar
+
+    original = _Bar.step
+
+    def interrupting(self, status):
+        original(self, status)
+        if status.step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_Bar, "step", interrupting)
+    arguments = ("train", recipe, "--data", data, "--out", tmp_path / "run", "--device", "cpu")
+    result = run(*arguments)
+    assert result.exit_code == 130
+    assert "stopped after step 4" in result.stderr
+    monkeypatch.setattr(_Bar, "step", original)
+    resumed = run(*arguments, "--resume")
+    assert resumed.exit_code == 0
+    assert "resuming after step 4" in resumed.stderr

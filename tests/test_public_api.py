@@ -1,0 +1,35 @@
+"""The public surface is a decision, never an accident."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import sr_deploy
+
+
+def test_the_public_names_are_these_and_sorted():
+    assert sr_deploy.__all__ == sorted(sr_deploy._HOME)
+
+
+@pytest.mark.parametrize("name", sr_deploy.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    assert getattr(sr_deploy, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sr_deploy.nothing  # noqa: B018
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert sr_deploy.__version__ == version("sr-deploy")
+
+
+def test_importing_the_package_alone_imports_nothing_heavy():
+    code = "import sys, sr_deploy; print(sorted({'numpy', 'cv2', 'onnx', 'torch', 'rich', 'click'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,110 @@
+"""The promise of the halo: whatever the net, scale, size and tile, tiles cannot be seen.
+
+Every net is exported for real, with weights larger than training leaves them, so that a pixel at the rim of the
+receptive field matters, and run through ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sr_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from sr_deploy.image import read_image
+from sr_deploy.spec import ModelSpec
+from sr_deploy.training.halo import measure_halo
+from sr_deploy.training.nets import build_net, size_rule_of
+from sr_deploy.training.to_onnx import core_model
+from sr_deploy.upscale import Upscaler
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
+NETS = {
+    "rt-x2": ("rt", 2, {"features": 8, "depth": 3}),
+    "rt-x3": ("rt", 3, {"features": 8, "depth": 2, "residual": "bilinear"}),
+    "rt-x4": ("rt", 4, {"features": 8, "depth": 3}),
+    "srresnet-x3": ("srresnet", 3, {"features": 8, "blocks": 2}),
+    "srresnet-x4": ("srresnet", 4, {"features": 8, "blocks": 2}),
+    "srresnet-x8": ("srresnet", 8, {"features": 8, "blocks": 1}),
+    "unet-x2": ("unet", 2, {"features": 8, "levels": 2}),
+    "unet-x4": ("unet", 4, {"features": 8, "levels": 1}),
+}
+
+
+@cache
+def engine_of(name: str) -> OnnxRuntimeEngine:
+    architecture, scale, parameters = NETS[name]
+    torch.manual_seed(0)
+    net = build_net(architecture, scale, parameters)
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.ndim > 1:
+                weight.mul_(1.5)
+    spec = ModelSpec(
+        name=name,
+        scale=scale,
+        halo=measure_halo(net),
+        architecture=architecture,
+        parameters=parameters,
+        size_rule=size_rule_of(net),
+    )
+    return OnnxRuntimeEngine(core_model(net, spec))
+
+
+def same(tiled: np.ndarray, whole: np.ndarray) -> None:
+    if tiled.dtype == np.float32:
+        assert np.abs(tiled - whole).max() <= 1e-4
+    else:  # a tie may round either way
+        difference = np.abs(tiled.astype(int) - whole)
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", NETS)
+@settings(deadline=None, max_examples=12)
+@given(
+    height=st.integers(1, 150),
+    width=st.integers(1, 150),
+    extra=st.integers(0, 40),
+    eight_bit=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_tiled_equals_whole(name, height, width, extra, eight_bit, seed):
+    engine = engine_of(name)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    if not eight_bit:
+        pixels = pixels.astype(np.float32) / 255
+    whole = Upscaler(engine, tile=None).upscale_pixels(pixels)
+    tile = max(2 * engine.spec.halo, 1) + extra
+    same(Upscaler(engine, tile=tile).upscale_pixels(pixels), whole)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_halo_one_too_small_would_be_seen(name):
+    """The measured halo is not merely large enough: with one pixel less the tiles differ."""
+    engine = engine_of(name)
+    halo, step = engine.spec.halo, engine.spec.size_rule.multiple_of
+    side = 4 * halo + 3 * step
+    pixels = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
+    whole = Upscaler(engine, tile=None).upscale_pixels(pixels)
+    worst = 0.0
+    for tile in range(step, 2 * halo, max(1, halo // 8)):
+        tiled = Upscaler(engine, tile=tile, overlap=max(halo - step, 0)).upscale_pixels(pixels)
+        worst = max(worst, float(np.abs(tiled - whole).max()))
+    assert worst > 1e-7
+    same(Upscaler(engine, tile=2 * halo).upscale_pixels(pixels), whole)
+
+
+@pytest.mark.parametrize("name", ["rt-x4", "srresnet-x4", "unet-x2"])
+def test_a_photograph_in_tiles_is_the_photograph_whole(name):
+    engine = engine_of(name)
+    pixels = read_image(EXAMPLE).pixels[3:214, 5:322].copy()  # odd on purpose
+    for picture in (pixels, pixels.astype(np.float32) / 255):
+        whole = Upscaler(engine, tile=None).upscale_pixels(picture)
+        for tile in (2 * engine.spec.halo, 97):
+            same(Upscaler(engine, tile=tile).upscale_pixels(picture), whole)

@@ -1,0 +1,228 @@
+"""Upscaler: any size, any bit depth, grey and alpha, whole or tiled, through engines written out here."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sr_deploy.engines.base import Limits, check_batch
+from sr_deploy.engines.nearest import NearestEngine
+from sr_deploy.errors import OutOfMemoryError, UsageError
+from sr_deploy.image import Image, Metadata
+from sr_deploy.spec import ModelSpec, SizeRule
+from sr_deploy.upscale import Upscaler
+
+
+ANY_SIZE = SizeRule()
+
+
+class BoxEngine(NearestEngine):
+    """Nearest-neighbour upscaling of a zero-padded box filter: a net with a known receptive field."""
+
+    def __init__(self, radius=3, scale=2, *, rule=ANY_SIZE, halo=-1, most=None, channels=3):
+        super().__init__(scale, channels=channels)
+        self.radius, self.most, self.calls = radius, most, []
+        self.spec = ModelSpec(
+            name="box", scale=scale, halo=radius if halo == -1 else halo, size_rule=rule, channels=channels
+        )
+        self.limits = Limits(bytes_per_pixel=1000.0)
+
+    def run(self, batch, out=None):
+        check_batch(self.spec, self.limits, batch, out)
+        self.calls.append(batch.shape)
+        if self.most and batch.shape[1] * batch.shape[2] > self.most:
+            raise OutOfMemoryError("too large for this engine")
+        r, (height, width) = self.radius, batch.shape[1:3]
+        padded = np.pad(batch.astype(np.float64), ((0, 0), (r, r), (r, r), (0, 0)))
+        window = range(2 * r + 1)
+        total = sum(padded[:, dy : dy + height, dx : dx + width] for dy in window for dx in window)
+        mean = total / (2 * r + 1) ** 2
+        mean = np.rint(mean) if batch.dtype == np.uint8 else mean
+        return super().run(mean.astype(batch.dtype), out)
+
+
+def noise(height, width, channels=3, dtype=np.uint8, seed=0):
+    top = 255 if dtype == np.uint8 else 65535
+    return np.random.default_rng(seed).integers(0, top + 1, (height, width, channels)).astype(dtype)
+
+
+def image(pixels, alpha=None):
+    return Image(pixels=pixels, alpha=alpha, metadata=Metadata(), format="png", notes=())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 61),
+    width=st.integers(1, 61),
+    tile=st.integers(1, 40),
+    radius=st.integers(0, 5),
+    scale=st.integers(1, 4),
+    step=st.sampled_from([1, 2, 3, 4]),
+)
+def test_tiled_equals_whole_for_any_size(height, width, tile, radius, scale, step):
+    engine = BoxEngine(radius, scale, rule=SizeRule(multiple_of=step, minimum=5))
+    pixels = noise(height, width)
+    whole = Upscaler(engine, tile=None).upscale_pixels(pixels)
+    assert whole.shape == (height * scale, width * scale, 3)
+    np.testing.assert_array_equal(Upscaler(engine, tile=tile).upscale_pixels(pixels), whole)
+
+
+def test_an_overlap_one_pixel_too_small_changes_the_picture_and_is_reported():
+    engine, said = BoxEngine(3), []
+    pixels = noise(50, 50)
+    whole = Upscaler(engine, tile=None).upscale_pixels(pixels)
+    spoiled = Upscaler(engine, tile=16, overlap=2, say=said.append).upscale_pixels(pixels)
+    assert (spoiled != whole).any()
+    assert len(said) == 1
+    assert "overlap 2" in said[0]
+    assert "3 pixels" in said[0]
+
+
+def test_sixteen_bit_pictures_keep_their_bits():
+    pixels = noise(21, 33, dtype=np.uint16)
+    result = Upscaler(NearestEngine(2), tile=8).upscale_pixels(pixels)
+    assert result.dtype == np.uint16
+    np.testing.assert_array_equal(result, pixels.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_float_pictures_stay_float():
+    pixels = noise(9, 7).astype(np.float32) / 255
+    result = Upscaler(NearestEngine(3)).upscale_pixels(pixels)
+    np.testing.assert_array_equal(result, pixels.repeat(3, axis=0).repeat(3, axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_grey_picture_goes_through_a_colour_net_and_stays_grey(dtype):
+    pixels = noise(20, 30, channels=1, dtype=dtype)
+    result = Upscaler(NearestEngine(2), tile=7).upscale_pixels(pixels)
+    np.testing.assert_array_equal(result, pixels.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_a_colour_picture_goes_through_a_grey_net():
+    pixels = noise(20, 30)
+    result = Upscaler(NearestEngine(2, channels=1), tile=7).upscale_pixels(pixels)
+    np.testing.assert_array_equal(result, pixels.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_alpha_is_upscaled_and_hidden_colour_does_not_bleed_into_the_edges():
+    pixels = np.zeros((24, 24, 3), np.uint8)
+    pixels[:, :12] = (200, 100, 50)
+    pixels[:, 12:] = (0, 255, 0)  # hidden: fully transparent
+    alpha = np.zeros((24, 24), np.uint8)
+    alpha[:, :12] = 255
+    result = Upscaler(BoxEngine(2)).upscale(image(pixels, alpha))
+    assert result.alpha is not None
+    inside = result.pixels[8:-8, 16:24]  # visible, beside the edge
+    assert (np.abs(inside.astype(int) - (200, 100, 50)) <= 1).all()
+    assert result.alpha[24, 8] == 255
+    assert 0 < result.alpha[24, 23] < 255
+
+
+def test_constant_alpha_costs_no_second_pass():
+    engine = BoxEngine(1)
+    result = Upscaler(engine).upscale(image(noise(10, 12), np.full((10, 12), 128, np.uint8)))
+    assert len(engine.calls) == 1
+    assert result.alpha is not None
+    assert (result.alpha == 128).all()
+    assert result.alpha.shape == (20, 24)
+
+
+def test_running_out_of_memory_means_smaller_tiles_and_one_line_each_time():
+    engine, said = BoxEngine(2, most=900), []
+    pixels = noise(100, 90)
+    result = Upscaler(engine, say=said.append).upscale_pixels(pixels)
+    np.testing.assert_array_equal(result, BoxEngine(2).run(pixels[None])[0])
+    assert said
+    assert all("out of memory" in line and "going on with" in line for line in said)
+
+
+def test_memory_that_never_suffices_is_an_error():
+    with pytest.raises(OutOfMemoryError, match="not even a tile"):
+        Upscaler(BoxEngine(2, most=1)).upscale_pixels(noise(100, 90))
+
+
+def test_auto_tiling_follows_the_memory_it_is_given():
+    engine = BoxEngine(2)
+    assert Upscaler(engine, memory=100 * 100 * 1000).plan(100, 100).whole
+    plan = Upscaler(engine, memory=100 * 100 * 1000).plan(400, 300)
+    assert plan.count > 1
+    assert plan.read_height <= 100
+    assert plan.read_width <= 100
+
+
+def test_a_model_that_sees_everything_is_never_tiled_silently():
+    engine = BoxEngine(2, halo=None)
+    assert Upscaler(engine, memory=1000).plan(400, 300).whole
+    with pytest.raises(UsageError, match="sees the whole picture"):
+        Upscaler(engine, tile=32)
+    said = []
+    assert Upscaler(engine, tile=32, overlap=4, say=said.append).plan(400, 300).count > 1
+    assert len(said) == 1
+
+
+def test_a_model_of_fixed_size_takes_any_picture():
+    engine = BoxEngine(2, rule=SizeRule(fixed=(32, 40)))
+    pixels = noise(75, 91)
+    expected = BoxEngine(2).run(pixels[None])[0]
+    np.testing.assert_array_equal(Upscaler(engine).upscale_pixels(pixels), expected)
+    assert Upscaler(engine).upscale_pixels(noise(5, 6)).shape == (10, 12, 3)
+
+
+def test_progress_counts_every_tile_of_colour_and_alpha():
+    seen = []
+    picture = image(noise(40, 40), noise(40, 40, channels=1)[:, :, 0])
+    Upscaler(BoxEngine(1), tile=20).upscale(picture, lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+    assert {total for _, total in seen} == {len(seen)}
+
+
+def test_threads_share_one_upscaler():
+    upscaler = Upscaler(BoxEngine(2), tile=9)
+    pictures = [noise(30 + n, 25, seed=n) for n in range(8)]
+    results = [None] * len(pictures)
+
+    def work(n):
+        results[n] = upscaler.upscale_pixels(pictures[n])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(len(pictures))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for picture, result in zip(pictures, results, strict=True):
+        np.testing.assert_array_equal(result, BoxEngine(2).run(picture[None])[0])
+
+
+def test_the_caller_may_bring_the_memory_for_the_result():
+    pixels = noise(20, 21)
+    out = np.empty((40, 42, 3), np.uint8)
+    assert Upscaler(NearestEngine(2)).upscale_pixels(pixels, out) is out
+    with pytest.raises(UsageError, match="out must be"):
+        Upscaler(NearestEngine(2)).upscale_pixels(pixels, out[:-1])
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((3, 4)), np.zeros((3, 4, 3)), np.zeros((3, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8)],
+)
+def test_what_is_not_a_picture_is_refused(pixels):
+    with pytest.raises(UsageError, match="expected"):
+        Upscaler(NearestEngine(2)).upscale_pixels(pixels)
+
+
+@pytest.mark.parametrize("options", [{"tile": 0}, {"tile": -3}, {"tile": "big"}, {"overlap": -1}])
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(UsageError, match="must be"):
+        Upscaler(NearestEngine(2), **options)
+
+
+def test_a_result_larger_than_the_memory_is_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr("sr_deploy.upscale.available_memory", lambda: 1000)
+    engine = BoxEngine(1)
+    with pytest.raises(OutOfMemoryError, match="are free"):
+        Upscaler(engine).upscale_pixels(noise(40, 40))
+    assert engine.calls == []

@@ -1,0 +1,44 @@
+"""A folder of small pictures and recipes of tiny nets, for the tests of training."""
+
+import cv2
+import numpy as np
+import pytest
+
+from sr_deploy.training.recipe import parse_recipe
+
+
+def picture(seed, height=72, width=80):
+    """Smooth shapes with edges: something a net can learn to enlarge in a few steps."""
+    random = np.random.default_rng(seed)
+    small = random.integers(0, 256, (9, 10, 3), dtype=np.uint8)
+    blocks = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    return cv2.GaussianBlur(blocks, (0, 0), 1.0)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Ten pictures of 72x80 pixels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(10):
+        (folder / f"picture{seed}.png").write_bytes(cv2.imencode(".png", picture(seed))[1].tobytes())
+    return folder
+
+
+TINY = """
+name = "tiny"
+precision = "{precision}"
+validation = 2
+[net]
+architecture = "rt"
+features = 4
+depth = 1
+"""
+
+
+def tiny_recipe(*phases, precision="off"):
+    """A recipe of a net of a few hundred weights; each phase is its TOML."""
+    text = TINY.format(precision=precision) + "".join(f"[[phase]]\n{phase}\n" for phase in phases)
+    return parse_recipe(text.encode())
+
+
+ONE_PHASE = "scale = 2\ncrop = 8\nbatch = 4\nsteps = 12\nlearning_rate = 1e-2"

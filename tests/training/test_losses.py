@@ -1,0 +1,155 @@
+"""The losses against a few lines of NumPy each, and their gradients against finite differences."""
+
+import numpy as np
+import pytest
+import torch
+
+from sr_deploy.errors import UsageError
+from sr_deploy.training.losses import (
+    PIXEL,
+    ComposedLoss,
+    charbonnier,
+    gram,
+    gram_distance,
+    total_variation,
+)
+from sr_deploy.training.vgg import MEAN, STD, VGGFeatures
+
+
+@pytest.fixture
+def two():
+    random = np.random.default_rng(7)
+    return random.random((2, 3, 6, 5)), random.random((2, 3, 6, 5))
+
+
+def tensors(pair):
+    return [torch.from_numpy(a) for a in pair]
+
+
+def tiny_vgg(layers):
+    """A VGG16 cut after conv1_2 whose random weights are narrow enough for double-precision checks."""
+    generator = torch.Generator().manual_seed(3)
+    weights = {
+        0: {
+            "weight": torch.randn(64, 3, 3, 3, generator=generator) * 0.2,
+            "bias": torch.randn(64, generator=generator) * 0.1,
+        },
+        2: {"weight": torch.randn(64, 64, 3, 3, generator=generator) * 0.05, "bias": torch.zeros(64)},
+    }
+    return VGGFeatures("vgg16", layers, weights), weights
+
+
+def convolved(x, weight, bias):
+    """3x3 convolution with zero padding, in NumPy."""
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    return np.einsum("nchwij,ocij->nohw", windows, weight) + bias[None, :, None, None]
+
+
+def activations(x, weights):
+    """relu1_1 and relu1_2 in NumPy, normalised as ImageNet is."""
+    x = (x - np.array(MEAN)[None, :, None, None]) / np.array(STD)[None, :, None, None]
+    first = np.maximum(convolved(x, *(weights[0][k].numpy() for k in ("weight", "bias"))), 0)
+    second = np.maximum(convolved(first, *(weights[2][k].numpy() for k in ("weight", "bias"))), 0)
+    return {"relu1_1": first, "relu1_2": second}
+
+
+def numpy_gram(f):
+    n, c, h, w = f.shape
+    return np.stack([[[(f[m, i] * f[m, j]).sum() for j in range(c)] for i in range(c)] for m in range(n)]) / (
+        c * h * w
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("l1", lambda d: np.abs(d).mean()),
+        ("l2", lambda d: (d**2).mean()),
+        ("charbonnier", lambda d: np.sqrt(d**2 + 1e-6).mean()),
+    ],
+)
+def test_pixel_terms_equal_their_formulas(two, name, formula):
+    assert PIXEL[name](*tensors(two)).item() == pytest.approx(formula(two[0] - two[1]), rel=1e-12)
+
+
+def test_charbonnier_is_smooth_where_the_pictures_agree():
+    x = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
+    charbonnier(x, torch.full((1, 3, 4, 4), 0.5)).backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_gram_matrix_equals_inner_products_over_chw(two):
+    assert gram(torch.from_numpy(two[0])).numpy() == pytest.approx(numpy_gram(two[0]), rel=1e-10)
+
+
+def test_gram_distance_is_the_squared_frobenius_norm(two):
+    difference = numpy_gram(two[0]) - numpy_gram(two[1])
+    expected = np.mean([(d**2).sum() for d in difference])
+    assert gram_distance(*tensors(two)).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_gram_of_half_precision_features_does_not_overflow():
+    features = torch.full((1, 2, 64, 64), 60.0, dtype=torch.float16)  # 60^2 * 64^2 is far beyond 65504
+    assert gram(features).numpy() == pytest.approx(np.full((1, 2, 2), 1800.0), rel=1e-3)
+
+
+def test_total_variation_is_the_mean_step_down_plus_across(two):
+    x = two[0]
+    expected = np.abs(np.diff(x, axis=2)).mean() + np.abs(np.diff(x, axis=3)).mean()
+    assert total_variation(torch.from_numpy(x)).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_total_variation_of_a_flat_picture_is_zero():
+    assert total_variation(torch.full((1, 3, 5, 5), 0.3)).item() == 0
+
+
+@pytest.mark.parametrize("name", ["feature", "gram"])
+def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
+    layers = {"relu1_1": 0.5, "relu1_2": 2.0}
+    vgg, weights = tiny_vgg(list(layers))
+    loss = ComposedLoss({name: 1.0}, vgg=vgg.double(), layers=layers)
+    ours, theirs = (activations(x, weights) for x in two)
+    if name == "feature":
+        expected = sum(w * np.abs(ours[k] - theirs[k]).mean() for k, w in layers.items())
+    else:
+        squares = {k: (numpy_gram(ours[k]) - numpy_gram(theirs[k])) ** 2 for k in layers}
+        expected = sum(w * squares[k].sum(axis=(1, 2)).mean() for k, w in layers.items())
+    assert loss(*tensors(two)).total.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "charbonnier", "feature", "gram", "tv"])
+def test_gradients_agree_with_finite_differences(name):
+    random = np.random.default_rng(11)
+    got = torch.from_numpy(random.random((1, 3, 4, 4))).requires_grad_()
+    wanted = torch.from_numpy(random.random((1, 3, 4, 4)))
+    vgg, _ = tiny_vgg(["relu1_1"])
+    loss = ComposedLoss({name: 1.0}, vgg=vgg.double(), layers={"relu1_1": 1.0})
+    assert torch.autograd.gradcheck(lambda x: loss(x, wanted).total, (got,), eps=1e-7, atol=1e-5)
+
+
+def test_composed_loss_weighs_its_terms_and_gives_them_unweighted(two):
+    got, wanted = tensors(two)
+    value = ComposedLoss({"l1": 2.0, "tv": 0.5})(got, wanted)
+    assert list(value.terms) == ["l1", "tv"]
+    assert value.terms["l1"].item() == pytest.approx(np.abs(two[0] - two[1]).mean())
+    assert value.total.item() == pytest.approx(2 * value.terms["l1"].item() + 0.5 * value.terms["tv"].item())
+
+
+def test_terms_of_weight_zero_are_not_computed():
+    assert ComposedLoss({"l1": 1.0, "feature": 0.0}).names == ["l1"]
+
+
+def test_a_perceptual_loss_without_a_vgg_is_refused():
+    with pytest.raises(UsageError, match="load_vgg"):
+        ComposedLoss({"gram": 1.0})
+
+
+def test_the_vgg_takes_no_gradient_and_its_input_does(two):
+    vgg, _ = tiny_vgg(["relu1_2"])
+    got = torch.from_numpy(two[0]).float().requires_grad_()
+    ComposedLoss({"feature": 1.0}, vgg=vgg, layers={"relu1_2": 1.0})(
+        got, torch.zeros_like(got)
+    ).total.backward()
+    assert got.grad.abs().sum() > 0
+    assert all(p.grad is None for p in vgg.parameters())
