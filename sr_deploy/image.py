@@ -12,14 +12,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy._bmp import parse_bmp
-from sr_deploy._formats import (
+from sr_deploy.codecs.formats import (
     NAMES,
     READ,
     READABLE_SUFFIXES,
@@ -29,18 +29,15 @@ from sr_deploy._formats import (
     format_of,
     formats,
 )
-from sr_deploy._gif import parse_gif
-from sr_deploy._headers import DamagedError, Parsed, SizeCheck, UnsupportedError, sniff
-from sr_deploy._jpeg import copy_with_metadata, parse_jpeg
-from sr_deploy._metadata import Metadata, profile_fits, upright, with_size
-from sr_deploy._opencv import cv2
-from sr_deploy._pixels import bgr, fill_hidden_colour, in_8_bits, on_white, turned
-from sr_deploy._place import appearing, checked_target
-from sr_deploy._png import parse_png, write_png
-from sr_deploy._tiff import TiffPicture, decode_tiff, parse_tiff
-from sr_deploy._tiff_writer import write_tiff
-from sr_deploy._webp import parse_webp, with_metadata
+from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, sniff
+from sr_deploy.codecs.metadata import Metadata, profile_fits, upright, with_size
+from sr_deploy.codecs.opencv import cv2
+from sr_deploy.codecs.pixels import bgr, fill_hidden_colour, in_8_bits, on_white, turned
+from sr_deploy.codecs.place import appearing, checked_target
 from sr_deploy.errors import ImageError, OutOfMemoryError, UsageError
+
+if TYPE_CHECKING:
+    from sr_deploy.codecs.tiff import TiffPicture
 
 __all__ = [
     "MAX_PIXELS",
@@ -64,15 +61,6 @@ MAX_PIXELS = 1 << 28
 """Pixels `read_image` takes unless told otherwise: 268 million, 0.8 GB of RGB, more than any camera makes."""
 
 _OPENCV_SIDE, _OPENCV_PIXELS = 1 << 20, 1 << 30  # what OpenCV decodes at most, whatever we are told
-
-
-_PARSERS: dict[str, Callable[[bytes, SizeCheck], Parsed]] = {
-    "png": parse_png,
-    "jpeg": parse_jpeg,
-    "webp": parse_webp,
-    "bmp": parse_bmp,
-    "gif": parse_gif,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,23 +183,31 @@ def _read(path: Path, data: bytes, max_pixels: int) -> Image:
     kind, check = sniff(data[:64]) or "", _size_check(path, max_pixels)
     header: Parsed | TiffPicture
     if kind == "tiff":
+        from sr_deploy.codecs.tiff import decode_tiff, parse_tiff
+
         header = parse_tiff(data, check)
         pixels, alpha = decode_tiff(header, _decode)
     else:
-        header = _PARSERS[kind](data, check)
+        header = _parser(kind)(data, check)
         pixels, alpha = _arranged(header, _decode(header.payload))
     if pixels.shape[:2] != (header.height, header.width):
         raise DamagedError("holds another number of pixels than its header says")
     notes = list(_notes(path, kind, header.frames))
     metadata, orientation = upright(Metadata(exif=header.exif, icc=header.icc, xmp=header.xmp))
-    if isinstance(header, TiffPicture):
-        orientation = header.orientation  # in a tag of the picture itself
+    if not isinstance(header, Parsed):
+        orientation = header.orientation  # of a TIFF: in a tag of the picture itself
     if metadata.icc and not profile_fits(metadata.icc, pixels.shape[2]):
         metadata = replace(metadata, icc=None)
         notes.append("its colour profile does not fit its pixels and is left out")
     pixels = turned(pixels, orientation)
     alpha = turned(alpha, orientation) if alpha is not None else None
     return Image(pixels=pixels, alpha=alpha, metadata=metadata, format=kind, notes=tuple(notes))
+
+
+def _parser(kind: str) -> Callable[[bytes, SizeCheck], Parsed]:
+    module = import_module(f"sr_deploy.codecs.{kind}")
+    parse: Callable[[bytes, SizeCheck], Parsed] = getattr(module, f"parse_{kind}")
+    return parse
 
 
 def _notes(path: Path, kind: str, frames: int) -> Iterator[str]:
@@ -279,7 +275,7 @@ def write_image(
     saves a copy of them for JPEG, WebP and BMP (PNG and TIFF never need one).
     Where the format has no 16 bits, alpha, or room for a metadata block, it is rounded, put on white, left out.
     Raises UsageError for an unknown format, quality, or a size that the format cannot hold; OutputError where the
-    place cannot be written or, with `overwrite=False`, is taken.
+    place cannot be written or, with `overwrite=False`, is taken; OutOfMemoryError.
     """
     path = Path(path)
     kind = format_of(format or path)
@@ -288,17 +284,20 @@ def write_image(
     if quality is not None and not 1 <= quality <= top:
         raise UsageError(f"quality must be a number of 1 to {top} for {NAMES[kind.name]}, got {quality!r}")
     target = checked_target(path, overwrite)
-    pixels, alpha, notes = _fitted(image, kind)
-    if quality is not None and not kind.lossy:
-        notes.append(f"{NAMES[kind.name]} is lossless: the quality is not used")
-    metadata = _kept(image, kind, notes)
-    consume = consume or pixels is not image.pixels
-    with appearing(path, target, overwrite, kind.suffixes[0]) as temporary:
-        dropped = _encoded(temporary, kind.name, pixels, alpha, metadata, quality, consume)
-    return (
-        *notes,
-        *(f"{name} metadata is too large for {NAMES[kind.name]} and is left out" for name in dropped),
-    )
+    try:
+        pixels, alpha, notes = _fitted(image, kind)
+        if quality is not None and not kind.lossy:
+            notes.append(f"{NAMES[kind.name]} is lossless: the quality is not used")
+        metadata = _kept(image, kind, notes)
+        consume = consume or pixels is not image.pixels
+        with appearing(path, target, overwrite, kind.suffixes[0]) as temporary:
+            dropped = _encoded(temporary, kind.name, pixels, alpha, metadata, quality, consume)
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"writing {path} does not fit into memory; write a PNG, which takes the least"
+        ) from error
+    too_large = (f"{name} metadata is too large for {NAMES[kind.name]} and is left out" for name in dropped)
+    return (*notes, *too_large)
 
 
 def _kept(image: Image, kind: Format, notes: list[str]) -> Metadata:
@@ -337,15 +336,23 @@ def _encoded(
 ) -> tuple[str, ...]:
     """Encode to `path`; the names of the metadata that had no room."""
     if kind in ("png", "tiff"):
+        if kind == "png":
+            from sr_deploy.codecs.png import write_png as write
+        else:
+            from sr_deploy.codecs.tiff_writer import write_tiff as write
         with path.open("xb") as file:
-            (write_png if kind == "png" else write_tiff)(file, pixels, alpha, metadata)
+            write(file, pixels, alpha, metadata)
         return ()
     _encode_by_opencv(path, bgr(pixels, alpha, consume=consume), _options(kind, quality))
     if kind == "bmp" or not (metadata.exif or metadata.icc or metadata.xmp):
         return ()
     if kind == "webp":  # small enough: its encoder held it in memory too
+        from sr_deploy.codecs.webp import with_metadata
+
         path.write_bytes(with_metadata(path.read_bytes(), metadata, pixels.shape[1], pixels.shape[0]))
         return ()
+    from sr_deploy.codecs.jpeg import copy_with_metadata
+
     return copy_with_metadata(path, metadata)
 
 
@@ -371,9 +378,7 @@ def _encode_by_opencv(path: Path, pixels: Array, options: list[int]) -> None:
             done = cv2.imwrite(str(path), pixels, options)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
-            raise OutOfMemoryError(
-                f"encoding {path.suffix[1:]} does not fit into memory; write a PNG or TIFF"
-            ) from error
+            raise MemoryError from error
         raise OSError(errno.EIO, "the encoder failed") from error
     if not (done and _is_whole(path)):
         raise OSError(errno.EIO, "the encoder failed, and the disk may be full")

@@ -16,7 +16,6 @@ from sr_deploy.image import Image, Metadata
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.upscale import Upscaler
 
-
 ANY_SIZE = SizeRule()
 
 

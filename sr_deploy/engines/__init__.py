@@ -6,7 +6,6 @@ MissingRuntimeError where its runtime is not there.
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +82,9 @@ def _engine_class(name: str) -> Any:
 def _check_name(name: str) -> None:
     if name in BACKENDS:
         return
+    from difflib import get_close_matches
+
     known = [AUTO, *BACKENDS]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UsageError(f"there is no backend {name!r}; {hint}choose one of {', '.join(known)}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -186,7 +185,7 @@ class _Kept:
 
     def write(self, kind: str, data: bytes) -> None:
         target = self.folder / f"{self.key}-{kind}"
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        draft = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)

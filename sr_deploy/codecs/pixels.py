@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy._opencv import cv2
+from sr_deploy.codecs.opencv import cv2
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]

@@ -6,5 +6,10 @@ import os
 
 import cv2 as cv2
 
+_SILENT = 0
+
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+        cv2.setLogLevel(_SILENT)
+    else:
+        cv2.utils.logging.setLogLevel(_SILENT)

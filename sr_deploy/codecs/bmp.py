@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from sr_deploy._headers import DamagedError, Parsed, SizeCheck, UnsupportedError, need
+from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, need
 
 
 def parse_bmp(data: bytes, check: SizeCheck) -> Parsed:

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy._headers import DamagedError, Parsed, SizeCheck, need
-from sr_deploy._metadata import Metadata
-from sr_deploy._strips import Bytes, Strips, deflated, in_order
+from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, need
+from sr_deploy.codecs.metadata import Metadata
+from sr_deploy.codecs.strips import Bytes, Strips, deflated, in_order
 
 Array = npt.NDArray[Any]
 
@@ -103,10 +103,10 @@ def parse_png(data: bytes, check: SizeCheck) -> Parsed:
             frames = max(1, struct.unpack_from(">I", data, start)[0])
         elif kind == b"eXIf":
             blobs.setdefault("exif", data[start:end])
-        elif kind == b"iCCP":
-            blobs.setdefault("icc", _unpacked(data[start:end].partition(b"\0")[2][1:]))
-        elif kind == b"iTXt" and (xmp := _xmp(data[start:end])):
-            blobs.setdefault("xmp", xmp)
+        elif kind == b"iCCP" and "icc" not in blobs:
+            blobs["icc"] = _unpacked(data[start:end].partition(b"\0")[2][1:])
+        elif kind == b"iTXt" and "xmp" not in blobs and (xmp := _xmp(data[start:end])):
+            blobs["xmp"] = xmp
     needed = height * (width * _CHANNELS[colour] * depth // 8)
     if packed * _DEFLATE_RATIO < needed:
         raise DamagedError(f"holds {packed} bytes of pixel data, too few for {width}x{height} pixels")

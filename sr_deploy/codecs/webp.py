@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from sr_deploy._headers import DamagedError, Parsed, SizeCheck, need
-from sr_deploy._metadata import Metadata
+from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, need
+from sr_deploy.codecs.metadata import Metadata
 
 
 def _chunks(data: bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,7 +52,7 @@ def _output_error(path: Path, error: Exception) -> OutputError:
 @contextmanager
 def appearing(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterator[Path]:
     """A temporary name beside `target`, which takes its place at the end, and vanishes on any error."""
-    temporary = target.parent / f".sr-deploy-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+    temporary = target.parent / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}{suffix}"
     try:
         yield temporary
         if overwrite:

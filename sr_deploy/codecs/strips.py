@@ -6,12 +6,14 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -71,6 +73,8 @@ def in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
     if workers == 1:
         yield from map(function, range(count))
         return
+    from concurrent.futures import ThreadPoolExecutor  # a small picture is written without it
+
     waiting: deque[Future[_T]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

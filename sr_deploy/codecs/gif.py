@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from sr_deploy._headers import DamagedError, Parsed, SizeCheck, need
+from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, need
 
 
 def _blocks_end(data: bytes, at: int) -> int:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy._headers import DamagedError, SizeCheck, UnsupportedError
-from sr_deploy._ifd import (
+from sr_deploy.codecs.headers import DamagedError, SizeCheck, UnsupportedError
+from sr_deploy.codecs.ifd import (
     EXIF_IFD,
     GPS_IFD,
     INTEROP_IFD,
@@ -28,6 +28,7 @@ from sr_deploy._ifd import (
     byte_order,
     first_offset,
     longs,
+    next_ifd,
     pack_ifd,
     read_ifd,
     shorts,
@@ -70,6 +71,7 @@ class TiffPicture:
     xmp: bytes | None
 
     def number(self, tag: int, default: int) -> int:
+        """The first value of `tag`, or `default` where it is not there."""
         return _number(self.tags, tag, default)
 
 
@@ -88,7 +90,8 @@ def parse_tiff(data: bytes, check: SizeCheck) -> TiffPicture:
 
 def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
     order, big = byte_order(data)
-    tags, following = read_ifd(data, first_offset(data, order, big), order, big)
+    first = first_offset(data, order, big)
+    tags = read_ifd(data, first, order, big)
     width, height = _number(tags, WIDTH, 0), _number(tags, HEIGHT, 0)
     check(width, height)
     bits = set(tags[BITS].numbers()) if BITS in tags else {1}
@@ -103,7 +106,7 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
         height=height,
         samples=_number(tags, SAMPLES, 1),
         bits=bits.pop(),
-        frames=_pages(data, following, order, big),
+        frames=_pages(data, first, order, big),
         orientation=_number(tags, ORIENTATION, 1),
         exif=_exif_of(data, tags, order, big),
         icc=tags[ICC].value if ICC in tags else None,
@@ -114,22 +117,22 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
     return picture
 
 
-def _pages(data: bytes, following: int, order: str, big: bool) -> int:
-    pages, seen = 1, set[int]()
-    while following and following not in seen and pages < 10_000:
-        seen.add(following)
+def _pages(data: bytes, first: int, order: str, big: bool) -> int:
+    at, seen = first, set[int]()
+    while at and at not in seen and len(seen) < 10_000:
         try:
-            _, following = read_ifd(data, following, order, big)
+            following = next_ifd(data, at, order, big)
         except IfdError:
             break  # a broken later page is nothing to the first
-        pages += 1
-    return pages
+        seen.add(at)
+        at = following
+    return len(seen)
 
 
 def _sub(data: bytes, tags: dict[int, Tag], number: int, order: str, big: bool) -> dict[int, Tag]:
     """The tags of a sub-directory; nothing where it is missing or broken."""
     try:
-        return read_ifd(data, _number(tags, number, len(data)), order, big)[0]
+        return read_ifd(data, _number(tags, number, len(data)), order, big)
     except IfdError:
         return {}
 

@@ -10,7 +10,7 @@ import re
 import struct
 from dataclasses import dataclass, replace
 
-from sr_deploy._ifd import EXIF_IFD, LONG, SHORT, IfdError, Tag, byte_order, first_offset, read_ifd
+from sr_deploy.codecs.ifd import EXIF_IFD, LONG, SHORT, IfdError, Tag, byte_order, first_offset, read_ifd
 
 _ORIENTATION = 0x112
 _PIXEL_SIZE = (0xA002, 0xA003)  # PixelXDimension, PixelYDimension
@@ -32,7 +32,7 @@ def _main_tags(exif: bytes) -> tuple[dict[int, Tag], str]:
     order, big = byte_order(exif)
     if big:
         raise IfdError("is a BigTIFF")
-    return read_ifd(exif, first_offset(exif, order, big), order)[0], order
+    return read_ifd(exif, first_offset(exif, order, big), order), order
 
 
 def _edited(data: bytes, tag: Tag | None, number: int, order: str) -> bytes:
@@ -68,7 +68,7 @@ def with_size(exif: bytes, width: int, height: int) -> bytes:
         tags, order = _main_tags(exif)
         if EXIF_IFD not in tags:
             return exif
-        inner, _ = read_ifd(exif, tags[EXIF_IFD].numbers()[0], order)
+        inner = read_ifd(exif, tags[EXIF_IFD].numbers()[0], order)
     except (IfdError, IndexError):
         return exif
     for number, size in zip(_PIXEL_SIZE, (width, height), strict=True):

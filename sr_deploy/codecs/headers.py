@@ -70,9 +70,9 @@ _REFUSED = (
     (b"#?RADIANCE", 0, "Radiance HDR"),
     (b"DDS ", 0, "DirectDraw"),
     (b"qoif", 0, "QOI"),
-    (b"P4", 0, "PBM"),
-    (b"P5", 0, "PGM"),
-    (b"P6", 0, "PPM"),
+    (b"P4\n", 0, "PBM"),
+    (b"P5\n", 0, "PGM"),
+    (b"P6\n", 0, "PPM"),
 )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from sr_deploy._headers import DamagedError, Parsed, SizeCheck, UnsupportedError, need
-from sr_deploy._metadata import Metadata
+from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, need
+from sr_deploy.codecs.metadata import Metadata
+
+_MAX_SCANS = 500
+"""Each takes a pass over all pixels; encoders write about ten."""
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -51,7 +53,7 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
     frame: tuple[int, int, int, int] | None = None
     exif = xmp = None
     icc_parts: dict[int, bytes] = {}
-    icc_count = scanned = stop = 0
+    icc_count = scanned = scans = stop = 0
     for marker, start, end in _segments(data):
         if marker in _FRAMES:
             if frame or end - start < 6:
@@ -65,6 +67,7 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
             frame = (marker, width, height, parts)
         elif marker == 0xDA:
             scanned += end - start
+            scans += 1
         elif marker == 0xE1 and data.startswith(b"Exif\0", start):
             exif = exif or data[start + 6 : end]
         elif marker == 0xE1 and data.startswith(_XMP, start):
@@ -75,6 +78,8 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
         stop = end
     if not frame or not scanned:
         raise DamagedError("has no pixel data")
+    if scans > _MAX_SCANS:
+        raise DamagedError(f"has {scans} scans, which would take very long to decode")
     kind, width, height, parts = frame
     # A Huffman coder spends at least one bit on every 16x16 block; arithmetic coding (SOF9 on) may spend less.
     if kind < 0xC9 and scanned * 8 < (width // 32) * (height // 32):
@@ -131,6 +136,8 @@ def copy_with_metadata(path: Path, metadata: Metadata) -> tuple[str, ...]:
 
     The file is copied beside itself in pieces, never held in memory.
     """
+    import shutil
+
     blocks, dropped = _metadata_segments(metadata)
     second = path.with_name(path.name + ".2")
     try:

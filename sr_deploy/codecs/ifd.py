@@ -47,6 +47,7 @@ class Tag:
 
     @property
     def count(self) -> int:
+        """How many values."""
         return len(self.value) // _SIZES[self.kind]
 
     def numbers(self) -> tuple[int, ...]:
@@ -60,6 +61,7 @@ Tags = Mapping[int, Union[Tag, "Tags"]]
 
 
 def shorts(*values: int) -> Tag:
+    """A tag of 16-bit numbers."""
     return Tag(SHORT, struct.pack(f"<{len(values)}H", *values))
 
 
@@ -87,33 +89,56 @@ def byte_order(data: bytes) -> tuple[str, bool]:
 
 
 def first_offset(data: bytes, order: str, big: bool) -> int:
+    """Where the first directory lies."""
     form, at = ("Q", 8) if big else ("I", 4)
     if len(data) < at + struct.calcsize(form):
         raise IfdError("ends in the middle of its header")
     return int(struct.unpack_from(order + form, data, at)[0])
 
 
-def read_ifd(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dict[int, Tag], int]:
-    """The tags of the directory at `offset`, and the offset of the next one (0: none).
-
-    Tags of unknown type are left out. Raises IfdError where the directory or a value lies outside `data`.
-    """
-    count_form, entry_form, slot = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
-    count_size, step = struct.calcsize("<" + count_form), struct.calcsize("<" + entry_form) + slot
-    if offset + count_size > len(data):
+def _layout(data: bytes, offset: int, order: str, big: bool) -> tuple[range, str]:
+    """Where the entries of the directory at `offset` begin, and how each is laid out but for its value."""
+    count_form, entry_form, slot = _forms(big)
+    start = offset + struct.calcsize("<" + count_form)
+    step = struct.calcsize("<" + entry_form) + slot
+    if start > len(data):
         raise IfdError("ends before its tag directory does")
     count = struct.unpack_from(order + count_form, data, offset)[0]
-    start = offset + count_size
-    end = start + count * step
-    if count > 65535 or end > len(data):
+    if count > 65535 or start + count * step > len(data):
         raise IfdError("ends before its tag directory does")
+    return range(start, start + count * step, step), order + entry_form
+
+
+def _forms(big: bool) -> tuple[str, str, int]:
+    """How the number of entries and an entry are laid out, and the bytes an entry has for its value."""
+    return ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+
+
+def next_ifd(data: bytes, offset: int, order: str, big: bool = False) -> int:
+    """The offset of the directory after the one at `offset`, 0 where it is the last. Raises IfdError."""
+    entries, _ = _layout(data, offset, order, big)
+    slot = _forms(big)[2]
+    return int.from_bytes(data[entries.stop : entries.stop + slot], "little" if order == "<" else "big")
+
+
+def read_ifd(data: bytes, offset: int, order: str, big: bool = False) -> dict[int, Tag]:
+    """The tags of the directory at `offset`; those of unknown type are left out.
+
+    Raises IfdError where the directory or a value lies outside `data`, or values lie on top of each other.
+    """
+    entries, form = _layout(data, offset, order, big)
+    slot = _forms(big)[2]
     tags: dict[int, Tag] = {}
-    for at in range(start, end, step):
-        number, kind, items = struct.unpack_from(order + entry_form, data, at)
-        if kind in _SIZES and number not in tags:
-            tags[number] = _value(data, at + step - slot, slot, order, kind, items)
-    following = data[end : end + slot].ljust(slot, b"\0")
-    return tags, int.from_bytes(following, "little" if order == "<" else "big")
+    held = 0
+    for at in entries:
+        number, kind, items = struct.unpack_from(form, data, at)
+        if kind not in _SIZES or number in tags:
+            continue
+        held += items * _SIZES[kind]
+        if held > len(data):
+            raise IfdError("ends before the values of its tags")
+        tags[number] = _value(data, at + entries.step - slot, slot, order, kind, items)
+    return tags
 
 
 def _value(data: bytes, at: int, slot: int, order: str, kind: int, items: int) -> Tag:
@@ -121,14 +146,14 @@ def _value(data: bytes, at: int, slot: int, order: str, kind: int, items: int) -
     if size > slot:
         at = int.from_bytes(data[at : at + slot], "little" if order == "<" else "big")
     if at + size > len(data):
-        raise IfdError("ends before the value of one of its tags")
+        raise IfdError("ends before the values of its tags")
     value = data[at : at + size]
     return Tag(kind, value if order == "<" else swapped(value, _WORDS[kind]), at)
 
 
 def pack_ifd(tags: Tags, at: int, *, order: str = "<", big: bool = False) -> bytes:
     """A directory, its values and its sub-directories, as bytes that begin at offset `at` of their file."""
-    count_form, entry_form, slot = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+    count_form, entry_form, slot = _forms(big)
     head = struct.pack(order + count_form, len(tags))
     body_at = at + len(head) + len(tags) * (4 + 2 * slot) + slot
     body = b""

@@ -8,10 +8,20 @@ from typing import Any, BinaryIO
 
 import numpy.typing as npt
 
-from sr_deploy import _tiff
-from sr_deploy._ifd import IfdError, Tag, Tags, byte_order, first_offset, longs, pack_ifd, read_ifd, shorts
-from sr_deploy._metadata import Metadata
-from sr_deploy._strips import Strips, deflated, in_order
+from sr_deploy.codecs import tiff
+from sr_deploy.codecs.ifd import (
+    IfdError,
+    Tag,
+    Tags,
+    byte_order,
+    first_offset,
+    longs,
+    pack_ifd,
+    read_ifd,
+    shorts,
+)
+from sr_deploy.codecs.metadata import Metadata
+from sr_deploy.codecs.strips import Strips, deflated, in_order
 
 Array = npt.NDArray[Any]
 _CLASSIC = 3_900_000_000  # bytes of pixels that surely fit under the classic format's 4 GB
@@ -32,8 +42,8 @@ def _exif_tags(exif: bytes | None) -> dict[int, Tag | Tags]:
         return {}
     try:
         order, _ = byte_order(exif)
-        tags, _ = read_ifd(exif, first_offset(exif, order, False), order)
-        return _tiff.camera_tags(exif, tags, order, False)
+        tags = read_ifd(exif, first_offset(exif, order, False), order)
+        return tiff.camera_tags(exif, tags, order, False)
     except IfdError:
         return {}
 
@@ -41,21 +51,21 @@ def _exif_tags(exif: bytes | None) -> dict[int, Tag | Tags]:
 def _picture_tags(strips: Strips, offsets: list[int], sizes: list[int], big: bool) -> dict[int, Tag | Tags]:
     height, width, colours = strips.pixels.shape
     tags: dict[int, Tag | Tags] = {
-        _tiff.WIDTH: longs(width),
-        _tiff.HEIGHT: longs(height),
-        _tiff.BITS: shorts(*[8 * strips.pixels.itemsize] * strips.samples),
-        _tiff.COMPRESSION: shorts(8),
-        _tiff.PHOTOMETRIC: shorts(2 if colours == 3 else 1),
-        _tiff.STRIP_OFFSETS: longs(*offsets, wide=big),
-        _tiff.ORIENTATION: shorts(1),
-        _tiff.SAMPLES: shorts(strips.samples),
-        _tiff.ROWS_PER_STRIP: longs(strips.rows),
-        _tiff.STRIP_BYTES: longs(*sizes, wide=big),
-        _tiff.PLANAR: shorts(1),
-        _tiff.PREDICTOR: shorts(2),
+        tiff.WIDTH: longs(width),
+        tiff.HEIGHT: longs(height),
+        tiff.BITS: shorts(*[8 * strips.pixels.itemsize] * strips.samples),
+        tiff.COMPRESSION: shorts(8),
+        tiff.PHOTOMETRIC: shorts(2 if colours == 3 else 1),
+        tiff.STRIP_OFFSETS: longs(*offsets, wide=big),
+        tiff.ORIENTATION: shorts(1),
+        tiff.SAMPLES: shorts(strips.samples),
+        tiff.ROWS_PER_STRIP: longs(strips.rows),
+        tiff.STRIP_BYTES: longs(*sizes, wide=big),
+        tiff.PLANAR: shorts(1),
+        tiff.PREDICTOR: shorts(2),
     }
     if strips.alpha is not None:
-        tags[_tiff.EXTRA_SAMPLES] = shorts(2)  # opacity that the colours were not multiplied by
+        tags[tiff.EXTRA_SAMPLES] = shorts(2)  # opacity that the colours were not multiplied by
     return tags
 
 
@@ -75,9 +85,9 @@ def write_tiff(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Met
         at += len(packed)
     tags = _exif_tags(metadata.exif) | _picture_tags(strips, offsets, sizes, big)
     if metadata.icc:
-        tags[_tiff.ICC] = Tag(7, metadata.icc)
+        tags[tiff.ICC] = Tag(7, metadata.icc)
     if metadata.xmp:
-        tags[_tiff.XMP] = Tag(1, metadata.xmp)
+        tags[tiff.XMP] = Tag(1, metadata.xmp)
     file.write(b"\0" * (-at % 8))
     at += -at % 8
     file.write(pack_ifd(tags, at, big=big))
