@@ -20,10 +20,11 @@ import torch
 from trainer import finished
 
 from sr_deploy.training.data import Crops, Loader, default_workers
+from sr_deploy.training.degrade import Degradation
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.phase import PhaseRun
 from sr_deploy.training.pictures import PictureStore
-from sr_deploy.training.recipe import Degradation, Phase, Recipe, read_recipe
+from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.session import name_of
 from sr_deploy.training.team import choose_device
 

@@ -15,12 +15,14 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ import numpy as np
 import onnxruntime
 
 from sr_deploy import Upscaler, read_image
+from sr_deploy.cpu import describe_cpu
 from sr_deploy.graph.record import load_model
 from sr_deploy.models import find_model
 
@@ -36,14 +39,16 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
 TWELVE_MEGAPIXELS = (3000, 4000)
 
 
-def median_ratio(first: Callable[[], object], second: Callable[[], object], rounds: int) -> dict[str, Any]:
+def median_ratio(
+    first: Callable[[], object], second: Callable[[], object], rounds: int, warm_up: int = 2
+) -> dict[str, Any]:
     """Both called in turn, `rounds` times after a warm-up; the ratio of their medians, and the raw seconds."""
     samples: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 2):
+    for number in range(rounds + warm_up):
         for which, call in enumerate((first, second)):
             start = time.perf_counter()
             call()
-            if number >= 2:
+            if number >= warm_up:
                 samples[which].append(time.perf_counter() - start)
     ratio = statistics.median(samples[0]) / statistics.median(samples[1])
     return {"ratio": ratio, "seconds": samples[0], "reference_seconds": samples[1]}
@@ -74,33 +79,56 @@ def tiles(model: str, photo: np.ndarray, threads: int, rounds: int) -> dict[str,
         Upscaler.open(model, threads=threads, tile=None) as whole,
     ):
         plan = auto.plan(*photo.shape[:2])
-        result = median_ratio(lambda: auto.upscale_pixels(photo), lambda: whole.upscale_pixels(small), rounds)
+        result = median_ratio(
+            lambda: auto.upscale_pixels(photo), lambda: whole.upscale_pixels(small), rounds, 1
+        )
     pixels = photo.shape[0] * photo.shape[1] / (small.shape[0] * small.shape[1])
     result["ratio"] /= pixels
     return result | {"tiles": plan.count, "tile_reads": [plan.read_width, plan.read_height]}
 
 
 def start(model: str, pixels: np.ndarray, rounds: int, folder: Path) -> dict[str, Any]:
+    """The installed command, as a user starts it: byte code there, the model's graph prepared before."""
     source, target = folder / "small.png", folder / "large.png"
     cv2.imwrite(str(source), pixels[:256, :256, ::-1])
-    command = [sys.executable, "-m", "sr_deploy", "upscale", str(source), "-o", str(target), "--model", model]
+    program = shutil.which("sr-deploy", path=str(Path(sys.executable).parent)) or "sr-deploy"
+    command = [program, "upscale", str(source), "-o", str(target), "--model", model, "--overwrite"]
     bare = [sys.executable, "-c", "import numpy, cv2, onnxruntime"]
-    return median_ratio(
-        lambda: subprocess.run([*command, "--overwrite"], check=True, capture_output=True),
-        lambda: subprocess.run(bare, check=True),
-        rounds,
+    surroundings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    run = partial(subprocess.run, check=True, capture_output=True)
+    result = median_ratio(lambda: run(command, env=surroundings), lambda: run(bare, env=surroundings), rounds)
+    unprepared = median_ratio(
+        lambda: run(command, env=surroundings | {"SR_DEPLOY_CACHE": ""}),
+        lambda: run(bare, env=surroundings),
+        max(3, rounds // 3),
     )
+    return result | {"unprepared_ratio": unprepared["ratio"]}
 
 
 def memory(model: str, photo: np.ndarray, folder: Path) -> dict[str, Any]:
-    source, target = folder / "photo.png", folder / "photo-large.png"
-    cv2.imwrite(str(source), photo[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    command = [sys.executable, "-m", "sr_deploy", "upscale", str(source), "-o", str(target), "--model", model]
-    peak = _peak_of([*command, "--overwrite", "--quiet"])
+    """Peak of the whole command, at a quarter of the picture and at all of it."""
     with Upscaler.open(model) as upscaler:
         scale = upscaler.spec.scale
-    pictures = photo.nbytes * (1 + scale**2)
-    return {"peak_bytes": peak, "pictures_bytes": pictures, "over_bytes": peak - pictures}
+    sizes = []
+    for part in (2, 1):
+        pixels = np.ascontiguousarray(photo[: photo.shape[0] // part, : photo.shape[1] // part])
+        source, target = folder / f"photo-{part}.png", folder / f"photo-{part}-large.png"
+        cv2.imwrite(str(source), pixels[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        command = [
+            sys.executable,
+            "-m",
+            "sr_deploy",
+            "upscale",
+            str(source),
+            "-o",
+            str(target),
+            "--model",
+            model,
+        ]
+        peak = _peak_of([*command, "--overwrite", "--quiet"])
+        pictures = pixels.nbytes * (1 + scale**2)
+        sizes.append({"megapixels": pixels.size / 3e6, "peak_bytes": peak, "over_bytes": peak - pictures})
+    return {"sizes": sizes, "over_bytes": sizes[-1]["over_bytes"]}
 
 
 def _peak_of(command: list[str]) -> int:
@@ -121,18 +149,10 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "cpu": _cpu_name(),
+        "cpu": describe_cpu().name,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": {m.__name__: m.__version__ for m in (np, cv2, onnxruntime)},
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def photograph(path: Path | None) -> np.ndarray:

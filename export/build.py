@@ -100,10 +100,11 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
     return lines
 
 
-def _pictures(table: Mapping[str, Any]) -> list[str]:
+def _pictures(table: Mapping[str, Any], held_out: int) -> list[str]:
     lines = [
-        f"Trained on {table['count']} photographs ({table['megapixels']} megapixels). None of them is in Set5, "
-        "Set14, BSD100 or Urban100.",
+        f"Trained on {table['count'] - held_out} of these {table['count']} photographs ({table['megapixels']} "
+        f"megapixels); {held_out}, chosen by the hash of their names, were held out. None of them is in Set5, Set14, "
+        "BSD100 or Urban100.",
         "",
         "| photographs | source | licence |",
         "|---:|---|---|",
@@ -135,7 +136,7 @@ def card_of(
         f"Scale {recipe.scale}, architecture `{recipe.architecture}`, {built.parameters:,} parameters, "
         f"{how.precision}. Licence: {how.licence}.",
         *("", "## Training", "", *_trained(info, recipe), ""),
-        *("## Photographs", "", *_pictures(photographs), ""),
+        *("## Photographs", "", *_pictures(photographs, recipe.validation), ""),
         *("## Quality", "", *_measured(quality), ""),
         *("## Identity", "", f"- recipe: `export/{recipe.name}.toml`, SHA-256 `{recipe.sha256}`"),
         f"- checkpoint: `export/checkpoints/{recipe.name}.safetensors`, SHA-256 `{sha256_of(checkpoint)}`",
@@ -151,7 +152,9 @@ def build(name: str, places: Places, out: Path) -> list[Path]:
     info, _ = read_checkpoint(checkpoint)
     check_recipe(recipe, info, checkpoint)
     model, card, how = out / f"{name}.onnx", out / f"{name}.md", recipe.export
-    built = export_onnx(checkpoint, model, precision=how.precision, io=how.io, licence=how.licence)
+    built = export_onnx(
+        checkpoint, model, precision=how.precision, io=how.io, licence=how.licence, data=HERE.parent / "examples"
+    )
     check_record(built, recipe, checkpoint)
     quality = quality_of(name, sha256_of(model), places.results)
     photographs = tomllib.loads((HERE / "photographs.toml").read_text(encoding="utf-8"))

@@ -35,8 +35,10 @@ after a command, shows the traceback as well.
 | 4 | a runtime is missing |
 | 5 | some of several files failed, or memory did not suffice |
 | 70 | a bug in sr-deploy |
+| 129 | the terminal was closed; nothing half-written is left |
 | 130 | interrupted; nothing half-written is left |
 | 141 | the reader of the output went away |
+| 143 | terminated; nothing half-written is left |
 """
 
 

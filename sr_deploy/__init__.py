@@ -5,11 +5,13 @@
 ...     write_image(upscaler.upscale(read_image("photo.jpg")), "photo-x4.png")
 
 The names below are the public Python API; each is imported when it is first used, so that `import
-sr_deploy` alone costs nothing.
+sr_deploy` alone costs nothing. Importing it also switches ONNX Runtime's telemetry off (it writes a device
+identifier into the home folder, and more), unless ORT_DISABLE_TELEMETRY says otherwise.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler as Upscaler
 
 __version__ = "0.1.0"
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is loaded
 
 _HOME = {
     "Engine": "sr_deploy.engines.base",

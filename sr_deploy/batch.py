@@ -7,16 +7,21 @@ stop the others. What goes where is decided before, by `sr_deploy.jobs`; nothing
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from sr_deploy.errors import OutputError, UsageError
-from sr_deploy.image import Image, check_writable_size, read_image, write_image
+from sr_deploy.errors import OutOfMemoryError, OutputError, UsageError
+from sr_deploy.folders import Folders
+from sr_deploy.image import Image, check_writable_size, formats, read_image, write_image
 from sr_deploy.jobs import Existing, Job
+from sr_deploy.memory import available_memory
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 
 _AHEAD, _BEHIND = 2, 2
 _HUGE = 64_000_000  # pixels of a result: 192 MB in 8-bit RGB
+_MAX_SIDE, _MAX_PIXELS = 1_000_000, 1 << 30  # of a result whose size was asked for
+_FULL = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,11 @@ class OutputSize:
             raise UsageError("a fit already says width and height; leave --width and --height out")
         if min((n for n in (self.width, self.height, *(self.fit or ())) if n is not None), default=1) < 1:
             raise UsageError(f"an output size needs positive numbers of pixels, got {self}; give at least 1")
+        if (
+            max((n for n in (self.width, self.height, *(self.fit or ())) if n is not None), default=1)
+            > _MAX_SIDE
+        ):
+            raise UsageError(f"a result has at most {_MAX_SIDE} pixels a side, got {self}; ask for less")
 
     def of(self, width: int, height: int) -> tuple[int, int] | None:
         """(width, height) of the result of a picture of these proportions; None where nothing was asked."""
@@ -70,7 +83,8 @@ class Outcome:
     """What became of one job."""
 
     job: Job
-    status: Literal["done", "skipped", "failed"] = "done"
+    status: Literal["done", "skipped", "failed", "left"] = "done"
+    """Left: not begun or not written, for the place of the results takes no more."""
     width: int | None = None
     """Of the written picture, in pixels; None where there is none."""
     height: int | None = None
@@ -118,13 +132,21 @@ def run_jobs(
 ) -> list[Outcome]:
     """Upscale every job, in order; one outcome a job.
 
-    Raises nothing for a job that fails: its outcome carries the error. Interrupted (KeyboardInterrupt), it
-    waits for the picture being written and leaves no partial file.
+    Raises UsageError as `check_quality` does, before any work, and nothing for a job that fails: its outcome
+    carries the error. Interrupted (KeyboardInterrupt), it waits for the picture being written and leaves no
+    partial file. Folders are made where missing, and removed again where no picture got into them. Once the
+    place of the results is full or cannot be written, the rest is left.
     """
     settings = settings or Settings()
-    read = partial(_attempt, partial(_read, existing=settings.existing))
-    compute = partial(_attempt, partial(_compute, upscaler=upscaler, size=settings.size, watcher=watcher))
-    write = partial(_attempt, partial(_write, settings=settings))
+    check_quality(jobs, settings.quality)
+    folders = Folders()
+    one_folder = len({job.target.parent for job in jobs}) == 1
+    attempt = partial(_attempt, stop=_Stop(), fatal=_FULL)
+    read = partial(attempt, partial(_read, existing=settings.existing, folders=folders))
+    if one_folder:  # found out before it is written, it is the folder that forbids it, not a file in it
+        read = partial(read, fatal=_FULL | _FORBIDDEN)
+    compute = partial(attempt, partial(_compute, upscaler=upscaler, size=settings.size, watcher=watcher))
+    write = partial(attempt, partial(_write, settings=settings, folders=folders))
     outcomes: list[Outcome] = []
 
     def finish(work: _Work) -> None:
@@ -132,12 +154,33 @@ def run_jobs(
         if watcher is not None:
             watcher.finished(work.outcome)
 
-    if len(jobs) == 1:
-        finish(write(compute(read(_Work(Outcome(jobs[0]))))))
-    else:
-        huge = partial(_is_huge, scale=upscaler.spec.scale, size=settings.size)
-        _run_overlapping(jobs, read, compute, write, finish, huge)
+    try:
+        if len(jobs) == 1:
+            finish(write(compute(read(_Work(Outcome(jobs[0]))))))
+        else:
+            huge = partial(_is_huge, scale=upscaler.spec.scale, size=settings.size)
+            _run_overlapping(jobs, read, compute, write, finish, huge)
+    except RuntimeError as error:
+        if (known := _memory_error(error)) is error:
+            raise
+        raise known from error
+    finally:
+        folders.remove_empty()
     return outcomes
+
+
+def check_quality(jobs: Sequence[Job], quality: int | None) -> None:
+    """Raise UsageError where one of the jobs' formats has no such quality: 1 to 100, and 101 for WebP alone."""
+    for job in jobs:
+        if quality is None:
+            return
+        top = 101 if job.format == "webp" else 100
+        if not 1 <= quality <= top:
+            lossless = "; 101 is WebP's lossless mode" if quality == 101 else ""
+            raise UsageError(
+                f"{job.target}: quality must be a number of 1 to {top} for {job.format}, got {quality}{lossless}; "
+                "give another --quality or --format"
+            )
 
 
 def _run_overlapping(
@@ -170,51 +213,115 @@ def _run_overlapping(
         writers.shutdown(cancel_futures=True)
 
 
-def _attempt(step: _Step, work: _Work) -> _Work:
-    """Take `work` one step on, unless it failed or was skipped before."""
+class _Stop:
+    """Knows from the errors of a batch when it is in vain to go on. Serves several threads."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def look_at(self, error: Exception, fatal: set[int]) -> None:
+        cause = error.__cause__
+        if not (isinstance(error, OutputError) and isinstance(cause, OSError)):
+            return
+        # EIO without a cause of its own is how an encoder's failure to write is told: a full disk, mostly
+        if cause.errno in fatal or (cause.errno == errno.EIO and cause.__cause__ is None):
+            self._event.set()
+
+
+def _attempt(step: _Step, work: _Work, *, stop: _Stop, fatal: set[int]) -> _Work:
+    """Take `work` one step on, unless it failed or was skipped before, or all is in vain."""
     outcome = work.outcome
     if outcome.status != "done":
+        return work
+    if stop:
+        outcome.status, work.image = "left", None
         return work
     start = time.perf_counter()
     try:
         step(work)
     except Exception as error:
-        outcome.status, outcome.error, work.image = "failed", error, None
+        stop.look_at(error, fatal)
+        outcome.status, outcome.error, work.image = "failed", _memory_error(error), None
     outcome.seconds += time.perf_counter() - start
     return work
 
 
-def _read(work: _Work, *, existing: Existing) -> None:
-    if existing == "skip" and work.job.target.exists():  # another process was faster
+def _memory_error(error: Exception) -> Exception:
+    """`error`, or an OutOfMemoryError where it says that the system gives no more threads."""
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return OutOfMemoryError("no more threads can be started; close other programs, or raise the limit")
+    return error
+
+
+def _read(work: _Work, *, existing: Existing, folders: Folders) -> None:
+    """Read the picture and see that its result can be written: found out later, the computing was in vain."""
+    if existing == "skip" and os.path.exists(work.job.target):  # another process was faster
         work.outcome.status = "skipped"
         return
-    work.image = read_image(work.job.source)
+    image = read_image(work.job.source)
+    folders.prepare(work.job.target, overwrite=existing != "refuse")
+    work.image = image
 
 
 def _compute(work: _Work, *, upscaler: Upscaler, size: OutputSize, watcher: Watcher | None) -> None:
     image, work.image = work.image, None
     assert image is not None
     scale = upscaler.spec.scale
-    asked = size.of(image.width, image.height)
-    result_size = asked or (image.width * scale, image.height * scale)
-    check_writable_size(work.job.format, *result_size)
+    natural = (image.width * scale, image.height * scale)
+    asked = size.of(image.width, image.height) or natural
+    _check_size(work.job, asked, chosen=asked != natural)
+    if asked != natural:
+        _check_fits(image, natural, asked)
     progress = partial(watcher.tile, work.job) if watcher is not None else None
     result = upscaler.upscale(image, progress=progress)
     del image
-    if (result.width, result.height) != result_size:
+    if asked != natural:
         from sr_deploy.resize import resize
 
-        result = resize(result, *result_size)
-    work.image, (work.outcome.width, work.outcome.height) = result, result_size
+        result = resize(result, *asked)
+        if asked[0] > natural[0] or asked[1] > natural[1]:
+            note = f"the model gives {natural[0]}x{natural[1]}; the rest is plain resampling"
+            result = replace(result, notes=(*result.notes, note))
+    work.image, (work.outcome.width, work.outcome.height) = result, asked
 
 
-def _write(work: _Work, *, settings: Settings) -> None:
+def _check_size(job: Job, asked: tuple[int, int], *, chosen: bool) -> None:
+    """Raise UsageError for more pixels than are made, where that was `chosen`, or than the format holds."""
+    if chosen and asked[0] * asked[1] > _MAX_PIXELS:
+        raise UsageError(
+            f"{job.source}: a result of {asked[0]}x{asked[1]} pixels was asked for, at most {_MAX_PIXELS} in all "
+            "are made; ask for less with --width, --height or --fit"
+        )
+    try:
+        check_writable_size(job.format, *asked)
+    except UsageError as error:
+        other = next((kind.name for kind in formats() if kind.holds(*asked)), None)
+        how = f", with --format {other}" if other else ", with --width, --height or --fit"
+        raise UsageError(f"{job.source}: {error}{how}") from error
+
+
+def _check_fits(image: Image, natural: tuple[int, int], asked: tuple[int, int]) -> None:
+    """Raise OutOfMemoryError where the model's result and the one resampled from it do not fit together."""
+    bytes_a_pixel = image.pixels.itemsize * (image.pixels.shape[2] + (image.alpha is not None))
+    needed = (natural[0] * natural[1] + asked[0] * asked[1]) * bytes_a_pixel
+    free = available_memory()
+    if free is not None and needed > free:
+        raise OutOfMemoryError(
+            f"a result of {asked[0]}x{asked[1]} pixels takes {needed >> 20} MiB with the {natural[0]}x{natural[1]} "
+            f"of the model, and {free >> 20} are free; ask for less with --width, --height or --fit"
+        )
+
+
+def _write(work: _Work, *, settings: Settings, folders: Folders) -> None:
     image, work.image = work.image, None
     assert image is not None
     job, outcome = work.job, work.outcome
     notes = image.notes
     try:
-        _make_folder(job)
+        folders.make(job.target.parent)  # again, for another batch may have removed it while it was empty
         notes += write_image(
             image,
             job.target,
@@ -224,21 +331,10 @@ def _write(work: _Work, *, settings: Settings) -> None:
             consume=True,
         )
     except OutputError:
-        if settings.existing != "skip" or not job.target.exists():
+        if settings.existing != "skip" or not os.path.exists(job.target):
             raise
         outcome.status = "skipped"  # another process wrote it while this one computed
     outcome.notes = tuple(notes)
-
-
-def _make_folder(job: Job) -> None:
-    folder = job.target.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot make the folder {folder} ({reason}); choose a place you may write to"
-        ) from error
 
 
 def _is_huge(work: _Work, *, scale: int, size: OutputSize) -> bool:

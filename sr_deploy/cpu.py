@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from sr_deploy.engines.cores import usable_cores
+from sr_deploy.cores import usable_cores
 
 _FLAGS = {
     # name: what Linux, macOS and NumPy call it

@@ -44,7 +44,8 @@ class Backend:
     """Whether one runtime can upscale a picture here, found by doing it."""
 
     name: str
-    works: bool
+    works: bool | None
+    """None: it is installed and loads, and there is no bundled model to try it with."""
     detail: str
     """What it ran, or why it cannot."""
 
@@ -84,6 +85,11 @@ class Diagnosis:
     def can_upscale(self) -> bool:
         """Whether at least one runtime works."""
         return any(backend.works for backend in self.backends)
+
+    @property
+    def lacks_runtime(self) -> bool:
+        """Whether every runtime is missing or broken; one that could not be tried is neither."""
+        return all(backend.works is False for backend in self.backends)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -175,17 +181,17 @@ def _backend_names() -> tuple[str, ...]:
 
 
 def _try_backend(name: str, models: tuple[str, ...]) -> Backend:
-    """Run the first bundled model on a small picture."""
+    """Run the first bundled model on a small picture; without one, only see whether the runtime loads."""
     try:
         import numpy as np
 
-        from sr_deploy.engines import open_engine
+        from sr_deploy.engines import available_backends, open_engine
         from sr_deploy.models import find_model
 
         if not models:
-            return Backend(
-                name=name, works=False, detail="no bundled model to try it with; install sr-deploy again"
-            )
+            missing = available_backends()[name]
+            detail = "it loads, and there is no bundled model to try it with; install sr-deploy again"
+            return Backend(name=name, works=False if missing else None, detail=missing or detail)
         with open_engine(find_model(models[0]), backend=name) as engine:
             result = engine.run(np.zeros((1, 16, 16, engine.spec.channels), np.uint8))
     except Exception as error:
@@ -211,5 +217,5 @@ def _advice(packages: Mapping[str, str | None]) -> tuple[str, ...]:
     if packages["onnxruntime-gpu"] is not None:
         missing.pop("cpu", None)  # it brings the same module
     return tuple(
-        f"to {_EXTRAS[extra]}: pip install 'sr-deploy[{extra}]'" for extra in _EXTRAS if extra in missing
+        f'to {_EXTRAS[extra]}: pip install "sr-deploy[{extra}]"' for extra in _EXTRAS if extra in missing
     )

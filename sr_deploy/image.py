@@ -33,8 +33,8 @@ from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, Unsupporte
 from sr_deploy.codecs.metadata import Metadata, profile_fits, upright, with_size
 from sr_deploy.codecs.opencv import cv2
 from sr_deploy.codecs.pixels import bgr, fill_hidden_colour, in_8_bits, on_white, turned
-from sr_deploy.codecs.place import appearing, checked_target
 from sr_deploy.errors import ImageError, OutOfMemoryError, UsageError
+from sr_deploy.place import appearing, checked_target
 
 if TYPE_CHECKING:
     from sr_deploy.codecs.tiff import TiffPicture

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from reprlib import repr as brief
 from typing import Any
 
 from sr_deploy.errors import ModelError, UsageError
@@ -16,6 +17,12 @@ from sr_deploy.errors import ModelError, UsageError
 SCHEMA = 1
 METADATA_KEY = "sr_deploy"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+_LARGEST_SCALE = 16
+_LARGEST_SIDE = 1 << 16
+"""Pixels that a record may speak of; more is a typing error, and would be padded to in earnest."""
+_WIDEST, _NARROWEST = 1e6, 1e-6
+"""Of a value range: what single precision still tells apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +37,14 @@ class SizeRule:
     """The one (height, width) a model with fixed axes takes; None where the axes are dynamic."""
 
     def __post_init__(self) -> None:
-        if self.minimum < 1 or self.multiple_of < 1 or (self.fixed and min(self.fixed) < 1):
-            raise UsageError(f"a size rule needs positive numbers, got {self}")
+        fixed = self.fixed
+        numbers = (self.minimum, self.multiple_of, *(fixed if isinstance(fixed, tuple) else ()))
+        shaped = fixed is None or (isinstance(fixed, tuple) and len(fixed) == 2)
+        if not (shaped and all(_is_whole(n, 1, _LARGEST_SIDE) for n in numbers)):
+            raise UsageError(
+                f"a size rule needs positive whole numbers up to {_LARGEST_SIDE}, and two for a fixed size, got "
+                f"minimum {brief(self.minimum)}, multiple_of {brief(self.multiple_of)}, fixed {brief(fixed)}"
+            )
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The smallest (height, width) that the rule allows and that holds the given one.
@@ -76,27 +89,48 @@ class ModelSpec:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
+        if not _is_whole(self.schema, SCHEMA, SCHEMA):
             raise ModelError(
-                f"model {self.name!r} has a spec of schema {self.schema}, this sr-deploy knows schema {SCHEMA}; "
+                f"model {brief(self.name)} has a spec of schema {brief(self.schema)}, this sr-deploy knows schema {SCHEMA}; "
                 "install the version of sr-deploy that wrote it or export the model again"
             )
-        if not (isinstance(self.scale, int) and 1 <= self.scale <= 16):
-            raise ModelError(
-                f"model {self.name!r}: scale must be a whole number of 1 to 16, got {self.scale!r}"
-            )
-        if self.halo is not None and not (isinstance(self.halo, int) and self.halo >= 0):
-            raise ModelError(
-                f"model {self.name!r}: halo must be None or a number of pixels, got {self.halo!r}"
-            )
-        if self.channels not in (1, 3):
-            raise ModelError(f"model {self.name!r}: channels must be 1 or 3, got {self.channels!r}")
-        if self.layout not in ("NCHW", "NHWC"):
-            raise ModelError(f"model {self.name!r}: layout must be NCHW or NHWC, got {self.layout!r}")
-        if self.precision not in PRECISIONS:
-            raise ModelError(
-                f"model {self.name!r}: precision {self.precision!r} is none of {', '.join(PRECISIONS)}"
-            )
+        for name, fine, expected in self._rules():
+            if not fine:
+                raise ModelError(
+                    f"model {brief(self.name)}: {name} must be {expected}, got {brief(getattr(self, name))}"
+                )
+        # equal specs are equal bytes, so 0 and 0.0 are not both kept
+        object.__setattr__(self, "value_range", tuple(float(value) for value in self.value_range))
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        """Of every field: its name, whether its value makes sense, and what would."""
+        texts = "a tuple of texts"
+        optional = ("checkpoint_sha256", "recipe_sha256", "licence")
+        return [
+            ("name", _is_text(self.name) and self.name != "", "a text that is not empty"),
+            ("scale", _is_whole(self.scale, 1, _LARGEST_SCALE), f"a whole number of 1 to {_LARGEST_SCALE}"),
+            (
+                "halo",
+                self.halo is None or _is_whole(self.halo, 0, _LARGEST_SIDE),
+                "None or a number of pixels",
+            ),
+            ("architecture", _is_text(self.architecture), "a text"),
+            ("parameters", _is_json_object(self.parameters), "names with JSON values"),
+            ("channels", _is_whole(self.channels, 1, 3) and self.channels != 2, "1 or 3"),
+            (
+                "value_range",
+                _is_range(self.value_range),
+                f"two numbers, black below white, up to {_WIDEST:g}",
+            ),
+            ("layout", self.layout in ("NCHW", "NHWC"), "NCHW or NHWC"),
+            ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            ("size_rule", isinstance(self.size_rule, SizeRule), "a SizeRule"),
+            *(
+                (n, getattr(self, n) is None or _is_text(getattr(self, n)), "None or a text")
+                for n in optional
+            ),
+            ("undecided", _is_tuple(self.undecided) and all(map(_is_text, self.undecided)), texts),
+        ]
 
     def with_(self, **changes: Any) -> ModelSpec:
         """A copy with some fields changed."""
@@ -110,29 +144,89 @@ class ModelSpec:
     def from_json(cls, text: str) -> ModelSpec:
         """Read what `to_json` wrote. Raises ModelError for anything else: an unknown schema, a missing or
         unknown field, a value that makes no sense. Never a guess."""
-        try:
-            record = json.loads(text)
-        except ValueError as error:
+        record = _strict_object(text)
+        schema = record.get("schema")
+        if not _is_whole(schema, SCHEMA, SCHEMA):
             raise ModelError(
-                f"the model's sr_deploy record is not JSON ({error}); export it again"
-            ) from error
-        if not isinstance(record, dict):
-            raise ModelError(f"the model's sr_deploy record is a {type(record).__name__}, not an object")
-        if record.get("schema") != SCHEMA:
-            raise ModelError(
-                f"the model's sr_deploy record has schema {record.get('schema')!r}, this version knows {SCHEMA}; "
+                f"the model's sr_deploy record has schema {brief(schema)}, this version knows {SCHEMA}; "
                 "install the version of sr-deploy that wrote it or export the model again"
             )
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(record) - known):
-            raise ModelError(f"the model's sr_deploy record has unknown fields: {', '.join(unknown)}")
         try:
-            rule = dict(record.pop("size_rule", {}))
-            if rule.get("fixed") is not None:
-                rule["fixed"] = tuple(rule["fixed"])
-            for name in ("value_range", "undecided"):
-                if name in record:
-                    record[name] = tuple(record[name])
-            return cls(size_rule=SizeRule(**rule), **record)
-        except (TypeError, UsageError) as error:
-            raise ModelError(f"the model's sr_deploy record is not complete: {error}") from error
+            rule = _fields_of(SizeRule, record.pop("size_rule", {}))
+            for values, name in ((rule, "fixed"), (record, "value_range"), (record, "undecided")):
+                if isinstance(values.get(name), list):
+                    values[name] = tuple(values[name])
+            return cls(size_rule=SizeRule(**rule), **_fields_of(cls, record))
+        except (UsageError, ModelError) as error:
+            raise _unusable(str(error)) from error
+
+
+def _strict_object(text: str) -> dict[str, Any]:
+    """The JSON object that `text` spells, without the NaN and Infinity that Python would add to JSON."""
+
+    def refused(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        record = json.loads(text, parse_constant=refused)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(f"it is not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise _unusable(f"it is a {type(record).__name__}, not an object")
+    return record
+
+
+def _fields_of(kind: type[SizeRule] | type[ModelSpec], values: Any) -> dict[str, Any]:
+    """`values`, where they are an object of no other fields than `kind` has, and of all it needs."""
+    if not isinstance(values, dict):
+        raise ModelError(f"{kind.__name__} is {brief(values)}, not an object")
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    if unknown := sorted(set(values) - set(known)):
+        raise ModelError(f"it has unknown fields: {', '.join(map(brief, unknown[:5]))}")
+    if missing := [name for name, needed in known.items() if needed and name not in values]:
+        raise ModelError(f"it is not complete: {', '.join(missing)} missing")
+    return values
+
+
+def _unusable(why: str) -> ModelError:
+    return ModelError(
+        f"the model's sr_deploy record cannot be used: {why}; export the model again, or probe it with "
+        "`sr-deploy stamp --force`"
+    )
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    """Whether `value` is an int of `low` to `high`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_text(value: object) -> bool:
+    """Whether `value` is a str that can be printed and stored: no half of a UTF-16 pair."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _is_tuple(value: object) -> bool:
+    return isinstance(value, tuple)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_range(value: object) -> bool:
+    """Whether `value` is (black, white), which a net can be fed with in single precision."""
+    if not (isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))):
+        return False
+    black, white = value  # comparisons with NaN are False
+    return bool(abs(black) <= _WIDEST and abs(white) <= _WIDEST and white - black >= _NARROWEST)
+
+
+def _is_json_object(value: object) -> bool:
+    """Whether `value` is a mapping that JSON can hold exactly."""
+    if not (isinstance(value, Mapping) and all(map(_is_text, value))):
+        return False
+    try:
+        json.dumps(dict(value), allow_nan=False, ensure_ascii=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

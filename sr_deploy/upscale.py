@@ -33,6 +33,7 @@ Progress = Callable[[int, int], None]
 _BUDGET = 256 << 20  # working memory a tile may take: past it tiles get slower, not faster, on a CPU
 _BYTES_PER_PIXEL = 1024.0  # of an engine that does not know: 64 channels in fp32, four of them alive
 _SMALLEST_TILE = 16
+_STRIP = 64  # rows of the small picture worked on at a time
 
 
 class Upscaler:
@@ -119,13 +120,15 @@ class Upscaler:
         first, second = _halves(progress)
         colour = self.upscale_pixels(fill_hidden_colour(image.pixels, alpha), progress=first)
         large = self.upscale_pixels(np.ascontiguousarray(alpha)[:, :, None], progress=second)[:, :, 0]
+        _keep_within_neighbours(large, alpha, scale)
         return replace(image, pixels=colour, alpha=np.ascontiguousarray(large))
 
     def upscale_pixels(self, pixels: _P, out: _P | None = None, progress: Progress | None = None) -> _P:
         """`pixels` [H, W, C] -> [H*scale, W*scale, C], in the same type: uint8, uint16 or float32 (0..1).
 
         C is 3 (RGB) or 1 (grey); the model may be of either kind. `progress(done, total)` is called after
-        every tile. When the engine runs out of memory the tiles are halved and the work starts again.
+        every tile. When the engine runs out of memory the tiles are halved and the work starts again, unless
+        `tile` is None.
         Raises UsageError for another shape or type, OutOfMemoryError when not even a small tile fits.
         """
         _check_pixels(pixels)
@@ -166,8 +169,17 @@ class Upscaler:
             self._say(f"overlap {overlap}: {self.spec.name} sees {needed} around a pixel, so tiles may show")
 
     def _tiled(self, height: int, width: int, tile: int) -> Plan:
-        overlap = self.spec.halo if self.overlap is None else self.overlap
-        return plan_tiles(height, width, tile=tile, halo=overlap or 0, rule=self.spec.size_rule)
+        overlap = (self.spec.halo if self.overlap is None else self.overlap) or 0
+        limits, rule = self.engine.limits, self.spec.size_rule
+        for limit in (limits.max_height, limits.max_width):
+            if limit is not None and rule.fixed is None:
+                tile = min(tile, limit // rule.multiple_of * rule.multiple_of - 2 * overlap)
+        if tile < 1:
+            raise UsageError(
+                f"{self.spec.name} on {self.engine.backend} takes at most {limits.max_width}x{limits.max_height} pixels, "
+                f"which an overlap of {overlap} on both sides fills; give a smaller overlap"
+            )
+        return plan_tiles(height, width, tile=tile, halo=overlap, rule=rule)
 
     def _budget_pixels(self) -> float:
         budget = self.memory
@@ -195,6 +207,10 @@ class Upscaler:
     def _smaller(self, plan: Plan, height: int, width: int) -> Plan:
         """The plan after `plan` ran out of memory: tiles of half the side."""
         overlap = self.spec.halo if self.overlap is None else self.overlap
+        if self.tile is None:
+            raise OutOfMemoryError(
+                f"{width}x{height} pixels at once do not fit into memory; allow tiles, which give the same picture"
+            )
         if overlap is None:
             raise OutOfMemoryError(
                 f"{width}x{height} pixels at once do not fit, and {self.spec.name} sees the whole picture; give a tile "
@@ -241,12 +257,21 @@ class Upscaler:
         scratch: Batch | None = None
         for done, (row, column) in enumerate(plan, start=1):
             tile = _read(pixels, row, column, plan)
-            scratch = self.engine.run(_to_engine(tile, self.spec.channels), scratch)
+            scratch = self._computed(_to_engine(tile, self.spec.channels), scratch)
             kept = _kept(scratch, row, column, self.spec.scale)
             top, left = row.keep_from * self.spec.scale, column.keep_from * self.spec.scale
             _from_engine(kept, result[top : top + kept.shape[1], left : left + kept.shape[2]])
             if progress:
                 progress(done, plan.count)
+
+    def _computed(self, batch: Batch, scratch: Batch | None) -> Batch:
+        """`batch` through the engine, in as many calls as its batch size wants."""
+        most = self.engine.limits.max_batch or batch.shape[0]
+        if batch.shape[0] <= most:
+            return self.engine.run(batch, scratch)
+        parts = [self.engine.run(batch[i : i + 1]) for i in range(batch.shape[0])]
+        joined: Any = np.concatenate(parts)
+        return cast("Batch", joined)
 
 
 def _check_pixels(pixels: Pixels) -> None:
@@ -255,6 +280,22 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"expected a uint8, uint16 or float32 array of pixels, got {got}; convert it first")
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise UsageError(f"expected pixels [H, W, 3] (RGB) or [H, W, 1] (grey), got shape {pixels.shape}")
+
+
+def _keep_within_neighbours(large: Pixels, small: Pixels, scale: int) -> None:
+    """Clip `large` [H*scale, W*scale], in place, to the least and most of each pixel's neighbours in `small` [H, W].
+
+    A net sharpens edges beyond what was there. In colour that is wanted; in opacity it would be a rim of
+    half-transparent pixels inside an opaque shape.
+    """
+    from sr_deploy.codecs.opencv import cv2
+
+    kernel = np.ones((3, 3), np.uint8)
+    least, most = cv2.erode(small, kernel), cv2.dilate(small, kernel)
+    for top in range(0, small.shape[0], _STRIP):
+        low, high = (side[top : top + _STRIP].repeat(scale, 0).repeat(scale, 1) for side in (least, most))
+        rows = large[top * scale : (top + _STRIP) * scale]
+        np.clip(rows, low, high, out=rows)
 
 
 def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:

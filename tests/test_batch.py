@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from sr_deploy import batch
 from sr_deploy.batch import OutputSize, Settings, run_jobs
 from sr_deploy.engines.nearest import NearestEngine
-from sr_deploy.errors import ImageError, OutputError, UsageError
+from sr_deploy.errors import ImageError, OutOfMemoryError, OutputError, UsageError
 from sr_deploy.image import Image, read_image, write_image
 from sr_deploy.jobs import Job, plan_jobs
 from sr_deploy.upscale import Upscaler
@@ -107,6 +108,50 @@ def test_reading_runs_ahead_and_writing_behind_by_a_few_pictures_only(tmp_path, 
     assert max(seen) <= 5  # two read ahead, one computed, two being written
 
 
+def test_a_picture_is_read_and_computed_while_the_one_before_it_is_written(tmp_path, monkeypatch):
+    jobs = folder_of(tmp_path, 2)
+    second_is_computed, in_time = threading.Event(), []
+
+    class Telling(NearestEngine):
+        calls = 0
+
+        def run(self, pixels, out=None):
+            result = super().run(pixels, out)
+            self.calls += 1
+            if self.calls == 2:
+                second_is_computed.set()
+            return result
+
+    def writing(image, path, **options):
+        if path == jobs[0].target:
+            in_time.append(second_is_computed.wait(timeout=20))
+        return write_image(image, path, **options)
+
+    monkeypatch.setattr(batch, "write_image", writing)
+    run_jobs(jobs, Upscaler(Telling(2)))
+    assert in_time == [True]
+
+
+def test_a_picture_is_read_while_the_one_before_it_is_computed(tmp_path, monkeypatch):
+    jobs = folder_of(tmp_path, 2)
+    second_is_read, in_time = threading.Event(), []
+
+    class Waiting(NearestEngine):
+        def run(self, pixels, out=None):
+            in_time.append(second_is_read.wait(timeout=20))
+            return super().run(pixels, out)
+
+    def reading(path):
+        image = read_image(path)
+        if path == jobs[1].source:
+            second_is_read.set()
+        return image
+
+    monkeypatch.setattr(batch, "read_image", reading)
+    run_jobs(jobs, Upscaler(Waiting(2)))
+    assert in_time[0] is True
+
+
 def test_a_huge_result_waits_until_the_ones_before_it_are_written(tmp_path, monkeypatch):
     jobs = folder_of(tmp_path, 8)
     monkeypatch.setattr(batch, "_HUGE", 1)
@@ -176,15 +221,135 @@ def test_a_size_the_format_cannot_hold_fails_before_it_is_computed(tmp_path, ups
     picture(tmp_path / "wide.png", width=9000, height=2)
     (outcome,) = run_jobs([Job(tmp_path / "wide.png", tmp_path / "out.webp", "webp")], upscaler)
     assert isinstance(outcome.error, UsageError)
+    assert str(outcome.error).endswith(", with --format png")
     assert not (tmp_path / "out.webp").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_failure(tmp_path, upscaler):
+@pytest.fixture
+def idle() -> Upscaler:
+    """An upscaler that must not be used."""
+
+    class Idle(NearestEngine):
+        def run(self, pixels, out=None):
+            pytest.fail("computed in vain")
+
+    return Upscaler(Idle(2))
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_failure_before_the_work(tmp_path, idle):
     picture(tmp_path / "a.png")
     (tmp_path / "file").write_bytes(b"")
-    (outcome,) = run_jobs([Job(tmp_path / "a.png", tmp_path / "file" / "deep" / "a.png", "png")], upscaler)
+    (outcome,) = run_jobs([Job(tmp_path / "a.png", tmp_path / "file" / "deep" / "a.png", "png")], idle)
     assert isinstance(outcome.error, OutputError)
     assert "cannot make the folder" in str(outcome.error)
+    assert f"{tmp_path / 'file'} is a file" in str(outcome.error)
+
+
+def test_a_folder_that_takes_no_files_is_found_out_before_the_work(tmp_path, idle, monkeypatch):
+    first, second = folder_of(tmp_path, 2)
+
+    def refused(path, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("sr_deploy.folders.os.open", refused)
+    outcomes = run_jobs([first, second], idle)
+    monkeypatch.undo()
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    assert all(isinstance(outcome.error, OutputError) for outcome in failed)
+    assert "no file can be made in" in str(failed[0].error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_is_full_ends_the_batch(tmp_path, monkeypatch):
+    jobs, computed = folder_of(tmp_path, 12), []
+
+    class Counting(NearestEngine):
+        def run(self, pixels, out=None):
+            computed.append(1)
+            return super().run(pixels, out)
+
+    def full(image, path, **options):
+        raise OutputError("no room") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(batch, "write_image", full)
+    outcomes = run_jobs(jobs, Upscaler(Counting(2)))
+    assert len(outcomes) == 12
+    assert outcomes[0].status == "failed"
+    assert outcomes[-1].status == "left"
+    assert len(computed) < 8  # what was on its way
+
+
+def test_a_file_that_forbids_to_be_replaced_does_not_end_the_batch(tmp_path, upscaler, monkeypatch):
+    jobs = folder_of(tmp_path, 6)
+
+    def guarded(image, path, **options):
+        if path == jobs[0].target:
+            raise OutputError("in use") from PermissionError(errno.EACCES, "Permission denied")
+        return write_image(image, path, **options)
+
+    monkeypatch.setattr(batch, "write_image", guarded)
+    assert [one.status for one in run_jobs(jobs, upscaler)] == ["failed", *["done"] * 5]
+
+
+def test_a_system_without_threads_to_spare_is_out_of_memory(tmp_path, upscaler, monkeypatch):
+    jobs = folder_of(tmp_path, 2)
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(OutOfMemoryError, match="no more threads"):
+        run_jobs(jobs, upscaler)
+
+
+def test_a_result_of_too_many_pixels_is_refused_before_the_work(tmp_path, idle):
+    (job,) = folder_of(tmp_path, 1)
+    (outcome,) = run_jobs([job], idle, settings=Settings(size=OutputSize(width=100_000, height=100_000)))
+    assert isinstance(outcome.error, UsageError)
+    assert "100000x100000 pixels was asked for, at most 1073741824" in str(outcome.error)
+    with pytest.raises(UsageError, match="at most 1000000 pixels a side"):
+        OutputSize(fit=(10, 1_000_001))
+
+
+def test_a_target_that_is_no_file_is_found_out_before_the_work(tmp_path, idle):
+    (job,) = folder_of(tmp_path, 1)
+    job.target.mkdir(parents=True)
+    (outcome,) = run_jobs([job], idle, settings=Settings(existing="overwrite"))
+    assert isinstance(outcome.error, OutputError)
+    assert "it is a folder" in str(outcome.error)
+
+
+def test_folders_that_stay_empty_are_removed_again_and_others_are_not(tmp_path, upscaler):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "wide.png", width=9000, height=2)
+    (tmp_path / "there").mkdir()
+    jobs = [
+        Job(tmp_path / "a.png", tmp_path / "new" / "a.png", "png"),
+        Job(tmp_path / "wide.png", tmp_path / "new" / "deep" / "wide.webp", "webp"),
+        Job(tmp_path / "wide.png", tmp_path / "there" / "wide.webp", "webp"),
+    ]
+    outcomes = run_jobs(jobs, upscaler)
+    assert [outcome.status for outcome in outcomes] == ["done", "failed", "failed"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+@pytest.mark.parametrize(("format", "quality"), [("jpeg", 101), ("png", 101), ("webp", 102), ("webp", 0)])
+def test_a_quality_that_a_format_lacks_is_refused_before_the_work(tmp_path, idle, format, quality):
+    picture(tmp_path / "a.png")
+    jobs = [Job(tmp_path / "a.png", tmp_path / "out" / "a", name) for name in ("webp", format)]
+    with pytest.raises(UsageError, match=f"for {format}, got {quality}"):
+        run_jobs(jobs, idle, settings=Settings(quality=quality))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_does_not_fit_into_memory_is_refused_before_the_work(tmp_path, idle, monkeypatch):
+    (job,) = folder_of(tmp_path, 1)
+    monkeypatch.setattr(batch, "available_memory", lambda: 8 << 20)
+    (outcome,) = run_jobs([job], idle, settings=Settings(size=OutputSize(width=1900)))
+    assert isinstance(outcome.error, OutOfMemoryError)
+    assert "1900x1478 pixels takes 8 MiB" in str(outcome.error)
+    assert "--width, --height or --fit" in str(outcome.error)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def test_a_glob_that_no_shell_expanded_is_expanded_here(photos, tmp_path):
     assert [job.source for job in jobs.todo] == [photos / "paris" / "c.webp"]
 
 
+def test_a_glob_that_matches_folders_means_the_pictures_in_them(photos, tmp_path):
+    (tmp_path / "photo-files").mkdir()  # without pictures, which a glob may well find too
+    (tmp_path / "photo.png").write_bytes(b"content")
+    jobs = plan_jobs([f"{tmp_path}/photo*"], tmp_path / "out")
+    assert sorted(job.source.name for job in jobs.todo) == ["a.JPG", "b.png", "photo.png"]
+    deep = plan_jobs([f"{tmp_path}/photos*"], tmp_path / "out", recursive=True)
+    assert targets(deep)[-1] == tmp_path / "out" / "paris" / "c.webp"
+
+
+def test_a_glob_does_not_take_the_output_folder_for_an_input(photos):
+    (photos / "large").mkdir()
+    (photos / "large" / "b.png").write_bytes(b"the result of a run before")
+    jobs = plan_jobs([f"{photos}/*"], photos / "large", existing="skip")
+    assert photos / "large" / "b.png" not in [job.source for job in (*jobs.todo, *jobs.skipped)]
+    assert photos / "paris" / "c.webp" in [job.source for job in jobs.todo]
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
     odd = tmp_path / "photo[1].png"
     odd.write_bytes(b"content")
@@ -119,14 +137,84 @@ def test_a_folder_without_pictures_points_to_recursive(tmp_path):
 
 
 def test_a_glob_without_matches_is_refused(tmp_path):
-    with pytest.raises(ImageError, match="no file matches"):
+    with pytest.raises(ImageError, match="no file or folder matches"):
         plan_jobs([f"{tmp_path}/*.png"])
 
 
-def test_two_inputs_for_one_output_are_refused(photos, tmp_path):
+def test_a_glob_of_folders_without_pictures_says_what_they_lack(tmp_path):
+    (tmp_path / "holiday").mkdir()
+    with pytest.raises(ImageError, match=r"holiday holds no pictures.*--recursive"):
+        plan_jobs([f"{tmp_path}/holi*"])
+
+
+def test_two_inputs_for_one_output_fail_and_the_others_do_not(photos, tmp_path):
     (photos / "b.webp").write_bytes(b"content")
-    with pytest.raises(UsageError, match=r"b\.png and .*b\.webp would both be written to"):
-        plan_jobs([photos], tmp_path / "out", format="png")
+    jobs = plan_jobs([photos], tmp_path / "out", format="png")
+    assert [job.source.name for job in jobs.todo] == ["a.JPG"]
+    assert [one.source.name for one in jobs.refused] == ["b.png", "b.webp"]
+    assert jobs.refused[0].error is jobs.refused[1].error
+    with pytest.raises(UsageError, match=r"b\.png and .*b\.webp would both be written to .*; rename"):
+        plan_jobs([photos / "b.png", photos / "b.webp"], tmp_path / "out", format="png")
+
+
+def test_what_cannot_be_done_among_several_is_refused_alone(photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "out" / "a.JPG").mkdir(parents=True)
+    inputs = [tmp_path / "empty", f"{tmp_path}/*.nef", "https://example.org/a.png", photos]
+    jobs = plan_jobs(inputs, tmp_path / "out")
+    assert [job.source.name for job in jobs.todo] == ["b.png"]
+    said = [str(one.error) for one in jobs.refused]
+    for sentence, part in zip(
+        said, ("no pictures", "no file or folder", "download it first", "a folder of this name"), strict=True
+    ):
+        assert part in sentence
+
+
+@pytest.mark.parametrize("recursive", [True, False])
+def test_a_folder_that_cannot_be_read_is_named(photos, tmp_path, monkeypatch, recursive):
+    locked, scandir = photos / "paris" if recursive else photos, os.scandir
+
+    def guarded(path):
+        if os.fspath(path) == os.fspath(locked):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    if not recursive:
+        with pytest.raises(ImageError, match=r"photos cannot be read \(Permission denied\)"):
+            plan_jobs([photos], tmp_path / "out")
+        return
+    jobs = plan_jobs([photos], tmp_path / "out", recursive=True)
+    assert len(jobs.todo) == 2
+    assert "paris cannot be read (Permission denied)" in str(jobs.refused[0].error)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the limits of names are others there")
+def test_names_that_are_too_long_are_left_to_fail_on_their_own(photos):
+    long = photos / f"{'n' * 250}.png"
+    long.write_bytes(b"content")
+    jobs = plan_jobs([photos / "b.png", long, photos / ("m" * 300)], beside_suffix="-upscaled")
+    assert len(jobs.todo) == 3
+
+
+@pytest.mark.parametrize(("inputs", "output"), [([""], None), (["a.png"], ""), (["a.png"], "-")])
+def test_empty_names_and_stdout_are_refused(inputs, output):
+    with pytest.raises(UsageError, match="name a file"):
+        plan_jobs(inputs, output)
+
+
+def test_one_file_under_an_unknown_suffix_is_not_taken_for_a_folder(photos, tmp_path):
+    with pytest.raises(UsageError, match=r"\.png, .*not as \.foo; .* end the name in / for a folder"):
+        plan_jobs([photos / "b.png"], tmp_path / "out.foo")
+    assert targets(plan_jobs([photos / "b.png"], f"{tmp_path}/out.foo/")) == [tmp_path / "out.foo" / "b.png"]
+    assert targets(plan_jobs([photos], tmp_path / "out.foo"))[0].parent == tmp_path / "out.foo"
+
+
+def test_jpe_and_jfif_are_jpeg(photos, tmp_path):
+    (job,) = plan_jobs([photos / "b.png"], tmp_path / "out.jpe").todo
+    assert job.format == "jpeg"
+    (photos / "d.jfif").write_bytes(b"content")
+    assert targets(plan_jobs([photos], tmp_path / "out"))[-1] == tmp_path / "out" / "d.jfif"
 
 
 def test_many_inputs_into_one_file_are_refused(photos, tmp_path):

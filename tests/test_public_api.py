@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -33,3 +34,13 @@ def test_importing_the_package_alone_imports_nothing_heavy():
     code = "import sys, sr_deploy; print(sorted({'numpy', 'cv2', 'onnx', 'torch', 'rich', 'click'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_runtime_leaves_no_trace_in_the_home_folder(tmp_path):
+    surroundings = {
+        k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    code = "import sr_deploy, onnxruntime as o; o.get_available_providers()"
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=surroundings | home, check=True)
+    assert list(tmp_path.rglob("*")) == []

@@ -66,45 +66,50 @@ def same(tiled: np.ndarray, whole: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(
-    height=st.integers(1, 150),
-    width=st.integers(1, 150),
-    extra=st.integers(0, 40),
+    rows=st.floats(0.02, 2.5),
+    columns=st.floats(1.05, 3.0),
+    extra=st.integers(0, 20),
     eight_bit=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_tiled_equals_whole(name, height, width, extra, eight_bit, seed):
+def test_tiled_equals_whole(name, rows, columns, extra, eight_bit, seed):
+    """Pictures of a part of a tile up to three tiles a side, and always more than one tile."""
     engine = engine_of(name)
+    tile = max(2 * engine.spec.halo, 1) + extra
+    read = tile + 2 * engine.spec.halo + engine.spec.size_rule.multiple_of
+    height, width = int(rows * read) + 1, int(columns * read) + 1
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
     if not eight_bit:
         pixels = pixels.astype(np.float32) / 255
     whole = Upscaler(engine, tile=None).upscale_pixels(pixels)
-    tile = max(2 * engine.spec.halo, 1) + extra
+    assert Upscaler(engine, tile=tile).plan(height, width).count > 1
     same(Upscaler(engine, tile=tile).upscale_pixels(pixels), whole)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_halo_one_too_small_would_be_seen(name):
-    """The measured halo is not merely large enough: with one pixel less the tiles differ."""
+    """The measured halo is not merely large enough: with a pixel less (a step less, where tiles must start at
+    multiples) the tiles differ by far more than rounding."""
     engine = engine_of(name)
     halo, step = engine.spec.halo, engine.spec.size_rule.multiple_of
     side = 4 * halo + 3 * step
     pixels = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
     whole = Upscaler(engine, tile=None).upscale_pixels(pixels)
     worst = 0.0
-    for tile in range(step, 2 * halo, max(1, halo // 8)):
+    for tile in range(step, 2 * halo, max(1, halo // 3)):
         tiled = Upscaler(engine, tile=tile, overlap=max(halo - step, 0)).upscale_pixels(pixels)
         worst = max(worst, float(np.abs(tiled - whole).max()))
-    assert worst > 1e-7
+    assert worst > 1e-5
     same(Upscaler(engine, tile=2 * halo).upscale_pixels(pixels), whole)
 
 
 @pytest.mark.parametrize("name", ["rt-x4", "srresnet-x4", "unet-x2"])
 def test_a_photograph_in_tiles_is_the_photograph_whole(name):
     engine = engine_of(name)
-    pixels = read_image(EXAMPLE).pixels[3:214, 5:322].copy()  # odd on purpose
+    pixels = read_image(EXAMPLE).pixels[3:154, 5:208].copy()  # odd on purpose
     for picture in (pixels, pixels.astype(np.float32) / 255):
         whole = Upscaler(engine, tile=None).upscale_pixels(picture)
-        for tile in (2 * engine.spec.halo, 97):
+        for tile in (2 * engine.spec.halo, 77):
             same(Upscaler(engine, tile=tile).upscale_pixels(picture), whole)

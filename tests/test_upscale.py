@@ -121,6 +121,30 @@ def test_alpha_is_upscaled_and_hidden_colour_does_not_bleed_into_the_edges():
     assert 0 < result.alpha[24, 23] < 255
 
 
+class RingingEngine(NearestEngine):
+    """Nearest-neighbour upscaling that exaggerates every edge, as nets trained for sharpness do."""
+
+    def run(self, batch, out=None):
+        wide = np.pad(batch.astype(np.float64), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+        mean = sum(np.roll(wide, (dy, dx), (1, 2)) for dy in (-2, 0, 2) for dx in (-2, 0, 2)) / 9
+        sharp = np.clip(2 * wide - mean, 0, np.iinfo(batch.dtype).max)[:, 2:-2, 2:-2]
+        return super().run(sharp.astype(batch.dtype), out)
+
+
+@pytest.mark.parametrize("side", [24, 150])
+def test_an_opaque_shape_stays_opaque_up_to_its_edge(side):
+    alpha = np.zeros((side, side), np.uint8)
+    alpha[4:-4, 4 : side // 2] = 255
+    alpha[4:-4, side // 2 : -4] = 100
+    result = Upscaler(RingingEngine(2)).upscale(image(noise(side, side), alpha))
+    nearest = alpha.repeat(2, 0).repeat(2, 1)
+    assert result.alpha is not None
+    inside = np.zeros_like(nearest, bool)
+    inside[10:-10, 10 : side - 2] = True  # a pixel of the input away from every edge
+    assert (result.alpha[inside] == 255).all()
+    assert (result.alpha[:6] == 0).all()
+
+
 def test_constant_alpha_costs_no_second_pass():
     engine = BoxEngine(1)
     result = Upscaler(engine).upscale(image(noise(10, 12), np.full((10, 12), 128, np.uint8)))
@@ -137,6 +161,33 @@ def test_running_out_of_memory_means_smaller_tiles_and_one_line_each_time():
     np.testing.assert_array_equal(result, BoxEngine(2).run(pixels[None])[0])
     assert said
     assert all("out of memory" in line and "going on with" in line for line in said)
+
+
+def test_no_tiles_means_none_even_where_memory_does_not_suffice():
+    with pytest.raises(OutOfMemoryError, match="allow tiles"):
+        Upscaler(BoxEngine(2, most=900), tile=None).upscale_pixels(noise(100, 90))
+
+
+def test_tiles_stay_within_what_the_engine_takes():
+    engine = BoxEngine(2)
+    engine.limits = Limits(max_height=32, max_width=40)
+    pixels = noise(100, 90)
+    for tile in ("auto", 64, 5):
+        np.testing.assert_array_equal(
+            Upscaler(engine, tile=tile).upscale_pixels(pixels), BoxEngine(2).run(pixels[None])[0]
+        )
+    with pytest.raises(UsageError, match="smaller overlap"):
+        Upscaler(engine, tile=64, overlap=16).upscale_pixels(pixels)
+
+
+def test_a_colour_picture_goes_through_a_grey_net_that_takes_one_picture_a_call():
+    engine = BoxEngine(1, channels=1)
+    engine.limits = Limits(max_batch=1)
+    pixels = noise(20, 30)
+    expected = np.concatenate(
+        [BoxEngine(1, channels=1).run(pixels[None, :, :, c : c + 1]) for c in range(3)], axis=3
+    )
+    np.testing.assert_array_equal(Upscaler(engine, tile=7).upscale_pixels(pixels), expected[0])
 
 
 def test_memory_that_never_suffices_is_an_error():

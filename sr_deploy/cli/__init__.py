@@ -4,7 +4,8 @@ errors become a line on stderr and an exit code.
 A command module exposes `command`, imports what it needs inside the command, parses and prints, nothing else.
 
 Exit codes: 0 done, 1 a check failed, 2 usage, 3 bad input, 4 missing runtime, 5 some files failed or out of
-memory, 70 a bug in sr-deploy, 130 interrupted, 141 the reader of our output went away.
+memory, 70 a bug in sr-deploy, 129 hung up, 130 interrupted, 141 the reader of our output went away,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ COMMANDS = {
     "eval": "sr_deploy.cli.eval",
     "info": "sr_deploy.cli.info",
     "stamp": "sr_deploy.cli.stamp",
+    "train": "sr_deploy.cli.train",
     "export": "sr_deploy.cli.export",
     "doctor": "sr_deploy.cli.doctor",
 }
 """Command name -> module; in the order a newcomer needs them."""
 
-EXIT_BUG, EXIT_INTERRUPTED, EXIT_PIPE = 70, 130, 141
+EXIT_BUG, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 70, 129, 130, 141, 143
 _EXIT_BAD_INPUT, _EXIT_MEMORY = 3, 5
+_EXIT_BY_SIGNAL = {"SIGHUP": EXIT_HANGUP, "SIGINT": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}
 
 
 class _ReaderGoneError(Exception):
@@ -55,24 +58,36 @@ class _Run:
     """What is known of one run of a command beside its arguments."""
 
     debug = False
-    interrupted = False
+    stopped_by: int | None = None
+    """SIGINT, SIGTERM or SIGHUP, once one of them came."""
+    _times = 0
 
     @contextmanager
-    def watching_interrupts(self) -> Iterator[None]:
-        """Remember Ctrl-C: an extension module that is interrupted while it loads fails in its own words."""
+    def watching_signals(self) -> Iterator[None]:
+        """Make SIGTERM and SIGHUP end a run as Ctrl-C does, so that all clean up, and remember which came first.
 
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            self.interrupted = True
-            raise KeyboardInterrupt
+        The second, a key held too long, does not disturb the cleaning up; a third ends that too. What is
+        ignored stays ignored: nohup asked for it.
+        It is remembered because an extension module that is interrupted while it loads fails in its own words.
+        """
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._times += 1
+            self.stopped_by = self.stopped_by or number
+            if self._times != 2:
+                raise KeyboardInterrupt
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, interrupt)
+        numbers = [getattr(signal, name) for name in _EXIT_BY_SIGNAL if hasattr(signal, name)]
+        heard = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        before = {number: signal.signal(number, stop) for number in heard}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -148,16 +163,19 @@ class CommandGroup(click.Group):
         make_output_safe()
         run = _Run()
         try:
-            with run.watching_interrupts():
+            with run.watching_signals():
                 code = (
                     super().main(args, prog_name, complete_var, standalone_mode=False, obj=run, **common) or 0
                 )
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             if run.debug:
                 import traceback
 
                 traceback.print_exc()
-            code = _report(click.Abort() if run.interrupted else error)
+            interrupted = run.stopped_by is not None or isinstance(error, KeyboardInterrupt)
+            code = _report(click.Abort() if interrupted else error)  # type: ignore[arg-type]
+            if run.stopped_by is not None:
+                code = _EXIT_BY_SIGNAL[signal.Signals(run.stopped_by).name]
         code = _flushed(code)
         if args is None and "torch" not in sys.modules:
             # We are the whole process, its files are closed and its threads have ended: taking the runtimes
@@ -180,7 +198,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, SrDeployError):
         complain(str(error))
         return error.exit_code
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
         complain("out of memory; close other programs, or work on a smaller picture or with a smaller model")
         return _EXIT_MEMORY
     if isinstance(error, OSError) and error.strerror:

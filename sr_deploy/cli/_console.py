@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import click
 
@@ -14,11 +17,53 @@ def complain(message: str, *, prefix: bool = True) -> None:
     click.echo(f"error: {line}" if prefix else line, err=True)
 
 
+class _Forgiving:
+    """A stream whose failures to write are not worth failing for: what is printed is not the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def make_output_safe() -> None:
-    """Let stdout and stderr escape what their encoding lacks (a file name may hold anything), not raise."""
+    """Let nothing that is printed fail the work.
+
+    stdout and stderr escape what their encoding lacks (a file name may hold anything); where the caller closed
+    one of them it goes nowhere, and so does what a full disk behind stderr does not take.
+    """
+    _fill_closed_streams()
+    if not isinstance(sys.stderr, _Forgiving):
+        sys.stderr = cast(TextIO, _Forgiving(sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+
+
+def _fill_closed_streams() -> None:
+    """Put the null device where stdin, stdout and stderr are closed, before a picture takes their place."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # stays open as long as the process
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

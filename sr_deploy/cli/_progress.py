@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from sr_deploy.batch import Outcome
-    from sr_deploy.jobs import Job
+    from sr_deploy.jobs import Job, Refused
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -31,7 +31,8 @@ class Reporter:
         self.backend = ""
         self._total, self._alone, self._quiet, self._json = total, alone, quiet, as_json
         self._computed = 0
-        self._counts = {"done": 0, "skipped": 0, "failed": 0}
+        self._last_error = ""
+        self._counts = {"done": 0, "skipped": 0, "failed": 0, "left": 0}
         self._start = self._last_line = time.monotonic()
         self._draws = not quiet and sys.stderr.isatty()
         self._bar: _Bar | None = None
@@ -45,6 +46,11 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._counts["left"] and kind is None:
+            self._line(
+                f"error: the rest, {self._counts['left']} of {self._total} pictures, is left; make room or choose "
+                "another place, and run again with --skip-existing"
+            )
         if self._total > 1 and kind is None and not self._quiet:
             self._line(self._summary())
 
@@ -61,6 +67,23 @@ class Reporter:
         elif not self._quiet and done < total and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._line(f"{job.source.name}: {done} of {total} tiles")
 
+    def refused(self, refused: Refused) -> None:
+        """Report what was found out to be impossible beforehand."""
+        self._counts["failed"] += 1
+        if self._json:
+            record = {
+                "input": str(refused.source),
+                "output": None if refused.target is None else str(refused.target),
+                "status": "failed",
+                "error": " ".join(str(refused.error).split()),
+            }
+            nothing = dict.fromkeys(("width", "height", "seconds", "backend"))
+            self._print(json.dumps({**record, **nothing, "notes": []}), to_stdout=True)
+        if str(refused.error) != self._last_error:  # two that would be one file share theirs
+            self._last_error = str(refused.error)
+            self._line(f"error: {self._last_error}")
+        self._computed = max(self._computed, self._finished_count())
+
     def finished(self, outcome: Outcome) -> None:
         """Report one picture."""
         self._counts[outcome.status] += 1
@@ -70,7 +93,13 @@ class Reporter:
             self.say(f"{outcome.job.source}: {note}")
         if outcome.error is not None and not self._alone:
             self._line(f"error: {_described(outcome)}")
-        elif not (self._quiet or self._json or outcome.error or (self._draws and self._total > 1)):
+        elif not (
+            self._quiet
+            or self._json
+            or outcome.error
+            or outcome.status == "left"
+            or (self._draws and self._total > 1)
+        ):
             self._line(self._plain(outcome))
         self._computed = max(self._computed, self._finished_count())  # a failed picture has no last tile
 
@@ -109,7 +138,7 @@ class Reporter:
     def _summary(self) -> str:
         counts = self._counts
         parts = [f"{counts['done']} upscaled"]
-        parts += [f"{counts[what]} {what}" for what in ("skipped", "failed") if counts[what]]
+        parts += [f"{counts[what]} {what}" for what in ("skipped", "failed", "left") if counts[what]]
         return f"{', '.join(parts)} in {time.monotonic() - self._start:.1f} s"
 
     def _line(self, message: str) -> None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from sr_deploy.doctor import Diagnosis
 
-_EXIT_NO_BACKEND = 4
+_EXIT_NO_MODEL, _EXIT_NO_BACKEND = 3, 4
+_STATES = {True: "works", False: "does not work", None: "not tried"}
 
 
 @click.command("doctor")
@@ -19,7 +20,8 @@ _EXIT_NO_BACKEND = 4
 def command(as_json: bool) -> None:
     """Show what is installed, which backends work and why others do not.
 
-    Each backend is tried on a small picture. Exit code 4: none of them works.
+    Each backend is tried on a small picture. Exit code 4: none of them works; 3: there is no bundled model
+    to try them with.
     """
     from sr_deploy.doctor import diagnose
 
@@ -31,7 +33,8 @@ def command(as_json: bool) -> None:
     else:
         click.echo("\n".join(_lines(diagnosis)))
     if not diagnosis.can_upscale:
-        click.get_current_context().exit(_EXIT_NO_BACKEND)
+        code = _EXIT_NO_BACKEND if diagnosis.lacks_runtime else _EXIT_NO_MODEL
+        click.get_current_context().exit(code)
 
 
 def _lines(diagnosis: Diagnosis) -> Iterator[str]:
@@ -40,7 +43,7 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield f"  platform   {diagnosis.platform}"
     yield "backends"
     for backend in diagnosis.backends:
-        yield f"  {backend.name:<12} {'works' if backend.works else 'does not work'}: {backend.detail}"
+        yield f"  {backend.name:<12} {_STATES[backend.works]}: {backend.detail}"
     yield "models"
     yield f"  {diagnosis.models_problem or ', '.join(diagnosis.models) or 'none is bundled with this installation'}"
     yield "machine"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sr_deploy.cli._places import NamedPath, check_new
+
 if TYPE_CHECKING:
     from sr_deploy.quality.evaluate import Upscale
     from sr_deploy.quality.pairs import Case, Failure
@@ -21,11 +23,11 @@ _Job = tuple[str, int, "Upscale"]
 
 
 @click.command("eval")
-@click.argument("hr_dir", type=click.Path(path_type=Path))
+@click.argument("hr_dir", type=NamedPath())
 @click.option(
     "--lr",
     "lr_dir",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="Folder of low-resolution pictures, matched by name (baby.png, babyx4.png, baby_LRx4.png). "
     "[default: made from HR_DIR by MATLAB-exact bicubic]",
 )
@@ -47,9 +49,8 @@ _Job = tuple[str, int, "Upscale"]
 @click.option("--backend", default="auto", show_default=True, help="What runs the models.")
 @click.option("--border", type=click.IntRange(0), help="Pixels shaved off each side. [default: the scale]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path), help="Write the values of every picture there too."
-)
+@click.option("--csv", "csv_file", type=NamedPath(), help="Write the values of every picture there too.")
+@click.option("--overwrite", is_flag=True, help="Replace a --csv file that is there already.")
 def command(
     hr_dir: Path,
     lr_dir: Path | None,
@@ -59,6 +60,7 @@ def command(
     border: int | None,
     as_json: bool,
     csv_file: Path | None,
+    overwrite: bool,
 ) -> None:
     """Measure PSNR and SSIM, on Y and RGB, of models on the pictures in HR_DIR.
 
@@ -69,7 +71,7 @@ def command(
     from sr_deploy.quality.pairs import find_cases
 
     if csv_file is not None:
-        _check_target(csv_file)
+        _check_target(csv_file, overwrite)
     cases, unpaired = find_cases(hr_dir, lr_dir)
     if not cases:
         from sr_deploy.errors import InputError
@@ -178,6 +180,11 @@ def _measure(
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, Case], None]]:
     """A bar on stderr where that is a terminal; call what it yields after every picture."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda name, case: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -188,7 +195,7 @@ def _progress(total: int) -> Iterator[Callable[[str, Case], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("eval", total=total)
         yield lambda name, case: bar.update(task, advance=1, description=f"{name} {case.name}")
 
@@ -261,12 +268,14 @@ def _report_skipped(failures: Sequence[Failure]) -> bool:
     return bool(failures)
 
 
-def _check_target(path: Path) -> None:
+def _check_target(path: Path, overwrite: bool) -> None:
+    """Before anything is measured. Raises OutputError."""
     from sr_deploy.errors import OutputError
 
     if path.is_dir() or not path.parent.is_dir():
         why = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise OutputError(f"--csv {path}: expected a file to write, but {why}; choose another place")
+    check_new(path, overwrite=overwrite)
 
 
 def _write_csv(path: Path, results: Sequence[Evaluation]) -> None:
@@ -278,7 +287,7 @@ def _write_csv(path: Path, results: Sequence[Evaluation]) -> None:
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(csv_text(results).encode("utf-8"))
+        temporary.write_bytes(csv_text(results).encode("utf-8", "backslashreplace"))
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"--csv {path}: {error.strerror or error}; choose another place") from error

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sr_deploy.models import ModelEntry
+
+
+_EXIT_BAD_INPUT = 3
 
 
 @click.command("models")
@@ -17,9 +22,20 @@ def command(as_json: bool) -> None:
 
     The name in the first column is what --model takes; quality is PSNR and SSIM of the Y channel.
     """
-    from sr_deploy.models import list_models
+    from sr_deploy.models import survey_models
 
-    entries = list_models()
+    entries, broken = survey_models()
+    if entries or not broken:
+        _print(entries, as_json=as_json)
+    for error in broken.values():
+        from sr_deploy.cli._console import complain
+
+        complain(f"{error}; it came with sr-deploy: install sr-deploy again")
+    if broken:
+        click.get_current_context().exit(_EXIT_BAD_INPUT)
+
+
+def _print(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
     if as_json:
         import json
 

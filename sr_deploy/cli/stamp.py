@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sr_deploy.cli._places import NamedPath, check_new
+
 if TYPE_CHECKING:
     import onnx
 
@@ -23,8 +25,9 @@ def _halo(text: str) -> int | str:
 
 
 @click.command("stamp")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there. [default: FILE itself]")
+@click.argument("file", type=NamedPath())
+@click.option("-o", "--output", type=NamedPath(), help="Write there. [default: FILE itself]")
+@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that is there already.")
 @click.option("--name", help="What the model is called. [default: the file's name]")
 @click.option("--licence", help="Of the weights, as an SPDX identifier.")
 @click.option("--scale", type=click.IntRange(1, 16), help="Stop unless this is the model's scale.")
@@ -37,6 +40,7 @@ def _halo(text: str) -> int | str:
 def command(
     file: Path,
     output: Path | None,
+    overwrite: bool,
     name: str | None,
     licence: str | None,
     scale: int | None,
@@ -54,12 +58,18 @@ def command(
     from sr_deploy.graph.record import load_model, save_model, write_spec
 
     model = load_model(file)
+    target = output or file
+    check_new(target, overwrite=overwrite or _same(file, target))  # probing takes minutes
     given = {"value_range": _RANGES[value_range] if value_range else None, "halo": halo}
     named = {key: value for key, value in {"name": name, "licence": licence}.items() if value}
     spec = _spec(file, model, given, changes=bool(named), force=force).with_(**named)
     _check_scale(file, spec, scale)
-    save_model(write_spec(model, spec), output or file)
-    _print(output or file, spec, as_json=as_json)
+    save_model(write_spec(model, spec), target)
+    _print(target, spec, as_json=as_json)
+
+
+def _same(first: Path, second: Path) -> bool:
+    return second.exists() and first.samefile(second)
 
 
 def _spec(

@@ -125,8 +125,21 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"
 
 
+class _Lines:
+    """Shows a run on a stderr that is no terminal: its lines alone."""
+
+    def say(self, line: str) -> None:
+        click.echo(line, err=True)
+
+    def step(self, status: Status) -> None:
+        pass
+
+
 @contextmanager
-def _progress() -> Iterator[_Bar]:
+def _progress() -> Iterator[_Bar | _Lines]:
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -138,7 +151,7 @@ def _progress() -> Iterator[_Bar]:
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         yield _Bar(progress)
 
 

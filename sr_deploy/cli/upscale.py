@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.errors import SrDeployError
+from sr_deploy.errors import ModelError, SrDeployError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ def _tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
     text = value.lower()
     if text in ("auto", "none"):
         return text
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise click.BadParameter(
             f"'{value}' is neither 'auto' nor 'none' nor a number of pixels.", ctx, param
         )
@@ -44,7 +44,7 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     if value is None:
         return None
     width, _, height = value.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+    if not all(n.isdecimal() and len(n) < 9 and int(n) for n in (width, height)):
         raise click.BadParameter(f"'{value}' is not a size like 1920x1080.", ctx, param)
     return int(width), int(height)
 
@@ -57,7 +57,12 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     metavar="OUT",
     help="File (for one input file) or folder, created where missing. [default: beside each input, as photo-x4.jpg]",
 )
-@click.option("-s", "--scale", type=int, help="Choose the bundled model for this scale. [default: 4]")
+@click.option(
+    "-s",
+    "--scale",
+    type=click.IntRange(min=1),
+    help="Choose the bundled model for this scale. [default: 4]",
+)
 @click.option(
     "-m", "--model", metavar="NAME|FILE", help="A bundled model (see 'sr-deploy models') or an .onnx file."
 )
@@ -77,7 +82,7 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     type=click.IntRange(min=0),
     help="Input pixels read around a tile. [default: what the model sees, so that no tile shows]",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the runtime. [default: every core]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtime. [default: every core]")
 @click.option(
     "--recursive", "-r", is_flag=True, help="Look into the subfolders of a folder, and keep their structure."
 )
@@ -94,10 +99,12 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     help="Added to each name. [default: -x4, by the scale, beside the inputs; nothing in a folder]",
 )
 @click.option(
-    "--width", type=click.IntRange(min=1), help="Width of the result; alone it keeps the proportions."
+    "--width", type=click.IntRange(1, 1_000_000), help="Width of the result; alone it keeps the proportions."
 )
 @click.option(
-    "--height", type=click.IntRange(min=1), help="Height of the result; alone it keeps the proportions."
+    "--height",
+    type=click.IntRange(1, 1_000_000),
+    help="Height of the result; alone it keeps the proportions.",
 )
 @click.option(
     "--fit", metavar="WxH", callback=_box, help="Largest result of the same proportions within this size."
@@ -117,28 +124,36 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
     jobs, settings, model = _plan(inputs, options)
     from sr_deploy.cli._progress import Reporter
 
-    count = len(jobs.todo) + len(jobs.skipped)
+    count = len(jobs.todo) + len(jobs.skipped) + len(jobs.refused)
     alone = len(inputs) == 1 and count == 1
     with Reporter(count, alone=alone, quiet=options["quiet"], as_json=options["as_json"]) as reporter:
         for note in jobs.notes:
             reporter.say(note)
+        for one in jobs.refused:
+            reporter.refused(one)
         for job in jobs.skipped:
             reporter.finished(_skipped(job))
-        if not jobs.todo:
-            return
-        with _open(model, options, reporter) as upscaler:
-            from sr_deploy.batch import run_jobs
+        outcomes = _run(jobs, settings, model, options, reporter) if jobs.todo else []
+    _conclude(outcomes, alone=alone, refused=bool(jobs.refused))
 
-            outcomes = run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter)
-    _conclude(outcomes, alone=alone)
+
+def _run(
+    jobs: Jobs, settings: Settings, model: str, options: dict[str, Any], reporter: Reporter
+) -> list[Outcome]:
+    from sr_deploy.batch import run_jobs
+
+    with _open(model, options, reporter) as upscaler:
+        return run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter)
 
 
 def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Settings, str]:
-    from sr_deploy.batch import OutputSize, Settings
+    from sr_deploy.batch import OutputSize, Settings, check_quality
     from sr_deploy.jobs import plan_jobs
     from sr_deploy.models import model_for_scale
 
-    model = options["model"] or model_for_scale(options["scale"] or _DEFAULT_SCALE)
+    model = options["model"]
+    if model is None:
+        model = model_for_scale(options["scale"] or _DEFAULT_SCALE)
     size = OutputSize(width=options["width"], height=options["height"], fit=options["fit"])
     existing: Existing = "refuse"
     if options["skip_existing"] or options["overwrite"]:
@@ -152,6 +167,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Setting
         beside_suffix=_beside_suffix(model, size),
         existing=existing,
     )
+    check_quality(jobs.todo, options["quality"])
     return jobs, Settings(quality=options["quality"], size=size, existing=existing), model
 
 
@@ -160,7 +176,14 @@ def _beside_suffix(model: str, size: OutputSize) -> str:
     from sr_deploy.batch import OutputSize
     from sr_deploy.models import find_model, read_spec
 
-    spec = read_spec(find_model(model)) if size == OutputSize() else None
+    path = find_model(model)
+    try:
+        spec = read_spec(path) if size == OutputSize() else None
+    except ModelError:
+        from sr_deploy.graph.record import load_model
+
+        load_model(path)  # which says what the file is instead
+        raise
     return "-upscaled" if spec is None else f"-x{spec.scale}"
 
 
@@ -191,12 +214,12 @@ def _skipped(job: Job) -> Outcome:
     return Outcome(job, "skipped")
 
 
-def _conclude(outcomes: Sequence[Outcome], *, alone: bool) -> None:
+def _conclude(outcomes: Sequence[Outcome], *, alone: bool, refused: bool) -> None:
     """Exit with 5 where some failed; a picture that was alone fails with its own error, and so does a bug."""
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     expected = (SrDeployError, OSError, MemoryError)
     for error in errors:
         if alone or not isinstance(error, expected):
             raise error
-    if errors:
+    if errors or refused:
         click.get_current_context().exit(_EXIT_SOME_FAILED)

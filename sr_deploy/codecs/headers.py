@@ -83,7 +83,7 @@ def sniff(head: bytes) -> str | None:
             return name
     for magic, at, name in _REFUSED:
         if head.startswith(magic, at):
-            raise UnsupportedError(f"is a {name} file, which is not read here")
+            raise UnsupportedError(f"is of the kind {name}, which is not read here")
     return None
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sr_deploy.cores import usable_cores
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -68,8 +70,8 @@ def deflated(data: bytes, *, raw: bool) -> bytes:
 
 
 def in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
-    """function(0), function(1), ... computed on all cores, with a bounded number of results waiting."""
-    workers = min(os.cpu_count() or 1, 8, count)
+    """function(0), function(1), ... computed on all cores it may use, with a bounded number of results waiting."""
+    workers = min(usable_cores() or os.cpu_count() or 1, 8, count)
     if workers == 1:
         yield from map(function, range(count))
         return

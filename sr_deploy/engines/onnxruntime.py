@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sr_deploy.cores import usable_cores
 from sr_deploy.engines.base import Batch, Limits, check_batch
-from sr_deploy.engines.cores import usable_cores
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec

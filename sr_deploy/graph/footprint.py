@@ -1,4 +1,4 @@
-"""How much memory running a graph takes, told from its shapes alone. Nothing is run."""
+"""What running a graph takes in memory and gives in size, told from shapes alone. Nothing is run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ def peak_bytes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> int 
     For a runner that takes node after node, frees a result after its last use and computes nothing in place.
     The input does not count, nor do weights. 16-bit floats count as 32-bit ones: CPUs compute with those.
     """
-    try:
-        graph = shape_inference.infer_shapes(_skeleton(model, shape), data_prop=True).graph
-    except Exception:  # inference raises several kinds; a model that it does not know may still run
+    graph = _inferred(model, shape)
+    if graph is None:
         return None
     sizes = {value.name: _size(value) for value in (*graph.value_info, *graph.output)}
     sizes |= {name: 0 for node in graph.node if node.op_type in _VIEWS for name in node.output}
@@ -31,8 +30,25 @@ def peak_bytes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> int 
     return _peak(graph.node, {name: size or 0 for name, size in sizes.items()})
 
 
+def output_shape(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> tuple[int, ...] | None:
+    """What `model` makes of an input of `shape`, whatever it declares; None: cannot tell."""
+    graph = _inferred(model, shape)
+    return _shape(graph.output[0]) if graph else None
+
+
+def _inferred(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.GraphProto | None:
+    """The graph of `model` with the shapes of its results for one of the input; None: cannot tell."""
+    try:
+        return shape_inference.infer_shapes(_skeleton(model, shape), data_prop=True).graph
+    except Exception:  # inference raises several kinds; a model that it does not know may still run
+        return None
+
+
 def _skeleton(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.ModelProto:
-    """A copy of `model` for one shape, whose large weights are inputs: their values would only be carried."""
+    """A copy of `model` for one shape, whose large weights are inputs: their values would only be carried.
+
+    What it declares of its results is gone: exporters write down sizes of the picture they traced.
+    """
     twin, (port, _) = copy_of(model), picture_io(model)
     weights = [t for t in twin.graph.initializer if math.prod(t.dims) > _LARGE]
     named = {t.name for t in weights} | {port.name}
@@ -41,21 +57,31 @@ def _skeleton(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.
     inputs = [*others, *(helper.make_tensor_value_info(*entry) for entry in ports)]
     del twin.graph.input[:], twin.graph.value_info[:]
     twin.graph.input.extend(inputs)
+    for value in twin.graph.output:
+        value.type.tensor_type.ClearField("shape")
     for tensor in weights:
         twin.graph.initializer.remove(tensor)
     return twin
 
 
-def _size(value: onnx.ValueInfoProto) -> int | None:
-    """Bytes of a tensor; None where an axis is not known."""
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    """The axes of a tensor; None where one is not known."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape") or any(not axis.HasField("dim_value") for axis in tensor.shape.dim):
         return None
-    if tensor.elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+    return tuple(int(axis.dim_value) for axis in tensor.shape.dim)
+
+
+def _size(value: onnx.ValueInfoProto) -> int | None:
+    """Bytes of a tensor; None where an axis is not known."""
+    shape, kind = _shape(value), value.type.tensor_type.elem_type
+    if shape is None:
+        return None
+    if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
         width = 4
     else:
-        width = int(helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize) if tensor.elem_type else 0
-    return math.prod(int(axis.dim_value) for axis in tensor.shape.dim) * width
+        width = int(helper.tensor_dtype_to_np_dtype(kind).itemsize) if kind else 0
+    return math.prod(shape) * width
 
 
 def _peak(nodes: Iterable[onnx.NodeProto], sizes: dict[str, int]) -> int:

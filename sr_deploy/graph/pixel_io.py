@@ -271,8 +271,13 @@ def _is_scalar(name: str, makers: dict[str, onnx.NodeProto], constants: dict[str
     return tensor is not None and int(np.prod(tensor.dims)) == 1
 
 
-def _unshuffled(graph: onnx.GraphProto, node: onnx.NodeProto) -> _Shuffle:
-    settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+def _unshuffled(graph: onnx.GraphProto, node: onnx.NodeProto) -> _Shuffle | None:
+    """What `node` does, which is now nothing; None, and nothing changed, where it is not a DepthToSpace by the book."""
+    settings = {a.name: a for a in node.attribute}
+    block = settings["blocksize"].i if "blocksize" in settings else 0
+    mode = settings["mode"].s if "mode" in settings else b"DCR"
+    if block < 1 or mode not in (b"DCR", b"CRD") or len(node.input) != 1 or len(node.output) != 1:
+        return None
     identity = helper.make_node("Identity", node.input, node.output, name=node.name)
     node.CopyFrom(identity)
-    return _Shuffle(int(settings["blocksize"]), settings.get("mode", b"DCR") == b"DCR")
+    return _Shuffle(int(block), mode == b"DCR")

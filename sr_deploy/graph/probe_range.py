@@ -8,8 +8,11 @@ an interpolated picture keeps the picture in every range.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
+from sr_deploy.errors import ModelError
 from sr_deploy.graph.probe_session import Picture, RefusedError, Runner
 
 Range = tuple[float, float]
@@ -28,11 +31,23 @@ _DISCS = 400
 
 
 def find_range(run: Runner, scale: int, size: tuple[int, int], channels: int) -> tuple[Range, list[str]]:
-    """The value range, and sentences about what stays open. `size`: (height, width) that the model takes."""
+    """The value range, and sentences about what stays open. `size`: (height, width) that the model takes.
+
+    Raises ModelError for a model that gives no numbers.
+    """
     if run.takes_bytes:
         return BYTES, []
     sharp = dead_leaves(size[0] * scale, size[1] * scale, channels)
     errors = {candidate: _restoration_error(run, sharp, candidate, scale) for candidate in _CANDIDATES}
+    if not any(map(np.isfinite, errors.values())):
+        raise ModelError(
+            "the model gives no numbers (NaN or infinity) for a picture, in any value range; it is broken, or overflows in "
+            "half precision: export it again in fp32"
+        )
+    if min(errors.values()) < _FITS and _is_homogeneous(run, (*size, channels)):
+        return UNIT, [
+            "The model is linear and has no biases, so it works alike in every value range; 0..1 is taken."
+        ]
     fitting = [candidate for candidate in _CANDIDATES if errors[candidate] < _FITS]
     bounds = _output_bounds(run, (*size, channels)) if fitting else (-np.inf, np.inf)
     for candidate in fitting:
@@ -76,6 +91,17 @@ def _restoration_error(run: Runner, sharp: Picture, candidate: Range, scale: int
     with np.errstate(all="ignore"):
         error = np.sqrt(np.mean((restored - sharp)[inner] ** 2, dtype=np.float64)) / sharp[inner].std()
     return float(error) if np.isfinite(error) else float("inf")
+
+
+def _is_homogeneous(run: Runner, shape: tuple[int, int, int]) -> bool:
+    """Whether the result of a multiple of a picture, its negative too, is that multiple of its result."""
+    picture = np.random.default_rng(6).random(shape, dtype=np.float32)
+    try:
+        once, more, less = (run(np.float32(factor) * picture) for factor in (1, 256, -256))
+    except RefusedError:
+        return False
+    near = partial(np.allclose, rtol=1e-3, atol=1e-2 * float(np.abs(once).max()))
+    return bool(near(more, 256 * once) and near(less, -256 * once))
 
 
 def _output_bounds(run: Runner, shape: tuple[int, int, int]) -> Range:

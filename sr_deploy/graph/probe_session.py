@@ -88,7 +88,7 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
         import onnxruntime
     except ImportError as error:
         raise MissingRuntimeError(
-            "probing a model needs ONNX Runtime, which is not installed; pip install 'sr-deploy[cpu]'"
+            'probing a model needs ONNX Runtime, which is not installed; pip install "sr-deploy[cpu]"'
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

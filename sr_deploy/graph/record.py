@@ -7,8 +7,7 @@ The core graph every part agrees on is `pixels`, float [N, C, H, W], RGB, in the
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
-from sr_deploy.errors import ModelError, OutputError
+from sr_deploy.errors import ModelError
+from sr_deploy.place import appearing, checked_target
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 
 PIXELS, UPSCALED = "pixels", "upscaled"
@@ -80,7 +80,34 @@ def parse_model(data: bytes, name: str = "the model") -> onnx.ModelProto:
         raise ModelError(f"{name} is not an ONNX model, or is truncated; copy or export it again")
     if not model.graph.output:
         raise ModelError(f"{name} has a graph without outputs; export it again")
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes for what is not UTF-8
+        raise ModelError(f"{name} is a damaged ONNX model: names in it are no text; copy or export it again")
     return model
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[object]:
+    """Everything in `model` that names something, in graphs within its graph too."""
+    yield from (model.producer_name, model.producer_version)
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
+    for opset in model.opset_import:
+        yield opset.domain
+    yield from _texts_of_graph(model.graph)
+
+
+def _texts_of_graph(graph: onnx.GraphProto) -> Iterator[object]:
+    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        yield named.name
+    for value in (*graph.input, *graph.output):
+        yield from (axis.dim_param for axis in value.type.tensor_type.shape.dim)
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _texts_of_graph(inner)
 
 
 def require_embedded(model: onnx.ModelProto, name: str = "the model") -> None:
@@ -120,8 +147,9 @@ def _port(value: onnx.ValueInfoProto, name: str, *, may_be_shapeless: bool = Fal
         )
     tensor = value.type.tensor_type
     if tensor.elem_type not in PICTURE_TYPES:
+        kinds = dict(zip(TensorProto.DataType.values(), TensorProto.DataType.keys(), strict=True))
         raise ModelError(
-            f"{name}: {value.name!r} holds {TensorProto.DataType.Name(tensor.elem_type)}, expected float or uint8 "
+            f"{name}: {value.name!r} holds {kinds.get(tensor.elem_type, 'values of no known type')}, expected float or uint8 "
             "pixels; export it with float32 pictures"
         )
     dims = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
@@ -177,16 +205,9 @@ def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
 def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Write `model` to `path`: the same bytes for the same model, and all of them or none.
 
-    Raises OutputError where `path` cannot be written; what was there is then still there.
+    A link is written through, and a file that was there keeps its permissions. Raises OutputError where `path`
+    cannot be written; what was there is then still there.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    target = checked_target(path, overwrite=True)
+    with appearing(path, target, overwrite=True, suffix=".onnx") as draft:
         draft.write_bytes(model.SerializeToString(deterministic=True))
-        os.replace(draft, path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the model to {path} ({error.strerror}); choose another place"
-        ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()

@@ -1,17 +1,13 @@
 """A model as a runner takes it: its facts, and its graph with pixel I/O, kept on disk once made.
 
 Grafting needs the `onnx` package, whose import alone takes longer than upscaling a small picture. So what was
-made of a file is kept in the user's cache folder under the hash of the file's bytes and of this package's
-version: the second start of a model needs no `onnx` at all, and a changed file can never meet an old graph.
-This module runs nothing. `SR_DEPLOY_CACHE` names another folder; empty, it turns the cache off.
+made of a file is kept (`sr_deploy.graph.kept`): the second start of a model needs no `onnx` at all. This module
+runs nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy import __version__
 from sr_deploy.errors import ModelError, SrDeployError, UsageError
+from sr_deploy.graph.kept import LARGEST, Kept
 from sr_deploy.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnx
-
-_LARGEST = 64 << 20  # bytes of a model worth keeping a second time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +56,7 @@ class RunnableModel:
 
     def __init__(self, model: Path | bytes | onnx.ModelProto, spec: ModelSpec | None = None) -> None:
         self._source, self._spec = model, spec
-        self._kept = _Kept.of(model) if isinstance(model, Path) and spec is None else None
+        self._kept = Kept.of(model) if isinstance(model, Path) and spec is None else None
 
     @cached_property
     def facts(self) -> Facts:
@@ -113,7 +107,7 @@ class RunnableModel:
 
     def _keep(self, kind: str, data: bytes) -> None:
         # weights in a file beside the model are not part of the key
-        if self._kept and len(data) <= _LARGEST and self._live.ByteSize() <= self._kept.size + 1024:
+        if self._kept and len(data) <= LARGEST and self._live.ByteSize() <= self._kept.size + 1024:
             self._kept.write(kind, data)
 
 
@@ -125,6 +119,7 @@ def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> Facts:
     spec = spec or require_spec(model, name)
     _check_ports(model, spec)
     height, width = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
+    _check_growth(model, spec, height, width)
     bytes_only = has_pixel_io(model)
     graph = (with_pixel_io if bytes_only else with_float_io)(model, spec)
     peak = peak_bytes(graph, (1, height, width, spec.channels))
@@ -157,57 +152,22 @@ def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
         )
 
 
-class _Kept:
-    """What was made of one model file, in the cache folder. Anything that goes wrong here is a miss."""
+def _check_growth(model: onnx.ModelProto, spec: ModelSpec, height: int, width: int) -> None:
+    """Raises ModelError where `model` plainly makes of a picture other than what its record says."""
+    from sr_deploy.graph.footprint import output_shape
 
-    def __init__(self, folder: Path, key: str, size: int) -> None:
-        self.folder, self.key, self.size = folder, key, size
-
-    @classmethod
-    def of(cls, path: Path) -> _Kept | None:
-        folder = cache_folder()
-        try:
-            if folder is None or path.stat().st_size > _LARGEST:
-                return None
-            data = path.read_bytes()
-        except OSError:
-            return None
-        key = hashlib.sha256(f"{__version__}|{len(data)}|".encode() + data).hexdigest()[:32]
-        return cls(folder, key, len(data))
-
-    def read(self, kind: str) -> bytes | None:
-        """The bytes kept, None where there are none or where they are not what was written."""
-        try:
-            digest, data = (self.folder / f"{self.key}-{kind}").read_bytes().split(b"\n", 1)
-        except (OSError, ValueError):
-            return None
-        return data if hashlib.sha256(data).hexdigest().encode() == digest else None
-
-    def write(self, kind: str, data: bytes) -> None:
-        target = self.folder / f"{self.key}-{kind}"
-        draft = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-            os.replace(draft, target)
-        except OSError:  # a read-only or full cache costs time, never a result
-            with suppress(OSError):
-                draft.unlink()
-
-
-def cache_folder() -> Path | None:
-    """Where prepared graphs are kept: `SR_DEPLOY_CACHE`, else the platform's place; None: nowhere."""
-    chosen = os.environ.get("SR_DEPLOY_CACHE")
-    if chosen is not None:
-        return Path(chosen) / "graphs" if chosen else None
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "sr-deploy" / "graphs"
+    last = spec.layout == "NHWC"
+    given = output_shape(
+        model, (1, height, width, spec.channels) if last else (1, spec.channels, height, width)
+    )
+    if given is None or len(given) != 4:
+        return
+    tall, wide, channels = given[1:] if last else (*given[2:], given[1])
+    if (tall, wide, channels) == (height * spec.scale, width * spec.scale, spec.channels):
+        return
+    found = f"{wide}x{tall} pixels of {channels} channels for {width}x{height} of {spec.channels}"
+    if channels == spec.channels and tall % height == 0 and tall * width == wide * height:
+        found = f"x{tall // height}"
+    raise ModelError(
+        f"{spec.name}: its record says x{spec.scale}, the graph gives {found}; run `sr-deploy stamp --force` on it"
+    )

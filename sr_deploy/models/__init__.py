@@ -58,14 +58,32 @@ def list_models(folder: Path | None = None) -> list[ModelEntry]:
 
     Raises ModelError for a file that is not ONNX or carries no sr-deploy record, or a card that is broken.
     """
-    return [_entry(path) for path in sorted((folder or _FOLDER).glob("*.onnx"))]
+    entries, broken = survey_models(folder)
+    for error in broken.values():
+        raise error
+    return entries
+
+
+def survey_models(folder: Path | None = None) -> tuple[list[ModelEntry], dict[str, ModelError]]:
+    """As `list_models`, and by name what is wrong with those that cannot be used, instead of raising it."""
+    entries: list[ModelEntry] = []
+    broken: dict[str, ModelError] = {}
+    for path in sorted((folder or _FOLDER).glob("*.onnx")):
+        try:
+            entries.append(_entry(path))
+        except ModelError as error:
+            broken[path.stem] = error
+    return entries, broken
 
 
 def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
     """The file of a bundled model's name, or of a path to an .onnx file.
 
-    Raises ModelError for a folder, a missing file or an unknown name (naming near ones).
+    Raises ModelError for a folder, a missing file or an unknown name (naming near ones), UsageError for an
+    empty one.
     """
+    if not str(name_or_path):
+        raise UsageError("the model's name is empty; give an .onnx file or a name of `sr-deploy models`")
     bundled = {path.stem: path for path in sorted((folder or _FOLDER).glob("*.onnx"))}
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
@@ -88,12 +106,16 @@ def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
 def model_for_scale(scale: int, folder: Path | None = None) -> str:
     """The name of the bundled model for `scale`: `rt-x<scale>` where there is one, else the first by name.
 
-    Raises UsageError naming the scales there are.
+    Raises UsageError naming the scales there are, ModelError where one that cannot be read may have been it.
     """
     by_scale: dict[int, list[str]] = {}
-    for entry in list_models(folder):
+    entries, broken = survey_models(folder)
+    for entry in entries:
         by_scale.setdefault(entry.scale, []).append(entry.name)
     names = by_scale.get(scale)
+    for name, error in broken.items():
+        if names is None or name == f"rt-x{scale}":
+            raise ModelError(f"{error}; it came with sr-deploy: install sr-deploy again") from error
     if names is None:
         known = ", ".join(f"{known} ({by_scale[known][0]})" for known in sorted(by_scale)) or "none"
         raise UsageError(

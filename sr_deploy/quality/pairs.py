@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr_deploy.errors import InputError
-from sr_deploy.image import formats
-
-SUFFIXES = frozenset(suffix for known in formats() for suffix in known.suffixes)
+from sr_deploy.image import READABLE_SUFFIXES
 
 _LARGE_MARK = re.compile(r"[ ._-](hr|gt|mod\d+|x\d+)$|[ ._-]?\(?(hr|gt)\)?$", re.IGNORECASE)
 _SMALL_MARK = re.compile(r"[ ._-]?\(?(lr|lrbi|bicubic|x\d+)\)?$", re.IGNORECASE)
@@ -52,13 +50,13 @@ def list_pictures(folder: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror or error}; check its permissions") from error
     if not files:
-        kinds = ", ".join(sorted(s[1:] for s in SUFFIXES))
+        kinds = ", ".join(sorted(s[1:] for s in READABLE_SUFFIXES))
         raise InputError(f"{folder}: no pictures in it ({kinds}); give the folder they are in")
     return files
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def find_cases(hr_folder: Path, lr_folder: Path | None = None) -> tuple[list[Case], list[Failure]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +17,7 @@ from sr_deploy.training.phase import PhaseRun
 from sr_deploy.training.pictures import Pair
 from sr_deploy.training.plots import plot_curves, write_png
 from sr_deploy.training.recipe import PIXEL_TERMS
-from sr_deploy.training.schedule import Clock, one_cycle
+from sr_deploy.training.schedule import Clock, limited, one_cycle
 from sr_deploy.training.session import Session, Status
 from sr_deploy.training.state import STATE, Kept, write_state
 from sr_deploy.training.validate import Quality, crop_sheet, measure
@@ -53,12 +53,12 @@ class Loop:
         self._spent_before, self._began = session.at.spent, clock.spent
         self._drawn = -math.inf
 
-    def go(self, batches: Sequence[Batch] | Any) -> None:
+    def go(self, batches: Iterable[Batch]) -> None:
         """Train until the phase is done. Raises CheckFailedError, OutputError, KeyboardInterrupt."""
         self._clock.lap(_ASIDE)
         for small, large in batches:
             share = self._share()
-            rate = self._run.phase.learning_rate * one_cycle(share)
+            rate = self._run.phase.learning_rate * limited(one_cycle(share), self._run.step_number)
             self._count_in(self._run.step(small, large, rate))
             done = share >= 1
             if done or self._run.step_number % self._session.options.every == 0:

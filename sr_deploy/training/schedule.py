@@ -8,6 +8,8 @@ import time
 SUSPENDED = 30.0
 """Seconds; of a step that took longer only this much counts, because the machine was suspended meanwhile."""
 
+_GENTLE = 1000  # steps
+
 
 def one_cycle(progress: float, warmup: float = 0.05, final: float = 0.005) -> float:
     """Learning rate as a share of its peak at `progress` 0..1: linear warm-up, then cosine annealing.
@@ -18,6 +20,15 @@ def one_cycle(progress: float, warmup: float = 0.05, final: float = 0.005) -> fl
         return 0.04 + 0.96 * progress / warmup
     share = min((progress - warmup) / (1 - warmup), 1.0)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def limited(share: float, step: int) -> float:
+    """`share` of the peak, but no more than `step` thousandths of it.
+
+    However short a run is, its first steps are small: a peak reached in a hundred steps makes bounded
+    activations die, and the net never learns anything again.
+    """
+    return min(share, (step + 1) / _GENTLE)
 
 
 class Clock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -37,19 +38,36 @@ def test_json_holds_the_facts_a_program_asks_for(run, bundle):
     assert facts["memory_available"] > 0
 
 
-def test_no_backend_at_all_is_exit_code_4_and_says_why(run, bundle):
+def test_no_backend_at_all_is_exit_code_4_and_says_why(run, bundle, monkeypatch):
+    for models in ("there", "missing"):
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        result = run("doctor")
+        assert result.exit_code == 4, models
+        assert "onnxruntime  does not work: the onnxruntime backend needs ONNX Runtime" in result.stdout
+        for path in bundle.iterdir():
+            path.unlink()
+
+
+def test_a_runtime_that_no_bundled_model_can_try_is_not_blamed(run, bundle):
     (bundle / "rt-x2.onnx").write_bytes(b"")
-    result = run("doctor")
-    assert result.exit_code == 4
-    assert "onnxruntime  does not work: " in result.stdout
-    assert "it is empty" in result.stdout
+    damaged = run("doctor")
+    assert damaged.exit_code == 3
+    assert "onnxruntime  not tried: it loads, and there is no bundled model to try it with" in damaged.stdout
+    assert "it is empty" in damaged.stdout
+    for path in bundle.iterdir():
+        path.unlink()
+    missing = run("doctor", "--json")
+    assert missing.exit_code == 3
+    facts = json.loads(missing.stdout)
+    assert facts["can_upscale"] is False
+    assert [backend["works"] for backend in facts["backends"]] == [None]
 
 
 def test_what_is_missing_comes_with_the_line_that_installs_it(run, bundle, monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("torch", "onnxruntime") else "1.0")
-    assert "pip install 'sr-deploy[train]'" in run("doctor").stdout
+    assert 'pip install "sr-deploy[train]"' in run("doctor").stdout
     monkeypatch.setattr(doctor, "_version", lambda name: None)
-    assert "pip install 'sr-deploy[cpu]'" in run("doctor").stdout
+    assert 'pip install "sr-deploy[cpu]"' in run("doctor").stdout
 
 
 def test_a_gpu_is_listed_with_memory_and_driver(run, bundle, monkeypatch):

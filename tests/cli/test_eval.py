@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import sys
 from inspect import signature
 from pathlib import Path
 
@@ -99,6 +101,26 @@ def test_json_and_csv_agree_and_hold_full_precision(pictures: Path, tmp_path: Pa
     assert list(tmp_path.glob(".values*")) == []
 
 
+def test_a_csv_replaces_no_file_unless_told_to(pictures: Path, tmp_path: Path) -> None:
+    target = tmp_path / "photo.jpg"
+    target.write_bytes(b"dear")
+    arguments = (pictures, "--model", "nearest", "--scale", 2, "--csv", target)
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "it exists already" in result.stderr
+    assert target.read_bytes() == b"dear"
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert "one.png" in target.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="every name is text there")
+def test_a_name_that_is_no_utf_8_is_escaped_in_the_csv(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "one.png").rename(pictures / "gr\udcfc\udce7.png")
+    target = tmp_path / "values.csv"
+    assert run(pictures, "--model", "nearest", "--scale", 2, "--csv", target).exit_code == 0
+    assert "gr\\udcfc\\udce7.png" in target.read_text(encoding="utf-8")
+
+
 def test_baselines_alone_are_measured_at_2_and_4(pictures: Path) -> None:
     record = json.loads(run(pictures, "--model", "bicubic", "--json").stdout)
     assert [r["scale"] for r in record["results"]] == [2, 4]
@@ -187,6 +209,24 @@ def test_bad_input_gets_one_line_and_its_exit_code(
     assert (result.exit_code, result.stdout) == (code, ""), result.output
     (line,) = result.stderr.splitlines()
     assert message in line
+
+
+def test_where_no_terminal_shows_it_no_bar_is_made(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.progress", None)  # importing it fails
+    result = run(pictures, "--model", "nearest", "--scale", 2)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_csv_that_cannot_be_written_is_said_before_anything_is_measured(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, *arguments: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("sr_deploy.folders.os.open", refused)
+    result = run(pictures, "--model", "nearest", "--scale", 2, "--csv", tmp_path / "values.csv")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "no file can be made in" in result.stderr
 
 
 def test_names_of_set5_over_other_pictures_are_warned_of(tmp_path: Path) -> None:

@@ -86,6 +86,19 @@ def test_stamp_writes_elsewhere_when_asked(run: Run, foreign: Path, tmp_path: Pa
     assert sorted(tmp_path.iterdir()) == sorted([foreign, target])
 
 
+def test_stamp_replaces_no_other_file_unless_told_to(run: Run, foreign: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"dear")
+    result = run("stamp", foreign, "-o", photo)
+    assert result.exit_code == 3
+    assert "photo.jpg: it exists already" in result.stderr
+    assert "--overwrite" in result.stderr
+    assert photo.read_bytes() == b"dear"
+    assert run("stamp", foreign, "-o", photo, "--overwrite").exit_code == 0
+    assert spec_in(photo).halo == 8
+    assert run("stamp", foreign, "-o", foreign).exit_code == 0  # itself, as without -o
+
+
 def test_what_the_user_knows_is_taken_and_no_longer_undecided(run: Run, foreign: Path) -> None:
     options = ("--name", "mine", "--licence", "MIT", "--value-range", "-1..1", "--halo", "12", "--scale", "2")
     result = run("stamp", foreign, *options, "--json")
@@ -215,3 +228,11 @@ def test_a_place_that_cannot_be_written_is_said(run: Run, described: Path, tmp_p
     result = run("stamp", described, "--name", "new", "-o", tmp_path / "no-such-folder" / "out.onnx")
     assert result.exit_code == 3
     assert "no-such-folder" in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_probing(
+    run: Run, foreign: Path, tmp_path: Path
+) -> None:
+    result = run("stamp", foreign, "-o", tmp_path / "no-such-folder" / "out.onnx")
+    assert result.exit_code == 3
+    assert len(result.stderr.splitlines()) == 1  # and none that says "probing"

@@ -101,6 +101,7 @@ def test_an_unknown_option_suggests_a_near_one(run):
         (ModelError("two\nlines;\n  mend it"), 3, "error: two lines; mend it"),
         (MissingRuntimeError("pip install it"), 4, "error: pip install it"),
         (MemoryError(), 5, "error: out of memory; close other programs"),
+        (RuntimeError("can't start new thread"), 5, "error: out of memory; close other programs"),
         (OSError(errno.ENOSPC, "No space left on device", "out.csv"), 3, "error: out.csv: No space left"),
         (RuntimeError("surprise"), 70, "error: RuntimeError: surprise; this is a bug in sr-deploy, run again with --debug"),
         (KeyboardInterrupt(), 130, "interrupted; nothing half-written"),
@@ -142,6 +143,66 @@ def test_an_interrupt_that_a_loading_module_takes_for_its_own_failure_is_an_inte
     assert result.exit_code == 130
     assert result.stderr.startswith("interrupted")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_with_its_own_code(run, monkeypatch):
+    @click.command("broken")
+    def command() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    module = ModuleType("broken_command")
+    module.command = command
+    monkeypatch.setitem(sys.modules, "broken_command", module)
+    monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+
+    def ours(*_) -> None:
+        pytest.fail("the command line left SIGTERM alone")
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        result = run("broken")
+        assert result.exit_code == 143
+        assert result.stderr.strip() == "interrupted; nothing half-written was left behind"
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_ends_a_command_unless_nohup_asked_otherwise(run, monkeypatch, ignored):
+    @click.command("broken")
+    def command() -> None:
+        signal.raise_signal(signal.SIGHUP)
+
+    module = ModuleType("broken_command")
+    module.command = command
+    monkeypatch.setitem(sys.modules, "broken_command", module)
+    monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        assert run("broken").exit_code == (0 if ignored else cli.EXIT_HANGUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_interrupt_does_not_disturb_the_cleaning_up(run, monkeypatch):
+    cleaned = []
+
+    @click.command("broken")
+    def command() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            cleaned.append(True)
+
+    module = ModuleType("broken_command")
+    module.command = command
+    monkeypatch.setitem(sys.modules, "broken_command", module)
+    monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+    assert run("broken").exit_code == 130
+    assert cleaned == [True]
 
 
 def test_a_reader_that_goes_away_is_no_error_worth_a_word():

@@ -115,6 +115,25 @@ def test_a_bundled_file_without_a_record_or_with_a_broken_card_says_so(bundle):
         list_models()
 
 
+def test_a_broken_bundled_model_is_named_and_the_others_are_listed(run, bundle):
+    (bundle / "rt-x2.onnx").write_bytes((bundle / "rt-x2.onnx").read_bytes()[:-40])
+    result = run("models")
+    assert result.exit_code == 3
+    assert result.stdout.splitlines()[1].startswith("rt-x4 ")
+    assert "rt-x2.onnx" in result.stderr
+    assert result.stderr.endswith("install sr-deploy again\n")
+    assert model_for_scale(4) == "rt-x4"
+    with pytest.raises(ModelError, match="install sr-deploy again"):
+        model_for_scale(2)
+
+
+def test_an_empty_name_is_no_model(run):
+    for command in (("info", ""), ("stamp", ""), ("eval", "")):
+        result = run(*command)
+        assert result.exit_code == 2
+        assert "name is empty" in result.stderr
+
+
 def test_a_card_without_front_matter_is_just_a_page(bundle):
     (bundle / "rt-x4.md").write_text("# rt-x4\n", encoding="utf-8")
     assert list_models()[1].parameters is None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_deploy import batch
+from sr_deploy import batch, cli
+from sr_deploy.errors import OutputError
 from sr_deploy.image import read_image
 from sr_deploy.upscale import Upscaler
 
@@ -87,6 +91,57 @@ def test_one_bad_picture_alone_has_its_own_exit_code_and_one_line(run, bundle, t
     assert not (tmp_path / "out").exists()
 
 
+def test_one_bad_input_of_several_does_not_stop_the_others(run, bundle, picture, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("upscale", tmp_path / "empty", picture(), "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 5
+    assert files(tmp_path / "out") == ["photo.png"]
+    assert "error: folder" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("1 upscaled, 1 failed in ")
+    bad, good = (json.loads(line) for line in result.stdout.splitlines())
+    assert (bad["status"], bad["output"], good["status"]) == ("failed", None, "done")
+    assert bad.keys() == good.keys()
+
+
+def test_a_full_disk_is_said_once_and_the_rest_is_left(run, bundle, picture, tmp_path, monkeypatch):
+    for i in range(12):
+        picture(f"in/{i}.png")
+
+    def full(image, path, **options):
+        raise OutputError(f"cannot write {path}: no room") from OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(batch, "write_image", full)
+    result = run("upscale", tmp_path / "in", "-o", tmp_path / "out")
+    assert result.exit_code == 5
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) < 9
+    assert errors[-1].startswith("error: the rest, ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors are closed by a POSIX shell")
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_output_that_nobody_takes_does_not_fail_the_work(bundle, picture, tmp_path, closed):
+    if "/dev/full" in closed and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = [sys.executable, "-m", "sr_deploy", "upscale", str(picture()), "-o", str(tmp_path / "out.png")]
+    line = shlex.join([*command, "--model", str(bundle / "rt-x2.onnx")])
+    result = subprocess.run(["sh", "-c", f"{line} {closed}"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "Traceback" not in result.stderr
+    assert_repeated(tmp_path / "photo.png", tmp_path / "out.png", 2)
+
+
+def test_a_file_that_is_no_model_is_called_what_it_is(run, bundle, picture, tmp_path):
+    for content, answer in (
+        (b"PK\x03\x04rest", "PyTorch checkpoint"),
+        (b"version https://git-lfs", "git lfs pull"),
+    ):
+        (tmp_path / "model.onnx").write_bytes(content)
+        result = run("upscale", picture(), "--model", tmp_path / "model.onnx")
+        assert result.exit_code == 3
+        assert answer in result.stderr
+
+
 def test_json_is_one_line_a_picture_on_stdout(run, bundle, picture, tmp_path):
     photo = picture("in/a.png")
     (tmp_path / "in" / "b.png").write_bytes(b"no picture at all, just text")
@@ -143,6 +198,15 @@ def test_any_size_can_be_asked_for(run, bundle, picture, tmp_path, options, size
     assert (result.width, result.height) == size
 
 
+def test_more_than_the_model_gives_is_said_to_be_resampled(run, bundle, picture, tmp_path):
+    result = run("upscale", picture(), "-o", tmp_path / "out.png", "--scale", 2, "--width", 200)
+    assert result.stderr.startswith(
+        f"note: {tmp_path / 'photo.png'}: the model gives 18x14; the rest is plain resampling\n"
+    )
+    less = run("upscale", picture(), "-o", tmp_path / "less.png", "--scale", 2, "--width", 17)
+    assert "note" not in less.stderr
+
+
 def test_format_and_quality_reach_the_file(run, bundle, picture, tmp_path):
     photo = picture(width=40, height=40)
     for quality in (20, 95):
@@ -167,7 +231,15 @@ def test_what_a_format_cannot_keep_is_said(run, bundle, picture, tmp_path):
         (("photo.png", "--scale", "3"), 2, "no bundled model has scale 3"),
         (("photo.png", "--scale", "2", "--model", "rt-x4"), 2, "model rt-x4 has scale 4 and --scale asks for 2"),
         (("photo.png", "--model", "rt-x3"), 3, "did you mean"),
-        (("photo.png", "--model", "photo.png"), 3, "not an ONNX file"),
+        (("photo.png", "--model", "photo.png"), 3, "is not an ONNX model, or is truncated"),
+        (("photo.png", "--model", ""), 2, "name is empty"),
+        (("",), 2, "an input is an empty name"),
+        (("photo.png", "-o", "out.foo"), 2, "end the name in / for a folder"),
+        (("photo.png", "-o", "-"), 2, "do not go to stdout"),
+        (("https://example.org/photo.png",), 3, "download it first"),
+        (("photo.png", "--threads", "1000000000000"), 2, "--threads"),
+        (("photo.png", "--scale", "0"), 2, "--scale"),
+        (("photo.png", "--width", "10000000000"), 2, "--width"),
         (("photo.png", "--model", "."), 3, "it is a folder"),
         (("photo.png", "--backend", "onnxruntme"), 2, "onnxruntime"),
         (("photo.png", "--tile", "big"), 2, "neither 'auto' nor 'none' nor a number"),
@@ -175,10 +247,13 @@ def test_what_a_format_cannot_keep_is_said(run, bundle, picture, tmp_path):
         (("photo.png", "--fit", "8x8", "--width", "8"), 2, "leave --width and --height out"),
         (("photo.png", "--format", "gif"), 2, "gif"),
         (("photo.png", "--quality", "0"), 2, "quality"),
+        (("photo.png", "--quality", "101", "--format", "jpeg"), 2, "1 to 100 for jpeg, got 101; 101 is WebP's lossless"),
+        (("photo.png", "-o", "photo.png/deep"), 3, "photo.png is a file"),
+        (("photo.png", "--width", "900000"), 2, "with --width, --height or --fit"),
         (("photo.png", "--overwrite", "--skip-existing"), 2, "contradict"),
         (("photo.png", "-o", "photo.png", "--overwrite"), 3, "would overwrite itself"),
         (("empty",), 3, "holds no pictures"),
-        (("*.webp",), 3, "no file matches"),
+        (("*.webp",), 3, "no file or folder matches"),
     ],
 )  # fmt: skip
 def test_bad_requests_are_one_line_and_write_nothing(
@@ -209,6 +284,30 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_half_written(
     assert result.exit_code == 130
     assert result.stderr.strip() == "interrupted; nothing half-written was left behind"
     assert files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_being_terminated_leaves_nothing_half_written(bundle, picture, tmp_path, count):
+    for i in range(count):
+        picture(f"in/{i}.png")
+    arguments = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    arguments += ["--model", str(bundle / "rt-x2.onnx")]
+    code = f"""
+import signal, time
+from sr_deploy import cli, image
+encoded = image._encoded
+def terminated(path, *arguments):
+    encoded(path, *arguments)
+    signal.raise_signal(signal.SIGTERM)  # while the temporary file is there
+    time.sleep(0.2)
+    return ()
+image._encoded = terminated
+cli.main({arguments!r})
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (cli.EXIT_TERMINATED, "")
+    assert result.stderr.splitlines()[-1] == "interrupted; nothing half-written was left behind"
+    assert set(files(tmp_path / "out")) <= {"0.png", "1.png", "2.png"}
 
 
 @pytest.mark.parametrize("option", ["--skip-existing", "--overwrite"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.engines import AUTO, BACKENDS, available_backends, choose_backend, cores, open_engine
+from sr_deploy.engines import AUTO, BACKENDS, available_backends, choose_backend, open_engine
 from sr_deploy.engines.base import Engine
 from sr_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.graph.precision import to_fp16
+from sr_deploy.graph.probe_session import open_session
 from sr_deploy.graph.record import save_model, write_spec
 from sr_deploy.spec import ModelSpec, SizeRule
 
@@ -33,6 +33,19 @@ def custom(nodes, weights=None, spec: ModelSpec = SPEC, axes=("n", 3, "h", "w"))
     graph = helper.make_graph(nodes, "g", [taken], [given], tensors)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
     return write_spec(helper.make_model(graph, opset_imports=opsets, ir_version=8), spec)
+
+
+def hidden_shape(source: str, target: str) -> list[onnx.NodeProto]:
+    """Nodes that copy a picture of values other than 0 through a list whose length inference cannot know."""
+    return [
+        helper.make_node("Shape", [source], ["shape"]),
+        helper.make_node("Abs", [source], ["positive"]),
+        helper.make_node("NonZero", ["positive"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["listed"], perm=[1, 0]),
+        helper.make_node("GatherND", [source, "listed"], ["values"]),
+        helper.make_node("Abs", ["shape"], ["reshaped"]),
+        helper.make_node("Reshape", ["values", "reshaped"], [target]),
+    ]
 
 
 def test_it_runs_every_model_from_a_path_bytes_or_in_memory(each_tiny, tmp_path):
@@ -229,8 +242,11 @@ def test_a_record_that_contradicts_the_graph_is_refused_before_anything_runs(tin
         OnnxRuntimeEngine(write_spec(model.model, model.spec.with_(**changes)))
 
 
-def test_a_record_with_the_wrong_scale_is_found_when_it_runs(tiny, capfd):
+def test_a_wrong_scale_that_the_graph_does_not_tell_is_found_when_it_runs(tiny, capfd):
     plain = tiny("plain")
+    last = next(node for node in plain.model.graph.node if node.output[0] == "upscaled")
+    last.output[0] = "shaped"
+    plain.model.graph.node.extend(hidden_shape("shaped", "upscaled"))
     write_spec(plain.model, plain.spec.with_(scale=4))
     with (
         OnnxRuntimeEngine(plain.model) as engine,
@@ -314,26 +330,7 @@ def test_listing_the_backends_imports_none_of_them():
     assert result.stdout.split() == [str(len(BACKENDS)), "False", "False"]
 
 
-def test_threads_follow_affinity_and_the_containers_quota(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5}, raising=False)
-    monkeypatch.setattr(cores, "_CPUS", tmp_path)
-    monkeypatch.setattr(cores, "_CGROUP", tmp_path)
-    assert cores.usable_cores() == 6
-    for thread in range(6):
-        folder = tmp_path / f"cpu{thread}" / "topology"
-        folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{thread % 3},{thread % 3 + 3}\n", encoding="ascii")
-    assert cores.usable_cores() == 3
-    for quota, expected in (("max 100000", 3), ("150000 100000", 2), ("50000 100000", 1), ("garbage", 3)):
-        (tmp_path / "cpu.max").write_text(quota + "\n", encoding="ascii")
-        assert cores.usable_cores() == expected
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("200000\n", encoding="ascii")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n", encoding="ascii")
-    assert cores.usable_cores() == 2
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n", encoding="ascii")
-    assert cores.usable_cores() == 3
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert cores.usable_cores() is None
+def test_without_a_runtime_probing_ends_in_an_install_line_for_every_shell(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingRuntimeError, match=r'pip install "sr-deploy\[cpu\]"$'):
+        open_session(tiny("plain").model, "net")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import random
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from sr_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from sr_deploy.graph.record import save_model, write_spec
-from sr_deploy.graph.runnable import RunnableModel, cache_folder
+from sr_deploy.errors import ModelError, SrDeployError
+from sr_deploy.graph import kept
+from sr_deploy.graph.kept import Kept, cache_folder
+from sr_deploy.graph.record import load_model, parse_model, save_model, write_spec
+from sr_deploy.graph.runnable import RunnableModel
+from sr_deploy.spec import ModelSpec
 
 UINT8 = np.dtype(np.uint8)
 
@@ -97,3 +106,142 @@ def test_the_cache_lies_where_the_platform_wants_it(monkeypatch, tmp_path):
         assert cache_folder() == tmp_path / "sr-deploy" / "graphs"
     else:
         assert cache_folder().name == "graphs"
+
+
+def test_a_changed_program_never_meets_an_old_graph(cache, model, tmp_path, monkeypatch):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    monkeypatch.setattr(kept, "_SOURCES", sources)
+    (sources / "graft.py").write_text("one = 1", encoding="utf-8")
+    before = Kept.of(model)
+    assert Kept.of(model).key == before.key
+    (sources / "graft.py").write_text("one = 2", encoding="utf-8")
+    assert Kept.of(model).key != before.key
+
+
+def test_a_program_in_an_archive_keeps_graphs_too(cache, model, tmp_path, monkeypatch):
+    archive = tmp_path / "package.zip"
+    archive.write_bytes(b"PK")
+    monkeypatch.setattr(kept, "_SOURCES", archive / "sr_deploy" / "graph")
+    RunnableModel(model).graph(UINT8)
+    assert Kept.of(model).read("uint8.onnx")
+
+
+def aged(folder, days: float, name: str, size: int = 10):
+    path = folder / name
+    path.write_bytes(b"x" * size)
+    when = time.time() - days * 24 * 60 * 60
+    os.utime(path, (when, when))
+    return path
+
+
+def test_entries_nobody_used_are_deleted_and_nothing_else_is(cache, model):
+    cache.mkdir(parents=True)
+    gone = [aged(cache, 100, "0" * 32 + "-json"), aged(cache, 2, f".{'1' * 32}-json.{'2' * 8}.tmp")]
+    stay = [
+        aged(cache, 80, "3" * 32 + "-uint8.onnx"),
+        aged(cache, 0, f".{'4' * 32}-json.{'5' * 8}.tmp"),
+        aged(cache, 1000, "precious.onnx"),
+        aged(cache, 1000, "6" * 32 + "-json.backup"),
+    ]
+    folder = cache / ("7" * 32 + "-json")
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    RunnableModel(model).graph(UINT8)
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in (*stay, folder))
+
+
+def test_the_least_used_entries_go_where_all_are_too_large(cache, model, monkeypatch):
+    monkeypatch.setattr(kept, "_MOST", 100_000)
+    cache.mkdir(parents=True)
+    old, older, oldest = (aged(cache, d, f"{d}" * 32 + "-json", 40_000) for d in (1, 2, 3))
+    RunnableModel(model).graph(UINT8)
+    assert old.exists()
+    assert not oldest.exists()
+    assert Kept.of(model).read("uint8.onnx")
+    assert sum(path.stat().st_size for path in cache.iterdir()) <= 100_000
+    assert older.exists() == (sum(path.stat().st_size for path in cache.iterdir()) > 80_000)
+
+
+def test_an_entry_in_use_does_not_age(cache, model):
+    RunnableModel(model).graph(UINT8)
+    for entry in cache.iterdir():
+        os.utime(entry, (0, 0))
+    second = RunnableModel(model)
+    assert second.facts
+    assert second.graph(UINT8)
+    assert all(time.time() - entry.stat().st_mtime < 3600 for entry in cache.iterdir())
+
+
+@pytest.mark.parametrize("claimed", [1, 3, 16])
+def test_a_record_of_another_scale_is_found_out_before_a_picture_runs(each_tiny, claimed):
+    spec = each_tiny.spec
+    if claimed == spec.scale:
+        assert RunnableModel(each_tiny.model).facts.spec == spec
+        return
+    lying = write_spec(each_tiny.model, spec.with_(scale=claimed))
+    said = f"{spec.name}: its record says x{claimed}, the graph gives x{spec.scale}; run `sr-deploy stamp --force`"
+    with pytest.raises(ModelError, match=re.escape(said)):
+        RunnableModel(lying).facts  # noqa: B018
+
+
+def test_what_a_graph_declares_of_its_result_is_not_believed(tiny):
+    plain = tiny("plain")
+    for i, side in enumerate((1, 3, 256, 256)):  # of the picture it was traced with
+        plain.model.graph.output[0].type.tensor_type.shape.dim[i].dim_value = side
+    assert RunnableModel(plain.model).facts.spec.scale == 2
+
+
+def test_a_graph_whose_shapes_nobody_can_tell_is_left_to_the_runtime():
+    nodes = [helper.make_node("Secret", ["pixels"], ["upscaled"], domain="com.example")]
+    ports = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3, None, None])
+        for n in ("pixels", "upscaled")
+    ]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    model = helper.make_model(helper.make_graph(nodes, "g", ports[:1], ports[1:]), opset_imports=opsets)
+    spec = ModelSpec(name="net", scale=7, halo=0)
+    assert RunnableModel(model, spec).facts.peak_per_pixel is None
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """`data` with some bytes changed, cut out, or repeated."""
+    for _ in range(rng.randint(1, 4)):
+        at, length = rng.randrange(len(data)), rng.randint(1, 12)
+        kind = rng.random()
+        if kind < 0.5:
+            data = data[:at] + rng.randbytes(1) + data[at + 1 :]
+        elif kind < 0.7:
+            data = data[:at] + rng.randbytes(length) + data[at + length :]
+        elif kind < 0.85:
+            data = data[:at] + data[at + length :]
+        else:
+            data = data[:at] + data[at : at + length] + data[at:]
+    return data
+
+
+def test_a_damaged_model_file_is_read_or_refused_and_never_a_crash(each_tiny, cache, tmp_path):
+    # most of a file is weights, which may be anything: damage is done to the rest as often
+    whole = each_tiny.model.SerializeToString(deterministic=True)
+    bare = load_bare(whole)
+    rng, path = random.Random(each_tiny.name), tmp_path / "net.onnx"
+    refused = []
+    for i in range(60):
+        path.write_bytes(damaged(bare if i % 2 else whole, rng))
+        try:
+            load_model(path)
+            runnable = RunnableModel(path)
+            runnable.graph(UINT8)
+        except SrDeployError as error:
+            refused.append(str(error))
+    assert len(refused) > 10
+    assert max(map(len, refused)) < 2000
+
+
+def load_bare(data: bytes) -> bytes:
+    """The model in `data` with weights of the same shapes and no values."""
+    model = parse_model(data)
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+    return model.SerializeToString(deterministic=True)

@@ -67,10 +67,12 @@ def test_several_candidates_are_an_error_that_names_them(tmp_path: Path) -> None
 
 
 def test_without_a_second_folder_every_picture_is_a_case_in_order(tmp_path: Path) -> None:
-    folder = folder_with(tmp_path / "hr", "b.PNG", "a.jpg", "c.tiff", "notes.txt", "._a.jpg")
-    (folder / "d.png").mkdir()
+    folder = folder_with(tmp_path / "hr", "b.PNG", "a.jpg", "c.tiff", "d.gif", "notes.txt", "._a.jpg")
+    (folder / "e.png").mkdir()
     cases, failures = find_cases(folder)
-    assert [(case.name, case.lr) for case in cases] == [("a.jpg", None), ("b.PNG", None), ("c.tiff", None)]
+    assert [(case.name, case.lr) for case in cases] == [
+        (name, None) for name in ("a.jpg", "b.PNG", "c.tiff", "d.gif")
+    ]
     assert failures == []
 
 

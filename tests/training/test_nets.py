@@ -169,7 +169,7 @@ def test_only_the_unet_has_a_size_rule() -> None:
         ("rt", {"width": 3}, "'width'"),
         ("rt", {"residual": "cubic"}, "nearest, bilinear"),
         ("rt", {"depth": 0}, "depth"),
-        ("srresnet", {"activation": "swish"}, "relu, relu6"),
+        ("srresnet", {"activation": "swish"}, "leaky_relu, relu, relu6"),
         ("srresnet", {"blocks": 1.5}, "blocks"),
         ("unet", {"levels": True}, "levels"),
     ],

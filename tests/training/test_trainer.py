@@ -24,7 +24,7 @@ from sr_deploy.training.log import read_log
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.phase import PhaseRun
 from sr_deploy.training.recipe import parse_recipe
-from sr_deploy.training.schedule import Clock, one_cycle
+from sr_deploy.training.schedule import Clock, limited, one_cycle
 from sr_deploy.training.session import Options
 from sr_deploy.training.state import STATE, Kept
 from sr_deploy.training.trainer import Trainer
@@ -340,6 +340,12 @@ def test_suspended_time_is_not_counted(monkeypatch):
 def test_one_cycle_warms_up_and_anneals():
     assert one_cycle(0.0) < one_cycle(0.03) < one_cycle(0.05) == pytest.approx(1.0)
     assert one_cycle(0.05) > one_cycle(0.5) > one_cycle(0.9) > one_cycle(1.0) == pytest.approx(0.005)
+
+
+def test_the_first_steps_are_small_however_short_a_run_is():
+    assert limited(1.0, 9) == pytest.approx(0.01)
+    assert limited(1.0, 5000) == 1.0
+    assert limited(0.005, 9) == 0.005
 
 
 def tiny_vgg_file(path):

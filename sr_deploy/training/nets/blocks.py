@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, TypeVar
 
 import torch
@@ -17,11 +19,16 @@ from sr_deploy.errors import UsageError
 Net = TypeVar("Net", bound=nn.Module)
 
 SCALES = (2, 3, 4, 8)
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": partial(nn.LeakyReLU, 0.1),
+}
 
 
 def activation_of(name: str) -> nn.Module:
-    """A fresh activation: `relu`, or `relu6`, whose bounded output survives int8 (Berger et al. 2023).
+    """A fresh activation. `relu6` is bounded, which suits int8 (Berger et al. 2023); `leaky_relu`, of slope 0.1,
+    keeps a gradient everywhere, so that no feature of a narrow net can die (Maas et al. 2013).
 
     Raises UsageError for another name.
     """

@@ -1,4 +1,4 @@
-"""How many cores this process may compute on: what every CPU backend sizes its thread pool by."""
+"""How many cores this process may compute on: what thread pools are sized by."""
 
 from __future__ import annotations
 

@@ -1,0 +1,125 @@
+"""What was made of model files, kept in the user's cache folder for the next start.
+
+An entry is found by the hash of the model file's bytes, of this package's version and of the sources that made
+it, so neither a changed file nor a changed program can meet an old one. Entries nobody used for a season are
+deleted, and the least used ones where all of them grow large. `SR_DEPLOY_CACHE` names another folder; empty,
+it turns the cache off. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from sr_deploy import __version__
+
+LARGEST = 64 << 20
+"""Bytes of a model worth keeping a second time."""
+
+_SOURCES = Path(__file__).parent
+_ENTRY = re.compile(r"[0-9a-f]{32}-(json|uint8\.onnx|float32\.onnx)")
+_DRAFT = re.compile(r"\." + _ENTRY.pattern + r"\.[0-9a-f]{8}\.tmp")
+_DAY = 24 * 60 * 60
+_UNUSED = 90 * _DAY
+_MOST = 256 << 20
+"""Bytes of all entries together."""
+
+
+class Kept:
+    """What was made of one model file. Anything that goes wrong here is a miss."""
+
+    def __init__(self, folder: Path, key: str, size: int) -> None:
+        self.folder, self.key, self.size = folder, key, size
+
+    @classmethod
+    def of(cls, path: Path) -> Kept | None:
+        """Of the model file `path`; None where nothing is kept of it."""
+        folder = cache_folder()
+        try:
+            if folder is None or path.stat().st_size > LARGEST:
+                return None
+            data = path.read_bytes()
+        except (OSError, ValueError):
+            return None
+        head = f"{__version__}|{_sources()}|{len(data)}|"
+        return cls(folder, hashlib.sha256(head.encode() + data).hexdigest()[:32], len(data))
+
+    def read(self, kind: str) -> bytes | None:
+        """The bytes kept, None where there are none or where they are not what was written."""
+        path = self.folder / f"{self.key}-{kind}"
+        try:
+            digest, data = path.read_bytes().split(b"\n", 1)
+        except (OSError, ValueError):
+            return None
+        if hashlib.sha256(data).hexdigest().encode() != digest:
+            return None
+        with suppress(OSError):  # the time of the last use, to the day: access times are often turned off
+            if time.time() - path.stat().st_mtime > _DAY:
+                os.utime(path)
+        return data
+
+    def write(self, kind: str, data: bytes) -> None:
+        """Keep `data`, and make room for it."""
+        target = self.folder / f"{self.key}-{kind}"
+        draft = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+            os.replace(draft, target)
+        except OSError:  # a read-only or full cache costs time, never a result
+            with suppress(OSError):
+                draft.unlink()
+        with suppress(OSError):
+            _prune(self.folder)
+
+
+def _sources() -> str:
+    """The hash of the sources beside this one; of nothing, where they lie in an archive."""
+    digest = hashlib.sha256()
+    with suppress(OSError):
+        for path in sorted(_SOURCES.glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _prune(folder: Path) -> None:
+    """Delete what nobody used for long, and the least used of what is too much; no files but our own."""
+    now, used = time.time(), list[tuple[float, int, str]]()
+    with os.scandir(folder) as found:
+        for entry in found:
+            if not (_ENTRY.fullmatch(entry.name) or _DRAFT.fullmatch(entry.name)):
+                continue
+            with suppress(OSError):
+                facts = entry.stat(follow_symlinks=False)
+                # a draft lives for moments, unless its program was killed
+                old = now - facts.st_mtime > (_DAY if entry.name.startswith(".") else _UNUSED)
+                used.append((0.0 if old else facts.st_mtime, facts.st_size, entry.path))
+    total = 0
+    for when, size, path in sorted(used, reverse=True):
+        total += size
+        if not when or total > _MOST:
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def cache_folder() -> Path | None:
+    """Where entries are kept: `SR_DEPLOY_CACHE`, else the platform's place; None: nowhere."""
+    chosen = os.environ.get("SR_DEPLOY_CACHE")
+    if chosen is not None:
+        return Path(chosen) / "graphs" if chosen else None
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "sr-deploy" / "graphs"
