@@ -42,13 +42,14 @@ def sha256(path: Path) -> str:
 
 def measure_model(name: str, cases: list[Case], backend: str) -> dict[str, Any]:
     path = find_model(name)
+    told = {entry.name: entry.parameters for entry in list_models()}  # without the constants of the residual
     with Upscaler.open(path, backend=backend) as upscaler:
         spec = upscaler.spec
         result = evaluate(spec.name, upscaler.upscale_pixels, cases, Protocol(spec.scale, spec.scale))
         model = {
             "sha256": sha256(path),
             "bytes": path.stat().st_size,
-            "parameters": parameters_of(path),
+            "parameters": told.get(path.stem) or parameters_of(path),
             "precision": spec.precision,
             "backend": upscaler.engine.backend,
         }
