@@ -153,7 +153,12 @@ def build(name: str, places: Places, out: Path) -> list[Path]:
     check_recipe(recipe, info, checkpoint)
     model, card, how = out / f"{name}.onnx", out / f"{name}.md", recipe.export
     built = export_onnx(
-        checkpoint, model, precision=how.precision, io=how.io, licence=how.licence, data=HERE.parent / "examples"
+        checkpoint,
+        model,
+        precision=how.precision,
+        io=how.io,
+        licence=how.licence,
+        data=HERE.parent / "examples",
     )
     check_record(built, recipe, checkpoint)
     quality = quality_of(name, sha256_of(model), places.results)
