@@ -104,24 +104,19 @@ class Upscaler:
         self.close()
 
     def upscale(self, image: Image, progress: Progress | None = None) -> Image:
-        """`image` times the model's scale: pixels through the net, and alpha too where it is not constant.
+        """`image` times the model's scale: colours through the net, opacity by bicubic interpolation.
 
-        Colour hidden under fully transparent pixels is replaced by that of their visible neighbours first,
+        A net sharpens edges beyond what was there. In colour that is wanted; in opacity it would be a rim of
+        half-transparent pixels inside an opaque shape. Colour hidden under fully transparent pixels is replaced by that of their visible neighbours first,
         so it does not bleed into the edges. Metadata and notes are carried over.
         """
         if image.alpha is None:
             return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress))
-        scale, alpha = self.spec.scale, image.alpha
-        if alpha.min() == alpha.max():
-            large = np.full((alpha.shape[0] * scale, alpha.shape[1] * scale), alpha.flat[0], alpha.dtype)
-            return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress), alpha=large)
-        from sr_deploy.image import fill_hidden_colour
+        from sr_deploy.codecs.pixels import fill_hidden_colour
 
-        first, second = _halves(progress)
-        colour = self.upscale_pixels(fill_hidden_colour(image.pixels, alpha), progress=first)
-        large = self.upscale_pixels(np.ascontiguousarray(alpha)[:, :, None], progress=second)[:, :, 0]
-        _keep_within_neighbours(large, alpha, scale)
-        return replace(image, pixels=colour, alpha=np.ascontiguousarray(large))
+        large = _large_alpha(image.alpha, self.spec.scale)
+        colour = self.upscale_pixels(fill_hidden_colour(image.pixels, image.alpha), progress=progress)
+        return replace(image, pixels=colour, alpha=large)
 
     def upscale_pixels(self, pixels: _P, out: _P | None = None, progress: Progress | None = None) -> _P:
         """`pixels` [H, W, C] -> [H*scale, W*scale, C], in the same type: uint8, uint16 or float32 (0..1).
@@ -282,30 +277,19 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"expected pixels [H, W, 3] (RGB) or [H, W, 1] (grey), got shape {pixels.shape}")
 
 
-def _keep_within_neighbours(large: Pixels, small: Pixels, scale: int) -> None:
-    """Clip `large` [H*scale, W*scale], in place, to the least and most of each pixel's neighbours in `small` [H, W].
-
-    A net sharpens edges beyond what was there. In colour that is wanted; in opacity it would be a rim of
-    half-transparent pixels inside an opaque shape.
-    """
+def _large_alpha(small: Pixels, scale: int) -> Pixels:
+    """Opacity [H, W] -> [H*scale, W*scale], bicubic, kept within the least and most of each pixel's neighbours."""
     from sr_deploy.codecs.opencv import cv2
 
+    height, width = small.shape
+    large: Pixels = cv2.resize(small, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
     kernel = np.ones((3, 3), np.uint8)
     least, most = cv2.erode(small, kernel), cv2.dilate(small, kernel)
-    for top in range(0, small.shape[0], _STRIP):
+    for top in range(0, height, _STRIP):
         low, high = (side[top : top + _STRIP].repeat(scale, 0).repeat(scale, 1) for side in (least, most))
         rows = large[top * scale : (top + _STRIP) * scale]
         np.clip(rows, low, high, out=rows)
-
-
-def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
-    """One progress for two passes of equal length."""
-    if progress is None:
-        return None, None
-    return (
-        lambda done, total: progress(done, 2 * total),
-        lambda done, total: progress(total + done, 2 * total),
-    )
+    return large
 
 
 def _read(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:

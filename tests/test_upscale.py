@@ -145,7 +145,7 @@ def test_an_opaque_shape_stays_opaque_up_to_its_edge(side):
     assert (result.alpha[:6] == 0).all()
 
 
-def test_constant_alpha_costs_no_second_pass():
+def test_opacity_costs_no_second_pass_through_the_net():
     engine = BoxEngine(1)
     result = Upscaler(engine).upscale(image(noise(10, 12), np.full((10, 12), 128, np.uint8)))
     assert len(engine.calls) == 1
@@ -222,7 +222,7 @@ def test_a_model_of_fixed_size_takes_any_picture():
     assert Upscaler(engine).upscale_pixels(noise(5, 6)).shape == (10, 12, 3)
 
 
-def test_progress_counts_every_tile_of_colour_and_alpha():
+def test_progress_counts_every_tile():
     seen = []
     picture = image(noise(40, 40), noise(40, 40, channels=1)[:, :, 0])
     Upscaler(BoxEngine(1), tile=20).upscale(picture, lambda done, total: seen.append((done, total)))
