@@ -129,7 +129,7 @@ def test_the_file_says_all_that_a_runner_must_know(made: Made) -> None:
 
 def test_the_graph_holds_nothing_but_what_computes(made: Made) -> None:
     model = load_model(made.out)
-    allowed = {"Conv", "Clip", "Relu", "Add", "DepthToSpace", "Concat", "Resize"}
+    allowed = {"Conv", "Clip", "Relu", "LeakyRelu", "Add", "DepthToSpace", "Concat", "Resize"}
     assert {node.op_type for node in model.graph.node} <= allowed
     assert [port.name for port in model.graph.input] == ["pixels"]
     assert [port.name for port in model.graph.output] == ["upscaled"]
@@ -139,11 +139,11 @@ def test_the_graph_holds_nothing_but_what_computes(made: Made) -> None:
     assert b".py" not in made.out.read_bytes()
 
 
-def test_the_real_time_net_is_convolutions_clips_one_addition_and_one_shuffle(
+def test_the_real_time_net_is_convolutions_activations_one_addition_and_one_shuffle(
     tmp_path: Path, core: Core
 ) -> None:
     operators = [node.op_type for node in core.model.graph.node]
-    body = ["Conv", "Clip"] * (RT["depth"] + 1)
+    body = ["Conv", "LeakyRelu"] * (RT["depth"] + 1)
     assert operators[: len(body)] == body
     assert sorted(operators[len(body) :]) == ["Add", "Conv", "Conv", "DepthToSpace"]
     assert operators[-1] == "DepthToSpace"
