@@ -12,6 +12,7 @@ so a test may change the one it got. No download, ever.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -243,3 +244,12 @@ def _no_cache_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         del os.environ["SR_DEPLOY_CACHE"]
     else:
         os.environ["SR_DEPLOY_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_a_terminal() -> None:
+    """A test run in the background ignores Ctrl-C, and so would every program it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
