@@ -130,7 +130,7 @@ def test_a_closed_engine_says_so(tiny):
     "options",
     [
         OnnxRuntimeOptions(memory_arena=False),
-        OnnxRuntimeOptions(spinning=True, threads=2),
+        OnnxRuntimeOptions(spinning=False, threads=2),
         OnnxRuntimeOptions(graph_optimisation="none"),
         OnnxRuntimeOptions(session_config={"session.set_denormal_as_zero": "1"}),
     ],
