@@ -30,7 +30,7 @@ Pixels = npt.NDArray[Any]
 _P = TypeVar("_P", bound=npt.NDArray[Any])
 Progress = Callable[[int, int], None]
 
-_BUDGET = 256 << 20  # working memory a tile may take: past it tiles get slower, not faster, on a CPU
+_BUDGET = 256 << 20  # working memory a tile may take: some 500 pixels a side of the bundled nets
 _BYTES_PER_PIXEL = 1024.0  # of an engine that does not know: 64 channels in fp32, four of them alive
 _SMALLEST_TILE = 16
 _STRIP = 64  # rows of the small picture worked on at a time
