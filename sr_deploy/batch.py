@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sr_deploy.errors import OutOfMemoryError, OutputError, UsageError
 from sr_deploy.folders import Folders
-from sr_deploy.image import Image, check_writable_size, formats, read_image, write_image
+from sr_deploy.image import Image, check_writable_size, format_of, formats, read_image, write_image
 from sr_deploy.jobs import Existing, Job
 from sr_deploy.memory import available_memory
 
@@ -174,7 +174,7 @@ def check_quality(jobs: Sequence[Job], quality: int | None) -> None:
     for job in jobs:
         if quality is None:
             return
-        top = 101 if job.format == "webp" else 100
+        top = format_of(job.format).top_quality
         if not 1 <= quality <= top:
             lossless = "; 101 is WebP's lossless mode" if quality == 101 else ""
             raise UsageError(

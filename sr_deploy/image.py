@@ -280,9 +280,10 @@ def write_image(
     path = Path(path)
     kind = format_of(format or path)
     check_writable_size(kind.name, image.width, image.height)
-    top = 101 if kind.name == "webp" else 100
-    if quality is not None and not 1 <= quality <= top:
-        raise UsageError(f"quality must be a number of 1 to {top} for {NAMES[kind.name]}, got {quality!r}")
+    if quality is not None and not 1 <= quality <= kind.top_quality:
+        raise UsageError(
+            f"quality must be a number of 1 to {kind.top_quality} for {NAMES[kind.name]}, got {quality!r}"
+        )
     target = checked_target(path, overwrite)
     try:
         pixels, alpha, notes = _fitted(image, kind)

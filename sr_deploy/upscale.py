@@ -107,16 +107,16 @@ class Upscaler:
         """`image` times the model's scale: colours through the net, opacity by bicubic interpolation.
 
         A net sharpens edges beyond what was there. In colour that is wanted; in opacity it would be a rim of
-        half-transparent pixels inside an opaque shape. Colour hidden under fully transparent pixels is replaced by that of their visible neighbours first,
-        so it does not bleed into the edges. Metadata and notes are carried over.
+        half-transparent pixels inside an opaque shape. Colour hidden under fully transparent pixels is replaced by
+        that of their visible neighbours first, so it does not bleed into the edges. Metadata and notes are carried
+        over.
         """
         if image.alpha is None:
             return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress))
         from sr_deploy.codecs.pixels import fill_hidden_colour
 
-        large = _large_alpha(image.alpha, self.spec.scale)
         colour = self.upscale_pixels(fill_hidden_colour(image.pixels, image.alpha), progress=progress)
-        return replace(image, pixels=colour, alpha=large)
+        return replace(image, pixels=colour, alpha=_large_alpha(image.alpha, self.spec.scale))
 
     def upscale_pixels(self, pixels: _P, out: _P | None = None, progress: Progress | None = None) -> _P:
         """`pixels` [H, W, C] -> [H*scale, W*scale, C], in the same type: uint8, uint16 or float32 (0..1).
@@ -144,7 +144,7 @@ class Upscaler:
             return self._tiled(height, width, self.tile)
         if self._fits(height, width):
             return plan_whole(height, width, self.spec.size_rule)
-        if self.spec.halo is None and self.overlap is None:
+        if self._reach is None:
             return plan_whole(height, width, self.spec.size_rule)
         return self._tiled(height, width, self._auto_tile())
 
@@ -163,8 +163,13 @@ class Upscaler:
             needed = "the whole picture" if halo is None else f"{halo} pixels"
             self._say(f"overlap {overlap}: {self.spec.name} sees {needed} around a pixel, so tiles may show")
 
+    @property
+    def _reach(self) -> int | None:
+        """Pixels read around a tile: the user's overlap, else the halo; None: the whole picture."""
+        return self.spec.halo if self.overlap is None else self.overlap
+
     def _tiled(self, height: int, width: int, tile: int) -> Plan:
-        overlap = (self.spec.halo if self.overlap is None else self.overlap) or 0
+        overlap = self._reach or 0
         limits, rule = self.engine.limits, self.spec.size_rule
         for limit in (limits.max_height, limits.max_width):
             if limit is not None and rule.fixed is None:
@@ -193,7 +198,7 @@ class Upscaler:
         return tall * wide <= self._budget_pixels()
 
     def _auto_tile(self) -> int:
-        overlap = (self.spec.halo if self.overlap is None else self.overlap) or 0
+        overlap = self._reach or 0
         limits = self.engine.limits
         side = int(math.sqrt(self._budget_pixels()))
         side = min(side, limits.max_height or side, limits.max_width or side)
@@ -201,7 +206,7 @@ class Upscaler:
 
     def _smaller(self, plan: Plan, height: int, width: int) -> Plan:
         """The plan after `plan` ran out of memory: tiles of half the side."""
-        overlap = self.spec.halo if self.overlap is None else self.overlap
+        overlap = self._reach
         if self.tile is None:
             raise OutOfMemoryError(
                 f"{width}x{height} pixels at once do not fit into memory; allow tiles, which give the same picture"

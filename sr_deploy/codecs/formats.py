@@ -24,6 +24,11 @@ class Format:
     max_bytes: int | None = None
     """Of pixels, at 3 bytes each."""
 
+    @property
+    def top_quality(self) -> int:
+        """The largest quality it knows: 100, and 101, lossless, for WebP."""
+        return 101 if self.name == "webp" else 100
+
     def holds(self, width: int, height: int) -> bool:
         """Whether a file can have this size."""
         return max(width, height) <= self.max_side and (

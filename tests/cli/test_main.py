@@ -17,6 +17,14 @@ from sr_deploy import cli
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
 
 
+def install_broken(monkeypatch, command: click.Command) -> None:
+    """Make `command` one that the program finds under the name `broken`."""
+    module = ModuleType("broken_command")
+    module.command = command
+    monkeypatch.setitem(sys.modules, "broken_command", module)
+    monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+
+
 @pytest.fixture
 def raising(monkeypatch):
     """Make a command `broken` that raises what it is given."""
@@ -26,10 +34,7 @@ def raising(monkeypatch):
         def command() -> None:
             raise error
 
-        module = ModuleType("broken_command")
-        module.command = command
-        monkeypatch.setitem(sys.modules, "broken_command", module)
-        monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+        install_broken(monkeypatch, command)
 
     return make
 
@@ -134,10 +139,7 @@ def test_an_interrupt_that_a_loading_module_takes_for_its_own_failure_is_an_inte
         except KeyboardInterrupt as error:
             raise ImportError("initialization failed") from error
 
-    module = ModuleType("broken_command")
-    module.command = command
-    monkeypatch.setitem(sys.modules, "broken_command", module)
-    monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+    install_broken(monkeypatch, command)
     before = signal.getsignal(signal.SIGINT)
     result = run("broken")
     assert result.exit_code == 130
@@ -150,10 +152,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_with_its_own_code(run, monkeypatc
     def command() -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    module = ModuleType("broken_command")
-    module.command = command
-    monkeypatch.setitem(sys.modules, "broken_command", module)
-    monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+    install_broken(monkeypatch, command)
 
     def ours(*_) -> None:
         pytest.fail("the command line left SIGTERM alone")
@@ -175,10 +174,7 @@ def test_a_closed_terminal_ends_a_command_unless_nohup_asked_otherwise(run, monk
     def command() -> None:
         signal.raise_signal(signal.SIGHUP)
 
-    module = ModuleType("broken_command")
-    module.command = command
-    monkeypatch.setitem(sys.modules, "broken_command", module)
-    monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+    install_broken(monkeypatch, command)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
     try:
         assert run("broken").exit_code == (0 if ignored else cli.EXIT_HANGUP)
@@ -197,10 +193,7 @@ def test_a_second_interrupt_does_not_disturb_the_cleaning_up(run, monkeypatch):
             signal.raise_signal(signal.SIGINT)
             cleaned.append(True)
 
-    module = ModuleType("broken_command")
-    module.command = command
-    monkeypatch.setitem(sys.modules, "broken_command", module)
-    monkeypatch.setitem(cli.COMMANDS, "broken", "broken_command")
+    install_broken(monkeypatch, command)
     assert run("broken").exit_code == 130
     assert cleaned == [True]
 
