@@ -88,9 +88,10 @@ def quality_of(name: str, sha256: str, results: Path) -> dict[str, dict[str, flo
 
 
 def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
-    minutes, steps = info.training.get("minutes"), info.training.get("steps")
-    device = info.training.get("device")
-    lines = [f"Trained for {steps:,} steps in {minutes:g} minutes{f' on {device}' if device else ''}:", ""]
+    lines = [f"Trained for {_how_long(info.training)}:", ""]
+    if recipe.sizes != (1.0,):
+        sizes = ", ".join(f"{size:g}" for size in recipe.sizes)
+        lines[:0] = [f"Every photograph was shown at {sizes} times its size.", ""]
     for number, phase in enumerate(recipe.phases, start=1):
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items())
         lines.append(
@@ -98,6 +99,16 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
             f"{loss}, learning rate up to {phase.learning_rate:g}, {phase.steps / recipe.steps:.0%} of the run"
         )
     return lines
+
+
+def _how_long(training: Mapping[str, Any]) -> str:
+    """Steps and time, and those of the run before where a run began with another's weights."""
+    device = f" on {training['device']}" if training.get("device") else ""
+    text = f"{training['steps']:,} steps in {training['minutes']:g} minutes{device}"
+    before = training.get("init")
+    if not before:
+        return text
+    return f"{text}, from the weights of `{before['name']}` after {_how_long(before['training'])}"
 
 
 def _pictures(table: Mapping[str, Any], held_out: int) -> list[str]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sr_deploy.cores import usable_cores
 from sr_deploy.errors import UsageError
 from sr_deploy.training.degrade import Degradation, degraded
 from sr_deploy.training.pictures import Pair, PictureStore, Pixels
@@ -175,7 +176,7 @@ class Loader:
 
 def default_workers(device: str) -> int:
     """Loader threads: one beside a CPU that trains, a few for a GPU that must not wait."""
-    return 1 if device == "cpu" else max(1, min(8, (os.cpu_count() or 2) // 2))
+    return 1 if device == "cpu" else min(8, usable_cores() or os.cpu_count() or 1)
 
 
 def get_data(

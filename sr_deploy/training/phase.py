@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sr_deploy.errors import InputError
 from sr_deploy.training.data import to_float
+from sr_deploy.training.graphed import GraphedUpdate, Update
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.recipe import Phase, Recipe
@@ -45,6 +46,7 @@ class PhaseRun:
         team: Team | None = None,
         weights: Mapping[str, Tensor] | None = None,
         compiled: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.recipe, self.phase = recipe, phase
         self.device, team = device or torch.device("cpu"), team or Team()
@@ -56,21 +58,39 @@ class PhaseRun:
         self.loss.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         wrapped = team.wrapped(self.net, self.device)
         self._model: Callable[[Tensor], Tensor] = torch.compile(wrapped) if compiled else wrapped
+        on_gpu = self.device.type == "cuda"
         self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+            self.net.parameters(),
+            lr=torch.zeros((), device=self.device) if on_gpu else 0.0,  # a recorded step reads it from memory
+            betas=(0.9, 0.99),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+            capturable=on_gpu,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self._autocast = AUTOCAST[recipe.precision]
         self._moving = list(_floating(self.average))
         self._current = list(_floating(self.net))
         self.step_number = 0
+        graphed = on_gpu and team.world == 1 and not self.scaler.is_enabled()
+        self._do: Update = GraphedUpdate(self._update, say) if graphed else self._update
 
     def step(self, small: Tensor, large: Tensor, rate: float) -> Tensor:
         """One update from a batch of uint8 crops; the total loss and its terms, float32 [1 + terms], detached."""
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        values = self._do(small, large)
+        self.step_number += 1
+        self._follow()
+        return values
+
+    def _update(self, small: Tensor, large: Tensor) -> Tensor:
+        """Forward, backward and the optimiser; nothing here may wait for the device."""
         small = to_float(small.to(self.device, non_blocking=True))
         large = to_float(large.to(self.device, non_blocking=True))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
             value = self.loss(self._model(small), large)
         self.optimiser.zero_grad(set_to_none=True)
@@ -79,8 +99,6 @@ class PhaseRun:
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.step_number += 1
-        self._follow()
         return torch.stack([value.total.detach(), *(t.detach() for t in value.terms.values())]).float()
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sr_deploy.cores import usable_cores
 from sr_deploy.errors import ImageError, InputError, OutputError
 from sr_deploy.quality.bicubic import imresize
 
@@ -121,7 +122,7 @@ class PictureStore:
             raise InputError(f"{folder}: none of {len(paths)} pictures can be decoded; {self.skipped[0]}")
 
     def _each(self, work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
-        with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
+        with ThreadPoolExecutor(usable_cores() or os.cpu_count() or 1) as pool:
             return list(pool.map(work, items))
 
     def _load(self, path: Path) -> Picture | None:
@@ -144,19 +145,31 @@ class PictureStore:
             _write_array(file, pixels)
         return cast(Pixels, np.load(file, mmap_mode="r"))
 
-    def pairs(self, scale: int) -> list[Pair]:
-        """A pair for every picture that has at least one small pixel."""
+    def pairs(self, scale: int, size: float = 1.0) -> list[Pair]:
+        """A pair for every picture that has at least one small pixel.
+
+        `size` shows every picture at so many times its own size (bicubic, antialiased): below 1 sharper and
+        busier than it is, above 1 softer.
+        """
 
         def pair(picture: Picture) -> Pair:
-            height, width = (n // scale * scale for n in picture.pixels.shape[:2])
-            large = picture.pixels[:height, :width]
+            pixels, key = self._resized(picture, size)
+            height, width = (n // scale * scale for n in pixels.shape[:2])
+            large = pixels[:height, :width]
             small = self._kept(
-                f"{picture.key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale))
+                f"{key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale))
             )
             return Pair(picture.name, large, small)
 
-        usable = [p for p in self.pictures if min(p.pixels.shape[:2]) >= scale]
+        usable = [p for p in self.pictures if min(p.pixels.shape[:2]) * size >= scale]
         return self._each(pair, usable)
+
+    def _resized(self, picture: Picture, size: float) -> tuple[Pixels, str]:
+        """The pixels of a picture at `size` times its own, and the name they are kept by."""
+        if size == 1:
+            return picture.pixels, picture.key
+        key = f"{picture.key}-s{size:g}"
+        return self._kept(key, lambda: cast(Pixels, imresize(np.asarray(picture.pixels), size))), key
 
 
 def split_validation(pairs: list[Pair], count: int) -> tuple[list[Pair], list[Pair]]:

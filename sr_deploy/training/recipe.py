@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,9 @@ class Recipe:
     """Of the forward pass: bf16 or fp16 autocast (fp16 with a scaled loss), or `off` for fp32."""
     validation: int = 8
     """Pictures held out of the training set to watch progress on."""
+    sizes: Sequence[float] = (1.0,)
+    """Every picture to train on is shown at so many times its own size, each: photographs from one source are
+    all about as sharp, and a net that saw nothing else expects that of every picture."""
     perceptual: Perceptual = field(default_factory=Perceptual)
     export: Export = field(default_factory=Export)
     sha256: str = ""
@@ -125,6 +128,11 @@ class Recipe:
             raise UsageError(
                 f"ema = {self.ema}, clip = {self.clip}, weight_decay = {self.weight_decay}, validation = "
                 f"{self.validation}: expected 0 <= ema < 1, clip > 0, weight_decay >= 0, validation >= 1"
+            )
+        fine = [isinstance(n, _NUMBER) and not isinstance(n, bool) and 0.1 <= n <= 4 for n in self.sizes]
+        if not fine or not all(fine):
+            raise UsageError(
+                f"sizes = {list(self.sizes)!r}, expected factors from 0.1 to 4, such as [1.0, 1.5]"
             )
 
     @property
@@ -152,7 +160,7 @@ _PHASE_KEYS: dict[str, Types] = {
 }  # fmt: skip
 _RECIPE_KEYS: dict[str, Types] = {
     "name": str, "net": dict, "phase": list, "seed": int, "ema": _NUMBER, "clip": _NUMBER,
-    "weight_decay": _NUMBER, "precision": str, "validation": int, "perceptual": dict, "export": dict,
+    "weight_decay": _NUMBER, "precision": str, "validation": int, "sizes": list, "perceptual": dict, "export": dict,
 }  # fmt: skip
 _PERCEPTUAL_KEYS: dict[str, Types] = {"network": str, "layers": dict, "normalise": bool}
 _EXPORT_KEYS: dict[str, Types] = {"precision": str, "io": str, "licence": str}
@@ -212,9 +220,12 @@ def _recipe(where: str, table: dict[str, Any], sha256: str) -> Recipe:
     phases = tuple(_phase(f"{where}: phase {n}", entry) for n, entry in enumerate(table["phase"], start=1))
     vgg = _checked(f"{where}: perceptual", table.get("perceptual", {}), _PERCEPTUAL_KEYS)
     export = _checked(f"{where}: export", table.get("export", {}), _EXPORT_KEYS)
+    values: dict[str, Any] = {
+        k: tuple(v) if k == "sizes" else v for k, v in table.items() if k not in _TABLES
+    }
     try:
         return Recipe(
-            **{key: value for key, value in table.items() if key not in _TABLES},
+            **values,
             name=table["name"],
             architecture=net.pop("architecture"),
             parameters=net,

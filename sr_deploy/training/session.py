@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,6 +103,8 @@ class Position:
     pictures: int = 0
     kept: list[Any] = field(default_factory=list)
     psnr: float | None = None
+    init: dict[str, Any] | None = None
+    """What the first weights were: the name, recipe and training of the checkpoint they came from."""
 
 
 @dataclass
@@ -128,20 +129,22 @@ class Session:
 
     def save(self, path: Path, net: torch.nn.Module, scale: int) -> None:
         """Write weights with the record of how they came to be. Raises OutputError; the old file survives."""
-        training: Mapping[str, Any] = {
+        training: dict[str, Any] = {
             "steps": self.at.steps,
             "minutes": round(self.at.seconds / 60, 1),
             "pictures": self.at.pictures,
             "device": name_of(self.device),
             "psnr_held_out": None if self.at.psnr is None else round(self.at.psnr, 3),
         }
+        if self.at.init:
+            training["init"] = self.at.init
         info = CheckpointInfo(
             name=self.recipe.name,
             architecture=self.recipe.architecture,
             scale=scale,
             parameters=dict(self.recipe.parameters),
             recipe_sha256=self.recipe.sha256,
-            training=dict(training),
+            training=training,
         )
         try:
             save_checkpoint(path, net, info)

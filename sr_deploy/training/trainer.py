@@ -74,6 +74,8 @@ class Trainer:
             torch.manual_seed(self.recipe.seed)
             if device.type == "cpu":
                 keep_freed_memory()
+            else:  # all batches of a phase have one shape: let cuDNN try which kernels suit it
+                torch.backends.cudnn.benchmark = True
             check_crops(self.recipe)
             self._begin(session)
             self._session = session
@@ -98,7 +100,7 @@ class Trainer:
         if self.options.minutes is not None:
             session.at.minutes = self.options.minutes
         if self.options.init and not self._saved:
-            self._weights = self._initial(self.options.init)
+            self._weights, session.at.init = self._initial(self.options.init)
         if session.team.leads:
             used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
             session.log = Log(out, [term for term in TERMS if term in used], upto=session.at.steps)
@@ -115,7 +117,8 @@ class Trainer:
             self._weights = {k.removeprefix("average."): v for k, v in average.items()}
         session.say(f"resuming after step {session.at.steps:,}, in phase {session.at.phase + 1}")
 
-    def _initial(self, path: Path) -> Mapping[str, Tensor]:
+    def _initial(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """The weights of a checkpoint of this recipe's net, and what is to be remembered of it."""
         info, tensors = read_checkpoint(path)
         ours = (self.recipe.architecture, dict(self.recipe.parameters))
         if (info.architecture, dict(info.parameters)) != ours:
@@ -123,7 +126,8 @@ class Trainer:
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
                 f"{ours[0]} {ours[1]}; give a checkpoint of that net"
             )
-        return tensors
+        about = {"name": info.name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
+        return tensors, {**about, "training": dict(info.training)}
 
     def _run_phases(self, session: Session, clock: Clock) -> None:
         first = session.at.phase + session.at.done
@@ -164,7 +168,7 @@ class Trainer:
     ) -> None:
         phase, recipe = self.recipe.phases[number], self.recipe
         saved = self._saved if self._saved and not session.at.done else None
-        training, held_out = split_validation(store.pairs(phase.scale), recipe.validation)
+        training, held_out = self._pairs(store, phase.scale)
         crops = self._crops(number, session, training)
         layers = {layer: weight for layer, weight in recipe.perceptual.layers.items() if weight}
         loss = ComposedLoss(phase.loss, vgg=vgg if phase.perceptual else None, layers=layers)
@@ -176,6 +180,7 @@ class Trainer:
             team=session.team,
             weights=self._weights,
             compiled=self.options.compiled,
+            say=session.say,
         )
         self._introduce(number, session, run, crops)
         kept = Kept(self.options.out, self.options.keep, session.at.kept)
@@ -192,6 +197,14 @@ class Trainer:
         with Loader(crops, first=run.step_number, workers=workers, pin=pin) as batches:
             loop.go(batches)
         self._weights = run.average.state_dict()
+
+    def _pairs(self, store: PictureStore, scale: int) -> tuple[list[Pair], list[Pair]]:
+        """(training, held out): the one at every size of the recipe, the other as they are."""
+        whole = store.pairs(scale)
+        training, held_out = split_validation(whole, self.recipe.validation)
+        apart = {pair.name for pair in held_out}
+        shown = [training if size == 1 else store.pairs(scale, size) for size in self.recipe.sizes]
+        return [pair for pairs in shown for pair in pairs if pair.name not in apart], held_out
 
     def _crops(self, number: int, session: Session, training: list[Pair]) -> Crops:
         phase = self.recipe.phases[number]
@@ -218,7 +231,7 @@ class Trainer:
 
     def _start_of(self, number: int, at: Position) -> Position:
         """The position at the start of a phase; its share of the time that is left is its budget."""
-        start = Position(number, at.steps, seconds=at.seconds, minutes=at.minutes, pictures=at.pictures)
+        start = replace(at, phase=number, done=False, spent=0.0, budget=None, kept=[], psnr=None)
         if at.minutes is None:
             return start
         left = max(at.minutes * 60 - at.seconds, 1.0)

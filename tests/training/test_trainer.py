@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, OutputError, UsageError
 from sr_deploy.training import loop, schedule
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
+from sr_deploy.training.data import Crops
 from sr_deploy.training.log import read_log
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.phase import PhaseRun
@@ -148,6 +150,7 @@ def test_resuming_a_finished_run_trains_nothing_and_gives_the_same_file(pictures
 
 KILLED = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -282,6 +285,36 @@ def test_first_weights_may_come_from_a_checkpoint_of_the_same_net(pictures, tmp_
     watch = Listener()
     train(pictures, tmp_path / "x4", tiny_recipe(X4), watch, init=tmp_path / "x2" / "final.safetensors")
     assert "weights carried over; fresh: head.bias, head.weight" in watch.lines
+
+
+def test_a_checkpoint_says_what_its_first_weights_were_and_how_those_were_made(pictures, tmp_path, undrawn):
+    train(pictures, tmp_path / "first")
+    first = tmp_path / "first" / "final.safetensors"
+    before, _ = read_checkpoint(first)
+    train(pictures, tmp_path / "second", tiny_recipe(ONE_PHASE, X4), init=first)
+    after, _ = read_checkpoint(tmp_path / "second" / "final.safetensors")
+    assert after.training["init"] == {
+        "name": "tiny",
+        "scale": 2,
+        "recipe_sha256": before.recipe_sha256,
+        "training": before.training,
+    }
+    assert "init" not in before.training
+
+
+def test_pictures_held_out_are_not_trained_on_at_any_size(pictures, tmp_path, undrawn, monkeypatch):
+    seen = []
+
+    def crops(pairs, **options):
+        seen.extend(pairs)
+        return Crops(pairs, **options)
+
+    monkeypatch.setattr("sr_deploy.training.trainer.Crops", crops)
+    recipe = replace(tiny_recipe(ONE_PHASE), sizes=(1.0, 0.5, 1.5))
+    train(pictures, tmp_path / "run", recipe)
+    shapes = {name: sorted(p.large.shape for p in seen if p.name == name) for name in {p.name for p in seen}}
+    assert len(shapes) == 8
+    assert set(map(tuple, shapes.values())) == {((36, 40, 3), (72, 80, 3), (108, 120, 3))}
 
 
 def test_a_checkpoint_of_another_net_is_refused(pictures, tmp_path, undrawn):
