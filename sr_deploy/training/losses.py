@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from sr_deploy.errors import UsageError
 from sr_deploy.training.vgg import VGGFeatures
 
+_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # of R, G, B in 0..1
 _EPSILON = 1e-3  # of Charbonnier, as in Lai et al. 2017
 
 
@@ -24,10 +25,20 @@ def charbonnier(got: Tensor, wanted: Tensor) -> Tensor:
     return torch.sqrt((got - wanted) ** 2 + _EPSILON**2).mean()
 
 
+def luma(got: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of BT.601's Y alone, in 0..1: what PSNR on Y counts, and most of what is seen.
+
+    Blind to colour, so it needs another pixel term beside it. Source: ITU-R BT.601-7, section 2.5.1.
+    """
+    weights = got.new_tensor(_LUMA).view(1, 3, 1, 1)
+    return ((got - wanted) * weights).sum(dim=1).square().mean()
+
+
 PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "l2": F.mse_loss,
     "charbonnier": charbonnier,
+    "luma": luma,
 }
 
 
@@ -58,6 +69,22 @@ def total_variation(got: Tensor) -> Tensor:
     return down + (got[..., :, 1:] - got[..., :, :-1]).abs().mean()
 
 
+def shifted(got: Tensor, wanted: Tensor, period: int = 4) -> tuple[Tensor, Tensor]:
+    """Both without `period` - 1 rows and columns, of which some are cut off at the top and left: how many, the
+    first pixel of `wanted` decides, so every batch has its own shift and a resumed run the same ones.
+
+    A VGG pools at fixed places, every second and fourth pixel. A net that always has them at the same places
+    of its own pixels learns to draw a grid that only these do not see: with x4 it lay over every skin and sky.
+    """
+    if min(got.shape[2:]) < 2 * period:
+        return got, wanted
+    first = (wanted[0, :2, 0, 0] * 255).round().long() % period
+    for axis in (2, 3):
+        kept = first[axis - 2] + torch.arange(got.shape[axis] - period + 1, device=got.device)
+        got, wanted = got.index_select(axis, kept), wanted.index_select(axis, kept)
+    return got, wanted
+
+
 @dataclass(frozen=True)
 class LossValue:
     """A weighted sum and its unweighted terms, by name."""
@@ -69,7 +96,7 @@ class LossValue:
 class ComposedLoss(nn.Module):
     """Sum of `weights[term] * term`; `feature` and `gram` are themselves sums weighted by layer.
 
-    Terms: l1, l2, charbonnier; feature: L1 between VGG activations, Johnson et al. 2016, eq. 2, with L1 in
+    Terms: l1, l2, charbonnier, `luma`; feature: L1 between VGG activations, Johnson et al. 2016, eq. 2, with L1 in
     place of the squared distance; gram: `gram_distance`; Gatys et al. 2016, eq. 5, sums its layers; tv:
     `total_variation` of the net's picture alone. Pixel terms are computed in float32 even under autocast.
     """
@@ -104,6 +131,7 @@ class ComposedLoss(nn.Module):
         """(weight, activations of `got`, activations of `wanted`) of every layer; the latter cost no gradient."""
         if self.vgg is None or not {"feature", "gram"} & set(self.weights):
             return []
+        got, wanted = shifted(got, wanted)
         ours = self.vgg(got)
         with torch.no_grad():
             theirs = self.vgg(wanted)

@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 SCALES = (2, 3, 4, 8)
-PIXEL_TERMS = ("l1", "l2", "charbonnier")
+PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma")
 PERCEPTUAL_TERMS = ("feature", "gram")
 TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv")
 PRECISIONS = ("bf16", "fp16", "off")

@@ -1,5 +1,7 @@
 """The losses against a few lines of NumPy each, and their gradients against finite differences."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from sr_deploy.training.losses import (
     charbonnier,
     gram,
     gram_distance,
+    shifted,
     total_variation,
 )
 from sr_deploy.training.vgg import MEAN, STD, VGGFeatures
@@ -73,10 +76,29 @@ def test_pixel_terms_equal_their_formulas(two, name, formula):
     assert PIXEL[name](*tensors(two)).item() == pytest.approx(formula(two[0] - two[1]), rel=1e-12)
 
 
+def test_luma_is_the_squared_error_of_y_alone(two):
+    y = 255 * (two[0] - two[1])  # of 8-bit values
+    y = (65.481 * y[:, 0] + 128.553 * y[:, 1] + 24.966 * y[:, 2]) / 255
+    assert PIXEL["luma"](*tensors(two)).item() == pytest.approx(((y / 255) ** 2).mean(), rel=1e-9)
+    red, as_bright = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    red[:, 0], as_bright[:, 1] = 0.5, 0.5 * 65.481 / 128.553
+    assert PIXEL["luma"](red, as_bright).item() < 1e-12
+
+
 def test_charbonnier_is_smooth_where_the_pictures_agree():
     x = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
     charbonnier(x, torch.full((1, 3, 4, 4), 0.5)).backward()
     assert torch.isfinite(x.grad).all()
+
+
+def test_what_the_vgg_sees_is_shifted_by_what_the_picture_says():
+    wanted = torch.rand(2, 3, 13, 17, generator=torch.Generator().manual_seed(1))
+    for down, across in product(range(4), range(4)):
+        wanted[0, :2, 0, 0] = torch.tensor([down + 8, across + 40]) / 255
+        got = wanted + 1
+        cut_got, cut_wanted = shifted(got, wanted)
+        assert torch.equal(cut_wanted, wanted[:, :, down : down + 10, across : across + 14])
+        assert torch.equal(cut_got, cut_wanted + 1)
 
 
 def test_gram_matrix_equals_inner_products_over_chw(two):
@@ -118,7 +140,7 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
     assert loss(*tensors(two)).total.item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["l1", "l2", "charbonnier", "feature", "gram", "tv"])
+@pytest.mark.parametrize("name", ["l1", "l2", "charbonnier", "luma", "feature", "gram", "tv"])
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)
     got = torch.from_numpy(random.random((1, 3, 4, 4))).requires_grad_()
