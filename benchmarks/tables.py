@@ -1,13 +1,14 @@
-"""Put the tables of the README where they belong: made from the committed raw results, never typed.
+"""Put the tables of the README and of docs/bench.md where they belong: made from the committed raw results, never typed.
 
-python benchmarks/tables.py            # rewrites README.md between its markers
-python benchmarks/tables.py --check    # writes nothing; exit code 1 where README.md is out of date
+python benchmarks/tables.py            # rewrites the pages between their markers
+python benchmarks/tables.py --check    # writes nothing; exit code 1 where a page is out of date
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ from quality import table as quality_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PAGES = {"README.md": ("quality", "speed"), "docs/bench.md": ("harness", "peers", "scaling")}
+"""Page -> the tables it must have; it may have any of the others too."""
+PLOT = ROOT / "docs" / "images" / "bench-scaling.svg"
+sys.path.insert(0, str(ROOT))
 
 
 def load(name: str) -> dict[str, Any] | None:
@@ -63,32 +68,172 @@ def speed() -> str:
     )
 
 
-TABLES = {"quality": quality, "speed": speed}
+def harness() -> str:
+    record = load("harness.json")
+    if not record:
+        return ""
+    sleep, over = record["sleep"], record["overhead"]
+    watch, judged = record["stopwatch"], record["verdicts"]
+    rows = [
+        (
+            f"a call that takes {name}: what the harness says, against what the call says of itself",
+            f"p50 {found['p50_error']:+.2%}, p99 {found['p99_error']:+.2%}",
+        )
+        for name, found in sleep.items()
+    ]
+    rows += [
+        ("cost of a sample: the stopwatch", f"{over['stopwatch_microseconds']:.2f} microseconds"),
+        ("cost of a sample: telling stages apart", f"{over['stages_microseconds']:.2f} microseconds"),
+        (
+            f"p50 of `sr-deploy bench` against a ten-line loop in a fresh process, {len(watch['turns'])} times in turn",
+            f"{watch['ratio'] - 1:+.1%} (processor time {watch['processor_ratio'] - 1:+.1%})",
+        ),
+        (
+            "the same thing measured twice is judged 'no change'",
+            f"{judged['no_change_of_same']} of {judged['pairs']}",
+        ),
+        ("5 % more work is judged 'slower'", f"{judged['slower_of_slowed']} of {judged['pairs']}"),
+    ]
+    body = "".join(f"| {what} | {value} |\n" for what, value in rows)
+    return f"`python benchmarks/harness.py`, {_where(record['environment'])}:\n\n| what | figure |\n|---|---|\n{body}"
 
 
-def filled(text: str) -> str:
-    for name, make in TABLES.items():
-        head, mark, rest = text.partition(f"<!-- tables: {name} -->\n")
-        _, end, tail = rest.partition("<!-- end -->")
-        if not (mark and end):
-            raise SystemExit(f"README.md has no place for the table {name!r}")
-        text = head + mark + make() + end + tail
-    return text
+def peers() -> str:
+    from sr_deploy.bench.result import read_result
+
+    path = RESULTS / "peers.json"
+    if not path.exists():
+        return ""
+    result = read_result(path)
+    nets = [run for run in result.runs if run.subject.precision == "fp32"]
+    labels = list(dict.fromkeys(run.case.label for run in result.runs))
+    best = {label: _best_of_ours(nets, label) for label in labels}
+    lines: dict[str, dict[str, Any]] = {}
+    for run in result.runs:
+        lines.setdefault(_who(run), {})[run.case.label] = run
+    body = [
+        f"| {name} | {' | '.join(_peer_cells(runs.get(label), best[label]) for label in labels)} |\n"
+        for name, runs in lines.items()
+    ]
+    head = ["what", *(f"{label}: end to end | of that the net | against sr-deploy" for label in labels)]
+    rule = "|".join(["---"] * (1 + 3 * len(labels)))
+    busy = statistics.mean(run.others or 0 for run in result.runs)
+    subject, environment = nets[0].subject, result.environment
+    return (
+        f"`python benchmarks/peers.py --model {subject.model}`, p50 of one 8-bit picture to another in memory, "
+        f"x{subject.scale}, {subject.threads} threads of {environment.machine.cpu}, {_versions(environment.versions)}:"
+        f"\n\n| {' | '.join(head)} |\n|{rule}|\n{''.join(body)}{_caveat(busy)}"
+    )
+
+
+def _who(run: Any) -> str:
+    ours = run.subject.runner == "sr-deploy"
+    name = f"**sr-deploy**, {run.subject.backend}" if ours else run.subject.runner
+    return f"{name}, {run.subject.precision}"
+
+
+def _best_of_ours(nets: list[Any], label: str) -> float:
+    ours = [run for run in nets if run.case.label == label and run.subject.runner == "sr-deploy"]
+    return min(statistics.median(run.samples) for run in ours)
+
+
+def _peer_cells(run: Any, best: float) -> str:
+    """Three cells: the time, that of the net alone, and how many times that of the best of ours it is."""
+    if run is None:
+        return "- | - | -"
+    seconds, net = statistics.median(run.samples), statistics.median(run.stages["compute"])
+    factor = f"{seconds / best:.2f}x" if run.subject.precision == "fp32" else ""
+    return f"{seconds * 1000:.1f} ms | {net * 1000:.1f} ms | {factor}"
+
+
+def scaling() -> str:
+    from sr_deploy.bench.result import read_result
+
+    rows = []
+    for law in _laws():
+        fit, unit = law.fit, "ms" if law.cost == "time" else "MB"
+        size = 1e3 if law.cost == "time" else 1e-6
+        ends = [(x, y * size) for x, y in (fit.points[0], fit.points[-1])]
+        span = ", ".join(f"{x:,.0f}: {y:,.1f} {unit}" for x, y in ends)
+        rows.append(
+            f"| {law.name} | {law.cost} | {law.against}^{fit.exponent:.2f} | {fit.r2:.3f} | {span} |\n"
+        )
+    if not rows:
+        return ""
+    runs = [run for path in RESULTS.glob("scaling-*.json") for run in read_result(path).runs]
+    busy = statistics.mean(run.others or 0 for run in runs)
+    head = "| what | cost | grows as | R2 | from, to |\n|---|---|---|---|---|\n"
+    return (
+        f"![Time and memory, on logarithmic axes](images/{PLOT.name})\n\n{head}{''.join(rows)}{_caveat(busy)}"
+    )
+
+
+def _caveat(busy: float) -> str:
+    """What to think of figures that were taken beside other work; empty where there was little of it."""
+    if busy < 0.1:
+        return ""
+    return f"\nMeasured while other processes took {busy:.0%} of the cores: take the figures as rough ones.\n"
+
+
+def _laws() -> list[Any]:
+    from sr_deploy.bench.result import read_result
+    from sr_deploy.bench.scaling import find_scalings
+
+    return [
+        law
+        for path in sorted(RESULTS.glob("scaling-*.json"))
+        for law in find_scalings(read_result(path).runs)
+    ]
+
+
+def plot() -> str:
+    from plots import scaling_svg
+
+    laws = _laws()
+    return scaling_svg(laws) if laws else ""
+
+
+def _where(environment: dict[str, Any]) -> str:
+    machine = environment["machine"]
+    return f"{machine['usable_cores']} cores of {machine['cpu']}"
+
+
+def _versions(versions: Any) -> str:
+    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "torch", "ncnn": "ncnn"}
+    known = [f"{title} {versions[name]}" for name, title in names.items() if name in versions]
+    return ", ".join([*known, f"OpenCV {versions['opencv-python-headless']}"])
+
+
+TABLES = {"quality": quality, "speed": speed, "harness": harness, "peers": peers, "scaling": scaling}
+_PLACE = re.compile(r"<!-- tables: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def filled(page: str, text: str) -> str:
+    """`text` with every table in its place. SystemExit for a page that lacks one, or a place for an unknown one."""
+    found = [match[1] for match in _PLACE.finditer(text)]
+    for name in (*PAGES[page], *found):
+        if name not in found or name not in TABLES:
+            raise SystemExit(f"{page} has no place for the table {name!r}, or there is no such table")
+    return _PLACE.sub(lambda m: f"<!-- tables: {m[1]} -->\n{TABLES[m[1]]()}<!-- end -->", text)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    page = ROOT / "README.md"
-    old = page.read_text(encoding="utf-8")
-    new = filled(old)
-    if args.check and new != old:
-        print("README.md: its tables are not those of benchmarks/results; run python benchmarks/tables.py")
-        return 1
-    if not args.check:
-        page.write_text(new, encoding="utf-8", newline="\n")
-    return 0
+    made = {ROOT / name: filled(name, (ROOT / name).read_text(encoding="utf-8")) for name in PAGES}
+    if picture := plot():
+        made[PLOT] = picture
+    stale = 0
+    for path, new in made.items():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        if args.check and new != old:
+            where = path.relative_to(ROOT).as_posix()
+            print(f"{where} is not what benchmarks/results say; run python benchmarks/tables.py")
+            stale = 1
+        if not args.check and new != old:
+            path.write_text(new, encoding="utf-8", newline="\n")
+    return stale
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def page() -> str:
         if command is None or not command.help:
             raise SystemExit(f"command {name} has no help; write a docstring")
         parts.append("\n".join(_section(name, command)))
+        for inner, part in getattr(command, "commands", {}).items():
+            parts.append("\n".join(_section(f"{name} {inner}", part)))
     return "\n".join(parts)
 
 
@@ -61,11 +63,12 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
     yield _prose(command.help or "") + "\n"
     if command.epilog:
         yield _prose(command.epilog) + "\n"
-    yield "| option | meaning |"
-    yield "|---|---|"
-    for parameter in command.params:
-        if isinstance(parameter, click.Option) and not parameter.hidden:
-            yield _row(name, parameter, context)
+    shown = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
+    if shown:  # a command that only has others under it takes none
+        yield "| option | meaning |"
+        yield "|---|---|"
+    for option in shown:
+        yield _row(name, option, context)
     yield ""
 
 

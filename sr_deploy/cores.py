@@ -28,7 +28,7 @@ def _siblings(thread: int) -> str:
     """What identifies the core of a hardware thread: the list of the threads it has."""
     try:
         file = _CPUS / f"cpu{thread}" / "topology" / "thread_siblings_list"
-        return file.read_text(encoding="ascii").strip()
+        return file.read_text(encoding="utf-8").strip()
     except OSError:
         return str(thread)
 
@@ -36,11 +36,11 @@ def _siblings(thread: int) -> str:
 def _quota() -> float | None:
     """Cores' worth of time the control group (version 2, then 1) allows; None where there is no limit."""
     try:
-        limit, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
+        limit, period = (_CGROUP / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         try:
             limit, period = (
-                (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii").strip()
+                (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="utf-8").strip()
                 for name in ("quota", "period")
             )
         except OSError:

@@ -35,7 +35,11 @@ PACKAGES = {
 }
 """Distribution -> the extra that installs it; None: always there."""
 
-_EXTRAS = {"cpu": "upscale on any processor", "train": "train and export models"}
+_EXTRAS = {
+    "cpu": "upscale on any processor",
+    "openvino": "upscale faster on it",
+    "train": "train and export models",
+}
 """The extras that commands of this version use -> what for."""
 
 

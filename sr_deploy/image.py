@@ -193,9 +193,13 @@ def _read(path: Path, data: bytes, max_pixels: int) -> Image:
     if pixels.shape[:2] != (header.height, header.width):
         raise DamagedError("holds another number of pixels than its header says")
     notes = list(_notes(path, kind, header.frames))
-    metadata, orientation = upright(Metadata(exif=header.exif, icc=header.icc, xmp=header.xmp))
+    metadata, orientation = upright(
+        Metadata(exif=header.exif, icc=header.icc, xmp=header.xmp, dpi=header.dpi)
+    )
     if not isinstance(header, Parsed):
         orientation = header.orientation  # of a TIFF: in a tag of the picture itself
+    if metadata.dpi and orientation >= 5:
+        metadata = replace(metadata, dpi=metadata.dpi[::-1])
     if metadata.icc and not profile_fits(metadata.icc, pixels.shape[2]):
         metadata = replace(metadata, icc=None)
         notes.append("its colour profile does not fit its pixels and is left out")
@@ -310,7 +314,7 @@ def _kept(image: Image, kind: Format, notes: list[str]) -> Metadata:
     if kind.name == "bmp" and (exif or icc or image.metadata.xmp):
         notes.append("BMP has no metadata: EXIF, ICC and XMP are left out")
     exif = with_size(exif, image.width, image.height) if exif else None
-    return Metadata(exif=exif, icc=icc, xmp=image.metadata.xmp)
+    return Metadata(exif=exif, icc=icc, xmp=image.metadata.xmp, dpi=image.metadata.dpi)
 
 
 def _fitted(image: Image, kind: Format) -> tuple[Array, Array | None, list[str]]:
@@ -345,6 +349,10 @@ def _encoded(
             write(file, pixels, alpha, metadata)
         return ()
     _encode_by_opencv(path, bgr(pixels, alpha, consume=consume), _options(kind, quality))
+    if metadata.dpi:
+        from sr_deploy.codecs.density import put_into
+
+        put_into(path, kind, metadata.dpi)
     if kind == "bmp" or not (metadata.exif or metadata.icc or metadata.xmp):
         return ()
     if kind == "webp":  # small enough: its encoder held it in memory too

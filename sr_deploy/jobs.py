@@ -4,27 +4,24 @@ destroy an input or write one file twice. Nothing is read or written here but fo
 
 from __future__ import annotations
 
-import glob
 import os
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from sr_deploy.errors import ImageError, OutputError, SrDeployError, UsageError
-from sr_deploy.image import READABLE_SUFFIXES, WRITABLE_SUFFIXES, format_of
+from sr_deploy.codecs.formats import WRITABLE_SUFFIXES, format_of
+from sr_deploy.errors import ImageError, OutputError, UsageError
+from sr_deploy.inputs import OTHER_JPEG, Found, Refuse, Refused, absolute, find_pictures, is_one_file
 
-Existing = Literal["refuse", "skip", "overwrite"]
+Existing = Literal["refuse", "skip", "overwrite", "resume"]
+"""What to do where a result is there already. Resume: what was recorded by an earlier run (see `sr_deploy.ledger`) is
+looked at again, any other file is refused."""
 _PREFERRED_SUFFIX = ".png"
-_OTHER_JPEG = (".jpe", ".jfif")
-_WRITTEN = {**WRITABLE_SUFFIXES, **dict.fromkeys(_OTHER_JPEG, "jpeg")}
-_READ = READABLE_SUFFIXES.union(_OTHER_JPEG)
+_WRITTEN = {**WRITABLE_SUFFIXES, **dict.fromkeys(OTHER_JPEG, "jpeg")}
 _NOT_WRITTEN = (".gif", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".pdf", ".psd", ".svg", ".mp4", ".mkv")
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One picture to upscale."""
 
     source: Path
@@ -33,18 +30,7 @@ class Job:
     """A format of `sr_deploy.image` to write."""
 
 
-@dataclass(frozen=True)
-class Refused:
-    """What was named or found and cannot be done; the others can."""
-
-    source: Path
-    error: SrDeployError
-    target: Path | None = None
-    """None where it did not come to that."""
-
-
-@dataclass(frozen=True)
-class Jobs:
+class Jobs(NamedTuple):
     """What is to be done, and what is left alone."""
 
     todo: tuple[Job, ...]
@@ -53,13 +39,6 @@ class Jobs:
     notes: tuple[str, ...] = ()
     """What else was left alone, and why; one sentence each."""
     refused: tuple[Refused, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Found:
-    path: Path
-    root: Path
-    """The folder whose inner structure the output keeps."""
 
 
 def plan_jobs(
@@ -71,6 +50,7 @@ def plan_jobs(
     suffix: str | None = None,
     beside_suffix: str = "-upscaled",
     existing: Existing = "refuse",
+    shard: tuple[int, int] | None = None,
 ) -> Jobs:
     """Turn `inputs` (files, folders, globs) into jobs.
 
@@ -82,6 +62,8 @@ def plan_jobs(
     A picture that is the result of another one in the list is left alone, as is everything inside the output
     folder, so that running twice never upscales results.
 
+    `shard` (i, n) keeps every n-th picture, beginning with the i-th (from 1): what one of n processes is to do.
+
     One that cannot be done (an input without pictures, a folder that cannot be read, two pictures that would
     become one file, a folder in the target's place) is in `refused` beside the others; where nothing else is
     left, its error is raised: ImageError, UsageError, OutputError. Raises OutputError, too, where a job would
@@ -91,7 +73,7 @@ def plan_jobs(
     format = format_of(format).name if format is not None else None
     refused: list[Refused] = []
     place = Path(output) if output is not None else None
-    found = _deduplicated(_find(inputs, recursive, place, refused.append))
+    found = find_pictures(inputs, recursive, place, refused.append)
     name_suffix = suffix if suffix is not None else ("" if output is not None else beside_suffix)
     if set(name_suffix) & {"/", "\\"}:
         raise UsageError(f"suffix {name_suffix!r} holds a path separator; give the folder with -o instead")
@@ -103,6 +85,8 @@ def plan_jobs(
     todo = _without_clashes(todo, refused.append)
     todo = _without_folders(todo, refused.append)
     _check_inputs_survive(todo)
+    if shard is not None:  # before anything is left out that others may have done meanwhile
+        todo = todo[shard[0] - 1 :: shard[1]]
     errors = {id(one.error): one.error for one in refused}
     if len(errors) == 1 and not todo:
         raise refused[0].error
@@ -117,90 +101,6 @@ def _check_names(inputs: Sequence[str | Path], output: str | Path | None) -> Non
         raise UsageError(f"output {str(output)!r}: pictures do not go to stdout; name a file or a folder")
 
 
-_Refuse = Callable[[Refused], None]
-
-
-def _find(
-    inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: _Refuse
-) -> Iterator[_Found]:
-    for given in inputs:
-        path, text = Path(given), str(given)
-        try:
-            if text.lower().startswith(("http://", "https://", "ftp://")):
-                raise ImageError(f"{text}: addresses are not read; download it first")
-            if os.path.isdir(path):
-                yield from _find_in_folder(path, recursive, output, refuse)
-            elif os.path.exists(path) or not glob.has_magic(text):
-                yield _Found(path, path.parent)  # a missing file becomes a job that fails on its own
-            else:
-                yield from _find_by_glob(text, recursive, output, refuse)
-        except ImageError as error:
-            refuse(Refused(path, error))
-
-
-def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: _Refuse) -> list[_Found]:
-    unread: list[Refused] = []
-    found = _pictures_in(folder, recursive, output, unread.append)
-    for one in unread:
-        refuse(one)
-    if not (found or unread):
-        hint = "name another folder" if recursive else "add --recursive to look into its subfolders"
-        kinds = ", ".join(sorted(_READ))
-        raise ImageError(f"folder {folder} holds no pictures (looked for {kinds}); {hint}")
-    return found
-
-
-def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: _Refuse) -> list[_Found]:
-    def unreadable(error: OSError) -> None:
-        path, why = Path(error.filename or folder), error.strerror or error
-        refuse(Refused(path, ImageError(f"folder {path} cannot be read ({why}); check its permissions")))
-
-    skipped = _absolute(output) if output is not None and _absolute(output) != _absolute(folder) else None
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(
-            f for f in folders if recursive and _visible(f) and _absolute(Path(parent, f)) != skipped
-        )
-        pictures = sorted(f for f in files if _visible(f) and Path(f).suffix.lower() in _READ)
-        found += [_Found(Path(parent, name), folder) for name in pictures]
-    return found
-
-
-def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: _Refuse) -> list[_Found]:
-    """What a shell would have put in its place: files, and folders, of which some may hold no pictures."""
-    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    folders = [path for path in paths if os.path.isdir(path) and not _is_within(path, output)]
-    found = [_Found(path, path.parent) for path in paths if os.path.isfile(path)]
-    unread: list[Refused] = []
-    found += [one for folder in folders for one in _pictures_in(folder, recursive, output, unread.append)]
-    for one in unread:
-        refuse(one)
-    if not (found or unread) and folders:
-        return _find_in_folder(folders[0], recursive, output, refuse)  # which says what it lacks
-    if not (found or unread):
-        raise ImageError(f"no file or folder matches {pattern!r}; check the pattern, or name a folder")
-    return found
-
-
-def _is_within(path: Path, output: Path | None) -> bool:
-    """Whether `path` is the output folder, or lies in it."""
-    here = Path(_absolute(path))
-    return output is not None and Path(_absolute(output)) in (here, *here.parents)
-
-
-def _visible(name: str) -> bool:
-    """Not hidden: "._photo.jpg" of a Mac's memory stick is not a picture."""
-    return not name.startswith(".")
-
-
-def _absolute(path: Path) -> str:
-    return os.path.normcase(os.path.abspath(path))
-
-
-def _deduplicated(found: Iterable[_Found]) -> list[_Found]:
-    return list({_absolute(one.path): one for one in found}.values())
-
-
 def _is_file_target(inputs: Sequence[str | Path], output: str | Path) -> bool:
     """Whether `output` names a file; UsageError where it cannot be what it looks like."""
     path, suffix = Path(output), Path(output).suffix.lower()
@@ -212,24 +112,17 @@ def _is_file_target(inputs: Sequence[str | Path], output: str | Path) -> bool:
     if suffix not in _WRITTEN:
         if os.path.exists(path):
             raise OutputError(f"output {path}: it is a file and not a picture's name; give a folder")
-        if suffix and _is_one_file(inputs):
+        if suffix and is_one_file(inputs):
             raise UsageError(
                 f"output {path}: pictures are written as {known}, not as {suffix}; choose one of these, or end "
                 "the name in / for a folder"
             )
         return False
-    if _is_one_file(inputs):
+    if is_one_file(inputs):
         return True
     raise UsageError(
         f"output {path} is one file, and there may be several pictures; give a folder (without {suffix})"
     )
-
-
-def _is_one_file(inputs: Sequence[str | Path]) -> bool:
-    """Whether one file was named, there or not; a folder or a glob may stand for several."""
-    if len(inputs) != 1 or os.path.isdir(inputs[0]):
-        return False
-    return os.path.exists(inputs[0]) or not glob.has_magic(str(inputs[0]))
 
 
 def _format_of_file(path: Path, format: str | None) -> str:
@@ -241,7 +134,7 @@ def _format_of_file(path: Path, format: str | None) -> str:
     return by_name
 
 
-def _job(found: _Found, output: str | Path | None, name_suffix: str, format: str | None) -> Job:
+def _job(found: Found, output: str | Path | None, name_suffix: str, format: str | None) -> Job:
     source = found.path
     extension = source.suffix if source.suffix.lower() in _WRITTEN else _PREFERRED_SUFFIX
     if format is not None and _WRITTEN[extension.lower()] != format:
@@ -252,22 +145,24 @@ def _job(found: _Found, output: str | Path | None, name_suffix: str, format: str
 
 def _without_results(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
     made_from = {
-        _absolute(job.target): job.source for job in jobs if _absolute(job.target) != _absolute(job.source)
+        absolute(job.target): job.source for job in jobs if absolute(job.target) != absolute(job.source)
     }
-    todo = [job for job in jobs if _absolute(job.source) not in made_from]
-    results = [job.source for job in jobs if _absolute(job.source) in made_from]
+    todo = [job for job in jobs if absolute(job.source) not in made_from]
+    results = [job.source for job in jobs if absolute(job.source) in made_from]
     return todo, [
-        f"{path} is left alone: it is the result of {made_from[_absolute(path)]}" for path in results
+        f"{path} is left alone: it is the result of {made_from[absolute(path)]}" for path in results
     ]
 
 
-def _without_clashes(jobs: Sequence[Job], refuse: _Refuse) -> list[Job]:
+def _without_clashes(jobs: Sequence[Job], refuse: Refuse) -> list[Job]:
     """Those whose target is theirs alone."""
     by_target: dict[str, list[Job]] = {}
     folds = {folder: _folds_case(folder) for folder in {job.target.parent for job in jobs}}
     for job in jobs:
-        key = _absolute(job.target)
+        key = absolute(job.target)
         if folds[job.target.parent]:
+            import unicodedata
+
             key = unicodedata.normalize("NFC", key).casefold()
         by_target.setdefault(key, []).append(job)
     for same in by_target.values():
@@ -282,7 +177,7 @@ def _without_clashes(jobs: Sequence[Job], refuse: _Refuse) -> list[Job]:
     return [same[0] for same in by_target.values() if len(same) == 1]
 
 
-def _without_folders(jobs: Sequence[Job], refuse: _Refuse) -> list[Job]:
+def _without_folders(jobs: Sequence[Job], refuse: Refuse) -> list[Job]:
     """Those whose target is not a folder."""
     for job in jobs:
         if os.path.isdir(job.target):
@@ -319,7 +214,7 @@ def _check_inputs_survive(jobs: Sequence[Job]) -> None:
     for job in jobs:
         identity = _identity(job.target)
         if identity is None:
-            if _absolute(job.target) != _absolute(job.source):
+            if absolute(job.target) != absolute(job.source):
                 continue
             raise ImageError(f"{job.source}: no such file; check the name")
         if identity in inputs:
@@ -333,6 +228,8 @@ def _apply_existing(
     jobs: Sequence[Job], notes: Sequence[str], refused: Sequence[Refused], existing: Existing
 ) -> Jobs:
     there = [job for job in jobs if os.path.exists(job.target)]
+    if existing == "resume":
+        there = [job for job in there if not os.path.exists(record_path(job.target))]
     if existing == "overwrite" or not there:
         return Jobs(tuple(jobs), (), tuple(notes), tuple(refused))
     if existing == "skip":
@@ -340,3 +237,22 @@ def _apply_existing(
         return Jobs(tuple(job for job in jobs if job not in done), tuple(there), tuple(notes), tuple(refused))
     what = "it exists" if len(jobs) == 1 else f"it and {len(there) - 1} more of {len(jobs)} results exist"
     raise OutputError(f"cannot write {there[0].target}: {what} already; add --overwrite or --skip-existing")
+
+
+def record_path(target: Path) -> Path:
+    """Where what is known of a result is kept."""
+    return target.parent / ".sr-deploy" / f"{target.name}.json"
+
+
+def check_quality(jobs: Sequence[Job], quality: int | None) -> None:
+    """Raise UsageError where one of the jobs' formats has no such quality: 1 to 100, and 101 for WebP alone."""
+    for job in jobs:
+        if quality is None:
+            return
+        top = format_of(job.format).top_quality
+        if not 1 <= quality <= top:
+            lossless = "; 101 is WebP's lossless mode" if quality == 101 else ""
+            raise UsageError(
+                f"{job.target}: quality must be a number of 1 to {top} for {job.format}, got {quality}{lossless}; "
+                "give another --quality or --format"
+            )

@@ -24,7 +24,7 @@ def available_memory() -> int | None:
 
 def _linux_available() -> int | None:
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
@@ -39,7 +39,7 @@ def _cgroup_available() -> int | None:
         (_CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         try:
-            limit, used = (int((folder / n).read_text(encoding="ascii")) for n in (limit_name, used_name))
+            limit, used = (int((folder / n).read_text(encoding="utf-8")) for n in (limit_name, used_name))
         except (OSError, ValueError):  # no such file, or "max"
             continue
         return max(limit - used + _droppable_cache(folder / "memory.stat"), 0)
@@ -48,7 +48,7 @@ def _cgroup_available() -> int | None:
 
 def _droppable_cache(stat_file: Path) -> int:
     try:
-        lines = stat_file.read_text(encoding="ascii").splitlines()
+        lines = stat_file.read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import SizeRule
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """One tile along one axis, in input pixels: it reads from `start`, and [keep_from, keep_to) counts."""
 
     start: int

@@ -7,7 +7,9 @@ calls, so one Upscaler serves several threads.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +60,7 @@ class Upscaler:
         self.engine = engine
         self.tile, self.overlap, self.memory = tile, overlap, memory
         self._say = say or (lambda message: None)
+        self._preparing: threading.Thread | None = None
         self._check_options()
 
     @classmethod
@@ -79,7 +82,7 @@ class Upscaler:
         from sr_deploy.engines import open_engine
         from sr_deploy.models import find_model
 
-        engine = open_engine(find_model(model), backend=backend, threads=threads)
+        engine = open_engine(find_model(model), backend=backend, threads=threads, say=say)
         try:
             return cls(engine, tile=tile, overlap=overlap, memory=memory, say=say)
         except BaseException:
@@ -91,8 +94,28 @@ class Upscaler:
         """Of the model behind the engine."""
         return self.engine.spec
 
+    def prepare(self) -> None:
+        """Let the engine get ready for 8-bit pictures, in a thread, while the caller reads the first one.
+
+        Returns at once, and does nothing where the engine has no `prepare`. What goes wrong in it goes wrong again,
+        and is raised, when a picture is upscaled.
+        """
+        prepare = getattr(self.engine, "prepare", None)
+        if self._preparing is not None or prepare is None:
+            return
+
+        def work() -> None:
+            with suppress(Exception):
+                prepare(np.uint8)
+
+        self._preparing = threading.Thread(target=work, daemon=True)
+        with suppress(RuntimeError):  # no more threads: it waits for the first picture then
+            self._preparing.start()
+
     def close(self) -> None:
         """Close the engine. Calling it again does nothing."""
+        if self._preparing is not None and self._preparing.is_alive():
+            self._preparing.join()
         self.engine.close()
 
     def __enter__(self) -> Upscaler:

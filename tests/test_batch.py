@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from sr_deploy import batch
-from sr_deploy.batch import OutputSize, Settings, run_jobs
+from sr_deploy.batch import run_jobs
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.errors import ImageError, OutOfMemoryError, OutputError, UsageError
 from sr_deploy.image import Image, read_image, write_image
 from sr_deploy.jobs import Job, plan_jobs
+from sr_deploy.sizes import OutputSize
+from sr_deploy.steps import Settings
 from sr_deploy.upscale import Upscaler
 
 
@@ -345,7 +347,7 @@ def test_a_quality_that_a_format_lacks_is_refused_before_the_work(tmp_path, idle
 
 def test_a_result_that_does_not_fit_into_memory_is_refused_before_the_work(tmp_path, idle, monkeypatch):
     (job,) = folder_of(tmp_path, 1)
-    monkeypatch.setattr(batch, "available_memory", lambda: 8 << 20)
+    monkeypatch.setattr("sr_deploy.sizes.available_memory", lambda: 8 << 20)
     (outcome,) = run_jobs([job], idle, settings=Settings(size=OutputSize(width=1900)))
     assert isinstance(outcome.error, OutOfMemoryError)
     assert "1900x1478 pixels takes 8 MiB" in str(outcome.error)

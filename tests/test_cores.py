@@ -7,7 +7,7 @@ import sys
 import threading
 
 from sr_deploy import cores
-from sr_deploy.codecs.strips import in_order
+from sr_deploy.codecs.strips import packed_in_order
 
 
 def test_threads_follow_affinity_and_the_containers_quota(tmp_path, monkeypatch):
@@ -42,7 +42,7 @@ def test_pictures_are_packed_on_the_cores_that_may_be_used(tmp_path, monkeypatch
     monkeypatch.setattr(cores, "_CGROUP", tmp_path)
 
     def workers() -> set[int]:
-        return set(in_order(lambda i: threading.get_ident(), 20))
+        return set(packed_in_order(lambda i: threading.get_ident(), 20))
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
     assert workers() == {threading.get_ident()}

@@ -19,7 +19,20 @@ from sr_deploy.image import Image, write_image
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 
 PACKAGE = Path(sr_deploy.__file__).parent
-ANYWHERE = {"click", "cv2", "google", "numpy", "onnx", "onnxruntime", "rich"}
+ANYWHERE = {
+    "av",
+    "click",
+    "cv2",
+    "google",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pycuda",
+    "ray",
+    "rich",
+    "tensorrt",
+}
 """Third-party names that the package may import; google is protobuf, which onnx brings."""
 IN_TRAINING = ANYWHERE | {"matplotlib", "onnxscript", "safetensors", "tomli", "torch"}
 
@@ -72,6 +85,7 @@ def folder(tmp_path_factory) -> Path:
         ("--help",),
         ("upscale", "hr", "-o", "out", "--model", "model.onnx", "--overwrite"),
         ("eval", "hr", "--model", "model.onnx"),
+        ("verify", "model.onnx", "--data", "hr"),
         ("info", "foreign.onnx"),
         ("stamp", "foreign.onnx", "-o", "stamped.onnx"),
         ("models",),
@@ -84,14 +98,14 @@ def test_no_command_that_does_not_train_needs_torch(folder, arguments):
 
 
 def test_doctor_needs_neither_torch_nor_a_runtime(folder):
-    result = python(command("doctor"), "torch", "onnxruntime", folder=folder)
+    result = python(command("doctor"), "torch", "onnxruntime", "openvino", folder=folder)
     assert result.returncode == 4, result.stderr
     assert "does not work" in result.stdout
 
 
 def test_without_a_runtime_upscale_ends_in_the_install_line(folder):
     arguments = ("upscale", "hr/photo.png", "-o", "never.png", "--model", "model.onnx")
-    result = python(command(*arguments), "onnxruntime", folder=folder)
+    result = python(command(*arguments), "onnxruntime", "openvino", folder=folder)
     assert result.returncode == 4
     assert len(result.stderr.splitlines()) == 1
     assert "sr-deploy[cpu]" in result.stderr
@@ -138,7 +152,7 @@ def test_only_declared_packages_are_imported(path):
 
 def test_only_the_commands_that_train_or_export_name_the_training_package():
     for path in PACKAGE.rglob("*.py"):
-        if PACKAGE / "training" in path.parents or path.name in ("export.py", "train.py"):
+        if PACKAGE / "training" in path.parents or path.name in ("export.py", "train.py", "verify.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.nearest import NearestEngine
-from sr_deploy.errors import OutOfMemoryError, UsageError
+from sr_deploy.errors import ModelError, OutOfMemoryError, UsageError
 from sr_deploy.image import Image, Metadata
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.upscale import Upscaler
@@ -276,3 +277,43 @@ def test_a_result_larger_than_the_memory_is_refused_before_the_work(monkeypatch)
     with pytest.raises(OutOfMemoryError, match="are free"):
         Upscaler(engine).upscale_pixels(noise(40, 40))
     assert engine.calls == []
+
+
+class PreparedEngine(NearestEngine):
+    """Notes for what it was made ready, and fails at it where told to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(2)
+        self.error, self.prepared, self.closed_while_at_it = error, [], False
+        self.at_it = threading.Event()
+
+    def prepare(self, dtype):
+        self.at_it.set()
+        time.sleep(0.02)
+        if self.error:
+            raise self.error
+        self.closed_while_at_it = self._closed
+        self.prepared.append(np.dtype(dtype))
+
+
+def test_an_engine_is_made_ready_once_beside_other_work_and_before_it_is_closed():
+    engine = PreparedEngine()
+    with Upscaler(engine) as upscaler:
+        upscaler.prepare()
+        upscaler.prepare()
+        assert engine.at_it.wait(10)
+    assert engine.prepared == [np.uint8]
+    assert not engine.closed_while_at_it
+
+
+def test_what_goes_wrong_in_making_ready_is_left_to_the_first_picture():
+    with Upscaler(PreparedEngine(ModelError("broken; mend it"))) as upscaler:
+        upscaler.prepare()
+        assert upscaler.upscale_pixels(np.zeros((3, 4, 3), np.uint8)).shape == (6, 8, 3)
+
+
+def test_an_engine_that_needs_no_making_ready_is_left_alone():
+    before = threading.active_count()
+    with Upscaler(NearestEngine(2)) as upscaler:
+        upscaler.prepare()
+        assert threading.active_count() == before

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -27,13 +28,22 @@ from sr_deploy.errors import SrDeployError
 
 COMMANDS = {
     "upscale": "sr_deploy.cli.upscale",
+    "video": "sr_deploy.cli.video",
+    "pipe": "sr_deploy.cli.pipe",
     "models": "sr_deploy.cli.models",
     "eval": "sr_deploy.cli.eval",
+    "verify": "sr_deploy.cli.verify",
     "info": "sr_deploy.cli.info",
     "stamp": "sr_deploy.cli.stamp",
     "train": "sr_deploy.cli.train",
     "export": "sr_deploy.cli.export",
+    "build": "sr_deploy.cli.build",
+    "cache": "sr_deploy.cli.cache",
+    "convert": "sr_deploy.cli.convert",
+    "bench": "sr_deploy.cli.bench",
+    "serve-repo": "sr_deploy.cli.serve_repo",
     "doctor": "sr_deploy.cli.doctor",
+    "capi": "sr_deploy.cli.capi",
 }
 """Command name -> module; in the order a newcomer needs them."""
 
@@ -161,6 +171,7 @@ class CommandGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **common)
         make_output_safe()
+        warnings.formatwarning = _warning_line
         run = _Run()
         try:
             with run.watching_signals():
@@ -183,6 +194,11 @@ class CommandGroup(click.Group):
             sys.stderr.flush()
             os._exit(code)
         sys.exit(code)
+
+
+def _warning_line(message: Warning | str, *where: object, **more: object) -> str:
+    """A warning as the user sees it: one line, without the place in the code."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _report(error: Exception) -> int:

@@ -17,8 +17,9 @@ from sr_deploy.errors import SrDeployError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from sr_deploy.batch import Outcome
-    from sr_deploy.jobs import Job, Refused
+    from sr_deploy.inputs import Refused
+    from sr_deploy.jobs import Job
+    from sr_deploy.steps import Outcome
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -117,7 +118,8 @@ class Reporter:
         counter = f"[{self._finished_count()}/{self._total}] " if self._total > 1 else ""
         job = outcome.job
         if outcome.status == "skipped":
-            return f"{counter}{job.target} is there already, skipped"
+            why = "is being made by another process" if outcome.taken else "is there already"
+            return f"{counter}{job.target} {why}, skipped"
         facts = f"{outcome.width}x{outcome.height}, {outcome.seconds:.1f} s, {self.backend}"
         return f"{counter}{job.source} -> {job.target} ({facts})"
 

@@ -43,7 +43,7 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield f"  platform   {diagnosis.platform}"
     yield "backends"
     for backend in diagnosis.backends:
-        yield f"  {backend.name:<12} {_STATES[backend.works]}: {backend.detail}"
+        yield f"  {backend.name:<20} {_STATES[backend.works]}: {backend.detail}"
     yield "models"
     yield f"  {diagnosis.models_problem or ', '.join(diagnosis.models) or 'none is bundled with this installation'}"
     yield "machine"

@@ -20,10 +20,10 @@ _PACKAGES = ("torch", "safetensors", "onnxscript")
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Of the weights and of what is computed with them.",
+    help="Of the weights and of what is computed with them. int8 is calibrated on --data.",
 )
 @click.option(
     "--io",
@@ -33,8 +33,13 @@ _PACKAGES = ("torch", "safetensors", "onnxscript")
     help="What goes in and comes out: float NCHW in 0..1, or uint8 NHWC pixels.",
 )
 @click.option("--opset", type=int, help="Of ONNX; the default is the one that every runtime reads.")
-@click.option("--data", type=click.Path(path_type=Path), help="A folder of photographs to check on.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="A folder of photographs to check on, and to calibrate int8 on.",
+)
 @click.option("--licence", help="Of the weights, as an SPDX identifier; written into the file.")
+@click.option("--engine", type=click.Path(path_type=Path), help="A TensorRT engine to build of it, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     checkpoint: Path,
@@ -44,6 +49,7 @@ def command(
     opset: int | None,
     data: Path | None,
     licence: str | None,
+    engine: Path | None,
     as_json: bool,
 ) -> None:
     """Write the net of CHECKPOINT as an ONNX file, and check that it computes the same.
@@ -52,13 +58,36 @@ def command(
     written into the file with everything else a runner must know. ONNX Runtime and torch are compared on
     crops of several sizes; nothing is written where they differ.
     """
+    if engine is not None:
+        _check_engine(engine, io)
     export = _export(checkpoint, output, precision, io, opset, data, licence)
+    built = _built(export, engine) if engine is not None else []
     if as_json:
         import json
 
-        click.echo(json.dumps(_record(export, io), indent=2))
+        click.echo(json.dumps(_record(export, io) | ({"engine": str(engine)} if engine else {}), indent=2))
     else:
-        click.echo("\n".join(_lines(export, io)))
+        click.echo("\n".join(_lines(export, io) + built))
+
+
+def _check_engine(engine: Path, io: str) -> None:
+    """See that an engine can be built here and written to `engine`, before the work."""
+    from sr_deploy.cli._places import check_new
+    from sr_deploy.engines.build import require_tensorrt
+    from sr_deploy.errors import UsageError
+
+    if io != "float":
+        raise UsageError("--engine needs --io float: an engine has pixel I/O of its own; leave --io out")
+    require_tensorrt()
+    check_new(engine, overwrite=False)
+
+
+def _built(export: Export, engine: Path) -> list[str]:
+    """Build the engine of what was exported; what to say of it."""
+    from sr_deploy.cli.build import build_file, lines
+    from sr_deploy.engines.tensorrt_options import BuildOptions
+
+    return lines(engine, build_file(export.path, engine, BuildOptions(), io="uint8", device=0))
 
 
 def _export(

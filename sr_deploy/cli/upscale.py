@@ -4,6 +4,7 @@ where and `sr_deploy.batch` does it.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,13 +14,18 @@ from sr_deploy.errors import ModelError, SrDeployError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sr_deploy.batch import Outcome, OutputSize, Settings
     from sr_deploy.cli._progress import Reporter
     from sr_deploy.jobs import Existing, Job, Jobs
+    from sr_deploy.sizes import OutputSize
+    from sr_deploy.steps import Outcome, Settings
     from sr_deploy.upscale import Upscaler
 
 _DEFAULT_SCALE = 4
 _EXIT_SOME_FAILED = 5
+_READY_SOON = (
+    "onnxruntime",
+    "openvino",
+)  # to get ready, others may build an engine, in vain for deep pictures
 _EXAMPLES = """\b
 Examples:
   sr-deploy upscale photo.jpg
@@ -47,6 +53,15 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     if not all(n.isdecimal() and len(n) < 9 and int(n) for n in (width, height)):
         raise click.BadParameter(f"'{value}' is not a size like 1920x1080.", ctx, param)
     return int(width), int(height)
+
+
+def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    index, _, count = value.partition("/")
+    if not all(n.isdecimal() and len(n) < 9 for n in (index, count)) or not 1 <= int(index) <= int(count):
+        raise click.BadParameter(f"'{value}' is not a share like 1/4, which goes up to 4/4.", ctx, param)
+    return int(index), int(count)
 
 
 @click.command("upscale", epilog=_EXAMPLES)
@@ -109,18 +124,32 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
 @click.option(
     "--fit", metavar="WxH", callback=_box, help="Largest result of the same proportions within this size."
 )
-@click.option("--skip-existing", is_flag=True, help="Leave out what is there already.")
+@click.option("--skip-existing", is_flag=True, help="Leave out what is there already, whatever it is.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    callback=_shard,
+    help="Do the I-th of N equal shares, as in an array job: --shard 3/8.",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Do a folder on a Ray cluster: 'auto', 'local', or its HOST:PORT. Needs sr-deploy[ray].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(inputs: tuple[str, ...], **options: Any) -> None:
     """Upscale pictures: files, folders or globs.
 
     PNG, JPEG, WebP, TIFF and BMP, 8 or 16 bit, with alpha and metadata kept. One failing picture does not
-    stop the others; the exit code is then 5.
+    stop the others; the exit code is then 5. Run again on a folder, it makes what is missing and what is no
+    longer right, for the picture or the options changed; several processes may work on one folder.
     """
     if options["skip_existing"] and options["overwrite"]:
         raise click.UsageError("--skip-existing and --overwrite contradict each other; choose one.")
+    if options["ray"] is not None and _is_one_file(inputs):
+        raise click.UsageError("--ray does folders, and one picture was named; leave --ray out.")
     jobs, settings, model = _plan(inputs, options)
     from sr_deploy.cli._progress import Reporter
 
@@ -133,29 +162,74 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
             reporter.refused(one)
         for job in jobs.skipped:
             reporter.finished(_skipped(job))
-        outcomes = _run(jobs, settings, model, options, reporter) if jobs.todo else []
+        outcomes = _run(inputs, jobs, settings, model, options, reporter) if jobs.todo else []
     _conclude(outcomes, alone=alone, refused=bool(jobs.refused))
 
 
 def _run(
+    inputs: Sequence[str],
+    jobs: Jobs,
+    settings: Settings,
+    model: str,
+    options: dict[str, Any],
+    reporter: Reporter,
+) -> list[Outcome]:
+    from sr_deploy.manifest import digest_of
+    from sr_deploy.models import find_model
+
+    if options["ray"] is not None:
+        return _run_on_ray(jobs, settings, model, options, reporter)
+    with _open(model, options, reporter) as upscaler:
+        if upscaler.engine.backend in _READY_SOON:
+            upscaler.prepare()
+        ledger = None
+        if not _is_one_file(inputs):
+            from sr_deploy.ledger import open_ledger
+
+            ledger = open_ledger(upscaler, settings, digest_of(find_model(model)), say=reporter.say)
+        from sr_deploy.batch import run_jobs  # takes a while, with what decodes pictures
+
+        return run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter, ledger=ledger)
+
+
+def _run_on_ray(
     jobs: Jobs, settings: Settings, model: str, options: dict[str, Any], reporter: Reporter
 ) -> list[Outcome]:
-    from sr_deploy.batch import run_jobs
+    from sr_deploy.manifest import digest_of
+    from sr_deploy.models import find_model
+    from sr_deploy.ray_folder import run_on_ray
+    from sr_deploy.ray_worker import Look, Order
 
-    with _open(model, options, reporter) as upscaler:
-        return run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter)
+    path = find_model(model)
+
+    def check(look: Look) -> None:
+        reporter.backend = look.backend
+        _check_scale(model, look.scale, options)
+
+    order = Order(
+        model=os.path.abspath(model) if os.fspath(path) == os.path.normpath(model) else model,
+        digest=digest_of(path),
+        settings=settings,
+        backend=options["backend"],
+        threads=options["threads"],
+        tile=None if options["tile"] == "none" else options["tile"],
+        overlap=options["overlap"],
+    )
+    address = options["ray"]
+    return run_on_ray(jobs.todo, order, address=address, watcher=reporter, say=reporter.say, check=check)
 
 
 def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Settings, str]:
-    from sr_deploy.batch import OutputSize, Settings, check_quality
-    from sr_deploy.jobs import plan_jobs
+    from sr_deploy.jobs import check_quality, plan_jobs
     from sr_deploy.models import model_for_scale
+    from sr_deploy.sizes import OutputSize
+    from sr_deploy.steps import Settings
 
     model = options["model"]
     if model is None:
         model = model_for_scale(options["scale"] or _DEFAULT_SCALE)
     size = OutputSize(width=options["width"], height=options["height"], fit=options["fit"])
-    existing: Existing = "refuse"
+    existing: Existing = "refuse" if _is_one_file(inputs) else "resume"
     if options["skip_existing"] or options["overwrite"]:
         existing = "skip" if options["skip_existing"] else "overwrite"
     jobs = plan_jobs(
@@ -166,15 +240,21 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Setting
         suffix=options["suffix"],
         beside_suffix=_beside_suffix(model, size),
         existing=existing,
+        shard=options["shard"],
     )
     check_quality(jobs.todo, options["quality"])
     return jobs, Settings(quality=options["quality"], size=size, existing=existing), model
 
 
+def _is_one_file(inputs: Sequence[str]) -> bool:
+    """Whether one picture was named, and no folder or glob, of which something may be done already."""
+    return len(inputs) == 1 and os.path.isfile(inputs[0])
+
+
 def _beside_suffix(model: str, size: OutputSize) -> str:
     """What tells a result from its input: the scale, where the result has one that is known beforehand."""
-    from sr_deploy.batch import OutputSize
     from sr_deploy.models import find_model, read_spec
+    from sr_deploy.sizes import OutputSize
 
     path = find_model(model)
     try:
@@ -199,17 +279,25 @@ def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
         say=reporter.say,
     )
     reporter.backend = upscaler.engine.backend
-    if options["scale"] in (None, upscaler.spec.scale):
-        return upscaler
-    upscaler.close()
-    raise click.UsageError(
-        f"model {model} has scale {upscaler.spec.scale} and --scale asks for {options['scale']}; leave one out, or "
-        "ask for the size with --width, --height or --fit."
-    )
+    try:
+        _check_scale(model, upscaler.spec.scale, options)
+    except click.UsageError:
+        upscaler.close()
+        raise
+    return upscaler
+
+
+def _check_scale(model: str, scale: int, options: dict[str, Any]) -> None:
+    """Raise click.UsageError where another scale was asked for than the model has."""
+    if options["scale"] not in (None, scale):
+        raise click.UsageError(
+            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out, or "
+            "ask for the size with --width, --height or --fit."
+        )
 
 
 def _skipped(job: Job) -> Outcome:
-    from sr_deploy.batch import Outcome
+    from sr_deploy.steps import Outcome
 
     return Outcome(job, "skipped")
 

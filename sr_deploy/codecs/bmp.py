@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from sr_deploy.codecs.density import from_bmp
 from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, need
 
 
@@ -33,4 +34,5 @@ def parse_bmp(data: bytes, check: SizeCheck) -> Parsed:
             )
     else:
         raise UnsupportedError(f"is a BMP of compression {packing}, which is not read here")
-    return Parsed(format="bmp", width=width, height=height, payload=data)
+    dpi = from_bmp(data[:46]) if header >= 40 else None
+    return Parsed(format="bmp", width=width, height=height, payload=data, dpi=dpi)

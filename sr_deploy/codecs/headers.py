@@ -8,7 +8,7 @@ parser walks its container to the end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SizeCheck = Callable[[int, int], None]
 
@@ -21,8 +21,7 @@ class UnsupportedError(Exception):
     """The file is whole, but of a kind that is not read; same use of the message."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A picture file, walked to its end."""
 
     format: str
@@ -35,6 +34,8 @@ class Parsed:
     """Stored as one colour channel, whatever the decoder makes of it."""
     key: tuple[int, ...] | None = None
     """The one colour that is transparent, at full depth (PNG tRNS of grey and RGB pictures)."""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch, across and down; None: it does not say."""
     exif: bytes | None = None
     icc: bytes | None = None
     xmp: bytes | None = None

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from sr_deploy.codecs.density import from_jfif
 from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, need
 from sr_deploy.codecs.metadata import Metadata
 
@@ -51,7 +52,7 @@ def _joined(parts: dict[int, bytes], count: int) -> bytes | None:
 def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
     """Walk a JPEG (ITU T.81) to its end marker; what follows that is not looked at."""
     frame: tuple[int, int, int, int] | None = None
-    exif = xmp = None
+    exif = xmp = dpi = None
     icc_parts: dict[int, bytes] = {}
     icc_count = scanned = scans = stop = 0
     for marker, start, end in _segments(data):
@@ -68,6 +69,8 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
         elif marker == 0xDA:
             scanned += end - start
             scans += 1
+        elif marker == 0xE0 and data.startswith(b"JFIF\0", start):
+            dpi = dpi or from_jfif(data[start:end])
         elif marker == 0xE1 and data.startswith(b"Exif\0", start):
             exif = exif or data[start + 6 : end]
         elif marker == 0xE1 and data.startswith(_XMP, start):
@@ -90,6 +93,7 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
         height=height,
         payload=data[:stop],
         grey=parts == 1,
+        dpi=dpi,
         exif=exif,
         icc=_joined(icc_parts, icc_count),
         xmp=xmp,

@@ -10,6 +10,7 @@ import re
 import struct
 from dataclasses import dataclass, replace
 
+from sr_deploy.codecs.density import from_tags
 from sr_deploy.codecs.ifd import EXIF_IFD, LONG, SHORT, IfdError, Tag, byte_order, first_offset, read_ifd
 
 _ORIENTATION = 0x112
@@ -26,6 +27,8 @@ class Metadata:
     """A colour profile (ICC.1), of RGB or grey pictures as the pixels are."""
     xmp: bytes | None = None
     """A packet of XML."""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch in print, across and down."""
 
 
 def _main_tags(exif: bytes) -> tuple[dict[int, Tag], str]:
@@ -47,6 +50,7 @@ def _edited(data: bytes, tag: Tag | None, number: int, order: str) -> bytes:
 def upright(metadata: Metadata) -> tuple[Metadata, int]:
     """The blobs with every orientation set to 1, and the orientation (1 to 8) that EXIF asked for.
 
+    Where the file itself does not say what it is printed at, EXIF may.
     An EXIF block that cannot be read is dropped: nobody else could read it, and it may lie.
     """
     xmp = metadata.xmp and re.sub(rb'(tiff:Orientation\s*(?:=\s*["\']|>)\s*)[2-8]', rb"\g<1>1", metadata.xmp)
@@ -59,7 +63,8 @@ def upright(metadata: Metadata) -> tuple[Metadata, int]:
         asked = tag.numbers()[0] if tag and tag.count else 1
     except IfdError:
         return replace(metadata, exif=None), 1
-    return replace(metadata, exif=_edited(metadata.exif, tag, 1, order)), asked if 1 <= asked <= 8 else 1
+    exif, dpi = _edited(metadata.exif, tag, 1, order), metadata.dpi or from_tags(tags)
+    return replace(metadata, exif=exif, dpi=dpi), asked if 1 <= asked <= 8 else 1
 
 
 def with_size(exif: bytes, width: int, height: int) -> bytes:

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from sr_deploy.codecs.density import from_phys, to_phys
 from sr_deploy.codecs.headers import DamagedError, Parsed, SizeCheck, need
 from sr_deploy.codecs.metadata import Metadata
-from sr_deploy.codecs.strips import Bytes, Strips, deflated, in_order
+from sr_deploy.codecs.strips import Bytes, Strips, deflated, packed_in_order
 
 Array = npt.NDArray[Any]
 
@@ -89,7 +90,7 @@ def parse_png(data: bytes, check: SizeCheck) -> Parsed:
     if depth not in _DEPTHS.get(colour, ()) or interlace > 1:
         raise DamagedError(f"has a PNG header that makes no sense (colour type {colour}, {depth} bits)")
     blobs: dict[str, bytes | None] = {}
-    frames, packed, key = 1, 0, None
+    frames, packed, key, dpi = 1, 0, None, None
     # Only what the pixels need goes to the decoder: libpng prints its opinion of the rest on stderr, and an
     # animation would come back as another frame than the still picture.
     keep = [data[:8]]
@@ -101,6 +102,8 @@ def parse_png(data: bytes, check: SizeCheck) -> Parsed:
             packed += (end - start) * (kind == b"IDAT")
         elif kind == b"acTL" and end - start >= 4:
             frames = max(1, struct.unpack_from(">I", data, start)[0])
+        elif kind == b"pHYs":
+            dpi = from_phys(data[start:end])
         elif kind == b"eXIf":
             blobs.setdefault("exif", data[start:end])
         elif kind == b"iCCP" and "icc" not in blobs:
@@ -118,6 +121,7 @@ def parse_png(data: bytes, check: SizeCheck) -> Parsed:
         frames=frames,
         grey=colour in (0, 4),
         key=key,
+        dpi=dpi,
         **blobs,
     )
 
@@ -132,6 +136,8 @@ def _metadata_chunks(metadata: Metadata) -> bytes:
     chunks = b""
     if metadata.icc:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0", zlib.compress(metadata.icc))
+    if metadata.dpi:
+        chunks += _chunk(b"pHYs", to_phys(metadata.dpi))
     if metadata.exif:
         chunks += _chunk(b"eXIf", metadata.exif)
     if metadata.xmp:
@@ -179,7 +185,7 @@ def write_png(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Meta
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour_type, 0, 0, 0)
     file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _metadata_chunks(metadata))
     adler = 1
-    for chunk, part, length in in_order(partial(_packed_strip, strips), len(strips)):
+    for chunk, part, length in packed_in_order(partial(_packed_strip, strips), len(strips)):
         file.write(chunk)
         adler = _adler_of_both(adler, part, length)
     file.write(_chunk(b"IDAT", b"\x03\0", struct.pack(">I", adler)))  # an empty last block, and the sum

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from sr_deploy.codecs.ordered import in_order
 from sr_deploy.cores import usable_cores
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -69,23 +66,6 @@ def deflated(data: bytes, *, raw: bool) -> bytes:
     return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH if raw else zlib.Z_FINISH)
 
 
-def in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
-    """function(0), function(1), ... computed on all cores it may use, with a bounded number of results waiting."""
-    workers = min(usable_cores() or os.cpu_count() or 1, 8, count)
-    if workers == 1:
-        yield from map(function, range(count))
-        return
-    from concurrent.futures import ThreadPoolExecutor  # a small picture is written without it
-
-    waiting: deque[Future[_T]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for i in range(count):
-                waiting.append(pool.submit(function, i))
-                if len(waiting) > workers + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def packed_in_order(pack: Callable[[int], _T], count: int) -> Iterator[_T]:
+    """pack(0), pack(1), ... of `count` strips, computed on all cores that may be used, eight at most."""
+    return in_order(pack, count, min(usable_cores() or os.cpu_count() or 1, 8))

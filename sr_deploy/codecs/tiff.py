@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sr_deploy.codecs.density import from_tags
 from sr_deploy.codecs.headers import DamagedError, SizeCheck, UnsupportedError
 from sr_deploy.codecs.ifd import (
     EXIF_IFD,
@@ -69,6 +70,7 @@ class TiffPicture:
     exif: bytes | None
     icc: bytes | None
     xmp: bytes | None
+    dpi: tuple[float, float] | None
 
     def number(self, tag: int, default: int) -> int:
         """The first value of `tag`, or `default` where it is not there."""
@@ -111,6 +113,7 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
         exif=_exif_of(data, tags, order, big),
         icc=tags[ICC].value if ICC in tags else None,
         xmp=tags[XMP].value if XMP in tags else None,
+        dpi=from_tags(tags),
     )
     _check_kind(picture)
     _check_whole(picture)

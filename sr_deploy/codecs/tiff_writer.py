@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy.typing as npt
 
 from sr_deploy.codecs import tiff
+from sr_deploy.codecs.density import to_tags
 from sr_deploy.codecs.ifd import (
     IfdError,
     Tag,
@@ -21,7 +22,7 @@ from sr_deploy.codecs.ifd import (
     shorts,
 )
 from sr_deploy.codecs.metadata import Metadata
-from sr_deploy.codecs.strips import Strips, deflated, in_order
+from sr_deploy.codecs.strips import Strips, deflated, packed_in_order
 
 Array = npt.NDArray[Any]
 _CLASSIC = 3_900_000_000  # bytes of pixels that surely fit under the classic format's 4 GB
@@ -78,12 +79,14 @@ def write_tiff(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Met
     big = pixels.nbytes // pixels.shape[2] * strips.samples >= _CLASSIC
     file.write(b"\0" * 16)  # the header, once it is known where the directory lies
     offsets, sizes, at = [], [], 16
-    for packed in in_order(partial(_packed_strip, strips), len(strips)):
+    for packed in packed_in_order(partial(_packed_strip, strips), len(strips)):
         file.write(packed)
         offsets.append(at)
         sizes.append(len(packed))
         at += len(packed)
     tags = _exif_tags(metadata.exif) | _picture_tags(strips, offsets, sizes, big)
+    if metadata.dpi:
+        tags |= to_tags(metadata.dpi)
     if metadata.icc:
         tags[tiff.ICC] = Tag(7, metadata.icc)
     if metadata.xmp:

@@ -22,7 +22,9 @@ LARGEST = 64 << 20
 """Bytes of a model worth keeping a second time."""
 
 _SOURCES = Path(__file__).parent
-_ENTRY = re.compile(r"[0-9a-f]{32}-(json|uint8\.onnx|float32\.onnx)")
+_ENTRY = re.compile(
+    r"[0-9a-f]{32}-(json|(uint8|float32)\.(onnx|[0-9a-f]{16}\.openvino)|[0-9a-f]{16}\.fastest)"
+)
 _DRAFT = re.compile(r"\." + _ENTRY.pattern + r"\.[0-9a-f]{8}\.tmp")
 _DAY = 24 * 60 * 60
 _UNUSED = 90 * _DAY

@@ -6,6 +6,9 @@
 The core stays as it is, but for one thing: where it ends in DepthToSpace (PixelShuffle), the shuffle is taken
 off and done last, on finished pixels, so that rounding is in cache-friendly order and what is shuffled is
 bytes. The shuffle then moves runs of `blocksize * C` values, where a plain one moves single values.
+
+`for_tensorrt` writes the same arithmetic for a runtime that knows bytes at the ports alone: the cast to uint8 is
+the last node, and rounded values are moved as floats, in one transpose.
 """
 
 from __future__ import annotations
@@ -41,22 +44,26 @@ _UNARY = {
 _BINARY = {"Add", "Sub", "Mul", "Div", "Min", "Max"}
 
 
-def with_pixel_io(model: onnx.ModelProto, spec: ModelSpec | None = None) -> onnx.ModelProto:
+def with_pixel_io(
+    model: onnx.ModelProto, spec: ModelSpec | None = None, *, for_tensorrt: bool = False
+) -> onnx.ModelProto:
     """`model` with uint8 [N, H, W, C] in and out. A model that has them already comes back as a copy.
 
     `spec` stands in for the record in `model`. The record in the result describes the new ports. Raises ModelError for a model without a record, or one that no picture can be run through.
     """
-    return _grafted(model, spec, TensorProto.UINT8)
+    return _grafted(model, spec, TensorProto.UINT8, for_tensorrt)
 
 
-def with_float_io(model: onnx.ModelProto, spec: ModelSpec | None = None) -> onnx.ModelProto:
+def with_float_io(
+    model: onnx.ModelProto, spec: ModelSpec | None = None, *, for_tensorrt: bool = False
+) -> onnx.ModelProto:
     """`model` with float32 [N, H, W, C] in and out, 0..1, the result clipped to it.
 
     As `with_pixel_io`. Raises ModelError for a model whose own ports are uint8 too.
     """
     if has_pixel_io(model):
         raise ModelError("a model with uint8 pixel I/O has no float form; export it with `--io float`")
-    return _grafted(model, spec, TensorProto.FLOAT)
+    return _grafted(model, spec, TensorProto.FLOAT, for_tensorrt)
 
 
 def has_pixel_io(model: onnx.ModelProto) -> bool:
@@ -64,7 +71,9 @@ def has_pixel_io(model: onnx.ModelProto) -> bool:
     return any(port.elem_type == TensorProto.UINT8 for port in picture_io(model))
 
 
-def _grafted(model: onnx.ModelProto, spec: ModelSpec | None, kind: int) -> onnx.ModelProto:
+def _grafted(
+    model: onnx.ModelProto, spec: ModelSpec | None, kind: int, for_tensorrt: bool
+) -> onnx.ModelProto:
     spec = spec or require_spec(model)
     if spec.layout == "NHWC" and all(port.elem_type == TensorProto.UINT8 for port in picture_io(model)):
         return copy_of(model)
@@ -73,7 +82,7 @@ def _grafted(model: onnx.ModelProto, spec: ModelSpec | None, kind: int) -> onnx.
     taken, given = picture_io(core)
     graft = _Graft(core.graph, spec, kind)
     graft.enter(taken)
-    graft.leave(given)
+    (graft.leave_as_floats if for_tensorrt else graft.leave)(given)
     graft.declare(taken, given)
     full = (0.0, 255.0) if kind == TensorProto.UINT8 else (0.0, 1.0)
     return write_spec(core, spec.with_(layout="NHWC", value_range=full))
@@ -177,6 +186,53 @@ class _Graft:
         elif self.spec.layout == "NCHW":
             value = self.op("Transpose", value, perm=[0, 2, 3, 1])
         self.op("Identity", value, out=UPSCALED)
+
+    def leave_as_floats(self, given: Port) -> None:
+        """As `leave`, for a runtime without bytes inside its graph: round, move, and cast last of all.
+
+        Values of 0 to 255 are exact in half precision, so a half-precision net moves those.
+        """
+        self.nodes = self.tail
+        shuffle = _take_shuffle(self.graph, given.name) if self.spec.layout == "NCHW" else None
+        value = given.name
+        if given.elem_type != TensorProto.UINT8:
+            if given.elem_type != TensorProto.FLOAT:
+                value = self.op("Cast", value, to=TensorProto.FLOAT)
+            value = self._clipped(value)
+        if shuffle:
+            value = self._shuffled_at_once(value, shuffle)
+        elif self.spec.layout == "NCHW":
+            value = self.op("Transpose", value, perm=[0, 2, 3, 1])
+        if self.kind == given.elem_type == TensorProto.UINT8:
+            self.op("Identity", value, out=UPSCALED)
+        else:
+            self.op("Cast", value, to=self.kind, out=UPSCALED)
+
+    def _clipped(self, value: str) -> str:
+        """What `_finished` makes, left in a floating-point type."""
+        if self.kind != TensorProto.UINT8:
+            return self._finished(value)
+        if self.black:
+            value = self.op("Sub", value, self.scalar(self.black))
+        value = self.op("Div", value, self.scalar(self.span / 255.0))
+        value = self.op("Round", self.op("Clip", value, self.scalar(0.0), self.scalar(255.0)))
+        return self.op("Cast", value, to=TensorProto.FLOAT16) if self.spec.precision == "fp16" else value
+
+    def _shuffled_at_once(self, value: str, shuffle: _Shuffle) -> str:
+        """[N, block * block * C, H, W] -> [N, H * block, W * block, C] in one transpose of six axes."""
+        block, channels = shuffle.block, self.spec.channels
+        parts = [block, block, channels] if shuffle.pixel_last else [channels, block, block]
+        shape = self.op("Shape", value)
+        count, size = (
+            self.op("Slice", shape, *(self.constant([edge], np.int64) for edge in edges))
+            for edges in ((0, 1), (2, 4))
+        )
+        split = self.op("Concat", count, self.constant(parts, np.int64), size, axis=0)
+        grown = self.op("Mul", size, self.constant([block, block], np.int64))
+        joined = self.op("Concat", count, grown, self.constant([channels], np.int64), axis=0)
+        value = self.op("Reshape", value, split)
+        order = [0, 4, 1, 5, 2, 3] if shuffle.pixel_last else [0, 4, 2, 5, 3, 1]
+        return self.op("Reshape", self.op("Transpose", value, perm=order), joined)
 
     def _finished(self, value: str) -> str:
         if self.black:

@@ -1,23 +1,31 @@
-"""Change the precision a graph computes in. Precision is a property of the file, never of a build.
+"""Change the floating-point type a graph computes in: fp16 or bf16. Precision is a property of the file.
 
-`to_fp16` keeps the ports in float32, so every runner handles both files alike. It looks at weights, not at
-activations: what those do in half precision is for `sr-deploy verify` to measure on pictures.
+The ports stay in float32, so every runner handles all files alike. fp16 is checked against overflow: weights
+here, values on pictures by whoever calls (`sr_deploy.graph.calibrate`). bf16 has the range of float32 and 8 bits
+of mantissa, less than a pixel has, so the picture's way around the net and what comes after the last
+convolution stay in float32; it is written in opset 22, the first whose convolutions take bf16. int8 is
+`sr_deploy.graph.quantise`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from sr_deploy.errors import ModelError, UsageError
+from sr_deploy.graph.precision_places import in_opset, places_of
 from sr_deploy.graph.record import copy_of, opset_of, read_spec, write_spec
 
-_HALF, _FULL = TensorProto.FLOAT16, TensorProto.FLOAT
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST_FP16 = float(np.finfo(np.float16).max)
+_FULL = TensorProto.FLOAT
+_BF16_OPSET = 22
+_TYPES: dict[int, str] = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
+_SUFFIXES: dict[int, str] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 _KEPT = {
     *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceLogSumExp"),
     *("InstanceNormalization", "LayerNormalization", "GroupNormalization", "LpNormalization", "LRN"),
@@ -28,19 +36,43 @@ _KEPT = {
 _MEASURES = {"Shape", "Size"}
 
 
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_fp16(model: onnx.ModelProto, *, too_large: Set[str] = frozenset()) -> onnx.ModelProto:
     """`model` with weights and arithmetic in half precision, and its float32 ports.
 
-    What half precision cannot hold (`fp16_overflows`), operators that add up many values, and those that
-    have no half-precision form stay in float32, with casts around them. The record's precision becomes
-    "fp16". Raises UsageError for a model that is not fp32, ModelError for one whose types are not known.
+    What half precision cannot hold (`fp16_overflows`, and the values named in `too_large`), operators that add
+    up many values, and those that have no half-precision form stay in float32, with casts around them. The
+    record's precision becomes "fp16". Raises UsageError for a model that is not fp32, ModelError for one whose
+    types are not known.
     """
+    half = _checked_copy(model)
+    _Narrower(half, TensorProto.FLOAT16, too_large | set(fp16_overflows(model))).convert()
+    return _recorded(half, "fp16")
+
+
+def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with the weights and arithmetic of its net in bf16, and its float32 ports.
+
+    The record's precision becomes "bf16". Raises UsageError for a model that is not fp32, ModelError for one
+    whose types are not known or that cannot be brought to opset 22.
+    """
+    brain = in_opset(_checked_copy(model), _BF16_OPSET)
+    brain.ir_version = max(brain.ir_version, 10)
+    places, nodes = places_of(brain), brain.graph.node
+    precise = {name for index in places.tail | places.around for name in nodes[index].output}
+    _Narrower(brain, TensorProto.BFLOAT16, precise).convert()
+    return _recorded(brain, "bf16")
+
+
+def _checked_copy(model: onnx.ModelProto) -> onnx.ModelProto:
     spec = read_spec(model)
     if spec is not None and spec.precision != "fp32":
         raise UsageError(f"{spec.name} is {spec.precision} already; convert the fp32 file it was made from")
-    half = copy_of(model)
-    _Halver(half).convert()
-    return write_spec(half, spec.with_(precision="fp16")) if spec else half
+    return copy_of(model)
+
+
+def _recorded(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    spec = read_spec(model)
+    return write_spec(model, spec.with_(precision=precision)) if spec else model
 
 
 def fp16_overflows(model: onnx.ModelProto) -> dict[str, float]:
@@ -49,7 +81,7 @@ def fp16_overflows(model: onnx.ModelProto) -> dict[str, float]:
     for name, tensor in _weights(model.graph):
         if tensor.data_type == _FULL:
             largest = float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0.0))
-            if not largest <= _LARGEST:  # NaN too
+            if not largest <= LARGEST_FP16:  # NaN too
                 found[name] = largest
     return found
 
@@ -61,16 +93,16 @@ def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
             yield from ((node.output[0], a.t) for a in node.attribute if a.name == "value")
 
 
-class _Halver:
-    """Rewrites the graph of `model` node by node, in order.
+class _Narrower:
+    """Rewrites the graph of `model` node by node, in order, in the type `kind` but for the values in `precise`.
 
     A float32 value may exist in full precision (under its own name), in half (`halves`), or in both; it is
     cast where a node wants the form that is not there yet, once.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, kind: int, precise: Set[str]) -> None:
         self.graph, self.opset = model.graph, opset_of(model)
-        self.too_large = fp16_overflows(model)
+        self.kind, self.precise = kind, precise
         self.types = _value_types(model)
         self.weights = dict(_weights(model.graph))
         self.taken = {*self.types, *self.weights}
@@ -115,10 +147,10 @@ class _Halver:
         if not standard or node.op_type in _KEPT or _captured(node):
             return False
         names = [name for name in (*node.input, *node.output) if name]
-        if any(name not in self.types or name in self.too_large for name in names):
+        if any(name not in self.types or name in self.precise for name in names):
             return False
         schema = defs.get_schema(node.op_type, self.opset, "")
-        bound = set(self._float_types(node.input, schema.inputs).values()) & _may_be_half(schema)
+        bound = set(self._float_types(node.input, schema.inputs).values()) & _may_be(self.kind, schema)
         results = set(self._float_types(node.output, schema.outputs).values())
         return bool(results) and results <= bound
 
@@ -130,7 +162,7 @@ class _Halver:
 
     def _halve(self, node: onnx.NodeProto) -> None:
         schema = defs.get_schema(node.op_type, self.opset, "")
-        kinds, free = self._float_types(node.input, schema.inputs), _may_be_half(schema)
+        kinds, free = self._float_types(node.input, schema.inputs), _may_be(self.kind, schema)
         node.input[:] = [self._half(n) if kinds.get(n) in free else self._full(n) for n in node.input]
         for index, name in enumerate(node.output):
             if self.types.get(name) == _FULL:
@@ -142,10 +174,10 @@ class _Halver:
         if name not in self.halves:
             self.halves[name] = self._fresh(name)
             if name in self.weights:
-                values = numpy_helper.to_array(self.weights[name]).astype(np.float16)
-                self.graph.initializer.append(numpy_helper.from_array(values, self.halves[name]))
+                values = numpy_helper.to_array(self.weights[name])
+                self.graph.initializer.append(_narrowed(values, self.kind, self.halves[name]))
             else:
-                self._cast(name, self.halves[name], _HALF)
+                self._cast(name, self.halves[name], self.kind)
         return self.halves[name]
 
     def _full(self, name: str) -> str:
@@ -158,7 +190,7 @@ class _Halver:
         self.nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}_cast", to=kind))
 
     def _fresh(self, name: str) -> str:
-        fresh = f"{name}_fp16"
+        fresh = f"{name}_{_SUFFIXES[self.kind]}"
         while fresh in self.taken:
             fresh += "_"
         self.taken.add(fresh)
@@ -188,10 +220,19 @@ def _value_types(model: onnx.ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in types.items() if kind}
 
 
-def _may_be_half(schema: defs.OpSchema) -> set[str]:
-    """The type variables of an operator that half precision can stand for."""
-    constraints = schema.type_constraints
-    return {c.type_param_str for c in constraints if "tensor(float16)" in c.allowed_type_strs}
+def _narrowed(values: npt.NDArray[np.float32], kind: int, name: str) -> onnx.TensorProto:
+    """`values` as a tensor of 16-bit floats, rounded to nearest."""
+    if kind == TensorProto.FLOAT16:
+        return numpy_helper.from_array(values.astype(np.float16), name)
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    upper = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")  # half to even
+    return helper.make_tensor(name, kind, values.shape, upper.tobytes(), raw=True)
+
+
+def _may_be(kind: int, schema: defs.OpSchema) -> set[str]:
+    """The type variables of an operator that `kind` can stand for."""
+    wanted = f"tensor({_TYPES[kind]})"
+    return {c.type_param_str for c in schema.type_constraints if wanted in c.allowed_type_strs}
 
 
 def _captured(node: onnx.NodeProto) -> set[str]:

@@ -24,7 +24,8 @@ from sr_deploy.graph.probe_session import RefusedError, Runner, open_session
 from sr_deploy.graph.probe_shape import Shape
 from sr_deploy.graph.probe_structure import structure_of
 from sr_deploy.graph.probe_tiles import tiles_agree
-from sr_deploy.spec import SizeRule
+from sr_deploy.graph.record import picture_io
+from sr_deploy.spec import ModelSpec, SizeRule
 
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Multiples of the size rule's step that are tried as the step at which tiles agree."""
@@ -109,6 +110,19 @@ def find_halo(
     return Halo(
         reach.radius, replace(rule, multiple_of=step), tuple(_sentences(witnesses, reach, rule, step))
     )
+
+
+def measure_radius(model: onnx.ModelProto, spec: ModelSpec) -> int | None:
+    """The radius of the receptive field of `model`, whose record says all but this truly, in input pixels.
+
+    None where it is beyond the largest probe. As in `find_halo`, the larger of what the structure allows and what
+    perturbed pictures show. Raises ModelError and MissingRuntimeError as `open_session` does.
+    """
+    run = Runner(open_session(model, spec.name), picture_io(model, spec.name)[0], spec.layout)
+    size = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
+    shape = Shape(layout=spec.layout, channels=spec.channels, scale=spec.scale, size=size)
+    witnesses = _call_witnesses(model, run, shape, spec.size_rule, spec.value_range, spec.precision)
+    return witnesses.reach(spec.size_rule.multiple_of).radius
 
 
 def _call_witnesses(

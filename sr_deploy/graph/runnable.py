@@ -91,6 +91,21 @@ class RunnableModel:
         self._keep(kind, made)
         return made
 
+    def recall(self, kind: str) -> bytes | None:
+        """What `remember` kept of this model's file as `kind`; None where there is nothing."""
+        return self._kept.read(kind) if self._kept else None
+
+    def remember(self, kind: str, data: bytes) -> None:
+        """Keep `data`, which a runtime made of the graph, for the next start. `kind` names what it depends on
+        beside the file."""
+        if self._kept and self.is_kept and len(data) <= LARGEST:
+            self._kept.write(kind, data)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether anything is kept of this model: not of one in memory, with weights in another file, or too large."""
+        return self._kept is not None and self._kept.read("json") is not None
+
     @property
     def _name(self) -> str:
         return str(self._source) if isinstance(self._source, Path) else "the model"

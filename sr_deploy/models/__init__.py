@@ -21,6 +21,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from sr_deploy.engines import ENGINE_SUFFIXES
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 
@@ -145,7 +146,14 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_spec(path: Path) -> ModelSpec | None:
-    """The sr-deploy record of an ONNX file, None where it carries none. Raises ModelError as `read_metadata`."""
+    """The sr-deploy record of an ONNX file, None where it carries none; of an engine, what lies beside it.
+
+    Raises ModelError as `read_metadata`.
+    """
+    if path.suffix.lower() in ENGINE_SUFFIXES:
+        from sr_deploy.engines.tensorrt_record import read_record
+
+        return read_record(path).spec
     record = read_metadata(path).get(METADATA_KEY)
     return None if record is None else ModelSpec.from_json(record)
 

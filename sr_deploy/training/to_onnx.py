@@ -19,7 +19,9 @@ import onnx
 import torch
 from torch import nn
 
-from sr_deploy.errors import MissingRuntimeError, ModelError, OutputError, UsageError
+from sr_deploy.convert import convert
+from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
+from sr_deploy.folders import check_place
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.graph.precision import to_fp16
 from sr_deploy.graph.record import PIXELS, UPSCALED, save_model, write_spec
@@ -37,7 +39,7 @@ DEFAULT_OPSET = 18
 """Read by every runtime in use; the operators of these nets have not changed their meaning since."""
 
 IR_VERSION = 10  # of ONNX 1.16, the newest that ONNX Runtime 1.18 reads
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 IO = ("float", "uint8")
 
 
@@ -68,8 +70,9 @@ def export_onnx(
 ) -> Export:
     """Write the net of `checkpoint` to the ONNX file `out`.
 
-    `precision`: "fp32" or "fp16". `io`: "float" (NCHW, 0..1) or "uint8" (NHWC pixels). `data`: a folder of
-    pictures to check on; made ones without it. `licence` of the weights goes into the record.
+    `precision`: "fp32", "fp16", "bf16" or "int8". `io`: "float" (NCHW, 0..1) or "uint8" (NHWC pixels). `data`: a
+    folder of pictures to check on; made ones without it, but for int8, which is calibrated on them. What bf16 and
+    int8 cost is measured by `sr_deploy.convert`; the parity found is then that of the fp32 form. `licence` of the weights goes into the record.
     Raises UsageError for an argument outside its range, InputError for a checkpoint that is none,
     OutputError where `out` cannot be written, MissingRuntimeError without onnxscript or ONNX Runtime, and
     CheckFailedError, with nothing written, where ONNX Runtime and torch differ by more than the tolerance.
@@ -79,12 +82,18 @@ def export_onnx(
     pictures = check_pictures(data) if check else []
     spec = spec_of(net, info, checkpoint, precision=precision, licence=licence)
     model = core_model(net, spec, opset)
-    if precision == "fp16":
+    parity: Parity | None = None
+    if precision in ("bf16", "int8"):
+        full = spec.with_(precision="fp32")
+        parity = check_parity(net, model, full, pictures) if check else None
+        model = convert(model, precision, data=data).model
+    elif precision == "fp16":
         model = to_fp16(model)
     if io == "uint8":
         model = with_pixel_io(model)
     onnx.checker.check_model(model, full_check=True)
-    parity = check_parity(net, model, spec, pictures) if check else None
+    if parity is None and check:
+        parity = check_parity(net, model, spec, pictures)
     save_model(model, out)
     return Export(
         path=out,
@@ -106,10 +115,7 @@ def _check_arguments(out: Path, precision: str, io: str, opset: int) -> None:
             f"opset {opset} cannot be written, expected {OPSETS.start} to {OPSETS.stop - 1}; "
             f"leave it out for {DEFAULT_OPSET}, which every runtime reads"
         )
-    if not out.parent.is_dir():
-        raise OutputError(f"{out}: there is no folder {out.parent}; make it first or write elsewhere")
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder; give the name of the ONNX file to write")
+    check_place(out, overwrite=True)
 
 
 def spec_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -25,7 +26,7 @@ def no_gpu(monkeypatch):
 def test_the_runtime_that_works_has_run_a_bundled_model(run, bundle):
     result = run("doctor")
     assert result.exit_code == 0
-    assert "onnxruntime  works: ran rt-x2: 16x16 to 32x32 pixels" in result.stdout
+    assert re.search("onnxruntime +works: ran rt-x2: 16x16 to 32x32 pixels", result.stdout)
     assert "rt-x2, rt-x4" in result.stdout
 
 
@@ -40,10 +41,13 @@ def test_json_holds_the_facts_a_program_asks_for(run, bundle):
 
 def test_no_backend_at_all_is_exit_code_4_and_says_why(run, bundle, monkeypatch):
     for models in ("there", "missing"):
-        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        for runtime in ("onnxruntime", "openvino"):
+            monkeypatch.setitem(sys.modules, runtime, None)
         result = run("doctor")
         assert result.exit_code == 4, models
-        assert "onnxruntime  does not work: the onnxruntime backend needs ONNX Runtime" in result.stdout
+        assert re.search(
+            "onnxruntime +does not work: the onnxruntime backend needs ONNX Runtime", result.stdout
+        )
         for path in bundle.iterdir():
             path.unlink()
 
@@ -52,7 +56,8 @@ def test_a_runtime_that_no_bundled_model_can_try_is_not_blamed(run, bundle):
     (bundle / "rt-x2.onnx").write_bytes(b"")
     damaged = run("doctor")
     assert damaged.exit_code == 3
-    assert "onnxruntime  not tried: it loads, and there is no bundled model to try it with" in damaged.stdout
+    says = "onnxruntime +not tried: it loads, and there is no bundled model to try it with"
+    assert re.search(says, damaged.stdout)
     assert "it is empty" in damaged.stdout
     for path in bundle.iterdir():
         path.unlink()
@@ -60,7 +65,9 @@ def test_a_runtime_that_no_bundled_model_can_try_is_not_blamed(run, bundle):
     assert missing.exit_code == 3
     facts = json.loads(missing.stdout)
     assert facts["can_upscale"] is False
-    assert [backend["works"] for backend in facts["backends"]] == [None]
+    works = {backend["name"]: backend["works"] for backend in facts["backends"]}
+    assert works["onnxruntime"] is None
+    assert True not in works.values()
 
 
 def test_what_is_missing_comes_with_the_line_that_installs_it(run, bundle, monkeypatch):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sr_deploy.batch import Outcome
 from sr_deploy.cli._progress import Reporter
 from sr_deploy.errors import ImageError
 from sr_deploy.jobs import Job
+from sr_deploy.steps import Outcome
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import UsageError
-from sr_deploy.graph.precision import fp16_overflows, to_fp16
+from sr_deploy.graph.precision import fp16_overflows, to_bf16, to_fp16
+from sr_deploy.graph.precision_shuffle import shuffled_by_pixels
 from sr_deploy.graph.record import read_spec
 
 FLOAT32_TINIES = (
@@ -183,3 +184,94 @@ def test_a_branch_reads_what_is_around_it_in_full_precision():
     assert computed_in(half, "Mul") == {TensorProto.FLOAT16}
     tensor = np.linspace(0, 1, 12, dtype=np.float32).reshape(1, 3, 2, 2)
     np.testing.assert_allclose(run(half, tensor), run(model, tensor), atol=2e-3)
+
+
+@pytest.mark.parametrize("name", [n for n in FLOAT32_TINIES if n != "old-opset"])
+def test_bf16_is_the_nets_and_not_the_ports(tiny, name):
+    brain = to_bf16(tiny(name).model)
+    onnx.checker.check_model(brain, full_check=True)
+    assert read_spec(brain).precision == "bf16"
+    assert computed_in(brain, "Conv") == {TensorProto.BFLOAT16}
+    types = value_types(brain)
+    assert {types[brain.graph.input[0].name], types[brain.graph.output[0].name]} == {TensorProto.FLOAT}
+    assert next(entry.version for entry in brain.opset_import if entry.domain == "") >= 22
+
+
+def test_bf16_weights_are_rounded_to_nearest():
+    exact = np.array([1.0, 1.00390625, 1.01171875, -2.0, 3.0e38, 0.0], np.float32)
+    model = float_model(
+        [helper.make_node("Conv", ["pixels", "w"], ["upscaled"])],
+        {"w": np.resize(exact, (3, 3, 1, 2))},
+        opset=22,
+    )
+    stored = next(t for t in to_bf16(model).graph.initializer)
+    assert stored.data_type == TensorProto.BFLOAT16
+    values = numpy_helper.to_array(stored).astype(np.float32).ravel()[:6]
+    np.testing.assert_allclose(values, exact, rtol=2**-8)
+    np.testing.assert_array_equal(values[:3], [1.0, 1.0, 1.015625])  # halfway goes to even
+
+
+def test_bf16_leaves_the_pictures_way_around_the_net_and_the_end_in_full_precision():
+    weights = {
+        "w": np.random.default_rng(0).normal(0, 0.2, (3, 3, 3, 3)).astype(np.float32),
+        "around": np.eye(3, dtype=np.float32)[:, :, None, None],
+    }
+    nodes = [
+        helper.make_node("Conv", ["pixels", "w"], ["deep"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["deep"], ["active"]),
+        helper.make_node("Conv", ["active", "w"], ["detail"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["pixels", "around"], ["skip"]),
+        helper.make_node("Add", ["detail", "skip"], ["upscaled"]),
+    ]
+    brain = to_bf16(float_model(nodes, weights))
+    types = value_types(brain)
+    assert types["skip"] == types["around"] == TensorProto.FLOAT
+    assert computed_in(brain, "Add") == {TensorProto.FLOAT}
+    assert computed_in(brain, "Relu") == {TensorProto.BFLOAT16}
+
+
+def test_values_that_overflow_on_pictures_are_kept_in_full_precision(tiny):
+    half = to_fp16(tiny("plain").model, too_large={"v0"})
+    types = value_types(half)
+    assert types["v0"] == TensorProto.FLOAT
+    assert computed_in(half, "Conv") == {TensorProto.FLOAT, TensorProto.FLOAT16}
+    np.testing.assert_allclose(
+        run(half, core_input(tiny("plain"))), run(tiny("plain").model, core_input(tiny("plain"))), atol=4e-3
+    )
+
+
+def shuffling(mode: str = "CRD", activation: str = "LeakyRelu") -> onnx.ModelProto:
+    """conv, activation, DepthToSpace, conv."""
+    random = np.random.default_rng(3)
+    weights = {
+        "w": random.normal(0, 0.3, (12, 3, 3, 3)).astype(np.float32),
+        "b": random.normal(0, 0.3, 12).astype(np.float32),
+        "v": random.normal(0, 0.3, (3, 3, 3, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["pixels", "w", "b"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node(activation, ["a"], ["c"]),
+        helper.make_node("DepthToSpace", ["c"], ["d"], blocksize=2, mode=mode),
+        helper.make_node("Conv", ["d", "v"], ["upscaled"], pads=[1, 1, 1, 1]),
+    ]
+    return float_model(nodes, weights)
+
+
+def modes(model: onnx.ModelProto) -> list[bytes]:
+    nodes = [node for node in model.graph.node if node.op_type == "DepthToSpace"]
+    return [a.s for node in nodes for a in node.attribute if a.name == "mode"]
+
+
+def test_depth_to_space_moves_whole_pixels_and_the_result_is_the_same():
+    model, tensor = shuffling(), np.random.default_rng(0).random((1, 3, 5, 7), np.float32)
+    faster = shuffled_by_pixels(model)
+    assert (modes(model), modes(faster)) == ([b"CRD"], [b"DCR"])
+    np.testing.assert_array_equal(run(faster, tensor), run(model, tensor))
+    assert modes(shuffled_by_pixels(shuffling("DCR"))) == [b"DCR"]
+
+
+def test_a_shuffle_is_left_alone_where_channels_do_not_all_count_alike():
+    assert modes(shuffled_by_pixels(shuffling(activation="Softmax"))) == [b"CRD"]
+    shared = shuffling()
+    shared.graph.node.insert(2, helper.make_node("Abs", ["a"], ["unused"]))
+    assert modes(shuffled_by_pixels(shared)) == [b"CRD"]

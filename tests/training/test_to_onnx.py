@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import os
 import subprocess
@@ -305,11 +306,21 @@ def test_a_folder_of_pictures_that_is_not_there_is_one_clear_error(tmp_path: Pat
         export_onnx(core.checkpoint, tmp_path / "net.onnx", data=tmp_path / "nowhere")
 
 
-def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path, core: Core) -> None:
-    with pytest.raises(OutputError, match="no folder"):
-        export_onnx(core.checkpoint, tmp_path / "nowhere" / "net.onnx")
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = tmp_path / "net.safetensors"  # which is looked for next
+    with pytest.raises(OutputError, match="nowhere does not exist"):
+        export_onnx(absent, tmp_path / "nowhere" / "net.onnx")
     with pytest.raises(OutputError, match="is a folder"):
-        export_onnx(core.checkpoint, tmp_path)
+        export_onnx(absent, tmp_path)
+
+    def refused(path: object, *arguments: object, **options: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("sr_deploy.folders.os.open", refused)
+    with pytest.raises(OutputError, match="no file can be made in"):
+        export_onnx(absent, tmp_path / "net.onnx")
 
 
 def test_a_net_that_torch_cannot_export_is_one_clear_error(core: Core) -> None:

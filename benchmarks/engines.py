@@ -1,0 +1,208 @@
+r"""How fast each CPU engine runs a model, and what it adds to its bare runtime: ratios, measured in turn in one run.
+
+    python benchmarks/engines.py --data PHOTOGRAPHS [--model rt-x4 --model srresnet-x4] \
+        [--out benchmarks/results/engines.json]
+
+The picture is 320x180, 8 bits in and out. `speed` is the time of plain ONNX Runtime, which is a session of the
+fp32 file on a float tensor that is ready, over the time of an engine on bytes; `overhead` the time of an engine
+over that of its own runtime on the same graph with arrays that are bound beforehand, minus one; `core` the same
+over its runtime on the file's own float graph. int8 and bf16 files are made by `sr-deploy convert` with
+--data; what they cost in PSNR is what that measured. Times are those a tenth of the samples stay below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
+
+from sr_deploy import read_image
+from sr_deploy.convert import NOTES_KEY, convert
+from sr_deploy.cpu import describe_cpu
+from sr_deploy.engines import open_engine
+from sr_deploy.engines.openvino import OpenVinoEngine
+from sr_deploy.errors import SrDeployError
+from sr_deploy.graph.record import load_model, save_model
+from sr_deploy.graph.runnable import RunnableModel
+from sr_deploy.models import find_model, read_metadata
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
+Call = Callable[[], object]
+REFERENCE = "onnxruntime fp32 core"
+
+
+def files_of(model: str, data: Path, folder: Path, only: list[str]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """The fp32 file, and what `convert` makes of it: precision -> file and what that measured."""
+    source = find_model(model)
+    files: dict[str, tuple[Path, dict[str, Any]]] = {"fp32": (source, {})}
+    for precision in (p for p in ("bf16", "int8") if not only or any(p in name for name in only)):
+        path = folder / f"{source.stem}-{precision}.onnx"
+        if not path.exists():
+            made = convert(
+                load_model(source), precision, data=data, say=lambda line: print(" ", line, flush=True)
+            )
+            save_model(made.model, path)
+        notes = json.loads(read_metadata(path)[NOTES_KEY])
+        files[precision] = (
+            path,
+            {name: notes[name] for name in ("psnr_change", "fidelity", "kept", "method")},
+        )
+    return files
+
+
+def bare_onnxruntime(graph: bytes, feed: np.ndarray, threads: int) -> Call:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: feed})
+
+
+def bare_openvino(engine: OpenVinoEngine, graph: bytes, feed: np.ndarray, *, compiled: Any = None) -> Call:
+    """A request of the engine's own settings; of its own compiled model where that is given."""
+    core = openvino.Core()
+    made = compiled or core.compile_model(core.read_model(graph), "CPU", engine._settings())
+    request = made.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(feed, shared_memory=True))
+    return request.infer
+
+
+def measured(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
+    """All called in turn, `rounds` times after a warm-up of two, in a random order: idle threads of one runtime
+    spin on for a while, into the call that comes next."""
+    random = np.random.default_rng(0)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 2):
+        for name in random.permutation(list(calls)):
+            call = calls[name]
+            start = time.perf_counter()
+            call()
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def calls_of(
+    files: dict[str, tuple[Path, dict[str, Any]]], picture: np.ndarray, threads: int
+) -> tuple[dict[str, Call], list[Any]]:
+    """Every engine on every file it can run, its runtime on the same graph, and on the file's float graph."""
+    tensor = np.ascontiguousarray(picture.transpose(0, 3, 1, 2) / np.float32(255), np.float32)
+    calls: dict[str, Call] = {}
+    engines: list[Any] = []
+    for precision, (path, _) in files.items():
+        core, graph = load_model(path).SerializeToString(), RunnableModel(path).graph(picture.dtype)
+        for backend in ("onnxruntime", "openvino"):
+            engine = open_engine(path, backend, threads=threads)
+            try:
+                out = engine.run(picture)
+            except SrDeployError:  # ONNX Runtime computes no bf16 on the CPU
+                engine.close()
+                continue
+            engines.append(engine)
+            name = f"{backend} {precision}"
+            calls[name] = lambda engine=engine, out=out: engine.run(picture, out)
+            if isinstance(engine, OpenVinoEngine):
+                compiled = engine._ready(picture.dtype)._model
+                calls[f"{name} bare"] = bare_openvino(engine, graph, picture, compiled=compiled)
+                calls[f"{name} core"] = bare_openvino(engine, core, tensor)
+            else:
+                calls[f"{name} bare"] = bare_onnxruntime(graph, picture, threads)
+                calls[f"{name} core"] = bare_onnxruntime(core, tensor, threads)
+    return calls, engines
+
+
+def compare(
+    model: str, data: Path, threads: int, rounds: int, kept: Path | None, only: list[str]
+) -> dict[str, Any]:
+    picture = np.ascontiguousarray(read_image(EXAMPLE).pixels[None, :180, :320])
+    with tempfile.TemporaryDirectory() as folder:
+        files = files_of(model, data, kept or Path(folder), only)
+        calls, engines = calls_of(files, picture, threads)
+        if only:
+            wanted = [REFERENCE, *(f"{name}{form}" for name in only for form in ("", " bare", " core"))]
+            calls = {name: calls[name] for name in wanted}
+        seconds = measured(calls, rounds)
+        for engine in engines:
+            engine.close()
+    return {"engines": _table(seconds, files), "seconds": seconds}
+
+
+def _table(
+    seconds: dict[str, list[float]], files: dict[str, tuple[Path, dict[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    """Ratios of the tenth of the samples that was disturbed least: others work on the machine too."""
+
+    def ratio(first: str, second: str) -> float:
+        return _undisturbed(seconds[first]) / _undisturbed(seconds[second])
+
+    table = {}
+    for name in (n for n in seconds if not n.endswith((" bare", " core"))):
+        backend, precision = name.split()
+        table[name] = {
+            "backend": backend,
+            "precision": precision,
+            "milliseconds": 1000 * _undisturbed(seconds[name]),
+            "speed": ratio(REFERENCE, name),
+            "overhead": ratio(name, f"{name} bare") - 1,
+            "core": ratio(name, f"{name} core") - 1,
+            **files[precision][1],
+        }
+    return table
+
+
+def _undisturbed(samples: list[float]) -> float:
+    """Below this lies a tenth of the samples."""
+    return float(np.quantile(samples, 0.1))
+
+
+def environment(threads: int) -> dict[str, Any]:
+    return {
+        "cpu": describe_cpu().name,
+        "features": describe_cpu().features,
+        "threads": threads,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": {"onnxruntime": onnxruntime.__version__, "openvino": openvino.__version__},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", action="append")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--folder", type=Path, help="keep converted files there, and take those that are there"
+    )
+    parser.add_argument("--only", action="append", help='an engine, such as "openvino int8"; default: all')
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    results: dict[str, Any] = {}
+    if args.out and args.out.exists():  # of other models
+        results = json.loads(args.out.read_text(encoding="utf-8"))
+    for model in args.model or ["rt-x4", "srresnet-x4"]:
+        found = compare(model, args.data, args.threads, args.rounds, args.folder, args.only or [])
+        results[model] = {"environment": environment(args.threads), **found}
+        for name, row in found["engines"].items():
+            print(
+                f"{model} {name:18s} {row['milliseconds']:8.1f} ms  speed {row['speed']:.2f}  "
+                f"overhead {row['overhead']:+.1%}  over the float graph {row['core']:+.1%}  "
+                f"PSNR {row.get('psnr_change') or 0:+.3f} dB",
+                flush=True,
+            )
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

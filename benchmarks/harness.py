@@ -1,0 +1,234 @@
+"""How far the figures of `sr-deploy bench` can be trusted: the harness itself, measured.
+
+    python benchmarks/harness.py --out benchmarks/results/harness.json   # some ten minutes
+    python benchmarks/harness.py --only sleep --only overhead            # a minute
+
+sleep       a call that takes a known time: what the harness says of it, against what the call says of itself
+overhead    what a sample costs beside what is in it
+stopwatch   `sr-deploy bench` against a ten-line loop in a fresh process, in turn
+verdicts    two runs of the same thing, and a run against one slowed down by 5 %: how often the judgement is right
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr_deploy.bench.compare import compare_runs
+from sr_deploy.bench.environment import describe_environment
+from sr_deploy.bench.frames import load_photographs
+from sr_deploy.bench.measure import Effort, measure
+from sr_deploy.bench.record import to_plain
+from sr_deploy.bench.result import Case, Failure, Run, Subject, read_result
+from sr_deploy.bench.runner import Runner
+from sr_deploy.bench.session import Entry, Session
+from sr_deploy.bench.stages import WatchedEngine
+from sr_deploy.bench.worker import Measures, Opening, serve
+from sr_deploy.engines.base import Batch
+from sr_deploy.engines.nearest import NearestEngine
+from sr_deploy.models import find_model
+from sr_deploy.upscale import Upscaler
+
+SLOWDOWN = 0.05
+
+
+def sleep() -> dict[str, Any]:
+    """The call sleeps, then spins to the microsecond; what it took is what it says itself."""
+    found = {}
+    for milliseconds in (1, 10, 100):
+        own: list[float] = []
+
+        def call(seconds: float = milliseconds / 1000, own: list[float] = own) -> None:
+            start = time.perf_counter()
+            time.sleep(max(0.0, seconds - 0.0005))
+            while time.perf_counter() - start < seconds:
+                pass
+            own.append(time.perf_counter() - start)
+
+        count = 2000 // milliseconds + 100
+        timing = measure(call, Effort(samples=count, seconds=0, most_seconds=60), own.clear)
+        found[f"{milliseconds} ms"] = {
+            "samples": len(own),
+            **{
+                f"p{share}_error": float(np.percentile(timing.samples, share) / np.percentile(own, share) - 1)
+                for share in (50, 99)
+            },
+            "p50_error_from_nominal": statistics.median(timing.samples) / (milliseconds / 1000) - 1,
+        }
+    return found
+
+
+def overhead() -> dict[str, Any]:
+    """Of the stopwatch: the time of a loop of nothing. Of the stages: an Upscaler watched, against one that is not."""
+    timing = measure(lambda: None, Effort(samples=200_000, seconds=0, warm_up_least=0.2))
+    frame = np.zeros((8, 8, 3), np.uint8)
+    plain, watched = Upscaler(NearestEngine(2)), WatchedEngine(NearestEngine(2))
+    upscaler = Upscaler(watched)
+    stages: dict[str, list[float]] = {"prepare": [], "compute": [], "finish": []}
+
+    def watch() -> None:
+        watched.begin()
+        upscaler.upscale_pixels(frame, progress=watched.tile_done)
+        watched.note(stages)
+
+    effort = Effort(samples=20_000, seconds=0)
+    bare = [statistics.median(measure(lambda: plain.upscale_pixels(frame), effort).samples) for _ in range(5)]
+    seen = [statistics.median(measure(watch, effort).samples) for _ in range(5)]
+    return {
+        "stopwatch_microseconds": timing.wall / len(timing.samples) * 1e6,
+        "stages_microseconds": (min(seen) - min(bare)) * 1e6,
+    }
+
+
+_LOOP = """
+import json, time
+from sr_deploy import Upscaler
+from sr_deploy.bench.frames import load_photographs
+frame = load_photographs().frame({width}, {height})
+with Upscaler.open("{model}", backend="onnxruntime") as upscaler:
+    end, times = time.perf_counter() + {seconds}, []
+    while time.perf_counter() < end:
+        start, busy = time.perf_counter(), time.process_time()
+        upscaler.upscale_pixels(frame)
+        times.append((time.perf_counter() - start, time.process_time() - busy))
+print(json.dumps(times[5:]))
+"""
+
+
+def stopwatch(model: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """Both in turn: the median over the turns of the ratio of their median times, and of their mean processor times."""
+    width, height = 160, 90
+    code = _LOOP.format(width=width, height=height, model=model, seconds=seconds)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "sr_deploy", "bench", "--model", model, "--backend", "onnxruntime"]
+        command += ["--sizes", f"{width}x{height}", "--seconds", str(seconds), "--max-seconds", str(seconds)]
+        for _ in range(rounds):
+            done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+            times, busy = zip(*json.loads(done.stdout), strict=True)
+            subprocess.run([*command, "-o", str(target), "--overwrite"], check=True, capture_output=True)
+            run = read_result(target).runs[0]
+            rows.append(
+                {
+                    "loop_seconds": statistics.median(times),
+                    "bench_seconds": statistics.median(run.samples),
+                    "loop_processor": statistics.mean(busy),
+                    "bench_processor": statistics.mean(run.cpu),
+                    "others": run.others,
+                }
+            )
+    return {
+        "ratio": statistics.median(row["bench_seconds"] / row["loop_seconds"] for row in rows),
+        "processor_ratio": statistics.median(row["bench_processor"] / row["loop_processor"] for row in rows),
+        "turns": rows,
+    }
+
+
+class _Slowed:
+    """An engine that takes `share` longer, and keeps its cores as busy as it did."""
+
+    def __init__(self, engine: Any, share: float) -> None:
+        self._engine, self._share = engine, share
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+        start = time.perf_counter()
+        result = self._engine.run(batch, out)
+        end = time.perf_counter() + (time.perf_counter() - start) * self._share
+        while time.perf_counter() < end:
+            pass
+        return result
+
+
+def open_slowed(opening: Opening) -> Measures:
+    runner = Runner(opening.subject, Path(opening.model), load_photographs())
+    runner.engine = _Slowed(runner.engine, SLOWDOWN)
+    return runner
+
+
+def verdicts(model: str, pairs: int, seconds: float) -> dict[str, Any]:
+    """Raw samples of all runs too, for whoever wants to try another judgement on them."""
+    subject = Subject(model=model, backend="onnxruntime", precision="fp32", scale=4)
+    slowed = (sys.executable, __file__, "--worker")
+    entries = {
+        "same": Entry(subject=subject, path=find_model(model)),
+        "slowed": Entry(subject=subject, path=find_model(model), command=slowed),
+    }
+    case = Case(label="90p", width=160, height=90)
+    effort = Effort(seconds=seconds, most_seconds=seconds)
+    rows: list[dict[str, Run]] = []
+    for _ in range(pairs):
+        row: dict[str, Run] = {}
+        for name in ("before", "same", "slowed"):
+            with Session() as session:  # a fresh process each, as a baseline from yesterday would be
+                entry = entries["same" if name == "before" else name]
+                run = session.measure(entry, case, mode="end-to-end", throughput=False, effort=effort)
+            if isinstance(run, Failure):
+                raise SystemExit(run.error)
+            row[name] = run
+        rows.append(row)
+        print("verdicts", len(rows), _counts(rows), flush=True)
+    raw = [{name: _raw(run) for name, run in row.items()} for row in rows]
+    return _counts(rows) | {"pairs": pairs, "samples": raw}
+
+
+def _counts(rows: list[dict[str, Run]]) -> dict[str, Any]:
+    found = {name: [compare_runs(row["before"], row[name]) for row in rows] for name in ("same", "slowed")}
+    changes = {name: [pair.change for pair in pairs] for name, pairs in found.items()}
+    return {
+        "by_processor_time": sum(pair.by != "time" for pairs in found.values() for pair in pairs),
+        "no_change_of_same": sum(change.verdict == "no change" for change in changes["same"]),
+        "slower_of_slowed": sum(change.verdict == "slower" for change in changes["slowed"]),
+        "ratios_of_same": [round(change.ratio, 4) for change in changes["same"]],
+        "ratios_of_slowed": [round(change.ratio, 4) for change in changes["slowed"]],
+    }
+
+
+def _raw(run: Run) -> dict[str, Any]:
+    times = {"samples": run.samples, "cpu": run.cpu}
+    return {n: [float(f"{s:.6g}") for s in seconds] for n, seconds in times.items()} | {"others": run.others}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="rt-x4")
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", choices=["sleep", "overhead", "stopwatch", "verdicts"], action="append")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        serve(open_slowed)
+        return
+    results: dict[str, Any] = {"model": args.model, "environment": to_plain(describe_environment())}
+    work: dict[str, Callable[[], dict[str, Any]]] = {
+        "sleep": sleep,
+        "overhead": overhead,
+        "stopwatch": lambda: stopwatch(args.model, 5, args.seconds),
+        "verdicts": lambda: verdicts(args.model, args.pairs, args.seconds),
+    }
+    for what, call in work.items():
+        if args.only and what not in args.only:
+            continue
+        results[what] = found = call()
+        print(what, json.dumps({k: v for k, v in found.items() if k != "samples"}, indent=1), flush=True)
+    if args.out:
+        args.out.write_text(json.dumps(results) + "\n", encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()

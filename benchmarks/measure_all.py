@@ -1,0 +1,60 @@
+"""Measure everything that the speed tables rest on, one thing after the other, then rewrite the tables.
+
+    python benchmarks/measure_all.py            # on an idle machine; a quarter of an hour on two cores
+
+Refuses to begin where other processes keep the cores busy: what comes out is committed, and cited.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sr_deploy.bench.doubts import BUSY
+from sr_deploy.bench.usage import Bystanders
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+
+def commands() -> list[list[str]]:
+    """In order; the suites are those of suites/ that a law is fitted through."""
+    python = sys.executable
+    return [
+        [python, str(HERE / "peers.py"), "--out", str(RESULTS / "peers.json")],
+        [python, str(HERE / "harness.py"), "--out", str(RESULTS / "harness.json")],
+        *(_suite(name) for name in ("pixels", "batch", "tiles")),
+        [python, str(HERE / "tables.py")],
+    ]
+
+
+def _suite(name: str) -> list[str]:
+    suite, target = HERE / "suites" / f"{name}.toml", RESULTS / f"scaling-{name}.json"
+    command = [sys.executable, "-m", "sr_deploy", "bench", "--suite", str(suite)]
+    return [*command, "-o", str(target), "--overwrite"]
+
+
+def require_idle(seconds: float = 5.0) -> None:
+    bystanders = Bystanders()
+    time.sleep(seconds)
+    share = bystanders.share() or 0.0
+    if share > BUSY:
+        raise SystemExit(f"other processes take {share:.0%} of the cores; end them, or add --busy")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--busy", action="store_true", help="measure all the same")
+    args = parser.parse_args()
+    if not args.busy:
+        require_idle()
+    for command in commands():
+        print(" ".join(command), flush=True)
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""sr-deploy beside its peers: the same weights, pictures, sizes, threads and precision, in turn, in one run.
+
+    python benchmarks/peers.py --out benchmarks/results/peers.json
+    python benchmarks/peers.py --check            # only: does every peer compute the same picture?
+
+Every peer gets an 8-bit picture [H, W, 3] in memory and gives one, as a program that uses it would write it; what
+of that is the bare net, on a float tensor that is ready, is the stage "compute". Each runs in a process of its
+own, one at a time, in rounds that change direction, so that what drifts drifts for all of them. Peers that are
+not installed are left out. ncnn needs the packages ncnn and pnnx, torch.compile a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sr_deploy.bench.calibrate import calibrate
+from sr_deploy.bench.environment import describe_environment
+from sr_deploy.bench.frames import BUNDLED, load_photographs
+from sr_deploy.bench.measure import Effort
+from sr_deploy.bench.recorder import Recorder, Work
+from sr_deploy.bench.result import Case, Failure, Result, Run, Settings, Subject, write_result
+from sr_deploy.bench.session import Entry, Session
+from sr_deploy.bench.sizes import parse_sizes
+from sr_deploy.bench.subjects import find_entries
+from sr_deploy.bench.summary import summarise
+from sr_deploy.bench.sweep import LeftOut, Sweep, run_sweep
+from sr_deploy.bench.usage import Bystanders
+from sr_deploy.bench.worker import Measures, Opening, serve
+from sr_deploy.cores import usable_cores
+from sr_deploy.models import find_model
+from sr_deploy.upscale import Upscaler
+
+ROOT = Path(__file__).resolve().parent.parent
+Tensor = np.ndarray
+Parts = tuple[Callable[[np.ndarray], Any], Callable[[Any], Any], Callable[[Any], np.ndarray]]
+"""Picture to tensor, tensor to tensor, tensor to picture."""
+
+
+def to_tensor(frame: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [1, 3, H, W], 0..1; OpenCV's is the quickest way in Python."""
+    return cv2.dnn.blobFromImage(frame, 1 / 255)
+
+
+def to_picture(result: Tensor) -> np.ndarray:
+    planes = np.rint(np.clip(result[0], 0, 1) * 255).astype(np.uint8)
+    return cv2.merge(list(planes))
+
+
+def torch_net(subject: Subject, compiled: bool) -> Parts:
+    import torch
+
+    from sr_deploy.training.checkpoint import load_net
+    from sr_deploy.training.nets.blocks import fold
+
+    torch.set_num_threads(subject.threads or 1)
+    net, _ = load_net(ROOT / "export" / "checkpoints" / f"{subject.model}.safetensors")
+    ready = fold(net).eval()
+    run = torch.compile(ready) if compiled else ready
+
+    def prepare(frame: np.ndarray) -> Any:
+        return torch.from_numpy(frame).permute(2, 0, 1)[None].to(torch.float32).div_(255)
+
+    def compute(tensor: Any) -> Any:
+        with torch.inference_mode():
+            return run(tensor)
+
+    def finish(result: Any) -> np.ndarray:
+        with torch.inference_mode():
+            bytes_ = result[0].clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+            return bytes_.permute(1, 2, 0).contiguous().numpy()
+
+    return prepare, compute, finish
+
+
+def bare_onnxruntime(subject: Subject) -> Parts:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = subject.threads or 1
+    session = onnxruntime.InferenceSession(
+        str(find_model(subject.model)), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return to_tensor, lambda tensor: session.run(None, {name: tensor})[0], to_picture
+
+
+def bare_openvino(subject: Subject) -> Parts:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": subject.threads or 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = openvino.Core().compile_model(str(find_model(subject.model)), "CPU", settings)
+    return to_tensor, lambda tensor: compiled(tensor)[0], to_picture
+
+
+def opencv_dnn(subject: Subject) -> Parts:
+    cv2.setNumThreads(subject.threads or 1)
+    net = cv2.dnn.readNetFromONNX(str(find_model(subject.model)))
+
+    def compute(tensor: Tensor) -> Tensor:
+        net.setInput(tensor)
+        return net.forward()
+
+    return to_tensor, compute, to_picture
+
+
+def ncnn_net(subject: Subject) -> Parts:
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = subject.threads or 1
+    with tempfile.TemporaryDirectory() as folder:
+        param, weights = _ncnn_files(find_model(subject.model), Path(folder))
+        net.load_param(str(param))
+        net.load_model(str(weights))
+
+    def compute(tensor: Tensor) -> Tensor:
+        with net.create_extractor() as extractor:
+            extractor.input("in0", ncnn.Mat(tensor[0]))
+            return np.array(extractor.extract("out0")[1])[None]
+
+    return to_tensor, compute, to_picture
+
+
+def _ncnn_files(model: Path, folder: Path) -> tuple[Path, Path]:
+    import pnnx
+
+    (folder / "net.onnx").write_bytes(model.read_bytes())
+    program = Path(pnnx.__file__).parent.parent / "bin" / "pnnx"
+    shapes = ["inputshape=[1,3,180,320]", "inputshape2=[1,3,90,160]", "fp16=0"]
+    subprocess.run(
+        [str(program) if program.is_file() else "pnnx", "net.onnx", *shapes],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder / "net.ncnn.param", folder / "net.ncnn.bin"
+
+
+def classic(subject: Subject, filter_: int) -> Parts:
+    cv2.setNumThreads(subject.threads or 1)
+    scale = subject.scale
+
+    def compute(frame: np.ndarray) -> np.ndarray:
+        return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=filter_)
+
+    return lambda frame: frame, compute, lambda result: result
+
+
+PEERS: dict[str, tuple[str, str, Callable[[Subject], Parts]]] = {
+    "torch eager": ("torch", "fp32", partial(torch_net, compiled=False)),
+    "torch.compile": ("torch", "fp32", partial(torch_net, compiled=True)),
+    "bare ONNX Runtime": ("onnxruntime", "fp32", bare_onnxruntime),
+    "bare OpenVINO": ("openvino", "fp32", bare_openvino),
+    "OpenCV DNN": ("cv2", "fp32", opencv_dnn),
+    "ncnn": ("ncnn", "fp32", ncnn_net),
+    "bicubic": ("cv2", "uint8", partial(classic, filter_=cv2.INTER_CUBIC)),
+    "Lanczos": ("cv2", "uint8", partial(classic, filter_=cv2.INTER_LANCZOS4)),
+}
+"""Name -> the module it needs, its precision, and what makes its parts."""
+
+
+class Peer:
+    """What a worker measures."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._recorder = Recorder(opening.subject)
+        self._photographs = load_photographs()
+        make = PEERS[opening.subject.runner][2]
+        self._parts = self._recorder.opened(lambda: make(opening.subject))
+
+    def measure(self, case: Case, mode: str, throughput: bool, effort: Effort) -> Run:
+        if mode != "end-to-end" or throughput or case.batch > 1:
+            raise ValueError("peers are measured end to end, one picture at a time")
+        frame = self._photographs.frame(case.width, case.height)
+        prepare, compute, finish = self._parts
+        stages: dict[str, list[float]] = {"prepare": [], "compute": [], "finish": []}
+        clock = time.perf_counter
+
+        def call() -> None:
+            start = clock()
+            tensor = prepare(frame)
+            ready = clock()
+            result = compute(tensor)
+            computed = clock()
+            finish(result)
+            stages["prepare"].append(ready - start)
+            stages["compute"].append(computed - ready)
+            stages["finish"].append(clock() - computed)
+
+        return self._recorder.record(case, mode, throughput, effort, [Work(call=call, stages=stages)])
+
+
+def open_peer(opening: Opening) -> Measures:
+    return Peer(opening)
+
+
+def peer_entries(base: Subject, path: Path, only: list[str]) -> list[Entry]:
+    entries = []
+    for name, (module, precision, _) in PEERS.items():
+        if only and name not in only:
+            continue
+        if find_spec(module) is None or (name == "ncnn" and find_spec("pnnx") is None):
+            print(f"left out: {name}, which is not installed", flush=True)
+            continue
+        changes = {"runner": name, "backend": module, "precision": precision}
+        if precision == "uint8":
+            changes |= {"model": name, "parameters": None, "multiply_adds_per_pixel": None, "quality": {}}
+        subject = Subject(**{**base.__dict__, **changes})
+        entries.append(Entry(subject=subject, path=path, command=(sys.executable, __file__, "--worker")))
+    return entries
+
+
+def check(model: str, entries: list[Entry]) -> None:
+    """Print how far the picture of each net is from sr-deploy's, in 8-bit steps; SystemExit beyond one."""
+    frame = load_photographs().frame(101, 67)
+    with Upscaler.open(model, backend="onnxruntime") as upscaler:
+        expected = upscaler.upscale_pixels(frame)
+    with tempfile.TemporaryDirectory() as folder:
+        for entry in entries:
+            name, target = entry.subject.runner, Path(folder) / "picture.npy"
+            command = [sys.executable, __file__, "--model", model, "--picture", name, str(target)]
+            subprocess.run(command, check=True)
+            picture = np.load(target)
+            apart = int(np.abs(picture.astype(int) - expected).max())
+            print(f"{name}: at most {apart} of 255 apart from sr-deploy", flush=True)
+            if entry.subject.precision != "uint8" and apart > 1:
+                raise SystemExit(f"{name} computes something else")
+
+
+def make_picture(model: str, name: str, target: Path) -> None:
+    subject = Subject(model=model, backend="", precision="fp32", scale=4, runner=name, threads=usable_cores())
+    prepare, compute, finish = PEERS[name][2](subject)
+    np.save(target, finish(compute(prepare(load_photographs().frame(101, 67)))))
+
+
+def measure(args: argparse.Namespace) -> Result:
+    bystanders = Bystanders()
+    calibration = calibrate(args.threads)
+    environment = describe_environment(bystanders.share())
+    ours = [] if args.only else find_entries([args.model], threads=[args.threads])
+    base = find_entries([args.model], backends=["onnxruntime"], threads=[args.threads])[0]
+    entries = [*ours, *peer_entries(base.subject, base.path, args.only)]
+    check(args.model, [entry for entry in entries if entry.subject.runner in PEERS])
+    effort = Effort(samples=5, seconds=args.seconds, most_seconds=args.seconds, warm_up_seconds=args.seconds)
+    cases = [
+        Case(label=s.label, width=s.width, height=s.height, tile="whole") for s in parse_sizes(args.sizes)
+    ]
+    runs, failures = list[Run](), list[Failure]()
+    with Session() as session:
+        for step in run_sweep(
+            session, Sweep(entries=entries, cases=cases, effort=effort, rounds=args.rounds)
+        ):
+            if isinstance(step, Run):
+                runs.append(step)
+                _tell(step)
+            elif not isinstance(step, LeftOut):
+                failures.append(step)
+                print(f"failed: {step.subject.name} {step.case.label}: {step.error}", flush=True)
+    return Result(
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        environment=environment,
+        calibration=calibration,
+        settings=Settings(
+            min_samples=effort.samples,
+            min_seconds=args.seconds,
+            max_seconds=args.seconds,
+            images=(BUNDLED.name,),
+            image_sha256=load_photographs().sha256,
+        ),
+        runs=tuple(runs),
+        failures=tuple(failures),
+    )
+
+
+def _tell(run: Run) -> None:
+    milliseconds, net = summarise(run).p50 * 1000, float(np.median(run.stages["compute"])) * 1000
+    print(f"{run.case.label} {run.subject.name}: {milliseconds:.2f} ms, the net {net:.2f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="rt-x4")
+    parser.add_argument("--sizes", default="180p,270p")
+    parser.add_argument("--threads", type=int, default=usable_cores() or 1)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=1.5, help="a round")
+    parser.add_argument("--only", action="append", default=[], choices=list(PEERS))
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--picture", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        serve(open_peer)
+    elif args.picture:
+        make_picture(args.model, args.picture[0], Path(args.picture[1]))
+    elif args.check:
+        base = find_entries([args.model], backends=["onnxruntime"])[0]
+        check(args.model, peer_entries(base.subject, base.path, args.only))
+    else:
+        result = measure(args)
+        if args.out:
+            write_result(result, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Frozen dataclasses to plain JSON values and back, every value checked against its annotation.
+
+Knows nothing of what is recorded. Understood are bool, int, float, str, None, X | None, tuple[X, ...],
+Mapping[str, X] and dataclasses of these.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from types import MappingProxyType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """`value` as JSON has it. Raises ValueError for a number that JSON does not have."""
+    if is_dataclass(value):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number that JSON has")
+    return value
+
+
+def from_plain(kind: type[T], value: Any, where: str = "the record") -> T:
+    """`value` as a `kind`. Raises ValueError naming the place in `value` that does not fit, and why."""
+    made: T = _made(kind, value, where)
+    return made
+
+
+def _made(kind: Any, value: Any, where: str) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        inner = [part for part in get_args(kind) if part is not type(None)]
+        return None if value is None else _made(inner[0], value, where)
+    if origin is tuple:
+        _require(value, list, where)
+        return tuple(_made(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        _require(value, dict, where)
+        inner = get_args(kind)[1]
+        return MappingProxyType({key: _made(inner, item, f"{where}.{key}") for key, item in value.items()})
+    if is_dataclass(kind):
+        return _dataclass(kind, value, where)
+    return _scalar(kind, value, where)
+
+
+def _dataclass(kind: Any, value: Any, where: str) -> Any:
+    _require(value, dict, where)
+    hints, known = _hints(kind), {field.name: field for field in fields(kind)}
+    for name, field in known.items():
+        if name not in value and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{where} has no {name!r}")
+    for name in value:
+        if name not in known:
+            raise ValueError(f"{where} has {name!r}, which is not known")
+    return kind(**{name: _made(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+def _scalar(kind: Any, value: Any, where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(value, kind, where)
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, expected a finite number")
+    return value
+
+
+def _require(value: Any, kind: type, where: str) -> None:
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise ValueError(f"{where} is a {type(value).__name__}, expected a {kind.__name__}")
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def dumps(value: object, depth: int = 0) -> str:
+    """Plain JSON values as text: a line a key, a list of numbers on one line, floats with six figures."""
+    inner, outer = " " * (depth + 1), " " * depth
+    if isinstance(value, dict) and value:
+        lines = (f"{inner}{json.dumps(key)}: {dumps(item, depth + 1)}" for key, item in value.items())
+        return "{\n" + ",\n".join(lines) + f"\n{outer}}}"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(inner + dumps(item, depth + 1) for item in value) + f"\n{outer}]"
+    if isinstance(value, list):
+        return "[" + ", ".join(dumps(item, depth) for item in value) + "]"
+    if isinstance(value, float):
+        return json.dumps(float(f"{value:.6g}"))
+    return json.dumps(value, ensure_ascii=False)

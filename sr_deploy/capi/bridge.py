@@ -1,0 +1,186 @@
+"""What `sr_deploy.c` calls: handles by number, and every error as a status and a text. Computes nothing itself.
+
+Each public function returns (status, text, value): the numbers of `enum sr_status`, one line of UTF-8, and what
+the function is for. Threads may call them at once; what they share is the table of open handles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Literal, NamedTuple, ParamSpec
+
+from sr_deploy import __version__
+from sr_deploy.capi.buffers import Buffer, array_of, check_apart, upscale_buffer
+from sr_deploy.capi.device import upscale_on_gpu
+from sr_deploy.capi.handles import ClosedError, forget, handle_of, keep
+from sr_deploy.errors import (
+    InputError,
+    MissingRuntimeError,
+    OutOfMemoryError,
+    SrDeployError,
+    UsageError,
+)
+from sr_deploy.upscale import Upscaler
+
+Answer = tuple[int, bytes, Any]
+_P = ParamSpec("_P")
+
+OK, ARGUMENT, MODEL, RUNTIME, MEMORY, CLOSED, INTERNAL = 0, 2, 3, 4, 5, 6, 70
+_LARGEST = 2**31 - 1  # of an int32_t
+_TILE_NEVER = _OVERLAP_NONE = _HALO_GLOBAL = -1
+
+
+class Options(NamedTuple):
+    """The fields of `sr_options`, in the order in which sr_deploy.c hands them over; 0 and None are defaults."""
+
+    backend: str | None = None
+    notify: Callable[[bytes], None] | None = None
+    cuda_stream: int = 0
+    memory: int = 0
+    threads: int = 0
+    tile: int = 0
+    overlap: int = 0
+
+    def open(self, model: str) -> Upscaler:
+        """An Upscaler of `model` with these options."""
+        notify = self.notify
+        return Upscaler.open(
+            model,
+            backend=self.backend or "auto",
+            threads=self.threads or None,
+            tile=self._tile(),
+            overlap=0 if self.overlap == _OVERLAP_NONE else self.overlap or None,
+            memory=self.memory or None,
+            say=None if notify is None else lambda message: notify(_utf8(message)),
+        )
+
+    def check(self) -> None:
+        """Raise UsageError for a number that is none of a field's."""
+        for name, least in (("threads", 0), ("tile", _TILE_NEVER), ("overlap", _OVERLAP_NONE)):
+            if (value := getattr(self, name)) < least:
+                raise UsageError(f"options.{name} is {value}, expected {least} or more; 0 is the default")
+
+    def _tile(self) -> int | Literal["auto"] | None:
+        return None if self.tile == _TILE_NEVER else self.tile or "auto"
+
+
+def _answering(function: Callable[_P, Any]) -> Callable[_P, Answer]:
+    """`function`, with what it raises as a status and a text."""
+
+    @wraps(function)
+    def answer(*arguments: _P.args, **named: _P.kwargs) -> Answer:
+        try:
+            return OK, b"", function(*arguments, **named)
+        except Exception as error:
+            return _status(error), _line(error), None
+
+    return answer
+
+
+@_answering
+def open_upscaler(library: str, model: str, fields: Sequence[Any]) -> int:
+    """Open a model with the `fields` of Options; the number of its handle. `library` is sr_deploy.c's version."""
+    if library != __version__:
+        raise MissingRuntimeError(
+            f"the C library is of version {library}, and the sr-deploy it finds of {__version__}; build the library "
+            "again with `sr-deploy capi build`"
+        )
+    options = Options(*fields)
+    options.check()
+    return keep(lambda: options.open(model), options.cuda_stream or None)
+
+
+@_answering
+def query(number: int) -> tuple[int, int, int, int, int, int, bytes, bytes]:
+    """The fields of `sr_info`, in their order."""
+    with handle_of(number) as upscaler:
+        spec, limits, backend = upscaler.spec, upscaler.engine.limits, upscaler.engine.backend
+    halo = _HALO_GLOBAL if spec.halo is None else spec.halo
+    most = (limits.max_width or 0, limits.max_height or 0, limits.max_batch or 0)
+    return spec.scale, spec.channels, halo, *most, _fitting(backend, 32), _fitting(spec.name, 128)
+
+
+@_answering
+def output_size(number: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height of the result for a picture of `width` x `height`."""
+    with handle_of(number) as upscaler:
+        return _large(upscaler, width, height)
+
+
+@_answering
+def upscale(number: int, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    """Every input into its output, in order, once all of them were checked."""
+    handle = handle_of(number)
+    with handle as upscaler:
+        _check_sizes(upscaler, inputs, outputs)
+        here = [index for index, buffer in enumerate(inputs) if not isinstance(buffer[0], int)]
+        sources, targets = ({i: array_of(buffers[i]) for i in here} for buffers in (inputs, outputs))
+        check_apart(list(sources.values()), list(targets.values()))
+        for index, (small, large) in enumerate(zip(inputs, outputs, strict=True)):
+            if index in sources:
+                upscale_buffer(upscaler, sources[index], targets[index], small[5])
+            else:
+                upscale_on_gpu(upscaler, small, large, handle.stream)
+
+
+@_answering
+def close(number: int) -> None:
+    """Forget a handle; what other threads compute with it ends well."""
+    forget(number)
+
+
+def _check_sizes(upscaler: Upscaler, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    for index, (small, large) in enumerate(zip(inputs, outputs, strict=True)):
+        expected = _large(upscaler, *small[1:3])
+        if large[1:3] != expected:
+            raise UsageError(
+                f"output {index} is {large[1]}x{large[2]}, for an input of {small[1]}x{small[2]} expected "
+                f"{expected[0]}x{expected[1]}; ask sr_output_size"
+            )
+
+
+def _large(upscaler: Upscaler, width: int, height: int) -> tuple[int, int]:
+    if min(width, height) < 1:
+        raise UsageError(f"a picture needs pixels, got {width}x{height}; give its width and height")
+    scale = upscaler.spec.scale
+    if max(width, height) * scale > _LARGEST:
+        raise UsageError(
+            f"a picture of {width}x{height} times {scale} has sides over {_LARGEST} pixels; give it in parts"
+        )
+    return width * scale, height * scale
+
+
+def _status(error: Exception) -> int:
+    kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], int], ...] = (
+        (ClosedError, CLOSED),
+        (UsageError, ARGUMENT),
+        (InputError, MODEL),
+        ((MissingRuntimeError, ImportError), RUNTIME),
+        ((OutOfMemoryError, MemoryError), MEMORY),
+        (OSError, MODEL),
+    )
+    return next((status for kind, status in kinds if isinstance(error, kind)), INTERNAL)
+
+
+def _line(error: Exception) -> bytes:
+    """One line of an error; the kind of what nobody raised on purpose too."""
+    text = str(error)
+    if isinstance(error, MemoryError) and not isinstance(error, SrDeployError):
+        text = "out of memory; close other programs, or use a smaller model or picture"
+    elif not isinstance(error, SrDeployError):
+        text = f"{type(error).__name__}: {text}"
+    return _utf8(" ".join(text.split()))
+
+
+def _utf8(text: str) -> bytes:
+    """`text` for C: valid UTF-8 without a zero, whatever a file was called."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace")
+
+
+def _fitting(text: str, size: int) -> bytes:
+    """`text` for an array of `size` bytes with a zero at its end, cut between two characters where it is longer."""
+    return _utf8(text)[: size - 1].decode("utf-8", "ignore").encode()
+
+
+__all__ = ["close", "open_upscaler", "output_size", "query", "upscale"]

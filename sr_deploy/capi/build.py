@@ -1,0 +1,238 @@
+"""Build the C library for the Python that runs this: the library itself, its header, and what pkg-config and CMake
+want to know. Compiles `sr_deploy.c` with the machine's C compiler; downloads nothing.
+
+    DIR/include/sr_deploy.h
+    DIR/lib/libsr_deploy.so            (.dylib on macOS; DIR/bin/sr_deploy.dll and its .lib on Windows)
+    DIR/lib/pkgconfig/sr_deploy.pc
+    DIR/lib/cmake/sr_deploy/sr_deploy-config.cmake, -config-version.cmake
+
+The folder may be moved; the Python it was built with has to stay, or SR_DEPLOY_PYTHON has to name another one of
+the same version.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sr_deploy
+from sr_deploy.errors import MissingRuntimeError, OutputError
+
+_HERE = Path(__file__).parent
+_PACKAGES = _HERE.parent.parent
+_COMPILERS = ("cc", "gcc", "clang")
+_PKG_CONFIG = """\
+prefix=${{pcfiledir}}/../..
+includedir=${{prefix}}/include
+libdir=${{prefix}}/lib
+
+Name: sr_deploy
+Description: Super-resolution networks for programs in C and C++
+Version: {version}
+Cflags: -I${{includedir}}
+Libs: -L${{libdir}} -lsr_deploy{rpath}
+"""
+_CMAKE = """\
+# find_package(sr_deploy) gives the target sr_deploy::sr_deploy.
+get_filename_component(_sr_deploy_prefix "${{CMAKE_CURRENT_LIST_DIR}}/../../.." ABSOLUTE)
+if(NOT TARGET sr_deploy::sr_deploy)
+  add_library(sr_deploy::sr_deploy SHARED IMPORTED)
+  set_target_properties(sr_deploy::sr_deploy PROPERTIES
+    INTERFACE_INCLUDE_DIRECTORIES "${{_sr_deploy_prefix}}/include"
+    IMPORTED_LOCATION "${{_sr_deploy_prefix}}/{library}"{implib})
+endif()
+unset(_sr_deploy_prefix)
+"""
+_CMAKE_VERSION = """\
+set(PACKAGE_VERSION "{version}")
+if(PACKAGE_FIND_VERSION VERSION_GREATER PACKAGE_VERSION)
+  set(PACKAGE_VERSION_COMPATIBLE FALSE)
+else()
+  set(PACKAGE_VERSION_COMPATIBLE TRUE)
+  if(PACKAGE_FIND_VERSION VERSION_EQUAL PACKAGE_VERSION)
+    set(PACKAGE_VERSION_EXACT TRUE)
+  endif()
+endif()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """Where the parts of a built library lie."""
+
+    folder: Path
+    header: Path
+    library: Path
+    pkg_config: Path
+    cmake: Path
+    """The folder of the two CMake files."""
+
+
+def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[str] = ()) -> Built:
+    """Build the C library into `folder`, which is made where it is missing; what is there of it is replaced.
+
+    `compiler`: its command, with arguments where it needs some; default is the environment variable CC, else
+    the first of cc, gcc and clang (cl on Windows). `flags` come after ours, such as "-fsanitize=address".
+    Raises MissingRuntimeError where there is no compiler, no Python.h or no Python library to link with;
+    OutputError where the folder cannot be written or the compiler fails.
+    """
+    command = find_compiler(compiler)
+    include, link = python_headers(), python_library()
+    library = folder / _library_name()
+    built = Built(
+        folder=folder,
+        header=folder / "include" / "sr_deploy.h",
+        library=library,
+        pkg_config=folder / "lib" / "pkgconfig" / "sr_deploy.pc",
+        cmake=folder / "lib" / "cmake" / "sr_deploy",
+    )
+    try:
+        for place in (built.header.parent, library.parent, built.pkg_config.parent, built.cmake):
+            place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as work:
+            compiled = Path(work) / library.name
+            _compile(command, include, link, compiled, flags)
+            os.replace(compiled, library)
+            implib = compiled.with_suffix(".lib")
+            if implib.exists():
+                os.replace(implib, folder / "lib" / implib.name)
+        for path, text in _texts(built).items():
+            _write(path, text)
+    except OSError as error:
+        raise OutputError(f"cannot build in {folder}: {error}; choose another folder") from error
+    return built
+
+
+def find_compiler(compiler: str | None = None) -> list[str]:
+    """The command of the C compiler, as `build_library` chooses it."""
+    named = compiler or os.environ.get("CC")
+    names = ("cl",) if sys.platform == "win32" else _COMPILERS
+    candidates = [shlex.split(named, posix=sys.platform != "win32")] if named else [[name] for name in names]
+    for command in candidates:
+        if command and shutil.which(command[0]):
+            return command
+    tried = named or ", ".join(names)
+    raise MissingRuntimeError(
+        f"the C library needs a C compiler, found none of: {tried}; install one "
+        "(such as: apt install gcc; xcode-select --install), or name it with --compiler"
+    )
+
+
+def python_headers() -> Path:
+    """The folder of Python.h. Raises MissingRuntimeError where it is not installed."""
+    for key in ("include", "platinclude"):
+        folder = Path(sysconfig.get_path(key))
+        if (folder / "Python.h").is_file():
+            return folder
+    raise MissingRuntimeError(
+        f"the C library needs Python's headers, and there is no Python.h in {sysconfig.get_path('include')}; install "
+        "them (such as: apt install python3-dev)"
+    )
+
+
+def python_library() -> list[str]:
+    """What links with the shared library of this Python, which is also found when a program starts.
+
+    Raises MissingRuntimeError for a Python without one.
+    """
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if sys.platform == "win32":
+        return [str(Path(sys.base_prefix) / "libs" / f"python{version.replace('.', '')}.lib")]
+    for folder in _library_folders():
+        for name in (sysconfig.get_config_var("LDLIBRARY"), sysconfig.get_config_var("INSTSONAME")):
+            library = folder / str(name)
+            if library.is_file() and library.suffix != ".a":
+                return [str(library), f"-Wl,-rpath,{folder}"]
+    raise MissingRuntimeError(
+        f"the C library needs Python {version} as a shared library, and {sys.executable} comes without; install it "
+        "(such as: apt install python3-dev), or use a Python configured with --enable-shared"
+    )
+
+
+def _library_folders() -> list[Path]:
+    folders = [Path(sys.base_prefix) / "lib"]
+    if place := sysconfig.get_config_var("LIBDIR"):
+        folders += [Path(place), Path(place) / (sysconfig.get_config_var("MULTIARCH") or "")]
+    if framework := sysconfig.get_config_var("PYTHONFRAMEWORKPREFIX"):  # of macOS
+        folders.append(Path(framework))
+    return folders
+
+
+def _library_name() -> str:
+    """Of the library, below the folder of a build."""
+    if sys.platform == "win32":
+        return "bin/sr_deploy.dll"
+    return "lib/libsr_deploy.dylib" if sys.platform == "darwin" else "lib/libsr_deploy.so"
+
+
+def _compile(
+    command: Sequence[str], include: Path, link: Sequence[str], library: Path, flags: Sequence[str]
+) -> None:
+    texts = {"SR_VERSION": sr_deploy.__version__, "SR_PYTHON": sys.executable, "SR_PACKAGES": str(_PACKAGES)}
+    config = library.with_name("config.h")
+    lines = [f"#define {name} {_c_text(value)}" for name, value in texts.items()]
+    _write(config, "\n".join([*lines, "#define SR_DEPLOY_BUILD", ""]))
+    source = str(_HERE / "sr_deploy.c")
+    if Path(command[0]).stem.lower() == "cl":
+        ours = ["/nologo", "/std:c11", "/O2", "/LD", "/utf-8", f"/I{include}", f"/FI{config}", source]
+        arguments = [*ours, *flags, "/link", *link, f"/OUT:{library}"]
+    else:
+        arguments = [
+            "-std=c11",
+            "-O2",
+            "-fPIC",
+            "-fvisibility=hidden",
+            f"-I{include}",
+            "-include",
+            str(config),
+        ]
+        arguments += [source, "-o", str(library), *_shared(library.name), *link, "-pthread", *flags]
+    done = subprocess.run(
+        [*command, *arguments], cwd=library.parent, capture_output=True, encoding="utf-8", errors="replace"
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip() or "it says nothing"
+        raise OutputError(f"{command[0]} could not compile the C library: {said}; try another --compiler")
+
+
+def _shared(name: str) -> list[str]:
+    if sys.platform == "darwin":
+        return ["-dynamiclib", f"-Wl,-install_name,@rpath/{name}"]
+    return ["-shared", f"-Wl,-soname,{name}", "-D_GNU_SOURCE", "-ldl"]
+
+
+def _c_text(text: str) -> str:
+    """`text` as a C string literal: its bytes, in octal where they are anything but plain."""
+    plain = f"{string.ascii_letters}{string.digits}/._- :".encode()
+    return '"' + "".join(chr(c) if c in plain else f"\\{c:03o}" for c in os.fsencode(text)) + '"'
+
+
+def _texts(built: Built) -> dict[Path, str]:
+    """What every file but the library itself says."""
+    version = sr_deploy.__version__
+    library = built.library.relative_to(built.folder).as_posix()
+    windows = sys.platform == "win32"
+    implib = '\n    IMPORTED_IMPLIB "${_sr_deploy_prefix}/lib/sr_deploy.lib"' if windows else ""
+    rpath = "" if windows else " -Wl,-rpath,${libdir}"
+    return {
+        built.header: (_HERE / "sr_deploy.h").read_text(encoding="utf-8"),
+        built.pkg_config: _PKG_CONFIG.format(version=version, rpath=rpath),
+        built.cmake / "sr_deploy-config.cmake": _CMAKE.format(library=library, implib=implib),
+        built.cmake / "sr_deploy-config-version.cmake": _CMAKE_VERSION.format(version=version),
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)

@@ -1,0 +1,201 @@
+/*
+ * The C library: the functions of sr_deploy.h. Arguments are checked here, without the interpreter; everything else is done
+ * by bridge.py in an interpreter that lives inside the process. Compiled by `sr-deploy capi build`, which defines SR_VERSION,
+ * SR_PYTHON (the executable whose packages are used) and SR_PACKAGES (where this package lies). Allocates nothing of its
+ * own, and keeps nothing but the texts of the last errors.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "calls.h"
+#include "interpreter.h"
+#include "pictures.h"
+#include "sr_deploy.h"
+#include "texts.h"
+
+const char *sr_version(void) { return SR_VERSION; }
+
+const char *sr_status_name(sr_status status)
+{
+    switch (status) {
+    case SR_OK: return "SR_OK";
+    case SR_ERROR_ARGUMENT: return "SR_ERROR_ARGUMENT";
+    case SR_ERROR_MODEL: return "SR_ERROR_MODEL";
+    case SR_ERROR_RUNTIME: return "SR_ERROR_RUNTIME";
+    case SR_ERROR_MEMORY: return "SR_ERROR_MEMORY";
+    case SR_ERROR_CLOSED: return "SR_ERROR_CLOSED";
+    case SR_ERROR_INTERNAL: return "SR_ERROR_INTERNAL";
+    }
+    return "no status";
+}
+
+const char *sr_last_error(const sr_upscaler *upscaler)
+{
+    const text *found = text_of(upscaler);
+    return found ? found->text : "";
+}
+
+/* The first version of the structs that begin with their size: shorter ones were never published. Longer ones than ours are
+ * refused, for a wrong size cannot be told from that of a newer header. */
+enum { OLDEST_OPTIONS = sizeof(sr_options), OLDEST_INFO = sizeof(sr_info) };
+
+static sr_status check_size(const void *handle, const char *name, const char *initialiser, size_t size, size_t oldest,
+                            size_t newest)
+{
+    if (size >= oldest && size <= newest)
+        return SR_OK;
+    return fail(handle, SR_ERROR_ARGUMENT,
+                "%s.size is %zu, version %s of the library knows %zu; begin with %s, and use no older library than the "
+                "program was compiled for",
+                name, size, SR_VERSION, newest, initialiser);
+}
+
+/* Take the caller's options into `options`, whatever version of the struct they are. */
+static sr_status read_options(const sr_options *given, sr_options *options)
+{
+    sr_status status;
+    *options = (sr_options)SR_OPTIONS_INIT;
+    if (!given)
+        return SR_OK;
+    status = check_size(NULL, "options", "SR_OPTIONS_INIT", given->size, OLDEST_OPTIONS, sizeof *options);
+    if (status != SR_OK)
+        return status;
+    memcpy(options, given, given->size);
+    if (options->reserved)
+        return fail(NULL, SR_ERROR_ARGUMENT, "options.reserved is %d, expected 0; begin with SR_OPTIONS_INIT",
+                    options->reserved);
+    return SR_OK;
+}
+
+sr_status sr_open(const char *model, const sr_options *options, sr_upscaler **opened)
+{
+    sr_options taken;
+    sr_status status;
+    PyGILState_STATE held;
+    PyObject *value;
+    begin(NULL);
+    if (!opened)
+        return fail(NULL, SR_ERROR_ARGUMENT, "opened is NULL; give the address of an sr_upscaler pointer");
+    *opened = NULL;
+    if (!model)
+        return fail(NULL, SR_ERROR_ARGUMENT, "model is NULL; give a model file or a name such as \"rt-x4\"");
+    if ((status = read_options(options, &taken)) != SR_OK || (status = start()) != SR_OK)
+        return status;
+    held = PyGILState_Ensure();
+    status = call(NULL, "open_upscaler",
+                  Py_BuildValue("(sN(NNKKiii))", SR_VERSION, utf8(model), utf8(taken.backend), notifier(&taken),
+                                NUMBER(taken.cuda_stream), (unsigned long long)taken.memory, taken.threads, taken.tile,
+                                taken.overlap),
+                  &value);
+    if (status == SR_OK)
+        *opened = (sr_upscaler *)(uintptr_t)PyLong_AsUnsignedLongLong(value);
+    Py_XDECREF(value);
+    PyGILState_Release(held);
+    return status;
+}
+
+sr_status sr_query(const sr_upscaler *upscaler, sr_info *info)
+{
+    sr_info filled = SR_INFO_INIT;
+    sr_status status;
+    PyGILState_STATE held;
+    PyObject *value;
+    const char *backend, *model;
+    begin(upscaler);
+    if (!upscaler || !Py_IsInitialized())
+        return not_open(upscaler);
+    if (!info)
+        return fail(upscaler, SR_ERROR_ARGUMENT, "info is NULL; give the address of an sr_info");
+    status = check_size(upscaler, "info", "SR_INFO_INIT", info->size, OLDEST_INFO, sizeof filled);
+    if (status != SR_OK)
+        return status;
+    held = PyGILState_Ensure();
+    status = call(upscaler, "query", Py_BuildValue("(K)", NUMBER(upscaler)), &value);
+    if (status == SR_OK) {
+        if (PyArg_ParseTuple(value, "iiiiiiyy", &filled.scale, &filled.channels, &filled.halo, &filled.max_width,
+                             &filled.max_height, &filled.max_batch, &backend, &model)) {
+            snprintf(filled.backend, sizeof filled.backend, "%s", backend);
+            snprintf(filled.model, sizeof filled.model, "%s", model);
+            filled.size = info->size;
+            memcpy(info, &filled, filled.size);
+        } else {
+            status = raised(upscaler, SR_ERROR_INTERNAL, "this is a bug in sr-deploy, please report it");
+        }
+    }
+    Py_XDECREF(value);
+    PyGILState_Release(held);
+    return status;
+}
+
+sr_status sr_output_size(const sr_upscaler *upscaler, int32_t width, int32_t height, int32_t *output_width,
+                         int32_t *output_height)
+{
+    sr_status status;
+    PyGILState_STATE held;
+    PyObject *value;
+    begin(upscaler);
+    if (!upscaler || !Py_IsInitialized())
+        return not_open(upscaler);
+    if (!output_width || !output_height)
+        return fail(upscaler, SR_ERROR_ARGUMENT, "%s is NULL; give the address of an int32_t",
+                    output_width ? "output_height" : "output_width");
+    held = PyGILState_Ensure();
+    status = call(upscaler, "output_size", Py_BuildValue("(Kii)", NUMBER(upscaler), width, height), &value);
+    if (status == SR_OK && !PyArg_ParseTuple(value, "ii", output_width, output_height))
+        status = raised(upscaler, SR_ERROR_INTERNAL, "this is a bug in sr-deploy, please report it");
+    Py_XDECREF(value);
+    PyGILState_Release(held);
+    return status;
+}
+
+sr_status sr_upscale_batch(const sr_upscaler *upscaler, const sr_image *inputs, const sr_image *outputs, size_t count)
+{
+    sr_status status = SR_OK;
+    PyGILState_STATE held;
+    PyObject *value;
+    begin(upscaler);
+    if (!upscaler || !Py_IsInitialized())
+        return not_open(upscaler);
+    if (count && (!inputs || !outputs))
+        return fail(upscaler, SR_ERROR_ARGUMENT, "%s NULL; give the address of as many sr_image as there are pictures",
+                    inputs ? "outputs are" : "inputs are");
+    if (count > PTRDIFF_MAX / sizeof(sr_image))
+        return fail(upscaler, SR_ERROR_ARGUMENT, "%zu pictures are more than memory can hold; give their number", count);
+    for (size_t i = 0; i < count && status == SR_OK; i++)
+        status = check_pair(upscaler, inputs, outputs, i);
+    if (status != SR_OK)
+        return status;
+    held = PyGILState_Ensure();
+    status = call(upscaler, "upscale",
+                  Py_BuildValue("(KNN)", NUMBER(upscaler), described_all(inputs, count, PyBUF_READ),
+                                described_all(outputs, count, PyBUF_WRITE)),
+                  &value);
+    Py_XDECREF(value);
+    PyGILState_Release(held);
+    return status;
+}
+
+sr_status sr_upscale(const sr_upscaler *upscaler, const sr_image *input, const sr_image *output)
+{
+    return sr_upscale_batch(upscaler, input, output, 1);
+}
+
+sr_status sr_close(sr_upscaler *upscaler)
+{
+    sr_status status;
+    PyGILState_STATE held;
+    PyObject *value;
+    begin(upscaler);
+    if (!upscaler)
+        return SR_OK;
+    if (!Py_IsInitialized())
+        return not_open(upscaler);
+    held = PyGILState_Ensure();
+    status = call(upscaler, "close", Py_BuildValue("(K)", NUMBER(upscaler)), &value);
+    Py_XDECREF(value);
+    PyGILState_Release(held);
+    return status;
+}

@@ -1,0 +1,192 @@
+"""What `pipe` and `video` share: the options that choose a model and a runtime, and the pace they report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sr_deploy.cli.upscale import _tile
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from sr_deploy.upscale import Upscaler
+
+_DEFAULT_SCALE = 4
+_SECONDS_BETWEEN_LINES = 10.0
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def engine_options(function: _Function) -> _Function:
+    """Add the options that `open_upscaler` reads."""
+    options = [
+        click.option(
+            "-s",
+            "--scale",
+            type=click.IntRange(min=1),
+            help="Choose the bundled model for this scale. [default: 4]",
+        ),
+        click.option(
+            "-m",
+            "--model",
+            metavar="NAME|FILE",
+            help="A bundled model (see 'sr-deploy models') or an .onnx file.",
+        ),
+        click.option(
+            "--backend",
+            default="auto",
+            show_default=True,
+            help="Runtime to use; 'sr-deploy doctor' lists them.",
+        ),
+        click.option(
+            "--tile",
+            metavar="auto|none|N",
+            callback=_tile,
+            default="auto",
+            show_default=True,
+            help="Side of a tile in input pixels; 'auto' tiles only what does not fit into memory.",
+        ),
+        click.option(
+            "--overlap",
+            type=click.IntRange(min=0),
+            help="Input pixels read around a tile. [default: what the model sees, so that no tile shows]",
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1, 1024), help="Threads of the runtime. [default: every core]"
+        ),
+    ]
+    options.append(
+        click.option(
+            "--streams",
+            type=click.IntRange(1, 64),
+            default=2,
+            show_default=True,
+            help="Frames computed at once, which keeps the engine busy; each takes memory of its own.",
+        )
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def open_upscaler(options: dict[str, Any], say: Callable[[str], None]) -> Upscaler:
+    """The Upscaler that `engine_options` describe. Raises click.UsageError where model and scale contradict."""
+    from sr_deploy.upscale import Upscaler
+
+    model = _model_name(options)
+    upscaler = Upscaler.open(
+        model,
+        backend=options["backend"],
+        threads=options["threads"],
+        tile=None if options["tile"] == "none" else options["tile"],
+        overlap=options["overlap"],
+        say=say,
+    )
+    if options["scale"] in (None, upscaler.spec.scale):
+        return upscaler
+    upscaler.close()
+    raise click.UsageError(
+        f"model {model} has scale {upscaler.spec.scale} and --scale asks for {options['scale']}; leave one out."
+    )
+
+
+def model_of(options: dict[str, Any]) -> Path:
+    """The file of the model that `engine_options` name."""
+    from sr_deploy.models import find_model
+
+    return find_model(_model_name(options))
+
+
+def _model_name(options: dict[str, Any]) -> str:
+    from sr_deploy.models import model_for_scale
+
+    return str(options["model"] or model_for_scale(options["scale"] or _DEFAULT_SCALE))
+
+
+class Pace:
+    """Frames done, rate and time left: a bar on a terminal, else a line now and then; all of it on stderr."""
+
+    def __init__(self, *, quiet: bool, bar: bool = True) -> None:
+        self.frames = 0
+        self._quiet, self._draws = quiet, bar and not quiet and sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+        self._first = 0
+        self._total: int | None = None
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Pace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def say(self, message: str) -> None:
+        """One line the user should know, unless quiet."""
+        if not self._quiet:
+            self._line(f"note: {message}")
+
+    def begin(self, total: int | None, first: int = 0) -> None:
+        """`total` frames are to be done, where that is known, and `first` of them are."""
+        self.frames = self._first = first
+        self._total = total
+        self._start = time.monotonic()
+
+    def frame(self, count: int) -> None:
+        """`count` frames are done."""
+        self.frames = count
+        now = time.monotonic()
+        if self._draws:
+            self._draw()
+        elif not self._quiet and now - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = now
+            self._line(self._pace())
+
+    @property
+    def rate(self) -> float:
+        """Frames a second since the beginning."""
+        return (self.frames - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._start
+
+    def _pace(self) -> str:
+        if self._total is None or self.frames > self._total:
+            return f"{self.frames} frames, {self.rate:.1f}/s"
+        left = (self._total - self.frames) / max(self.rate, 1e-9)
+        return f"{self.frames}/{self._total} frames, {self.rate:.1f}/s, {_clock(left)} left"
+
+    def _draw(self) -> None:
+        if self._progress is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (BarColumn(), TextColumn("{task.description}", markup=False))
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._progress.add_task("", total=self._total)
+            self._progress.start()
+        assert self._task is not None
+        self._progress.update(self._task, completed=self.frames, description=self._pace())
+
+    def _line(self, line: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(line, err=True)
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

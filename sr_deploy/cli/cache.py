@@ -1,0 +1,93 @@
+"""`sr-deploy cache`: the compiled engines that are kept, and deleting those no longer wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sr_deploy.engines.cache import EngineCache, Entry
+
+
+@click.group("cache")
+def command() -> None:
+    """See and prune the TensorRT engines that sr-deploy keeps.
+
+    They lie in the user's cache folder; SR_DEPLOY_CACHE names another one.
+    """
+
+
+@command.command("list")
+@click.option("--folder", type=click.Path(path_type=Path), help="Of the cache.  [default: the user's own]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead of a table.")
+def list_command(folder: Path | None, as_json: bool) -> None:
+    """List the engines, the last used first."""
+    cache = _cache(folder)
+    entries = cache.entries()
+    if as_json:
+        import json
+
+        click.echo(json.dumps([_record(entry) for entry in entries], indent=2))
+        return
+    if not entries:
+        click.echo(f"no engines in {cache.folder}", err=True)
+        return
+    from sr_deploy.cli._console import table
+
+    header = ("model", "precision", "pixels", "MiB", "last used", "TensorRT", "GPU", "file")
+    click.echo(table(header, [_row(entry) for entry in entries]))
+
+
+@command.command("prune")
+@click.option("--folder", type=click.Path(path_type=Path), help="Of the cache.  [default: the user's own]")
+@click.option("--days", type=click.FloatRange(0), help="Delete what was not used for so many days.")
+@click.option("--max-mib", type=click.IntRange(0), help="Delete the least used beyond so much.")
+@click.option("--all", "everything", is_flag=True, help="Delete all engines.")
+def prune_command(folder: Path | None, days: float | None, max_mib: int | None, everything: bool) -> None:
+    """Delete engines: the unused, the most, or all; damaged ones in any case. Nothing else is ever deleted."""
+    if not everything and days is None and max_mib is None:
+        raise click.UsageError("say what to delete: --days, --max-mib or --all.")
+    cache = _cache(folder)
+    most = None if max_mib is None else max_mib << 20
+    gone = cache.prune() if everything else cache.prune(days=days, most_bytes=most)
+    size = sum(entry.size for entry in gone)
+    click.echo(f"{len(gone)} engines deleted, {size / (1 << 20):.1f} MiB, {len(cache.entries())} left")
+
+
+def _cache(folder: Path | None) -> EngineCache:
+    from sr_deploy.engines.cache import EngineCache, engine_folder
+    from sr_deploy.errors import UsageError
+
+    chosen = folder or engine_folder()
+    if chosen is None:
+        raise UsageError("the cache is turned off (SR_DEPLOY_CACHE is empty); name a --folder")
+    return EngineCache(chosen)
+
+
+def _record(entry: Entry) -> dict[str, Any]:
+    import json
+
+    record = None if entry.record is None else json.loads(entry.record.to_json())
+    return {"path": str(entry.path), "size_bytes": entry.size, "last_used": entry.used, "record": record}
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    from datetime import datetime
+
+    used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+    size, record = f"{entry.size / (1 << 20):.1f}", entry.record
+    if record is None:
+        return ("(damaged)", "-", "-", size, used, "-", "-", entry.path.name)
+    machine = record.machine
+    return (
+        record.spec.name,
+        record.spec.precision,
+        record.pixels,
+        size,
+        used,
+        machine.tensorrt,
+        machine.gpu,
+        entry.path.name,
+    )

@@ -1,0 +1,123 @@
+"""`sr-deploy convert`: the same model in another precision. Parses and prints; `sr_deploy.convert` does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sr_deploy.cli._places import NamedPath, check_new
+
+if TYPE_CHECKING:
+    from sr_deploy.convert import Conversion, Notes
+
+_EXAMPLES = """\b
+Examples:
+  sr-deploy convert model.onnx --precision int8 --data photographs/
+  sr-deploy convert model.onnx --precision fp16 -o model-half.onnx
+"""
+
+
+@click.command("convert", epilog=_EXAMPLES)
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "-p",
+    "--precision",
+    required=True,
+    type=click.Choice(["fp16", "bf16", "int8"]),
+    help="Of the weights and of what is computed with them.",
+)
+@click.option("-o", "--output", type=NamedPath(), help="Write there. [default: MODEL-PRECISION.onnx]")
+@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that is there already.")
+@click.option(
+    "--data",
+    type=NamedPath(),
+    help="A folder of photographs: int8 is calibrated on some of them, and every precision measured on others.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    metavar="DB",
+    help="PSNR it may cost. [default: fp16 0.01, bf16 0.03, int8 0.1]",
+)
+@click.option(
+    "--io",
+    type=click.Choice(["float", "uint8"]),
+    default="float",
+    show_default=True,
+    help="What goes in and comes out: float NCHW in 0..1, or uint8 NHWC pixels.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    model: str,
+    precision: str,
+    output: Path | None,
+    overwrite: bool,
+    data: Path | None,
+    tolerance: float | None,
+    io: str,
+    as_json: bool,
+) -> None:
+    """Write MODEL, an fp32 ONNX file or the name of a bundled model, in another precision.
+
+    int8 is calibrated on photographs, and the closest of many candidates is chosen by measuring. fp16 keeps in
+    fp32 what would overflow. What the precision costs is measured on photographs that were not calibrated on;
+    nothing is written where it costs more than the tolerance.
+    """
+    from sr_deploy.convert import convert
+    from sr_deploy.graph.pixel_io import with_pixel_io
+    from sr_deploy.graph.record import load_model, save_model
+    from sr_deploy.models import find_model
+
+    source = find_model(model)
+    target = output or Path(f"{source.stem}-{precision}.onnx")
+    check_new(target, overwrite=overwrite)  # calibrating takes minutes
+    say = (lambda message: None) if as_json else (lambda message: click.echo(message, err=True))
+    made = convert(load_model(source), precision, data=data, tolerance=tolerance, say=say)
+    save_model(with_pixel_io(made.model) if io == "uint8" else made.model, target)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(_record(target, made, io), indent=2))
+    else:
+        click.echo("\n".join(_lines(target, made, io)))
+
+
+def _record(path: Path, made: Conversion, io: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "path": str(path),
+        "name": made.spec.name,
+        "io": io,
+        "size_bytes": path.stat().st_size,
+        **asdict(made.notes),
+    }
+
+
+def _lines(path: Path, made: Conversion, io: str) -> list[str]:
+    notes = made.notes
+    return [
+        f"{path}  {path.stat().st_size / 1024:,.0f} KiB",
+        f"{made.spec.name}: {notes.precision}, {io} pixels",
+        *note_lines(notes),
+    ]
+
+
+def note_lines(notes: Notes) -> list[str]:
+    """What a conversion did and what it costs, for people."""
+    lines = []
+    if notes.method:
+        balanced = f", channels balanced by {notes.strength:g}" if notes.strength else ""
+        lines.append(f"calibrated on photographs: ranges by {notes.method}{balanced}")
+    if notes.kept:
+        lines.append(f"kept in fp32: {', '.join(notes.kept)}")
+    if notes.psnr_change is None:
+        lines.append(f"not measured: {notes.unmeasured}")
+    else:
+        lines.append(
+            f"costs {-notes.psnr_change:.3f} dB of PSNR on {notes.photographs} photographs "
+            f"({notes.fidelity:.1f} dB from fp32)"
+        )
+    return lines

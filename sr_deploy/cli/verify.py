@@ -1,0 +1,194 @@
+"""`sr-deploy verify`: do all forms of a model compute the same picture?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sr_deploy.cli._places import NamedPath
+
+if TYPE_CHECKING:
+    from sr_deploy.engines.verdict import Verdict
+    from sr_deploy.quality.verify_results import Row, Verification, Verified
+    from sr_deploy.quality.verify_subject import Subject
+
+_EXIT_FAILED = 1
+_PACKAGES = ("torch", "safetensors", "onnxscript")
+_HEADER = (
+    "model",
+    "precision",
+    "backend",
+    "how",
+    "max step",
+    "PSNR",
+    "change",
+    "NaN/Inf",
+    "drift",
+    "verdict",
+)
+
+
+@click.command("verify")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--against",
+    metavar="MODEL",
+    help="What the models are held to. [default: a checkpoint among them, "
+    "else the first fp32 file, else the first]",
+)
+@click.option("--data", required=True, type=NamedPath(), help="A folder of photographs, the ground truth.")
+@click.option(
+    "--backend", "backends", multiple=True, help="Repeat for several. [default: every one that is present]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option("--no-record", is_flag=True, help="Do not keep the verdicts beside the model files.")
+def command(
+    models: tuple[str, ...],
+    against: str | None,
+    data: Path,
+    backends: tuple[str, ...],
+    as_json: bool,
+    no_record: bool,
+) -> None:
+    """Check that every form of a model computes the same picture.
+
+    A MODEL is a checkpoint, an ONNX file of any precision, a bundled model or an engine. Each is run as the file
+    says and on every backend present, whole and in tiles, on crops of the photographs that were made small by
+    bicubic, and held to the reference: differences in 8-bit steps, PSNR between the two, the change of PSNR
+    against the originals, NaN, and the drift of each colour. What fails is named, with what it comes from, and
+    makes the exit code 1. The verdict is kept beside the file, and opening a failed one warns.
+    """
+    from sr_deploy.quality.verify import verify
+    from sr_deploy.quality.verify_crops import cut_crops
+    from sr_deploy.quality.verify_open import present_backends
+    from sr_deploy.quality.verify_subject import choose_reference
+
+    present = present_backends(backends)
+    subjects = [_open(model, present) for model in dict.fromkeys(models)]
+    reference = choose_reference(subjects) if against is None else _open(against, present)
+    crops = cut_crops(data, reference.spec)
+    with _progress() as on_leg:
+        verification = verify(subjects, reference, crops, on_leg)
+    _print(verification, as_json=as_json)
+    if not no_record:
+        _store(verification)
+    if not verification.passed:
+        click.get_current_context().exit(_EXIT_FAILED)
+
+
+def _open(model: str, backends: Sequence[str]) -> Subject:
+    path = Path(model)
+    if path.suffix == ".safetensors" or path.is_dir():
+        return _open_checkpoint(path)
+    from sr_deploy.quality.verify_open import open_subject
+
+    return open_subject(model, backends)
+
+
+def _open_checkpoint(path: Path) -> Subject:
+    from sr_deploy.errors import MissingRuntimeError
+
+    try:
+        from sr_deploy.training.reference import open_checkpoint
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _PACKAGES:
+            raise
+        raise MissingRuntimeError(
+            f'{path} is a checkpoint, which needs {error.name} to run; pip install "sr-deploy[train]"'
+        ) from error
+    return open_checkpoint(path)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, str], None]]:
+    """What is being run, on stderr where that is a terminal."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda model, leg: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading pictures") as status:
+        yield lambda model, leg: status.update(f"{model} on {leg}")
+
+
+def _print(verification: Verification, *, as_json: bool) -> None:
+    from sr_deploy.cli._console import complain
+
+    if as_json:
+        import json
+
+        click.echo(json.dumps(verification.record(), indent=2, allow_nan=False))
+    else:
+        click.echo(_table(verification))
+    for model in verification.models:
+        for row in model.rows:
+            if row.not_run:
+                complain(f"note: {model.model} was not run on {row.leg.backend}: {row.not_run}", prefix=False)
+        if model.failed:
+            complain(f"{model.model} failed: {model.why()}")
+        elif not model.ran:
+            complain(f"{model.model} ran nowhere, so nothing is known of it; install a backend that takes it")
+
+
+def _table(verification: Verification) -> str:
+    from sr_deploy.cli._console import table
+
+    rows = [_cells(row) for model in verification.models for row in model.rows]
+    return "\n".join(
+        [
+            table(_HEADER, rows),
+            f"against {verification.against} ({verification.precision}) on {verification.crops} crops of "
+            f"{verification.pictures} pictures; max step and drift in 8-bit steps, PSNR between the two and its change "
+            "against the originals in dB",
+        ]
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    leg, found = row.leg, row.measured
+    where = (leg.model, leg.precision, leg.backend, leg.how)
+    if found is None:  # nothing ran, or nothing had to
+        return (*where, "-", "-", "-", "-", "-", row.verdict)
+    psnr = "equal" if found.psnr == float("inf") else f"{found.psnr:.2f}"
+    drift = max(found.drift, key=abs)
+    return (
+        *where,
+        str(found.steps),
+        psnr,
+        f"{found.psnr_change:+.4f}",
+        "-" if found.not_finite is None else str(found.not_finite),
+        f"{drift:+.3f}",
+        row.verdict,
+    )
+
+
+def _store(verification: Verification) -> None:
+    """Keep the verdict beside every file that was verified, where that can be written."""
+    from sr_deploy.cli._console import complain
+    from sr_deploy.engines.verdict import store_verdict
+    from sr_deploy.errors import OutputError
+
+    for model in verification.models:
+        path = Path(model.model)
+        if not model.ran or not path.is_file():  # a bundled model goes by its name
+            continue
+        try:
+            store_verdict(path, _verdict(model, verification.against))
+        except OutputError as error:
+            complain(f"note: the verdict is not kept: {error}", prefix=False)
+
+
+def _verdict(model: Verified, against: str) -> Verdict:
+    from sr_deploy.engines.verdict import Verdict
+
+    backends: dict[str, str] = {}
+    for row in model.rows:
+        if backends.get(row.leg.backend) != "failed":
+            backends[row.leg.backend] = row.verdict
+    return Verdict(passed=model.passed, against=against, why=model.why(), backends=backends)

@@ -1,0 +1,106 @@
+"""Which of the installed CPU backends runs a model fastest on this machine: measured once, and kept.
+
+What wins depends on the net, its precision and the processor, so no table can know. The verdict is kept in the
+user's cache folder with what it depends on: the file, the runtimes' versions, the processor, the threads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr_deploy.cpu import describe_cpu
+from sr_deploy.engines.base import Engine
+from sr_deploy.errors import SrDeployError
+from sr_deploy.graph.runnable import RunnableModel
+
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "openvino")
+_SIDE = 128
+_RUNS = 3
+_ENOUGH = 0.003  # seconds: a net that takes less on so small a picture is not worth a second runtime's start
+_MARGIN = (
+    0.9  # of the time of an earlier one: a later one has to be clearly faster, or the choice would waver
+)
+
+
+def kept_verdict(model: Path, threads: int | None) -> str | None:
+    """The backend that an earlier measurement chose; None where there was none."""
+    kept = RunnableModel(model).recall(_kind(threads))
+    if kept:
+        with suppress(ValueError, KeyError, TypeError):
+            return str(json.loads(kept)["backend"])
+    return None
+
+
+def worth_measuring(model: Path) -> bool:
+    """Whether the verdict on `model` can be kept; without, every start would measure."""
+    runnable = RunnableModel(model)
+    with suppress(SrDeployError):  # of the model itself, which whoever opens it will see
+        return runnable.facts is not None and runnable.is_kept
+    return False
+
+
+def fastest(
+    model: Path, opened: Mapping[str, Callable[[], Engine]], threads: int | None
+) -> tuple[str, dict[str, float]]:
+    """The best of the backends in `opened` (name -> what opens it, in the order of preference), and the seconds
+    each took; the verdict is kept.
+
+    One that cannot run the model is out. Where all are, the first is named, whose error will then be seen.
+    """
+    seconds: dict[str, float] = {}
+    for name, open_it in opened.items():
+        with suppress(SrDeployError), open_it() as engine:
+            seconds[name] = _seconds(engine)
+        if name in seconds and not len(seconds) > 1 and seconds[name] < _ENOUGH:
+            break
+    chosen = _winner(list(opened), seconds)
+    if seconds:
+        verdict = json.dumps({"backend": chosen, "seconds": seconds})
+        RunnableModel(model).remember(_kind(threads), verdict.encode("utf-8"))
+    return chosen, seconds
+
+
+def _winner(names: Sequence[str], seconds: Mapping[str, float]) -> str:
+    best = next((name for name in names if name in seconds), names[0])
+    for name in names:
+        if name in seconds and seconds[name] < _MARGIN * seconds[best]:
+            best = name
+    return best
+
+
+def _seconds(engine: Engine) -> float:
+    """The least time of a few runs on a small picture."""
+    height, width = engine.spec.size_rule.fixed or engine.spec.size_rule.padded(_SIDE, _SIDE)
+    picture: Any = np.random.default_rng(0).integers(
+        0, 256, (1, height, width, engine.spec.channels), np.uint8
+    )
+    engine.run(picture)
+    taken = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        engine.run(picture)
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def _kind(threads: int | None) -> str:
+    cpu = describe_cpu()
+    parts = [cpu.name, *cpu.features, str(threads or cpu.usable_cores), *map(_version, _DISTRIBUTIONS)]
+    return f"{sha256('|'.join(parts).encode('utf-8')).hexdigest()[:16]}.fastest"
+
+
+def _version(distribution: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except Exception:  # not installed, or a broken installation
+        return "none"

@@ -1,0 +1,1 @@
+"""Uncompressed frames as other programs hand them over: their layouts, their colours, and a flow of them."""

@@ -1,0 +1,200 @@
+"""YUV frames to RGB and back: matrix, range and place of the chroma samples named, every value rounded once.
+
+The formulas are ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance), section "digital
+representation" of each. Nothing here changes transfer curve or primaries: the net sees the values as they are coded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.codecs.opencv import cv2
+from sr_deploy.errors import UsageError
+from sr_deploy.frames.layout import Layout, Plane
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[Any]
+Matrix = Literal["bt601", "bt709", "bt2020"]
+Range = Literal["limited", "full"]
+Siting = Literal["left", "center", "topleft"]
+
+_WEIGHTS: dict[Matrix, tuple[float, float]] = {
+    "bt601": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "bt2020": (0.2627, 0.0593),
+}
+"""Of red and of blue in luma."""
+_BAND = 64
+"""Rows converted at a time, so that what is between the steps stays in the cache; even."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colours:
+    """What the numbers of a YUV frame mean."""
+
+    matrix: Matrix = "bt709"
+    range: Range = "limited"
+    """Limited: black is 16 and white 235 of 255; full: 0 and 255. Deeper frames in proportion."""
+    siting: Siting = "left"
+    """Where a chroma sample of 4:2:0 and 4:2:2 lies: on its left luma column (MPEG-2, H.264), in the middle of
+    its pixels (JPEG, MPEG-1), or on its top left one (BT.2020)."""
+
+    def __post_init__(self) -> None:
+        for value, kind in ((self.matrix, Matrix), (self.range, Range), (self.siting, Siting)):
+            if value not in get_args(kind):
+                raise UsageError(f"colours know no {value!r}; choose one of {', '.join(get_args(kind))}")
+
+
+def usual_matrix(height: int, width: int) -> Matrix:
+    """What players take the matrix to be where nothing says it: BT.601 up to 576 rows, BT.709 above."""
+    return "bt709" if width >= 1280 or height > 576 else "bt601"
+
+
+def to_rgb(planes: list[Plane], layout: Layout, colours: Colours) -> Pixels:
+    """The planes of a YUV frame as RGB [H, W, 3]: uint8 from 8 bits, float32 in 0..1 from more.
+
+    What lies outside of the RGB cube is clipped to it. Chroma is interpolated linearly.
+    """
+    luma = planes[0]
+    height, width = luma.shape
+    channels = [luma.astype(np.float32)]
+    for plane in _chroma_planes(planes, layout):
+        small = plane.astype(np.float32)
+        if layout.down == 2:
+            small = _doubled(small, 0, height, cosited=colours.siting == "topleft")
+        if layout.across == 2:
+            small = _doubled(small, 1, width, cosited=colours.siting != "center")
+        channels.append(small)
+    yuv: Any = cv2.merge(channels)
+    if layout.shift:
+        yuv *= np.float32(1 / (1 << layout.shift))
+    white = 255.0 if layout.depth == 8 else 1.0
+    rgb: Any = cv2.transform(yuv, _yuv_to_rgb(colours.matrix, colours.range, layout.depth, white))
+    clipped: Pixels = _saturated(rgb) if layout.depth == 8 else np.clip(rgb, 0, 1, out=rgb)
+    return clipped
+
+
+def from_rgb(pixels: Pixels, layout: Layout, colours: Colours) -> list[Plane]:
+    """RGB [H, W, 3] (uint8, uint16, or float32 in 0..1) as the planes of a YUV frame, rounded to nearest.
+
+    Chroma is the mean of the pixels around its place: a box for "center", weights 1, 2, 1 where it lies on a
+    column or row.
+    """
+    height, width = pixels.shape[:2]
+    planes = [np.empty(shape, layout.dtype) for shape in layout.shapes(height, width)]
+    luma, *small = planes
+    first, second = (small[0][:, :, 0], small[0][:, :, 1]) if layout.paired else small
+    matrix = _rgb_to_yuv(colours.matrix, colours.range, layout.depth, _white(pixels))
+    above = int(layout.down == 2 and colours.siting == "topleft")
+    for top in range(0, height, _BAND):
+        bottom = min(top + _BAND, height)
+        margin = min(above, top)
+        yuv: Any = cv2.transform(pixels[top - margin : bottom].astype(np.float32, copy=False), matrix)
+        luma[top:bottom] = _coded(cv2.extractChannel(yuv, 0)[margin:], layout)
+        for plane, channel in ((first, 1), (second, 2)):
+            chroma: Any = cv2.extractChannel(yuv, channel)
+            if layout.down == 2:
+                chroma = _halved(chroma, 0, cosited=bool(above), before=margin)
+            if layout.across == 2:
+                chroma = _halved(chroma, 1, cosited=colours.siting != "center")
+            plane[top // layout.down :][: chroma.shape[0]] = _coded(chroma, layout)
+    return planes
+
+
+def _chroma_planes(planes: list[Plane], layout: Layout) -> tuple[Plane, Plane]:
+    if layout.paired:
+        return planes[1][:, :, 0], planes[1][:, :, 1]
+    return planes[1], planes[2]
+
+
+def _white(pixels: Pixels) -> float:
+    return {"u1": 255.0, "u2": 65535.0}.get(pixels.dtype.str[1:], 1.0)
+
+
+def _levels(range: Range, depth: int) -> tuple[float, float, float, float]:
+    """(black, span of luma, middle of chroma, span of chroma) in steps of `depth` bits."""
+    step, top = float(1 << (depth - 8)), float((1 << depth) - 1)
+    middle = float(1 << (depth - 1))
+    return (16 * step, 219 * step, middle, 224 * step) if range == "limited" else (0.0, top, middle, top)
+
+
+@lru_cache
+def _rgb_to_yuv(matrix: Matrix, range: Range, depth: int, white: float) -> Floats:
+    """3x4: from RGB in 0..white to coded values, the offsets in the last column."""
+    return _affine(matrix, range, depth, white).astype(np.float32)
+
+
+@lru_cache
+def _yuv_to_rgb(matrix: Matrix, range: Range, depth: int, white: float) -> Floats:
+    forward = _affine(matrix, range, depth, white)
+    back = np.linalg.inv(forward[:, :3])
+    return np.hstack([back, -back @ forward[:, 3:]]).astype(np.float32)
+
+
+def _affine(matrix: Matrix, range: Range, depth: int, white: float) -> npt.NDArray[np.float64]:
+    red, blue = _WEIGHTS[matrix]
+    luma = np.array([red, 1 - red - blue, blue])
+    u = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
+    v = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
+    black, span, middle, chroma_span = _levels(range, depth)
+    rows = np.stack([luma * span, u * chroma_span, v * chroma_span]) / white
+    return np.hstack([rows, np.array([[black], [middle], [middle]])])
+
+
+def _saturated(values: Floats) -> npt.NDArray[np.uint8]:
+    """Rounded to nearest (ties to even), clipped to 0..255."""
+    zero: Any = 0
+    result: Any = cv2.add(values, zero, dtype=cv2.CV_8U)
+    return cast("npt.NDArray[np.uint8]", result.reshape(values.shape))
+
+
+def _coded(values: Floats, layout: Layout) -> Plane:
+    if layout.depth == 8:
+        return _saturated(np.ascontiguousarray(values))
+    rounded = np.clip(np.rint(values), 0, (1 << layout.depth) - 1).astype(np.uint16)
+    return rounded << np.uint16(layout.shift) if layout.shift else rounded
+
+
+def _doubled(small: Floats, axis: int, length: int, *, cosited: bool) -> Floats:
+    """`small` [n, m] stretched along `axis` to `length`, linearly.
+
+    `cosited`: sample i lies on pixel 2i, else between 2i and 2i + 1.
+    """
+    shape = list(small.shape)
+    shape[axis] *= 2
+    large = np.empty(shape, np.float32)
+    even, odd = large[_along(axis, 0, None, 2)], large[_along(axis, 1, None, 2)]
+    inner, last = _along(axis, 0, -1), _along(axis, -1, None)
+    after = small[_along(axis, 1, None)]
+    if cosited:
+        even[...] = small
+        odd[inner] = (small[inner] + after) * np.float32(0.5)
+        odd[last] = small[last]
+    else:
+        near, far = small * np.float32(0.75), small * np.float32(0.25)
+        first, rest = _along(axis, 0, 1), _along(axis, 1, None)
+        even[rest], even[first] = near[rest] + far[inner], small[first]
+        odd[inner], odd[last] = near[inner] + far[rest], small[last]
+    return large[_along(axis, 0, length)]
+
+
+def _halved(large: Floats, axis: int, *, cosited: bool, before: int = 0) -> Floats:
+    """The reverse of `_doubled`; `before` rows at the start are there for the filter alone."""
+    body = large[_along(axis, before, None)]
+    even, odd = body[_along(axis, 0, None, 2)], body[_along(axis, 1, None, 2)]
+    if odd.shape[axis] < even.shape[axis]:
+        odd = np.concatenate([odd, even[_along(axis, -1, None)]], axis)
+    if not cosited:
+        return np.asarray((even + odd) * np.float32(0.5))
+    first = large[_along(axis, 0, 1)]
+    previous = np.concatenate([first, odd[_along(axis, 0, -1)]], axis)
+    return np.asarray(even * np.float32(0.5) + (previous + odd) * np.float32(0.25))
+
+
+def _along(axis: int, start: int, stop: int | None, step: int = 1) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, slice(start, stop, step))

@@ -1,0 +1,170 @@
+"""Frames in, larger frames out: what goes between a readable and a writable stream of raw frames or y4m.
+
+Reading (with the conversion to RGB), computing and writing (with the conversion back) overlap; see `flow`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from sr_deploy.errors import InputError, UsageError
+from sr_deploy.frames.colour import Colours, Matrix, Range, Siting, usual_matrix
+from sr_deploy.frames.convert import Picture, pack, unpack
+from sr_deploy.frames.flow import run_flow
+from sr_deploy.frames.layout import LAYOUTS, Layout, Plane, layout_of
+from sr_deploy.frames.streams import (
+    Geometry,
+    Readable,
+    Writable,
+    read_frames,
+    read_header,
+    widen_pipe,
+    write_all,
+    write_frame,
+)
+from sr_deploy.frames.y4m import Header, can_hold
+from sr_deploy.upscale import Upscaler
+
+Y4M = "y4m"
+_FAREWELL = 0.5
+"""Seconds that Ctrl-C waits for a read or a write on a pipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipeOptions:
+    """What comes in and what is to go out."""
+
+    format: str
+    """A layout's name, or "y4m", whose header says the rest."""
+    size: tuple[int, int] | None = None
+    """(width, height) of the frames that come in; y4m brings its own."""
+    output_format: str | None = None
+    """None: as it came."""
+    rate: str = "25"
+    """Frames a second, as 25 or 30000/1001, for a y4m header made for raw frames."""
+    matrix: Matrix | None = None
+    """None: BT.601 up to 576 rows of input, BT.709 above."""
+    range: Range | None = None
+    """None: the y4m header's, else limited."""
+    siting: Siting | None = None
+    """None: the y4m header's, else left."""
+    streams: int = 2
+    """Frames computed at once, which keeps an engine busy between two."""
+
+
+def run_pipe(
+    source: Readable,
+    target: Writable,
+    upscaler: Upscaler,
+    options: PipeOptions,
+    *,
+    done: Callable[[int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> int:
+    """Upscale every frame of `source` into `target`; their number. `done(count)` follows every frame written.
+
+    Raises UsageError for options that contradict each other, InputError for a stream that holds no frame, ends
+    within one, or has a header that cannot be read; frames before that are written. What `target` raises, a
+    broken pipe too, is handed on.
+    """
+    incoming, outgoing, colours = _plan(source, upscaler.spec.scale, options, say or (lambda text: None))
+    for stream in (source, target):
+        widen_pipe(stream)
+    marked = isinstance(outgoing, Header)
+    if isinstance(outgoing, Header):
+        write_all(target, memoryview(outgoing.to_line()))
+    large = outgoing.layout
+    written = 0
+
+    def pictures() -> Iterator[Picture]:
+        geometry = Geometry(width=incoming.width, height=incoming.height, layout=incoming.layout)
+        for planes in read_frames(source, geometry, marked=isinstance(incoming, Header)):
+            yield unpack(planes, incoming.layout, colours)
+
+    def write(picture: Picture) -> None:
+        nonlocal written
+        write_frame(target, pack(picture, large, colours), marked=marked)
+        written += 1
+        if done is not None:
+            done(written)
+
+    run_flow(
+        pictures(), partial(upscale_picture, upscaler), write, workers=options.streams, farewell=_FAREWELL
+    )
+    if not written:
+        raise InputError("no frame came in; see what the program before says, and whether it wrote anything")
+    return written
+
+
+def upscale_picture(upscaler: Upscaler, picture: Picture) -> Picture:
+    """`picture` times the model's scale; opacity as `Upscaler.upscale` has it."""
+    if picture.alpha is None:
+        return Picture(upscaler.upscale_pixels(picture.pixels))
+    from sr_deploy.image import Image
+
+    large = upscaler.upscale(Image(pixels=picture.pixels, alpha=picture.alpha))
+    return Picture(large.pixels, large.alpha)
+
+
+def _plan(
+    source: Readable, scale: int, options: PipeOptions, say: Callable[[str], None]
+) -> tuple[Geometry | Header, Geometry | Header, Colours]:
+    """What comes in, what goes out, and what their numbers mean. Reads the header of y4m."""
+    incoming = _incoming(source, options)
+    header = incoming if isinstance(incoming, Header) else None
+    if header is not None and header.interlacing not in ("p", "?"):
+        say(
+            "the frames are interlaced, which a net blurs; deinterlace them before, such as with ffmpeg's bwdif"
+        )
+    colours = Colours(
+        matrix=options.matrix or usual_matrix(incoming.height, incoming.width),
+        range=options.range or (header.range if header else None) or "limited",
+        siting=options.siting or (header.siting if header else None) or "left",
+    )
+    name = options.output_format or options.format
+    width, height = incoming.width * scale, incoming.height * scale
+    if name != Y4M:
+        return incoming, Geometry(width=width, height=height, layout=layout_of(name)), colours
+    layout = incoming.layout if can_hold(incoming.layout) else _nearest_yuv(incoming.layout)
+    made = header or Header(
+        width=width, height=height, layout=layout, range=colours.range, rate=_ratio(options.rate)
+    )
+    outgoing = replace(made, width=width, height=height, layout=layout, siting=colours.siting)
+    if layout.kind == "yuv" and (header is None or options.range):
+        outgoing = replace(outgoing, range=colours.range)
+    return incoming, outgoing, colours
+
+
+def _incoming(source: Readable, options: PipeOptions) -> Geometry | Header:
+    if options.format == Y4M:
+        header = read_header(source)
+        if options.size not in (None, (header.width, header.height)):
+            raise UsageError(
+                f"the y4m header says {header.width}x{header.height}, and another size was asked for; leave --size out"
+            )
+        return header
+    layout = layout_of(options.format)
+    if options.size is None:
+        raise UsageError(f"raw {options.format} frames carry no size; give it, as --size 1920x1080")
+    return Geometry(width=options.size[0], height=options.size[1], layout=layout)
+
+
+def _nearest_yuv(layout: Layout) -> Layout:
+    """What y4m takes in place of a layout it has no name for, with nothing lost but opacity."""
+    if layout.kind == "yuv":
+        depth = "" if layout.depth == 8 else f"{layout.depth}le"
+        return LAYOUTS[f"yuv420p{depth}"]
+    return LAYOUTS["yuv444p" if layout.depth == 8 else "yuv444p16le"]
+
+
+def _ratio(rate: str) -> str:
+    """25 -> 25:1, 30000/1001 -> 30000:1001. Raises UsageError for anything else."""
+    above, _, below = rate.partition("/")
+    if not (above.isdecimal() and (below or "1").isdecimal() and int(above) and int(below or 1)):
+        raise UsageError(f"a frame rate is a number such as 25 or a ratio such as 30000/1001, got {rate!r}")
+    return f"{above}:{below or 1}"
+
+
+__all__ = ["Y4M", "PipeOptions", "Plane", "run_pipe", "upscale_picture"]

@@ -1,0 +1,63 @@
+"""Weights that a file keeps in int8, written as TensorRT before 10 wants them: floats, quantised in the graph.
+
+A Q/DQ file of ours holds int8 weights with a DequantizeLinear. TensorRT folds a QuantizeLinear of constant floats into
+the same int8 weights, and older versions read no others. The values are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sr_deploy.graph.record import copy_of
+
+_FLOATS, _STEPS = "/floats", "/steps"
+
+
+def quantise_weights_in_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `model` whose int8 constants are floats with a QuantizeLinear of the scale they are read with."""
+    twin = copy_of(model)
+    tensors = {tensor.name: tensor for tensor in twin.graph.initializer}
+    before: list[tuple[int, onnx.NodeProto]] = []
+    for index, node in enumerate(twin.graph.node):
+        if node.op_type != "DequantizeLinear" or node.input[1] not in tensors:
+            continue
+        kept = tensors.get(node.input[0])
+        if kept is not None and kept.data_type == TensorProto.INT8:
+            before.append((index, _quantiser(twin.graph, node, kept, tensors)))
+    nodes = list(twin.graph.node)
+    for index, made in reversed(before):
+        nodes.insert(index, made)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del twin.graph.node[:]
+    twin.graph.node.extend(copies)
+    _drop_unread(twin.graph, {made.output[0].removesuffix(_STEPS) for _, made in before})
+    return twin
+
+
+def _quantiser(
+    graph: onnx.GraphProto, node: onnx.NodeProto, kept: onnx.TensorProto, tensors: dict[str, onnx.TensorProto]
+) -> onnx.NodeProto:
+    """The QuantizeLinear that gives the values of `kept`; `node` reads it from now on."""
+    steps, scale = numpy_helper.to_array(kept), numpy_helper.to_array(tensors[node.input[1]])
+    zero = (
+        numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.int8(0)
+    )
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+    shape = [-1 if index == axis else 1 for index in range(steps.ndim)] if scale.ndim else []
+    wide = (steps.astype(np.float32) - np.reshape(zero, shape if np.ndim(zero) else ())) * scale.reshape(
+        shape
+    )
+    floats, name = f"{kept.name}{_FLOATS}", f"{kept.name}{_STEPS}"
+    graph.initializer.append(numpy_helper.from_array(wide.astype(scale.dtype), floats))
+    made = helper.make_node("QuantizeLinear", [floats, *node.input[1:]], [name], name=name, axis=axis)
+    node.input[0] = name
+    return made
+
+
+def _drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
+    read = {name for node in graph.node for name in node.input}
+    for entries in (graph.initializer, graph.input):
+        for entry in [e for e in entries if e.name in names - read]:
+            entries.remove(entry)

@@ -1,0 +1,71 @@
+"""Whether a finished video holds what it should: read back, every timestamp compared with the source's."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from sr_deploy.errors import CheckFailedError
+from sr_deploy.video.join import Copied, Joined, is_filler, time_of
+from sr_deploy.video.pyav import opened
+from sr_deploy.video.source import main_stream
+
+_COPIED = ("audio", "subtitle", "video")
+_IN_STEP = Fraction(1, 1000)
+"""Seconds that two streams may be apart: MP4 counts their beginnings in thousandths."""
+
+
+def check_result(path: Path, joined: Joined, time_base: Fraction) -> None:
+    """Raise CheckFailedError where `path` does not hold every frame at its time, or another stream not whole and in sync.
+
+    A container may shift all streams by the same time, and round times to its own ticks.
+    """
+    video: list[Fraction] = []
+    with opened(path) as container:
+        main = main_stream(container, path).index
+        others = {s.index: Copied(s.type) for s in container.streams if s.type in _COPIED and s.index != main}
+        for packet in container.demux():
+            time = time_of(packet.pts, packet.time_base)
+            if packet.stream_index == main and time is not None:
+                video.append(time)
+            elif packet.stream_index in others and packet.size and not is_filler(packet):
+                others[packet.stream_index].add(time)
+        ticks = {stream.index: Fraction(stream.time_base or 0) for stream in container.streams}
+    if len(video) != len(joined.pts):
+        raise _failed(path, f"it has {len(video)} frames and the source {len(joined.pts)}")
+    if not video:
+        return
+    video.sort()
+    shift = video[0] - joined.pts[0] * time_base
+    for number, (got, pts) in enumerate(zip(video, joined.pts, strict=True), start=1):
+        if abs(got - shift - pts * time_base) > ticks[main]:
+            raise _failed(
+                path,
+                f"frame {number} is at {float(got - shift):.4f} s and should be at {float(pts * time_base):.4f} s",
+            )
+    for kind in _COPIED:
+        wanted = [copied for copied in joined.others if copied.kind == kind]
+        found = [(index, copied) for index, copied in others.items() if copied.kind == kind]
+        if len(found) < len(wanted):  # Matroska shows attached pictures as videos too
+            raise _failed(path, f"it has {len(found)} further {kind} streams and the source {len(wanted)}")
+        for (index, copied), expected in zip(found, wanted, strict=False):
+            _check_copied(path, copied, expected, shift, ticks[index] + ticks[main] + _IN_STEP)
+
+
+def _check_copied(path: Path, found: Copied, expected: Copied, shift: Fraction, tolerance: Fraction) -> None:
+    if found.packets != expected.packets:
+        raise _failed(
+            path, f"its {expected.kind} has {found.packets} packets and the source's {expected.packets}"
+        )
+    for got, wanted in ((found.first, expected.first), (found.last, expected.last)):
+        if got is not None and wanted is not None and abs(got - shift - wanted) > tolerance:
+            raise _failed(
+                path,
+                f"its {expected.kind} is {float(got - shift - wanted):+.4f} s out of step with the video",
+            )
+
+
+def _failed(path: Path, what: str) -> CheckFailedError:
+    return CheckFailedError(
+        f"{path} was checked against its source: {what}; try another kind of file, such as .mkv, and report this"
+    )

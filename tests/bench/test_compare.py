@@ -1,0 +1,92 @@
+"""Slower, faster or neither: on times made to scatter and to drift as machines do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sample_results as sample
+
+from sr_deploy.bench.compare import compare_results, compare_times, regressions, undecided
+from sr_deploy.errors import InputError
+
+
+def times(rng: np.random.Generator, slower: float = 0.0, count: int = 90) -> list[float]:
+    """Of a machine with neighbours: 2 % of scatter, slow waves of 1 %, and one call in ten held up."""
+    scatter = rng.normal(0, 0.02, count)
+    waves = 0.01 * np.sin(np.arange(count) / rng.uniform(5, 15) + rng.uniform(0, 6.3))
+    held_up = np.where(rng.random(count) < 0.1, rng.exponential(0.3, count), 0)
+    return [float(v) for v in 0.05 * (1 + slower) * np.exp(scatter + waves) + 0.05 * held_up]
+
+
+def test_the_same_thing_twice_is_no_change_nineteen_times_of_twenty() -> None:
+    rng = np.random.default_rng(1)
+    verdicts = [compare_times(times(rng), times(rng)).verdict for _ in range(100)]
+    assert verdicts.count("no change") >= 95
+
+
+def test_five_percent_more_is_found_nineteen_times_of_twenty() -> None:
+    rng = np.random.default_rng(2)
+    verdicts = [compare_times(times(rng), times(rng, slower=0.05)).verdict for _ in range(100)]
+    assert verdicts.count("slower") >= 95
+
+
+def test_turned_round_slower_is_faster() -> None:
+    rng = np.random.default_rng(3)
+    change = compare_times(times(rng, slower=0.1), times(rng))
+    assert change.verdict == "faster"
+    assert change.low < change.ratio < change.high < 1
+
+
+def test_the_same_samples_give_the_same_answer() -> None:
+    rng = np.random.default_rng(4)
+    first, second = times(rng), times(rng)
+    assert compare_times(first, second) == compare_times(first, second)
+    assert compare_times(first, first).ratio == 1
+
+
+def test_too_few_samples_say_nothing() -> None:
+    assert compare_times([0.1] * 3, [0.2] * 3).verdict == "too few samples"
+    few = sample.result(sample.run(samples=[0.1] * 3))
+    (line,) = undecided(compare_results(few, few))
+    assert "3 and 3 samples are too few" in line
+    assert compare_times([0.1] * 4, [0.2] * 4).verdict == "slower"
+
+
+def test_runs_are_paired_by_what_ran_on_what() -> None:
+    before = sample.result(*sample.sweep())
+    after = sample.result(*sample.sweep(at_360p=0.012)[1:3], sample.run(sample.subject(backend="openvino")))
+    pairs = compare_results(before, after)
+    assert [pair.after.case.label for pair in pairs] == ["360p", "540p"]
+    assert {pair.change.verdict for pair in pairs} == {"slower"}
+
+
+def test_a_regression_is_named_with_its_times_and_what_was_allowed() -> None:
+    pairs = compare_results(sample.result(sample.run(seconds=0.01)), sample.result(sample.run(seconds=0.012)))
+    (line,) = regressions(pairs, 0.05)
+    assert line.startswith("rt-x4 onnxruntime fp32 on 360p: +20.0 %")
+    assert line.endswith("allowed are +5.0%")
+    assert regressions(pairs, 0.25) == []
+
+
+def test_results_of_unlike_machines_are_not_compared() -> None:
+    from dataclasses import replace
+
+    other = replace(sample.MACHINE, cpu="Another CPU", usable_cores=8)
+    with pytest.raises(InputError, match="cpu: Test CPU and Another CPU; usable cores: 2 and 8"):
+        compare_results(sample.result(), sample.result(machine=other), ("a.json", "b.json"))
+
+
+def test_on_a_busy_machine_processor_time_is_judged() -> None:
+    quiet = sample.run(samples=[0.1] * 20, cpu=(0.2,) * 20)
+    crowded = sample.run(samples=[0.3] * 20, cpu=(0.2,) * 20, others=0.5)
+    (pair,) = compare_results(sample.result(quiet), sample.result(crowded))
+    assert (pair.by, pair.change.verdict) == ("processor time", "no change")
+    (pair,) = compare_results(sample.result(quiet), sample.result(sample.run(samples=[0.3] * 20)))
+    assert (pair.by, pair.change.verdict) == ("time", "slower")
+
+
+def test_with_several_in_flight_the_pace_counts_not_the_latency() -> None:
+    slow = sample.run(samples=[0.4] * 20, wall=2.0, throughput=True)
+    slower = sample.run(samples=[0.2] * 20, wall=2.2, throughput=True)
+    (pair,) = compare_results(sample.result(slow), sample.result(slower))
+    assert pair.change.ratio == pytest.approx(1.1)

@@ -1,0 +1,92 @@
+"""The C library, built once, and programs that use it, each compiled once."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from sr_deploy.capi.build import Built, build_library, find_compiler
+from sr_deploy.errors import MissingRuntimeError
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "examples"
+STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror")
+SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-DSR_PLAIN_MALLOC")
+PLAIN = ("-g", "-DSR_PLAIN_MALLOC")
+
+Compile = Callable[..., Path]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def built(folder: Path, *flags: str) -> Built:
+    """The library, compiled without a warning; skips where it cannot be."""
+    if sys.platform == "win32":
+        pytest.skip("the C programs of the tests are compiled as on Unix")
+    try:
+        return build_library(folder, flags=[*STRICT, *flags])
+    except MissingRuntimeError as error:
+        pytest.skip(str(error))
+
+
+def compiled(library: Built, source: Path, target: Path, *flags: str) -> Path:
+    """The program of `source`, compiled without a warning and linked with `library`."""
+    plus = source.suffix == ".cpp"
+    command = [shutil.which("c++") or "no c++"] if plus else find_compiler()
+    if plus and not shutil.which("c++"):
+        pytest.skip("there is no C++ compiler, c++")
+    place = library.library.parent
+    link = [f"-L{place}", "-lsr_deploy", f"-Wl,-rpath,{place}", "-pthread", "-ldl"]
+    options = ["-std=c++17" if plus else "-std=c11", "-D_GNU_SOURCE", *STRICT, f"-I{library.header.parent}"]
+    subprocess.run([*command, *options, str(source), "-o", str(target), *link, *flags], check=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The C library."""
+    return built(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(scope="session")
+def program(library: Built, tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    """The path of a program: of this folder by its name, of the examples by their path."""
+    folder, made = tmp_path_factory.mktemp("programs"), dict[str, Path]()
+
+    def compile_once(name: str, *flags: str) -> Path:
+        if name not in made:
+            source = EXAMPLES / name if "/" in name else HERE / name
+            made[name] = compiled(library, source, folder / Path(name).stem, *flags)
+        return made[name]
+
+    return compile_once
+
+
+@pytest.fixture
+def run(program: Compile, tmp_path: Path) -> Run:
+    """Run a program in a folder of its own; it ends well, says nothing on stderr, and its stdout is text."""
+
+    def run(name: str, *arguments: object, **named: str) -> subprocess.CompletedProcess[str]:
+        command = [str(program(name)), *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", **named)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done
+
+    return run
+
+
+@pytest.fixture
+def model(tiny: Callable[..., object], tmp_path: Path) -> Callable[[str], Path]:
+    """The file of a tiny model of the common conftest."""
+
+    def save(name: str) -> Path:
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(tiny(name).model, path)
+        return path
+
+    return save

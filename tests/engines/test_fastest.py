@@ -1,0 +1,150 @@
+"""`auto`: the fastest of the CPU's backends for a file, measured once and said."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sr_deploy import engines
+from sr_deploy.engines import choose_backend, fastest, open_engine
+from sr_deploy.engines.nearest import NearestEngine
+from sr_deploy.errors import MissingRuntimeError, ModelError
+from sr_deploy.graph.record import save_model
+
+
+class Slow(NearestEngine):
+    """An engine that takes `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(2)
+        self.seconds = seconds
+
+    def run(self, batch, out=None):
+        time.sleep(self.seconds)
+        return super().run(batch, out)
+
+
+@pytest.fixture
+def model(tiny, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SR_DEPLOY_CACHE", str(tmp_path / "cache"))
+    save_model(tiny("plain").model, tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+@pytest.fixture
+def both(monkeypatch):
+    """Two CPU backends, opened by what the test puts here: name -> seconds a run, or an error."""
+    speeds: dict[str, float | Exception] = {}
+
+    class Opener:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def check(self) -> None:
+            if isinstance(speeds[self.name], MissingRuntimeError):
+                raise speeds[self.name]
+
+        def open(self, *_):
+            if isinstance(speeds[self.name], Exception):
+                raise speeds[self.name]
+            engine = Slow(speeds[self.name])
+            engine.backend = self.name
+            return engine
+
+    monkeypatch.setattr(engines, "_ON_GPU", ())
+    monkeypatch.setattr(engines, "_engine_class", Opener)
+    return speeds
+
+
+def test_the_faster_one_is_chosen_said_and_remembered(model, both):
+    both |= {"onnxruntime": 0.03, "openvino": 0.01}
+    said: list[str] = []
+    assert choose_backend("auto", model, say=said.append) == "openvino"
+    assert len(said) == 1
+    assert said[0].startswith("backend openvino: the fastest here for net.onnx, measured once (onnxruntime ")
+    both |= {"onnxruntime": 0.0, "openvino": 0.03}
+    assert choose_backend("auto", model, say=said.append) == "openvino"
+    assert len(said) == 1
+
+
+def test_another_number_of_threads_is_measured_anew(model, both):
+    both |= {"onnxruntime": 0.03, "openvino": 0.01}
+    assert choose_backend("auto", model, threads=1) == "openvino"
+    both |= {"onnxruntime": 0.01, "openvino": 0.03}
+    assert choose_backend("auto", model, threads=2) == "onnxruntime"
+
+
+def test_a_later_backend_has_to_be_clearly_faster(model, both):
+    assert fastest._winner(["a", "b"], {"a": 1.0, "b": 0.95}) == "a"
+    assert fastest._winner(["a", "b"], {"a": 1.0, "b": 0.85}) == "b"
+    assert fastest._winner(["a", "b"], {"b": 7.0}) == "b"
+    assert fastest._winner(["a", "b"], {}) == "a"
+
+
+def test_a_net_that_costs_nothing_starts_no_second_runtime(model, both, monkeypatch):
+    monkeypatch.setattr(fastest, "_ENOUGH", 10.0)
+    both |= {"onnxruntime": 0.0, "openvino": AssertionError("it was opened")}
+    said: list[str] = []
+    assert choose_backend("auto", model, say=said.append) == "onnxruntime"
+    assert said == []
+
+
+def test_a_backend_that_cannot_run_the_model_is_out(model, both):
+    both |= {"onnxruntime": ModelError("no bf16"), "openvino": 0.01}
+    assert choose_backend("auto", model) == "openvino"
+
+
+def test_where_none_can_the_first_ones_error_is_seen(model, both):
+    both |= {"onnxruntime": ModelError("not this one"), "openvino": ModelError("nor here")}
+    with pytest.raises(ModelError, match="not this one"):
+        open_engine(model)
+
+
+def test_one_that_is_alone_is_not_measured(model, both):
+    both |= {"onnxruntime": MissingRuntimeError("not installed"), "openvino": ModelError("broken")}
+    assert choose_backend("auto", model) == "openvino"
+
+
+def test_without_a_cache_or_a_file_the_first_installed_one_is_taken(model, both, monkeypatch):
+    both |= {"onnxruntime": 0.03, "openvino": 0.01}
+    assert choose_backend("auto") == "onnxruntime"
+    assert choose_backend("auto", model.read_bytes()) == "onnxruntime"
+    monkeypatch.setenv("SR_DEPLOY_CACHE", "")
+    assert choose_backend("auto", model) == "onnxruntime"
+
+
+def test_a_gpu_is_preferred_where_there_is_one(model, both, monkeypatch):
+    both |= {
+        "onnxruntime": 0.0,
+        "openvino": 0.0,
+        "tensorrt": MissingRuntimeError("none"),
+        "onnxruntime-cuda": 0.0,
+    }
+    monkeypatch.setattr(engines, "_ON_GPU", ("tensorrt", "onnxruntime-cuda"))
+    monkeypatch.setattr(engines, "_has_nvidia_driver", lambda: True)
+    assert choose_backend("auto", model) == "onnxruntime-cuda"
+
+
+def test_an_engine_file_is_tensorrts(both):
+    assert choose_backend("auto", Path("net.engine")) == "tensorrt"
+
+
+def test_a_bf16_file_goes_to_a_runtime_that_computes_bf16(tiny, tmp_path, monkeypatch):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    from sr_deploy.engines.openvino import check_bf16
+    from sr_deploy.graph.precision import to_bf16
+
+    try:
+        check_bf16()
+    except MissingRuntimeError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(engines, "_ON_GPU", ())
+    path = tmp_path / "bf16.onnx"
+    save_model(to_bf16(tiny("plain").model), path)
+    with pytest.raises(ModelError, match="is bf16, in which ONNX Runtime computes no convolution on a CPU"):
+        open_engine(path, "onnxruntime").run(np.zeros((1, 4, 4, 3), np.uint8))
+    with open_engine(path) as engine:
+        assert engine.backend == "openvino"
