@@ -36,6 +36,7 @@ from sr_deploy.graph.record import load_model
 from sr_deploy.models import find_model
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
+_REST = 0.1  # seconds before a sample: a runtime's idle threads spin for a while, and would take the other's cores
 TWELVE_MEGAPIXELS = (3000, 4000)
 
 
@@ -46,6 +47,7 @@ def median_ratio(
     samples: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + warm_up):
         for which, call in enumerate((first, second)):
+            time.sleep(_REST)
             start = time.perf_counter()
             call()
             if number >= warm_up:
