@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sr_deploy.errors import OutputError
+from sr_deploy.files import digest_of
 from sr_deploy.folders import Folders
 from sr_deploy.jobs import Existing, Job, record_path
-from sr_deploy.manifest import Claim, NoLocksError, digest_of, stamp_of
+from sr_deploy.manifest import Claim, NoLocksError, stamp_of
 
 if TYPE_CHECKING:
     from sr_deploy.steps import Settings

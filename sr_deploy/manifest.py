@@ -7,11 +7,8 @@ the caller's to know.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from sr_deploy.errors import OutputError
+from sr_deploy.files import try_lock, unlock, write_whole
 
-_LOCKED_BYTE = 1 << 30
-"""Where a Windows lock lies, which would keep others from reading what is under it."""
-_TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _BLOCK = 1 << 20
 
 
@@ -45,7 +40,7 @@ class Claim:
         while True:
             descriptor = _opened(path)
             try:
-                locked = _lock(descriptor)
+                locked = try_lock(descriptor)
             except OSError as error:
                 os.close(descriptor)
                 raise NoLocksError(
@@ -76,7 +71,7 @@ class Claim:
         """Let others have it. Releasing it again does nothing."""
         if self._descriptor >= 0:
             with suppress(OSError):
-                _unlock(self._descriptor)
+                unlock(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -109,27 +104,13 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write `record` to `path`, whole or not at all, and see it to the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(record, file, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(record, sort_keys=True).encode("utf-8"), synced=True)
 
 
 def stamp_of(path: Path) -> list[int]:
     """[bytes, nanoseconds of the last change] of a file: what tells cheaply that it is still the same."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _opened(path: Path) -> int:
@@ -156,36 +137,3 @@ def _object(data: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> bool:
-        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return False
-            raise
-        return True
-
-    def _unlock(descriptor: int) -> None:
-        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return False
-            raise
-        return True
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -47,7 +47,7 @@ class Order:
     def open(self, say: Callable[[str], None]) -> Upscaler:
         """The Upscaler of this order. Raises SrDeployError where this machine cannot make what it would."""
         from sr_deploy.cores import usable_cores
-        from sr_deploy.manifest import digest_of
+        from sr_deploy.files import digest_of
         from sr_deploy.models import find_model
         from sr_deploy.upscale import Upscaler
 

@@ -11,7 +11,8 @@ import pytest
 
 from sr_deploy import manifest
 from sr_deploy.errors import OutputError
-from sr_deploy.manifest import Claim, NoLocksError, digest_of, read_record, stamp_of, write_record
+from sr_deploy.files import digest_of
+from sr_deploy.manifest import Claim, NoLocksError, read_record, stamp_of, write_record
 
 HOLD = """
 import sys, time
@@ -78,7 +79,7 @@ def test_what_is_discarded_is_gone_and_can_be_had_anew(tmp_path):
 
 def test_a_claim_on_a_file_that_was_removed_meanwhile_is_not_had(tmp_path, monkeypatch):
     """Opened before it was discarded, locked after: the lock would be on a file no one else sees."""
-    path, real, times = tmp_path / "claim", manifest._lock, []
+    path, real, times = tmp_path / "claim", manifest.try_lock, []
 
     def lock(descriptor: int) -> bool:
         if not times:
@@ -86,7 +87,7 @@ def test_a_claim_on_a_file_that_was_removed_meanwhile_is_not_had(tmp_path, monke
         times.append(descriptor)
         return real(descriptor)
 
-    monkeypatch.setattr(manifest, "_lock", lock)
+    monkeypatch.setattr(manifest, "try_lock", lock)
     if os.name == "nt":
         pytest.skip("an open file cannot be removed on Windows")
     with Claim.take(path):  # type: ignore[union-attr]
@@ -102,7 +103,7 @@ def test_places_without_locks_or_rights_are_told_apart(tmp_path, monkeypatch):
     def none(descriptor: int) -> bool:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(manifest, "_lock", none)
+    monkeypatch.setattr(manifest, "try_lock", none)
     with pytest.raises(NoLocksError, match="has no locks"):
         Claim.take(tmp_path / "claim")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from sr_deploy.bench.report_markup import Markup, tag
 from sr_deploy.bench.report_quality import quality_plots
 from sr_deploy.bench.report_samples import samples_plot
 from sr_deploy.bench.report_tables import environment_table, models_table, numbers_table, real_time_table
-from sr_deploy.bench.result import Result
-from sr_deploy.errors import OutputError, UsageError
+from sr_deploy.bench.result import Result, write_text
+from sr_deploy.errors import UsageError
 
 _STYLE = Path(__file__).with_name("report.css")
 _MODES = {
@@ -49,16 +48,7 @@ def write_report(
     """
     if not results:
         raise UsageError("a report of no results was asked for; give at least one result of sr-deploy bench")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(
-            report(results, budgets=budgets, baseline=baseline), encoding="utf-8", newline="\n"
-        )
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, report(results, budgets=budgets, baseline=baseline))
 
 
 def report(

@@ -10,7 +10,6 @@ History of the schema:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from sr_deploy.bench.record import dumps, from_plain, to_plain
 from sr_deploy.errors import InputError, OutputError
+from sr_deploy.files import write_whole
 
 SCHEMA = 1
 KIND = "sr-deploy bench"
@@ -246,14 +246,15 @@ class Result:
 
 def write_result(result: Result, path: Path) -> None:
     """As JSON; the file appears whole or not at all. Raises OutputError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write_text(path, to_json(result))
+
+
+def write_text(path: Path, text: str) -> None:
+    """As UTF-8, whole or not at all. Raises OutputError where it cannot be written."""
     try:
-        temporary.write_text(to_json(result), encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
+        write_whole(path, text.encode("utf-8"))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_result(path: Path) -> Result:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import sr_deploy
 from sr_deploy.errors import MissingRuntimeError, OutputError
+from sr_deploy.files import write_whole
 
 _HERE = Path(__file__).parent
 _PACKAGES = _HERE.parent.parent
@@ -106,7 +107,7 @@ def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[
             if implib.exists():
                 os.replace(implib, folder / "lib" / implib.name)
         for path, text in _texts(built).items():
-            _write(path, text)
+            write_whole(path, text.encode("utf-8"))
     except OSError as error:
         raise OutputError(f"cannot build in {folder}: {error}; choose another folder") from error
     return built
@@ -180,7 +181,7 @@ def _compile(
     texts = {"SR_VERSION": sr_deploy.__version__, "SR_PYTHON": sys.executable, "SR_PACKAGES": str(_PACKAGES)}
     config = library.with_name("config.h")
     lines = [f"#define {name} {_c_text(value)}" for name, value in texts.items()]
-    _write(config, "\n".join([*lines, "#define SR_DEPLOY_BUILD", ""]))
+    write_whole(config, "\n".join([*lines, "#define SR_DEPLOY_BUILD", ""]).encode("utf-8"))
     source = str(_HERE / "sr_deploy.c")
     if Path(command[0]).stem.lower() == "cl":
         ours = ["/nologo", "/std:c11", "/O2", "/LD", "/utf-8", f"/I{include}", f"/FI{config}", source]
@@ -229,10 +230,3 @@ def _texts(built: Built) -> dict[Path, str]:
         built.cmake / "sr_deploy-config.cmake": _CMAKE.format(library=library, implib=implib),
         built.cmake / "sr_deploy-config-version.cmake": _CMAKE_VERSION.format(version=version),
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +11,13 @@ import click
 
 from sr_deploy.bench.compare import Pair, compare_results, regressions, undecided
 from sr_deploy.bench.gate import read_budgets
-from sr_deploy.bench.result import Result, read_result
+from sr_deploy.bench.result import Result, read_result, write_text
 from sr_deploy.bench.summary import summarise
 from sr_deploy.bench.tables import csv_text, markdown, markdown_table, milliseconds
 from sr_deploy.cli._bench_options import parse_share
 from sr_deploy.cli._console import complain, table
 from sr_deploy.cli._places import check_new
-from sr_deploy.errors import InputError, OutputError, UsageError
+from sr_deploy.errors import InputError, UsageError
 
 _HEADER = (
     "model",
@@ -77,7 +76,7 @@ def report(
         return
     if budget_file or baseline:
         raise UsageError("--budget and --baseline are for a page; end the name of -o in .html")
-    _write(output, markdown(results) if kind == "Markdown" else csv_text(results))
+    write_text(output, markdown(results) if kind == "Markdown" else csv_text(results))
 
 
 def _text(pairs: Sequence[Pair], form: str) -> str:
@@ -117,15 +116,3 @@ def _versions(before: Result, after: Result) -> list[str]:
     names = sorted({*old, *new})
     changed = [f"{n} {old.get(n, 'none')} -> {new.get(n, 'none')}" for n in names if old.get(n) != new.get(n)]
     return [f"note: versions differ: {', '.join(changed)}"] if changed else []
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)

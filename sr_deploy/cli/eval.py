@@ -280,16 +280,11 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 def _write_csv(path: Path, results: Sequence[Evaluation]) -> None:
     """Whole or not at all."""
-    import os
-
     from sr_deploy.errors import OutputError
+    from sr_deploy.files import write_whole
     from sr_deploy.quality.results import csv_text
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(csv_text(results).encode("utf-8", "backslashreplace"))
-        os.replace(temporary, path)
+        write_whole(path, csv_text(results).encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise OutputError(f"--csv {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -174,7 +174,7 @@ def _run(
     options: dict[str, Any],
     reporter: Reporter,
 ) -> list[Outcome]:
-    from sr_deploy.manifest import digest_of
+    from sr_deploy.files import digest_of
     from sr_deploy.models import find_model
 
     if options["ray"] is not None:
@@ -195,7 +195,7 @@ def _run(
 def _run_on_ray(
     jobs: Jobs, settings: Settings, model: str, options: dict[str, Any], reporter: Reporter
 ) -> list[Outcome]:
-    from sr_deploy.manifest import digest_of
+    from sr_deploy.files import digest_of
     from sr_deploy.models import find_model
     from sr_deploy.ray_folder import run_on_ray
     from sr_deploy.ray_worker import Look, Order

@@ -20,7 +20,7 @@ import numpy as np
 
 from sr_deploy import __version__
 from sr_deploy.engines import tensorrt_api as api
-from sr_deploy.engines.cache import EngineCache, write_whole
+from sr_deploy.engines.cache import EngineCache
 from sr_deploy.engines.onnx_types import stored_types
 from sr_deploy.engines.tensorrt_cuda import Gpu, explained, machine
 from sr_deploy.engines.tensorrt_layers import precisions, require_precision
@@ -28,6 +28,7 @@ from sr_deploy.engines.tensorrt_options import BuildOptions
 from sr_deploy.engines.tensorrt_profiles import plan_profiles
 from sr_deploy.engines.tensorrt_record import EngineRecord, Machine, digest, engine_key, record_path
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutputError, UsageError
+from sr_deploy.files import write_whole
 from sr_deploy.spec import ModelSpec
 
 UINT8, FLOAT32 = "uint8", "float32"

@@ -20,6 +20,7 @@ from typing import IO
 
 from sr_deploy.engines.tensorrt_record import EngineRecord, Machine, digest, read_engine, record_path
 from sr_deploy.errors import ModelError, OutputError
+from sr_deploy.files import try_lock, unlock, write_whole
 from sr_deploy.graph.kept import cache_folder
 
 SUFFIX = ".engine"
@@ -129,7 +130,8 @@ class EngineCache:
             try:
                 yield
             finally:
-                _unlock(file)
+                with suppress(OSError):
+                    unlock(file.fileno())
 
     def _wait_for(self, file: IO[bytes]) -> None:
         said = False
@@ -235,45 +237,8 @@ def distrust(folder: Path) -> str | None:
     return None
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path`: all of it or nothing. Raises OSError."""
-    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+def _try_lock(file: IO[bytes]) -> bool:
     try:
-        draft.write_bytes(data)
-        os.replace(draft, path)
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        file.seek(0)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
+        return try_lock(file.fileno())
+    except OSError:  # a file system without locks: two builds cost time, and do no harm
         return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        file.seek(0)
-        with suppress(OSError):
-            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks: two builds cost time, and do no harm
-            return True
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)

@@ -6,7 +6,6 @@ Nothing is verified here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sr_deploy.files import digest_of
 from sr_deploy.place import appearing, checked_target
 
 SUFFIX = ".verify.json"
@@ -53,7 +53,7 @@ def store_verdict(model: Path, verdict: Verdict) -> Path:
     Raises OutputError where that cannot be written.
     """
     path = verdict_path(model)
-    record = {"schema": SCHEMA, "sha256": _sha256(model), **asdict(verdict)}
+    record = {"schema": SCHEMA, "sha256": digest_of(model), **asdict(verdict)}
     target = checked_target(path, overwrite=True)
     with appearing(path, target, overwrite=True, suffix=".json") as draft:
         draft.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -64,7 +64,7 @@ def read_verdict(model: Path) -> Verdict | None:
     """The verdict on the file `model` as it is now; None where there is none, or it was passed on other bytes."""
     try:
         record: dict[str, Any] = json.loads(verdict_path(model).read_text(encoding="utf-8"))
-        if record.pop("schema") != SCHEMA or record.pop("sha256") != _sha256(model):
+        if record.pop("schema") != SCHEMA or record.pop("sha256") != digest_of(model):
             return None
         return Verdict(**record)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -80,11 +80,3 @@ def warn_of_failure(model: Path, backend: str) -> None:
             FailedVerdictWarning,
             stacklevel=3,
         )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sr_deploy import __version__
+from sr_deploy.files import write_whole
 
 LARGEST = 64 << 20
 """Bytes of a model worth keeping a second time."""
@@ -68,14 +69,9 @@ class Kept:
     def write(self, kind: str, data: bytes) -> None:
         """Keep `data`, and make room for it."""
         target = self.folder / f"{self.key}-{kind}"
-        draft = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
-        try:
+        with suppress(OSError):  # a read-only or full cache costs time, never a result
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-            os.replace(draft, target)
-        except OSError:  # a read-only or full cache costs time, never a result
-            with suppress(OSError):
-                draft.unlink()
+            write_whole(target, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         with suppress(OSError):
             _prune(self.folder)
 

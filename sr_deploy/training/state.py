@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sr_deploy.errors import InputError, OutputError
+from sr_deploy.files import write_whole
 
 STATE = "state.safetensors"
 _KEY = "sr_deploy_state"
@@ -30,17 +30,10 @@ _SCHEMA = 1
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, or leave it as it was. Raises OutputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, data, synced=True)
     except OSError as error:
         raise not_written(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def not_written(path: Path, error: Exception) -> OutputError:

@@ -135,7 +135,7 @@ def test_where_there_are_no_locks_the_work_is_done_and_it_is_said(upscale, pictu
     def none(descriptor: int) -> bool:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(manifest, "_lock", none)
+    monkeypatch.setattr(manifest, "try_lock", none)
     made, said = upscale()
     assert made == ["a.png", "b.jpg", "c.png"]
     assert said.count("has no locks") == 1
