@@ -95,7 +95,7 @@ def choose_backend(
 def _fastest(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
     from sr_deploy.graph.kept import cache_folder
 
-    if not _is_there("openvino") or not model.is_file() or cache_folder() is None:
+    if sum(map(_is_there, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
         return _installed(1)[0]
     from sr_deploy.engines.fastest import fastest, kept_verdict, worth_measuring
 
@@ -124,10 +124,10 @@ def _is_there(package: str) -> bool:
 
 def _has_nvidia_driver() -> bool:
     """Whether it can be loaded: asked first, for importing what runs on its GPUs takes a while."""
-    import ctypes
+    from sr_deploy.engines.nvidia import load_driver
 
     try:
-        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        load_driver()
     except OSError:
         return False
     return True

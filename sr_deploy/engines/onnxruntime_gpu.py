@@ -10,7 +10,6 @@ These engines have been run on no GPU yet: their tests cover everything that nee
 from __future__ import annotations
 
 import ctypes
-import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sr_deploy.engines.base import Batch, Limits, check_batch
+from sr_deploy.engines.nvidia import load_driver
 from sr_deploy.engines.onnxruntime_session import (
     CUDA,
     TENSORRT,
@@ -193,7 +193,7 @@ def check_gpu(asking: str) -> None:
     """Raises MissingRuntimeError where the driver shows no GPU to this process. Starts nothing on one."""
     count = ctypes.c_int(0)
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        driver = load_driver()
         failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     except OSError as error:
         raise MissingRuntimeError(

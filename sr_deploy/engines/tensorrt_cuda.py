@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sr_deploy.engines.nvidia import load_driver
 from sr_deploy.engines.tensorrt_record import Machine
 from sr_deploy.errors import MissingRuntimeError, OutOfMemoryError, SrDeployError, UsageError
 
@@ -215,7 +216,7 @@ class _Driver:
     """The few calls of the CUDA driver that PyCUDA lacks."""
 
     def __init__(self) -> None:
-        self._library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        self._library = load_driver()
 
     def call(self, name: str, *arguments: Any) -> None:
         """Raises RuntimeError with CUDA's own number where it fails."""

@@ -13,22 +13,22 @@ the last node, and rounded values are moved as floats, in one transpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ModelError
+from sr_deploy.graph.precision_places import in_opset
 from sr_deploy.graph.record import (
     PIXELS,
     UPSCALED,
     Port,
     copy_of,
-    opset_of,
     picture_io,
     require_spec,
     write_spec,
@@ -77,7 +77,7 @@ def _grafted(
     spec = spec or require_spec(model)
     if spec.layout == "NHWC" and all(port.elem_type == TensorProto.UINT8 for port in picture_io(model)):
         return copy_of(model)
-    core = _modern(model)
+    core = in_opset(model, _OLDEST_OPSET)
     _prefix(core.graph)
     taken, given = picture_io(core)
     graft = _Graft(core.graph, spec, kind)
@@ -86,22 +86,6 @@ def _grafted(
     graft.declare(taken, given)
     full = (0.0, 255.0) if kind == TensorProto.UINT8 else (0.0, 1.0)
     return write_spec(core, spec.with_(layout="NHWC", value_range=full))
-
-
-def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of `model` in an opset that the graft can be written in."""
-    if opset_of(model) >= _OLDEST_OPSET:
-        return copy_of(model)
-    try:
-        newer = version_converter.convert_version(model, _OLDEST_OPSET)
-    except Exception as error:  # the converter raises RuntimeError and others, for whatever it does not know
-        raise ModelError(
-            f"the model is written in opset {opset_of(model)}, and cannot be brought to {_OLDEST_OPSET} ({error}); "
-            "export it again with a newer opset"
-        ) from error
-    del newer.metadata_props[:]
-    newer.metadata_props.extend(model.metadata_props)
-    return newer
 
 
 def _prefix(graph: onnx.GraphProto) -> None:
@@ -174,39 +158,36 @@ class _Graft:
 
     def leave(self, given: Port) -> None:
         """From the core's output to the new one: clip, scale, round, and only then shuffle and transpose."""
-        self.nodes = self.tail
-        shuffle = _take_shuffle(self.graph, given.name) if self.spec.layout == "NCHW" else None
-        value = given.name
-        if given.elem_type != TensorProto.UINT8:
-            if given.elem_type != TensorProto.FLOAT:
-                value = self.op("Cast", value, to=TensorProto.FLOAT)
-            value = self._finished(value)
-        if shuffle:
-            value = self._shuffled(value, shuffle)
-        elif self.spec.layout == "NCHW":
-            value = self.op("Transpose", value, perm=[0, 2, 3, 1])
-        self.op("Identity", value, out=UPSCALED)
+        self.op("Identity", self._moved(given, self._finished, self._shuffled), out=UPSCALED)
 
     def leave_as_floats(self, given: Port) -> None:
         """As `leave`, for a runtime without bytes inside its graph: round, move, and cast last of all.
 
         Values of 0 to 255 are exact in half precision, so a half-precision net moves those.
         """
+        value = self._moved(given, self._clipped, self._shuffled_at_once)
+        if self.kind == given.elem_type == TensorProto.UINT8:
+            self.op("Identity", value, out=UPSCALED)
+        else:
+            self.op("Cast", value, to=self.kind, out=UPSCALED)
+
+    def _moved(
+        self,
+        given: Port,
+        finished: Callable[[str], str],
+        shuffled: Callable[[str, _Shuffle], str],
+    ) -> str:
+        """The core's output, `finished` where it is no bytes yet, `shuffled` where it ends so, colours last."""
         self.nodes = self.tail
         shuffle = _take_shuffle(self.graph, given.name) if self.spec.layout == "NCHW" else None
         value = given.name
         if given.elem_type != TensorProto.UINT8:
             if given.elem_type != TensorProto.FLOAT:
                 value = self.op("Cast", value, to=TensorProto.FLOAT)
-            value = self._clipped(value)
+            value = finished(value)
         if shuffle:
-            value = self._shuffled_at_once(value, shuffle)
-        elif self.spec.layout == "NCHW":
-            value = self.op("Transpose", value, perm=[0, 2, 3, 1])
-        if self.kind == given.elem_type == TensorProto.UINT8:
-            self.op("Identity", value, out=UPSCALED)
-        else:
-            self.op("Cast", value, to=self.kind, out=UPSCALED)
+            return shuffled(value, shuffle)
+        return self.op("Transpose", value, perm=[0, 2, 3, 1]) if self.spec.layout == "NCHW" else value
 
     def _clipped(self, value: str) -> str:
         """What `_finished` makes, left in a floating-point type."""

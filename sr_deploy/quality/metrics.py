@@ -18,7 +18,7 @@ from sr_deploy.errors import UsageError
 
 Pixels = npt.NDArray[Any]
 
-_LUMA = np.array([65.481, 128.553, 24.966])  # ITU-R BT.601, as in MATLAB's rgb2ycbcr: Y from 16 to 235
+LUMA = np.array([65.481, 128.553, 24.966])  # ITU-R BT.601, as in MATLAB's rgb2ycbcr: Y from 16 to 235
 _WINDOW, _SIGMA = 11, 1.5  # Wang et al. (2004), section III.B
 _K1, _K2 = 0.01, 0.03  # the same, eq. 10
 _STRIP = 1 << 18  # values worked on at once: 2 MiB of doubles
@@ -57,7 +57,7 @@ def luma(rgb: Pixels) -> Pixels:
 
 def _luma_of_strip(rgb: Pixels, white: float) -> npt.NDArray[np.float64]:
     y = np.zeros(rgb.shape[:2])
-    for channel, weight in enumerate(_LUMA / 255):  # not a matrix product: the same on every machine
+    for channel, weight in enumerate(LUMA / 255):  # not a matrix product: the same on every machine
         y += np.multiply(rgb[..., channel], weight, dtype=np.float64)
     y += 16 * white / 255
     return y

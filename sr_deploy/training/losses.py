@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_deploy.errors import UsageError
+from sr_deploy.quality.metrics import LUMA
 from sr_deploy.training.vgg import VGGFeatures
 
-_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # of R, G, B in 0..1
 _EPSILON = 1e-3  # of Charbonnier, as in Lai et al. 2017
 
 
@@ -30,7 +30,7 @@ def luma(got: Tensor, wanted: Tensor) -> Tensor:
 
     Blind to colour, so it needs another pixel term beside it. Source: ITU-R BT.601-7, section 2.5.1.
     """
-    weights = got.new_tensor(_LUMA).view(1, 3, 1, 1)
+    weights = got.new_tensor((LUMA / 255).tolist()).view(1, 3, 1, 1)
     return ((got - wanted) * weights).sum(dim=1).square().mean()
 
 

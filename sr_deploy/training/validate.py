@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sr_deploy.quality.metrics import LUMA
 from sr_deploy.training.data import to_float
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.pictures import Pair, Pixels
 
 _SIDE = 512  # large pixels of each picture that are looked at, so that a look is soon over
-_LUMA = (65.481, 128.553, 24.966)  # of BT.601, for R, G, B in 0..1
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _tensor(pixels: Pixels, device: torch.device) -> Tensor:
 def luma_psnr(got: Tensor, wanted: Tensor, scale: int) -> float:
     """PSNR in dB of [1, 3, H, W] in 0..1, rounded to 8 bits first, on Y, border shaved; infinite when equal."""
     error = ((got.clamp(0, 1) * 255).round() - (wanted * 255).round()) / 255
-    luma = torch.einsum("nchw,c->nhw", error, error.new_tensor(_LUMA))
+    luma = torch.einsum("nchw,c->nhw", error, error.new_tensor(LUMA.tolist()))
     squared = luma[:, scale:-scale, scale:-scale].square().mean()
     return float(10 * torch.log10(255**2 / squared))
 
