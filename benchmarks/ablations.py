@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pages import filled, settle
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "ablations.json", ROOT / "docs" / "training.md"
 BEGIN, END = "<!-- made by benchmarks/ablations.py --table -->\n", "<!-- end of the ablations -->\n"
@@ -145,9 +147,8 @@ def spread(values: list[float]) -> str:
 
 def page() -> str:
     """docs/training.md with the table of the results in its place."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     record = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return f"{before}{BEGIN}\n{table(record)}\n{END}{rest.split(END)[1]}"
+    return filled(PAGE, BEGIN, END, f"\n{table(record)}\n")
 
 
 def main() -> None:
@@ -160,10 +161,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.data:
         measure(args.data, args.device)
-    elif args.table:
-        PAGE.write_text(page(), encoding="utf-8", newline="\n")
-    elif page() != PAGE.read_text(encoding="utf-8"):
-        sys.exit("docs/training.md does not show results/ablations.json; run benchmarks/ablations.py --table")
+    else:
+        settle(PAGE, page(), only_check=args.check, remedy="benchmarks/ablations.py --table")
 
 
 if __name__ == "__main__":

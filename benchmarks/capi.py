@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pages import filled, settle
+
 from sr_deploy.capi.build import Built, build_library, find_compiler
 from sr_deploy.cpu import describe_cpu
 
@@ -124,15 +126,7 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def filled(page: str, made: str) -> str:
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{PAGE} has no place for the table")
-    return head + begin + made + end + tail
-
-
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--measure", action="store_true", help="measure, and write the results and the table")
@@ -141,15 +135,9 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.measure:
         RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8", newline="\n")
-    page = PAGE.read_text(encoding="utf-8")
-    made = filled(page, table(json.loads(RESULTS.read_text(encoding="utf-8"))))
-    if not asked.check:
-        PAGE.write_text(made, encoding="utf-8", newline="\n")
-        return 0
-    if made != page:
-        print("docs/capi.md is not up to date; run: python benchmarks/capi.py --table", file=sys.stderr)
-    return int(made != page)
+    made = filled(PAGE, BEGIN, END, table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    settle(PAGE, made, only_check=asked.check, remedy="benchmarks/capi.py --table")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -31,6 +31,7 @@ from typing import Any
 
 import av
 import numpy as np
+from pages import filled, settle
 
 from sr_deploy import Upscaler
 from sr_deploy.cpu import describe_cpu
@@ -265,13 +266,8 @@ def write_table(*, only_check: bool) -> None:
     record, kills = (
         json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in ("frames.json", "kills.json")
     )
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    wanted = f"{before}{BEGIN}\n{table(record, kills)}\n{END}{rest.split(END)[1]}"
-    if only_check and text != wanted:
-        raise SystemExit("docs/video.md does not show the results; run python benchmarks/frames.py --table")
-    if not only_check:
-        PAGE.write_text(wanted, encoding="utf-8")
+    wanted = filled(PAGE, BEGIN, END, f"\n{table(record, kills)}\n")
+    settle(PAGE, wanted, only_check=only_check, remedy="benchmarks/frames.py --table")
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from pages import filled, settle
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "icnr.json", ROOT / "docs" / "icnr.md"
 BEGIN, END = "<!-- made by benchmarks/icnr.py --table -->\n", "<!-- end of what was made -->\n"
@@ -73,9 +75,8 @@ def spread(values: list[float], shown: Callable[[float], str]) -> str:
 
 def page() -> str:
     """docs/icnr.md with the table of the results in its place."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     record = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return f"{before}{BEGIN}\n{table(record)}\n{END}{rest.split(END)[1]}"
+    return filled(PAGE, BEGIN, END, f"\n{table(record)}\n")
 
 
 def main() -> None:
@@ -89,12 +90,8 @@ def main() -> None:
         from icnr_runs import measure
 
         measure(args.data, RESULTS)
-    elif args.table:
-        PAGE.write_text(page(), encoding="utf-8", newline="\n")
-    elif page() != PAGE.read_text(encoding="utf-8"):
-        sys.exit(
-            "docs/icnr.md does not show benchmarks/results/icnr.json; run python benchmarks/icnr.py --table"
-        )
+    else:
+        settle(PAGE, page(), only_check=args.check, remedy="benchmarks/icnr.py --table")
 
 
 if __name__ == "__main__":

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sr_deploy.cli.upscale import _tile
+from sr_deploy.cli.upscale import DEFAULT_SCALE, _tile, open_upscaler
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from sr_deploy.upscale import Upscaler
 
-_DEFAULT_SCALE = 4
 _SECONDS_BETWEEN_LINES = 10.0
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def engine_options(function: _Function) -> _Function:
-    """Add the options that `open_upscaler` reads."""
+    """Add the options that `open_described` reads."""
     options = [
         click.option(
             "-s",
@@ -75,25 +74,9 @@ def engine_options(function: _Function) -> _Function:
     return function
 
 
-def open_upscaler(options: dict[str, Any], say: Callable[[str], None]) -> Upscaler:
+def open_described(options: dict[str, Any], say: Callable[[str], None]) -> Upscaler:
     """The Upscaler that `engine_options` describe. Raises click.UsageError where model and scale contradict."""
-    from sr_deploy.upscale import Upscaler
-
-    model = _model_name(options)
-    upscaler = Upscaler.open(
-        model,
-        backend=options["backend"],
-        threads=options["threads"],
-        tile=None if options["tile"] == "none" else options["tile"],
-        overlap=options["overlap"],
-        say=say,
-    )
-    if options["scale"] in (None, upscaler.spec.scale):
-        return upscaler
-    upscaler.close()
-    raise click.UsageError(
-        f"model {model} has scale {upscaler.spec.scale} and --scale asks for {options['scale']}; leave one out."
-    )
+    return open_upscaler(_model_name(options), options, say)
 
 
 def model_of(options: dict[str, Any]) -> Path:
@@ -106,7 +89,7 @@ def model_of(options: dict[str, Any]) -> Path:
 def _model_name(options: dict[str, Any]) -> str:
     from sr_deploy.models import model_for_scale
 
-    return str(options["model"] or model_for_scale(options["scale"] or _DEFAULT_SCALE))
+    return str(options["model"] or model_for_scale(options["scale"] or DEFAULT_SCALE))
 
 
 class Pace:

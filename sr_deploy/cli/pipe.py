@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sr_deploy.cli._frames import Pace, engine_options, open_upscaler
+from sr_deploy.cli._frames import Pace, engine_options, open_described
 from sr_deploy.cli.upscale import _box
 
 _EXAMPLES = """\b
@@ -71,7 +71,7 @@ def command(**options: Any) -> None:
         streams=options["streams"],
     )
     source, target = _raw(sys.stdin, "stdin"), _raw(sys.stdout, "stdout")
-    with Pace(quiet=options["quiet"]) as pace, open_upscaler(options, pace.say) as upscaler:
+    with Pace(quiet=options["quiet"]) as pace, open_described(options, pace.say) as upscaler:
         pace.begin(None)
         count = run_pipe(source, target, upscaler, settings, done=pace.frame, say=pace.say)
         backend = upscaler.engine.backend

@@ -12,7 +12,7 @@ import click
 from sr_deploy.errors import ModelError, SrDeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sr_deploy.cli._progress import Reporter
     from sr_deploy.jobs import Existing, Job, Jobs
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sr_deploy.steps import Outcome, Settings
     from sr_deploy.upscale import Upscaler
 
-_DEFAULT_SCALE = 4
+DEFAULT_SCALE = 4
 _EXIT_SOME_FAILED = 5
 _READY_SOON = (
     "onnxruntime",
@@ -33,6 +33,8 @@ Examples:
   sr-deploy upscale holiday/ -o large/ --recursive --skip-existing
   sr-deploy upscale scan.png -o scan-4k.png --fit 3840x2160
 """
+
+_RESIZED = ", or ask for the size with --width, --height or --fit"
 
 
 def _tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
@@ -204,7 +206,7 @@ def _run_on_ray(
 
     def check(look: Look) -> None:
         reporter.backend = look.backend
-        _check_scale(model, look.scale, options)
+        _check_scale(model, look.scale, options, _RESIZED)
 
     order = Order(
         model=os.path.abspath(model) if os.fspath(path) == os.path.normpath(model) else model,
@@ -227,7 +229,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Setting
 
     model = options["model"]
     if model is None:
-        model = model_for_scale(options["scale"] or _DEFAULT_SCALE)
+        model = model_for_scale(options["scale"] or DEFAULT_SCALE)
     size = OutputSize(width=options["width"], height=options["height"], fit=options["fit"])
     existing: Existing = "refuse" if _is_one_file(inputs) else "resume"
     if options["skip_existing"] or options["overwrite"]:
@@ -268,6 +270,18 @@ def _beside_suffix(model: str, size: OutputSize) -> str:
 
 
 def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
+    upscaler = open_upscaler(model, options, reporter.say, otherwise=_RESIZED)
+    reporter.backend = upscaler.engine.backend
+    return upscaler
+
+
+def open_upscaler(
+    model: str, options: dict[str, Any], say: Callable[[str], None], *, otherwise: str = ""
+) -> Upscaler:
+    """The Upscaler of `model` that the options of a command describe.
+
+    Raises click.UsageError where model and scale contradict each other, which ends in `otherwise`.
+    """
     from sr_deploy.upscale import Upscaler
 
     upscaler = Upscaler.open(
@@ -276,23 +290,21 @@ def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
         threads=options["threads"],
         tile=None if options["tile"] == "none" else options["tile"],
         overlap=options["overlap"],
-        say=reporter.say,
+        say=say,
     )
-    reporter.backend = upscaler.engine.backend
     try:
-        _check_scale(model, upscaler.spec.scale, options)
+        _check_scale(model, upscaler.spec.scale, options, otherwise)
     except click.UsageError:
         upscaler.close()
         raise
     return upscaler
 
 
-def _check_scale(model: str, scale: int, options: dict[str, Any]) -> None:
+def _check_scale(model: str, scale: int, options: dict[str, Any], otherwise: str) -> None:
     """Raise click.UsageError where another scale was asked for than the model has."""
     if options["scale"] not in (None, scale):
         raise click.UsageError(
-            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out, or "
-            "ask for the size with --width, --height or --fit."
+            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{otherwise}."
         )
 
 

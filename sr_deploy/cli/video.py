@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli._frames import Pace, engine_options, model_of, open_upscaler
+from sr_deploy.cli._frames import Pace, engine_options, model_of, open_described
 from sr_deploy.cli._places import NamedPath
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _upscale(source: Path, output: Path, options: dict[str, Any], pace: Pace) ->
 
     pyav()  # what is missing is told before a model is loaded
     settings = _settings(options)
-    with open_upscaler(options, pace.say) as upscaler:
+    with open_described(options, pace.say) as upscaler:
         return upscale_video(
             source, output, upscaler, model=model_of(options), options=settings, watcher=pace
         )
