@@ -92,11 +92,13 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
     if recipe.sizes != (1.0,):
         sizes = ", ".join(f"{size:g}" for size in recipe.sizes)
         lines[:0] = [f"Every photograph was shown at {sizes} times its size.", ""]
-    for number, phase in enumerate(recipe.phases, start=1):
+    first = info.training.get("init", {}).get("first_phase", 1)
+    run = recipe.phases[first - 1 :]
+    for number, phase in enumerate(run, start=first):
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items())
         lines.append(
             f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels, loss "
-            f"{loss}, learning rate up to {phase.learning_rate:g}, {phase.steps / recipe.steps:.0%} of the run"
+            f"{loss}, learning rate up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
         )
     return lines
 

@@ -36,6 +36,13 @@ _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Bound by time instead of the recipe's steps.",
 )
 @click.option("--init", type=_FILE, help="Checkpoint of the same net to take the first weights from.")
+@click.option(
+    "--phase",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --init: begin with this phase of the recipe.",
+)
 @click.option("--vgg", type=_FILE, help="VGG weights (.pth, .safetensors) instead of torchvision's.")
 @click.option("--cache", type=_NEW_FOLDER, help="Keep decoded pictures here, for the next run.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")

@@ -27,6 +27,8 @@ class Options:
     resume: bool = False
     init: Path | None = None
     """Checkpoint of the same net to take the first weights from, as far as they fit."""
+    phase: int = 1
+    """The phase to begin a new run with, counted from 1: what `init` has been through need not be done again."""
     vgg: Path | None = None
     cache: Path | None = None
     """Folder for decoded pictures, kept for the next run; None: memory, as far as it goes."""
@@ -42,7 +44,11 @@ class Options:
     def __post_init__(self) -> None:
         if self.minutes is not None and not self.minutes > 0:
             raise UsageError(f"minutes = {self.minutes}, expected more than 0")
-        for key in ("every", "keep", "workers"):
+        if self.phase > 1 and self.init is None:
+            raise UsageError(
+                f"phase = {self.phase} begins with the weights of another run: give them as init"
+            )
+        for key in ("every", "keep", "workers", "phase"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UsageError(f"{key} = {value}, expected at least 1")

@@ -101,6 +101,7 @@ class Trainer:
             session.at.minutes = self.options.minutes
         if self.options.init and not self._saved:
             self._weights, session.at.init = self._initial(self.options.init)
+            session.at.phase = self._first_phase()
         if session.team.leads:
             used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
             session.log = Log(out, [term for term in TERMS if term in used], upto=session.at.steps)
@@ -127,7 +128,16 @@ class Trainer:
                 f"{ours[0]} {ours[1]}; give a checkpoint of that net"
             )
         about = {"name": info.name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
+        if self.options.phase > 1:
+            about["first_phase"] = self.options.phase
         return tensors, {**about, "training": dict(info.training)}
+
+    def _first_phase(self) -> int:
+        if self.options.phase > len(self.recipe.phases):
+            raise UsageError(
+                f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)}"
+            )
+        return self.options.phase - 1
 
     def _run_phases(self, session: Session, clock: Clock) -> None:
         first = session.at.phase + session.at.done

@@ -302,6 +302,29 @@ def test_a_checkpoint_says_what_its_first_weights_were_and_how_those_were_made(p
     assert "init" not in before.training
 
 
+def test_a_run_may_begin_with_a_later_phase_and_its_checkpoint_says_so(pictures, tmp_path, undrawn):
+    train(pictures, tmp_path / "first")
+    first, watch = tmp_path / "first" / "final.safetensors", Listener()
+    train(pictures, tmp_path / "second", tiny_recipe(ONE_PHASE, X4), watch, init=first, phase=2)
+    assert not any(line.startswith("phase 1 of 2") for line in watch.lines)
+    after, _ = read_checkpoint(tmp_path / "second" / "final.safetensors")
+    assert (after.training["steps"], after.training["init"]["first_phase"]) == (12, 2)
+
+
+def test_a_later_phase_needs_first_weights_and_has_to_be_there(pictures, tmp_path, undrawn):
+    with pytest.raises(UsageError, match="give them as init"):
+        train(pictures, tmp_path / "run", phase=2)
+    train(pictures, tmp_path / "first")
+    with pytest.raises(UsageError, match=r"phase = 3, but recipe tiny has 2"):
+        train(
+            pictures,
+            tmp_path / "second",
+            tiny_recipe(ONE_PHASE, X4),
+            init=tmp_path / "first" / "final.safetensors",
+            phase=3,
+        )
+
+
 def test_pictures_held_out_are_not_trained_on_at_any_size(pictures, tmp_path, undrawn, monkeypatch):
     seen = []
 
