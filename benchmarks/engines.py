@@ -2,6 +2,8 @@ r"""How fast each CPU engine runs a model, and what it adds to its bare runtime:
 
     python benchmarks/engines.py --data PHOTOGRAPHS [--model rt-x4 --model srresnet-x4] \
         [--out benchmarks/results/engines.json]
+    python benchmarks/engines.py --table   write the table of the results into docs/precision.md
+    python benchmarks/engines.py --check   say whether docs/precision.md has that table
 
 The picture is 320x180, 8 bits in and out. `speed` is the time of plain ONNX Runtime, which is a session of the
 fp32 file on a float tensor that is ready, over the time of an engine on bytes; `overhead` the time of an engine
@@ -15,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +28,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import openvino
+from pages import filled, settle
 
 from sr_deploy import read_image
 from sr_deploy.convert import NOTES_KEY, convert
@@ -36,8 +41,12 @@ from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.models import find_model, read_metadata
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "engines.json", ROOT / "docs" / "precision.md"
+BEGIN, END = "<!-- made by benchmarks/engines.py --table -->\n", "<!-- end of what was made -->\n"
 Call = Callable[[], object]
 REFERENCE = "onnxruntime fp32 core"
+REST, TIMED = 0.05, 3  # seconds, calls
 
 
 def files_of(model: str, data: Path, folder: Path, only: list[str]) -> dict[str, tuple[Path, dict[str, Any]]]:
@@ -77,16 +86,18 @@ def bare_openvino(engine: OpenVinoEngine, graph: bytes, feed: np.ndarray, *, com
 
 
 def measured(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    """All called in turn, `rounds` times after a warm-up of two, in a random order: idle threads of one runtime
-    spin on for a while, into the call that comes next."""
+    """All in turn, `rounds` times, in a random order: a rest, for the threads of the runtime before spin on for a
+    while; a call that is not timed, which finds its threads asleep; then the timed ones."""
     random = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 2):
+    for _ in range(rounds):
         for name in random.permutation(list(calls)):
             call = calls[name]
-            start = time.perf_counter()
+            time.sleep(REST)
             call()
-            if number >= 2:
+            for _ in range(TIMED):
+                start = time.perf_counter()
+                call()
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -120,20 +131,34 @@ def calls_of(
     return calls, engines
 
 
-def compare(
-    model: str, data: Path, threads: int, rounds: int, kept: Path | None, only: list[str]
-) -> dict[str, Any]:
-    picture = np.ascontiguousarray(read_image(EXAMPLE).pixels[None, :180, :320])
+def compare(args: argparse.Namespace, model: str) -> dict[str, Any]:
+    """The samples of several processes together: how the memory of one came to lie costs or saves a sixth."""
     with tempfile.TemporaryDirectory() as folder:
-        files = files_of(model, data, kept or Path(folder), only)
-        calls, engines = calls_of(files, picture, threads)
-        if only:
-            wanted = [REFERENCE, *(f"{name}{form}" for name in only for form in ("", " bare", " core"))]
-            calls = {name: calls[name] for name in wanted}
-        seconds = measured(calls, rounds)
-        for engine in engines:
-            engine.close()
+        kept = args.folder or Path(folder)
+        files = files_of(model, args.data, kept, args.only or [])
+        seconds: dict[str, list[float]] = {}
+        command = [sys.executable, __file__, "--worker", "--model", model, "--data", args.data]
+        command += ["--folder", kept, "--threads", str(args.threads), "--rounds", str(args.rounds)]
+        command += [part for name in args.only or [] for part in ("--only", name)]
+        for _ in range(args.processes):
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
+            for name, times in json.loads(done.stdout.splitlines()[-1]).items():
+                seconds.setdefault(name, []).extend(times)
     return {"engines": _table(seconds, files), "seconds": seconds}
+
+
+def work(args: argparse.Namespace) -> dict[str, list[float]]:
+    """What one process measures."""
+    picture = np.ascontiguousarray(read_image(EXAMPLE).pixels[None, :180, :320])
+    (model,), only = args.model, args.only or []
+    calls, engines = calls_of(files_of(model, args.data, args.folder, only), picture, args.threads)
+    if only:
+        wanted = [REFERENCE, *(f"{name}{form}" for name in only for form in ("", " bare", " core"))]
+        calls = {name: calls[name] for name in wanted}
+    seconds = measured(calls, args.rounds)
+    for engine in engines:
+        engine.close()
+    return seconds
 
 
 def _table(
@@ -174,23 +199,55 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
+def page() -> str:
+    """docs/precision.md with the table of the results in its place."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    (where,) = {(e["cpu"], e["threads"]) for e in (one["environment"] for one in results.values())}
+    lines = [
+        f"320x180 pixels, {where[1]} threads of {where[0]}, 8 bits in and out.",
+        "",
+        "| model | runtime | precision | time | of plain ONNX Runtime's speed | over its bare runtime | PSNR |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for model, one in sorted(results.items()):
+        for row in one["engines"].values():
+            change = f"{row['psnr_change']:+.2f} dB" if "psnr_change" in row else ""
+            lines.append(
+                f"| {model} | {row['backend']} | {row['precision']} | {row['milliseconds']:.0f} ms | "
+                f"{row['speed']:.2f}x | {row['overhead']:+.1%} | {change} |"
+            )
+    return filled(PAGE, BEGIN, END, "\n".join(["", *lines, "", ""]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", action="append")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument(
         "--folder", type=Path, help="keep converted files there, and take those that are there"
     )
     parser.add_argument("--only", action="append", help='an engine, such as "openvino int8"; default: all')
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=10, help="in every process")
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.table or args.check:
+        settle(PAGE, page(), only_check=args.check, remedy="benchmarks/engines.py --table")
+        return
+    if args.data is None:
+        parser.error("--data is missing: a folder of photographs to calibrate on")
+    if args.worker:
+        print(json.dumps(work(args)))
+        return
     results: dict[str, Any] = {}
     if args.out and args.out.exists():  # of other models
         results = json.loads(args.out.read_text(encoding="utf-8"))
     for model in args.model or ["rt-x4", "srresnet-x4"]:
-        found = compare(model, args.data, args.threads, args.rounds, args.folder, args.only or [])
+        found = compare(args, model)
         results[model] = {"environment": environment(args.threads), **found}
         for name, row in found["engines"].items():
             print(

@@ -34,6 +34,7 @@ import numpy as np
 from pages import filled, settle
 
 from sr_deploy import Upscaler
+from sr_deploy.bench.usage import Bystanders
 from sr_deploy.cpu import describe_cpu
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.frames.layout import LAYOUTS
@@ -106,8 +107,9 @@ def piped(upscaler: Upscaler, data: Path, size: tuple[int, int], name: str) -> W
 
 def in_turn(first: Work, second: Work, rounds: int) -> dict[str, Any]:
     """Both, `rounds` times; the medians, and of the ratios of a round's two: what is left of the first's rate."""
+    bystanders = Bystanders()
     samples = [(timed(first), timed(second)) for _ in range(rounds)]
-    result: dict[str, Any] = {"samples": samples}
+    result: dict[str, Any] = {"samples": samples, "others": bystanders.share()}
     for what in ("wall", "cpu"):
         bare, whole = (statistics.median(pair[i][what] for pair in samples) for i in (0, 1))
         ratio = statistics.median(pair[0][what] / pair[1][what] for pair in samples)
@@ -230,11 +232,13 @@ def shown(what: str, measured: Iterator[tuple[str, dict[str, Any]]]) -> dict[str
 
 def table(record: dict[str, Any], kills: dict[str, Any]) -> str:
     """The figures of docs/video.md, every one of them from the records."""
-    command, cpu, load = record["command"], record["environment"]["cpu"], record["environment"]["load"]
+    command, cpu = record["command"], record["environment"]["cpu"]
+    others = [one.get("others") for part in ("pipe", "video") for one in record[part].values()]
+    known = [share for share in others if share is not None]
+    beside = f", of which others took at most {max(known):.0%}" if known else ""
     lines = [
-        f"`{command['model']}` on frames of {command['size']}, {command['streams']} at once, on {cpu['name']} with {cpu['usable_cores']} cores; "
-        f"{round(load[0])} programs competed for the processor while this was measured, so rates scatter; processor time is "
-        "the steadier figure.",
+        f"`{command['model']}` on frames of {command['size']}, {command['streams']} at once, on {cpu['name']} with {cpu['usable_cores']} "
+        f"cores{beside}.",
         "",
         "| | of the bare engine's rate | processor time of a frame, ms | of the bare engine, ms |",
         "|---|---|---|---|",
@@ -297,7 +301,6 @@ def main() -> None:
             "cpu": asdict(describe_cpu()),
             "system": platform.platform(),
             "python": platform.python_version(),
-            "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         },
         "command": {
             "model": arguments.model,

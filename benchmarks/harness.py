@@ -33,6 +33,7 @@ from sr_deploy.bench.result import Case, Failure, Run, Subject, read_result
 from sr_deploy.bench.runner import Runner
 from sr_deploy.bench.session import Entry, Session
 from sr_deploy.bench.stages import WatchedEngine
+from sr_deploy.bench.sweep import merge_rounds
 from sr_deploy.bench.worker import Measures, Opening, serve
 from sr_deploy.engines.base import Batch
 from sr_deploy.engines.nearest import NearestEngine
@@ -81,12 +82,17 @@ def overhead() -> dict[str, Any]:
         upscaler.upscale_pixels(frame, progress=watched.tile_done)
         watched.note(stages)
 
-    effort = Effort(samples=20_000, seconds=0)
-    bare = [statistics.median(measure(lambda: plain.upscale_pixels(frame), effort).samples) for _ in range(5)]
-    seen = [statistics.median(measure(watch, effort).samples) for _ in range(5)]
+    effort = Effort(samples=2_000, seconds=0)
+    turns = [  # in turn, so that a clock that changes its pace changes it for both
+        [
+            statistics.median(measure(call, effort).samples)
+            for call in (lambda: plain.upscale_pixels(frame), watch)
+        ]
+        for _ in range(30)
+    ]
     return {
         "stopwatch_microseconds": timing.wall / len(timing.samples) * 1e6,
-        "stages_microseconds": (min(seen) - min(bare)) * 1e6,
+        "stages_microseconds": statistics.median(seen - bare for bare, seen in turns) * 1e6,
     }
 
 
@@ -159,8 +165,8 @@ def open_slowed(opening: Opening) -> Measures:
     return runner
 
 
-def verdicts(model: str, pairs: int, seconds: float) -> dict[str, Any]:
-    """Raw samples of all runs too, for whoever wants to try another judgement on them."""
+def verdicts(model: str, pairs: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Runs of `rounds` processes each. Raw samples of all runs too, for whoever wants to try another judgement."""
     subject = Subject(model=model, backend="onnxruntime", precision="fp32", scale=4)
     slowed = (sys.executable, __file__, "--worker")
     entries = {
@@ -173,16 +179,21 @@ def verdicts(model: str, pairs: int, seconds: float) -> dict[str, Any]:
     for _ in range(pairs):
         row: dict[str, Run] = {}
         for name in ("before", "same", "slowed"):
-            with Session() as session:  # a fresh process each, as a baseline from yesterday would be
-                entry = entries["same" if name == "before" else name]
-                run = session.measure(entry, case, mode="end-to-end", throughput=False, effort=effort)
-            if isinstance(run, Failure):
-                raise SystemExit(run.error)
-            row[name] = run
+            entry = entries["same" if name == "before" else name]
+            row[name] = merge_rounds([_alone(entry, case, effort) for _ in range(rounds)])
         rows.append(row)
         print("verdicts", len(rows), _counts(rows), flush=True)
     raw = [{name: _raw(run) for name, run in row.items()} for row in rows]
-    return _counts(rows) | {"pairs": pairs, "samples": raw}
+    return _counts(rows) | {"pairs": pairs, "rounds": rounds, "seconds": seconds, "samples": raw}
+
+
+def _alone(entry: Entry, case: Case, effort: Effort) -> Run:
+    """A run of a fresh process, as a baseline from yesterday would be."""
+    with Session() as session:
+        run = session.measure(entry, case, mode="end-to-end", throughput=False, effort=effort)
+    if isinstance(run, Failure):
+        raise SystemExit(run.error)
+    return run
 
 
 def _counts(rows: list[dict[str, Run]]) -> dict[str, Any]:
@@ -198,7 +209,7 @@ def _counts(rows: list[dict[str, Run]]) -> dict[str, Any]:
 
 
 def _raw(run: Run) -> dict[str, Any]:
-    times = {"samples": run.samples, "cpu": run.cpu}
+    times = {"samples": run.samples, "pace": run.pace}
     return {n: [float(f"{s:.6g}") for s in seconds] for n, seconds in times.items()} | {"others": run.others}
 
 
@@ -206,7 +217,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="rt-x4")
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=6, help="processes to a run that is judged")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of every process")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", choices=["sleep", "overhead", "stopwatch", "verdicts"], action="append")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -215,11 +227,16 @@ def main() -> None:
         serve(open_slowed)
         return
     results: dict[str, Any] = {"model": args.model, "environment": to_plain(describe_environment())}
+    if args.only and args.out and args.out.exists():
+        before = json.loads(args.out.read_text(encoding="utf-8"))
+        if before["environment"]["machine"] != results["environment"]["machine"]:
+            raise SystemExit(f"{args.out} was measured on another machine; measure all of it")
+        results = before
     work: dict[str, Callable[[], dict[str, Any]]] = {
         "sleep": sleep,
         "overhead": overhead,
         "stopwatch": lambda: stopwatch(args.model, 5, args.seconds),
-        "verdicts": lambda: verdicts(args.model, args.pairs, args.seconds),
+        "verdicts": lambda: verdicts(args.model, args.pairs, args.rounds, args.seconds),
     }
     for what, call in work.items():
         if args.only and what not in args.only:

@@ -89,7 +89,8 @@ def harness() -> str:
             f"{watch['ratio'] - 1:+.1%} (processor time {watch['processor_ratio'] - 1:+.1%})",
         ),
         (
-            "the same thing measured twice is judged 'no change'",
+            f"the same thing measured twice ({judged['rounds']} processes of {judged['seconds']:g} s each) is judged "
+            "'no change'",
             f"{judged['no_change_of_same']} of {judged['pairs']}",
         ),
         ("5 % more work is judged 'slower'", f"{judged['slower_of_slowed']} of {judged['pairs']}"),

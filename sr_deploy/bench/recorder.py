@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from sr_deploy.bench.environment import load
 from sr_deploy.bench.measure import Effort, Timing, measure, measure_streams, measure_told
+from sr_deploy.bench.pace import Pace
 from sr_deploy.bench.result import Case, ColdStart, Memory, Run, Subject
 from sr_deploy.bench.usage import Bystanders, EnergyMeter, forget_peak, peak_resident, resident
 
@@ -54,8 +55,9 @@ class Recorder:
         forget_peak()
         if self._cold is None:
             self._cold = self._started_cold(works[0])
+        pace = None if throughput or works[0].told is not None else Pace()
         with _Meters(works) as meters:
-            timing = _timed(works, throughput, effort, meters.begin)
+            timing = _timed(works, throughput, effort, meters.begin, pace)
         peak, before = peak_resident(), self._resident
         return Run(
             subject=self.subject,
@@ -67,6 +69,7 @@ class Recorder:
             samples=timing.samples,
             cpu=timing.cpu,
             wall=timing.wall,
+            pace=tuple(pace.seconds) if pace else (),
             stages={} if throughput else {name: tuple(v) for name, v in works[0].stages.items()},
             cold_start=self._cold,
             memory=Memory(
@@ -109,9 +112,23 @@ class _Meters:
             self.joules, self.others = self._energy.joules(), self._bystanders.share()
 
 
-def _timed(works: Sequence[Work], throughput: bool, effort: Effort, begin: Callable[[], None]) -> Timing:
+def _timed(
+    works: Sequence[Work], throughput: bool, effort: Effort, begin: Callable[[], None], pace: Pace | None
+) -> Timing:
     if throughput:
         return measure_streams([work.call for work in works], effort, begin)
     if works[0].told is not None:
         return measure_told(works[0].told, effort, begin)
-    return measure(works[0].call, effort, begin, works[0].after)
+    if pace is None:
+        return measure(works[0].call, effort, begin, works[0].after)
+
+    def begin_both() -> None:
+        pace.begin()
+        begin()
+
+    def between() -> None:
+        if works[0].after is not None:
+            works[0].after()
+        pace()
+
+    return measure(works[0].call, effort, begin_both, between)

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from sr_deploy.bench.compare import Pair, compare_results
+from sr_deploy.bench.compare import Pair, compare_results, fastest_tenth
 from sr_deploy.bench.doubts import doubts
 from sr_deploy.bench.gate import Budget, check_budgets
 from sr_deploy.bench.machines import differences
@@ -73,7 +71,7 @@ def against(result: Result, baseline: Result | None) -> Markup | None:
     return table(
         ("run", "before", "now", "change", "between", "verdict"),
         rows,
-        caption=f"Against the baseline of {when}: medians, and how sure the spread of the samples lets us be (95 %).",
+        caption=f"Against the baseline of {when}: what the fastest tenth of the samples stay below, and how sure their spread lets us be (95 %).",
         class_="stack",
     )
 
@@ -81,14 +79,14 @@ def against(result: Result, baseline: Result | None) -> Markup | None:
 def _changed(name: str, pair: Pair) -> tuple[Child, ...]:
     change = pair.change
     looks = {"slower": "bad", "faster": "good", "no change": "same", "too few samples": "same"}
-    before, now = (duration(float(np.median(run.samples))) for run in (pair.before, pair.after))
+    before, now = (duration(float(fastest_tenth(run.samples))) for run in (pair.before, pair.after))
     return (
         [tag("bdi", name), ", ", sized(pair.after)],
         before,
         now,
         change.percent,
         f"{change.low - 1:+.1%} and {change.high - 1:+.1%}",
-        [_state(change.verdict, looks[change.verdict]), "" if pair.by == "time" else f" by {pair.by}"],
+        [_state(change.verdict, looks[change.verdict]), f", {pair.how}" if pair.how else ""],
     )
 
 

@@ -206,6 +206,9 @@ class Run:
     cpu: tuple[float, ...] = ()
     """Seconds of processor time of all threads in every sample, spinning ones included; none where several were in
     flight. Where others keep the machine busy it tells more of the work than the time does."""
+    pace: tuple[float, ...] = ()
+    """Seconds that a fixed piece of work took between the samples: how fast the machine was (`sr_deploy.bench.pace`).
+    None on a device, nor with several samples in flight."""
     stages: Mapping[str, tuple[float, ...]]
     """Stage -> seconds in every sample; what is left of a sample is the harness and Python."""
     cold_start: ColdStart | None = None
@@ -306,6 +309,8 @@ def _check(result: Result) -> None:
             raise ValueError(f"{where}.cpu has {len(run.cpu)} of {len(run.samples)} samples")
         if min(run.samples + run.warm_up) < 0 or run.wall <= 0:
             raise ValueError(f"{where} has a time below zero")
+        if min((1.0, *run.pace)) <= 0 or not any(run.samples):
+            raise ValueError(f"{where} has work that took no time")
         for stage, seconds in run.stages.items():
             if len(seconds) != len(run.samples):
                 raise ValueError(f"{where}: stage {stage!r} has {len(seconds)} of {len(run.samples)} samples")

@@ -31,6 +31,8 @@ class Sweep:
     """Seconds; None: as long as it takes."""
     rounds: int = 1
     """How often to go through everything; the samples of a run are put together."""
+    fresh: bool = True
+    """Every round in fresh processes, where there are several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ def merge_rounds(runs: Sequence[Run]) -> Run:
         samples=tuple(s for run in runs for s in run.samples),
         cpu=tuple(s for run in runs for s in run.cpu) if all(run.cpu for run in runs) else (),
         wall=sum(run.wall for run in runs),
+        pace=tuple(s for run in runs for s in run.pace) if all(run.pace for run in runs) else (),
         stages={name: tuple(s for run in runs for s in run.stages[name]) for name in last.stages},
         cold_start=runs[0].cold_start,
         energy=_total([run.energy for run in runs]),
@@ -121,6 +124,8 @@ def _rounds(
                         failed[entry] = step
                     else:
                         found[entry].append(step)
+                    if sweep.fresh and turn + 1 < sweep.rounds:
+                        session.restart(entry)
         finally:  # when it is interrupted too: the rounds that were complete are handed over first
             for entry, runs in found.items():
                 if entry in failed:

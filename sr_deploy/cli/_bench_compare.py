@@ -9,10 +9,9 @@ from pathlib import Path
 
 import click
 
-from sr_deploy.bench.compare import Pair, compare_results, regressions, undecided
+from sr_deploy.bench.compare import Pair, compare_results, fastest_tenth, regressions, undecided
 from sr_deploy.bench.gate import read_budgets
 from sr_deploy.bench.result import Result, read_result, write_text
-from sr_deploy.bench.summary import summarise
 from sr_deploy.bench.tables import csv_text, markdown, markdown_table, milliseconds
 from sr_deploy.cli._bench_options import parse_share
 from sr_deploy.cli._console import complain, table
@@ -89,7 +88,7 @@ def _text(pairs: Sequence[Pair], form: str) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*_HEADER[:5], "before_ms", "after_ms", "ratio", "low", "high", "verdict"))
     for pair, line in zip(pairs, cells, strict=True):
-        change, times = pair.change, (summarise(run).p50 * 1000 for run in (pair.before, pair.after))
+        change, times = pair.change, (1000 * fastest_tenth(run.samples) for run in (pair.before, pair.after))
         writer.writerow((*line[:5], *times, change.ratio, change.low, change.high, change.verdict))
     return text.getvalue()
 
@@ -102,11 +101,11 @@ def _cells(pair: Pair) -> tuple[str, ...]:
         run.subject.precision,
         run.case.label + (f" x{run.case.batch}" if run.case.batch > 1 else ""),
         run.case.tile,
-        milliseconds(summarise(pair.before).p50),
-        milliseconds(summarise(run).p50),
+        milliseconds(fastest_tenth(pair.before.samples)),
+        milliseconds(fastest_tenth(run.samples)),
         change.percent,
         f"{(change.low - 1) * 100:+.1f} to {(change.high - 1) * 100:+.1f} %",
-        change.verdict + ("" if pair.by == "time" else f", by {pair.by}"),
+        ", ".join(filter(None, (change.verdict, pair.how))),
     )
 
 

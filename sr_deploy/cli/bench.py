@@ -102,7 +102,12 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: Any) -> tupl
     show_default=True,
     help="No longer, but for 3 samples.",
 )
-@click.option("--rounds", type=click.IntRange(1), default=1, help="Go through everything so often, in turn.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=1,
+    help="Go through everything so often, in turn, in fresh processes.",
+)
 @click.option(
     "--time-limit",
     type=click.FloatRange(0, min_open=True),

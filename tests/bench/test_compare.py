@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import sample_results as sample
@@ -83,6 +85,29 @@ def test_on_a_busy_machine_processor_time_is_judged() -> None:
     assert (pair.by, pair.change.verdict) == ("processor time", "no change")
     (pair,) = compare_results(sample.result(quiet), sample.result(sample.run(samples=[0.3] * 20)))
     assert (pair.by, pair.change.verdict) == ("time", "slower")
+
+
+def test_a_slower_machine_is_no_slower_program_and_a_faster_one_hides_none() -> None:
+    def pair_of(seconds: float, pace: float) -> Any:
+        before = sample.run(seconds=0.01, pace=(0.002,) * 20)
+        after = sample.run(seconds=seconds, pace=(pace,) * 20)
+        (pair,) = compare_results(sample.result(before), sample.result(after))
+        return pair
+
+    slower_machine = pair_of(0.011, 0.0022)
+    assert (slower_machine.change.verdict, slower_machine.how) == ("no change", "the machine +10.0%")
+    hidden = pair_of(0.01, 0.0018)
+    assert (hidden.change.verdict, hidden.how) == ("slower", "the machine -10.0%")
+    assert "the machine -10.0%" in regressions([hidden], 0.05)[0]
+    assert pair_of(0.0101, 0.002).how == ""
+
+
+def test_what_holds_calls_up_now_and_then_is_no_change() -> None:
+    rng = np.random.default_rng(5)
+    plain, crowded = (list(rng.normal(0.05, 0.0005, 200)) for _ in range(2))
+    crowded[::2] = [seconds * 1.3 for seconds in crowded[::2]]
+    assert compare_times(plain, crowded).verdict == "no change"
+    assert np.median(crowded) > 1.025 * np.median(plain)
 
 
 def test_with_several_in_flight_the_pace_counts_not_the_latency() -> None:

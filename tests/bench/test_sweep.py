@@ -28,8 +28,12 @@ class CannedSession:
     def __init__(self, fails: Sequence[str] = ()) -> None:
         self.asked: list[tuple[str, str]] = []
         self.efforts: list[Effort] = []
+        self.restarted: list[str] = []
         self.now = 0.0
         self._fails = fails
+
+    def restart(self, entry: Entry) -> None:
+        self.restarted.append(entry.subject.backend)
 
     def measure(
         self, entry: Entry, case: Case, *, mode: str, throughput: bool, effort: Effort
@@ -80,6 +84,14 @@ def test_rounds_turn_round_and_their_samples_come_together() -> None:
     found = steps(session, rounds=2)
     assert [name for name, _ in session.asked[:4]] == ["onnxruntime", "openvino", "openvino", "onnxruntime"]
     assert [len(step.samples) for step in found] == [6] * 6
+    assert session.restarted[:2] == ["onnxruntime", "openvino"]
+    assert len(session.restarted) == 6
+
+
+def test_rounds_may_stay_in_their_processes() -> None:
+    session = CannedSession()
+    steps(session, rounds=2, fresh=False)
+    assert session.restarted == []
 
 
 def test_rounds_of_what_fails_are_one_failure() -> None:
@@ -113,3 +125,6 @@ def test_merged_rounds_keep_everything() -> None:
     assert not merged.steady
     assert len(merged.stages["compute"]) == 3
     assert merge_rounds([first, replace(second, energy=None)]).energy is None
+    assert merged.pace == ()
+    timed = [replace(run, pace=(0.01 * number,)) for number, run in enumerate((first, second), start=1)]
+    assert merge_rounds(timed).pace == (0.01, 0.02)

@@ -1,0 +1,55 @@
+"""The fixed work between the samples: how often it is done, and where it ends up."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import sample_results as sample
+
+import sr_deploy.bench.pace as pace_module
+from sr_deploy.bench.measure import Effort
+from sr_deploy.bench.pace import Pace
+from sr_deploy.bench.recorder import Recorder, Work
+
+
+def test_looks_are_taken_when_they_are_due_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace_module, "_EVERY", 0.05)
+    pace = Pace()
+    pace.begin()
+    pace()
+    assert pace.seconds == []
+    time.sleep(0.06)
+    pace()
+    first = len(pace.seconds)
+    assert first > 1
+    assert min(pace.seconds) > 0
+    pace()
+    assert len(pace.seconds) == first
+
+
+def test_the_warm_up_leaves_no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace_module, "_EVERY", 0.0)
+    pace = Pace()
+    pace()
+    assert pace.seconds
+    pace.begin()
+    assert pace.seconds == []
+
+
+@pytest.mark.parametrize(("throughput", "told"), [(False, False), (True, False), (False, True)])
+def test_a_run_has_looks_where_one_call_follows_the_other(
+    throughput: bool, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace_module, "_EVERY", 0.01)
+    after: list[int] = []
+    work = Work(
+        call=lambda: time.sleep(0.002),
+        told=(lambda: 0.002) if told else None,
+        after=lambda: after.append(1),
+    )
+    effort = Effort(samples=20, seconds=0.05, warm_up_least=0)
+    run = Recorder(sample.subject()).record(sample.case("180p"), "end-to-end", throughput, effort, [work])
+    assert bool(run.pace) == (not throughput and not told)
+    assert len(after) == (len(run.samples) if run.pace else 0)
+    assert run.wall < sum(run.samples) * 1.5  # looks are not part of it
