@@ -211,7 +211,7 @@ def page() -> str:
     ]
     for model, one in sorted(results.items()):
         for row in one["engines"].values():
-            change = f"{row['psnr_change']:+.2f} dB" if "psnr_change" in row else ""
+            change = f"{row['psnr_change']:+.2f} dB" if row.get("psnr_change") is not None else ""
             lines.append(
                 f"| {model} | {row['backend']} | {row['precision']} | {row['milliseconds']:.0f} ms | "
                 f"{row['speed']:.2f}x | {row['overhead']:+.1%} | {change} |"

@@ -1,7 +1,8 @@
 """How far the figures of `sr-deploy bench` can be trusted: the harness itself, measured.
 
-    python benchmarks/harness.py --out benchmarks/results/harness.json   # some ten minutes
+    python benchmarks/harness.py --out benchmarks/results/harness.json   # half an hour
     python benchmarks/harness.py --only sleep --only overhead            # a minute
+    python benchmarks/harness.py --judge --out FILE                      # the verdicts again, on the samples in FILE
 
 sleep       a call that takes a known time: what the harness says of it, against what the call says of itself
 overhead    what a sample costs beside what is in it
@@ -24,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from sr_deploy.bench.compare import compare_runs
+from sr_deploy.bench.compare import LOOKS, compare_times
+from sr_deploy.bench.doubts import BUSY
 from sr_deploy.bench.environment import describe_environment
 from sr_deploy.bench.frames import load_photographs
 from sr_deploy.bench.measure import Effort, measure
@@ -175,16 +177,15 @@ def verdicts(model: str, pairs: int, rounds: int, seconds: float) -> dict[str, A
     }
     case = Case(label="90p", width=160, height=90)
     effort = Effort(seconds=seconds, most_seconds=seconds)
-    rows: list[dict[str, Run]] = []
+    rows: list[dict[str, Any]] = []
     for _ in range(pairs):
-        row: dict[str, Run] = {}
+        row: dict[str, Any] = {}
         for name in ("before", "same", "slowed"):
             entry = entries["same" if name == "before" else name]
-            row[name] = merge_rounds([_alone(entry, case, effort) for _ in range(rounds)])
+            row[name] = _raw(merge_rounds([_alone(entry, case, effort) for _ in range(rounds)]))
         rows.append(row)
-        print("verdicts", len(rows), _counts(rows), flush=True)
-    raw = [{name: _raw(run) for name, run in row.items()} for row in rows]
-    return _counts(rows) | {"pairs": pairs, "rounds": rounds, "seconds": seconds, "samples": raw}
+        print("verdicts", len(rows), judged(rows), flush=True)
+    return judged(rows) | {"pairs": pairs, "rounds": rounds, "seconds": seconds, "samples": rows}
 
 
 def _alone(entry: Entry, case: Case, effort: Effort) -> Run:
@@ -196,16 +197,30 @@ def _alone(entry: Entry, case: Case, effort: Effort) -> Run:
     return run
 
 
-def _counts(rows: list[dict[str, Run]]) -> dict[str, Any]:
-    found = {name: [compare_runs(row["before"], row[name]) for row in rows] for name in ("same", "slowed")}
-    changes = {name: [pair.change for pair in pairs] for name, pairs in found.items()}
+def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `sr-deploy bench compare` says of the rows; SystemExit where a busy machine made them worthless."""
+    if max(run["others"] or 0.0 for row in rows for run in row.values()) > BUSY:
+        raise SystemExit("other processes took too much of the cores; measure on an idle machine")
+    changes = {
+        name: [
+            compare_times(row["before"]["samples"], row[name]["samples"], paces=_paces(row, name))
+            for row in rows
+        ]
+        for name in ("same", "slowed")
+    }
     return {
-        "by_processor_time": sum(pair.by != "time" for pairs in found.values() for pair in pairs),
         "no_change_of_same": sum(change.verdict == "no change" for change in changes["same"]),
         "slower_of_slowed": sum(change.verdict == "slower" for change in changes["slowed"]),
         "ratios_of_same": [round(change.ratio, 4) for change in changes["same"]],
         "ratios_of_slowed": [round(change.ratio, 4) for change in changes["slowed"]],
     }
+
+
+def _paces(row: dict[str, Any], name: str) -> tuple[list[float], list[float]]:
+    paces = (row["before"]["pace"], row[name]["pace"])
+    if min(map(len, paces)) < LOOKS:
+        raise SystemExit("too few looks at the pace; more --rounds or --seconds")
+    return paces
 
 
 def _raw(run: Run) -> dict[str, Any]:
@@ -221,16 +236,28 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of every process")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", choices=["sleep", "overhead", "stopwatch", "verdicts"], action="append")
+    parser.add_argument(
+        "--judge", action="store_true", help="measure nothing; judge the samples in --out again"
+    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         serve(open_slowed)
         return
+    if args.judge:
+        record = json.loads(args.out.read_text(encoding="utf-8"))
+        record["verdicts"] |= judged(record["verdicts"]["samples"])
+        print({k: v for k, v in record["verdicts"].items() if k != "samples"})
+        args.out.write_text(json.dumps(record) + "\n", encoding="utf-8", newline="\n")
+        return
     results: dict[str, Any] = {"model": args.model, "environment": to_plain(describe_environment())}
     if args.only and args.out and args.out.exists():
         before = json.loads(args.out.read_text(encoding="utf-8"))
-        if before["environment"]["machine"] != results["environment"]["machine"]:
-            raise SystemExit(f"{args.out} was measured on another machine; measure all of it")
+        parts = [(one["environment"]["machine"], one["environment"]["versions"]) for one in (before, results)]
+        if parts[0] != parts[1]:
+            raise SystemExit(
+                f"{args.out} was measured on another machine or with other versions; measure all"
+            )
         results = before
     work: dict[str, Callable[[], dict[str, Any]]] = {
         "sleep": sleep,

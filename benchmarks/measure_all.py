@@ -1,6 +1,6 @@
 """Measure everything that the speed tables rest on, one thing after the other, then rewrite the tables.
 
-    python benchmarks/measure_all.py            # on an idle machine; a quarter of an hour on two cores
+    python benchmarks/measure_all.py            # on an idle machine; three quarters of an hour on two cores
 
 Refuses to begin where other processes keep the cores busy: what comes out is committed, and cited.
 """

@@ -6,9 +6,8 @@ and what they make of the ratio of two runs is its interval of confidence.
 
 What a run is judged by is the time its fastest tenth stays below: whatever else happens on a machine only adds to a
 time. And between two runs, a machine that others share is faster or slower as a whole. Both timed a fixed piece of
-work between their samples (`sr_deploy.bench.pace`), and are compared as if it had taken the same time in both. On an
-idle virtual machine, over six processes of three seconds each, that scattered by 0.8 % between equal runs
-(measured), the median by 1.9 %.
+work between their samples (`sr_deploy.bench.pace`), and are compared as if it had taken the same time in both, where
+both looked at it often enough. `benchmarks/harness.py` shows what that can tell apart, and what medians could not.
 
 Where the machine was busy, processor time is compared, by its mean. On a crowded machine that ratio scattered by 3.4 %
 between equal runs (measured), that of medians by 4.3 %, and that of medians of plain time by 10 %.
@@ -29,7 +28,11 @@ from sr_deploy.bench.result import Result, Run
 
 Verdict = Literal["faster", "slower", "no change", "too few samples"]
 _DRAWS = 2000
-_STRETCHES = 12  # of a run; fewer where it has fewer samples
+_STRETCHES = 12  # of a run at least; fewer where it has fewer samples
+_STRETCH = 0.25  # seconds, at most: what drifts more slowly the pace tells
+_TENTH = 10  # samples that a tenth percentile can be told from
+LOOKS = 150
+"""Looks at the pace that a run needs, of several processes: within one they come in two kinds, fast and slow."""
 _TOLD = 0.005  # a machine that much slower or faster is worth a word
 _LEAST = (
     4  # samples of each: with three, the least likely order of all six still comes about once in ten times
@@ -81,21 +84,31 @@ def compare_times(
     after: Sequence[float],
     *,
     by_mean: bool = False,
+    paces: tuple[Sequence[float], Sequence[float]] | None = None,
     smallest: float = 0.025,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Change:
     """How `after` differs from `before`, in seconds a sample, in the order they were taken.
 
-    The tenth percentile of each stands for it; with `by_mean` the mean, for values that nothing holds up. "slower" and
+    The tenth percentile of each stands for it, of fewer than ten the median; with `by_mean` the mean, for values that
+    nothing holds up. With `paces`, what a fixed piece of work took beside each, both are divided by theirs. "slower" and
     "faster" where the ratio of the two is beyond 1 by more than `smallest`, and 1 is outside the interval of
     `confidence`. The same input gives the same answer.
     """
     first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
     rng = np.random.default_rng(seed)
-    middle = np.mean if by_mean else fastest_tenth
-    logs = np.log(_middles(second, middle, rng)) - np.log(_middles(first, middle, rng))
+    middle = np.mean if by_mean else fastest_tenth if min(len(first), len(second)) >= _TENTH else np.median
+    stretches = [max(_STRETCHES, round(times.sum() / _STRETCH)) for times in (first, second)]
+    logs = np.log(_middles(second, stretches[1], middle, rng)) - np.log(
+        _middles(first, stretches[0], middle, rng)
+    )
     ratio = float(middle(second) / middle(first))
+    if paces is not None:
+        own, other = (np.asarray(pace, np.float64) for pace in paces)
+        logs -= np.log(_middles(other, stretches[1], fastest_tenth, rng))
+        logs += np.log(_middles(own, stretches[0], fastest_tenth, rng))
+        ratio /= pace_ratio(*paces)
     tail = (1 - confidence) / 2 * 100
     low, high = (float(value) for value in np.exp(np.percentile(logs, (tail, 100 - tail))))
     verdict: Verdict = "no change"
@@ -112,7 +125,11 @@ def compare_results(before: Result, after: Result, names: tuple[str, str] = ("A"
     """Everything that both measured, in the order of `after`. Raises InputError for unlike machines."""
     require_alike((before, after), names)
     known = {identity(run): run for run in before.runs}
-    return [compare_runs(old, run) for run in after.runs if (old := known.get(identity(run))) is not None]
+    paced = before.environment.versions.get("numpy") == after.environment.versions.get(
+        "numpy"
+    )  # whose work it is
+    pairs = ((known.get(identity(run)), run) for run in after.runs)
+    return [compare_runs(old, run, paced=paced) for old, run in pairs if old is not None]
 
 
 def identity(run: Run) -> Hashable:
@@ -151,8 +168,8 @@ def regressions(pairs: Sequence[Pair], most: float) -> list[str]:
     return lines
 
 
-def compare_runs(before: Run, after: Run) -> Pair:
-    """How `after` differs from `before`, whatever ran in them.
+def compare_runs(before: Run, after: Run, *, paced: bool = True) -> Pair:
+    """How `after` differs from `before`, whatever ran in them; `paced` where their fixed work was the same.
 
     Judged by processor time where others took much of the machine in one of them: that holds up the clock, hardly the
     work, and as evenly as a slower program would.
@@ -161,16 +178,18 @@ def compare_runs(before: Run, after: Run) -> Pair:
     if busy and before.cpu and after.cpu and min(sum(before.cpu), sum(after.cpu)) > 0:
         change = compare_times(before.cpu, after.cpu, by_mean=True)
         return Pair(before=before, after=after, change=change, by="processor time")
-    slower = _pace_ratio(before, after)
-    change = compare_times(_times(before), [seconds / slower for seconds in _times(after)])
-    return Pair(before=before, after=after, change=change, machine=slower)
+    if before.throughput:  # its samples wait for each other: what counts is how many there were in a second
+        return Pair(
+            before=before, after=after, change=compare_times(_times(before), _times(after), by_mean=True)
+        )
+    paces = (before.pace, after.pace) if paced and min(len(before.pace), len(after.pace)) >= LOOKS else None
+    change = compare_times(before.samples, after.samples, paces=paces)
+    return Pair(before=before, after=after, change=change, machine=pace_ratio(*paces) if paces else 1.0)
 
 
-def _pace_ratio(before: Run, after: Run) -> float:
-    """How much longer the fixed work took in `after`: 1 where one of them did not time it."""
-    if not before.pace or not after.pace:
-        return 1.0
-    return float(fastest_tenth(after.pace) / fastest_tenth(before.pace))
+def pace_ratio(before: Sequence[float], after: Sequence[float]) -> float:
+    """How much longer the fixed work took in `after`."""
+    return float(fastest_tenth(after) / fastest_tenth(before))
 
 
 def fastest_tenth(seconds: Sequence[float] | Times, axis: Any = None) -> Any:
@@ -179,17 +198,15 @@ def fastest_tenth(seconds: Sequence[float] | Times, axis: Any = None) -> Any:
 
 
 def _times(run: Run) -> Sequence[float]:
-    """Times to compare: of the samples; with several in flight, of the whole run shared out among them."""
-    if not run.throughput:
-        return run.samples
+    """With several in flight: the time of the whole run, shared out among them."""
     factor = run.wall / sum(run.samples)
     return [seconds * factor for seconds in run.samples]
 
 
-def _middles(times: Times, middle: Callable[..., Any], rng: np.random.Generator) -> Times:
-    """The `middle` of each of `_DRAWS` series put together from stretches of `times`."""
+def _middles(times: Times, stretches: int, middle: Callable[..., Any], rng: np.random.Generator) -> Times:
+    """The `middle` of each of `_DRAWS` series put together from `stretches` of `times`."""
     count = len(times)
-    length = max(1, count // _STRETCHES)
+    length = max(1, count // stretches)
     starts = rng.integers(0, count - length + 1, (_DRAWS, -(-count // length)))
     drawn = times[(starts[:, :, None] + np.arange(length)).reshape(_DRAWS, -1)[:, :count]]
     middles: Times = middle(drawn, axis=1)

@@ -3,7 +3,8 @@
 The cores of a virtual machine share caches, clock and execution units with neighbours that nobody sees: on an idle
 one the same program was up to 6 % slower or faster from one run to the next, and the fixed work with it. So two
 runs are compared at the same pace (`sr_deploy.bench.compare`). The work is NumPy's, whichever runtime is measured, so
-a runtime that became slower cannot hide in it.
+a runtime that became slower cannot hide in it. Runs with another version of NumPy are not compared by it; whoever
+changes the work itself must raise the schema of the results.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Pace:
         self._factors = [rng.random((2, _STACK, _SIDE, _SIDE), np.float32) for _ in range(threads)]
         self._products = [np.empty((_STACK, _SIDE, _SIDE), np.float32) for _ in range(threads)]
         self._due = 0.0
+        self._work()  # BLAS takes its memory now
 
     def begin(self) -> None:
         """The warm-up is over: work once for nothing, and count from now."""

@@ -17,6 +17,8 @@ from sr_deploy.bench.result import Case, ColdStart, Memory, Run, Subject
 from sr_deploy.bench.usage import Bystanders, EnergyMeter, forget_peak, peak_resident, resident
 
 T = TypeVar("T")
+_ON_DEVICES = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+"""Backends whose pace is not the processor's."""
 
 
 @dataclass(kw_only=True)
@@ -39,6 +41,7 @@ class Recorder:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
+        self._pace = None if subject.backend in _ON_DEVICES else Pace()
         self._resident = resident()
         self._open_seconds = 0.0
         self._cold: ColdStart | None = None
@@ -55,7 +58,8 @@ class Recorder:
         forget_peak()
         if self._cold is None:
             self._cold = self._started_cold(works[0])
-        pace = None if throughput or works[0].told is not None else Pace()
+        plain = mode == "end-to-end" and not throughput and works[0].told is None
+        pace = self._pace if plain else None
         with _Meters(works) as meters:
             timing = _timed(works, throughput, effort, meters.begin, pace)
         peak, before = peak_resident(), self._resident

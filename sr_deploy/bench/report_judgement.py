@@ -71,7 +71,7 @@ def against(result: Result, baseline: Result | None) -> Markup | None:
     return table(
         ("run", "before", "now", "change", "between", "verdict"),
         rows,
-        caption=f"Against the baseline of {when}: what the fastest tenth of the samples stay below, and how sure their spread lets us be (95 %).",
+        caption=f"Against the baseline of {when}: what the fastest tenth of the samples stay below, where it could be told at the same pace of the machine, and how sure their spread lets us be (95 %).",
         class_="stack",
     )
 

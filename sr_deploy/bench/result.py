@@ -208,13 +208,13 @@ class Run:
     flight. Where others keep the machine busy it tells more of the work than the time does."""
     pace: tuple[float, ...] = ()
     """Seconds that a fixed piece of work took between the samples: how fast the machine was (`sr_deploy.bench.pace`).
-    None on a device, nor with several samples in flight."""
+    None on a device, from file to file, with several samples in flight, or where all was over too soon."""
     stages: Mapping[str, tuple[float, ...]]
     """Stage -> seconds in every sample; what is left of a sample is the harness and Python."""
     cold_start: ColdStart | None = None
     memory: Memory = Memory()
     energy: float | None = None
-    """Joules the processor took over `wall`, everything that ran on it included."""
+    """Joules the processor took over the samples, everything that ran on it included, looks at the pace too."""
     load: float | None = None
     """Of the machine when the run ended, as `State.load`."""
     others: float | None = None

@@ -124,7 +124,7 @@ def _rounds(
                         failed[entry] = step
                     else:
                         found[entry].append(step)
-                    if sweep.fresh and turn + 1 < sweep.rounds:
+                    if sweep.fresh:
                         session.restart(entry)
         finally:  # when it is interrupted too: the rounds that were complete are handed over first
             for entry, runs in found.items():

@@ -24,8 +24,8 @@ _HEADER = (
     "precision",
     "size",
     "tile",
-    "before ms",
-    "after ms",
+    "p10 before ms",
+    "p10 after ms",
     "change",
     "95 % interval",
     "verdict",
@@ -86,10 +86,14 @@ def _text(pairs: Sequence[Pair], form: str) -> str:
         return markdown_table(_HEADER, cells)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_HEADER[:5], "before_ms", "after_ms", "ratio", "low", "high", "verdict"))
+    writer.writerow(
+        (*_HEADER[:5], "before_ms", "after_ms", "ratio", "low", "high", "verdict", "machine", "by")
+    )
     for pair, line in zip(pairs, cells, strict=True):
         change, times = pair.change, (1000 * fastest_tenth(run.samples) for run in (pair.before, pair.after))
-        writer.writerow((*line[:5], *times, change.ratio, change.low, change.high, change.verdict))
+        writer.writerow(
+            (*line[:5], *times, change.ratio, change.low, change.high, change.verdict, pair.machine, pair.by)
+        )
     return text.getvalue()
 
 

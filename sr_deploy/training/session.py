@@ -46,7 +46,7 @@ class Options:
             raise UsageError(f"minutes = {self.minutes}, expected more than 0")
         if self.phase > 1 and self.init is None:
             raise UsageError(
-                f"phase = {self.phase} begins with the weights of another run: give them as init"
+                f"phase = {self.phase} begins with the weights of another run: give them with --init"
             )
         for key in ("every", "keep", "workers", "phase"):
             value = getattr(self, key)

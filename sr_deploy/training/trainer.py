@@ -77,6 +77,10 @@ class Trainer:
             else:  # all batches of a phase have one shape: let cuDNN try which kernels suit it
                 torch.backends.cudnn.benchmark = True
             check_crops(self.recipe)
+            if self.options.phase > len(self.recipe.phases):
+                raise UsageError(
+                    f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)}"
+                )
             self._begin(session)
             self._session = session
             session.say(
@@ -101,7 +105,7 @@ class Trainer:
             session.at.minutes = self.options.minutes
         if self.options.init and not self._saved:
             self._weights, session.at.init = self._initial(self.options.init)
-            session.at.phase = self._first_phase()
+            session.at.phase = self.options.phase - 1
         if session.team.leads:
             used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
             session.log = Log(out, [term for term in TERMS if term in used], upto=session.at.steps)
@@ -131,13 +135,6 @@ class Trainer:
         if self.options.phase > 1:
             about["first_phase"] = self.options.phase
         return tensors, {**about, "training": dict(info.training)}
-
-    def _first_phase(self) -> int:
-        if self.options.phase > len(self.recipe.phases):
-            raise UsageError(
-                f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)}"
-            )
-        return self.options.phase - 1
 
     def _run_phases(self, session: Session, clock: Clock) -> None:
         first = session.at.phase + session.at.done

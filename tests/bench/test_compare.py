@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import sample_results as sample
 
-from sr_deploy.bench.compare import compare_results, compare_times, regressions, undecided
+from sr_deploy.bench.compare import LOOKS, compare_results, compare_times, regressions, undecided
 from sr_deploy.errors import InputError
 
 
@@ -71,8 +72,6 @@ def test_a_regression_is_named_with_its_times_and_what_was_allowed() -> None:
 
 
 def test_results_of_unlike_machines_are_not_compared() -> None:
-    from dataclasses import replace
-
     other = replace(sample.MACHINE, cpu="Another CPU", usable_cores=8)
     with pytest.raises(InputError, match="cpu: Test CPU and Another CPU; usable cores: 2 and 8"):
         compare_results(sample.result(), sample.result(machine=other), ("a.json", "b.json"))
@@ -89,8 +88,8 @@ def test_on_a_busy_machine_processor_time_is_judged() -> None:
 
 def test_a_slower_machine_is_no_slower_program_and_a_faster_one_hides_none() -> None:
     def pair_of(seconds: float, pace: float) -> Any:
-        before = sample.run(seconds=0.01, pace=(0.002,) * 20)
-        after = sample.run(seconds=seconds, pace=(pace,) * 20)
+        before = sample.run(seconds=0.01, pace=(0.002,) * LOOKS)
+        after = sample.run(seconds=seconds, pace=(pace,) * LOOKS)
         (pair,) = compare_results(sample.result(before), sample.result(after))
         return pair
 
@@ -100,6 +99,32 @@ def test_a_slower_machine_is_no_slower_program_and_a_faster_one_hides_none() -> 
     assert (hidden.change.verdict, hidden.how) == ("slower", "the machine -10.0%")
     assert "the machine -10.0%" in regressions([hidden], 0.05)[0]
     assert pair_of(0.0101, 0.002).how == ""
+
+
+def test_few_looks_at_the_pace_or_another_numpy_say_nothing() -> None:
+    before = sample.result(sample.run(seconds=0.01, pace=(0.002,) * LOOKS))
+    for after, versions in (
+        (sample.run(seconds=0.011, pace=(0.0022,) * (LOOKS - 1)), {}),
+        (sample.run(seconds=0.011, pace=(0.0022,) * LOOKS), {"numpy": "0.1"}),
+    ):
+        result = sample.result(after)
+        changed = dict(result.environment.versions) | versions
+        result = replace(result, environment=replace(result.environment, versions=changed))
+        (pair,) = compare_results(before, result)
+        assert (pair.change.verdict, pair.how) == ("slower", "")
+
+
+def test_a_pace_that_scatters_widens_the_interval() -> None:
+    rng = np.random.default_rng(6)
+    first, second = times(rng), times(rng)
+    steady = compare_times(first, second, paces=([0.002] * LOOKS,) * 2)
+    looks = [list(0.002 * np.exp(rng.normal(0, 0.1, LOOKS))) for _ in range(2)]
+    scattered = compare_times(first, second, paces=(looks[0], looks[1]))
+    assert scattered.high - scattered.low > steady.high - steady.low
+
+
+def test_few_samples_are_judged_by_their_median() -> None:
+    assert compare_times([1.0, 1.0, 1.0, 1.0, 9.0], [1.0, 2.0, 2.0, 2.0, 2.0]).ratio == 2
 
 
 def test_what_holds_calls_up_now_and_then_is_no_change() -> None:
@@ -115,3 +140,8 @@ def test_with_several_in_flight_the_pace_counts_not_the_latency() -> None:
     slower = sample.run(samples=[0.2] * 20, wall=2.2, throughput=True)
     (pair,) = compare_results(sample.result(slow), sample.result(slower))
     assert pair.change.ratio == pytest.approx(1.1)
+    slow = sample.run(samples=[0.4] * 200, wall=20, throughput=True)
+    uneven = sample.run(samples=[0.1, 0.4] * 100, wall=25, throughput=True)
+    (pair,) = compare_results(sample.result(slow), sample.result(uneven))
+    assert pair.change.ratio == pytest.approx(1.25)
+    assert pair.change.verdict == "slower"

@@ -37,9 +37,18 @@ def test_the_warm_up_leaves_no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pace.seconds == []
 
 
-@pytest.mark.parametrize(("throughput", "told"), [(False, False), (True, False), (False, True)])
-def test_a_run_has_looks_where_one_call_follows_the_other(
-    throughput: bool, told: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("throughput", "told", "mode", "backend"),
+    [
+        (False, False, "end-to-end", "openvino"),
+        (True, False, "end-to-end", "openvino"),
+        (False, True, "device", "openvino"),
+        (False, False, "with-files", "openvino"),
+        (False, False, "end-to-end", "tensorrt"),
+    ],
+)
+def test_a_run_on_the_processor_has_looks_where_one_call_follows_the_other(
+    throughput: bool, told: bool, mode: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace_module, "_EVERY", 0.01)
     after: list[int] = []
@@ -49,7 +58,9 @@ def test_a_run_has_looks_where_one_call_follows_the_other(
         after=lambda: after.append(1),
     )
     effort = Effort(samples=20, seconds=0.05, warm_up_least=0)
-    run = Recorder(sample.subject()).record(sample.case("180p"), "end-to-end", throughput, effort, [work])
-    assert bool(run.pace) == (not throughput and not told)
-    assert len(after) == (len(run.samples) if run.pace else 0)
+    recorder = Recorder(sample.subject(backend=backend))
+    run = recorder.record(sample.case("180p"), mode, throughput, effort, [work])
+    plain = not throughput and not told
+    assert bool(run.pace) == (plain and mode == "end-to-end" and backend == "openvino")
+    assert len(after) == (len(run.samples) if plain else 0)
     assert run.wall < sum(run.samples) * 1.5  # looks are not part of it

@@ -312,7 +312,7 @@ def test_a_run_may_begin_with_a_later_phase_and_its_checkpoint_says_so(pictures,
 
 
 def test_a_later_phase_needs_first_weights_and_has_to_be_there(pictures, tmp_path, undrawn):
-    with pytest.raises(UsageError, match="give them as init"):
+    with pytest.raises(UsageError, match="give them with --init"):
         train(pictures, tmp_path / "run", phase=2)
     train(pictures, tmp_path / "first")
     with pytest.raises(UsageError, match=r"phase = 3, but recipe tiny has 2"):
