@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "ablations.json", ROOT / "docs" / "training.md"
 BEGIN, END = "<!-- made by benchmarks/ablations.py --table -->\n", "<!-- end of the ablations -->\n"
 
-STEPS = 3000
+STEPS = 1500
 NET = {"architecture": "srresnet", "features": 32, "blocks": 8, "activation": "leaky_relu"}
-PHASE = {"crop": 32, "batch": 16, "learning_rate": 6e-4, "loss": "l1"}
+PHASE = {"crop": 24, "batch": 8, "learning_rate": 6e-4, "loss": "l1"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "weight 1.0": {"net": {"residual_weight": 1.0}, "phases": [(4, STEPS)]},
     "weight 0.2": {"net": {"residual_weight": 0.2}, "phases": [(4, STEPS)]},
@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
     "phase": PHASE,
     "variants": VARIANTS,
     "seeds": [0, 1, 2],
-    "every": 500,
+    "every": 250,
     "held_out": 11,
 }
 

@@ -1,4 +1,4 @@
-"""The losses: pixel terms, VGG features, Gram matrices, total variation, and their weighted sum.
+"""The losses: pixel terms, VGG features, Gram matrices, total variation, what repeats as a grid, and their weighted sum.
 
 Every term takes what the net gave and what was wanted, [N, 3, H, W] in 0..1, and returns a scalar. The sum
 returns its terms too, unweighted, so that each can be logged.
@@ -17,6 +17,7 @@ from sr_deploy.errors import UsageError
 from sr_deploy.quality.metrics import LUMA
 from sr_deploy.training.vgg import VGGFeatures
 
+_WINDOW = 4  # cells
 _EPSILON = 1e-3  # of Charbonnier, as in Lai et al. 2017
 
 
@@ -69,12 +70,32 @@ def total_variation(got: Tensor) -> Tensor:
     return down + (got[..., :, 1:] - got[..., :, :-1]).abs().mean()
 
 
+def grid(got: Tensor, wanted: Tensor, period: int) -> Tensor:
+    """What of the error repeats every `period` pixels: the mean error of each phase of a cell of `period` x `period`
+    pixels, over windows of 4 x 4 cells, without that of all phases; the mean of its absolute value.
+
+    A net that ends in PixelShuffle writes every phase with kernels of its own, and feature losses were seen to reward
+    a grid of them. No photograph has one, so whatever repeats is error; `sr_deploy.quality.checkerboard` measures the
+    same in a picture. Pictures of less than a window count as one.
+    """
+    error = got - wanted
+    height, width = (n // period for n in error.shape[2:])
+    window = min(_WINDOW, height, width)
+    if not window:
+        return error.sum() * 0
+    tall, wide = (n // window * window * period for n in (height, width))
+    phases = F.avg_pool2d(F.pixel_unshuffle(error[..., :tall, :wide], period), window)
+    phases = phases.reshape(len(error), -1, period**2, *phases.shape[2:])
+    return (phases - phases.mean(dim=2, keepdim=True)).abs().mean()
+
+
 def shifted(got: Tensor, wanted: Tensor, period: int = 4) -> tuple[Tensor, Tensor]:
     """Both without `period` - 1 rows and columns, of which some are cut off at the top and left: how many, the
     first pixel of `wanted` decides, so every batch has its own shift and a resumed run the same ones.
 
     A VGG pools at fixed places, every second and fourth pixel. A net that always has them at the same places
-    of its own pixels learns to draw a grid that only these do not see: with x4 it lay over every skin and sky.
+    of its own pixels may learn to draw a grid that only these do not see. This takes that reason away, not the
+    grid: it was there in runs with and without.
     """
     if min(got.shape[2:]) < 2 * period:
         return got, wanted
@@ -98,7 +119,7 @@ class ComposedLoss(nn.Module):
 
     Terms: l1, l2, charbonnier, `luma`; feature: L1 between VGG activations, Johnson et al. 2016, eq. 2, with L1 in
     place of the squared distance; gram: `gram_distance`; Gatys et al. 2016, eq. 5, sums its layers; tv:
-    `total_variation` of the net's picture alone. Pixel terms are computed in float32 even under autocast.
+    `total_variation` of the net's picture alone; `grid`, with `period`, the scale that was trained for. Pixel terms are computed in float32 even under autocast.
     """
 
     def __init__(
@@ -107,8 +128,10 @@ class ComposedLoss(nn.Module):
         *,
         vgg: VGGFeatures | None = None,
         layers: Mapping[str, float] | None = None,
+        period: int = 4,
     ) -> None:
         super().__init__()
+        self.period = period
         self.weights = {term: weight for term, weight in weights.items() if weight}
         self.vgg, self.layers = vgg, dict(layers or {})
         if vgg is None and {"feature", "gram"} & set(self.weights):
@@ -144,6 +167,8 @@ class ComposedLoss(nn.Module):
             return PIXEL[name](got, wanted)
         if name == "tv":
             return total_variation(got)
+        if name == "grid":
+            return grid(got, wanted, self.period)
         distance = gram_distance if name == "gram" else _l1
         return torch.stack([weight * distance(a, b) for weight, a, b in seen]).sum()
 

@@ -24,7 +24,7 @@ else:
 SCALES = (2, 3, 4, 8)
 PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma")
 PERCEPTUAL_TERMS = ("feature", "gram")
-TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv")
+TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv", "grid")
 PRECISIONS = ("bf16", "fp16", "off")
 SMALLEST_CROP = 4
 

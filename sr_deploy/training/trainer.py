@@ -178,7 +178,9 @@ class Trainer:
         training, held_out = self._pairs(store, phase.scale)
         crops = self._crops(number, session, training)
         layers = {layer: weight for layer, weight in recipe.perceptual.layers.items() if weight}
-        loss = ComposedLoss(phase.loss, vgg=vgg if phase.perceptual else None, layers=layers)
+        loss = ComposedLoss(
+            phase.loss, vgg=vgg if phase.perceptual else None, layers=layers, period=phase.scale
+        )
         run = PhaseRun(
             recipe,
             phase,

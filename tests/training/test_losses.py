@@ -13,6 +13,7 @@ from sr_deploy.training.losses import (
     charbonnier,
     gram,
     gram_distance,
+    grid,
     shifted,
     total_variation,
 )
@@ -126,6 +127,35 @@ def test_total_variation_of_a_flat_picture_is_zero():
     assert total_variation(torch.full((1, 3, 5, 5), 0.3)).item() == 0
 
 
+@pytest.mark.parametrize("period", [2, 3])
+def test_the_grid_term_is_the_mean_error_of_each_phase_in_windows_of_four_cells(period):
+    rng = np.random.default_rng(period)
+    got, wanted = rng.random((2, 2, 3, 8 * period + 1, 4 * period))
+    error, found = got - wanted, []
+    for top in (0, 4 * period):
+        window = error[:, :, top : top + 4 * period, : 4 * period]
+        phases = np.array(
+            [
+                window[:, :, y::period, x::period].mean(axis=(2, 3))
+                for y in range(period)
+                for x in range(period)
+            ]
+        )
+        found.append(np.abs(phases - phases.mean(axis=0)).mean())
+    value = grid(torch.from_numpy(got), torch.from_numpy(wanted), period)
+    assert value.item() == pytest.approx(np.mean(found), rel=1e-12)
+
+
+def test_the_grid_term_sees_a_grid_and_nothing_else():
+    cell = torch.tensor([[0.02, -0.02], [-0.02, 0.02]])
+    pattern = cell.repeat(8, 8)[None, None].expand(1, 3, 16, 16)
+    assert grid(pattern, torch.zeros_like(pattern), 2).item() == pytest.approx(0.02)
+    assert grid(torch.full((1, 3, 16, 16), 0.3), torch.zeros(1, 3, 16, 16), 2).item() == pytest.approx(
+        0, abs=1e-7
+    )
+    assert grid(pattern[..., :1, :1], torch.zeros(1, 3, 1, 1), 2).item() == 0
+
+
 @pytest.mark.parametrize("name", ["feature", "gram"])
 def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
     layers = {"relu1_1": 0.5, "relu1_2": 2.0}
@@ -140,7 +170,7 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
     assert loss(*tensors(two)).total.item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["l1", "l2", "charbonnier", "luma", "feature", "gram", "tv"])
+@pytest.mark.parametrize("name", ["l1", "l2", "charbonnier", "luma", "feature", "gram", "tv", "grid"])
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)
     got = torch.from_numpy(random.random((1, 3, 4, 4))).requires_grad_()

@@ -1,0 +1,211 @@
+"""What the perceptual loss buys and costs: a net trained on pixels beside its twin that went on with VGG features.
+
+    python benchmarks/perceptual.py --data PICTURES --hr SET5_HR --vgg FILE     measure, and draw the crops
+    python benchmarks/perceptual.py --table   write the table of results/perceptual.json into docs/training.md
+    python benchmarks/perceptual.py --check   say whether docs/training.md has that table
+
+On the photographs held out of training, and on a set of pictures besides. The distance is that between activations
+of a VGG-19, which the loss saw one layer of with L1; here it is the mean squared one of Johnson et al. 2016 (eq. 2)
+and its root beside the L1, of pictures rounded to 8 bits. What repeats every 2 and 4 pixels, where such a loss likes
+to draw a grid, is measured as well. Only measuring needs torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pages import filled, settle
+
+from sr_deploy import Image, imresize, read_image, write_image
+from sr_deploy.quality.checkerboard import checkerboard_energy
+from sr_deploy.quality.evaluate import bicubic_baseline, compare
+
+if TYPE_CHECKING:
+    from sr_deploy.training.vgg import VGGFeatures
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINTS = ROOT / "export" / "checkpoints"
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "perceptual.json", ROOT / "docs" / "training.md"
+CROPS = ROOT / "docs" / "images" / "perceptual.png"
+BEGIN, END = (
+    "<!-- made by benchmarks/perceptual.py --table -->\n",
+    "<!-- end of pixel against perceptual -->\n",
+)
+PIXEL, PERCEPTUAL = "srresnet-x4", "srresnet-x4-perceptual"
+SCALE, HELD_OUT, SIDE = 4, 11, 512
+LAYERS = ("relu1_2", "relu2_2", "relu3_1")
+
+Pixels = Any
+"""uint8 [H, W, 3]."""
+Upscale = Callable[[Pixels], Pixels]
+
+
+def upscaler(checkpoint: Path) -> Upscale:
+    """The net of a checkpoint as a function from 8-bit pictures to 8-bit pictures."""
+    import torch
+
+    from sr_deploy.training.checkpoint import load_net
+
+    net, _ = load_net(checkpoint)
+
+    @torch.no_grad()
+    def upscale(small: Pixels) -> Pixels:
+        pixels = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None].float() / 255
+        large = net(pixels)[0].clamp(0, 1).mul(255).round().byte()
+        return np.ascontiguousarray(large.permute(1, 2, 0).numpy())
+
+    return upscale
+
+
+def measured(upscale: Upscale, cases: list[tuple[str, Pixels, Pixels]], vgg: VGGFeatures) -> dict[str, float]:
+    """Means over `cases`, which are (name, small, large)."""
+    import torch
+
+    def seen(pixels: Pixels) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            return vgg(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255)
+
+    rows: list[dict[str, float]] = []
+    for _, small, large in cases:
+        got = upscale(small)
+        quality = compare(got, large, SCALE)
+        row = {"psnr_y": quality.psnr_y, "ssim_y": quality.ssim_y}
+        ours, theirs = seen(got), seen(large)
+        for layer in LAYERS:
+            row[f"l1 {layer}"] = float((ours[layer] - theirs[layer]).abs().mean())
+            row[f"squared {layer}"] = float((ours[layer] - theirs[layer]).square().mean())
+        for period in (2, 4):
+            row[f"period {period}"] = checkerboard_energy(got, period) - checkerboard_energy(large, period)
+        rows.append(row)
+    return {key: fmean(row[key] for row in rows) for key in rows[0]}
+
+
+def held_out(data: Path) -> list[tuple[str, Pixels, Pixels]]:
+    """The middles of the photographs that training leaves aside."""
+    from sr_deploy.training.pictures import PictureStore, split_validation
+    from sr_deploy.training.validate import central
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = PictureStore(data, overflow=Path(folder))
+        _, apart = split_validation(store.pairs(SCALE), HELD_OUT)
+        middles = [central(pair, SCALE, SIDE, SCALE) for pair in apart]
+        return [(pair.name, np.array(pair.small), np.array(pair.large)) for pair in middles]
+
+
+def shrunk(folder: Path) -> list[tuple[str, Pixels, Pixels]]:
+    """The pictures of a folder, cut to multiples of the scale, and what bicubic makes of them."""
+    cases = []
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        large = read_image(path).pixels
+        height, width = (n // SCALE * SCALE for n in large.shape[:2])
+        large = np.ascontiguousarray(np.broadcast_to(large[:height, :width], (height, width, 3)))
+        cases.append((path.name, imresize(large, 1 / SCALE), large))
+    return cases
+
+
+def measure(args: argparse.Namespace) -> None:
+    from sr_deploy.training.checkpoint import read_checkpoint
+    from sr_deploy.training.vgg import load_vgg
+
+    vgg, _ = load_vgg("vgg19", list(LAYERS), args.vgg)
+    nets = {PIXEL: args.pixel, PERCEPTUAL: args.perceptual}
+    makers: dict[str, Upscale] = {"bicubic": bicubic_baseline(SCALE)}
+    makers |= {name: upscaler(path) for name, path in nets.items()}
+    photographs = held_out(args.data)
+    record: dict[str, Any] = {
+        "checkpoints": {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in nets.items()},
+        "training": {n: read_checkpoint(p)[0].training for n, p in nets.items()},
+        "vgg": hashlib.sha256(args.vgg.read_bytes()).hexdigest() if args.vgg else "torchvision",
+        "sets": {},
+    }
+    for name, cases in (("held out", photographs), (args.name, shrunk(args.hr))):
+        means = {net: measured(upscale, cases, vgg) for net, upscale in makers.items()}
+        record["sets"][name] = {"pictures": [case[0] for case in cases], "means": means}
+    print(table(record))
+    if args.out:
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+        draw(photographs, makers)
+
+
+def draw(cases: list[tuple[str, Pixels, Pixels]], makers: dict[str, Upscale], side: int = 144) -> None:
+    """Rows of bicubic, pixel, perceptual, original, of the middle of the pictures that have the most detail."""
+
+    def detail(case: tuple[str, Pixels, Pixels]) -> float:
+        return float(np.abs(np.diff(middle(case[2]).astype(np.float32), axis=0)).mean())
+
+    def middle(pixels: Pixels) -> Pixels:
+        top, left = ((n - side) // 2 for n in pixels.shape[:2])
+        return pixels[top : top + side, left : left + side]
+
+    rows = []
+    for _, small, large in sorted(cases, key=detail, reverse=True)[:3]:
+        cells = [middle(p) for p in (*(upscale(small) for upscale in makers.values()), large)]
+        rows.append(np.hstack([np.pad(c, ((2, 2), (2, 2), (0, 0)), constant_values=255) for c in cells]))
+    write_image(Image(pixels=np.vstack(rows)), CROPS, overwrite=True)
+
+
+def table(record: dict[str, Any]) -> str:
+    """A row a net and set."""
+    lines = [
+        f"`{PERCEPTUAL}`: {_past(record['training'][PERCEPTUAL])}. VGG distances are against those of `{PIXEL}`; the energy that repeats every "
+        "2 and 4 pixels, in millionths of the picture's, is what there is more of it than in the photographs.",
+        "",
+        "| pictures | net | PSNR Y | SSIM Y | VGG relu3_1, L1 | root of squares | squares | period 2 | period 4 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in record["sets"].items():
+        twin = one["means"][PIXEL]
+        for net, mean in one["means"].items():
+            l1, squares = (mean[f"{kind} relu3_1"] / twin[f"{kind} relu3_1"] for kind in ("l1", "squared"))
+            lines.append(
+                f"| {name} ({len(one['pictures'])}) | {net} | {mean['psnr_y']:.2f} | {mean['ssim_y']:.4f} | "
+                f"{l1 - 1:+.0%} | {squares**0.5 - 1:+.0%} | {squares - 1:+.0%} | "
+                f"{mean['period 2'] * 1e6:+.2f} | {mean['period 4'] * 1e6:+.2f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _past(training: dict[str, Any]) -> str:
+    """How a checkpoint came to be, the last run first."""
+    text = f"{training['steps']:,} steps in {training['minutes']:g} minutes on {training['device']}"
+    before = training.get("init")
+    return f"{text}, after those of `{before['name']}` ({_past(before['training'])})" if before else text
+
+
+def page() -> str:
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return filled(PAGE, BEGIN, END, f"\n{table(record)}\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="the folder of photographs that was trained on")
+    parser.add_argument("--hr", type=Path, help="a folder of pictures besides")
+    parser.add_argument("--name", default="Set5", help="what that is called")
+    parser.add_argument("--vgg", type=Path, help="VGG-19 weights instead of torchvision's")
+    parser.add_argument("--pixel", type=Path, default=CHECKPOINTS / f"{PIXEL}.safetensors")
+    parser.add_argument("--perceptual", type=Path, default=CHECKPOINTS / f"{PERCEPTUAL}.safetensors")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    if args.table or args.check:
+        settle(PAGE, page(), only_check=args.check, remedy="benchmarks/perceptual.py --table")
+    elif args.data and args.hr:
+        measure(args)
+    else:
+        parser.error("give --data and --hr, or --table, or --check")
+
+
+if __name__ == "__main__":
+    main()
