@@ -7,6 +7,7 @@ MissingRuntimeError where its runtime is not there.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -30,6 +31,7 @@ BACKENDS = {
     "onnxruntime-tensorrt": "sr_deploy.engines.onnxruntime_gpu:TensorRTProviderEngine",
     "nearest": "sr_deploy.engines.nearest:NearestEngine",
 }
+_MEASURING = threading.Lock()
 _ON_GPU = ("tensorrt", "onnxruntime-cuda")
 _ON_CPU = ("onnxruntime", "openvino")
 """What "auto" chooses from, in the order of preference: a GPU where there is one, else the fastest on the CPU."""
@@ -97,6 +99,13 @@ def _fastest(model: Path, threads: int | None, say: Callable[[str], None]) -> st
 
     if sum(map(_is_there, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
         return _installed(1)[0]
+    with (
+        _MEASURING
+    ):  # threads that open a model at once would disturb each other's times, and choose differently
+        return _measured(model, threads, say)
+
+
+def _measured(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
     from sr_deploy.engines.fastest import fastest, kept_verdict, worth_measuring
 
     chosen = kept_verdict(model, threads)

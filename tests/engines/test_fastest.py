@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,15 @@ def test_the_faster_one_is_chosen_said_and_remembered(model, both):
     assert said[0].startswith("backend openvino: the fastest here for net.onnx, measured once (onnxruntime ")
     both |= {"onnxruntime": 0.0, "openvino": 0.03}
     assert choose_backend("auto", model, say=said.append) == "openvino"
+    assert len(said) == 1
+
+
+def test_threads_that_open_a_model_at_once_measure_it_once_and_get_the_same(model, both):
+    both |= {"onnxruntime": 0.005, "openvino": 0.004}
+    said: list[str] = []
+    with ThreadPoolExecutor(8) as pool:
+        chosen = list(pool.map(lambda _: choose_backend("auto", model, say=said.append), range(8)))
+    assert len(set(chosen)) == 1
     assert len(said) == 1
 
 
