@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from statistics import fmean
 from typing import Any
 
 from pages import filled, settle
+
+from sr_deploy.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "ablations.json", ROOT / "docs" / "training.md"
@@ -115,9 +116,7 @@ def where(device: str) -> dict[str, str]:
 
 
 def write(record: dict[str, Any]) -> None:
-    temporary = RESULTS.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
-    os.replace(temporary, RESULTS)
+    write_whole(RESULTS, f"{json.dumps(record, indent=1)}\n".encode())
 
 
 def table(record: dict[str, Any]) -> str:

@@ -40,8 +40,8 @@ from sr_deploy.graph.record import load_model, save_model
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.models import find_model, read_metadata
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples" / "colosseum.png"
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "engines.json", ROOT / "docs" / "precision.md"
 BEGIN, END = "<!-- made by benchmarks/engines.py --table -->\n", "<!-- end of what was made -->\n"
 Call = Callable[[], object]

@@ -13,7 +13,6 @@ to draw a grid, is measured as well. Only measuring needs torch.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import numpy as np
 from pages import filled, settle
 
 from sr_deploy import Image, imresize, read_image, write_image
+from sr_deploy.files import digest_of
 from sr_deploy.quality.checkerboard import checkerboard_energy
 from sr_deploy.quality.evaluate import bicubic_baseline, compare
 
@@ -50,19 +50,11 @@ Upscale = Callable[[Pixels], Pixels]
 
 def upscaler(checkpoint: Path) -> Upscale:
     """The net of a checkpoint as a function from 8-bit pictures to 8-bit pictures."""
-    import torch
+    from icnr_runs import upscaler as of_net
 
     from sr_deploy.training.checkpoint import load_net
 
-    net, _ = load_net(checkpoint)
-
-    @torch.no_grad()
-    def upscale(small: Pixels) -> Pixels:
-        pixels = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None].float() / 255
-        large = net(pixels)[0].clamp(0, 1).mul(255).round().byte()
-        return np.ascontiguousarray(large.permute(1, 2, 0).numpy())
-
-    return upscale
+    return of_net(load_net(checkpoint)[0])
 
 
 def measured(upscale: Upscale, cases: list[tuple[str, Pixels, Pixels]], vgg: VGGFeatures) -> dict[str, float]:
@@ -75,7 +67,7 @@ def measured(upscale: Upscale, cases: list[tuple[str, Pixels, Pixels]], vgg: VGG
 
     rows: list[dict[str, float]] = []
     for _, small, large in cases:
-        got = upscale(small)
+        got = np.ascontiguousarray(upscale(small))
         quality = compare(got, large, SCALE)
         row = {"psnr_y": quality.psnr_y, "ssim_y": quality.ssim_y}
         ours, theirs = seen(got), seen(large)
@@ -121,9 +113,9 @@ def measure(args: argparse.Namespace) -> None:
     makers |= {name: upscaler(path) for name, path in nets.items()}
     photographs = held_out(args.data)
     record: dict[str, Any] = {
-        "checkpoints": {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in nets.items()},
+        "checkpoints": {n: digest_of(p) for n, p in nets.items()},
         "training": {n: read_checkpoint(p)[0].training for n, p in nets.items()},
-        "vgg": hashlib.sha256(args.vgg.read_bytes()).hexdigest() if args.vgg else "torchvision",
+        "vgg": digest_of(args.vgg) if args.vgg else "torchvision",
         "sets": {},
     }
     for name, cases in (("held out", photographs), (args.name, shrunk(args.hr))):

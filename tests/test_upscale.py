@@ -92,6 +92,7 @@ def test_sixteen_bit_pictures_keep_their_bits():
 def test_float_pictures_stay_float():
     pixels = noise(9, 7).astype(np.float32) / 255
     result = Upscaler(NearestEngine(3)).upscale_pixels(pixels)
+    assert result.dtype == np.float32
     np.testing.assert_array_equal(result, pixels.repeat(3, axis=0).repeat(3, axis=1))
 
 
@@ -99,6 +100,7 @@ def test_float_pictures_stay_float():
 def test_a_grey_picture_goes_through_a_colour_net_and_stays_grey(dtype):
     pixels = noise(20, 30, channels=1, dtype=dtype)
     result = Upscaler(NearestEngine(2), tile=7).upscale_pixels(pixels)
+    assert result.dtype == dtype
     np.testing.assert_array_equal(result, pixels.repeat(2, axis=0).repeat(2, axis=1))
 
 

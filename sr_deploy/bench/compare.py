@@ -100,14 +100,15 @@ def compare_times(
     rng = np.random.default_rng(seed)
     middle = np.mean if by_mean else fastest_tenth if min(len(first), len(second)) >= _TENTH else np.median
     stretches = [max(_STRETCHES, round(times.sum() / _STRETCH)) for times in (first, second)]
-    logs = np.log(_middles(second, stretches[1], middle, rng)) - np.log(
-        _middles(first, stretches[0], middle, rng)
-    )
-    ratio = float(middle(second) / middle(first))
+
+    def log_ratios(old: Times, new: Times, middle: Callable[..., Any]) -> Times:
+        drawn = _middles(new, stretches[1], middle, rng)
+        return np.asarray(np.log(drawn) - np.log(_middles(old, stretches[0], middle, rng)))
+
+    logs, ratio = log_ratios(first, second, middle), float(middle(second) / middle(first))
     if paces is not None:
         own, other = (np.asarray(pace, np.float64) for pace in paces)
-        logs -= np.log(_middles(other, stretches[1], fastest_tenth, rng))
-        logs += np.log(_middles(own, stretches[0], fastest_tenth, rng))
+        logs -= log_ratios(own, other, fastest_tenth)
         ratio /= pace_ratio(*paces)
     tail = (1 - confidence) / 2 * 100
     low, high = (float(value) for value in np.exp(np.percentile(logs, (tail, 100 - tail))))
@@ -125,11 +126,10 @@ def compare_results(before: Result, after: Result, names: tuple[str, str] = ("A"
     """Everything that both measured, in the order of `after`. Raises InputError for unlike machines."""
     require_alike((before, after), names)
     known = {identity(run): run for run in before.runs}
-    paced = before.environment.versions.get("numpy") == after.environment.versions.get(
-        "numpy"
-    )  # whose work it is
+    old, new = (result.environment.versions.get("numpy") for result in (before, after))
     pairs = ((known.get(identity(run)), run) for run in after.runs)
-    return [compare_runs(old, run, paced=paced) for old, run in pairs if old is not None]
+    # the fixed work is NumPy's
+    return [compare_runs(run, later, paced=old == new) for run, later in pairs if run is not None]
 
 
 def identity(run: Run) -> Hashable:

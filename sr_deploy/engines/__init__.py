@@ -32,6 +32,7 @@ BACKENDS = {
     "nearest": "sr_deploy.engines.nearest:NearestEngine",
 }
 _MEASURING = threading.Lock()
+"""Threads that open a model at once would disturb each other's times, and choose differently."""
 _ON_GPU = ("tensorrt", "onnxruntime-cuda")
 _ON_CPU = ("onnxruntime", "openvino")
 """What "auto" chooses from, in the order of preference: a GPU where there is one, else the fastest on the CPU."""
@@ -99,9 +100,7 @@ def _fastest(model: Path, threads: int | None, say: Callable[[str], None]) -> st
 
     if sum(map(_is_there, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
         return _installed(1)[0]
-    with (
-        _MEASURING
-    ):  # threads that open a model at once would disturb each other's times, and choose differently
+    with _MEASURING:
         return _measured(model, threads, say)
 
 

@@ -1,4 +1,4 @@
-"""The losses: pixel terms, VGG features, Gram matrices, total variation, what repeats as a grid, and their weighted sum.
+"""The losses: pixel terms, VGG features, Gram matrices, total variation, what repeats as a grid; their weighted sum.
 
 Every term takes what the net gave and what was wanted, [N, 3, H, W] in 0..1, and returns a scalar. The sum
 returns its terms too, unweighted, so that each can be logged.
@@ -119,7 +119,8 @@ class ComposedLoss(nn.Module):
 
     Terms: l1, l2, charbonnier, `luma`; feature: L1 between VGG activations, Johnson et al. 2016, eq. 2, with L1 in
     place of the squared distance; gram: `gram_distance`; Gatys et al. 2016, eq. 5, sums its layers; tv:
-    `total_variation` of the net's picture alone; `grid`, with `period`, the scale that was trained for. Pixel terms are computed in float32 even under autocast.
+    `total_variation` of the net's picture alone; `grid`, whose period is the scale. Pixel terms are computed in
+    float32 even under autocast.
     """
 
     def __init__(

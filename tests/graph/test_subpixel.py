@@ -56,7 +56,9 @@ def test_the_result_is_the_same_at_every_size(block, mode, side):
 def test_a_convolution_without_bias_stays_without():
     model = ending_in_a_convolution(bias=False)
     x = np.random.default_rng(1).normal(0, 1, (1, 20, 7, 5)).astype(np.float32)
-    np.testing.assert_allclose(run(convolve_before_shuffle(model), x), run(model, x), atol=1e-4)
+    changed = convolve_before_shuffle(model)
+    assert len(changed.graph.node[0].input) == 2
+    np.testing.assert_allclose(run(changed, x), run(model, x), atol=1e-4)
 
 
 def test_weights_that_are_named_among_the_inputs_go_with_their_tensors():
