@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import torch
 from torch import nn
 
 from sr_deploy.cpu import describe_cpu
+from sr_deploy.files import write_whole
 from sr_deploy.quality.checkerboard import checkerboard_energy
 from sr_deploy.quality.evaluate import BASELINES, compare
 from sr_deploy.training.data import Crops, to_float
@@ -152,6 +152,4 @@ def environment(trained_on: int, held_out: list[Pair]) -> dict[str, Any]:
 
 def write(record: dict[str, Any], results: Path) -> None:
     results.parent.mkdir(parents=True, exist_ok=True)
-    temporary = results.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
-    os.replace(temporary, results)
+    write_whole(results, f"{json.dumps(record, indent=1)}\n".encode())
