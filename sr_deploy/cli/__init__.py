@@ -10,6 +10,7 @@ memory, 70 a bug in sr-deploy, 129 hung up, 130 interrupted, 141 the reader of o
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -49,6 +50,7 @@ COMMANDS = {
 
 EXIT_BUG, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 70, 129, 130, 141, 143
 _EXIT_BAD_INPUT, _EXIT_MEMORY = 3, 5
+_OBJECTS_BEFORE_COLLECTING = 50_000
 _EXIT_BY_SIGNAL = {"SIGHUP": EXIT_HANGUP, "SIGINT": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}
 
 
@@ -172,6 +174,10 @@ class CommandGroup(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **common)
         make_output_safe()
         warnings.formatwarning = _warning_line
+        if (
+            args is None
+        ):  # the process is ours; imports make much and drop nothing, so looking for garbage is in vain
+            gc.set_threshold(_OBJECTS_BEFORE_COLLECTING, *gc.get_threshold()[1:])
         run = _Run()
         try:
             with run.watching_signals():

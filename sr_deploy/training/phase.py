@@ -11,18 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from sr_deploy.errors import InputError
 from sr_deploy.training.data import to_float
 from sr_deploy.training.graphed import GraphedUpdate, Update
 from sr_deploy.training.losses import ComposedLoss
+from sr_deploy.training.muon import Muon
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.recipe import Phase, Recipe
 from sr_deploy.training.team import Team
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 """Precision of a recipe -> what the forward pass is cast to; None: nothing."""
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def carry_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -59,14 +60,7 @@ class PhaseRun:
         wrapped = team.wrapped(self.net, self.device)
         self._model: Callable[[Tensor], Tensor] = torch.compile(wrapped) if compiled else wrapped
         on_gpu = self.device.type == "cuda"
-        self.optimiser = torch.optim.AdamW(
-            self.net.parameters(),
-            lr=torch.zeros((), device=self.device) if on_gpu else 0.0,  # a recorded step reads it from memory
-            betas=(0.9, 0.99),
-            weight_decay=recipe.weight_decay,
-            fused=True,
-            capturable=on_gpu,
-        )
+        self.optimiser = _optimiser(recipe, list(self.net.parameters()), self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self._autocast = AUTOCAST[recipe.precision]
         self._moving = list(_floating(self.average))
@@ -130,22 +124,33 @@ class PhaseRun:
         except RuntimeError as error:
             raise InputError(f"the saved state is that of another net: {error}; use another --out") from error
         for name, parameter in self.net.named_parameters():
-            if f"optimiser.{name}.step" in tensors:
-                self.optimiser.state[parameter] = self._moments(name, parameter, tensors)
+            prefix = f"optimiser.{name}."
+            kept = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if kept:
+                self.optimiser.state[parameter] = self._moments(parameter, kept)
         self.step_number = record["step"]
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(record["scaler"])
 
-    def _moments(self, name: str, parameter: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _moments(self, parameter: Tensor, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # In the parameter's own memory layout: the fused optimiser walks all of them in step.
-        state = {
-            key: torch.empty_like(parameter, memory_format=torch.preserve_format)
-            .detach()
-            .copy_(tensors[f"optimiser.{name}.{key}"])
-            for key in _MOMENTS
+        return {
+            key: value.to(self.device)
+            if value.shape != parameter.shape
+            else torch.empty_like(parameter, memory_format=torch.preserve_format).detach().copy_(value)
+            for key, value in kept.items()
         }
-        state["step"] = tensors[f"optimiser.{name}.step"].to(self.device)
-        return state
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter], device: torch.device) -> Optimizer:
+    """The recipe's optimiser; on a GPU its rate is a tensor, because a recorded step reads it from memory."""
+    on_gpu = device.type == "cuda"
+    rate: Any = torch.zeros((), device=device) if on_gpu else 0.0
+    if recipe.optimiser == "muon":
+        return Muon(parameters, rate, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(
+        parameters, rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
+    )
 
 
 def _floating(net: nn.Module) -> list[Tensor]:

@@ -22,12 +22,14 @@ import numpy.typing as npt
 from sr_deploy.cores import usable_cores
 from sr_deploy.errors import ImageError, InputError, OutputError
 from sr_deploy.quality.bicubic import imresize
+from sr_deploy.quality.dead_leaves import dead_leaves
 
 Pixels = npt.NDArray[np.uint8]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # what a whole file ends in, by how it begins
+_LEAVES_SIDE, _LEAVES_SEED = 768, 1000
 _TAIL = 4096  # bytes of trailing rubbish in which the end mark may still be found
 
 
@@ -163,6 +165,27 @@ class PictureStore:
 
         usable = [p for p in self.pictures if min(p.pixels.shape[:2]) * size >= scale]
         return self._each(pair, usable)
+
+    def leaves(self, scale: int, count: int) -> list[Pair]:
+        """Pairs of `count` pictures [768, 768, 3] of the dead-leaves model, always the same ones.
+
+        Sharp edges of every curvature and contrast, of which photographs have few. Source of the idea: Achddou,
+        Gousseau and Ladjal 2021, "Synthetic images as a regularity prior for image restoration neural networks".
+        """
+
+        def pair(number: int) -> Pair:
+            side = _LEAVES_SIDE // scale * scale
+            key = f"leaves-{number}-{_LEAVES_SIDE}"
+            made = self._kept(
+                key, lambda: dead_leaves(_LEAVES_SIDE, _LEAVES_SIDE, seed=_LEAVES_SEED + number)
+            )
+            large = made[:side, :side]
+            small = self._kept(
+                f"{key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale))
+            )
+            return Pair(key, large, small)
+
+        return self._each(pair, list(range(count)))
 
     def _resized(self, picture: Picture, size: float) -> tuple[Pixels, str]:
         """The pixels of a picture at `size` times its own, and the name they are kept by."""

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.training.allocator import keep_freed_memory
-from sr_deploy.training.checkpoint import read_checkpoint
+from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data import Crops, Loader, default_workers, to_float
 from sr_deploy.training.log import Log
 from sr_deploy.training.loop import Loop
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.nets import build_net, size_rule_of
+from sr_deploy.training.nets.blocks import fold
 from sr_deploy.training.phase import PhaseRun, carry_weights
 from sr_deploy.training.pictures import Pair, PictureStore, quarter_of_memory, split_validation
 from sr_deploy.training.recipe import TERMS, Recipe
@@ -123,9 +124,15 @@ class Trainer:
         session.say(f"resuming after step {session.at.steps:,}, in phase {session.at.phase + 1}")
 
     def _initial(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
-        """The weights of a checkpoint of this recipe's net, and what is to be remembered of it."""
+        """The weights of a checkpoint of this recipe's net, and what is to be remembered of it.
+
+        A net that trains without branches may begin with one that had them, folded.
+        """
         info, tensors = read_checkpoint(path)
         ours = (self.recipe.architecture, dict(self.recipe.parameters))
+        if ours[1].get("foldable") is False and info.parameters.get("foldable", True):
+            info = replace(info, parameters={**info.parameters, "foldable": False})
+            tensors = fold(load_net(path)[0]).state_dict()
         if (info.architecture, dict(info.parameters)) != ours:
             raise InputError(
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
@@ -208,12 +215,13 @@ class Trainer:
         self._weights = run.average.state_dict()
 
     def _pairs(self, store: PictureStore, scale: int) -> tuple[list[Pair], list[Pair]]:
-        """(training, held out): the one at every size of the recipe, the other as they are."""
+        """(training, held out): the one at every size of the recipe and with its leaves, the other as they are."""
         whole = store.pairs(scale)
         training, held_out = split_validation(whole, self.recipe.validation)
         apart = {pair.name for pair in held_out}
         shown = [training if size == 1 else store.pairs(scale, size) for size in self.recipe.sizes]
-        return [pair for pairs in shown for pair in pairs if pair.name not in apart], held_out
+        photographs = [pair for pairs in shown for pair in pairs if pair.name not in apart]
+        return photographs + store.leaves(scale, self.recipe.leaves), held_out
 
     def _crops(self, number: int, session: Session, training: list[Pair]) -> Crops:
         phase = self.recipe.phases[number]

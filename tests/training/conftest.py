@@ -27,6 +27,8 @@ def pictures(tmp_path_factory):
 TINY = """
 name = "tiny"
 precision = "{precision}"
+optimiser = "{optimiser}"
+leaves = {leaves}
 validation = 2
 [net]
 architecture = "rt"
@@ -35,9 +37,10 @@ depth = 1
 """
 
 
-def tiny_recipe(*phases, precision="off"):
+def tiny_recipe(*phases, precision="off", optimiser="adamw", leaves=0, net=""):
     """A recipe of a net of a few hundred weights; each phase is its TOML."""
-    text = TINY.format(precision=precision) + "".join(f"[[phase]]\n{phase}\n" for phase in phases)
+    head = TINY.format(precision=precision, optimiser=optimiser, leaves=leaves) + net
+    text = head + "".join(f"[[phase]]\n{phase}\n" for phase in phases)
     return parse_recipe(text.encode())
 
 

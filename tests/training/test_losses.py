@@ -81,9 +81,11 @@ def test_luma_is_the_squared_error_of_y_alone(two):
     y = 255 * (two[0] - two[1])  # of 8-bit values
     y = (65.481 * y[:, 0] + 128.553 * y[:, 1] + 24.966 * y[:, 2]) / 255
     assert PIXEL["luma"](*tensors(two)).item() == pytest.approx(((y / 255) ** 2).mean(), rel=1e-9)
+    assert PIXEL["luma_l1"](*tensors(two)).item() == pytest.approx(np.abs(y / 255).mean(), rel=1e-9)
     red, as_bright = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
     red[:, 0], as_bright[:, 1] = 0.5, 0.5 * 65.481 / 128.553
     assert PIXEL["luma"](red, as_bright).item() < 1e-12
+    assert PIXEL["luma_l1"](red, as_bright).item() < 1e-6
 
 
 def test_charbonnier_is_smooth_where_the_pictures_agree():
@@ -170,7 +172,9 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
     assert loss(*tensors(two)).total.item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["l1", "l2", "charbonnier", "luma", "feature", "gram", "tv", "grid"])
+@pytest.mark.parametrize(
+    "name", ["l1", "l2", "charbonnier", "luma", "luma_l1", "feature", "gram", "tv", "grid"]
+)
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)
     got = torch.from_numpy(random.random((1, 3, 4, 4))).requires_grad_()

@@ -19,12 +19,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, OutputError, UsageError
+from sr_deploy.quality.bicubic import imresize
 from sr_deploy.training import loop, schedule
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data import Crops
 from sr_deploy.training.log import read_log
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.phase import PhaseRun
+from sr_deploy.training.pictures import PictureStore
 from sr_deploy.training.recipe import parse_recipe
 from sr_deploy.training.schedule import Clock, limited, one_cycle
 from sr_deploy.training.session import Options
@@ -126,10 +128,10 @@ def test_the_carried_body_is_that_of_the_first_phase(pictures, tmp_path, undrawn
     assert torch.equal(first["body.0.full"], final["body.0.full"])
 
 
-@pytest.mark.parametrize("precision", ["off", "bf16"])
+@pytest.mark.parametrize(("precision", "optimiser"), [("off", "adamw"), ("bf16", "adamw"), ("bf16", "muon")])
 @pytest.mark.parametrize("step", [7, 10])
-def test_a_resumed_run_goes_on_bit_for_bit(pictures, tmp_path, undrawn, precision, step):
-    recipe = tiny_recipe(ONE_PHASE, X4, precision=precision)
+def test_a_resumed_run_goes_on_bit_for_bit(pictures, tmp_path, undrawn, precision, optimiser, step):
+    recipe = tiny_recipe(ONE_PHASE, X4, precision=precision, optimiser=optimiser)
     train(pictures, tmp_path / "unbroken", recipe)
     stopped(pictures, tmp_path / "broken", step, recipe)
     train(pictures, tmp_path / "broken", recipe, resume=True)
@@ -285,6 +287,34 @@ def test_first_weights_may_come_from_a_checkpoint_of_the_same_net(pictures, tmp_
     watch = Listener()
     train(pictures, tmp_path / "x4", tiny_recipe(X4), watch, init=tmp_path / "x2" / "final.safetensors")
     assert "weights carried over; fresh: head.bias, head.weight" in watch.lines
+
+
+def test_a_net_without_branches_begins_with_one_that_had_them_folded(pictures, tmp_path, undrawn):
+    train(pictures, tmp_path / "branches")
+    first = tmp_path / "branches" / "final.safetensors"
+    still = tiny_recipe(ONE_PHASE.replace("1e-2", "1e-30"), net="foldable = false\n")
+    watch = Listener()
+    train(pictures, tmp_path / "plain", still, watch, init=first)
+    assert "weights carried over; fresh: none" in watch.lines
+    x = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+    plain, branches = (load_net(tmp_path / run / "final.safetensors")[0] for run in ("plain", "branches"))
+    assert torch.allclose(plain(x), branches(x), atol=1e-5)
+    with pytest.raises(InputError, match="give a checkpoint of that net"):
+        train(pictures, tmp_path / "back", init=tmp_path / "plain" / "final.safetensors")
+
+
+def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(pictures, tmp_path, undrawn):
+    watch = Listener()
+    train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch)
+    assert any("10 pictures, loss" in line for line in watch.lines), watch.lines  # 10, 2 held out, 2 leaves
+    store = PictureStore(pictures, overflow=tmp_path / "overflow")
+    one, two = store.leaves(4, 2)
+    assert one.large.shape == (768, 768, 3)
+    assert np.array_equal(one.small, imresize(one.large, 1 / 4))
+    assert not np.array_equal(one.large, two.large)
+    assert np.array_equal(store.leaves(2, 1)[0].large, one.large)
+    with pytest.raises(UsageError, match="leaves = -1"):
+        tiny_recipe(ONE_PHASE, leaves=-1)
 
 
 def test_a_checkpoint_says_what_its_first_weights_were_and_how_those_were_made(pictures, tmp_path, undrawn):
