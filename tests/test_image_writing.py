@@ -18,6 +18,7 @@ from image_samples import (
     smooth,
 )
 
+from sr_deploy.codecs import strips
 from sr_deploy.errors import UsageError
 from sr_deploy.image import (
     READABLE_SUFFIXES,
@@ -57,7 +58,14 @@ def test_lossless_formats_give_back_every_bit(
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("alpha", [False, True])
-def test_a_picture_of_many_strips_is_one_picture(tmp_path: Path, suffix: str, alpha: bool) -> None:
+@pytest.mark.parametrize("deflater", ["isal", "zlib"])
+def test_a_picture_of_many_strips_is_one_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, alpha: bool, deflater: str
+) -> None:
+    if deflater == "zlib":
+        monkeypatch.setattr(strips, "_ISAL", None)
+    elif strips._ISAL is None:
+        pytest.skip("there is no wheel of isal for this platform")
     image = picture(3, 8, alpha, size=(1501, 1999))  # several MB: some dozen strips
     write_image(image, tmp_path / f"a{suffix}")
     with PIL.Image.open(tmp_path / f"a{suffix}") as seen:

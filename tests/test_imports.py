@@ -24,6 +24,7 @@ ANYWHERE = {
     "click",
     "cv2",
     "google",
+    "isal",
     "numpy",
     "onnx",
     "onnxruntime",

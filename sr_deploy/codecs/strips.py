@@ -14,6 +14,17 @@ import numpy.typing as npt
 from sr_deploy.codecs.ordered import in_order
 from sr_deploy.cores import usable_cores
 
+
+def _isal_zlib() -> Any:
+    """ISA-L's deflate, with zlib's interface; None where there is no wheel of it for this platform."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return None
+    return isal_zlib
+
+
+_ISAL = _isal_zlib()
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 _T = TypeVar("_T")
@@ -59,11 +70,17 @@ class Strips:
 def deflated(data: bytes, *, raw: bool) -> bytes:
     """A zlib stream (RFC 1950), or, `raw`, deflate blocks (RFC 1951) that others can follow.
 
-    Level 1 with runs only: filtered photographs hold few longer repeats, and deflate spends nine tenths of its
-    time looking for them. On photographs x4, against level 6: an eighth of the time, a tenth more bytes.
+    By Intel's ISA-L where there is a wheel of it: on photographs x4 a quarter of the time of what follows. By zlib
+    elsewhere, at level 1 with runs only: filtered photographs hold few longer repeats, and deflate spends nine
+    tenths of its time looking for them. Against level 6: an eighth of the time, a tenth more bytes.
     """
-    packer = zlib.compressobj(1, zlib.DEFLATED, -15 if raw else 15, 9, zlib.Z_RLE)
-    return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH if raw else zlib.Z_FINISH)
+    bits = -15 if raw else 15
+    packer = (
+        zlib.compressobj(1, zlib.DEFLATED, bits, 9, zlib.Z_RLE)
+        if _ISAL is None
+        else _ISAL.compressobj(1, zlib.DEFLATED, bits)
+    )
+    return bytes(packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH if raw else zlib.Z_FINISH))
 
 
 def packed_in_order(pack: Callable[[int], _T], count: int) -> Iterator[_T]:
