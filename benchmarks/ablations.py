@@ -1,12 +1,13 @@
-"""What weighted residuals and progressive training are worth: small runs of equal length, several seeds each.
+"""What a choice in training is worth: small runs of equal length, several seeds each.
 
-    python benchmarks/ablations.py --data PICTURES [--device cuda]   do the runs that the results lack
-    python benchmarks/ablations.py --table   write the tables of results/ablations.json into docs/training.md
+    python benchmarks/ablations.py --data PICTURES [--device cuda] [--only recipe] [--seeds 0,1]
+                                             do the runs that the results lack
+    python benchmarks/ablations.py --table   write the tables of results/ablations*.json into docs/training.md
     python benchmarks/ablations.py --check   say whether docs/training.md has those tables
 
 Every run is one of `sr-deploy train`'s, with its schedule, averaging and held-out pictures; what is kept of it is
-its log. A run is written when it is done, so an interrupted benchmark goes on with the next one. Only `--data`
-needs torch.
+its log. A run is written when it is done, so an interrupted benchmark goes on with the next one, and two at once
+may do different seeds. Only `--data` needs torch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import json
 import platform
 import sys
 import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -27,50 +30,106 @@ from pages import filled, settle
 from sr_deploy.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS, PAGE = ROOT / "benchmarks" / "results" / "ablations.json", ROOT / "docs" / "training.md"
-BEGIN, END = "<!-- made by benchmarks/ablations.py --table -->\n", "<!-- end of the ablations -->\n"
+PAGE = ROOT / "docs" / "training.md"
 
-STEPS = 1500
-NET = {"architecture": "srresnet", "features": 32, "blocks": 8, "activation": "leaky_relu"}
-PHASE = {"crop": 24, "batch": 8, "learning_rate": 6e-4, "loss": "l1"}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "weight 1.0": {"net": {"residual_weight": 1.0}, "phases": [(4, STEPS)]},
-    "weight 0.2": {"net": {"residual_weight": 0.2}, "phases": [(4, STEPS)]},
-    "learned, from 0.2": {
-        "net": {"residual_weight": 0.2, "learn_residual_weight": True},
-        "phases": [(4, STEPS)],
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that differ in one thing at a time, and where their results and their table are."""
+
+    name: str
+    net: dict[str, Any]
+    phase: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
+    """Name of a row -> `phases`: (scale, steps) each, and what its `recipe`, `net` and `phase` have of their own."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    every: int = 250
+    held_out: int = 11
+
+    @property
+    def results(self) -> Path:
+        return ROOT / "benchmarks" / "results" / f"{self.name}.json"
+
+    @property
+    def begin(self) -> str:
+        return f"<!-- made by benchmarks/ablations.py --table: {self.name} -->\n"
+
+    @property
+    def end(self) -> str:
+        return f"<!-- end of {self.name} -->\n"
+
+    @property
+    def steps(self) -> int:
+        return sum(steps for _, steps in next(iter(self.variants.values()))["phases"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        keys = ("net", "phase", "variants", "seeds", "every", "held_out")
+        settings: dict[str, Any] = json.loads(json.dumps({key: getattr(self, key) for key in keys}))
+        return settings
+
+
+_LENGTH = [(4, 1500)]
+RESIDUALS = Experiment(
+    name="ablations",
+    net={"architecture": "srresnet", "features": 32, "blocks": 8, "activation": "leaky_relu"},
+    phase={"crop": 24, "batch": 8, "learning_rate": 6e-4, "loss": "l1"},
+    variants={
+        "weight 1.0": {"net": {"residual_weight": 1.0}, "phases": _LENGTH},
+        "weight 0.2": {"net": {"residual_weight": 0.2}, "phases": _LENGTH},
+        "learned, from 0.2": {
+            "net": {"residual_weight": 0.2, "learn_residual_weight": True},
+            "phases": _LENGTH,
+        },
+        "x2, then x4": {"net": {"residual_weight": 0.2}, "phases": [(2, 500), (4, 1000)]},
     },
-    "x2, then x4": {"net": {"residual_weight": 0.2}, "phases": [(2, STEPS // 3), (4, STEPS - STEPS // 3)]},
-}
-SETTINGS: dict[str, Any] = {
-    "net": NET,
-    "phase": PHASE,
-    "variants": VARIANTS,
-    "seeds": [0, 1, 2],
-    "every": 250,
-    "held_out": 11,
-}
+)
+
+_SQUARED, _ABSOLUTE = {"l2": 0.2, "luma": 1.0}, {"l1": 0.2, "luma_l1": 1.0}
+_ADAMW: dict[str, Any] = {"recipe": {"optimiser": "adamw"}, "net": {"foldable": True}, "phases": _LENGTH}
+_MUON: dict[str, Any] = {"recipe": {"optimiser": "muon"}, "net": {"foldable": False}, "phases": _LENGTH}
+RECIPE = Experiment(
+    name="ablations-recipe",
+    net={"architecture": "rt", "features": 32, "depth": 8, "activation": "leaky_relu"},
+    phase={"crop": 40, "batch": 16},
+    variants={
+        "AdamW, branches, `l1`": {**_ADAMW, "phase": {"learning_rate": 2e-3, "loss": {"l1": 1.0}}},
+        "AdamW, branches, `luma`": {**_ADAMW, "phase": {"learning_rate": 2e-3, "loss": _SQUARED}},
+        "Muon, plain, `luma`": {**_MUON, "phase": {"learning_rate": 5e-3, "loss": _SQUARED}},
+        "Muon, plain, `luma_l1`": {**_MUON, "phase": {"learning_rate": 5e-3, "loss": _ABSOLUTE}},
+        "Muon, plain, `luma_l1`, leaves": {
+            **_MUON,
+            "recipe": {"optimiser": "muon", "leaves": 24},
+            "phase": {"learning_rate": 5e-3, "loss": _ABSOLUTE},
+        },
+    },
+)
+EXPERIMENTS = (RESIDUALS, RECIPE)
 
 
 def toml_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml_of(v)}" for key, v in value.items()) + " }"
     return json.dumps(value)  # the same for the numbers, strings and booleans here
 
 
-def recipe_text(variant: str, seed: int) -> str:
+def lines_of(table: dict[str, Any]) -> list[str]:
+    return [f"{key} = {toml_of(value)}" for key, value in table.items()]
+
+
+def recipe_text(experiment: Experiment, variant: str, seed: int) -> str:
     """The recipe of one run."""
-    how = VARIANTS[variant]
-    lines = [
-        f'name = "ablation"\nseed = {seed}\nvalidation = {SETTINGS["held_out"]}\nprecision = "bf16"',
-        "[net]",
-    ]
-    lines += [f"{key} = {toml_of(value)}" for key, value in {**NET, **how["net"]}.items()]
+    how = experiment.variants[variant]
+    shared = {"name": "ablation", "seed": seed, "validation": experiment.held_out, "precision": "bf16"}
+    lines = [*lines_of({**shared, **how.get("recipe", {})}), "[net]"]
+    lines += lines_of({**experiment.net, **how["net"]})
     for scale, steps in how["phases"]:
         lines += ["[[phase]]", f"scale = {scale}", f"steps = {steps}"]
-        lines += [f"{key} = {toml_of(value)}" for key, value in PHASE.items()]
+        lines += lines_of({**experiment.phase, **how.get("phase", {})})
     return "\n".join(lines) + "\n"
 
 
-def run(variant: str, seed: int, data: Path, device: str) -> list[dict[str, Any]]:
+def run(experiment: Experiment, variant: str, seed: int, data: Path, device: str) -> list[dict[str, Any]]:
     """The log of one run: a row every so many steps."""
     from sr_deploy.training.log import read_log
     from sr_deploy.training.recipe import parse_recipe
@@ -80,27 +139,34 @@ def run(variant: str, seed: int, data: Path, device: str) -> list[dict[str, Any]
     cache = Path(tempfile.gettempdir()) / "sr-deploy-ablations"
     with tempfile.TemporaryDirectory() as out:
         options = Options(
-            data=data, out=Path(out), cache=cache, device=device, every=SETTINGS["every"], keep=1
+            data=data, out=Path(out), cache=cache, device=device, every=experiment.every, keep=1
         )
-        Trainer(parse_recipe(recipe_text(variant, seed).encode()), options).run()
+        Trainer(parse_recipe(recipe_text(experiment, variant, seed).encode()), options).run()
         rows = read_log(Path(out))
     return [{key: row[key] for key in ("phase", "steps", "seconds", "loss", "psnr")} for row in rows]
 
 
-def measure(data: Path, device: str) -> None:
-    """Do the runs that the results lack."""
-    record: dict[str, Any] = {"settings": json.loads(json.dumps(SETTINGS)), "runs": []}
-    if RESULTS.exists():
-        record = json.loads(RESULTS.read_text(encoding="utf-8"))
-    if record["settings"] != json.loads(json.dumps(SETTINGS)):
-        sys.exit(f"{RESULTS} was made with other settings; remove it to start again")
-    done = {(row["variant"], row["seed"]) for row in record["runs"]}
-    for seed, variant in product(SETTINGS["seeds"], VARIANTS):
-        if (variant, seed) not in done:
-            rows = run(variant, seed, data, device)
-            record["runs"].append({"variant": variant, "seed": seed, "where": where(device), "log": rows})
-            write(record)
-            print(f"{variant}, seed {seed}: {rows[-1]['psnr']:.3f} dB", flush=True)
+def read(experiment: Experiment) -> dict[str, Any]:
+    """The results so far. SystemExit where they were made with other settings."""
+    if not experiment.results.exists():
+        return {"settings": experiment.settings, "runs": []}
+    record: dict[str, Any] = json.loads(experiment.results.read_text(encoding="utf-8"))
+    if record["settings"] != experiment.settings:
+        sys.exit(f"{experiment.results} was made with other settings; remove it to start again")
+    return record
+
+
+def measure(experiment: Experiment, data: Path, device: str, seeds: Iterable[int]) -> None:
+    """Do the runs of `seeds` that the results lack."""
+    for seed, variant in product(seeds, experiment.variants):
+        if any((row["variant"], row["seed"]) == (variant, seed) for row in read(experiment)["runs"]):
+            continue
+        rows = run(experiment, variant, seed, data, device)
+        record = read(experiment)  # again: another process may have added to it
+        record["runs"].append({"variant": variant, "seed": seed, "where": where(device), "log": rows})
+        record["runs"].sort(key=lambda row: (row["seed"], list(experiment.variants).index(row["variant"])))
+        write_whole(experiment.results, f"{json.dumps(record, indent=1)}\n".encode())
+        print(f"{variant}, seed {seed}: {rows[-1]['psnr']:.3f} dB", flush=True)
 
 
 def where(device: str) -> dict[str, str]:
@@ -115,27 +181,24 @@ def where(device: str) -> dict[str, str]:
     }
 
 
-def write(record: dict[str, Any]) -> None:
-    write_whole(RESULTS, f"{json.dumps(record, indent=1)}\n".encode())
-
-
-def table(record: dict[str, Any]) -> str:
+def table(experiment: Experiment) -> str:
     """A row a variant: PSNR at the end, over the seeds."""
-    settings = record["settings"]
+    record = read(experiment)
     devices = sorted({row["where"]["device"] for row in record["runs"]})
+    phase, steps = experiment.phase, experiment.steps
     lines = [
-        f"{settings['phase']['batch']} crops of {settings['phase']['crop']} small pixels a step, {STEPS:,} steps, "
-        f"{len(settings['seeds'])} seeds, on {' and '.join(devices)}; PSNR of Y on {settings['held_out']} "
+        f"{phase['batch']} crops of {phase['crop']} small pixels a step, {steps:,} steps, "
+        f"{len(experiment.seeds)} seeds, on {' and '.join(devices)}; PSNR of Y on {experiment.held_out} "
         "photographs held out, in dB: the mean over the seeds, the least and the most.",
         "",
         "| run | PSNR after half of the steps | PSNR at the end |",
         "|---|---|---|",
     ]
-    for variant in settings["variants"]:
+    for variant in experiment.variants:
         logs = [row["log"] for row in record["runs"] if row["variant"] == variant]
-        if len(logs) != len(settings["seeds"]):
-            sys.exit(f"{RESULTS} is not complete; run with --data to go on")
-        half = [next(p["psnr"] for p in log if p["steps"] >= STEPS // 2) for log in logs]
+        if len(logs) != len(experiment.seeds):
+            sys.exit(f"{experiment.results} is not complete; run with --data to go on")
+        half = [next(p["psnr"] for p in log if p["steps"] >= steps // 2) for log in logs]
         lines.append(f"| {variant} | {spread(half)} | {spread([log[-1]['psnr'] for log in logs])} |")
     return "\n".join(lines) + "\n"
 
@@ -144,24 +207,23 @@ def spread(values: list[float]) -> str:
     return f"{fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def page() -> str:
-    """docs/training.md with the table of the results in its place."""
-    record = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return filled(PAGE, BEGIN, END, f"\n{table(record)}\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, help="a folder of photographs to train on")
-    what.add_argument("--table", action="store_true", help="write the table into docs/training.md")
+    what.add_argument("--table", action="store_true", help="write the tables into docs/training.md")
     what.add_argument("--check", action="store_true", help="exit with 1 where the page is not up to date")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--only", choices=[e.name for e in EXPERIMENTS], help="the one to run")
+    parser.add_argument("--seeds", help="the seeds to run, such as 0,1; otherwise all")
     args = parser.parse_args()
-    if args.data:
-        measure(args.data, args.device)
-    else:
-        settle(PAGE, page(), only_check=args.check, remedy="benchmarks/ablations.py --table")
+    for experiment in EXPERIMENTS:
+        if not args.data:
+            made = filled(PAGE, experiment.begin, experiment.end, f"\n{table(experiment)}\n")
+            settle(PAGE, made, only_check=args.check, remedy="benchmarks/ablations.py --table")
+        elif args.only in (None, experiment.name):
+            seeds = [int(n) for n in args.seeds.split(",")] if args.seeds else experiment.seeds
+            measure(experiment, args.data, args.device, seeds)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,12 @@ class Trainer:
                 f"{self.recipe.sha256[:12]}; resume with the recipe it was begun with, or name another --out"
             )
         session.at = Position(**record["at"])
+        began = (session.at.init or {}).get("first_phase", 1)
+        if self.options.phase not in (1, began):
+            raise UsageError(
+                f"{self.options.out} began with phase {began}, not with phase {self.options.phase}; resume without "
+                "--phase, or name another --out"
+            )
         if session.at.done:
             average = {k: v for k, v in tensors.items() if k.startswith("average.")}
             self._weights = {k.removeprefix("average."): v for k, v in average.items()}

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, OutputError, UsageError
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.training import loop, schedule
+from sr_deploy.training import trainer as trainer_module
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data import Crops
 from sr_deploy.training.log import read_log
@@ -341,6 +342,16 @@ def test_a_run_may_begin_with_a_later_phase_and_its_checkpoint_says_so(pictures,
     assert (after.training["steps"], after.training["init"]["first_phase"]) == (12, 2)
 
 
+def test_a_run_is_not_resumed_as_one_that_began_with_another_phase(pictures, tmp_path, undrawn):
+    train(pictures, tmp_path / "first")
+    first, recipe = tmp_path / "first" / "final.safetensors", tiny_recipe(ONE_PHASE, X4)
+    train(pictures, tmp_path / "later", recipe, init=first, phase=2)
+    train(pictures, tmp_path / "later", recipe, init=first, phase=2, resume=True)
+    train(pictures, tmp_path / "whole", recipe, init=first)
+    with pytest.raises(UsageError, match="began with phase 1, not with phase 2"):
+        train(pictures, tmp_path / "whole", recipe, init=first, phase=2, resume=True)
+
+
 def test_a_later_phase_needs_first_weights_and_has_to_be_there(pictures, tmp_path, undrawn):
     with pytest.raises(UsageError, match="give them with --init"):
         train(pictures, tmp_path / "run", phase=2)
@@ -391,9 +402,18 @@ def test_one_corrupt_picture_is_named_skipped_and_counted(pictures, tmp_path, un
     assert read_checkpoint(tmp_path / "run" / "final.safetensors")[0].training["pictures"] == 10
 
 
-def test_a_run_bounded_by_time_ends_annealed_in_every_phase(pictures, tmp_path, undrawn):
+class Steady(Clock):
+    """Every lap takes two milliseconds, however busy the machine is."""
+
+    def lap(self, most=schedule.SUSPENDED):
+        self.spent += 0.002
+        return self.spent
+
+
+def test_a_run_bounded_by_time_ends_annealed_in_every_phase(pictures, tmp_path, undrawn, monkeypatch):
+    monkeypatch.setattr(trainer_module, "Clock", Steady)
     endless = ONE_PHASE.replace("steps = 12", "steps = 1000000")
-    trainer = train(pictures, tmp_path / "run", tiny_recipe(endless, endless), minutes=0.03, every=10**6)
+    trainer = train(pictures, tmp_path / "run", tiny_recipe(endless, endless), minutes=0.01, every=10**6)
     rows = read_log(tmp_path / "run")
     assert [row["phase"] for row in rows] == [1, 2]
     assert all(row["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3) for row in rows)
