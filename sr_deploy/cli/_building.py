@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sr_deploy.cli._bars import stderr_bar
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -30,9 +32,9 @@ class BuildProgress:
 
     def __enter__(self) -> BuildProgress:
         if sys.stderr.isatty():
-            self._bar = _bar()
+            self._bar = stderr_bar("{task.fields[count]}")
             self._bar.start()
-            self._bar.add_task("building", total=None)
+            self._bar.add_task("building", total=None, count="")
         return self
 
     def __exit__(
@@ -54,22 +56,8 @@ class BuildProgress:
 
     def _show(self, bar: Progress, phase: str, done: int, steps: int) -> None:
         if phase not in self._tasks:
-            self._tasks[phase] = bar.add_task(phase, total=steps)
+            self._tasks[phase] = bar.add_task(phase, total=steps, count="")
         if done >= steps:
             bar.remove_task(self._tasks.pop(phase))
         else:
-            bar.update(self._tasks[phase], completed=done)
-
-
-def _bar() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+            bar.update(self._tasks[phase], completed=done, count=f"{done}/{steps}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sr_deploy.cli._bars import clock, print_above, stderr_bar
 from sr_deploy.cli.upscale import DEFAULT_SCALE, _tile, open_upscaler
 
 if TYPE_CHECKING:
@@ -149,27 +150,18 @@ class Pace:
         if self._total is None or self.frames > self._total:
             return f"{self.frames} frames, {self.rate:.1f}/s"
         left = (self._total - self.frames) / max(self.rate, 1e-9)
-        return f"{self.frames}/{self._total} frames, {self.rate:.1f}/s, {_clock(left)} left"
+        return f"{self.frames}/{self._total} frames, {self.rate:.1f}/s, {clock(left)} left"
 
     def _draw(self) -> None:
         if self._progress is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            columns = (BarColumn(), TextColumn("{task.description}", markup=False))
-            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._progress.add_task("", total=self._total)
+            self._progress = stderr_bar("{task.fields[pace]}", left=False)
+            self._task = self._progress.add_task("", total=self._total, pace="")
             self._progress.start()
         assert self._task is not None
-        self._progress.update(self._task, completed=self.frames, description=self._pace())
+        self._progress.update(self._task, completed=self.frames, pace=self._pace())
 
     def _line(self, line: str) -> None:
         if self._progress is not None:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_above(self._progress, line)
         else:
             click.echo(line, err=True)
-
-
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sr_deploy.cli._bars import print_above, stderr_bar
 from sr_deploy.errors import SrDeployError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
     from sr_deploy.inputs import Refused
     from sr_deploy.jobs import Job
@@ -158,20 +159,8 @@ class _Bar:
     """A rich progress bar on stderr, in pictures or in tiles."""
 
     def __init__(self, total: int, unit: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
         self._total, self._unit, self._start = total, unit, time.monotonic()
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[count]}  {task.fields[rate]}", markup=False),
-            TimeRemainingColumn(),
-        )
-        console = Console(stderr=True)
-        self._progress: Progress = Progress(
-            *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
+        self._progress = stderr_bar("{task.fields[count]}  {task.fields[rate]}")
         self._task: TaskID = self._progress.add_task("", total=total, count="", rate="")
         self._progress.start()
 
@@ -186,7 +175,7 @@ class _Bar:
         )
 
     def print(self, line: str) -> None:
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_above(self._progress, line)
 
     def stop(self) -> None:
         self._progress.stop()

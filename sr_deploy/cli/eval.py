@@ -185,17 +185,9 @@ def _progress(total: int) -> Iterator[Callable[[str, Case], None]]:
     if not sys.stderr.isatty():
         yield lambda name, case: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from sr_deploy.cli._bars import stderr_bar
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with stderr_bar("{task.completed}/{task.total}") as bar:
         task = bar.add_task("eval", total=total)
         yield lambda name, case: bar.update(task, advance=1, description=f"{name} {case.name}")
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sr_deploy.cli._bars import clock, print_above, stderr_bar
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -111,7 +113,7 @@ class _Bar:
         self._tasks: dict[int, TaskID] = {}
 
     def say(self, line: str) -> None:
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_above(self._progress, line)
 
     def step(self, status: Status) -> None:
         if status.phase not in self._tasks:
@@ -123,13 +125,8 @@ class _Bar:
             self._tasks[status.phase],
             completed=status.share,
             rate=f"step {status.step:,}, {status.rate:.1f}/s",
-            left=_clock(status.left),
+            left=f"{clock(status.left)} left",
         )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} left"
 
 
 class _Lines:
@@ -147,18 +144,9 @@ def _progress() -> Iterator[_Bar | _Lines]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with stderr_bar(
+        "{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}", left=False
+    ) as progress:
         yield _Bar(progress)
 
 
