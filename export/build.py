@@ -92,13 +92,15 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
     if recipe.sizes != (1.0,):
         sizes = ", ".join(f"{size:g}" for size in recipe.sizes)
         lines[:0] = [f"Every photograph was shown at {sizes} times its size.", ""]
+    if recipe.leaves:
+        lines[:0] = [f"{recipe.leaves} pictures of the dead-leaves model were trained on as well.", ""]
     first = info.training.get("init", {}).get("first_phase", 1)
     run = recipe.phases[first - 1 :]
     for number, phase in enumerate(run, start=first):
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items())
         lines.append(
             f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels, loss "
-            f"{loss}, learning rate up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
+            f"{loss}, {recipe.optimiser} at a rate of up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
         )
     return lines
 

@@ -50,7 +50,7 @@ COMMANDS = {
 
 EXIT_BUG, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 70, 129, 130, 141, 143
 _EXIT_BAD_INPUT, _EXIT_MEMORY = 3, 5
-_OBJECTS_BEFORE_COLLECTING = 50_000
+_OBJECTS_BEFORE_COLLECTING, _USUAL = 50_000, gc.get_threshold()
 _EXIT_BY_SIGNAL = {"SIGHUP": EXIT_HANGUP, "SIGINT": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}
 
 
@@ -131,6 +131,8 @@ class CommandGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
+        if cmd_name != "upscale":  # which has its runtimes yet to import
+            collect_as_usual()
         if not any(parameter.name == "debug" for parameter in command.params):
             command.params.append(_debug_option(hidden=True))
         return command
@@ -174,10 +176,8 @@ class CommandGroup(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **common)
         make_output_safe()
         warnings.formatwarning = _warning_line
-        if (
-            args is None
-        ):  # the process is ours; imports make much and drop nothing, so looking for garbage is in vain
-            gc.set_threshold(_OBJECTS_BEFORE_COLLECTING, *gc.get_threshold()[1:])
+        if args is None:  # the process is ours
+            collect_rarely()
         run = _Run()
         try:
             with run.watching_signals():
@@ -200,6 +200,16 @@ class CommandGroup(click.Group):
             sys.stderr.flush()
             os._exit(code)
         sys.exit(code)
+
+
+def collect_rarely() -> None:
+    """Let Python look for garbage rarely, until `collect_as_usual`: imports make much and drop nothing."""
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTING, *_USUAL[1:])
+
+
+def collect_as_usual() -> None:
+    """What every command does before its work begins."""
+    gc.set_threshold(*_USUAL)
 
 
 def _warning_line(message: Warning | str, *where: object, **more: object) -> str:

@@ -32,7 +32,7 @@ class BuildProgress:
 
     def __enter__(self) -> BuildProgress:
         if sys.stderr.isatty():
-            self._bar = stderr_bar("{task.fields[count]}")
+            self._bar = stderr_bar("{task.fields[count]}", gone=True)
             self._bar.start()
             self._bar.add_task("building", total=None, count="")
         return self

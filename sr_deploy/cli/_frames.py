@@ -154,7 +154,7 @@ class Pace:
 
     def _draw(self) -> None:
         if self._progress is None:
-            self._progress = stderr_bar("{task.fields[pace]}", left=False)
+            self._progress = stderr_bar("{task.fields[pace]}", left=False, stderr_above=True)
             self._task = self._progress.add_task("", total=self._total, pace="")
             self._progress.start()
         assert self._task is not None

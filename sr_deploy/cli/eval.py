@@ -187,7 +187,7 @@ def _progress(total: int) -> Iterator[Callable[[str, Case], None]]:
         return
     from sr_deploy.cli._bars import stderr_bar
 
-    with stderr_bar("{task.completed}/{task.total}") as bar:
+    with stderr_bar("{task.completed}/{task.total}", stderr_above=True) as bar:
         task = bar.add_task("eval", total=total)
         yield lambda name, case: bar.update(task, advance=1, description=f"{name} {case.name}")
 

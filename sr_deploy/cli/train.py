@@ -43,7 +43,7 @@ _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="With --init: begin with this phase of the recipe.",
+    help="With --init: begin with this phase of the recipe; a resumed run keeps its own.",
 )
 @click.option("--vgg", type=_FILE, help="VGG weights (.pth, .safetensors) instead of torchvision's.")
 @click.option("--cache", type=_NEW_FOLDER, help="Keep decoded pictures here, for the next run.")
@@ -144,9 +144,8 @@ def _progress() -> Iterator[_Bar | _Lines]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    with stderr_bar(
-        "{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}", left=False
-    ) as progress:
+    texts = ("{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}")
+    with stderr_bar(*texts, left=False, stderr_above=True) as progress:
         yield _Bar(progress)
 
 

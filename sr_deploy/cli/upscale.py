@@ -176,10 +176,12 @@ def _run(
     options: dict[str, Any],
     reporter: Reporter,
 ) -> list[Outcome]:
+    from sr_deploy.cli import collect_as_usual
     from sr_deploy.files import digest_of
     from sr_deploy.models import find_model
 
     if options["ray"] is not None:
+        collect_as_usual()
         return _run_on_ray(jobs, settings, model, options, reporter)
     with _open(model, options, reporter) as upscaler:
         if upscaler.engine.backend in _READY_SOON:
@@ -191,6 +193,7 @@ def _run(
             ledger = open_ledger(upscaler, settings, digest_of(find_model(model)), say=reporter.say)
         from sr_deploy.batch import run_jobs  # takes a while, with what decodes pictures
 
+        collect_as_usual()
         return run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter, ledger=ledger)
 
 

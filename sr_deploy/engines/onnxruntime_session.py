@@ -80,9 +80,8 @@ def session_options(options: OnnxRuntimeOptions) -> Any:
     made.log_severity_level = 4  # what goes wrong is raised
     made.intra_op_num_threads = options.threads or usable_cores() or 0
     made.enable_cpu_mem_arena = options.memory_arena
-    if options.providers == (
-        CPU,
-    ):  # a plan for one size: fetches as much again for the second picture of it (measured)
+    if options.providers == (CPU,):
+        # a plan for one size, for which the second picture of it fetches as much memory again (measured)
         made.enable_mem_pattern = False
     made.graph_optimization_level = {
         "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,

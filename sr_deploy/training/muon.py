@@ -1,8 +1,8 @@
 """Muon: momentum whose every direction is made equally long, for weights that are matrices.
 
 Adam scales each weight by itself, so the few directions in which a layer's gradients are large stay ahead of all
-others. Muon takes the momentum of a whole layer and replaces its singular values by ones. Plain stacks of
-convolutions, which nothing normalises, learn more in the same time that way (docs/training.md).
+others. Muon takes the momentum of a whole layer and replaces its singular values by ones. What that is worth:
+docs/training.md.
 
 PyTorch's own `torch.optim.Muon` takes two-dimensional weights only; here a convolution counts as a matrix with a row
 for each of its output channels, and vectors (biases, factors) go by Adam in the same optimiser.
@@ -23,7 +23,8 @@ _LIKE_ADAM = 0.2  # root mean square of Adam's updates, by experience
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """[M, N] -> [M, N] of about the same singular vectors, with singular values of 0.7 to 1.2.
+    """[M, N] -> [M, N] of about the same singular vectors, with singular values of 0.7 to 1.2; less where they were
+    under a thousandth of the norm.
 
     Newton-Schulz iteration of fifth order, in float32. Source: Jordan et al. 2024, "Muon: An optimizer for hidden
     layers in neural networks".

@@ -8,6 +8,7 @@ so a crop's border carries no trace of having been a border.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from sr_deploy.cores import usable_cores
 from sr_deploy.errors import ImageError, InputError, OutputError
+from sr_deploy.quality import dead_leaves as dead_leaves_module
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.dead_leaves import dead_leaves
 
@@ -29,7 +31,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # what a whole file ends in, by how it begins
-_LEAVES_SIDE, _LEAVES_SEED = 768, 1000
+_LEAVES_SIDE, _LEAVES_SEED = 768, 1000  # a multiple of every scale
 _TAIL = 4096  # bytes of trailing rubbish in which the end mark may still be found
 
 
@@ -116,6 +118,7 @@ class PictureStore:
     ) -> None:
         self._folder = cache or overflow
         self._free = 0 if cache else quarter_of_memory() if memory is None else memory
+        self._leaves: dict[int, Pixels] = {}
         self.skipped: list[str] = []
         """One sentence for every file that could not be used."""
         paths = list_pictures(folder)
@@ -172,18 +175,19 @@ class PictureStore:
         Sharp edges of every curvature and contrast, of which photographs have few. Source of the idea: Achddou,
         Gousseau and Ladjal 2021, "Synthetic images as a regularity prior for image restoration neural networks".
         """
+        code = hashlib.sha256(inspect.getsource(dead_leaves_module).encode()).hexdigest()[:12]
 
         def pair(number: int) -> Pair:
-            side = _LEAVES_SIDE // scale * scale
-            key = f"leaves-{number}-{_LEAVES_SIDE}"
-            made = self._kept(
-                key, lambda: dead_leaves(_LEAVES_SIDE, _LEAVES_SIDE, seed=_LEAVES_SEED + number)
-            )
-            large = made[:side, :side]
+            key = f"leaves-{_LEAVES_SEED + number}-{_LEAVES_SIDE}-{code}"
+            if number not in self._leaves:
+                self._leaves[number] = self._kept(
+                    key, lambda: dead_leaves(_LEAVES_SIDE, _LEAVES_SIDE, seed=_LEAVES_SEED + number)
+                )
+            large = self._leaves[number]
             small = self._kept(
                 f"{key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale))
             )
-            return Pair(key, large, small)
+            return Pair(f"leaves {number}", large, small)
 
         return self._each(pair, list(range(count)))
 

@@ -136,10 +136,10 @@ class Trainer:
         """
         info, tensors = read_checkpoint(path)
         ours = (self.recipe.architecture, dict(self.recipe.parameters))
-        if ours[1].get("foldable") is False and info.parameters.get("foldable", True):
-            info = replace(info, parameters={**info.parameters, "foldable": False})
-            tensors = fold(load_net(path)[0]).state_dict()
-        if (info.architecture, dict(info.parameters)) != ours:
+        theirs = (info.architecture, dict(info.parameters))
+        if theirs != ours and (theirs[0], {**theirs[1], "foldable": False}) == ours:
+            theirs, tensors = ours, fold(load_net(path)[0]).state_dict()
+        if theirs != ours:
             raise InputError(
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
                 f"{ours[0]} {ours[1]}; give a checkpoint of that net"

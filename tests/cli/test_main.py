@@ -10,11 +10,13 @@ import sys
 from types import ModuleType
 
 import click
+import numpy as np
 import pytest
 
 import sr_deploy
 from sr_deploy import cli
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
+from sr_deploy.image import Image, write_image
 
 
 def install_broken(monkeypatch, command: click.Command) -> None:
@@ -225,3 +227,22 @@ def test_outside_standalone_mode_errors_reach_the_caller(raising):
     raising(ModelError("no"))
     with pytest.raises(ModelError, match="no"):
         cli.main(["broken"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("arguments", [["upscale", "{picture}", "-o", "{out}", "-q"], ["models"]])
+def test_garbage_is_looked_for_as_usual_once_a_command_works(tmp_path, arguments):
+    picture = tmp_path / "a.png"
+    write_image(Image(pixels=np.zeros((8, 8, 3), np.uint8)), picture)
+    code = (
+        "import gc, os, sys; usual = gc.get_threshold(); from sr_deploy.cli import main\n"
+        "from sr_deploy import cli; assert cli._OBJECTS_BEFORE_COLLECTING > usual[0]; seen = []\n"
+        "rarely = cli.collect_rarely\n"
+        "cli.collect_rarely = lambda: (rarely(), seen.append(gc.get_threshold()))\n"
+        "os._exit = lambda code: (print(len(seen), seen[0] != usual, gc.get_threshold() == usual, code), sys.exit(code))\n"
+        "main()\n"
+    )
+    filled = [a.format(picture=picture, out=tmp_path / "b.png") for a in arguments]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *filled], capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert result.stdout.splitlines()[-1] == "1 True True 0", result.stdout + result.stderr

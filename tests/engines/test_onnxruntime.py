@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.engines import AUTO, BACKENDS, available_backends, choose_backend, open_engine
 from sr_deploy.engines.base import Engine
 from sr_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+from sr_deploy.engines.onnxruntime_session import CPU, CUDA, session_options
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.graph.precision import to_fp16
@@ -148,6 +149,11 @@ def test_options_are_values_and_are_checked():
         OnnxRuntimeOptions(threads=0)
     with pytest.raises(UsageError, match="at least one execution provider"):
         OnnxRuntimeOptions(providers=())
+
+
+def test_memory_is_planned_by_size_on_gpus_alone():
+    assert not session_options(OnnxRuntimeOptions()).enable_mem_pattern
+    assert session_options(OnnxRuntimeOptions(providers=(CUDA, CPU))).enable_mem_pattern
 
 
 def test_a_provider_that_is_not_there_is_never_replaced_silently(tiny):

@@ -77,7 +77,7 @@ def test_pixel_terms_equal_their_formulas(two, name, formula):
     assert PIXEL[name](*tensors(two)).item() == pytest.approx(formula(two[0] - two[1]), rel=1e-12)
 
 
-def test_luma_is_the_squared_error_of_y_alone(two):
+def test_luma_terms_are_the_squared_and_the_absolute_error_of_y_alone(two):
     y = 255 * (two[0] - two[1])  # of 8-bit values
     y = (65.481 * y[:, 0] + 128.553 * y[:, 1] + 24.966 * y[:, 2]) / 255
     assert PIXEL["luma"](*tensors(two)).item() == pytest.approx(((y / 255) ** 2).mean(), rel=1e-9)

@@ -306,9 +306,14 @@ def test_a_net_without_branches_begins_with_one_that_had_them_folded(pictures, t
 
 def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(pictures, tmp_path, undrawn):
     watch = Listener()
-    train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch)
-    assert any("10 pictures, loss" in line for line in watch.lines), watch.lines  # 10, 2 held out, 2 leaves
+    trainer = train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch)
     store = PictureStore(pictures, overflow=tmp_path / "overflow")
+    training, held_out = trainer._pairs(store, 2)
+    made = [pair.name for pair in training if pair.name.startswith("leaves")]
+    assert made == ["leaves 0", "leaves 1"]
+    assert len(training) == 8 + 2
+    assert all(pair.name.startswith("picture") for pair in held_out)
+    assert any("10 pictures, loss" in line for line in watch.lines)
     one, two = store.leaves(4, 2)
     assert one.large.shape == (768, 768, 3)
     assert np.array_equal(one.small, imresize(one.large, 1 / 4))
