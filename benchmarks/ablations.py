@@ -87,7 +87,7 @@ RESIDUALS = Experiment(
 
 _ADAMW: dict[str, Any] = {"learning_rate": 2e-3}  # the best of those tried, for either
 _MUON: dict[str, Any] = {"learning_rate": 5e-3}
-_SQUARED, _ABSOLUTE = {"loss": {"l2": 0.2, "luma": 1.0}}, {"loss": {"l1": 0.2, "luma_l1": 1.0}}
+_SQUARED, _ABSOLUTE = {"loss": {"l2": 0.2, "luma": 1.0}}, {"loss": {"luma_l1": 1.0, "chroma_l1": 0.5}}
 RECIPE = Experiment(
     name="ablations-recipe",
     net={"architecture": "rt", "features": 32, "depth": 8, "activation": "leaky_relu"},

@@ -88,6 +88,15 @@ def test_luma_terms_are_the_squared_and_the_absolute_error_of_y_alone(two):
     assert PIXEL["luma_l1"](red, as_bright).item() < 1e-6
 
 
+def test_chroma_is_the_absolute_error_of_cb_and_cr_and_blind_to_grey(two):
+    d = two[0] - two[1]
+    y = 0.299 * d[:, 0] + 0.587 * d[:, 1] + 0.114 * d[:, 2]
+    expected = (np.abs(d[:, 2] - y) / 1.772 + np.abs(d[:, 0] - y) / 1.402).mean() / 2
+    assert PIXEL["chroma_l1"](*tensors(two)).item() == pytest.approx(expected, rel=1e-9)
+    dark, light = torch.full((1, 3, 2, 2), 0.2), torch.full((1, 3, 2, 2), 0.7)
+    assert PIXEL["chroma_l1"](dark, light).item() < 1e-6
+
+
 def test_charbonnier_is_smooth_where_the_pictures_agree():
     x = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
     charbonnier(x, torch.full((1, 3, 4, 4), 0.5)).backward()
@@ -173,7 +182,7 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["l1", "l2", "charbonnier", "luma", "luma_l1", "feature", "gram", "tv", "grid"]
+    "name", ["l1", "l2", "charbonnier", "luma", "luma_l1", "chroma_l1", "feature", "gram", "tv", "grid"]
 )
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)
