@@ -5,11 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sr_deploy.errors import UsageError
 from sr_deploy.training.halo import measure_halo
 from sr_deploy.training.nets import NETS, build_net, size_rule_of
-from sr_deploy.training.nets.blocks import FoldableConv, WeightedResidual, conv3x3, stages_of
+from sr_deploy.training.nets.blocks import (
+    BilinearChannels,
+    FoldableConv,
+    WeightedResidual,
+    conv3x3,
+    stages_of,
+)
 from sr_deploy.training.nets.unet import mirrored_index
 
 SMALL = {
@@ -136,6 +143,15 @@ def test_all_but_the_second_stage_carries_from_x2_to_x4_by_name_and_shape(
 def test_bilinear_and_nearest_residuals_share_their_weights() -> None:
     nearest, bilinear = (small_net("rt", 2, residual=kind) for kind in ("nearest", "bilinear"))
     assert nearest.state_dict().keys() == bilinear.state_dict().keys()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_bilinear_way_around_is_bilinear_upsampling_before_and_after_folding(scale: int) -> None:
+    around, small = BilinearChannels(3, scale), picture(5, 7)
+    expected = functional.interpolate(small, scale_factor=float(scale), mode="bilinear")
+    assert torch.equal(functional.pixel_shuffle(around(small), scale), expected)
+    assert torch.allclose(functional.pixel_shuffle(around.fold()(small), scale), expected, atol=1e-6)
+    assert not any(parameter.requires_grad for parameter in around.fold().parameters())
 
 
 def test_the_stages_of_a_scale_multiply_to_it() -> None:

@@ -195,6 +195,37 @@ class NearestChannels(nn.Module):
         return conv.requires_grad_(False)
 
 
+class BilinearChannels(nn.Module):
+    """What PixelShuffle turns into bilinear upsampling, borders repeated.
+
+    Interpolated while training, so that autocast does not round the picture. `fold()` makes it a 3x3 convolution: added
+    to the net's own channels before the shuffle, it costs next to nothing, where a resized picture would be large.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.channels, self.factor = channels, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C * factor**2, H, W]."""
+        large = F.interpolate(x, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
+        return F.pixel_unshuffle(large, self.factor)
+
+    @torch.no_grad()
+    def fold(self) -> nn.Sequential:
+        """The same as a convolution [C * factor**2, C, 3, 3] of the picture with repeated borders."""
+        where = (
+            torch.arange(self.factor) + 0.5
+        ) / self.factor - 0.5  # of the large pixels, from the small one's middle
+        taps = torch.stack([(-where).clamp(min=0), 1 - where.abs(), where.clamp(min=0)], dim=1)
+        phases = torch.einsum("ik,jl->ijkl", taps, taps).reshape(-1, 3, 3)
+        conv = nn.Conv2d(self.channels, self.channels * self.factor**2, 3, bias=False)
+        conv.weight.zero_()
+        for channel in range(self.channels):
+            conv.weight[channel * self.factor**2 : (channel + 1) * self.factor**2, channel] = phases
+        return nn.Sequential(nn.ReplicationPad2d(1), conv).requires_grad_(False)
+
+
 class NearestUpsample(nn.Module):
     """Nearest-neighbour upsampling by `factor`, as PixelShuffle of repeated channels."""
 
@@ -300,5 +331,5 @@ def fold(net: Net) -> Net:
 def _fold_children(module: nn.Module) -> None:
     for name, child in module.named_children():
         _fold_children(child)
-        if isinstance(child, FoldableConv | WeightedResidual | NearestChannels):
+        if isinstance(child, FoldableConv | WeightedResidual | NearestChannels | BilinearChannels):
             setattr(module, name, child.fold().train(child.training))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sr_deploy.errors import UsageError
 from sr_deploy.training.nets.blocks import (
+    BilinearChannels,
     FoldableConv,
     NearestChannels,
     activation_of,
@@ -32,8 +33,8 @@ class RT(nn.Module):
     """[N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
 
     `features` wide, `depth` convolutions between the first and the last one, so the receptive field's radius
-    is `depth + 2`. `residual` is what goes around the net: "nearest" is free, "bilinear" starts closer to
-    the picture. `foldable` trains with parallel branches; `fold()` gives the plain net that is exported.
+    is `depth + 2`. `residual` is what goes around the net: "nearest" costs a 1x1 convolution, "bilinear" a 3x3
+    one, and starts closer to the picture: its colours need no more. `foldable` trains with parallel branches; `fold()` gives the plain net that is exported.
     Raises UsageError for a value that makes no sense.
     """
 
@@ -59,7 +60,8 @@ class RT(nn.Module):
             FoldableConv(a, b) if foldable else nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)
         )
         self.activation = activation_of(activation)
-        self.around = NearestChannels(channels, scale)
+        around = NearestChannels if residual == "nearest" else BilinearChannels
+        self.around: nn.Module = around(channels, scale)
         self.head = nn.Conv2d(features, channels * scale**2, 3, padding=1)
         if icnr:
             icnr_(self.head.weight, scale)
@@ -74,10 +76,8 @@ class RT(nn.Module):
         for conv in self.body:
             features = self.activation(conv(features))
         detail = self.head(features)
-        if self.residual == "nearest":  # added before the shuffle, which then moves both at once
-            return F.pixel_shuffle(detail + self.around(x), self.scale)
-        around = F.interpolate(x, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
-        return F.pixel_shuffle(detail, self.scale) + around
+        # added before the shuffle, which then moves both at once
+        return F.pixel_shuffle(detail + self.around(x), self.scale)
 
     def fold(self) -> RT:
         """The same function with one plain convolution in place of every set of branches."""
