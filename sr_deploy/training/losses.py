@@ -6,7 +6,7 @@ returns its terms too, unweighted, so that each can be logged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from sr_deploy.errors import UsageError
 from sr_deploy.quality.metrics import LUMA
 from sr_deploy.training.vgg import VGGFeatures
 
+_FULL_SWING = (0.299, 0.587, 0.114)  # weights of R, G and B in BT.601's Y, 0 to 255
 _WINDOW = 4  # cells
 _EPSILON = 1e-3  # of Charbonnier, as in Lai et al. 2017
 
@@ -48,18 +49,20 @@ def chroma_l1(got: Tensor, wanted: Tensor) -> Tensor:
     Source: ITU-R BT.601-7, section 2.5.1, full swing.
     """
     error = got - wanted
-    luma = error[:, 0] * 0.299 + error[:, 1] * 0.587 + error[:, 2] * 0.114
-    blue, red = (error[:, 2] - luma) / 1.772, (error[:, 0] - luma) / 1.402
+    grey = _weighted(error, _FULL_SWING)
+    blue, red = (error[:, 2] - grey) / 1.772, (error[:, 0] - grey) / 1.402
     return (blue.abs() + red.abs()).mean() / 2
 
 
 def _luma_error(got: Tensor, wanted: Tensor) -> Tensor:
-    red, green, blue = (
-        LUMA / 255
-    ).tolist()  # numbers, not a tensor: a step that is recorded may fetch nothing
-    error = got - wanted
-    weighted: Tensor = error[:, 0] * red + error[:, 1] * green + error[:, 2] * blue
-    return weighted
+    return _weighted(got - wanted, (LUMA / 255).tolist())
+
+
+def _weighted(error: Tensor, weights: Sequence[float]) -> Tensor:
+    """[N, 3, H, W] -> [N, H, W]. Weights are numbers, not a tensor: a step that is recorded may fetch nothing."""
+    red, green, blue = weights
+    summed: Tensor = error[:, 0] * red + error[:, 1] * green + error[:, 2] * blue
+    return summed
 
 
 PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -31,7 +31,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # what a whole file ends in, by how it begins
-_LEAVES_SIDE, _LEAVES_SEED = 768, 1000  # a multiple of every scale
+_LEAVES_SIDE, _LEAVES_SEED = 768, 1000
 _TAIL = 4096  # bytes of trailing rubbish in which the end mark may still be found
 
 
@@ -158,13 +158,7 @@ class PictureStore:
         """
 
         def pair(picture: Picture) -> Pair:
-            pixels, key = self._resized(picture, size)
-            height, width = (n // scale * scale for n in pixels.shape[:2])
-            large = pixels[:height, :width]
-            small = self._kept(
-                f"{key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale))
-            )
-            return Pair(picture.name, large, small)
+            return self._pair(picture.name, *self._resized(picture, size), scale)
 
         usable = [p for p in self.pictures if min(p.pixels.shape[:2]) * size >= scale]
         return self._each(pair, usable)
@@ -183,13 +177,16 @@ class PictureStore:
                 self._leaves[number] = self._kept(
                     key, lambda: dead_leaves(_LEAVES_SIDE, _LEAVES_SIDE, seed=_LEAVES_SEED + number)
                 )
-            large = self._leaves[number]
-            small = self._kept(
-                f"{key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale))
-            )
-            return Pair(f"leaves {number}", large, small)
+            return self._pair(f"leaves {number}", self._leaves[number], key, scale)
 
         return self._each(pair, list(range(count)))
+
+    def _pair(self, name: str, pixels: Pixels, key: str, scale: int) -> Pair:
+        """`pixels`, which are kept as `key`, cut to a multiple of `scale`, and their small version."""
+        height, width = (n // scale * scale for n in pixels.shape[:2])
+        large = pixels[:height, :width]
+        small = self._kept(f"{key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
+        return Pair(name, large, small)
 
     def _resized(self, picture: Picture, size: float) -> tuple[Pixels, str]:
         """The pixels of a picture at `size` times its own, and the name they are kept by."""

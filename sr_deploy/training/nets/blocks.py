@@ -214,9 +214,8 @@ class BilinearChannels(nn.Module):
     @torch.no_grad()
     def fold(self) -> nn.Sequential:
         """The same as a convolution [C * factor**2, C, 3, 3] of the picture with repeated borders."""
-        where = (
-            torch.arange(self.factor) + 0.5
-        ) / self.factor - 0.5  # of the large pixels, from the small one's middle
+        # where the large pixels lie, from the small one's middle
+        where = (torch.arange(self.factor) + 0.5) / self.factor - 0.5
         taps = torch.stack([(-where).clamp(min=0), 1 - where.abs(), where.clamp(min=0)], dim=1)
         phases = torch.einsum("ik,jl->ijkl", taps, taps).reshape(-1, 3, 3)
         conv = nn.Conv2d(self.channels, self.channels * self.factor**2, 3, bias=False)
