@@ -66,6 +66,17 @@ def test_a_fresh_net_starts_near_the_nearest_neighbour_picture(architecture: str
         assert (net(small) - nearest).square().mean() < 0.1 * nearest.var()
 
 
+def test_a_deep_plain_net_passes_on_from_the_start_what_it_sees() -> None:
+    torch.manual_seed(0)
+    net = build_net("rt", 2, {"features": 16, "depth": 20, "foldable": False})
+    features, powers = picture(24, 24), []
+    with torch.no_grad():
+        for conv in net.body:  # type: ignore[union-attr]
+            features = net.activation(conv(features))  # type: ignore[operator]
+            powers.append(features.square().mean())
+    assert 0.1 < powers[-1] / powers[0] < 10
+
+
 @pytest.mark.parametrize(
     ("architecture", "changes"),
     [
