@@ -24,6 +24,7 @@ from sr_deploy.training.loop import Loop
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.nets import build_net, size_rule_of
 from sr_deploy.training.nets.blocks import fold
+from sr_deploy.training.nets.rt import RT
 from sr_deploy.training.phase import PhaseRun, carry_weights
 from sr_deploy.training.pictures import Pair, PictureStore, quarter_of_memory, split_validation
 from sr_deploy.training.recipe import TERMS, Recipe
@@ -132,13 +133,20 @@ class Trainer:
     def _initial(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         """The weights of a checkpoint of this recipe's net, and what is to be remembered of it.
 
-        A net that trains without branches may begin with one that had them, folded.
+        An `rt` that trains without branches may begin with one that had them, folded, and with a shallower one.
         """
         info, tensors = read_checkpoint(path)
         ours = (self.recipe.architecture, dict(self.recipe.parameters))
         theirs = (info.architecture, dict(info.parameters))
-        if theirs != ours and (theirs[0], {**theirs[1], "foldable": False}) == ours:
-            theirs, tensors = ours, fold(load_net(path)[0]).state_dict()
+        plain = {**theirs[1], "foldable": False}
+        if depth := ours[1].get("depth"):
+            plain["depth"] = depth
+        if theirs != ours and (theirs[0], plain) == ours:
+            net = fold(load_net(path)[0])
+            theirs, tensors = (
+                ours,
+                (net.deepened(depth) if depth and isinstance(net, RT) else net).state_dict(),
+            )
         if theirs != ours:
             raise InputError(
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "

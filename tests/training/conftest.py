@@ -33,13 +33,13 @@ validation = 2
 [net]
 architecture = "rt"
 features = 4
-depth = 1
+depth = {depth}
 """
 
 
-def tiny_recipe(*phases, precision="off", optimiser="adamw", leaves=0, net=""):
+def tiny_recipe(*phases, precision="off", optimiser="adamw", leaves=0, depth=1, net=""):
     """A recipe of a net of a few hundred weights; each phase is its TOML."""
-    head = TINY.format(precision=precision, optimiser=optimiser, leaves=leaves) + net
+    head = TINY.format(precision=precision, optimiser=optimiser, leaves=leaves, depth=depth) + net
     text = head + "".join(f"[[phase]]\n{phase}\n" for phase in phases)
     return parse_recipe(text.encode())
 

@@ -304,6 +304,29 @@ def test_a_net_without_branches_begins_with_one_that_had_them_folded(pictures, t
         train(pictures, tmp_path / "back", init=tmp_path / "plain" / "final.safetensors")
 
 
+def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(pictures, tmp_path, undrawn):
+    plain = "foldable = false\n"
+    train(pictures, tmp_path / "shallow", tiny_recipe(ONE_PHASE, depth=2, net=plain))
+    first = tmp_path / "shallow" / "final.safetensors"
+    still = tiny_recipe(ONE_PHASE.replace("1e-2", "1e-30"), depth=4, net=plain)
+    watch = Listener()
+    train(pictures, tmp_path / "deep", still, watch, init=first)
+    assert "weights carried over; fresh: none" in watch.lines
+    shallow, deep = (load_net(tmp_path / run / "final.safetensors")[0] for run in ("shallow", "deep"))
+    assert [len(net.body) for net in (shallow, deep)] == [3, 5]
+    assert torch.equal(deep.body[1].weight, shallow.body[1].weight)
+    assert torch.equal(deep.body[4].weight, shallow.body[2].weight)
+    between = deep.body[2].weight.detach()[:, :, 1, 1]
+    assert torch.allclose(between, torch.eye(len(between)), atol=0.1)
+    with pytest.raises(UsageError, match="can be made 2 deep"):
+        train(
+            pictures,
+            tmp_path / "back",
+            tiny_recipe(ONE_PHASE, depth=2, net=plain),
+            init=tmp_path / "deep" / "final.safetensors",
+        )
+
+
 def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(pictures, tmp_path, undrawn):
     watch = Listener()
     trainer = train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch)

@@ -8,6 +8,7 @@ learns what that lacks.
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import torch
@@ -84,3 +85,27 @@ class RT(nn.Module):
     def fold(self) -> RT:
         """The same function with one plain convolution in place of every set of branches."""
         return fold(self)
+
+    @torch.no_grad()
+    def deepened(self, depth: int) -> RT:
+        """A copy of `depth`, for a net without branches: the new convolutions are near-identities, three quarters of
+        the way through, so that training goes on nearly where it was (the idea: Chen et al. 2016, "Net2Net",
+        section 2.2; the activation that each brings along lets less of the negative features through).
+
+        Raises UsageError for a net that is deeper already, or has branches.
+        """
+        added = depth - (len(self.body) - 1)
+        if added < 0 or any(isinstance(conv, FoldableConv) for conv in self.body):
+            raise UsageError(
+                f"only a net without branches, and no deeper than {depth}, can be made {depth} deep"
+            )
+        net = copy.deepcopy(self)
+        for _ in range(added):
+            place = 3 * len(net.body) // 4
+            width = net.head.in_channels
+            conv = nn.Conv2d(width, width, 3, padding=1)
+            nn.init.dirac_(conv.weight).add_(0.01 * torch.randn_like(conv.weight))
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+            net.body.insert(place, conv)
+        return net
