@@ -7,6 +7,7 @@ calls, so one Upscaler serves several threads.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from sr_deploy.cores import usable_cores
 from sr_deploy.engines.base import Batch, Engine
 from sr_deploy.errors import OutOfMemoryError, UsageError
 from sr_deploy.memory import available_memory
@@ -25,6 +27,8 @@ from sr_deploy.spec import ModelSpec
 from sr_deploy.tiles import Plan, Span, plan_tiles, plan_whole
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from sr_deploy.image import Image
 
 Pixels = npt.NDArray[Any]
@@ -32,9 +36,13 @@ Pixels = npt.NDArray[Any]
 _P = TypeVar("_P", bound=npt.NDArray[Any])
 Progress = Callable[[int, int], None]
 
-_BUDGET = 256 << 20  # working memory a tile may take: some 500 pixels a side of the bundled nets
+_BUDGET = (
+    1 << 30
+)  # working memory a tile may take: some 1000 pixels a side of rt-x4, so its overlap costs little
 _BYTES_PER_PIXEL = 1024.0  # of an engine that does not know: 64 channels in fp32, four of them alive
 _SMALLEST_TILE = 16
+_LARGE = 4 << 20  # bytes of a tile's result that are worth several threads
+_PLACERS = 4  # threads at most
 _STRIP = 64  # rows of the small picture worked on at a time
 
 
@@ -42,7 +50,7 @@ class Upscaler:
     """Upscales pictures of any size with one engine.
 
     `tile`: the side of the kept part of a tile in input pixels; "auto" tiles only what does not fit into
-    `memory` bytes of working memory (default 256 MiB, less on a small machine); None never tiles.
+    `memory` bytes of working memory (default 1 GiB, less on a small machine); None never tiles.
     `overlap`: pixels read around a tile; default is the model's measured halo, with which the tiled result
     equals the whole one. A smaller one is the caller's choice, and is reported through `say`.
     Raises UsageError for a tile or overlap the model cannot serve.
@@ -278,14 +286,15 @@ class Upscaler:
                 progress(1, 1)
             return
         scratch: Batch | None = None
-        for done, (row, column) in enumerate(plan, start=1):
-            tile = _read(pixels, row, column, plan)
-            scratch = self._computed(_to_engine(tile, self.spec.channels), scratch)
-            kept = _kept(scratch, row, column, self.spec.scale)
-            top, left = row.keep_from * self.spec.scale, column.keep_from * self.spec.scale
-            _from_engine(kept, result[top : top + kept.shape[1], left : left + kept.shape[2]])
-            if progress:
-                progress(done, plan.count)
+        with _Placing() as placing:
+            for done, (row, column) in enumerate(plan, start=1):
+                tile = _read(pixels, row, column, plan)
+                scratch = self._computed(_to_engine(tile, self.spec.channels), scratch)
+                kept = _kept(scratch, row, column, self.spec.scale)
+                top, left = row.keep_from * self.spec.scale, column.keep_from * self.spec.scale
+                placing(kept, result[top : top + kept.shape[1], left : left + kept.shape[2]])
+                if progress:
+                    progress(done, plan.count)
 
     def _computed(self, batch: Batch, scratch: Batch | None) -> Batch:
         """`batch` through the engine, in as many calls as its batch size wants."""
@@ -295,6 +304,42 @@ class Upscaler:
         parts = [self.engine.run(batch[i : i + 1]) for i in range(batch.shape[0])]
         joined: Any = np.concatenate(parts)
         return cast("Batch", joined)
+
+
+class _Placing:
+    """Puts what the engine computed into the result: large tiles in several parts at once, for most of that time
+    goes to the pages of a result that nobody has touched before."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> _Placing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def __call__(self, kept: Batch, target: Pixels) -> None:
+        parts = min(_PLACERS, usable_cores() or os.cpu_count() or 1) if target.nbytes >= _LARGE else 1
+        if parts == 1:
+            _from_engine(kept, target)
+            return
+        if self._pool is None:
+            from concurrent.futures import (
+                ThreadPoolExecutor,
+            )  # half a millisecond that small pictures do not need
+
+            self._pool = ThreadPoolExecutor(parts)
+        height = target.shape[0]
+        rows = [slice(height * i // parts, height * (i + 1) // parts) for i in range(parts)]
+        try:
+            begun = [self._pool.submit(_from_engine, kept[:, each], target[each]) for each in rows]
+        except RuntimeError:  # no more threads to be had
+            _from_engine(kept, target)
+            return
+        for part in begun:
+            part.result()
 
 
 def _check_pixels(pixels: Pixels) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sr_deploy import upscale
 from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.errors import ModelError, OutOfMemoryError, UsageError
@@ -155,6 +156,36 @@ def test_opacity_costs_no_second_pass_through_the_net():
     assert result.alpha is not None
     assert (result.alpha == 128).all()
     assert result.alpha.shape == (20, 24)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiles_are_placed_by_several_threads_as_by_one(monkeypatch, dtype):
+    pixels = noise(61, 43) if dtype == np.uint8 else (noise(61, 43) / np.float32(255) * 200).astype(dtype)
+    upscaler = Upscaler(NearestEngine(2), tile=9)
+    one = upscaler.upscale_pixels(pixels)
+    began = set()
+
+    def placed(batch, target, place=upscale._from_engine):
+        began.add(threading.get_ident())
+        place(batch, target)
+
+    monkeypatch.setattr(upscale, "_from_engine", placed)
+    monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
+    monkeypatch.setattr(upscale, "_LARGE", 1)
+    np.testing.assert_array_equal(upscaler.upscale_pixels(pixels), one)
+    assert began
+    assert threading.get_ident() not in began
+
+
+def test_what_goes_wrong_while_a_tile_is_placed_is_raised(monkeypatch):
+    def full(batch, target):
+        raise MemoryError
+
+    monkeypatch.setattr(upscale, "_from_engine", full)
+    monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
+    monkeypatch.setattr(upscale, "_LARGE", 1)
+    with pytest.raises(MemoryError):
+        Upscaler(NearestEngine(2), tile=9).upscale_pixels(noise(61, 43))
 
 
 def test_running_out_of_memory_means_smaller_tiles_and_one_line_each_time():
