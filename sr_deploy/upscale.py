@@ -36,9 +36,8 @@ Pixels = npt.NDArray[Any]
 _P = TypeVar("_P", bound=npt.NDArray[Any])
 Progress = Callable[[int, int], None]
 
-_BUDGET = (
-    1 << 30
-)  # working memory a tile may take: some 1000 pixels a side of rt-x4, so its overlap costs little
+# bytes of working memory a tile may take: some 1000 pixels a side of rt-x4, 250 of srresnet-x4
+_BUDGET = 1 << 30
 _BYTES_PER_PIXEL = 1024.0  # of an engine that does not know: 64 channels in fp32, four of them alive
 _SMALLEST_TILE = 16
 _LARGE = 4 << 20  # bytes of a tile's result that are worth several threads
@@ -50,7 +49,8 @@ class Upscaler:
     """Upscales pictures of any size with one engine.
 
     `tile`: the side of the kept part of a tile in input pixels; "auto" tiles only what does not fit into
-    `memory` bytes of working memory (default 1 GiB, less on a small machine); None never tiles.
+    `memory` bytes of working memory (default 1 GiB, or a quarter of what is free
+    where that is less); None never tiles.
     `overlap`: pixels read around a tile; default is the model's measured halo, with which the tiled result
     equals the whole one. A smaller one is the caller's choice, and is reported through `say`.
     Raises UsageError for a tile or overlap the model cannot serve.
@@ -69,6 +69,7 @@ class Upscaler:
         self.tile, self.overlap, self.memory = tile, overlap, memory
         self._say = say or (lambda message: None)
         self._preparing: threading.Thread | None = None
+        self._threads: int | None = None  # that tiles are placed by; None: as many as there are cores
         self._check_options()
 
     @classmethod
@@ -92,10 +93,12 @@ class Upscaler:
 
         engine = open_engine(find_model(model), backend=backend, threads=threads, say=say)
         try:
-            return cls(engine, tile=tile, overlap=overlap, memory=memory, say=say)
+            upscaler = cls(engine, tile=tile, overlap=overlap, memory=memory, say=say)
         except BaseException:
             engine.close()
             raise
+        upscaler._threads = threads
+        return upscaler
 
     @property
     def spec(self) -> ModelSpec:
@@ -286,7 +289,7 @@ class Upscaler:
                 progress(1, 1)
             return
         scratch: Batch | None = None
-        with _Placing() as placing:
+        with _Placing(self._threads) as placing:
             for done, (row, column) in enumerate(plan, start=1):
                 tile = _read(pixels, row, column, plan)
                 scratch = self._computed(_to_engine(tile, self.spec.channels), scratch)
@@ -310,7 +313,8 @@ class _Placing:
     """Puts what the engine computed into the result: large tiles in several parts at once, for most of that time
     goes to the pages of a result that nobody has touched before."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> _Placing:
@@ -321,25 +325,37 @@ class _Placing:
             self._pool.shutdown()
 
     def __call__(self, kept: Batch, target: Pixels) -> None:
-        parts = min(_PLACERS, usable_cores() or os.cpu_count() or 1) if target.nbytes >= _LARGE else 1
-        if parts == 1:
+        if target.nbytes < _LARGE or not self._placed_by_several(kept, target):
             _from_engine(kept, target)
-            return
-        if self._pool is None:
-            from concurrent.futures import (
-                ThreadPoolExecutor,
-            )  # half a millisecond that small pictures do not need
 
-            self._pool = ThreadPoolExecutor(parts)
+    def _placed_by_several(self, kept: Batch, target: Pixels) -> bool:
+        if self._threads is None:
+            self._threads = usable_cores() or os.cpu_count() or 1
+        parts = min(_PLACERS, self._threads)
+        if parts == 1:
+            return False
         height = target.shape[0]
-        rows = [slice(height * i // parts, height * (i + 1) // parts) for i in range(parts)]
         try:
-            begun = [self._pool.submit(_from_engine, kept[:, each], target[each]) for each in rows]
-        except RuntimeError:  # no more threads to be had
-            _from_engine(kept, target)
-            return
-        for part in begun:
-            part.result()
+            if self._pool is None:
+                from concurrent.futures import (
+                    ThreadPoolExecutor,
+                )  # half a millisecond: not for small pictures
+
+                self._pool = ThreadPoolExecutor(parts)
+            begun = []
+            for part in range(parts):
+                rows = slice(height * part // parts, height * (part + 1) // parts)
+                begun.append(self._pool.submit(_from_engine, kept[:, rows], target[rows]))
+        except (
+            RuntimeError
+        ):  # no more threads: none of what waits may run later, when `kept` holds another tile
+            if self._pool:
+                self._pool.shutdown(cancel_futures=True)
+            self._pool, self._threads = None, 1
+            return False
+        for each in begun:
+            each.result()
+        return True
 
 
 def _check_pixels(pixels: Pixels) -> None:

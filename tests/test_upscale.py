@@ -188,6 +188,24 @@ def test_what_goes_wrong_while_a_tile_is_placed_is_raised(monkeypatch):
         Upscaler(NearestEngine(2), tile=9).upscale_pixels(noise(61, 43))
 
 
+def test_where_no_thread_can_be_had_tiles_are_placed_all_the_same(monkeypatch):
+    pixels = noise(64, 64)
+    upscaler = Upscaler(NearestEngine(2), tile=16, overlap=0)
+    expected, starts, start = upscaler.upscale_pixels(pixels), [], threading.Thread.start
+
+    def first_fails(thread):
+        starts.append(thread)
+        if len(starts) == 1:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
+    monkeypatch.setattr(upscale, "_LARGE", 1)
+    monkeypatch.setattr(threading.Thread, "start", first_fails)
+    np.testing.assert_array_equal(upscaler.upscale_pixels(pixels), expected)
+    assert len(starts) == 1
+
+
 def test_running_out_of_memory_means_smaller_tiles_and_one_line_each_time():
     engine, said = BoxEngine(2, most=900), []
     pixels = noise(100, 90)

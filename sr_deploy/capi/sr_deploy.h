@@ -102,7 +102,8 @@ typedef struct sr_options {
     void *cuda_stream;   /* a CUstream or cudaStream_t, for pictures in SR_CUDA: a call waits for what is queued there, and
                             what is queued there later waits for the call, which itself may return before its result is
                             there. NULL: the input has to be there when a call begins, and the result is when it ends */
-    uint64_t memory;     /* bytes of working memory that tiles are planned for; 0: 256 MiB, less on a small machine */
+    uint64_t memory;     /* bytes of working memory that tiles are planned for; 0: 1 GiB, or a quarter of what is free
+                            where that is less */
     int32_t threads;     /* that one call computes with; 0: as many as the process has cores */
     int32_t tile;        /* side of a tile in pixels of the input; 0: tiles for what does not fit into memory only */
     int32_t overlap;     /* pixels read around a tile; 0: as many as the model sees, so that no tile shows */

@@ -138,21 +138,24 @@ class Trainer:
         info, tensors = read_checkpoint(path)
         ours = (self.recipe.architecture, dict(self.recipe.parameters))
         theirs = (info.architecture, dict(info.parameters))
-        plain = {**theirs[1], "foldable": False}
-        if depth := ours[1].get("depth"):
-            plain["depth"] = depth
-        if theirs != ours and (theirs[0], plain) == ours:
+        name, plain = info.name, {**theirs[1], "foldable": False}
+        if theirs != ours and (theirs[0], plain | _depth_of(ours[1])) == ours:
             net = fold(load_net(path)[0])
-            theirs, tensors = (
-                ours,
-                (net.deepened(depth) if depth and isinstance(net, RT) else net).state_dict(),
-            )
+            if plain != ours[1] and isinstance(net, RT):
+                if net.depth > ours[1]["depth"]:
+                    raise InputError(
+                        f"{path}: a net {net.depth} deep, but the recipe's is {ours[1]['depth']} deep; give a checkpoint "
+                        "of that net or of a shallower one"
+                    )
+                name = f"{name} of depth {net.depth}, made deeper"
+                net = net.deepened(ours[1]["depth"])
+            theirs, tensors = ours, net.state_dict()
         if theirs != ours:
             raise InputError(
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
                 f"{ours[0]} {ours[1]}; give a checkpoint of that net"
             )
-        about = {"name": info.name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
+        about = {"name": name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
         if self.options.phase > 1:
             about["first_phase"] = self.options.phase
         return tensors, {**about, "training": dict(info.training)}
@@ -278,6 +281,10 @@ class Trainer:
         if session.log:
             session.log.close()
         return final
+
+
+def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {"depth": parameters["depth"]} if "depth" in parameters else {}
 
 
 def check_crops(recipe: Recipe) -> None:

@@ -318,7 +318,9 @@ def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(pict
     assert torch.equal(deep.body[4].weight, shallow.body[2].weight)
     between = deep.body[2].weight.detach()[:, :, 1, 1]
     assert torch.allclose(between, torch.eye(len(between)), atol=0.1)
-    with pytest.raises(UsageError, match="can be made 2 deep"):
+    info, _ = read_checkpoint(tmp_path / "deep" / "final.safetensors")
+    assert info.training["init"]["name"] == "tiny of depth 2, made deeper"
+    with pytest.raises(InputError, match="a net 4 deep, but the recipe's is 2 deep"):
         train(
             pictures,
             tmp_path / "back",

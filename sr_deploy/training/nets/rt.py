@@ -1,7 +1,7 @@
 """`rt`: the net for real time. Plain 3x3 convolutions, leaky activations, one PixelShuffle.
 
-Plain wide convolutions reach the hardware's limit in every precision. The activations leak: with ReLU6 most of
-the 32 features of a layer were dead after a few thousand steps, and the net stayed a decibel short of what it
+Plain 3x3 convolutions reach the hardware's limit in every precision. The activations leak: with ReLU6 most of
+a layer's 32 features were dead after a few thousand steps, and the net stayed a decibel short of what it
 can do. The picture itself goes around the net, upsampled by nearest neighbour or bilinearly, so the net only
 learns what that lacks.
 """
@@ -36,7 +36,8 @@ class RT(nn.Module):
 
     `features` wide, `depth` convolutions between the first and the last one, so the receptive field's radius
     is `depth + 2`. `residual` is what goes around the net: "nearest" costs a 1x1 convolution, "bilinear" a 3x3
-    one, and starts closer to the picture: its colours need no more. `foldable` trains with parallel branches; `fold()` gives the plain net that is exported.
+    one, and starts closer to the picture: its colours need no more. `foldable` trains with parallel
+    branches; `fold()` gives the plain net that is exported.
     Raises UsageError for a value that makes no sense.
     """
 
@@ -86,6 +87,11 @@ class RT(nn.Module):
         """The same function with one plain convolution in place of every set of branches."""
         return fold(self)
 
+    @property
+    def depth(self) -> int:
+        """Convolutions between the first and the last one."""
+        return len(self.body) - 1
+
     @torch.no_grad()
     def deepened(self, depth: int) -> RT:
         """A copy of `depth`, for a net without branches: the new convolutions are near-identities, three quarters of
@@ -94,7 +100,7 @@ class RT(nn.Module):
 
         Raises UsageError for a net that is deeper already, or has branches.
         """
-        added = depth - (len(self.body) - 1)
+        added = depth - self.depth
         if added < 0 or any(isinstance(conv, FoldableConv) for conv in self.body):
             raise UsageError(
                 f"only a net without branches, and no deeper than {depth}, can be made {depth} deep"
