@@ -337,18 +337,16 @@ class _Placing:
         height = target.shape[0]
         try:
             if self._pool is None:
-                from concurrent.futures import (
-                    ThreadPoolExecutor,
-                )  # half a millisecond: not for small pictures
+                # half a millisecond, which small pictures need not wait for
+                from concurrent.futures import ThreadPoolExecutor
 
                 self._pool = ThreadPoolExecutor(parts)
             begun = []
             for part in range(parts):
                 rows = slice(height * part // parts, height * (part + 1) // parts)
                 begun.append(self._pool.submit(_from_engine, kept[:, rows], target[rows]))
-        except (
-            RuntimeError
-        ):  # no more threads: none of what waits may run later, when `kept` holds another tile
+        except RuntimeError:
+            # no more threads: none of what waits may run later, when `kept` holds another tile
             if self._pool:
                 self._pool.shutdown(cancel_futures=True)
             self._pool, self._threads = None, 1

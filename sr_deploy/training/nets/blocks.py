@@ -72,19 +72,17 @@ def conv3x3(in_channels: int, out_channels: int, *, gain: Literal["linear", "rel
     return conv
 
 
-def near_identity_(conv: nn.Conv2d) -> nn.Conv2d:
-    """Start a convolution that an activation follows so that what enters a plain stack also leaves it, in place.
+def near_identity(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3x3 convolution that an activation follows, started so that what enters a plain stack also leaves it.
 
     Where the channels agree, a Dirac kernel of 0.8 and half of He's initialisation: the mean square of the
     features stays level over tens of layers, where PyTorch's own start leaves a sixth of it a layer. Elsewhere
-    He's. Bias 0. Sources: He et al. 2015, eq. 10; Zagoruyko and Komodakis 2017 ("DiracNets"), section 3.
+    He's. Sources: He et al. 2015, eq. 10; Zagoruyko and Komodakis 2017 ("DiracNets"), section 3.
     """
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    if conv.in_channels == conv.out_channels:
+    conv = conv3x3(in_channels, out_channels, gain="relu")
+    if in_channels == out_channels:
         with torch.no_grad():
             conv.weight.mul_(0.5).add_(nn.init.dirac_(torch.empty_like(conv.weight)), alpha=0.8)
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
     return conv
 
 

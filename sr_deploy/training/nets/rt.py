@@ -25,7 +25,7 @@ from sr_deploy.training.nets.blocks import (
     check_scale,
     fold,
     icnr_,
-    near_identity_,
+    near_identity,
 )
 
 RESIDUALS = ("nearest", "bilinear")
@@ -60,8 +60,7 @@ class RT(nn.Module):
         self.scale, self.channels, self.residual = check_scale(scale), channels, residual
         widths = [channels] + [features] * (depth + 1)
         self.body = nn.ModuleList(
-            FoldableConv(a, b) if foldable else near_identity_(nn.Conv2d(a, b, 3, padding=1))
-            for a, b in pairwise(widths)
+            FoldableConv(a, b) if foldable else near_identity(a, b) for a, b in pairwise(widths)
         )
         self.activation = activation_of(activation)
         around = NearestChannels if residual == "nearest" else BilinearChannels
