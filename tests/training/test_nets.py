@@ -11,8 +11,8 @@ from sr_deploy.errors import UsageError
 from sr_deploy.training.halo import measure_halo
 from sr_deploy.training.nets import NETS, build_net, size_rule_of
 from sr_deploy.training.nets.blocks import (
-    BilinearChannels,
     FoldableConv,
+    InterpolatedChannels,
     WeightedResidual,
     conv3x3,
     stages_of,
@@ -81,7 +81,7 @@ def test_a_deep_plain_net_passes_on_from_the_start_what_it_sees() -> None:
     ("architecture", "changes"),
     [
         ("rt", {}),
-        ("rt", {"residual": "bilinear"}),
+        ("rt", {"residual": "bicubic"}),
         ("rt", {"foldable": False, "activation": "relu"}),
         ("srresnet", {"residual_weight": 0.3}),
         ("srresnet", {"learn_residual_weight": True}),
@@ -156,10 +156,11 @@ def test_bilinear_and_nearest_residuals_share_their_weights() -> None:
     assert nearest.state_dict().keys() == bilinear.state_dict().keys()
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("scale", SCALES)
-def test_the_bilinear_way_around_is_bilinear_upsampling_before_and_after_folding(scale: int) -> None:
-    around, small = BilinearChannels(3, scale), picture(5, 7)
-    expected = functional.interpolate(small, scale_factor=float(scale), mode="bilinear")
+def test_the_way_around_is_interpolation_before_and_after_folding(scale: int, mode: str) -> None:
+    around, small = InterpolatedChannels(3, scale, mode), picture(5, 7)
+    expected = functional.interpolate(small, scale_factor=float(scale), mode=mode)
     assert torch.equal(functional.pixel_shuffle(around(small), scale), expected)
     assert torch.allclose(functional.pixel_shuffle(around.fold()(small), scale), expected, atol=1e-6)
     assert not any(parameter.requires_grad for parameter in around.fold().parameters())
@@ -194,7 +195,7 @@ def test_only_the_unet_has_a_size_rule() -> None:
     [
         ("rtt", {}, "unknown architecture 'rtt'"),
         ("rt", {"width": 3}, "'width'"),
-        ("rt", {"residual": "cubic"}, "nearest, bilinear"),
+        ("rt", {"residual": "cubic"}, "nearest, bilinear, bicubic"),
         ("rt", {"depth": 0}, "depth"),
         ("srresnet", {"activation": "swish"}, "leaky_relu, relu, relu6"),
         ("srresnet", {"blocks": 1.5}, "blocks"),

@@ -33,6 +33,7 @@ RT = {"features": 6, "depth": 2}
 NETS = [
     ("rt", 4, RT),
     ("rt", 3, RT | {"residual": "bilinear", "activation": "relu"}),
+    ("rt", 2, RT | {"residual": "bicubic"}),
     ("srresnet", 4, {"features": 6, "blocks": 2, "learn_residual_weight": True}),
     ("unet", 2, {"features": 4, "levels": 2}),
 ]

@@ -209,34 +209,41 @@ class NearestChannels(nn.Module):
         return conv.requires_grad_(False)
 
 
-class BilinearChannels(nn.Module):
-    """What PixelShuffle turns into bilinear upsampling, borders repeated.
+class InterpolatedChannels(nn.Module):
+    """What PixelShuffle turns into upsampling by `mode`, "bilinear" or "bicubic" (as PyTorch interpolates, with the
+    cubic kernel's a = -0.75), borders repeated.
 
-    Interpolated while training, so that autocast does not round the picture. `fold()` makes it a 3x3 convolution: added
-    to the net's own channels before the shuffle, it costs next to nothing, where a resized picture would be large.
+    Interpolated while training, so that autocast does not round the picture. `fold()` makes it a convolution of
+    3x3 (bilinear) or 5x5 (bicubic): added to the net's own channels before the shuffle, it costs next to nothing,
+    where a resized picture would be large.
     """
 
-    def __init__(self, channels: int, factor: int) -> None:
+    def __init__(self, channels: int, factor: int, mode: str) -> None:
         super().__init__()
-        self.channels, self.factor = channels, factor
+        self.channels, self.factor, self.mode = channels, factor, mode
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C * factor**2, H, W]."""
-        large = F.interpolate(x, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
+        large = F.interpolate(x, scale_factor=float(self.factor), mode=self.mode, align_corners=False)
         return F.pixel_unshuffle(large, self.factor)
 
     @torch.no_grad()
     def fold(self) -> nn.Sequential:
-        """The same as a convolution [C * factor**2, C, 3, 3] of the picture with repeated borders."""
-        # where the large pixels lie, from the small one's middle
-        where = (torch.arange(self.factor) + 0.5) / self.factor - 0.5
-        taps = torch.stack([(-where).clamp(min=0), 1 - where.abs(), where.clamp(min=0)], dim=1)
-        phases = torch.einsum("ik,jl->ijkl", taps, taps).reshape(-1, 3, 3)
-        conv = nn.Conv2d(self.channels, self.channels * self.factor**2, 3, bias=False)
+        """The same as a convolution [C * factor**2, C, k, k] of the picture with repeated borders."""
+        radius = {"bilinear": 1, "bicubic": 2}[self.mode]
+        side = 2 * radius + 1
+        # an impulse's answer, seen from the pixels around it: turned round, that is the kernel
+        far = 2 * side + 1
+        impulse = torch.zeros(1, 1, far, far)
+        impulse[..., side, side] = 1
+        answer = InterpolatedChannels(1, self.factor, self.mode)(impulse)[0]
+        near = slice(side - radius, side + radius + 1)
+        phases = answer[:, near, near].flip(1, 2)
+        conv = nn.Conv2d(self.channels, self.channels * self.factor**2, side, bias=False)
         conv.weight.zero_()
         for channel in range(self.channels):
             conv.weight[channel * self.factor**2 : (channel + 1) * self.factor**2, channel] = phases
-        return nn.Sequential(nn.ReplicationPad2d(1), conv).requires_grad_(False)
+        return nn.Sequential(nn.ReplicationPad2d(radius), conv).requires_grad_(False)
 
 
 class NearestUpsample(nn.Module):
@@ -344,5 +351,5 @@ def fold(net: Net) -> Net:
 def _fold_children(module: nn.Module) -> None:
     for name, child in module.named_children():
         _fold_children(child)
-        if isinstance(child, FoldableConv | WeightedResidual | NearestChannels | BilinearChannels):
+        if isinstance(child, FoldableConv | WeightedResidual | NearestChannels | InterpolatedChannels):
             setattr(module, name, child.fold().train(child.training))

@@ -2,8 +2,8 @@
 
 Plain 3x3 convolutions reach the hardware's limit in every precision. The activations leak: with ReLU6 most of
 a layer's 32 features were dead after a few thousand steps, and the net stayed a decibel short of what it
-can do. The picture itself goes around the net, upsampled by nearest neighbour or bilinearly, so the net only
-learns what that lacks.
+can do. The picture itself goes around the net, upsampled by nearest neighbour, bilinearly or
+bicubically, so the net only learns what that lacks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from sr_deploy.errors import UsageError
 from sr_deploy.training.nets.blocks import (
-    BilinearChannels,
     FoldableConv,
+    InterpolatedChannels,
     NearestChannels,
     activation_of,
     check_counts,
@@ -28,7 +28,7 @@ from sr_deploy.training.nets.blocks import (
     near_identity,
 )
 
-RESIDUALS = ("nearest", "bilinear")
+RESIDUALS = ("nearest", "bilinear", "bicubic")
 
 
 class RT(nn.Module):
@@ -36,7 +36,7 @@ class RT(nn.Module):
 
     `features` wide, `depth` convolutions between the first and the last one, so the receptive field's radius
     is `depth + 2`. `residual` is what goes around the net: "nearest" costs a 1x1 convolution, "bilinear" a 3x3
-    one, and starts closer to the picture: its colours need no more. `foldable` trains with parallel
+    one, "bicubic" a 5x5 one; each starts closer to the picture, and colours need little more. `foldable` trains with parallel
     branches; `fold()` gives the plain net that is exported.
     Raises UsageError for a value that makes no sense.
     """
@@ -63,8 +63,11 @@ class RT(nn.Module):
             FoldableConv(a, b) if foldable else near_identity(a, b) for a, b in pairwise(widths)
         )
         self.activation = activation_of(activation)
-        around = NearestChannels if residual == "nearest" else BilinearChannels
-        self.around: nn.Module = around(channels, scale)
+        self.around: nn.Module = (
+            NearestChannels(channels, scale)
+            if residual == "nearest"
+            else InterpolatedChannels(channels, scale, residual)
+        )
         self.head = nn.Conv2d(features, channels * scale**2, 3, padding=1)
         if icnr:
             icnr_(self.head.weight, scale)
