@@ -28,10 +28,10 @@ NETS = {
     "rt-x2": ("rt", 2, {"features": 8, "depth": 3, "residual": "bicubic"}),
     "rt-x3": ("rt", 3, {"features": 8, "depth": 2, "residual": "bilinear"}),
     "rt-x4": ("rt", 4, {"features": 8, "depth": 3}),
-    "srresnet-x3": ("srresnet", 3, {"features": 8, "blocks": 2}),
+    "srresnet-x3": ("srresnet", 3, {"features": 8, "blocks": 2, "residual": "bicubic"}),
     "srresnet-x4": ("srresnet", 4, {"features": 8, "blocks": 2}),
     "srresnet-x8": ("srresnet", 8, {"features": 8, "blocks": 1}),
-    "unet-x2": ("unet", 2, {"features": 8, "levels": 2}),
+    "unet-x2": ("unet", 2, {"features": 8, "levels": 2, "residual": "bilinear"}),
     "unet-x4": ("unet", 4, {"features": 8, "levels": 1}),
 }
 

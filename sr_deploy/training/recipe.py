@@ -27,6 +27,7 @@ PERCEPTUAL_TERMS = ("feature", "gram")
 TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv", "grid")
 PRECISIONS = ("bf16", "fp16", "off")
 OPTIMISERS = ("adamw", "muon")
+POOLINGS = ("max", "l2")
 SMALLEST_CROP = 4
 
 Types = type | tuple[type, ...]
@@ -43,10 +44,14 @@ class Perceptual:
     )
     normalise: bool = True
     """Rescale its channels to a mean activation of one on the training pictures first."""
+    pooling: str = "max"
+    """What stands between its blocks: "max", as it was trained, or "l2", which lets no pattern pass unseen."""
 
     def __post_init__(self) -> None:
         if self.network not in ("vgg16", "vgg19"):
             raise UsageError(f"network = {self.network!r}, expected vgg16 or vgg19")
+        if self.pooling not in POOLINGS:
+            raise UsageError(f"pooling = {self.pooling!r}, expected {' or '.join(POOLINGS)}")
         _weights("layers", self.layers)
 
 
@@ -172,7 +177,7 @@ _RECIPE_KEYS: dict[str, Types] = {
     "weight_decay": _NUMBER, "optimiser": str, "precision": str, "validation": int,
     "sizes": list, "leaves": int, "perceptual": dict, "export": dict,
 }  # fmt: skip
-_PERCEPTUAL_KEYS: dict[str, Types] = {"network": str, "layers": dict, "normalise": bool}
+_PERCEPTUAL_KEYS: dict[str, Types] = {"network": str, "layers": dict, "normalise": bool, "pooling": str}
 _EXPORT_KEYS: dict[str, Types] = {"precision": str, "io": str, "licence": str}
 _DEGRADE_KEYS: dict[str, Types] = {"blur": list, "noise": list, "jpeg": list, "second": _NUMBER}
 _TABLES = ("name", "net", "phase", "perceptual", "export")

@@ -134,10 +134,11 @@ class Trainer:
         """The weights of a checkpoint of this recipe's net, and what is to be remembered of it.
 
         An `rt` that trains without branches may begin with one that had them, folded, and with a shallower one.
+        What goes around a net has no weights, and may differ.
         """
         info, tensors = read_checkpoint(path)
-        ours = (self.recipe.architecture, dict(self.recipe.parameters))
-        theirs = (info.architecture, dict(info.parameters))
+        ours = (self.recipe.architecture, _with_weights(self.recipe.parameters))
+        theirs = (info.architecture, _with_weights(info.parameters))
         name, plain = info.name, {**theirs[1], "foldable": False}
         if theirs != ours and (theirs[0], plain | _depth_of(ours[1])) == ours:
             net = fold(load_net(path)[0])
@@ -153,8 +154,10 @@ class Trainer:
         if theirs != ours:
             raise InputError(
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
-                f"{ours[0]} {ours[1]}; give a checkpoint of that net"
+                f"{ours[0]} {dict(self.recipe.parameters)}; give a checkpoint of that net"
             )
+        if self.recipe.parameters.get("residual") != info.parameters.get("residual"):
+            name = f"{name}, with something else around the net"
         about = {"name": name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
         if self.options.phase > 1:
             about["first_phase"] = self.options.phase
@@ -176,7 +179,8 @@ class Trainer:
         if not any(phase.perceptual for phase in self.recipe.phases[first:]):
             return None
         how = self.recipe.perceptual
-        vgg, said = load_vgg(how.network, [k for k, weight in how.layers.items() if weight], self.options.vgg)
+        layers = [layer for layer, weight in how.layers.items() if weight]
+        vgg, said = load_vgg(how.network, layers, self.options.vgg, pooling=how.pooling)
         session.say(said)
         return vgg
 
@@ -281,6 +285,10 @@ class Trainer:
         if session.log:
             session.log.close()
         return final
+
+
+def _with_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key != "residual"}
 
 
 def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from urllib.error import URLError
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sr_deploy.errors import InputError, MissingRuntimeError, UsageError
+from sr_deploy.training.recipe import POOLINGS
 
 BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """Convolutions in each block; a block ends in a max pooling of 2."""
@@ -32,6 +34,7 @@ BASE_VARIABLE = "SR_DEPLOY_VGG_BASE"
 """Environment variable: a mirror to fetch the files of `FILES` from instead of `BASE`."""
 FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
 _SILENT = 0.25  # share of its layer's mean activation that a channel is taken to have at least
+_TINY = 1e-12  # under the root, whose slope at 0 has no end
 _NAME = re.compile(r"(?:features\.)?(\d+)\.(weight|bias)")
 
 
@@ -105,24 +108,58 @@ def load_weights(network: str, file: Path | None) -> tuple[dict[int, dict[str, T
     return layers, f"{network} weights: {file}, sha256 {digest}"
 
 
+class L2Pool(nn.Module):
+    """[N, C, H, W] -> [N, C, H // 2, W // 2]: the root of the squares' mean over 3x3 pixels, weighted by 1 2 1.
+
+    Max pooling of 2 sees only the largest of four, and aliases: nets trained on what follows it were seen to hide
+    patterns from it. Source: Henaff and Simoncelli 2016, "Geodesics of learned representations", section 3.1; Ding et
+    al. 2020 (DISTS), eq. 3.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", torch.outer(taps, taps)[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool."""
+        # padded so that a window lies around a pair's first pixel, and an odd last pixel gives nothing, as in MaxPool2d
+        height, width = (n // 2 * 2 for n in x.shape[2:])
+        channels = x.shape[1]
+        kernel = self.kernel.expand(channels, 1, 3, 3)
+        squares = F.conv2d(x[..., :height, :width] ** 2, kernel, stride=2, padding=1, groups=channels)
+        return (squares + _TINY).sqrt()
+
+
 class VGGFeatures(nn.Module):
     """[N, 3, H, W] in 0..1 -> {layer: activations [N, C, h, w]}; ImageNet normalisation is done inside.
 
     Frozen: its weights take no gradient, its input does. Only layers up to the deepest one asked for are
-    built, so weights that end there are enough.
+    built, so weights that end there are enough. `pooling` is "max", as it was trained, or "l2" (`L2Pool`).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: str, layers: list[str], weights: Mapping[int, Mapping[str, Tensor]]) -> None:
+    def __init__(
+        self,
+        network: str,
+        layers: list[str],
+        weights: Mapping[int, Mapping[str, Tensor]],
+        *,
+        pooling: str = "max",
+    ) -> None:
         super().__init__()
         names = layer_names(network)
+        if pooling not in POOLINGS:
+            raise UsageError(f"pooling = {pooling!r}, expected {' or '.join(POOLINGS)}")
         if unknown := [layer for layer in layers if layer not in names]:
             raise UsageError(f"{network} has no layer {unknown[0]!r}; expected one of {', '.join(names)}")
         depth = 1 + max(names.index(layer) for layer in layers)
         self.network = network
-        self.features = nn.Sequential(*_modules(names[:depth]))
+        self.features = nn.Sequential(*_modules(names[:depth], pooling))
         self._load(names[:depth], weights)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
@@ -159,7 +196,7 @@ class VGGFeatures(nn.Module):
         activations of channels that hardly ever speak would drown the rest.
 
         What the network tells apart stays the same, and loss weights come to mean the same for any weights of
-        VGG. Source: Gatys et al. 2016, section 2, who normalise VGG-19 so; max pooling and ReLU commute with it.
+        VGG. Source: Gatys et al. 2016, section 2, who normalise VGG-19 so; poolings and ReLU commute with it.
         """
         x = (pictures - self.mean) / self.std
         undone = None
@@ -177,7 +214,7 @@ class VGGFeatures(nn.Module):
     @property
     def shrinks(self) -> int:
         """Pixels along each axis that become one activation at the deepest layer."""
-        return int(2 ** sum(isinstance(m, nn.MaxPool2d) for m in self.features))
+        return int(2 ** sum(isinstance(m, nn.MaxPool2d | L2Pool) for m in self.features))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Raises UsageError for a picture so small that a pooling would leave nothing of it."""
@@ -191,7 +228,7 @@ class VGGFeatures(nn.Module):
         return caught
 
 
-def _modules(names: list[str]) -> list[nn.Module]:
+def _modules(names: list[str], pooling: str) -> list[nn.Module]:
     modules: list[nn.Module] = []
     width = 3
     for name in names:
@@ -199,12 +236,16 @@ def _modules(names: list[str]) -> list[nn.Module]:
             out = WIDTHS[int(name[4]) - 1]
             modules.append(nn.Conv2d(width, out, 3, padding=1))
             width = out
+        elif name.startswith("relu"):
+            modules.append(nn.ReLU())
         else:
-            modules.append(nn.ReLU() if name.startswith("relu") else nn.MaxPool2d(2))
+            modules.append(L2Pool() if pooling == "l2" else nn.MaxPool2d(2))
     return modules
 
 
-def load_vgg(network: str, layers: list[str], file: Path | None = None) -> tuple[VGGFeatures, str]:
+def load_vgg(
+    network: str, layers: list[str], file: Path | None = None, *, pooling: str = "max"
+) -> tuple[VGGFeatures, str]:
     """A frozen VGG that gives `layers`, and one line that says which weights it has.
 
     Raises UsageError for an unknown network or layer, InputError for a file that does not serve,
@@ -214,4 +255,4 @@ def load_vgg(network: str, layers: list[str], file: Path | None = None) -> tuple
     if unknown := [layer for layer in layers if layer not in names]:
         raise UsageError(f"{network} has no layer {unknown[0]!r}; expected one of {', '.join(names)}")
     weights, said = load_weights(network, file)
-    return VGGFeatures(network, layers, weights), said
+    return VGGFeatures(network, layers, weights, pooling=pooling), said

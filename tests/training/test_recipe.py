@@ -75,6 +75,7 @@ def test_equal_bytes_have_equal_hashes_and_others_do_not():
         ({"head": "sizes = 1.5\n"}, r"sizes = 1.5 is a float, expected list"),
         ({"head": 'precision = "fp8"\n'}, r"precision = 'fp8', expected one of bf16"),
         ({"tail": '[perceptual]\nnetwork = "resnet"\n'}, r"network = 'resnet'"),
+        ({"tail": '[perceptual]\npooling = "mean"\n'}, r"pooling = 'mean', expected max or l2"),
         ({"tail": "[perceptual]\nlayers = { relu1_1 = 0 }\n"}, r"layers: every weight is 0"),
         ({"tail": "[export]\nformat = 'onnx'\n"}, r"export: unknown key 'format'"),
     ],

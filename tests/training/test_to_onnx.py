@@ -34,7 +34,7 @@ NETS = [
     ("rt", 4, RT),
     ("rt", 3, RT | {"residual": "bilinear", "activation": "relu"}),
     ("rt", 2, RT | {"residual": "bicubic"}),
-    ("srresnet", 4, {"features": 6, "blocks": 2, "learn_residual_weight": True}),
+    ("srresnet", 4, {"features": 6, "blocks": 2, "learn_residual_weight": True, "residual": "bicubic"}),
     ("unet", 2, {"features": 4, "levels": 2}),
 ]
 

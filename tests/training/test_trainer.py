@@ -329,6 +329,16 @@ def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(pict
         )
 
 
+def test_what_goes_around_a_net_may_differ_from_that_of_the_first_weights(pictures, tmp_path, undrawn):
+    train(pictures, tmp_path / "nearest")
+    first = tmp_path / "nearest" / "final.safetensors"
+    still = tiny_recipe(ONE_PHASE.replace("1e-2", "1e-30"), net='residual = "bicubic"\n')
+    train(pictures, tmp_path / "bicubic", still, init=first)
+    info, tensors = read_checkpoint(tmp_path / "bicubic" / "final.safetensors")
+    assert info.training["init"]["name"] == "tiny, with something else around the net"
+    assert torch.allclose(tensors["head.weight"], read_checkpoint(first)[1]["head.weight"])
+
+
 def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(pictures, tmp_path, undrawn):
     watch = Listener()
     trainer = train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch)

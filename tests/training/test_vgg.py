@@ -9,13 +9,14 @@ import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sr_deploy.errors import InputError, MissingRuntimeError, UsageError
 from sr_deploy.training import vgg
-from sr_deploy.training.vgg import VGGFeatures, layer_names, load_vgg
+from sr_deploy.training.vgg import L2Pool, VGGFeatures, layer_names, load_vgg
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
@@ -121,6 +122,42 @@ def test_normalising_gives_every_channel_a_mean_activation_of_one(truncated):
     assert torch.allclose(
         after["relu1_2"], expected, rtol=1e-3, atol=1e-3
     )  # nothing but a scale for each channel
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5)])
+def test_l2_pooling_is_the_weighted_root_mean_square_and_as_large_as_max_pooling(height, width):
+    x = np.random.default_rng(5).standard_normal((height, width))
+    even = np.pad(x[: height // 2 * 2, : width // 2 * 2], 1)
+    weights = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    expected = [
+        [np.sqrt((even[i : i + 3, j : j + 3] ** 2 * weights).sum()) for j in range(0, width // 2 * 2, 2)]
+        for i in range(0, height // 2 * 2, 2)
+    ]
+    small = torch.tensor(x)[None, None]
+    got = L2Pool().double()(small)
+    np.testing.assert_allclose(got[0, 0], expected, atol=1e-6)
+    assert got.shape == torch.nn.functional.max_pool2d(small, 2).shape
+
+
+def test_l2_pooling_has_a_slope_everywhere():
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(1, 2, 6, 6, dtype=torch.float64, generator=generator).requires_grad_()
+    assert torch.autograd.gradcheck(L2Pool().double(), (x,))
+    silent = torch.zeros(1, 2, 6, 6, requires_grad=True)  # a channel that says nothing, as ReLU leaves many
+    L2Pool()(silent).sum().backward()
+    assert torch.equal(silent.grad, torch.zeros_like(silent))
+
+
+def test_a_vgg_pools_as_it_is_told_and_its_channels_still_normalise(truncated):
+    largest, _ = load_vgg("vgg16", ["pool1"], truncated)
+    net, _ = load_vgg("vgg16", ["relu1_2", "pool1"], truncated, pooling="l2")
+    x = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(7))
+    net.normalise(x)
+    caught = net(x)
+    assert net.shrinks == largest.shrinks == 2
+    assert torch.allclose(caught["pool1"], L2Pool()(caught["relu1_2"]))
+    with pytest.raises(UsageError, match="pooling = 'mean', expected max or l2"):
+        load_vgg("vgg16", ["pool1"], truncated, pooling="mean")
 
 
 def test_hooks_hold_nothing_back_between_calls(truncated):

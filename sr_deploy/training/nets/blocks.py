@@ -19,6 +19,7 @@ from sr_deploy.errors import UsageError
 Net = TypeVar("Net", bound=nn.Module)
 
 SCALES = (2, 3, 4, 8)
+RESIDUALS = ("nearest", "bilinear", "bicubic")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
@@ -246,12 +247,24 @@ class InterpolatedChannels(nn.Module):
         return nn.Sequential(nn.ReplicationPad2d(radius), conv).requires_grad_(False)
 
 
-class NearestUpsample(nn.Module):
-    """Nearest-neighbour upsampling by `factor`, as PixelShuffle of repeated channels."""
+def way_around(residual: str, channels: int, factor: int) -> nn.Module:
+    """What goes around a net, before PixelShuffle: [N, C, H, W] -> [N, C * factor**2, H, W].
 
-    def __init__(self, channels: int, factor: int) -> None:
+    Raises UsageError for a `residual` that is none of `RESIDUALS`.
+    """
+    if residual not in RESIDUALS:
+        raise UsageError(f"residual must be one of {', '.join(RESIDUALS)}, got {residual!r}")
+    if residual == "nearest":
+        return NearestChannels(channels, factor)
+    return InterpolatedChannels(channels, factor, residual)
+
+
+class Upsample(nn.Module):
+    """Upsampling by `factor`, as PixelShuffle of `way_around`."""
+
+    def __init__(self, residual: str, channels: int, factor: int) -> None:
         super().__init__()
-        self.channels = NearestChannels(channels, factor)
+        self.channels = way_around(residual, channels, factor)
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -262,13 +275,20 @@ class NearestUpsample(nn.Module):
 class ScaleHead(nn.Module):
     """From features to the large picture: PixelShuffle stages, a last convolution, and the picture itself.
 
-    The picture goes around the net, nearest-neighbour upsampled, so the net learns only what that lacks and
+    The picture goes around the net, upsampled as `residual` says, so the net learns only what that lacks and
     starts next to it. Stages are numbered from the small end: the first ones of x4 are those of x2, and so
     carry over by name.
     """
 
     def __init__(
-        self, scale: int, channels: int, features: int, *, icnr: bool = True, activation: str = "relu6"
+        self,
+        scale: int,
+        channels: int,
+        features: int,
+        *,
+        icnr: bool = True,
+        activation: str = "relu6",
+        residual: str = "nearest",
     ) -> None:
         super().__init__()
         self.stages = nn.Sequential(
@@ -280,7 +300,7 @@ class ScaleHead(nn.Module):
         self.last = conv3x3(features, channels)
         with torch.no_grad():
             self.last.weight.mul_(0.1)  # starts near the picture that goes around
-        self.around = NearestUpsample(channels, scale)
+        self.around = Upsample(residual, channels, scale)
 
     def forward(self, features: Tensor, picture: Tensor) -> Tensor:
         """[N, features, H, W] and [N, channels, H, W] -> [N, channels, H * scale, W * scale]."""

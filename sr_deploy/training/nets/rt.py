@@ -18,17 +18,14 @@ from torch.nn import functional as F
 from sr_deploy.errors import UsageError
 from sr_deploy.training.nets.blocks import (
     FoldableConv,
-    InterpolatedChannels,
-    NearestChannels,
     activation_of,
     check_counts,
     check_scale,
     fold,
     icnr_,
     near_identity,
+    way_around,
 )
-
-RESIDUALS = ("nearest", "bilinear", "bicubic")
 
 
 class RT(nn.Module):
@@ -55,19 +52,13 @@ class RT(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(channels=channels, features=features, depth=depth)
-        if residual not in RESIDUALS:
-            raise UsageError(f"residual must be one of {', '.join(RESIDUALS)}, got {residual!r}")
         self.scale, self.channels, self.residual = check_scale(scale), channels, residual
         widths = [channels] + [features] * (depth + 1)
         self.body = nn.ModuleList(
             FoldableConv(a, b) if foldable else near_identity(a, b) for a, b in pairwise(widths)
         )
         self.activation = activation_of(activation)
-        self.around: nn.Module = (
-            NearestChannels(channels, scale)
-            if residual == "nearest"
-            else InterpolatedChannels(channels, scale, residual)
-        )
+        self.around = way_around(residual, channels, scale)
         self.head = nn.Conv2d(features, channels * scale**2, 3, padding=1)
         if icnr:
             icnr_(self.head.weight, scale)

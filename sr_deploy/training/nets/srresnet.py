@@ -26,7 +26,8 @@ class SRResNet(nn.Module):
 
     One convolution, `blocks` residual blocks of `features` channels, log2(scale) PixelShuffle stages (x3 is
     one of 3), a last convolution. Each block's branch is weighted by `residual_weight`, a fixed factor, or
-    where it starts when `learn_residual_weight` makes it a parameter a block. The receptive field's radius
+    where it starts when `learn_residual_weight` makes it a parameter a block. `residual` is how the picture that goes
+    around the net is upsampled: "nearest", "bilinear" or "bicubic". The receptive field's radius
     is `2 * blocks + 3`. Raises UsageError for a value that makes no sense.
     """
 
@@ -40,6 +41,7 @@ class SRResNet(nn.Module):
         residual_weight: float = 0.2,
         learn_residual_weight: bool = False,
         activation: str = "relu6",
+        residual: str = "nearest",
         icnr: bool = True,
     ) -> None:
         super().__init__()
@@ -53,7 +55,7 @@ class SRResNet(nn.Module):
                 for _ in range(blocks)
             )
         )
-        self.head = ScaleHead(scale, channels, features, icnr=icnr, activation=activation)
+        self.head = ScaleHead(scale, channels, features, icnr=icnr, activation=activation, residual=residual)
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale."""

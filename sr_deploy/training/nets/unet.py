@@ -63,7 +63,8 @@ class Up(nn.Module):
 class UNet(nn.Module):
     """[N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
 
-    `features` at the top, doubled on each of `levels` levels, `blocks` weighted residual blocks on each.
+    `features` at the top, doubled on each of `levels` levels, `blocks` weighted residual blocks on each; `residual`
+    is how the picture that goes around is upsampled.
     Sizes that `multiple_of` (2**levels) does not divide are padded by mirroring and cropped again; an exported
     net leaves that to its runner, and says so in its size rule, because where the padding lies decides
     how strided convolutions fall on the picture. Raises UsageError for a value that makes no sense.
@@ -80,6 +81,7 @@ class UNet(nn.Module):
         residual_weight: float = 0.2,
         learn_residual_weight: bool = False,
         activation: str = "relu6",
+        residual: str = "nearest",
         icnr: bool = True,
     ) -> None:
         super().__init__()
@@ -102,7 +104,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(
             Up(stack(width), width, activation_of(activation), icnr=icnr) for width in reversed(widths)
         )
-        self.head = ScaleHead(scale, channels, features, icnr=icnr, activation=activation)
+        self.head = ScaleHead(scale, channels, features, icnr=icnr, activation=activation, residual=residual)
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale."""
