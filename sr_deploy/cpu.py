@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def describe_cpu() -> Cpu:
     cores = os.cpu_count() or 1
     return Cpu(
         name=linux.get("model name")
-        or _sysctl("machdep.cpu.brand_string")
+        or _sysctl("-n", "machdep.cpu.brand_string")
         or platform.processor()
         or "unknown",
         architecture=platform.machine() or "unknown",
@@ -71,11 +70,14 @@ def _linux_facts() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _sysctl(name: str) -> str:
+def _sysctl(*arguments: str) -> str:
+    """What macOS's `sysctl` prints; empty elsewhere, and where it fails."""
     if platform.system() != "Darwin":
         return ""
+    import subprocess  # costs as much as all else here, and only macOS needs it
+
     try:
-        result = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=10)
+        result = subprocess.run(["sysctl", *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""
@@ -83,13 +85,7 @@ def _sysctl(name: str) -> str:
 
 def _mac_flags() -> set[str]:
     """Those of `hw.optional` that are 1."""
-    if platform.system() != "Darwin":
-        return set()
-    try:
-        result = subprocess.run(["sysctl", "hw.optional"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return set()
-    return set(re.findall(r"^(hw\.optional\.\S+): 1$", result.stdout, re.MULTILINE))
+    return set(re.findall(r"^(hw\.optional\.\S+): 1$", _sysctl("hw.optional"), re.MULTILINE))
 
 
 def _numpy_flags() -> set[str]:

@@ -7,6 +7,8 @@ user's cache folder with what it depends on: the file, the runtimes' versions, t
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +23,7 @@ from sr_deploy.engines.base import Engine
 from sr_deploy.errors import SrDeployError
 from sr_deploy.graph.runnable import RunnableModel
 
-_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "openvino")
+_DISTRIBUTIONS = ("onnxruntime-", "onnxruntime_gpu-", "openvino-")
 _SIDE = 128
 _RUNS = 3
 _ENOUGH = 0.003  # seconds: a net that takes less on so small a picture is not worth a second runtime's start
@@ -93,14 +95,21 @@ def _seconds(engine: Engine) -> float:
 
 def _kind(threads: int | None) -> str:
     cpu = describe_cpu()
-    parts = [cpu.name, *cpu.features, str(threads or cpu.usable_cores), *map(_version, _DISTRIBUTIONS)]
+    parts = [cpu.name, *cpu.features, str(threads or cpu.usable_cores), *_versions()]
     return f"{sha256('|'.join(parts).encode('utf-8')).hexdigest()[:16]}.fastest"
 
 
-def _version(distribution: str) -> str:
-    from importlib import metadata
+def _versions() -> list[str]:
+    """`onnxruntime-1.31.0.dist-info` and its like, of every runtime on the import path, sorted.
 
-    try:
-        return metadata.version(distribution)
-    except Exception:  # not installed, or a broken installation
-        return "none"
+    importlib.metadata would say the same; loading it costs a tenth of the command line's start.
+    """
+    found = set[str]()
+    for folder in sys.path:
+        with suppress(OSError):
+            found.update(
+                name
+                for name in os.listdir(folder or os.curdir)
+                if name.startswith(_DISTRIBUTIONS) and name.endswith((".dist-info", ".egg-info"))
+            )
+    return sorted(found)

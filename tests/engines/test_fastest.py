@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,25 @@ def test_threads_that_open_a_model_at_once_measure_it_once_and_get_the_same(mode
         chosen = list(pool.map(lambda _: choose_backend("auto", model, say=said.append), range(8)))
     assert len(set(chosen)) == 1
     assert len(said) == 1
+
+
+def test_another_version_of_a_runtime_is_measured_anew(model, both, tmp_path, monkeypatch):
+    before = fastest._kind(None)
+    (tmp_path / "openvino_telemetry-1.0.dist-info").mkdir()  # none of them
+    monkeypatch.syspath_prepend(tmp_path)
+    assert fastest._kind(None) == before
+    (tmp_path / "openvino-1.0.dist-info").mkdir()
+    assert fastest._kind(None) != before
+
+
+def test_the_versions_are_those_that_the_installed_packages_say():
+    said = {
+        f"{name.replace('-', '_')}-{metadata.version(name)}.dist-info"
+        for name in ("onnxruntime", "onnxruntime-gpu", "openvino")
+        if any(d.metadata["Name"] == name for d in metadata.distributions())
+    }
+    assert said
+    assert set(fastest._versions()) == said
 
 
 def test_another_number_of_threads_is_measured_anew(model, both):
