@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from sr_deploy.cores import usable_cores
 from sr_deploy.engines.base import Batch, Limits, check_batch
+from sr_deploy.engines.openvino_around import with_precise_around
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
@@ -174,6 +175,8 @@ class OpenVinoEngine:
             model = self._core.read_model(graph)
             if dtype == np.uint8:
                 _round_plainly(model)
+            if self.computes_in == "bf16":
+                model = with_precise_around(self._core, model)
             compiled = self._core.compile_model(model, "CPU", dict(settings))
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             raise ModelError(
@@ -304,9 +307,11 @@ def check_bf16() -> None:
 
 
 def _own_source() -> str:
-    """The hash of this file; of nothing, where it lies in an archive."""
+    """The hash of this file and of the other that changes models; of nothing, where they lie in an archive."""
     try:
-        return sha256(Path(__file__).read_bytes()).hexdigest()
+        here = Path(__file__)
+        both = here.read_bytes() + here.with_name("openvino_around.py").read_bytes()
+        return sha256(both).hexdigest()
     except OSError:
         return ""
 

@@ -343,3 +343,28 @@ signal.raise_signal(signal.SIGINT)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "heard\n"), result.stderr
+
+
+@pytest.mark.parametrize("pixels", [np.uint8, np.float32])
+def test_the_pictures_own_way_around_a_bf16_net_is_computed_in_fp32(pixels):
+    needs_bf16()
+    generator = np.random.default_rng(8)
+    weights = {
+        "body": generator.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        "head": np.zeros((3, 4, 3, 3), np.float32),  # so that the result is what goes around
+        "around": generator.random((3, 3, 3, 3)).astype(np.float32) / 27,
+    }
+    nodes = [
+        helper.make_node("Conv", ["pixels", "body"], ["features"], name="a", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["features", "head"], ["detail"], name="b", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["pixels", "around"], ["picture"], name="c", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["detail", "picture"], ["upscaled"], name="d"),
+    ]
+    model = custom(nodes, weights, ModelSpec(name="net", scale=1, halo=2))
+    pictures = generator.random((1, 12, 13, 3), np.float32)
+    if pixels == np.uint8:
+        pictures = (pictures * 255).round().astype(np.uint8)
+    with OpenVinoEngine(model) as exact, OpenVinoEngine(to_bf16(model)) as engine:
+        assert engine.computes_in == "bf16"
+        # bf16 would be a 256th off
+        np.testing.assert_allclose(engine.run(pictures), exact.run(pictures), rtol=0, atol=1e-6)

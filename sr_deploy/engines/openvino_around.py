@@ -1,0 +1,88 @@
+"""Keep the picture's own way around a net out of bf16, which OpenVINO would compute it in with all the rest.
+
+bf16 has eight bits of mantissa. A net's detail is small and bears that; the picture itself has eight bits of its own, and
+each of them is seen. OpenVINO spares what follows the last convolution by itself, but takes a convolution for one like
+the others where it interpolates the picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from xml.etree import ElementTree
+
+_CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData")
+_ATTRIBUTE = {"name": "precise", "version": "0"}
+"""What OpenVINO 2026.4 calls an operator that keeps its own precision; a version that does not know it ignores it."""
+
+
+def with_precise_around(core: Any, model: Any) -> Any:
+    """`model`, an openvino.Model, whose way around the net is computed in fp32 whatever the hint says.
+
+    The way around: convolutions with no other before or after them, and what leads to them. A model without
+    one, or of one convolution, comes back as it is.
+    """
+    operators = model.get_ordered_ops()
+    around = _around(operators)
+    if not around or len(around) == sum(map(_is_one, operators)):
+        return model
+    import openvino
+
+    names = {_lasting(operator).get_friendly_name() for operator in _with_what_leads_to(around)}
+    with TemporaryDirectory() as folder:  # Python can set no such attribute but in a file
+        text, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
+        openvino.serialize(model, str(text), str(weights))
+        graph = ElementTree.fromstring(text.read_bytes())
+        content = weights.read_bytes()
+    for layer in graph.iterfind("layers/layer"):
+        if layer.get("name") in names:
+            about = layer.find("rt_info")
+            about = ElementTree.SubElement(layer, "rt_info") if about is None else about
+            ElementTree.SubElement(about, "attribute", _ATTRIBUTE)
+    return core.read_model(ElementTree.tostring(graph), content)
+
+
+def _around(operators: list[Any]) -> list[Any]:
+    """The convolutions that have no other before or after them. `operators` come in order."""
+    before, after = set[str](), set[str]()  # operators with a convolution on that side of them
+    for operator in operators:
+        if any(_is_one(source) or source.get_name() in before for source in _sources(operator)):
+            before.add(operator.get_name())
+    for operator in reversed(operators):
+        if _is_one(operator) or operator.get_name() in after:
+            after.update(source.get_name() for source in _sources(operator))
+    return [op for op in operators if _is_one(op) and op.get_name() not in before | after]
+
+
+def _lasting(operator: Any) -> Any:
+    """`operator`; a multiplication in its place where it divides by a constant, for OpenVINO makes that one of its
+    own, without the attribute."""
+    if operator.get_type_name() != "Divide" or _sources(operator)[1].get_type_name() != "Constant":
+        return operator
+    from openvino import opset13
+
+    inverse = opset13.constant(1 / _sources(operator)[1].get_data())
+    product = opset13.multiply(operator.input_value(0), inverse)
+    operator.output(0).replace(product.output(0))
+    return product
+
+
+def _is_one(operator: Any) -> bool:
+    return operator.get_type_name() in _CONVOLUTIONS
+
+
+def _sources(operator: Any) -> list[Any]:
+    return [operator.input_value(i).get_node() for i in range(operator.get_input_size())]
+
+
+def _with_what_leads_to(convolutions: list[Any]) -> list[Any]:
+    """`convolutions` and all between the model's inputs and them."""
+    found = {node.get_name(): node for node in convolutions}
+    waiting = list(convolutions)
+    while waiting:
+        for source in _sources(waiting.pop()):
+            if source.get_type_name() not in ("Parameter", "Constant") and source.get_name() not in found:
+                found[source.get_name()] = source
+                waiting.append(source)
+    return list(found.values())
