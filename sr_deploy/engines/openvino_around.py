@@ -56,16 +56,23 @@ def _around(operators: list[Any]) -> list[Any]:
 
 
 def _lasting(operator: Any) -> Any:
-    """`operator`; a multiplication in its place where it divides by a constant, for OpenVINO makes that one of its
-    own, without the attribute."""
-    if operator.get_type_name() != "Divide" or _sources(operator)[1].get_type_name() != "Constant":
-        return operator
-    from openvino import opset13
+    """What computes the same as `operator` in its place, where OpenVINO would put in one of its own, without the
+    attribute: it does so with divisions by a constant, and with `Pad` as ONNX has it."""
+    from openvino import opset1
 
-    inverse = opset13.constant(1 / _sources(operator)[1].get_data())
-    product = opset13.multiply(operator.input_value(0), inverse)
-    operator.output(0).replace(product.output(0))
-    return product
+    sources = [operator.input_value(i) for i in range(operator.get_input_size())]
+    constant = [source.get_node().get_type_name() == "Constant" for source in sources]
+    if operator.get_type_name() == "Divide" and constant[1]:
+        inverse = opset1.constant(1 / sources[1].get_node().get_data())
+        same = opset1.multiply(sources[0], inverse)
+    elif operator.get_type_name() == "Pad" and all(constant[1:3]):
+        if min(sources[i].get_node().get_data().min() for i in (1, 2)) < 0:  # which opset1 does not know
+            return operator
+        same = opset1.pad(sources[0], *sources[1:3], operator.get_attributes()["pad_mode"], *sources[3:])
+    else:
+        return operator
+    operator.output(0).replace(same.output(0))
+    return same
 
 
 def _is_one(operator: Any) -> bool:

@@ -7,7 +7,7 @@ pixel and cost next to nothing, so they stay in single precision where 8 bits of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 import onnx
@@ -48,7 +48,23 @@ def places_of(model: onnx.ModelProto) -> Places:
             tail.add(index)
     if not convolutions:  # a net of one convolution: nothing goes around it
         convolutions, around = sorted(around), set()
+    around |= _only_for(around, nodes, {port.name for port in model.graph.output})
     return Places(tuple(convolutions), frozenset(around), frozenset(tail))
+
+
+def _only_for(chosen: Set[int], nodes: list[onnx.NodeProto], given: Set[str]) -> set[int]:
+    """The nodes whose results, none of which is in `given`, nothing reads but those of `chosen`, and these."""
+    readers: dict[str, set[int]] = {}
+    for index, node in enumerate(nodes):
+        for name in node.input:
+            readers.setdefault(name, set()).add(index)
+    found = set[int]()
+    for index in reversed(range(len(nodes))):
+        results = set(nodes[index].output)
+        read = set[int]().union(*(readers.get(name, set()) for name in results))
+        if read and read <= chosen | found and not results & given:
+            found.add(index)
+    return found
 
 
 def _reached(values: Iterable[str], nodes: list[onnx.NodeProto]) -> set[str]:

@@ -353,11 +353,13 @@ def test_the_pictures_own_way_around_a_bf16_net_is_computed_in_fp32(pixels):
         "body": generator.standard_normal((4, 3, 3, 3)).astype(np.float32),
         "head": np.zeros((3, 4, 3, 3), np.float32),  # so that the result is what goes around
         "around": generator.random((3, 3, 3, 3)).astype(np.float32) / 27,
+        "rim": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
     }
     nodes = [
         helper.make_node("Conv", ["pixels", "body"], ["features"], name="a", pads=[1, 1, 1, 1]),
         helper.make_node("Conv", ["features", "head"], ["detail"], name="b", pads=[1, 1, 1, 1]),
-        helper.make_node("Conv", ["pixels", "around"], ["picture"], name="c", pads=[1, 1, 1, 1]),
+        helper.make_node("Pad", ["pixels", "rim"], ["larger"], name="p", mode="edge"),
+        helper.make_node("Conv", ["larger", "around"], ["picture"], name="c"),
         helper.make_node("Add", ["detail", "picture"], ["upscaled"], name="d"),
     ]
     model = custom(nodes, weights, ModelSpec(name="net", scale=1, halo=2))

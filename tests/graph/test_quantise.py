@@ -124,6 +124,14 @@ def test_the_pictures_way_around_the_net_stays_as_it_is():
     assert list(around.input) == ["pixels", "around"]
 
 
+def test_what_prepares_the_picture_on_its_way_around_belongs_to_it():
+    model = residual_net()
+    around = next(node for node in model.graph.node if node.output[0] == "g")
+    model.graph.node.insert(0, helper.make_node("Relu", [around.input[0]], ["prepared"]))
+    around.input[0] = "prepared"
+    assert [model.graph.node[i].output[0] for i in sorted(places_of(model).around)] == ["prepared", "g"]
+
+
 def test_values_are_quantised_before_they_are_moved():
     """A quarter of the bytes go through DepthToSpace, and the result is the same."""
     model = residual_net()
