@@ -45,7 +45,7 @@ class Perceptual:
     normalise: bool = True
     """Rescale its channels to a mean activation of one on the training pictures first."""
     pooling: str = "max"
-    """What stands between its blocks: "max", as it was trained, or "l2", which lets no pattern pass unseen."""
+    """What stands between its blocks: "max", as it was trained, or "l2", which does not alias."""
 
     def __post_init__(self) -> None:
         if self.network not in ("vgg16", "vgg19"):

@@ -237,7 +237,7 @@ class InterpolatedChannels(nn.Module):
         far = 2 * side + 1
         impulse = torch.zeros(1, 1, far, far)
         impulse[..., side, side] = 1
-        answer = InterpolatedChannels(1, self.factor, self.mode)(impulse)[0]
+        answer = self(impulse)[0]
         near = slice(side - radius, side + radius + 1)
         phases = answer[:, near, near].flip(1, 2)
         conv = nn.Conv2d(self.channels, self.channels * self.factor**2, side, bias=False)
