@@ -111,8 +111,8 @@ def load_weights(network: str, file: Path | None) -> tuple[dict[int, dict[str, T
 class L2Pool(nn.Module):
     """[N, C, H, W] -> [N, C, H // 2, W // 2]: the root of the squares' mean over 3x3 pixels, weighted by 1 2 1.
 
-    Max pooling of 2 sees only the largest of four, and aliases; this does not. Source: Henaff and Simoncelli 2016, "Geodesics of learned representations", section 3.1; Ding et
-    al. 2020 (DISTS), eq. 3.
+    Max pooling of 2 sees only the largest of four, and aliases; this does not. Source: Henaff and Simoncelli 2016,
+    "Geodesics of learned representations", section 3.1; Ding et al. 2020 (DISTS), eq. 3.
     """
 
     kernel: Tensor
