@@ -98,10 +98,19 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
     run = recipe.phases[first - 1 :]
     for number, phase in enumerate(run, start=first):
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items())
+        taught = " against a teacher's pictures" * (phase.target == "teacher")
         lines.append(
             f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels, loss "
-            f"{loss}, {recipe.optimiser} at a rate of up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
+            f"{loss}{taught}, {recipe.optimiser} at a rate of up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
         )
+    teacher = info.training.get("teacher")
+    if teacher:
+        lines += [
+            "",
+            f"The teacher's pictures are the mean of what `{teacher['name']}` makes of a small picture in all flips and "
+            f"quarter turns (SHA-256 of its checkpoint `{teacher['sha256']}`), itself trained for "
+            f"{_how_long(teacher['training'])}.",
+        ]
     return lines
 
 

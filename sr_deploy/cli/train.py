@@ -46,6 +46,7 @@ _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
     help="With --init: begin with this phase of the recipe; a resumed run keeps its own.",
 )
 @click.option("--vgg", type=_FILE, help="VGG weights (.pth, .safetensors) instead of torchvision's.")
+@click.option("--teacher", type=_FILE, help="Checkpoint whose pictures phases with a teacher learn.")
 @click.option("--cache", type=_NEW_FOLDER, help="Keep decoded pictures here, for the next run.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that cut crops.")

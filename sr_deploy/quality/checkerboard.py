@@ -1,4 +1,4 @@
-"""How much of a picture is checkerboard: energy that repeats with the period of the upscaling factor.
+"""How much of a picture is checkerboard: energy that repeats with the period of the upscaling factor; and how blocky it is.
 
 PixelShuffle writes every phase of a `scale` x `scale` cell with a kernel of its own. Where the kernels disagree, a
 pattern of that period lies over the whole picture (Odena et al. 2016, "Deconvolution and checkerboard
@@ -26,6 +26,38 @@ def checkerboard_energy(upscaled: npt.NDArray[np.generic], scale: int) -> float:
     its sign over the picture is seen less the faster it does. The unit of the pixels does not matter.
     Raises UsageError for another shape, a scale below 2, or fewer than 8 cells along an axis.
     """
+    pixels = _whole_cells(upscaled, scale).astype(np.float64)
+    height, width = pixels.shape[:2]
+    power = _windowed_power(pixels @ _LUMA if pixels.ndim == 3 else pixels)
+    total = float(power.sum())
+    pattern = power[np.ix_(_near_multiples(height, scale), _near_multiples(width, scale))]
+    base = power[np.ix_(_near_multiples(height, 1), _near_multiples(width, 1))]
+    return float(pattern.sum() - base.sum()) / total if total > 0 else 0.0
+
+
+def blocking(upscaled: npt.NDArray[np.generic], scale: int) -> float:
+    """How much larger the steps at the borders of cells of `scale` x `scale` pixels are than those inside: their ratio.
+
+    Of the mean absolute differences of neighbours in `upscaled` [H, W] or [H, W, 3], down and across. Near 1 for a
+    photograph, infinite for nearest-neighbour upsampling, 1 for a flat picture. It sees blocks, to which
+    `checkerboard_energy` is blind. The idea: Wang, Bovik and Evans 2000, "Blind measurement of blocking artifacts in
+    images". Raises UsageError as that does.
+    """
+    pixels = _whole_cells(upscaled, scale).astype(np.float64)
+    border, inside = np.sum([_steps(p, scale) for p in (pixels, pixels.swapaxes(0, 1))], axis=0)
+    if inside > 0:
+        return float(border / inside)
+    return float("inf") if border > 0 else 1.0
+
+
+def _steps(pixels: npt.NDArray[np.float64], scale: int) -> tuple[float, float]:
+    """Mean step along the second axis from cell to cell, and within cells."""
+    steps = np.abs(np.diff(pixels, axis=1))
+    at_border = np.arange(steps.shape[1]) % scale == scale - 1
+    return float(steps[:, at_border].mean()), float(steps[:, ~at_border].mean())
+
+
+def _whole_cells(upscaled: npt.NDArray[np.generic], scale: int) -> npt.NDArray[np.generic]:
     if upscaled.ndim not in (2, 3) or (upscaled.ndim == 3 and upscaled.shape[2] != 3):
         raise UsageError(f"expected pixels [H, W] or [H, W, 3], got shape {upscaled.shape}")
     if scale < 2:
@@ -35,12 +67,7 @@ def checkerboard_energy(upscaled: npt.NDArray[np.generic], scale: int) -> float:
         raise UsageError(
             f"expected at least {8 * scale} pixels a side at scale {scale}, got {width}x{height}"
         )
-    pixels = upscaled[:height, :width].astype(np.float64)
-    power = _windowed_power(pixels @ _LUMA if pixels.ndim == 3 else pixels)
-    total = float(power.sum())
-    pattern = power[np.ix_(_near_multiples(height, scale), _near_multiples(width, scale))]
-    base = power[np.ix_(_near_multiples(height, 1), _near_multiples(width, 1))]
-    return float(pattern.sum() - base.sum()) / total if total > 0 else 0.0
+    return upscaled[:height, :width]
 
 
 def _windowed_power(luma: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

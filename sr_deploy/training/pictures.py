@@ -12,7 +12,7 @@ import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -42,6 +42,8 @@ class Pair:
     name: str
     large: Pixels
     small: Pixels
+    key: str = ""
+    """Names the small picture in its store."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +183,22 @@ class PictureStore:
 
         return self._each(pair, list(range(count)))
 
+    def redrawn(self, pairs: list[Pair], by: str, draw: Callable[[Pixels], Pixels]) -> list[Pair]:
+        """Pairs of this store with `draw(small)` as their large pictures; `by` names what draws them."""
+
+        def pair_of(pair: Pair) -> Pair:
+            large = self._kept(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
+            return replace(pair, large=large)
+
+        return [pair_of(pair) for pair in pairs]
+
     def _pair(self, name: str, pixels: Pixels, key: str, scale: int) -> Pair:
         """`pixels`, which are kept as `key`, cut to a multiple of `scale`, and their small version."""
         height, width = (n // scale * scale for n in pixels.shape[:2])
         large = pixels[:height, :width]
-        small = self._kept(f"{key}-x{scale}", lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
-        return Pair(name, large, small)
+        key = f"{key}-x{scale}"
+        small = self._kept(key, lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
+        return Pair(name, large, small, key)
 
     def _resized(self, picture: Picture, size: float) -> tuple[Pixels, str]:
         """The pixels of a picture at `size` times its own, and the name they are kept by."""

@@ -24,10 +24,11 @@ else:
 SCALES = (2, 3, 4, 8)
 PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "chroma_l1")
 PERCEPTUAL_TERMS = ("feature", "gram")
-TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv", "grid")
+TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv", "grid", "lattice")
 PRECISIONS = ("bf16", "fp16", "off")
 OPTIMISERS = ("adamw", "muon")
 POOLINGS = ("max", "l2")
+TARGETS = ("photographs", "teacher")
 SMALLEST_CROP = 4
 
 Types = type | tuple[type, ...]
@@ -69,6 +70,9 @@ class Phase:
     """Peak of the one-cycle schedule."""
     loss: Mapping[str, float] = field(default_factory=lambda: {"l1": 1.0})
     """Weight of each term. In TOML `loss = "l1"` is short for `loss = { l1 = 1.0 }`."""
+    target: str = "photographs"
+    """What is learnt: the photographs themselves, or what a "teacher" makes of their small versions, a finished net
+    that the run is given."""
     degrade: Degradation | None = None
     """How the small crops are spoilt before they are shrunk; None: bicubic, nothing else."""
 
@@ -79,6 +83,12 @@ class Phase:
             raise UsageError(
                 f"crop = {self.crop} small pixels ({self.crop * self.scale} large ones at scale {self.scale}), "
                 f"expected at least {SMALLEST_CROP}"
+            )
+        if self.target not in TARGETS:
+            raise UsageError(f"target = {self.target!r}, expected {' or '.join(TARGETS)}")
+        if self.target == "teacher" and self.degrade:
+            raise UsageError(
+                'target = "teacher" shows what a net makes of small pictures as they are; leave out degrade'
             )
         for key in ("steps", "batch", "learning_rate"):
             if not getattr(self, key) > 0:
@@ -170,7 +180,7 @@ def _weights(where: str, weights: Mapping[str, float]) -> None:
 
 _PHASE_KEYS: dict[str, Types] = {
     "scale": int, "crop": int, "large_crop": int, "steps": int, "batch": int, "learning_rate": _NUMBER,
-    "loss": (str, dict), "degrade": dict,
+    "loss": (str, dict), "target": str, "degrade": dict,
 }  # fmt: skip
 _RECIPE_KEYS: dict[str, Types] = {
     "name": str, "net": dict, "phase": list, "seed": int, "ema": _NUMBER, "clip": _NUMBER,

@@ -30,6 +30,8 @@ class Options:
     phase: int = 1
     """The phase to begin a new run with, counted from 1: what `init` has been through need not be done again."""
     vgg: Path | None = None
+    teacher: Path | None = None
+    """Checkpoint of the net whose pictures the phases with `target = "teacher"` learn."""
     cache: Path | None = None
     """Folder for decoded pictures, kept for the next run; None: memory, as far as it goes."""
     device: str = "auto"
@@ -111,6 +113,8 @@ class Position:
     psnr: float | None = None
     init: dict[str, Any] | None = None
     """What the first weights were: the name, recipe and training of the checkpoint they came from."""
+    teacher: dict[str, Any] | None = None
+    """Whose pictures were learnt last: the name, file and training of the checkpoint."""
 
 
 @dataclass
@@ -144,6 +148,8 @@ class Session:
         }
         if self.at.init:
             training["init"] = self.at.init
+        if self.at.teacher:
+            training["teacher"] = self.at.teacher
         info = CheckpointInfo(
             name=self.recipe.name,
             architecture=self.recipe.architecture,

@@ -31,6 +31,7 @@ from sr_deploy.training.recipe import TERMS, Recipe
 from sr_deploy.training.schedule import Clock
 from sr_deploy.training.session import Options, Position, Session, Silent, Watch, name_of
 from sr_deploy.training.state import STATE, Kept, read_state
+from sr_deploy.training.teacher import Teacher
 from sr_deploy.training.team import joined
 from sr_deploy.training.validate import central
 from sr_deploy.training.vgg import VGGFeatures, load_vgg
@@ -47,6 +48,7 @@ class Trainer:
         self._weights: Mapping[str, Tensor] = {}
         self._saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         self._session: Session | None = None
+        self._teacher: Teacher | None = None
 
     @property
     def at(self) -> Position:
@@ -156,9 +158,9 @@ class Trainer:
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
                 f"{ours[0]} {dict(self.recipe.parameters)}; give a checkpoint of that net"
             )
-        if self.recipe.parameters.get("residual") != info.parameters.get("residual"):
+        if _around(self.recipe.parameters) != _around(info.parameters):
             name = f"{name}, with something else around the net"
-        about = {"name": name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
+        about: dict[str, Any] = {"name": name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
         if self.options.phase > 1:
             about["first_phase"] = self.options.phase
         return tensors, {**about, "training": dict(info.training)}
@@ -168,6 +170,7 @@ class Trainer:
         if first == len(self.recipe.phases):
             return
         vgg = self._load_vgg(session, first)
+        self._teacher = self._load_teacher(session, first)
         store = self._read_pictures(session)
         if vgg and self.recipe.perceptual.normalise:
             vgg.normalise(_samples(store))
@@ -183,6 +186,22 @@ class Trainer:
         vgg, said = load_vgg(how.network, layers, self.options.vgg, pooling=how.pooling)
         session.say(said)
         return vgg
+
+    def _load_teacher(self, session: Session, first: int) -> Teacher | None:
+        taught = [p.scale for p in self.recipe.phases[first:] if p.target == "teacher"]
+        if not taught:
+            return None
+        if self.options.teacher is None:
+            raise UsageError(
+                f"recipe {self.recipe.name} learns from a teacher: give its checkpoint with --teacher"
+            )
+        teacher = Teacher(self.options.teacher, session.device)
+        for scale in taught:
+            teacher.check_scale(scale)
+        teacher.check_same(session.at.teacher)
+        session.at.teacher = teacher.record
+        session.say(f"teacher: {self.options.teacher}, sha256 {teacher.sha256}")
+        return teacher
 
     def _read_pictures(self, session: Session) -> PictureStore:
         options = self.options
@@ -204,6 +223,9 @@ class Trainer:
         phase, recipe = self.recipe.phases[number], self.recipe
         saved = self._saved if self._saved and not session.at.done else None
         training, held_out = self._pairs(store, phase.scale)
+        if self._teacher and phase.target == "teacher":
+            session.say(f"{self._teacher.info.name} draws {len(training)} pictures, once")
+            training = store.redrawn(training, self._teacher.key, self._teacher.shown)
         crops = self._crops(number, session, training)
         layers = {layer: weight for layer, weight in recipe.perceptual.layers.items() if weight}
         loss = ComposedLoss(
@@ -289,6 +311,10 @@ class Trainer:
 
 def _with_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if key != "residual"}
+
+
+def _around(parameters: Mapping[str, Any]) -> str:
+    return str(parameters.get("residual", "nearest"))
 
 
 def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from sr_deploy.errors import UsageError
 from sr_deploy.quality.bicubic import imresize
-from sr_deploy.quality.checkerboard import checkerboard_energy
+from sr_deploy.quality.checkerboard import blocking, checkerboard_energy
 from sr_deploy.quality.dead_leaves import dead_leaves
 
 SMALL = dead_leaves(200, 240, seed=1)
@@ -66,6 +66,26 @@ def test_a_flat_picture_has_none() -> None:
 def test_what_cannot_be_measured_is_refused(shape: tuple[int, ...], scale: int, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         checkerboard_energy(np.zeros(shape), scale)
+    with pytest.raises(UsageError, match=says):
+        blocking(np.zeros(shape), scale)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_blocks_are_seen_where_the_energy_is_blind(scale: int) -> None:
+    photograph = dead_leaves(200, 240, seed=2)
+    nearest = SMALL.repeat(scale, 0).repeat(scale, 1)
+    assert blocking(photograph, scale) == pytest.approx(1, abs=0.1)
+    assert blocking(nearest, scale) == float("inf")
+    smooth = imresize(SMALL, float(scale)).astype(np.float64)
+    mixed = 0.7 * smooth + 0.3 * nearest
+    assert blocking(mixed, scale) > 1.3 * blocking(smooth, scale)
+    assert blocking(np.full((64, 64), 7, np.uint8), scale) == 1.0
+
+
+def test_blocking_is_the_ratio_of_the_mean_steps() -> None:
+    row = np.tile([0.0, 1.0, 4.0, 5.0], 4)  # steps of 1 within cells of two, of 3 and 5 between them
+    steps = [abs(b - a) for a, b in zip(row[1::2], row[2::2], strict=False)]
+    assert blocking(np.tile(row, (16, 1)), 2) == pytest.approx(np.mean(steps))
 
 
 def test_dead_leaves_are_the_same_every_time_and_have_the_spectrum_of_photographs() -> None:

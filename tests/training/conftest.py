@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from sr_deploy.training import loop
 from sr_deploy.training.recipe import parse_recipe
 
 
@@ -22,6 +23,12 @@ def pictures(tmp_path_factory):
     for seed in range(10):
         (folder / f"picture{seed}.png").write_bytes(cv2.imencode(".png", picture(seed))[1].tobytes())
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Matplotlib takes longer than these runs."""
+    monkeypatch.setattr(loop, "plot_curves", lambda rows, path: None)
 
 
 TINY = """

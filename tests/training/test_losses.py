@@ -14,6 +14,7 @@ from sr_deploy.training.losses import (
     gram,
     gram_distance,
     grid,
+    lattice,
     shifted,
     total_variation,
 )
@@ -167,6 +168,60 @@ def test_the_grid_term_sees_a_grid_and_nothing_else():
     assert grid(pattern[..., :1, :1], torch.zeros(1, 3, 1, 1), 2).item() == 0
 
 
+@pytest.mark.parametrize("period", [2, 4])
+def test_the_lattice_term_compares_detail_by_its_place_in_windows_of_eight_cells(period):
+    rng = np.random.default_rng(period)
+    got, wanted = rng.random((2, 2, 3, 8 * period + 3, 16 * period + 2))
+
+    def by_place(detail, rows, columns):
+        """Means at every place, less their mean; `rows` or `columns` of 1 where only the other axis tells places."""
+        side, windows = 8 * period, []
+        for top in range(0, detail.shape[2] - side + 1, side):
+            for left in range(0, detail.shape[3] - side + 1, side):
+                window = np.abs(detail[:, :, top : top + side, left : left + side])
+                places = np.array(
+                    [
+                        window[:, :, y::rows, x::columns].mean(axis=(2, 3))
+                        for y in range(rows)
+                        for x in range(columns)
+                    ]
+                )
+                windows.append(places - places.mean(axis=0))
+        return np.array(windows)
+
+    def laplacian(x):
+        return (
+            x[..., 1:-1, 1:-1]
+            - (x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]) / 4
+        )
+
+    expected = 0
+    for detail, rows, columns in (
+        (lambda x: np.diff(x, axis=2), period, 1),
+        (lambda x: np.diff(x, axis=3), 1, period),
+        (laplacian, period, period),
+    ):
+        ours, theirs = (by_place(detail(x), rows, columns) for x in (got, wanted))
+        expected += np.abs(ours - theirs).mean()
+    value = lattice(torch.from_numpy(got), torch.from_numpy(wanted), period)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_lattice_term_sees_blocks_and_dots_that_the_grid_term_is_blind_to():
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.linspace(0, 1, 66).expand(1, 3, 66, 66)
+    even = 0.2 * torch.rand(1, 3, 66, 66, generator=generator)
+    small = 0.2 * torch.rand(1, 3, 17, 17, generator=generator)
+    blocks = small.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :66, :66]
+    dots = torch.zeros(1, 3, 68, 68)
+    dots[..., 1::4, 2::4] = torch.where(small > 0.1, 0.2, -0.2)
+    for pattern in (blocks, dots[..., :66, :66]):
+        assert lattice(smooth + pattern, smooth, 4).item() > 4 * lattice(smooth + even, smooth, 4).item()
+    assert grid(smooth + blocks, smooth, 4).item() < 1e-6
+    assert lattice(smooth + 0.1, smooth, 4).item() < 1e-6
+    assert lattice(smooth[..., :5, :5], smooth[..., :5, :5] + 0.1, 4).item() == 0
+
+
 @pytest.mark.parametrize("name", ["feature", "gram"])
 def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
     layers = {"relu1_1": 0.5, "relu1_2": 2.0}
@@ -182,7 +237,8 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["l1", "l2", "charbonnier", "luma", "luma_l1", "chroma_l1", "feature", "gram", "tv", "grid"]
+    "name",
+    ["l1", "l2", "charbonnier", "luma", "luma_l1", "chroma_l1", "feature", "gram", "tv", "grid", "lattice"],
 )
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, OutputError, UsageError
 from sr_deploy.quality.bicubic import imresize
-from sr_deploy.training import loop, schedule
+from sr_deploy.training import schedule
 from sr_deploy.training import trainer as trainer_module
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data import Crops
@@ -58,12 +58,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Matplotlib takes longer than these runs."""
-    monkeypatch.setattr(loop, "plot_curves", lambda rows, path: None)
 
 
 def train(pictures, out, recipe=None, watch=None, **options):
