@@ -52,8 +52,9 @@ def sha256_of(path: Path) -> str:
 
 
 def released(places: Places) -> list[str]:
-    """The names that have a checkpoint, sorted."""
-    return sorted(p.stem for p in (places.recipes / "checkpoints").glob("*.safetensors"))
+    """The names that have a checkpoint, sorted. What a net was taught by (`<name>-teacher`) is kept there, not built."""
+    checkpoints = (places.recipes / "checkpoints").glob("*.safetensors")
+    return sorted(p.stem for p in checkpoints if not p.stem.endswith("-teacher"))
 
 
 def check_recipe(recipe: Recipe, info: CheckpointInfo, checkpoint: Path) -> None:
@@ -118,6 +119,8 @@ def _how_long(training: Mapping[str, Any]) -> str:
     """Steps and time, and those of the run before where a run began with another's weights."""
     device = f" on {training['device']}" if training.get("device") else ""
     text = f"{training['steps']:,} steps in {training['minutes']:g} minutes{device}"
+    if training.get("teacher"):
+        text += f" against pictures of `{training['teacher']['name']}`"
     before = training.get("init")
     if not before:
         return text

@@ -126,7 +126,7 @@ def lattice(got: Tensor, wanted: Tensor, period: int) -> Tensor:
     """How unlike the two are in where in a cell of `period` x `period` pixels their detail lies.
 
     Detail is the size of the steps down, across, and of the Laplacian. Of each, the mean at every place of a cell over
-    windows of 8 x 8 cells, over all rows or columns for steps, less the mean of all places; the mean absolute
+    windows of some 8 x 8 cells, over all rows or columns for steps, less the mean of all places; the mean absolute
     difference, the three summed. Pictures of less than a window count as one.
 
     Where texture is wanted that the small picture does not tell, a net lays it out by the small picture's pixels: blocks
@@ -162,11 +162,11 @@ def _detail(pictures: Tensor, period: int) -> list[Tensor]:
 
 
 def _by_place(detail: Tensor, period: int) -> Tensor:
-    """[N, C, H, W] -> mean sizes [N, C, windows, period, period] at each place, in windows of 8 x 8 cells."""
-    height, width = (n // period for n in detail.shape[2:])
-    window = min(_DETAIL_WINDOW, height, width)
-    tall, wide = (n // window * window * period for n in (height, width))
-    places = F.avg_pool2d(F.pixel_unshuffle(detail[..., :tall, :wide].abs(), period), window)
+    """[N, C, H, W] -> mean sizes [N, C, windows, period, period] at each place, in windows of some 8 x 8 cells."""
+    cells = [n // period for n in detail.shape[2:]]
+    height, width = (n // max(1, round(n / _DETAIL_WINDOW)) for n in cells)
+    detail = detail[..., : cells[0] * period, : cells[1] * period].abs()
+    places = F.avg_pool2d(F.pixel_unshuffle(detail, period), (height, width))
     return places.reshape(len(detail), -1, period, period, *places.shape[2:]).flatten(4).movedim(-1, 2)
 
 

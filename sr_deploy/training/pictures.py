@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -93,9 +94,9 @@ def quarter_of_memory() -> int:
 
 
 def _write_array(path: Path, pixels: Pixels) -> None:
-    """Atomically, because several processes may fill one cache."""
+    """Atomically, because several processes, of several hosts even, may fill one cache."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             np.save(file, pixels)
@@ -143,14 +144,22 @@ class PictureStore:
             return None
 
     def _kept(self, name: str, make: Callable[[], Pixels]) -> Pixels:
-        file = self._folder / f"{name}.npy"
-        if not file.exists():
+        if not self._file(name).exists():
             pixels = make()
             if pixels.nbytes <= self._free:
                 self._free -= pixels.nbytes
                 return pixels
-            _write_array(file, pixels)
+            _write_array(self._file(name), pixels)
+        return self._filed(name, make)
+
+    def _filed(self, name: str, make: Callable[[], Pixels]) -> Pixels:
+        file = self._file(name)
+        if not file.exists():
+            _write_array(file, make())
         return cast(Pixels, np.load(file, mmap_mode="r"))
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.npy"
 
     def pairs(self, scale: int, size: float = 1.0) -> list[Pair]:
         """A pair for every picture that has at least one small pixel.
@@ -184,10 +193,13 @@ class PictureStore:
         return self._each(pair, list(range(count)))
 
     def redrawn(self, pairs: list[Pair], by: str, draw: Callable[[Pixels], Pixels]) -> list[Pair]:
-        """Pairs of this store with `draw(small)` as their large pictures; `by` names what draws them."""
+        """Pairs of this store with `draw(small)` as their large pictures; `by` names what draws them.
+
+        Each is kept as a file even where memory would do, because drawing is slow, and may be cut off.
+        """
 
         def pair_of(pair: Pair) -> Pair:
-            large = self._kept(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
+            large = self._filed(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
             return replace(pair, large=large)
 
         return [pair_of(pair) for pair in pairs]

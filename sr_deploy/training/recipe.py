@@ -151,6 +151,10 @@ class Recipe:
                 f"ema = {self.ema}, clip = {self.clip}, weight_decay = {self.weight_decay}, validation = "
                 f"{self.validation}: expected 0 <= ema < 1, clip > 0, weight_decay >= 0, validation >= 1"
             )
+        if len({phase.scale for phase in self.phases if phase.target == "teacher"}) > 1:
+            raise UsageError(
+                'phases of different scales have target = "teacher", but a teacher has one scale; leave one to it'
+            )
         if self.leaves < 0:
             raise UsageError(f"leaves = {self.leaves}, expected a number of pictures, 0 or more")
         fine = [isinstance(n, _NUMBER) and not isinstance(n, bool) and 0.1 <= n <= 4 for n in self.sizes]

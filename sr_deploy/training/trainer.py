@@ -26,7 +26,7 @@ from sr_deploy.training.nets import build_net, size_rule_of
 from sr_deploy.training.nets.blocks import fold
 from sr_deploy.training.nets.rt import RT
 from sr_deploy.training.phase import PhaseRun, carry_weights
-from sr_deploy.training.pictures import Pair, PictureStore, quarter_of_memory, split_validation
+from sr_deploy.training.pictures import Pair, PictureStore, Pixels, quarter_of_memory, split_validation
 from sr_deploy.training.recipe import TERMS, Recipe
 from sr_deploy.training.schedule import Clock
 from sr_deploy.training.session import Options, Position, Session, Silent, Watch, name_of
@@ -199,7 +199,6 @@ class Trainer:
         for scale in taught:
             teacher.check_scale(scale)
         teacher.check_same(session.at.teacher)
-        session.at.teacher = teacher.record
         session.say(f"teacher: {self.options.teacher}, sha256 {teacher.sha256}")
         return teacher
 
@@ -224,8 +223,9 @@ class Trainer:
         saved = self._saved if self._saved and not session.at.done else None
         training, held_out = self._pairs(store, phase.scale)
         if self._teacher and phase.target == "teacher":
-            session.say(f"{self._teacher.info.name} draws {len(training)} pictures, once")
-            training = store.redrawn(training, self._teacher.key, self._teacher.shown)
+            session.at.seconds = clock.lap(_READING)
+            training = self._drawn(session, store, self._teacher, training)
+            clock.lap(0.0)
         crops = self._crops(number, session, training)
         layers = {layer: weight for layer, weight in recipe.perceptual.layers.items() if weight}
         loss = ComposedLoss(
@@ -256,6 +256,21 @@ class Trainer:
         with Loader(crops, first=run.step_number, workers=workers, pin=pin) as batches:
             loop.go(batches)
         self._weights = run.average.state_dict()
+
+    def _drawn(
+        self, session: Session, store: PictureStore, teacher: Teacher, training: list[Pair]
+    ) -> list[Pair]:
+        """`training` as the teacher draws it, which takes its time beside that of the run. Raises KeyboardInterrupt
+        after `stop`; what is drawn by then is kept."""
+
+        def draw(small: Pixels) -> Pixels:
+            if session.stopping:
+                raise KeyboardInterrupt
+            return teacher.shown(small)
+
+        session.say(f"{teacher.info.name} draws {len(training)} pictures, unless they are kept")
+        session.at.teacher = teacher.record
+        return store.redrawn(training, teacher.key, draw)
 
     def _pairs(self, store: PictureStore, scale: int) -> tuple[list[Pair], list[Pair]]:
         """(training, held out): the one at every size of the recipe and with its leaves, the other as they are."""

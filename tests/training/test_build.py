@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from sr_deploy.models import list_models
-from sr_deploy.training.checkpoint import CheckpointInfo, save_checkpoint
+from sr_deploy.training.checkpoint import CheckpointInfo, load_net, save_checkpoint
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.recipe import parse_recipe
 
@@ -113,3 +114,29 @@ def test_the_photographs_of_the_cards_add_up(build):
     table = build.tomllib.loads((ROOT / "export" / "photographs.toml").read_text(encoding="utf-8"))
     assert sum(part["count"] for part in table["part"]) == table["count"]
     assert all(part["licence"] and part["source"] for part in table["part"])
+
+
+def test_a_teacher_is_told_of_in_the_card_and_not_built(build, places, tmp_path, capsys):
+    folder = tmp_path / "export" / "checkpoints"
+    path = folder / "tiny-x2.safetensors"
+    net, info = load_net(path)
+    teacher = folder / "tiny-x2-teacher.safetensors"
+    save_checkpoint(teacher, net, info)
+    taught = {"name": "tiny-x2", "sha256": "abc123", "training": dict(info.training)}
+    recipe = RECIPE.replace(b"steps = 100", b'steps = 100\ntarget = "teacher"')
+    (tmp_path / "export" / "tiny-x2.toml").write_bytes(recipe)
+    info = replace(
+        info,
+        recipe_sha256=parse_recipe(recipe).sha256,
+        training={
+            **info.training,
+            "init": {"name": "tiny-x2", "training": dict(info.training)},
+            "teacher": taught,
+        },
+    )
+    save_checkpoint(path, net, info)
+    assert build.main(places) == 0
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["tiny-x2.md", "tiny-x2.onnx"]
+    card = (tmp_path / "models" / "tiny-x2.md").read_text()
+    assert "against a teacher's pictures" in card
+    assert "`abc123`), itself trained for 100 steps in 1.5 minutes" in card

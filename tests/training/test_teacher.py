@@ -1,5 +1,7 @@
 """A finished net that draws what another one learns."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +151,50 @@ def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, un
     with pytest.raises(UsageError, match="same --teacher"):
         Trainer(recipe, options(other, resume=True)).run()
     assert Trainer(recipe, options(old, resume=True)).run().exists()
+
+
+def test_a_run_that_is_stopped_while_its_teacher_draws_ends_at_once_and_goes_on_where_it_was(
+    pictures, tmp_path, undrawn, monkeypatch
+):
+    path = checkpoint(tmp_path / "old.safetensors")
+    shown, drawn = Teacher.shown, []
+
+    def draw(self, small):
+        drawn.append(small.shape)
+        if len(drawn) == 3:
+            trainer.stop()
+        return shown(self, small)
+
+    monkeypatch.setattr(Teacher, "shown", draw)
+    options = Options(data=pictures, out=tmp_path / "run", teacher=path, device="cpu", every=12, minutes=1e-3)
+    trainer = Trainer(tiny_recipe(TAUGHT), options)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert len(drawn) == 3
+    assert Trainer(tiny_recipe(TAUGHT), options).run().exists()
+    assert len(drawn) == 8  # of ten pictures two are held out
+
+
+def test_drawing_takes_none_of_the_runs_time(pictures, tmp_path, undrawn, monkeypatch):
+    path = checkpoint(tmp_path / "old.safetensors")
+    shown, now, later = Teacher.shown, time.perf_counter, []
+
+    def draw(self, small):
+        later.append(1000)
+        return shown(self, small)
+
+    monkeypatch.setattr(Teacher, "shown", draw)
+    monkeypatch.setattr(time, "perf_counter", lambda: now() + sum(later))
+    options = Options(data=pictures, out=tmp_path / "run", teacher=path, device="cpu", every=12)
+    trainer = Trainer(tiny_recipe(TAUGHT), options)
+    trainer.run()
+    assert len(later) == 8
+    assert 0 < trainer.at.seconds < 900
+
+
+def test_phases_of_two_scales_cannot_have_one_teacher():
+    with pytest.raises(UsageError, match="one scale"):
+        tiny_recipe(TAUGHT, TAUGHT.replace("scale = 2", "scale = 4"))
 
 
 def test_a_recipe_says_what_is_learnt():
