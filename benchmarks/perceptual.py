@@ -25,7 +25,7 @@ from pages import filled, settle
 
 from sr_deploy import Image, imresize, read_image, write_image
 from sr_deploy.files import digest_of
-from sr_deploy.quality.checkerboard import checkerboard_energy
+from sr_deploy.quality.checkerboard import blocking, checkerboard_energy
 from sr_deploy.quality.evaluate import bicubic_baseline, compare
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ BEGIN, END = (
     "<!-- made by benchmarks/perceptual.py --table -->\n",
     "<!-- end of pixel against perceptual -->\n",
 )
-PIXEL, PERCEPTUAL = "srresnet-x4", "srresnet-x4-perceptual"
+PIXEL, PERCEPTUAL, ORIGINAL = "srresnet-x4", "srresnet-x4-perceptual", "the original"
 SCALE, HELD_OUT, SIDE = 4, 11, 512
 LAYERS = ("relu1_2", "relu2_2", "relu3_1")
 
@@ -76,6 +76,7 @@ def measured(upscale: Upscale, cases: list[tuple[str, Pixels, Pixels]], vgg: VGG
             row[f"squared {layer}"] = float((ours[layer] - theirs[layer]).square().mean())
         for period in (2, 4):
             row[f"period {period}"] = checkerboard_energy(got, period) - checkerboard_energy(large, period)
+        row["blocking"] = blocking(got, SCALE)
         rows.append(row)
     return {key: fmean(row[key] for row in rows) for key in rows[0]}
 
@@ -120,6 +121,7 @@ def measure(args: argparse.Namespace) -> None:
     }
     for name, cases in (("held out", photographs), (args.name, shrunk(args.hr))):
         means = {net: measured(upscale, cases, vgg) for net, upscale in makers.items()}
+        means[ORIGINAL] = {"blocking": fmean(blocking(large, SCALE) for _, _, large in cases)}
         record["sets"][name] = {"pictures": [case[0] for case in cases], "means": means}
     print(table(record))
     if args.out:
@@ -148,20 +150,25 @@ def table(record: dict[str, Any]) -> str:
     """A row a net and set."""
     lines = [
         f"`{PERCEPTUAL}`: {_past(record['training'][PERCEPTUAL])}. VGG distances are against those of `{PIXEL}`; the energy that repeats every "
-        "2 and 4 pixels, in millionths of the picture's, is what there is more of it than in the photographs.",
+        "2 and 4 pixels, in millionths of the picture's, is what there is more of it than in the photographs. Blocking is how many times larger the steps at the borders of the "
+        "small picture's pixels are than those between.",
         "",
-        "| pictures | net | PSNR Y | SSIM Y | VGG relu3_1, L1 | root of squares | squares | period 2 | period 4 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| pictures | net | PSNR Y | SSIM Y | VGG relu3_1, L1 | root of squares | squares | period 2 | period 4 | blocking |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, one in record["sets"].items():
         twin = one["means"][PIXEL]
         for net, mean in one["means"].items():
+            if net == ORIGINAL:
+                continue
             l1, squares = (mean[f"{kind} relu3_1"] / twin[f"{kind} relu3_1"] for kind in ("l1", "squared"))
             lines.append(
                 f"| {name} ({len(one['pictures'])}) | {net} | {mean['psnr_y']:.2f} | {mean['ssim_y']:.4f} | "
                 f"{l1 - 1:+.0%} | {squares**0.5 - 1:+.0%} | {squares - 1:+.0%} | "
-                f"{mean['period 2'] * 1e6:+.2f} | {mean['period 4'] * 1e6:+.2f} |"
+                f"{mean['period 2'] * 1e6:+.2f} | {mean['period 4'] * 1e6:+.2f} | {mean['blocking']:.2f} |"
             )
+        blocks = one["means"][ORIGINAL]["blocking"]
+        lines.append(f"| {name} ({len(one['pictures'])}) | {ORIGINAL} | | | | | | | | {blocks:.2f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -106,11 +106,16 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
         )
     teacher = info.training.get("teacher")
     if teacher:
+        before = info.training.get("init", {}).get("training")
+        past = (
+            "the net whose weights this one began with"
+            if before == teacher["training"]
+            else f"itself trained for {_how_long(teacher['training'])}"
+        )
         lines += [
             "",
             f"The teacher's pictures are the mean of what `{teacher['name']}` makes of a small picture in all flips and "
-            f"quarter turns (SHA-256 of its checkpoint `{teacher['sha256']}`), itself trained for "
-            f"{_how_long(teacher['training'])}.",
+            f"quarter turns (SHA-256 of its checkpoint `{teacher['sha256']}`), {past}.",
         ]
     return lines
 

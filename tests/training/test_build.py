@@ -139,4 +139,7 @@ def test_a_teacher_is_told_of_in_the_card_and_not_built(build, places, tmp_path,
     assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["tiny-x2.md", "tiny-x2.onnx"]
     card = (tmp_path / "models" / "tiny-x2.md").read_text()
     assert "against a teacher's pictures" in card
-    assert "`abc123`), itself trained for 100 steps in 1.5 minutes" in card
+    assert "`abc123`), the net whose weights this one began with." in card
+    assert (
+        "100 steps in 1.5 minutes on CPU, 1 threads against pictures of `tiny-x2`, from the weights" in card
+    )
