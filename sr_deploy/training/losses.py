@@ -170,6 +170,9 @@ def _by_place(detail: Tensor, period: int) -> Tensor:
     return places.reshape(len(detail), -1, period, period, *places.shape[2:]).flatten(4).movedim(-1, 2)
 
 
+PERIODIC: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"grid": grid, "lattice": lattice}
+
+
 def shifted(got: Tensor, wanted: Tensor, period: int = 4) -> tuple[Tensor, Tensor]:
     """Both without `period` - 1 rows and columns, of which some are cut off at the top and left: how many, the
     first pixel of `wanted` decides, so every batch has its own shift and a resumed run the same ones.
@@ -249,10 +252,8 @@ class ComposedLoss(nn.Module):
             return PIXEL[name](got, wanted)
         if name == "tv":
             return total_variation(got)
-        if name == "grid":
-            return grid(got, wanted, self.period)
-        if name == "lattice":
-            return lattice(got, wanted, self.period)
+        if name in PERIODIC:
+            return PERIODIC[name](got, wanted, self.period)
         distance = gram_distance if name == "gram" else _l1
         return torch.stack([weight * distance(a, b) for weight, a, b in seen]).sum()
 

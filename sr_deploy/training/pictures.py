@@ -144,13 +144,13 @@ class PictureStore:
             return None
 
     def _kept(self, name: str, make: Callable[[], Pixels]) -> Pixels:
-        if not self._file(name).exists():
-            pixels = make()
-            if pixels.nbytes <= self._free:
-                self._free -= pixels.nbytes
-                return pixels
-            _write_array(self._file(name), pixels)
-        return self._filed(name, make)
+        if self._file(name).exists():
+            return self._filed(name, make)
+        pixels = make()
+        if pixels.nbytes > self._free:
+            return self._filed(name, lambda: pixels)
+        self._free -= pixels.nbytes
+        return pixels
 
     def _filed(self, name: str, make: Callable[[], Pixels]) -> Pixels:
         file = self._file(name)

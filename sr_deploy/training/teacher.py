@@ -37,9 +37,8 @@ class Teacher:
     """
 
     def __init__(self, path: Path, device: torch.device | None = None) -> None:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # whether there is a teacher shall not change the first weights
+        # whether there is a teacher shall not change the first weights
+        with torch.random.fork_rng(devices=[]):
             net, self.info = load_net(path)
         self.sha256 = digest_of(path)
         self._halo = measure_halo(net)

@@ -196,8 +196,7 @@ class Trainer:
                 f"recipe {self.recipe.name} learns from a teacher: give its checkpoint with --teacher"
             )
         teacher = Teacher(self.options.teacher, session.device)
-        for scale in taught:
-            teacher.check_scale(scale)
+        teacher.check_scale(taught[0])  # a recipe has no others
         teacher.check_same(session.at.teacher)
         session.say(f"teacher: {self.options.teacher}, sha256 {teacher.sha256}")
         return teacher

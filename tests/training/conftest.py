@@ -31,6 +31,21 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(loop, "plot_curves", lambda rows, path: None)
 
 
+class Listener:
+    """Keeps what a run says, and does something at one step."""
+
+    def __init__(self, at=None, act=None):
+        self.lines, self._at, self._act = [], at, act
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def step(self, status):
+        self.last = status
+        if status.step == self._at:
+            self._act()
+
+
 TINY = """
 name = "tiny"
 precision = "{precision}"

@@ -15,7 +15,7 @@ from sr_deploy.training.session import Options
 from sr_deploy.training.teacher import Teacher
 from sr_deploy.training.trainer import Trainer
 
-from .conftest import ONE_PHASE, tiny_recipe
+from .conftest import ONE_PHASE, Listener, tiny_recipe
 
 TAUGHT = ONE_PHASE + '\ntarget = "teacher"'
 
@@ -137,15 +137,7 @@ def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, un
     def options(teacher, **more):
         return Options(data=pictures, out=tmp_path / "run", teacher=teacher, device="cpu", every=5, **more)
 
-    class Stopping:
-        def say(self, line):
-            pass
-
-        def step(self, status):
-            if status.step == 6:
-                trainer.stop()
-
-    trainer = Trainer(recipe, options(old), Stopping())
+    trainer = Trainer(recipe, options(old), Listener(6, lambda: trainer.stop()))
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     with pytest.raises(UsageError, match="same --teacher"):

@@ -34,22 +34,7 @@ from sr_deploy.training.session import Options
 from sr_deploy.training.state import STATE, Kept
 from sr_deploy.training.trainer import Trainer
 
-from .conftest import ONE_PHASE, tiny_recipe
-
-
-class Listener:
-    """Keeps what a run says, and does something at one step."""
-
-    def __init__(self, at=None, act=None):
-        self.lines, self._at, self._act = [], at, act
-
-    def say(self, line):
-        self.lines.append(line)
-
-    def step(self, status):
-        self.last = status
-        if status.step == self._at:
-            self._act()
+from .conftest import ONE_PHASE, Listener, tiny_recipe
 
 
 @pytest.fixture(autouse=True)
