@@ -20,7 +20,7 @@ from sr_deploy.graph.probe_session import one_line, open_session, without_bf16
 from sr_deploy.graph.record import copy_of, picture_io
 from sr_deploy.quality.verify_crops import Bytes
 from sr_deploy.quality.verify_measure import Floats
-from sr_deploy.spec import ModelSpec
+from sr_deploy.spec import ModelSpec, SizeRule
 
 _FEEDS: Mapping[int, type[np.generic]] = {
     TensorProto.FLOAT: np.float32,
@@ -66,11 +66,7 @@ class PlainGraph:
 
     def _feed(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
         """`pixels` padded, in the type, range and layout of the input."""
-        rows, columns = (
-            mirrored(*lengths)
-            for lengths in zip(pixels.shape, self.spec.size_rule.padded(*pixels.shape[:2]), strict=False)
-        )
-        pixels = pixels[rows][:, columns]
+        pixels = mirrored(pixels, self.spec.size_rule)
         kind = self._taken.elem_type
         values: npt.NDArray[Any] = pixels
         if kind != TensorProto.UINT8:
@@ -150,7 +146,17 @@ def _largest(value: npt.NDArray[Any]) -> float:
     return float(np.abs(value.astype(np.float64)).max()) if value.size and value.dtype.kind == "f" else 0.0
 
 
-def mirrored(length: int, wanted: int) -> npt.NDArray[np.intp]:
-    """Indices of `wanted` rows of a picture that has `length`: mirrored, then repeated."""
+def mirrored(pixels: Bytes, rule: SizeRule) -> Bytes:
+    """[H, W, C] -> as large as `rule` wants it: mirrored at the bottom and right, then repeated.
+
+    Raises UsageError where the rule's size is fixed and smaller.
+    """
+    height, width = pixels.shape[:2]
+    tall, wide = rule.padded(height, width)
+    return pixels[_mirrored(height, tall)][:, _mirrored(width, wide)]
+
+
+def _mirrored(length: int, wanted: int) -> npt.NDArray[np.intp]:
+    """Indices of `wanted` rows of a picture that has `length`."""
     index = np.arange(wanted)
     return np.clip(np.where(index < length, index, 2 * (length - 1) - index), 0, None)

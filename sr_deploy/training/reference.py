@@ -36,11 +36,8 @@ def open_checkpoint(path: Path) -> Subject:
 def _computed(net: nn.Module, spec: ModelSpec, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """[h, w, C] -> [h * scale, w * scale, C], 0..1, not clipped."""
     height, width = pixels.shape[:2]
-    rows, columns = (
-        mirrored(*lengths)
-        for lengths in zip((height, width), spec.size_rule.padded(height, width), strict=True)
-    )
-    tensor = torch.from_numpy(pixels[rows][:, columns].transpose(2, 0, 1)[None] / np.float32(255))
+    padded = mirrored(pixels, spec.size_rule)
+    tensor = torch.from_numpy(padded.transpose(2, 0, 1)[None] / np.float32(255))
     with torch.inference_mode():
         result: npt.NDArray[np.float32] = net(tensor)[0].numpy().transpose(1, 2, 0)
     return np.ascontiguousarray(result[: height * spec.scale, : width * spec.scale])

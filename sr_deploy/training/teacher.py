@@ -77,11 +77,7 @@ class Teacher:
         """uint8 [H, W, 3] -> uint8 [H * scale, W * scale, 3]: the large picture to learn."""
         height, width = small.shape[:2]
         scale, plan = self.info.scale, self._plan(height, width)
-        rows, columns = (
-            mirrored(*lengths)
-            for lengths in zip((height, width), self._rule.padded(height, width), strict=True)
-        )
-        padded = small[rows][:, columns]
+        padded = mirrored(small, self._rule)
         large = np.empty((height * scale, width * scale, 3), np.uint8)
         for row, column in plan:
             tile = padded[
