@@ -89,7 +89,7 @@ def quality_of(name: str, sha256: str, results: Path) -> dict[str, dict[str, flo
 
 
 def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
-    lines = [f"Trained for {_how_long(info.training)}:", ""]
+    lines = [f"Trained for {_run(info.training)}:", ""]
     if recipe.sizes != (1.0,):
         sizes = ", ".join(f"{size:g}" for size in recipe.sizes)
         lines[:0] = [f"Every photograph was shown at {sizes} times its size.", ""]
@@ -104,32 +104,45 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
             f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels, loss "
             f"{loss}{taught}, {recipe.optimiser} at a rate of up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
         )
+    before = _runs_before(info.training)
+    if before:
+        lines += [
+            "",
+            "It began with the weights of these runs, each from those of the one above:",
+            "",
+            *before,
+        ]
     teacher = info.training.get("teacher")
     if teacher:
-        before = info.training.get("init", {}).get("training")
-        past = (
-            "the net whose weights this one began with"
-            if before == teacher["training"]
-            else f"itself trained for {_how_long(teacher['training'])}"
-        )
         lines += [
             "",
             f"The teacher's pictures are the mean of what `{teacher['name']}` makes of a small picture in all flips and "
-            f"quarter turns (SHA-256 of its checkpoint `{teacher['sha256']}`), {past}.",
+            f"quarter turns (SHA-256 of its checkpoint `{teacher['sha256']}`).",
         ]
+        if info.training.get("init", {}).get("training") == teacher["training"]:
+            lines[-1] += " It is the net whose weights this one began with."
+        else:
+            lines[-1] += " It was trained by these runs:"
+            lines += ["", *_runs_before({"init": teacher})]
     return lines
 
 
-def _how_long(training: Mapping[str, Any]) -> str:
-    """Steps and time, and those of the run before where a run began with another's weights."""
+def _runs_before(training: Mapping[str, Any]) -> list[str]:
+    """A line for every run whose weights the next one began with, the first one first."""
+    lines: list[str] = []
+    while before := training.get("init"):
+        training = before["training"]
+        lines.insert(0, f"- `{before['name']}`: {_run(training)}")
+    return lines
+
+
+def _run(training: Mapping[str, Any]) -> str:
+    """How long a run took, where, and what it learnt where that was not the photographs."""
     device = f" on {training['device']}" if training.get("device") else ""
     text = f"{training['steps']:,} steps in {training['minutes']:g} minutes{device}"
     if training.get("teacher"):
-        text += f" against pictures of `{training['teacher']['name']}`"
-    before = training.get("init")
-    if not before:
-        return text
-    return f"{text}, from the weights of `{before['name']}` after {_how_long(before['training'])}"
+        text += f", against pictures of `{training['teacher']['name']}`"
+    return text
 
 
 def _pictures(table: Mapping[str, Any], held_out: int) -> list[str]:

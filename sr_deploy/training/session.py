@@ -143,7 +143,7 @@ class Session:
             "steps": self.at.steps,
             "minutes": round(self.at.seconds / 60, 1),
             "pictures": self.at.pictures,
-            "device": name_of(self.device),
+            "device": name_of(self.device) + f", {self.team.world} processes" * (self.team.world > 1),
             "psnr_held_out": None if self.at.psnr is None else round(self.at.psnr, 3),
         }
         if self.at.init:

@@ -139,7 +139,19 @@ def test_a_teacher_is_told_of_in_the_card_and_not_built(build, places, tmp_path,
     assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["tiny-x2.md", "tiny-x2.onnx"]
     card = (tmp_path / "models" / "tiny-x2.md").read_text()
     assert "against a teacher's pictures" in card
-    assert "`abc123`), the net whose weights this one began with." in card
-    assert (
-        "100 steps in 1.5 minutes on CPU, 1 threads against pictures of `tiny-x2`, from the weights" in card
-    )
+    assert "`abc123`). It is the net whose weights this one began with." in card
+    assert "Trained for 100 steps in 1.5 minutes on CPU, 1 threads, against pictures of `tiny-x2`:" in card
+    assert card.count("- `tiny-x2`: 100 steps in 1.5 minutes on CPU, 1 threads\n") == 1
+
+    training = {
+        **info.training,
+        "steps": 500,
+        "init": {"name": "tiny-x2, wider", "training": {"steps": 7, "minutes": 2.0}},
+    }
+    taught = {**taught, "training": training}
+    save_checkpoint(path, net, replace(info, training={**info.training, "teacher": taught}))
+    assert build.main(places) == 0
+    card = (tmp_path / "models" / "tiny-x2.md").read_text()
+    runs = card.split("It was trained by these runs:\n\n")[1].splitlines()
+    assert runs[0] == "- `tiny-x2, wider`: 7 steps in 2 minutes"
+    assert runs[1].startswith("- `tiny-x2`: 500 steps in 1.5 minutes on CPU, 1 threads, against pictures of")

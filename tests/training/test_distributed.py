@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sr_deploy.training.checkpoint import read_checkpoint
 from sr_deploy.training.log import read_log
 from sr_deploy.training.recipe import parse_recipe
 from sr_deploy.training.session import Options
@@ -84,3 +85,8 @@ def test_two_processes_equal_one_of_the_same_batch_and_agree_when_to_stop(tmp_pa
     assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], abs=1e-5)
     assert [row["psnr"] for row in one] == pytest.approx([row["psnr"] for row in two], abs=1e-3)
     assert read_log(tmp_path / "timed")[-1]["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3)
+    assert (
+        read_checkpoint(tmp_path / "two" / "final.safetensors")[0]
+        .training["device"]
+        .endswith(", 2 processes")
+    )

@@ -129,5 +129,5 @@ def test_a_file_that_is_not_there_and_one_that_is_no_toml_are_input_errors(tmp_p
 def test_the_recipes_of_the_released_models_are_valid_and_named_as_their_files(path):
     recipe = read_recipe(path)
     check_crops(recipe)
-    assert recipe.name == path.stem
+    assert recipe.name == path.stem.removesuffix("-teacher")
     assert recipe.name.split("-")[1] == f"x{recipe.scale}"
