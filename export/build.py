@@ -104,36 +104,28 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
             f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels, loss "
             f"{loss}{taught}, {recipe.optimiser} at a rate of up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
         )
-    before = _runs_before(info.training)
+    before, teacher = info.training.get("init"), info.training.get("teacher")
     if before:
-        lines += [
-            "",
-            "It began with the weights of these runs, each from those of the one above:",
-            "",
-            *before,
-        ]
-    teacher = info.training.get("teacher")
+        text = "It began with the weights of these runs, each from those of the one above:"
+        lines += ["", text, "", *_runs_to(before)]
     if teacher:
+        same = before and before["training"] == teacher["training"]
+        made = "It is the net whose weights this one began with." if same else "It was trained by these runs:"
         lines += [
             "",
             f"The teacher's pictures are the mean of what `{teacher['name']}` makes of a small picture in all flips and "
-            f"quarter turns (SHA-256 of its checkpoint `{teacher['sha256']}`).",
+            f"quarter turns (SHA-256 of its checkpoint `{teacher['sha256']}`). {made}",
         ]
-        if info.training.get("init", {}).get("training") == teacher["training"]:
-            lines[-1] += " It is the net whose weights this one began with."
-        else:
-            lines[-1] += " It was trained by these runs:"
-            lines += ["", *_runs_before({"init": teacher})]
+        if not same:
+            lines += ["", *_runs_to(teacher)]
     return lines
 
 
-def _runs_before(training: Mapping[str, Any]) -> list[str]:
-    """A line for every run whose weights the next one began with, the first one first."""
-    lines: list[str] = []
-    while before := training.get("init"):
-        training = before["training"]
-        lines.insert(0, f"- `{before['name']}`: {_run(training)}")
-    return lines
+def _runs_to(last: Mapping[str, Any]) -> list[str]:
+    """A line for `last` and every run before it whose weights the next one began with, the first one first."""
+    training = last["training"]
+    before = _runs_to(training["init"]) if training.get("init") else []
+    return [*before, f"- `{last['name']}`: {_run(training)}"]
 
 
 def _run(training: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.errors import InputError, UsageError
+from sr_deploy.training.checkpoint import read_checkpoint
 from sr_deploy.training.degrade import Degradation
 from sr_deploy.training.recipe import parse_recipe, read_recipe
 from sr_deploy.training.trainer import check_crops
@@ -129,5 +130,12 @@ def test_a_file_that_is_not_there_and_one_that_is_no_toml_are_input_errors(tmp_p
 def test_the_recipes_of_the_released_models_are_valid_and_named_as_their_files(path):
     recipe = read_recipe(path)
     check_crops(recipe)
-    assert recipe.name == path.stem.removesuffix("-teacher")
+    assert recipe.name == path.stem
     assert recipe.name.split("-")[1] == f"x{recipe.scale}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((EXPORT / "checkpoints").glob("*-teacher.safetensors")), ids=lambda path: path.stem
+)
+def test_the_recipe_of_a_teacher_is_kept_beside_it(path):
+    assert read_recipe(path.with_suffix(".toml")).sha256 == read_checkpoint(path)[0].recipe_sha256
