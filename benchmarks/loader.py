@@ -24,6 +24,7 @@ from sr_deploy.training.degrade import Degradation
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.phase import PhaseRun
 from sr_deploy.training.pictures import PictureStore
+from sr_deploy.training.precision import fitted
 from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.session import name_of
 from sr_deploy.training.team import choose_device
@@ -33,7 +34,7 @@ SPOILT = Degradation(blur=(0.2, 2.0), noise=(0.0, 10.0), jpeg=(40.0, 95.0), seco
 
 def step_needs(recipe: Recipe, phase: Phase, crops: Crops, device: torch.device, rounds: int) -> float:
     """Samples a second that training takes."""
-    run = PhaseRun(recipe, phase, ComposedLoss({"l1": 1.0}), device=device)
+    run = PhaseRun(fitted(recipe, device), phase, ComposedLoss({"l1": 1.0}), device=device)
     small, large = (side.to(device) for side in crops.batch(0))
     times = []
     for number in range(rounds + 2):

@@ -26,6 +26,7 @@ from sr_deploy.training.losses import PIXEL, ComposedLoss
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.phase import AUTOCAST, PhaseRun
 from sr_deploy.training.pictures import PictureStore
+from sr_deploy.training.precision import NAMES, fitted
 from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.schedule import Clock
 from sr_deploy.training.session import Options, Position, Session, Silent, name_of
@@ -69,9 +70,17 @@ def trainer_loop(recipe: Recipe, phase: Phase, options: Options, device: torch.d
 
 
 def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
+    recipe = fitted(recipe, device)
     phase = replace(recipe.phases[-1], steps=_ENDLESS, loss={"l1": 1.0})
     store = PictureStore(data, overflow=Path("pictures.tmp"))
-    crops = Crops(store.pairs(phase.scale), scale=phase.scale, crop=phase.crop, batch=phase.batch, seed=0)
+    crops = Crops(
+        store.pairs(phase.scale),
+        scale=phase.scale,
+        crop=phase.crop,
+        batch=phase.batch,
+        seed=0,
+        busiest_of=phase.busiest_of,
+    )
     bare = Bare(recipe, phase, crops, device)
     loop = trainer_loop(recipe, phase, Options(data=data, out=Path(), every=_ENDLESS), device)
     samples = []
@@ -91,7 +100,7 @@ def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps
         "recipe": recipe.name,
         "batch": phase.batch,
         "crop": phase.crop,
-        "precision": recipe.precision,
+        "precision": NAMES[recipe.precision],
         "steps_a_round": steps,
         "bare_s": [round(bare_s, 6) for bare_s, _ in samples],
         "trainer_s": [round(trainer_s, 6) for _, trainer_s in samples],

@@ -99,9 +99,10 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
     run = recipe.phases[first - 1 :]
     for number, phase in enumerate(run, start=first):
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items())
+        busiest = f", each the busiest of {phase.busiest_of}" * (phase.busiest_of > 1)
         taught = " against a teacher's pictures" * (phase.target == "teacher")
         lines.append(
-            f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels, loss "
+            f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels{busiest}, loss "
             f"{loss}{taught}, {recipe.optimiser} at a rate of up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
         )
     before, teacher = info.training.get("init"), info.training.get("teacher")
@@ -131,7 +132,8 @@ def _runs_to(last: Mapping[str, Any]) -> list[str]:
 def _run(training: Mapping[str, Any]) -> str:
     """How long a run took, where, and what it learnt where that was not the photographs."""
     device = f" on {training['device']}" if training.get("device") else ""
-    text = f"{training['steps']:,} steps in {training['minutes']:g} minutes{device}"
+    precision = f", {training['precision']}" if training.get("precision") else ""
+    text = f"{training['steps']:,} steps in {training['minutes']:g} minutes{device}{precision}"
     if training.get("teacher"):
         text += f", against pictures of `{training['teacher']['name']}`"
     return text

@@ -56,7 +56,8 @@ def to_float(batch: Tensor) -> Tensor:
 class Crops:
     """Random aligned crops of `pairs`: `batch(k)` is a pure function of the arguments and k.
 
-    Pictures are drawn with probability proportional to the square root of their pixels. Raises UsageError
+    Pictures are drawn with probability proportional to the square root of their pixels. With `busiest_of` above 1 so many
+    places are drawn in each, and the one with the largest mean step between neighbours is cut. Raises UsageError
     where no picture is as large as a crop; smaller ones are left out and counted in `too_small`.
     """
 
@@ -70,6 +71,7 @@ class Crops:
         seed: int,
         degrade: Degradation | None = None,
         share: tuple[int, int] = (0, 1),
+        busiest_of: int = 1,
     ) -> None:
         fitting = [p for p in pairs if min(p.small.shape[:2]) >= crop]
         if not fitting:
@@ -85,7 +87,7 @@ class Crops:
         self.pairs, self.scale, self.crop, self.size = fitting, scale, crop, batch
         self.too_small = len(pairs) - len(fitting)
         self._mine = range(rank * batch // world, (rank + 1) * batch // world)
-        self._seed, self._degrade = seed, degrade
+        self._seed, self._degrade, self._candidates = seed, degrade, busiest_of
         weight = np.sqrt([p.small.shape[0] * p.small.shape[1] for p in fitting])
         self._upto = np.cumsum(weight / weight.sum())
 
@@ -94,7 +96,7 @@ class Crops:
 
         Channels-last in memory. `to_float` makes what a net takes, on the device, where it costs nothing.
         """
-        draws = np.random.default_rng([self._seed, k]).random((self.size, 4))
+        draws = np.random.default_rng([self._seed, k]).random((self.size, self._candidates, 4))
         small = np.empty((len(self._mine), self.crop, self.crop, 3), np.uint8)
         side = self.crop * self.scale
         large = np.empty((len(self._mine), side, side, 3), np.uint8)
@@ -103,25 +105,40 @@ class Crops:
         return torch.from_numpy(small).permute(0, 3, 1, 2), torch.from_numpy(large).permute(0, 3, 1, 2)
 
     def _cut(
-        self, draw: npt.NDArray[np.float64], seed: tuple[int, int, int], small: Pixels, large: Pixels
+        self, draws: npt.NDArray[np.float64], seed: tuple[int, int, int], small: Pixels, large: Pixels
     ) -> None:
-        """Fill one row of a batch from four draws of 0..1: picture, row, column, orientation."""
-        index = int(np.searchsorted(self._upto, draw[0], side="right"))
+        """Fill one row of a batch from draws [N, 4] of 0..1: picture, row, column and orientation, of which all but the
+        places are the first row's."""
+        index = int(np.searchsorted(self._upto, draws[0, 0], side="right"))
         pair = self.pairs[min(index, len(self.pairs) - 1)]
-        top = int(draw[1] * (pair.small.shape[0] - self.crop + 1))
-        left = int(draw[2] * (pair.small.shape[1] - self.crop + 1))
-        which, n = int(draw[3] * _ORIENTATIONS), self.crop
+        which = int(draws[0, 3] * _ORIENTATIONS)
+        top, left = self._place(pair.small, draws[:, 1:3])
+        n = self.crop
         orient(_window(pair.large, top, left, n, self.scale), which, large)
         if self._degrade:
             cut = _spoilt(pair, top, left, n, self.scale, self._degrade, np.random.default_rng(seed))
         else:
-            cut = pair.small[top : top + n, left : left + n]
+            cut = _window(pair.small, top, left, n)
         orient(cut, which, small)
 
+    def _place(self, small: Pixels, draws: npt.NDArray[np.float64]) -> tuple[int, int]:
+        """Row and column of the crop: of the places that `draws` [N, 2] of 0..1 name, the busiest."""
+        free = np.array(small.shape[:2]) - self.crop + 1
+        places = [(int(top), int(left)) for top, left in draws * free]
+        if len(places) == 1:
+            return places[0]
+        return max(places, key=lambda place: _busyness(_window(small, place[0], place[1], self.crop)))
 
-def _window(large: Pixels, top: int, left: int, size: int, scale: int) -> Pixels:
-    """The large pixels of the square of `size` small pixels at (top, left)."""
-    return large[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+
+def _busyness(pixels: Pixels) -> float:
+    """Mean size of the steps down and across in green."""
+    green = pixels[..., 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
+
+
+def _window(pixels: Pixels, top: int, left: int, size: int, scale: int = 1) -> Pixels:
+    """The square of `size` small pixels at (top, left), in a picture that is `scale` times as large."""
+    return pixels[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
 
 
 def _spoilt(
@@ -189,6 +206,7 @@ def get_data(
     first: int = 0,
     cache: Path | None = None,
     degrade: Degradation | None = None,
+    busiest_of: int = 1,
     workers: int = 1,
 ) -> Loader:
     """An endless loader of crops of any folder of pictures, for any phase of training.
@@ -197,5 +215,13 @@ def get_data(
     Raises InputError for a folder without pictures, UsageError where all are too small.
     """
     store = PictureStore(folder, cache=cache, overflow=Path(gettempdir()) / "sr-deploy-pictures")
-    crops = Crops(store.pairs(scale), scale=scale, crop=lr_size, batch=batch_size, seed=seed, degrade=degrade)
+    crops = Crops(
+        store.pairs(scale),
+        scale=scale,
+        crop=lr_size,
+        batch=batch_size,
+        seed=seed,
+        degrade=degrade,
+        busiest_of=busiest_of,
+    )
     return Loader(crops, first=first, workers=workers)

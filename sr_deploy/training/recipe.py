@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 SCALES = (2, 3, 4, 8)
-PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "chroma_l1")
+PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "luma_huber", "chroma_l1")
 PERCEPTUAL_TERMS = ("feature", "gram")
 TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv", "grid", "lattice")
 PRECISIONS = ("bf16", "fp16", "off")
@@ -73,6 +73,8 @@ class Phase:
     target: str = "photographs"
     """What is learnt: the photographs themselves, or what a "teacher" makes of their small versions, a finished net
     that the run is given."""
+    busiest_of: int = 1
+    """Places drawn in a picture for every crop, of which the busiest is cut: the one whose neighbours differ most."""
     degrade: Degradation | None = None
     """How the small crops are spoilt before they are shrunk; None: bicubic, nothing else."""
 
@@ -90,7 +92,7 @@ class Phase:
             raise UsageError(
                 'target = "teacher" shows what a net makes of small pictures as they are; leave out degrade'
             )
-        for key in ("steps", "batch", "learning_rate"):
+        for key in ("steps", "batch", "learning_rate", "busiest_of"):
             if not getattr(self, key) > 0:
                 raise UsageError(f"{key} = {getattr(self, key)}, expected more than 0")
         if unknown := sorted(set(self.loss) - set(TERMS)):
@@ -184,7 +186,7 @@ def _weights(where: str, weights: Mapping[str, float]) -> None:
 
 _PHASE_KEYS: dict[str, Types] = {
     "scale": int, "crop": int, "large_crop": int, "steps": int, "batch": int, "learning_rate": _NUMBER,
-    "loss": (str, dict), "target": str, "degrade": dict,
+    "loss": (str, dict), "target": str, "busiest_of": int, "degrade": dict,
 }  # fmt: skip
 _RECIPE_KEYS: dict[str, Types] = {
     "name": str, "net": dict, "phase": list, "seed": int, "ema": _NUMBER, "clip": _NUMBER,

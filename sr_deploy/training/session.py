@@ -113,6 +113,8 @@ class Position:
     psnr: float | None = None
     init: dict[str, Any] | None = None
     """What the first weights were: the name, recipe and training of the checkpoint they came from."""
+    precision: str | None = None
+    """What the forward pass was computed in last: fp32, bf16 or fp16."""
     teacher: dict[str, Any] | None = None
     """Whose pictures were learnt last: the name, file and training of the checkpoint."""
 
@@ -144,6 +146,7 @@ class Session:
             "minutes": round(self.at.seconds / 60, 1),
             "pictures": self.at.pictures,
             "device": name_of(self.device) + f", {self.team.world} processes" * (self.team.world > 1),
+            "precision": self.at.precision,
             "psnr_held_out": None if self.at.psnr is None else round(self.at.psnr, 3),
         }
         if self.at.init:

@@ -27,6 +27,7 @@ from sr_deploy.training.nets.blocks import fold
 from sr_deploy.training.nets.rt import RT
 from sr_deploy.training.phase import PhaseRun, carry_weights
 from sr_deploy.training.pictures import Pair, PictureStore, Pixels, quarter_of_memory, split_validation
+from sr_deploy.training.precision import NAMES, fitted
 from sr_deploy.training.recipe import TERMS, Recipe
 from sr_deploy.training.schedule import Clock
 from sr_deploy.training.session import Options, Position, Session, Silent, Watch, name_of
@@ -90,9 +91,24 @@ class Trainer:
             session.say(
                 f"device: {name_of(device)}" + (f" in {team.world} processes" if team.world > 1 else "")
             )
+            self._settle_precision(session)
             clock = Clock(session.at.seconds)
             self._run_phases(session, clock)
             return self._finish(session)
+
+    def _settle_precision(self, session: Session) -> None:
+        """Train in fp32 where any process of the team has no instructions for the recipe's precision, and say so."""
+        mine = fitted(self.recipe, session.device)
+        if session.team.mean(torch.tensor([mine != self.recipe])) > 0:
+            session.say(
+                f"precision: fp32, for no {self.recipe.precision} instructions are known of this CPU "
+                f'(precision = "off" in the recipe asks for that everywhere)'
+            )
+            self.recipe = session.recipe = replace(self.recipe, precision="off")
+        now, before = NAMES[self.recipe.precision], session.at.precision
+        if before and before != now:
+            session.say(f"the run began in {before}, and goes on in {now}")
+        session.at.precision = now
 
     def _begin(self, session: Session) -> None:
         """Read the state of the run to resume, or the weights to start from; open the log."""
@@ -290,6 +306,7 @@ class Trainer:
             seed=self.recipe.seed + number,
             degrade=phase.degrade,
             share=(session.team.rank, session.team.world),
+            busiest_of=phase.busiest_of,
         )
 
     def _introduce(self, number: int, session: Session, run: PhaseRun, crops: Crops) -> None:

@@ -88,11 +88,12 @@ def test_a_loader_begins_where_it_is_told_and_keeps_the_order():
 
 
 @pytest.mark.parametrize(
-    "degrade", [None, Degradation(blur=(0.5, 1), noise=(1, 5), jpeg=(50, 90), second=0.5)]
+    ("degrade", "busiest_of"),
+    [(None, 1), (Degradation(blur=(0.5, 1), noise=(1, 5), jpeg=(50, 90), second=0.5), 1), (None, 4)],
 )
-def test_processes_share_one_batch_between_them(degrade):
+def test_processes_share_one_batch_between_them(degrade, busiest_of):
     pairs = [pair(seed) for seed in range(3)]
-    make = {"scale": 2, "crop": 8, "batch": 6, "seed": 2, "degrade": degrade}
+    make = {"scale": 2, "crop": 8, "batch": 6, "seed": 2, "degrade": degrade, "busiest_of": busiest_of}
     whole = Crops(pairs, **make).batch(4)
     parts = [Crops(pairs, share=(rank, 3), **make).batch(4) for rank in range(3)]
     for side in (0, 1):
@@ -110,6 +111,19 @@ def test_larger_pictures_are_drawn_more_often_but_not_only_they():
     draws = np.random.default_rng([0, 0]).random((600, 4))[:, 0]
     share = (np.searchsorted(crops._upto, draws) == 1).mean()
     assert share == pytest.approx(2 / 3, abs=0.06)
+
+
+def test_the_busiest_of_several_places_is_cut_and_every_picture_drawn_as_often_as_before():
+    sky, leaves = (np.full((96, 320, 3), level, np.uint8) for level in (120, 200)), picture(5, 96, 60)
+    dim, light = (np.concatenate([part, leaves], axis=1) for part in sky)  # a sixth of the places see leaves
+    plain = np.full((96, 380, 3), 20, np.uint8)
+    pairs = [Pair(str(n), one, imresize(one, 1 / 2)) for n, one in enumerate((dim, light, plain))]
+    make = {"scale": 2, "crop": 16, "batch": 300, "seed": 3}
+    one, many = (Crops(pairs, busiest_of=n, **make).batch(0)[0].float() for n in (1, 10))
+    detail = [crops.diff(dim=3).abs().mean(dim=(1, 2, 3)) > 0.5 for crops in (one, many)]
+    assert detail[0].sum() < 80
+    assert detail[1].sum() > 130  # of about 200 that are not plain
+    assert all(75 < (crops.mean(dim=(1, 2, 3)) == 20).sum() < 125 for crops in (one, many))
 
 
 def test_pictures_smaller_than_a_crop_are_left_out_and_counted():

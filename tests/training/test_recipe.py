@@ -24,6 +24,7 @@ def test_what_is_left_out_has_its_default():
     recipe = parsed()
     assert (recipe.scale, recipe.steps, recipe.precision) == (2, 10, "bf16")
     assert recipe.phases[0].loss == {"l1": 1.0}
+    assert (recipe.leaves, recipe.phases[0].busiest_of) == (0, 1)
     assert not recipe.phases[0].perceptual
 
 
@@ -55,6 +56,9 @@ def test_equal_bytes_have_equal_hashes_and_others_do_not():
         ({"phase": "batch = 2.5"}, r"phase 1: batch = 2.5 is a float, expected int"),
         ({"phase": "batch = true"}, r"batch = True is a bool, expected int"),
         ({"phase": "batch = 0"}, r"phase 1: batch = 0, expected more than 0"),
+        ({"phase": "busiest_of = 0"}, r"phase 1: busiest_of = 0, expected more than 0"),
+        ({"phase": "busiest_of = true"}, r"busiest_of = True is a bool, expected int"),
+        ({"phase": "busiest_of = 1.5"}, r"busiest_of = 1.5 is a float, expected int"),
         ({"phase": 'learning_rate = "fast"'}, r"learning_rate = 'fast' is a str, expected int or float"),
         ({"phase": 'loss = "l3"'}, r"phase 1: loss: unknown term 'l3'"),
         ({"phase": "loss = { l1 = -1 }"}, r"loss: l1 = -1, expected a number of at least 0"),

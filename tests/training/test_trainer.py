@@ -18,8 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sr_deploy.cpu import describe_cpu
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, OutputError, UsageError
 from sr_deploy.quality.bicubic import imresize
+from sr_deploy.training import precision as precision_module
 from sr_deploy.training import schedule
 from sr_deploy.training import trainer as trainer_module
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
@@ -28,10 +30,12 @@ from sr_deploy.training.log import read_log
 from sr_deploy.training.losses import ComposedLoss
 from sr_deploy.training.phase import PhaseRun
 from sr_deploy.training.pictures import PictureStore
+from sr_deploy.training.precision import has_precision
 from sr_deploy.training.recipe import parse_recipe
 from sr_deploy.training.schedule import Clock, limited, one_cycle
-from sr_deploy.training.session import Options
+from sr_deploy.training.session import Options, Session, Silent
 from sr_deploy.training.state import STATE, Kept
+from sr_deploy.training.team import Team
 from sr_deploy.training.trainer import Trainer
 
 from .conftest import ONE_PHASE, Listener, tiny_recipe
@@ -58,6 +62,12 @@ def stopped(pictures, out, step, recipe):
     trainer = Trainer(recipe, Options(data=pictures, out=out, every=5, device="cpu"), watch)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
+
+
+def cpu_with(monkeypatch, *features):
+    """Have the CPU taken for one with these instructions and no others."""
+    cpu = replace(describe_cpu(), features=features)
+    monkeypatch.setattr(precision_module, "describe_cpu", lambda: cpu)
 
 
 def losses(out):
@@ -110,7 +120,10 @@ def test_the_carried_body_is_that_of_the_first_phase(pictures, tmp_path, undrawn
 
 @pytest.mark.parametrize(("precision", "optimiser"), [("off", "adamw"), ("bf16", "adamw"), ("bf16", "muon")])
 @pytest.mark.parametrize("step", [7, 10])
-def test_a_resumed_run_goes_on_bit_for_bit(pictures, tmp_path, undrawn, precision, optimiser, step):
+def test_a_resumed_run_goes_on_bit_for_bit(
+    pictures, tmp_path, undrawn, monkeypatch, precision, optimiser, step
+):
+    cpu_with(monkeypatch, "BF16")
     recipe = tiny_recipe(ONE_PHASE, X4, precision=precision, optimiser=optimiser)
     train(pictures, tmp_path / "unbroken", recipe)
     stopped(pictures, tmp_path / "broken", step, recipe)
@@ -337,6 +350,19 @@ def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(picture
         tiny_recipe(ONE_PHASE, leaves=-1)
 
 
+def test_the_busiest_places_are_cut_where_the_phase_says_so(pictures, tmp_path):
+    recipe = tiny_recipe(ONE_PHASE + "\nbusiest_of = 3")
+    options = Options(data=pictures, out=tmp_path / "run", device="cpu")
+    pairs = PictureStore(pictures, overflow=tmp_path / "overflow").pairs(2)
+    session = Session(recipe, options, Silent(), Team(), torch.device("cpu"))
+    ours = Trainer(recipe, options)._crops(0, session, pairs).batch(5)
+    same, plain = (
+        Crops(pairs, scale=2, crop=8, batch=4, seed=recipe.seed, busiest_of=n).batch(5) for n in (3, 1)
+    )
+    assert torch.equal(ours[0], same[0])
+    assert not torch.equal(ours[0], plain[0])
+
+
 def test_a_checkpoint_says_what_its_first_weights_were_and_how_those_were_made(pictures, tmp_path, undrawn):
     train(pictures, tmp_path / "first")
     first = tmp_path / "first" / "final.safetensors"
@@ -521,6 +547,51 @@ def test_every_precision_takes_steps_that_lower_the_loss(precision):
     small = large[:, :, ::2, ::2]
     values = [run.step(small, large, 1e-3)[0].item() for _ in range(30)]
     assert values[-1] < values[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "features", "expected"),
+    [
+        ("bf16", "cpu", ["AVX2", "FMA"], False),
+        ("bf16", "cpu", ["AVX2", "AVX-512", "AVX-512 BF16"], True),
+        ("bf16", "cpu", ["NEON", "BF16"], True),
+        ("bf16", "cuda", ["AVX2"], True),
+        ("off", "cpu", [], True),
+    ],
+)
+def test_only_a_cpu_without_its_instructions_lacks_bf16(wanted, device, features, expected):
+    assert has_precision(wanted, torch.device(device), features) == expected
+
+
+@pytest.mark.parametrize(("features", "computed"), [((), "fp32"), (("AVX-512 BF16",), "bf16")])
+def test_a_run_trains_in_what_the_cpu_has_and_says_so_once(
+    pictures, tmp_path, undrawn, monkeypatch, features, computed
+):
+    cpu_with(monkeypatch, *features)
+    watch, casts = Listener(), set()
+    forward = ComposedLoss.forward
+
+    def seen(self, got, wanted):
+        casts.add(torch.is_autocast_enabled("cpu"))
+        return forward(self, got, wanted)
+
+    monkeypatch.setattr(ComposedLoss, "forward", seen)
+    train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, X4, precision="bf16"), watch)
+    said = [line for line in watch.lines if line.startswith("precision: fp32, for no bf16 instructions")]
+    assert len(said) == (computed == "fp32")
+    assert (computed == "bf16") == (True in casts)  # a look at quality is never cast
+    info, _ = read_checkpoint(tmp_path / "run" / "final.safetensors")
+    assert info.training["precision"] == computed
+    assert info.recipe_sha256 == tiny_recipe(ONE_PHASE, X4, precision="bf16").sha256
+
+
+def test_a_run_that_goes_on_in_another_precision_says_so(pictures, tmp_path, undrawn, monkeypatch):
+    recipe, watch = tiny_recipe(ONE_PHASE, precision="bf16"), Listener()
+    cpu_with(monkeypatch, "BF16")
+    stopped(pictures, tmp_path / "run", 5, recipe)
+    cpu_with(monkeypatch)
+    train(pictures, tmp_path / "run", recipe, watch, resume=True)
+    assert "the run began in bf16, and goes on in fp32" in watch.lines
 
 
 def test_the_average_follows_the_weights_by_its_decay():
