@@ -34,6 +34,7 @@ from sr_deploy import read_image
 from sr_deploy.convert import NOTES_KEY, convert
 from sr_deploy.cpu import describe_cpu
 from sr_deploy.engines import open_engine
+from sr_deploy.engines.onnxruntime_session import EXACT_INT8
 from sr_deploy.engines.openvino import OpenVinoEngine
 from sr_deploy.errors import SrDeployError
 from sr_deploy.graph.record import load_model, save_model
@@ -71,6 +72,7 @@ def files_of(model: str, data: Path, folder: Path, only: list[str]) -> dict[str,
 def bare_onnxruntime(graph: bytes, feed: np.ndarray, threads: int) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry(*EXACT_INT8)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda: session.run(None, {name: feed})

@@ -94,6 +94,9 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+    options.add_session_config_entry(
+        "session.x64quantprecision", "1"
+    )  # else int8 overflows on x86 without VNNI
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

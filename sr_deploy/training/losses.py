@@ -21,7 +21,6 @@ _FULL_SWING = (0.299, 0.587, 0.114)  # weights of R, G and B in BT.601's Y, 0 to
 _WINDOW = 4  # cells
 _DETAIL_WINDOW = 8  # cells; sizes vary more than errors, and want more of them for a mean
 _EPSILON = 1e-3  # of Charbonnier, as in Lai et al. 2017
-_BEND = 2 / 255  # of Huber's function: below it an error counts by its square
 
 
 def charbonnier(got: Tensor, wanted: Tensor) -> Tensor:
@@ -41,17 +40,6 @@ def luma_l1(got: Tensor, wanted: Tensor) -> Tensor:
     """Mean absolute error of BT.601's Y alone, in 0..1; as blind to colour as `luma`, and less ruled by
     the few places that cannot be known."""
     return _luma_error(got, wanted).abs().mean()
-
-
-def luma_huber(got: Tensor, wanted: Tensor) -> Tensor:
-    """Huber's function of the error of BT.601's Y, in 0..1, over its bend of two 8-bit steps; blind to colour as `luma`.
-
-    Half the square of the error up to the bend, over the bend; beyond it the absolute error less half the bend. An absolute
-    error pulls as hard where a tenth of a step is missing as where ten are. Source: Huber 1964, "Robust estimation of a
-    location parameter".
-    """
-    error = _luma_error(got, wanted)
-    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=_BEND)
 
 
 def chroma_l1(got: Tensor, wanted: Tensor) -> Tensor:
@@ -84,7 +72,6 @@ PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": charbonnier,
     "luma": luma,
     "luma_l1": luma_l1,
-    "luma_huber": luma_huber,
     "chroma_l1": chroma_l1,
 }
 
@@ -214,7 +201,7 @@ class LossValue:
 class ComposedLoss(nn.Module):
     """Sum of `weights[term] * term`; `feature` and `gram` are themselves sums weighted by layer.
 
-    Terms: l1, l2, charbonnier, `luma`, `luma_l1`, `luma_huber`, `chroma_l1`; feature: L1 between VGG activations, Johnson et al. 2016, eq. 2, with L1 in
+    Terms: l1, l2, charbonnier, `luma`, `luma_l1`, `chroma_l1`; feature: L1 between VGG activations, Johnson et al. 2016, eq. 2, with L1 in
     place of the squared distance; gram: `gram_distance`; Gatys et al. 2016, eq. 5, sums its layers; tv:
     `total_variation` of the net's picture alone; `grid` and `lattice`, whose period is the scale. Pixel terms are computed in
     float32 even under autocast.

@@ -16,6 +16,7 @@ import onnx
 import torch
 from torch import nn
 
+from sr_deploy.engines.onnxruntime_session import EXACT_INT8
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, ModelError
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.spec import ModelSpec
@@ -139,6 +140,7 @@ def _open(model: onnx.ModelProto) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_INT8)
     try:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -15,11 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.engines import AUTO, BACKENDS, available_backends, choose_backend, open_engine
 from sr_deploy.engines.base import Engine
 from sr_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
-from sr_deploy.engines.onnxruntime_session import CPU, CUDA, session_options
+from sr_deploy.engines.onnxruntime_session import CPU, CUDA, EXACT_INT8, session_options
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.graph.precision import to_fp16
 from sr_deploy.graph.probe_session import open_session
+from sr_deploy.graph.quantise import to_int8
 from sr_deploy.graph.record import save_model, write_spec
 from sr_deploy.spec import ModelSpec, SizeRule
 
@@ -149,6 +150,23 @@ def test_options_are_values_and_are_checked():
         OnnxRuntimeOptions(threads=0)
     with pytest.raises(UsageError, match="at least one execution provider"):
         OnnxRuntimeOptions(providers=())
+
+
+def test_int8_does_not_overflow_where_the_processor_would_let_it():
+    """On x86 without VNNI two products of int8 are added in 16 bits; these are the largest there are."""
+    signs = np.where(np.arange(12) % 2, -0.3, 0.3).astype(np.float32)
+    weights = np.repeat(signs, 3).reshape(12, 3, 1, 1)
+    nodes = [
+        helper.make_node("Conv", ["pixels", "first"], ["features"]),
+        helper.make_node("Conv", ["features", "second"], ["detail"]),  # what quantises the first one's result
+        helper.make_node("DepthToSpace", ["detail"], ["upscaled"], blocksize=2, mode="CRD"),
+    ]
+    model = custom(nodes, {"first": weights, "second": np.eye(12, dtype=np.float32)[..., None, None]})
+    small = to_int8(model, {"pixels": 1.0, "features": 1.0})
+    white = np.ones((1, 9, 8, 3), np.float32)
+    with OnnxRuntimeEngine(model) as exact, OnnxRuntimeEngine(small) as engine:
+        assert np.allclose(engine.run(white), exact.run(white), atol=0.02)
+    assert session_options(OnnxRuntimeOptions()).get_session_config_entry(EXACT_INT8[0]) == "1"
 
 
 def test_memory_is_planned_by_size_on_gpus_alone():
