@@ -333,8 +333,9 @@ def test_what_goes_around_a_net_may_differ_from_that_of_the_first_weights(pictur
 
 def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(pictures, tmp_path, undrawn):
     watch = Listener()
-    trainer = train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch)
-    store = PictureStore(pictures, overflow=tmp_path / "overflow")
+    cache = tmp_path / "cache"  # they take seconds to make
+    trainer = train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch, cache=cache)
+    store = PictureStore(pictures, overflow=tmp_path / "overflow", cache=cache)
     training, held_out = trainer._pairs(store, 2)
     made = [pair.name for pair in training if pair.name.startswith("leaves")]
     assert made == ["leaves 0", "leaves 1"]
