@@ -95,7 +95,7 @@ def session_options(options: OnnxRuntimeOptions) -> Any:
     settings = {
         "session.intra_op.allow_spinning": str(int(options.spinning)),
         "session.force_spinning_stop": "1",  # after a run; else threads spin on while its result is encoded
-        **dict([EXACT_INT8]),
+        EXACT_INT8[0]: EXACT_INT8[1],
         **options.session_config,
     }
     for key, value in settings.items():

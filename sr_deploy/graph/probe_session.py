@@ -94,9 +94,8 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
-    options.add_session_config_entry(
-        "session.x64quantprecision", "1"
-    )  # else int8 overflows on x86 without VNNI
+    # as engines.onnxruntime_session.EXACT_INT8: int8 must not overflow on x86 without VNNI
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

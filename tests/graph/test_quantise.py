@@ -29,9 +29,7 @@ NETS = ("plain", "dcr", "grey", "scalars", "convolved", "mean-shifted", "nhwc", 
 
 def run(model: onnx.ModelProto, tensor: np.ndarray) -> np.ndarray:
     onnx.checker.check_model(model, full_check=True)
-    options = session_options(
-        OnnxRuntimeOptions()
-    )  # ours: by itself it lets int8 overflow on x86 without VNNI
+    options = session_options(OnnxRuntimeOptions())  # ours; by itself it lets int8 overflow without VNNI
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
