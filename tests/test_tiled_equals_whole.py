@@ -26,6 +26,11 @@ from sr_deploy.upscale import Upscaler
 EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
 NETS = {
     "rt-x2": ("rt", 2, {"features": 8, "depth": 3, "residual": "bicubic"}),
+    "rt-x2-back-projected": (
+        "rt",
+        2,
+        {"features": 8, "depth": 2, "residual": "bicubic", "back_projection": True},
+    ),
     "rt-x3": ("rt", 3, {"features": 8, "depth": 2, "residual": "bilinear"}),
     "rt-x4": ("rt", 4, {"features": 8, "depth": 3}),
     "srresnet-x3": ("srresnet", 3, {"features": 8, "blocks": 2, "residual": "bicubic"}),

@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 SCALES = (2, 3, 4, 8)
-PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "chroma_l1")
+PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "luma_psnr", "chroma_l1")
 PERCEPTUAL_TERMS = ("feature", "gram")
 TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv", "grid", "lattice")
 PRECISIONS = ("bf16", "fp16", "off")

@@ -37,6 +37,8 @@ from sr_deploy.training.team import joined
 from sr_deploy.training.validate import central
 from sr_deploy.training.vgg import VGGFeatures, load_vgg
 
+_WITHOUT_WEIGHTS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
+"""A net's settings that its weights do not depend on, and what they are where a recipe does not say."""
 _READING = 900.0  # seconds that reading the pictures may take and still count as the run's time
 
 
@@ -152,7 +154,7 @@ class Trainer:
         """The weights of a checkpoint of this recipe's net, and what is to be remembered of it.
 
         An `rt` that trains without branches may begin with one that had them, folded, and with a shallower one.
-        What goes around a net has no weights, and may differ.
+        What goes around a net and back-projection have no weights, and may differ.
         """
         info, tensors = read_checkpoint(path)
         ours = (self.recipe.architecture, _with_weights(self.recipe.parameters))
@@ -174,8 +176,11 @@ class Trainer:
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
                 f"{ours[0]} {dict(self.recipe.parameters)}; give a checkpoint of that net"
             )
-        if _around(self.recipe.parameters) != _around(info.parameters):
+        here, there = _without_weights(self.recipe.parameters), _without_weights(info.parameters)
+        if here["residual"] != there["residual"]:
             name = f"{name}, with something else around the net"
+        if here["back_projection"] != there["back_projection"]:
+            name = f"{name}, {'with' if there['back_projection'] else 'without'} back-projection"
         about: dict[str, Any] = {"name": name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
         if self.options.phase > 1:
             about["first_phase"] = self.options.phase
@@ -341,11 +346,11 @@ class Trainer:
 
 
 def _with_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in parameters.items() if key != "residual"}
+    return {key: value for key, value in parameters.items() if key not in _WITHOUT_WEIGHTS}
 
 
-def _around(parameters: Mapping[str, Any]) -> str:
-    return str(parameters.get("residual", "nearest"))
+def _without_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: parameters.get(key, default) for key, default in _WITHOUT_WEIGHTS.items()}
 
 
 def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,16 @@ def test_luma_terms_are_the_squared_and_the_absolute_error_of_y_alone(two):
     assert PIXEL["luma_l1"](red, as_bright).item() < 1e-6
 
 
+def test_minus_psnr_is_the_mean_of_the_crops_own(two):
+    y = 255 * (two[0] - two[1])
+    y = (65.481 * y[:, 0] + 128.553 * y[:, 1] + 24.966 * y[:, 2]) / 255
+    crops = [10 * np.log10(255**2 / ((crop**2).mean() + 0.4**2)) for crop in y]
+    assert PIXEL["luma_psnr"](*tensors(two)).item() == pytest.approx(-np.mean(crops), rel=1e-9)
+    same = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
+    PIXEL["luma_psnr"](same, torch.full((1, 3, 4, 4), 0.5)).backward()
+    assert not same.grad.any()
+
+
 def test_chroma_is_the_absolute_error_of_cb_and_cr_and_blind_to_grey(two):
     d = two[0] - two[1]
     y = 0.299 * d[:, 0] + 0.587 * d[:, 1] + 0.114 * d[:, 2]
@@ -237,7 +247,20 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["l1", "l2", "charbonnier", "luma", "luma_l1", "chroma_l1", "feature", "gram", "tv", "grid", "lattice"],
+    [
+        "l1",
+        "l2",
+        "charbonnier",
+        "luma",
+        "luma_l1",
+        "luma_psnr",
+        "chroma_l1",
+        "feature",
+        "gram",
+        "tv",
+        "grid",
+        "lattice",
+    ],
 )
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)

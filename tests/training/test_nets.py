@@ -12,6 +12,7 @@ from sr_deploy.training.halo import measure_halo
 from sr_deploy.training.nets import NETS, build_net, size_rule_of
 from sr_deploy.training.nets.blocks import (
     FoldableConv,
+    Folding,
     InterpolatedChannels,
     WeightedResidual,
     conv3x3,
@@ -83,6 +84,7 @@ def test_a_deep_plain_net_passes_on_from_the_start_what_it_sees() -> None:
         ("rt", {}),
         ("rt", {"residual": "bicubic"}),
         ("rt", {"foldable": False, "activation": "relu"}),
+        ("rt", {"foldable": False, "residual": "bicubic", "back_projection": True}),
         ("srresnet", {"residual_weight": 0.3, "residual": "bicubic"}),
         ("srresnet", {"learn_residual_weight": True}),
         ("unet", {"learn_residual_weight": True, "blocks": 2}),
@@ -97,7 +99,7 @@ def test_a_folded_net_computes_the_same_with_plain_convolutions(
     with torch.no_grad():
         assert (net(small) - plain(small)).abs().max() < 1e-5
         assert (plain(small) - plain.fold()(small)).abs().max() == 0
-    assert not any(isinstance(m, FoldableConv | WeightedResidual) for m in plain.modules())
+    assert not any(isinstance(m, Folding) for m in plain.modules())
 
 
 def test_folding_leaves_the_net_itself_as_it_was() -> None:
@@ -239,7 +241,8 @@ def radius_by_hand(architecture: str, scale: int, **p: int) -> int:
 
 def _read(architecture: str, scale: int, span: tuple[int, int], p: dict[str, int]) -> tuple[int, int]:
     if architecture == "rt":
-        return read_by_convolutions(read_by_shuffle(span, scale), p["depth"] + 2)
+        back_and_forth = 4 if p.get("back_projection") else 0
+        return read_by_convolutions(read_by_shuffle(span, scale), p["depth"] + 2 + back_and_forth)
     span = read_by_convolutions(span, 1)  # the last convolution
     for factor in reversed(stages_of(scale)):
         span = read_by_convolutions(read_by_shuffle(span, factor), 1)
@@ -261,6 +264,7 @@ def _read(architecture: str, scale: int, span: tuple[int, int], p: dict[str, int
         ("rt", 2, {"depth": 1}),
         ("rt", 4, {"depth": 5}),
         ("rt", 3, {"depth": 20}),
+        ("rt", 2, {"depth": 3, "back_projection": True}),
         ("srresnet", 2, {"blocks": 1}),
         ("srresnet", 3, {"blocks": 3}),
         ("srresnet", 4, {"blocks": 8}),

@@ -21,19 +21,23 @@ from onnx import numpy_helper
 from torch import nn
 
 from sr_deploy.errors import CheckFailedError, InputError, ModelError, OutputError, UsageError
+from sr_deploy.graph.precision_places import places_of
 from sr_deploy.graph.record import load_model, read_spec
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.training import to_onnx
 from sr_deploy.training.checkpoint import CheckpointInfo, load_net, read_checkpoint, save_checkpoint
+from sr_deploy.training.halo import measure_halo
 from sr_deploy.training.nets import build_net
+from sr_deploy.training.nets.back_projection import shrinking_kernels
 from sr_deploy.training.parity import CROPS, Picture, check_parity, check_pictures, compare
 from sr_deploy.training.to_onnx import DEFAULT_OPSET, OPSETS, Export, core_model, export_onnx, spec_of
 
-RT = {"features": 6, "depth": 2}
+RT: dict[str, object] = {"features": 6, "depth": 2}
 NETS = [
     ("rt", 4, RT),
     ("rt", 3, RT | {"residual": "bilinear", "activation": "relu"}),
     ("rt", 2, RT | {"residual": "bicubic"}),
+    ("rt", 2, RT | {"residual": "bicubic", "back_projection": True}),
     ("srresnet", 4, {"features": 6, "blocks": 2, "learn_residual_weight": True, "residual": "bicubic"}),
     ("unet", 2, {"features": 4, "levels": 2}),
 ]
@@ -125,7 +129,8 @@ def test_the_file_says_all_that_a_runner_must_know(made: Made) -> None:
     assert (spec.parameters, spec.precision, spec.licence) == (info.parameters, "fp32", "CC0-1.0")
     assert spec.checkpoint_sha256 == hashlib.sha256(made.checkpoint.read_bytes()).hexdigest()
     assert spec.recipe_sha256 == "ab" * 32
-    assert spec.halo == {"rt": 4, "srresnet": 7, "unet": 35}[info.architecture]
+    back_and_forth = 4 if "back_projection" in info.parameters else 0
+    assert spec.halo == {"rt": 4, "srresnet": 7, "unet": 35}[info.architecture] + back_and_forth
     assert spec.size_rule == SizeRule(multiple_of=4 if info.architecture == "unet" else 1)
 
 
@@ -336,3 +341,17 @@ def test_a_net_that_torch_cannot_export_is_one_clear_error(core: Core) -> None:
 def test_exporting_does_not_change_the_net(core: Core) -> None:
     _, tensors = read_checkpoint(core.checkpoint)
     assert all(torch.equal(value, tensors[name]) for name, value in core.net.state_dict().items())
+
+
+def test_the_fixed_convolutions_of_back_projection_go_around_the_net_and_after_it() -> None:
+    parameters = RT | {"residual": "bicubic", "back_projection": True, "foldable": False}
+    net = build_net("rt", 2, parameters)
+    model = core_model(net, ModelSpec(name="mine", scale=2, halo=measure_halo(net)))
+    nodes, places = model.graph.node, places_of(model)
+    assert [nodes[i].op_type for i in sorted(places.around)] == ["Pad", "Conv"]
+    assert [nodes[i].op_type for i in sorted(places.tail)] == ["Add", "Add", "DepthToSpace"]
+    weights = [nodes[i].input[1] for i in places.convolutions]
+    assert weights[-5:] == ["head.weight", *(f"unseen.block.{number}.weight" for number in range(4))]
+    fixed = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for name, kernel in zip(weights[-4:-2], shrinking_kernels(3, 2), strict=True):
+        np.testing.assert_array_equal(fixed[name], kernel.float().numpy())

@@ -321,13 +321,23 @@ def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(pict
         )
 
 
-def test_what_goes_around_a_net_may_differ_from_that_of_the_first_weights(pictures, tmp_path, undrawn):
-    train(pictures, tmp_path / "nearest")
-    first = tmp_path / "nearest" / "final.safetensors"
-    still = tiny_recipe(ONE_PHASE.replace("1e-2", "1e-30"), net='residual = "bicubic"\n')
-    train(pictures, tmp_path / "bicubic", still, init=first)
-    info, tensors = read_checkpoint(tmp_path / "bicubic" / "final.safetensors")
-    assert info.training["init"]["name"] == "tiny, with something else around the net"
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ("", 'residual = "bicubic"\n', "tiny, with something else around the net"),
+        ("", "back_projection = true\n", "tiny, without back-projection"),
+        ("back_projection = true\n", "", "tiny, with back-projection"),
+    ],
+)
+def test_what_has_no_weights_may_differ_from_the_net_of_the_first_weights(
+    pictures, tmp_path, undrawn, before, now, said
+):
+    train(pictures, tmp_path / "before", tiny_recipe(ONE_PHASE, net=before))
+    first = tmp_path / "before" / "final.safetensors"
+    still = tiny_recipe(ONE_PHASE.replace("1e-2", "1e-30"), net=now)
+    train(pictures, tmp_path / "now", still, init=first)
+    info, tensors = read_checkpoint(tmp_path / "now" / "final.safetensors")
+    assert info.training["init"]["name"] == said
     assert torch.allclose(tensors["head.weight"], read_checkpoint(first)[1]["head.weight"])
 
 

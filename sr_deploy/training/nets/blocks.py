@@ -104,6 +104,14 @@ def icnr_(weight: Tensor, factor: int) -> Tensor:
         return weight.copy_(kernel.repeat_interleave(factor**2, dim=0))
 
 
+class Folding(nn.Module):
+    """A part that is trained in another form than it is deployed in."""
+
+    def fold(self) -> nn.Module:
+        """The deployed form, which computes the same."""
+        raise NotImplementedError
+
+
 class PixelShuffleHead(nn.Module):
     """One upsampling stage: convolution, activation, PixelShuffle by `factor`.
 
@@ -145,7 +153,7 @@ class Residual(nn.Module):
         return result
 
 
-class WeightedResidual(nn.Module):
+class WeightedResidual(Folding):
     """`x + weight * block(x)`, `block` ending in a convolution: a residual connection with a weighted branch.
 
     A small weight (0.1 to 0.2) keeps deep stacks stable (Szegedy et al. 2016, section 3.3; Lim et al.
@@ -187,7 +195,7 @@ def residual_block(features: int, activation: str, weight: float, *, learned: bo
     return WeightedResidual(block, weight, learned=learned)
 
 
-class NearestChannels(nn.Module):
+class NearestChannels(Folding):
     """Every channel `factor**2` times in a row: what PixelShuffle turns into nearest-neighbour upsampling.
 
     A copy while training, so that autocast does not round the picture. `fold()` makes it a 1x1 convolution
@@ -210,7 +218,7 @@ class NearestChannels(nn.Module):
         return conv.requires_grad_(False)
 
 
-class InterpolatedChannels(nn.Module):
+class InterpolatedChannels(Folding):
     """What PixelShuffle turns into upsampling by `mode`, "bilinear" or "bicubic" (as PyTorch interpolates, with the
     cubic kernel's a = -0.75), borders repeated.
 
@@ -308,7 +316,7 @@ class ScaleHead(nn.Module):
         return large
 
 
-class FoldableConv(nn.Module):
+class FoldableConv(Folding):
     """A 3x3 convolution trained as a sum of parallel linear branches, deployed as one.
 
     Branches: 3x3, 1x1, 1x1-expand then 3x3-squeeze, and identity where the channels agree. They are
@@ -371,5 +379,5 @@ def fold(net: Net) -> Net:
 def _fold_children(module: nn.Module) -> None:
     for name, child in module.named_children():
         _fold_children(child)
-        if isinstance(child, FoldableConv | WeightedResidual | NearestChannels | InterpolatedChannels):
+        if isinstance(child, Folding):
             setattr(module, name, child.fold().train(child.training))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_deploy.errors import UsageError
+from sr_deploy.training.nets.back_projection import BackProjectedChannels, UnseenDetail
 from sr_deploy.training.nets.blocks import (
     FoldableConv,
     activation_of,
@@ -34,7 +35,9 @@ class RT(nn.Module):
     `features` wide, `depth` convolutions between the first and the last one, so the receptive field's radius
     is `depth + 2`. `residual` is what goes around the net: "nearest" costs a 1x1 convolution, "bilinear" a 3x3
     one, "bicubic" a 5x5 one; each starts closer to the picture, and colours need little more. `foldable` trains with parallel
-    branches; `fold()` gives the plain net that is exported.
+    branches; `fold()` gives the plain net that is exported. `back_projection`, with "bicubic": the large
+    picture, shrunk again, is nearly the small one (`nets.back_projection`). That costs five small fixed convolutions, which
+    grow with `scale**2`, and a radius of 4 more.
     Raises UsageError for a value that makes no sense.
     """
 
@@ -48,6 +51,7 @@ class RT(nn.Module):
         activation: str = "leaky_relu",
         residual: str = "nearest",
         foldable: bool = True,
+        back_projection: bool = False,
         icnr: bool = True,
     ) -> None:
         super().__init__()
@@ -58,7 +62,12 @@ class RT(nn.Module):
             FoldableConv(a, b) if foldable else near_identity(a, b) for a, b in pairwise(widths)
         )
         self.activation = activation_of(activation)
-        self.around = way_around(residual, channels, scale)
+        self.around = (
+            BackProjectedChannels(channels, scale, residual)
+            if back_projection
+            else way_around(residual, channels, scale)
+        )
+        self.unseen = UnseenDetail(channels, scale) if back_projection else nn.Identity()
         self.head = nn.Conv2d(features, channels * scale**2, 3, padding=1)
         if icnr:
             icnr_(self.head.weight, scale)
@@ -72,7 +81,7 @@ class RT(nn.Module):
         features = x
         for conv in self.body:
             features = self.activation(conv(features))
-        detail = self.head(features)
+        detail = self.unseen(self.head(features))
         # added before the shuffle, which then moves both at once
         return F.pixel_shuffle(detail + self.around(x), self.scale)
 
