@@ -34,11 +34,10 @@ from sr_deploy import read_image
 from sr_deploy.convert import NOTES_KEY, convert
 from sr_deploy.cpu import describe_cpu
 from sr_deploy.engines import open_engine
-from sr_deploy.engines.onnxruntime_session import EXACT_INT8
 from sr_deploy.engines.openvino import OpenVinoEngine
 from sr_deploy.errors import SrDeployError
 from sr_deploy.graph.record import load_model, save_model
-from sr_deploy.graph.runnable import RunnableModel
+from sr_deploy.graph.runnable import EXACT_INT8, RunnableModel
 from sr_deploy.models import find_model, read_metadata
 
 ROOT = Path(__file__).resolve().parent.parent

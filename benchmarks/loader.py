@@ -60,7 +60,13 @@ def measure(
 ) -> dict[str, Any]:
     phase = recipe.phases[-1]
     pairs = PictureStore(data, overflow=Path("pictures.tmp")).pairs(phase.scale)
-    make = {"scale": phase.scale, "crop": phase.crop, "batch": phase.batch, "seed": 0}
+    make = {
+        "scale": phase.scale,
+        "crop": phase.crop,
+        "batch": phase.batch,
+        "seed": 0,
+        "busiest_of": phase.busiest_of,
+    }
     plain, spoilt = Crops(pairs, **make), Crops(pairs, **make, degrade=SPOILT)
     return {
         "device": name_of(device),

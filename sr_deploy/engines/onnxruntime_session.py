@@ -13,11 +13,9 @@ from typing import Any, Literal
 
 from sr_deploy.cores import usable_cores
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
+from sr_deploy.graph.runnable import EXACT_INT8
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-EXACT_INT8 = ("session.x64quantprecision", "1")
-"""ONNX Runtime's switch against overflow: on x86 without VNNI it adds products of int8 in 16 bits, which gave white as a
-third of white. With this it makes the weights uint8 there first."""
 _OUT_OF_MEMORY = re.compile(
     r"bad_alloc|failed to allocate|out.?of.?memory|alloc_failed|CUDA failure 2\b", re.IGNORECASE
 )

@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 from sr_deploy.errors import MissingRuntimeError, ModelError
 from sr_deploy.graph.facts import constant_tensors
 from sr_deploy.graph.record import Port, copy_of
+from sr_deploy.graph.runnable import EXACT_INT8
 
 Picture = npt.NDArray[np.float32]
 
@@ -94,8 +95,7 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
-    # as engines.onnxruntime_session.EXACT_INT8: int8 must not overflow on x86 without VNNI
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_session_config_entry(*EXACT_INT8)
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

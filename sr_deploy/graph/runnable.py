@@ -23,6 +23,10 @@ from sr_deploy.spec import ModelSpec
 if TYPE_CHECKING:
     import onnx
 
+EXACT_INT8 = ("session.x64quantprecision", "1")
+"""ONNX Runtime's switch against overflow, for every session: on x86 without VNNI it adds products of int8 in 16 bits, which
+gave white as a third of white. With this it makes the weights uint8 there first."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:

@@ -16,8 +16,8 @@ import onnx
 import torch
 from torch import nn
 
-from sr_deploy.engines.onnxruntime_session import EXACT_INT8
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, ModelError
+from sr_deploy.graph.runnable import EXACT_INT8
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.spec import ModelSpec
 from sr_deploy.training.pictures import decode, list_pictures

@@ -15,13 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.engines import AUTO, BACKENDS, available_backends, choose_backend, open_engine
 from sr_deploy.engines.base import Engine
 from sr_deploy.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
-from sr_deploy.engines.onnxruntime_session import CPU, CUDA, EXACT_INT8, session_options
+from sr_deploy.engines.onnxruntime_session import CPU, CUDA, session_options
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.graph.precision import to_fp16
 from sr_deploy.graph.probe_session import open_session
 from sr_deploy.graph.quantise import to_int8
 from sr_deploy.graph.record import save_model, write_spec
+from sr_deploy.graph.runnable import EXACT_INT8
 from sr_deploy.spec import ModelSpec, SizeRule
 
 SPEC = ModelSpec(name="net", scale=2, halo=0)

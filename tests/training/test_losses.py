@@ -18,6 +18,7 @@ from sr_deploy.training.losses import (
     shifted,
     total_variation,
 )
+from sr_deploy.training.recipe import TERMS
 from sr_deploy.training.vgg import MEAN, STD, VGGFeatures
 
 
@@ -245,23 +246,7 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
     assert loss(*tensors(two)).total.item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "l1",
-        "l2",
-        "charbonnier",
-        "luma",
-        "luma_l1",
-        "luma_psnr",
-        "chroma_l1",
-        "feature",
-        "gram",
-        "tv",
-        "grid",
-        "lattice",
-    ],
-)
+@pytest.mark.parametrize("name", TERMS)
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)
     side = 12 if name == "lattice" else 4  # it wants a cell and what is around it

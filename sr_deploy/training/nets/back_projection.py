@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_deploy.quality.bicubic import imresize
-from sr_deploy.training.nets.blocks import Folding, Residual, way_around
+from sr_deploy.training.nets.blocks import (
+    Folding,
+    Residual,
+    fixed_conv,
+    impulses,
+    kernel_of,
+    way_around,
+)
 
 _SHRINK_RADIUS = 2  # small pixels that bicubic shrinking reaches to either side, at every factor
 _BASE_RADIUS = 4  # of what goes around the net: beyond lies less than 1e-3 of its weight
@@ -64,12 +71,8 @@ class UnseenDetail(Folding):
     def __init__(self, channels: int, factor: int) -> None:
         super().__init__()
         first, last = enlarging_kernels(channels, factor)
-        kernels = (
-            *shrinking_kernels(channels, factor),
-            first,
-            -last,
-        )  # minus: so that it folds to a plain residual
-        for number, kernel in enumerate(kernels):
+        # the last one negated: so it folds to a plain residual
+        for number, kernel in enumerate((*shrinking_kernels(channels, factor), first, -last)):
             self.register_buffer(f"kernel_{number}", kernel.float(), persistent=False)
 
     def _kernels(self) -> list[Tensor]:
@@ -77,14 +80,14 @@ class UnseenDetail(Folding):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C * factor**2, H, W] -> the same, not in half precision under autocast either."""
+        kernels = self._kernels()
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self._kernels()[0].dtype)
-            return x + _convolved(x, self._kernels())
+            x = x.to(kernels[0].dtype)
+            return x + _convolved(x, kernels)
 
-    @torch.no_grad()
     def fold(self) -> Residual:
         """The same as four convolutions without parameters to train."""
-        return Residual(nn.Sequential(*(_fixed(kernel, keep_size=True) for kernel in self._kernels())))
+        return Residual(nn.Sequential(*map(fixed_conv, self._kernels())))
 
 
 class BackProjectedChannels(Folding):
@@ -94,23 +97,16 @@ class BackProjectedChannels(Folding):
     def __init__(self, channels: int, factor: int, mode: str) -> None:
         super().__init__()
         self.kernel: Tensor
-        self.register_buffer("kernel", self._kernel_of(channels, factor, mode), persistent=False)
+        base = way_around(mode, channels, factor)
+        shrink, enlarge = shrinking_kernels(channels, factor), enlarging_kernels(channels, factor)
 
-    @staticmethod
-    @torch.no_grad()
-    def _kernel_of(channels: int, factor: int, mode: str) -> Tensor:
-        """[C * factor**2, C, 9, 9]: the answers to an impulse in each of the colours, turned round."""
-        middle = 3 * _BASE_RADIUS
-        side = 2 * middle + 1
-        impulses = torch.zeros(channels, channels, side, side, dtype=torch.float64)
-        impulses[range(channels), range(channels), middle, middle] = 1
-        base = way_around(mode, channels, factor)(impulses)
-        lacking = impulses - _convolved(base, shrinking_kernels(channels, factor))
-        answers = base + _convolved(lacking, enlarging_kernels(channels, factor))
-        near = slice(middle - _BASE_RADIUS, middle + _BASE_RADIUS + 1)
-        kernel = answers[..., near, near].flip(2, 3).transpose(0, 1)
-        level: Tensor = kernel / kernel.sum(dim=(1, 2, 3), keepdim=True)  # a level picture stays level
-        return level.float()
+        def back_projected(x: Tensor) -> Tensor:
+            large: Tensor = base(x)
+            return large + _convolved(x - _convolved(large, shrink), enlarge)
+
+        kernel = kernel_of(back_projected, impulses(channels, _BASE_RADIUS).double(), _BASE_RADIUS)
+        kernel = kernel / kernel.sum(dim=(1, 2, 3), keepdim=True)  # a level picture stays level
+        self.register_buffer("kernel", kernel.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C * factor**2, H, W], not in half precision under autocast either."""
@@ -118,22 +114,12 @@ class BackProjectedChannels(Folding):
             framed = F.pad(x.to(self.kernel.dtype), (_BASE_RADIUS,) * 4, mode="replicate")
             return F.conv2d(framed, self.kernel)
 
-    @torch.no_grad()
     def fold(self) -> nn.Sequential:
         """The same as a convolution of the picture with repeated borders."""
-        return nn.Sequential(nn.ReplicationPad2d(_BASE_RADIUS), _fixed(self.kernel, keep_size=False))
+        return nn.Sequential(nn.ReplicationPad2d(_BASE_RADIUS), fixed_conv(self.kernel, padded=False))
 
 
 def _convolved(x: Tensor, kernels: Iterable[Tensor]) -> Tensor:
     for kernel in kernels:
         x = F.conv2d(x, kernel, padding="same")
     return x
-
-
-def _fixed(kernel: Tensor, *, keep_size: bool) -> nn.Conv2d:
-    """A convolution whose kernel is no parameter to train."""
-    size = (kernel.shape[2], kernel.shape[3])
-    padding = (size[0] // 2, size[1] // 2) if keep_size else (0, 0)
-    conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], size, padding=padding, bias=False)
-    conv.weight.copy_(kernel)
-    return conv.requires_grad_(False)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeVar
@@ -104,12 +105,12 @@ def icnr_(weight: Tensor, factor: int) -> Tensor:
         return weight.copy_(kernel.repeat_interleave(factor**2, dim=0))
 
 
-class Folding(nn.Module):
+class Folding(nn.Module, ABC):
     """A part that is trained in another form than it is deployed in."""
 
+    @abstractmethod
     def fold(self) -> nn.Module:
         """The deployed form, which computes the same."""
-        raise NotImplementedError
 
 
 class PixelShuffleHead(nn.Module):
@@ -195,6 +196,34 @@ def residual_block(features: int, activation: str, weight: float, *, learned: bo
     return WeightedResidual(block, weight, learned=learned)
 
 
+def impulses(channels: int, radius: int) -> Tensor:
+    """[C, C, H, W]: a picture for each of the colours, black but for its middle, so large that what reaches `radius`
+    pixels does not reach its border."""
+    middle = 2 * radius + 1
+    pictures = torch.zeros(channels, channels, 2 * middle + 1, 2 * middle + 1)
+    pictures[range(channels), range(channels), middle, middle] = 1
+    return pictures
+
+
+@torch.no_grad()
+def kernel_of(linear: Callable[[Tensor], Tensor], impulses: Tensor, radius: int) -> Tensor:
+    """[C_out, C, k, k]: the kernel of what `linear` computes of a picture, as far as `radius` pixels: its answers to
+    `impulses`, seen from the pixels around them."""
+    middle = impulses.shape[-1] // 2
+    near = slice(middle - radius, middle + radius + 1)
+    return linear(impulses)[..., near, near].flip(2, 3).transpose(0, 1)
+
+
+@torch.no_grad()
+def fixed_conv(kernel: Tensor, *, padded: bool = True) -> nn.Conv2d:
+    """A convolution with `kernel` [C_out, C_in, k, l], no parameter to train; `padded` keeps the size."""
+    size = (kernel.shape[2], kernel.shape[3])
+    padding = (size[0] // 2, size[1] // 2) if padded else (0, 0)
+    conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], size, padding=padding, bias=False)
+    conv.weight.copy_(kernel)
+    return conv.requires_grad_(False)
+
+
 class NearestChannels(Folding):
     """Every channel `factor**2` times in a row: what PixelShuffle turns into nearest-neighbour upsampling.
 
@@ -213,9 +242,8 @@ class NearestChannels(Folding):
     @torch.no_grad()
     def fold(self) -> nn.Conv2d:
         """The same as a convolution [C * factor**2, C, 1, 1], whose ones are no parameters to train."""
-        conv = nn.Conv2d(self.channels, self.channels * self.factor**2, 1, bias=False)
-        conv.weight.copy_(torch.eye(self.channels).repeat_interleave(self.factor**2, dim=0)[:, :, None, None])
-        return conv.requires_grad_(False)
+        ones = torch.eye(self.channels).repeat_interleave(self.factor**2, dim=0)
+        return fixed_conv(ones[:, :, None, None])
 
 
 class InterpolatedChannels(Folding):
@@ -240,19 +268,8 @@ class InterpolatedChannels(Folding):
     def fold(self) -> nn.Sequential:
         """The same as a convolution [C * factor**2, C, k, k] of the picture with repeated borders."""
         radius = {"bilinear": 1, "bicubic": 2}[self.mode]
-        side = 2 * radius + 1
-        # an impulse's answer, seen from the pixels around it: turned round, that is the kernel
-        far = 2 * side + 1
-        impulse = torch.zeros(1, 1, far, far)
-        impulse[..., side, side] = 1
-        answer = self(impulse)[0]
-        near = slice(side - radius, side + radius + 1)
-        phases = answer[:, near, near].flip(1, 2)
-        conv = nn.Conv2d(self.channels, self.channels * self.factor**2, side, bias=False)
-        conv.weight.zero_()
-        for channel in range(self.channels):
-            conv.weight[channel * self.factor**2 : (channel + 1) * self.factor**2, channel] = phases
-        return nn.Sequential(nn.ReplicationPad2d(radius), conv).requires_grad_(False)
+        kernel = kernel_of(self, impulses(self.channels, radius), radius)
+        return nn.Sequential(nn.ReplicationPad2d(radius), fixed_conv(kernel, padded=False))
 
 
 def way_around(residual: str, channels: int, factor: int) -> nn.Module:
