@@ -1,6 +1,6 @@
 """The picture at the top of the README: one crop by bicubic, by a model, and as it was photographed.
 
-    python benchmarks/before_after.py --original PHOTO [--model rt-x4] [--top 120 --left 60 --side 80]
+    python -m benchmarks.before_after --original PHOTO [--model rt-x4] [--top 120 --left 60 --side 80]
 
 `PHOTO` is the CC0 photograph that `examples/colosseum.png` was shrunk from, at four times its size.
 """
@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.pages import ROOT
 from sr_deploy import Image, Upscaler, imresize, read_image, write_image
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:

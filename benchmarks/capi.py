@@ -1,7 +1,7 @@
 """What a call of the C library costs over the same call of the Python API, and whether memory stays flat.
 
-    python benchmarks/capi.py --measure   write benchmarks/results/capi.json and the table of docs/capi.md
-    python benchmarks/capi.py --check     say whether docs/capi.md has the table of that file
+    python -m benchmarks.capi --measure   write benchmarks/results/capi.json and the table of docs/capi.md
+    python -m benchmarks.capi --check     say whether docs/capi.md has the table of that file
 
 Both sides use ONNX Runtime with one thread and memory for tiles that is given, in processes of their own that take
 turns; a round's figure is the median of its calls. Needs a C compiler; memory is read from Linux's /proc.
@@ -20,12 +20,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pages import filled, settle
-
+from benchmarks.pages import ROOT, filled, settle
 from sr_deploy.capi.build import Built, build_library, find_compiler
-from sr_deploy.cpu import describe_cpu
+from sr_deploy.system.cpu import describe_cpu
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "capi.json", ROOT / "docs" / "capi.md"
 BEGIN, END = "<!-- made by benchmarks/capi.py -->\n", "<!-- end of what was made -->\n"
 MODEL, ROUNDS, FLAT_CALLS = "rt-x2", 15, 10_000
@@ -136,7 +134,7 @@ def main() -> None:
     if asked.measure:
         RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8", newline="\n")
     made = filled(PAGE, BEGIN, END, table(json.loads(RESULTS.read_text(encoding="utf-8"))))
-    settle(PAGE, made, only_check=asked.check, remedy="benchmarks/capi.py --table")
+    settle(PAGE, made, only_check=asked.check, remedy="-m benchmarks.capi --table")
 
 
 if __name__ == "__main__":

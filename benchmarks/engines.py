@@ -1,9 +1,9 @@
 r"""How fast each CPU engine runs a model, and what it adds to its bare runtime: ratios, measured in turn in one run.
 
-    python benchmarks/engines.py --data PHOTOGRAPHS [--model rt-x4 --model srresnet-x4] \
+    python -m benchmarks.engines --data PHOTOGRAPHS [--model rt-x4 --model srresnet-x4] \
         [--out benchmarks/results/engines.json]
-    python benchmarks/engines.py --table   write the table of the results into docs/precision.md
-    python benchmarks/engines.py --check   say whether docs/precision.md has that table
+    python -m benchmarks.engines --table   write the table of the results into docs/precision.md
+    python -m benchmarks.engines --check   say whether docs/precision.md has that table
 
 The picture is 320x180, 8 bits in and out. `speed` is the time of plain ONNX Runtime, which is a session of the
 fp32 file on a float tensor that is ready, over the time of an engine on bytes; `overhead` the time of an engine
@@ -28,19 +28,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import openvino
-from pages import filled, settle
 
+from benchmarks.pages import ROOT, filled, settle
 from sr_deploy import read_image
-from sr_deploy.convert import NOTES_KEY, convert
-from sr_deploy.cpu import describe_cpu
-from sr_deploy.engines import open_engine
-from sr_deploy.engines.openvino import OpenVinoEngine
+from sr_deploy.engines.openvino.engine import OpenVinoEngine
+from sr_deploy.engines.registry import open_engine
 from sr_deploy.errors import SrDeployError
-from sr_deploy.graph.record import load_model, save_model
+from sr_deploy.graph.onnx_file import load_model, save_model
 from sr_deploy.graph.runnable import EXACT_INT8, RunnableModel
 from sr_deploy.models import find_model, read_metadata
+from sr_deploy.precision.convert import NOTES_KEY, convert
+from sr_deploy.system.cpu import describe_cpu
 
-ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "colosseum.png"
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "engines.json", ROOT / "docs" / "precision.md"
 BEGIN, END = "<!-- made by benchmarks/engines.py --table -->\n", "<!-- end of what was made -->\n"
@@ -138,7 +137,16 @@ def compare(args: argparse.Namespace, model: str) -> dict[str, Any]:
         kept = args.folder or Path(folder)
         files = files_of(model, args.data, kept, args.only or [])
         seconds: dict[str, list[float]] = {}
-        command = [sys.executable, __file__, "--worker", "--model", model, "--data", args.data]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.engines",
+            "--worker",
+            "--model",
+            model,
+            "--data",
+            args.data,
+        ]
         command += ["--folder", kept, "--threads", str(args.threads), "--rounds", str(args.rounds)]
         command += [part for name in args.only or [] for part in ("--only", name)]
         for _ in range(args.processes):
@@ -237,7 +245,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.table or args.check:
-        settle(PAGE, page(), only_check=args.check, remedy="benchmarks/engines.py --table")
+        settle(PAGE, page(), only_check=args.check, remedy="-m benchmarks.engines --table")
         return
     if args.data is None:
         parser.error("--data is missing: a folder of photographs to calibrate on")

@@ -1,8 +1,8 @@
 """What frames cost on their way through `pipe` and `video`, against the engine alone; and whether memory stays flat.
 
-  python benchmarks/frames.py [--model rt-x2] [--size 480x270] [--frames 150] [--rounds 5]
+  python -m benchmarks.frames [--model rt-x2] [--size 480x270] [--frames 150] [--rounds 5]
                               [--out benchmarks/results/frames.json]
-  python benchmarks/frames.py --table | --check     docs/video.md from the results, and whether it is
+  python -m benchmarks.frames --table | --check     docs/video.md from the results, and whether it is
 
 pipe      frames through real pipes (`cat` on both ends) for several formats, against the engine alone, kept full with
           ready frames as `bench --throughput` does it: in turn, round by round, so that what else the machine does
@@ -31,16 +31,16 @@ from typing import Any
 
 import av
 import numpy as np
-from pages import filled, settle
 
+from benchmarks.pages import filled, settle
 from sr_deploy import Upscaler
-from sr_deploy.bench.usage import Bystanders
-from sr_deploy.cpu import describe_cpu
+from sr_deploy.bench.run.usage import Bystanders
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.frames.layout import LAYOUTS
 from sr_deploy.frames.pipe import PipeOptions, run_pipe
-from sr_deploy.image import read_image
+from sr_deploy.images.image import read_image
 from sr_deploy.models import find_model
+from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.video.encoder import EncodeOptions
 from sr_deploy.video.job import VideoOptions, upscale_video
 
@@ -175,9 +175,11 @@ def measure_memory() -> dict[str, Any]:
     """Resident bytes every 1000 frames of a small video, in a process of its own."""
     if sys.platform != "linux":
         return {}
-    program = Path(__file__)
     result = subprocess.run(
-        [sys.executable, program, "--only-memory"], capture_output=True, encoding="utf-8", check=True
+        [sys.executable, "-m", "benchmarks.frames", "--only-memory"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
     sizes: dict[str, Any] = json.loads(result.stdout)
     return sizes
@@ -271,7 +273,7 @@ def write_table(*, only_check: bool) -> None:
         json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in ("frames.json", "kills.json")
     )
     wanted = filled(PAGE, BEGIN, END, f"\n{table(record, kills)}\n")
-    settle(PAGE, wanted, only_check=only_check, remedy="benchmarks/frames.py --table")
+    settle(PAGE, wanted, only_check=only_check, remedy="-m benchmarks.frames --table")
 
 
 def main() -> None:

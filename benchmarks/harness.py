@@ -1,8 +1,8 @@
 """How far the figures of `sr-deploy bench` can be trusted: the harness itself, measured.
 
-    python benchmarks/harness.py --out benchmarks/results/harness.json   # half an hour
-    python benchmarks/harness.py --only sleep --only overhead            # a minute
-    python benchmarks/harness.py --judge --out FILE                      # the verdicts again, on the samples in FILE
+    python -m benchmarks.harness --out benchmarks/results/harness.json   # half an hour
+    python -m benchmarks.harness --only sleep --only overhead            # a minute
+    python -m benchmarks.harness --judge --out FILE                      # the verdicts again, on the samples in FILE
 
 sleep       a call that takes a known time: what the harness says of it, against what the call says of itself
 overhead    what a sample costs beside what is in it
@@ -27,19 +27,19 @@ import numpy as np
 
 from sr_deploy.bench.compare import LOOKS, compare_times
 from sr_deploy.bench.doubts import BUSY
-from sr_deploy.bench.environment import describe_environment
 from sr_deploy.bench.frames import load_photographs
-from sr_deploy.bench.measure import Effort, measure
-from sr_deploy.bench.record import to_plain
 from sr_deploy.bench.result import Case, Failure, Run, Subject, read_result
-from sr_deploy.bench.runner import Runner
-from sr_deploy.bench.session import Entry, Session
-from sr_deploy.bench.stages import WatchedEngine
-from sr_deploy.bench.sweep import merge_rounds
-from sr_deploy.bench.worker import Measures, Opening, serve
+from sr_deploy.bench.run.environment import describe_environment
+from sr_deploy.bench.run.measure import Effort, measure
+from sr_deploy.bench.run.runner import Runner
+from sr_deploy.bench.run.session import Entry, Session
+from sr_deploy.bench.run.stages import WatchedEngine
+from sr_deploy.bench.run.sweep import merge_rounds
+from sr_deploy.bench.run.worker import Measures, Opening, serve
 from sr_deploy.engines.base import Batch
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.models import find_model
+from sr_deploy.system.json_values import to_plain
 from sr_deploy.upscale import Upscaler
 
 SLOWDOWN = 0.05
@@ -170,7 +170,7 @@ def open_slowed(opening: Opening) -> Measures:
 def verdicts(model: str, pairs: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Runs of `rounds` processes each. Raw samples of all runs too, for whoever wants to try another judgement."""
     subject = Subject(model=model, backend="onnxruntime", precision="fp32", scale=4)
-    slowed = (sys.executable, __file__, "--worker")
+    slowed = (sys.executable, "-m", "benchmarks.harness", "--worker")
     entries = {
         "same": Entry(subject=subject, path=find_model(model)),
         "slowed": Entry(subject=subject, path=find_model(model), command=slowed),

@@ -1,6 +1,6 @@
 """Kills `upscale` on a folder and `video` at random moments, goes on, and compares with a run nobody disturbed.
 
-    python benchmarks/kills.py [--kills 30] [--seed 1] [--out benchmarks/results/kills.json]
+    python -m benchmarks.kills [--kills 30] [--seed 1] [--out benchmarks/results/kills.json]
 
 A run is killed (SIGKILL) after a random part of the time the whole takes, up to three times, and then left to end.
 Counted are the kills, the results that equal the undisturbed run's (pictures byte for byte, videos by decoded frames,
@@ -25,9 +25,9 @@ from typing import Any
 
 import av
 import numpy as np
-from frames import make_clip
 
-from sr_deploy.image import Image, write_image
+from benchmarks.frames import make_clip
+from sr_deploy.images.image import Image, write_image
 
 PICTURES, FRAMES, SIZE = 60, 240, (160, 90)
 STUBBORN = 3

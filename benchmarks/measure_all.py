@@ -1,6 +1,6 @@
 """Measure everything that the speed tables rest on, one thing after the other, then rewrite the tables.
 
-    python benchmarks/measure_all.py            # on an idle machine; three quarters of an hour on two cores
+    python -m benchmarks.measure_all            # on an idle machine; three quarters of an hour on two cores
 
 Refuses to begin where other processes keep the cores busy: what comes out is committed, and cited.
 """
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from sr_deploy.bench.doubts import BUSY
-from sr_deploy.bench.usage import Bystanders
+from sr_deploy.bench.run.usage import Bystanders
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -24,10 +24,10 @@ def commands() -> list[list[str]]:
     """In order; the suites are those of suites/ that a law is fitted through."""
     python = sys.executable
     return [
-        [python, str(HERE / "peers.py"), "--out", str(RESULTS / "peers.json")],
-        [python, str(HERE / "harness.py"), "--out", str(RESULTS / "harness.json")],
+        [python, "-m", "benchmarks.peers", "--out", str(RESULTS / "peers.json")],
+        [python, "-m", "benchmarks.harness", "--out", str(RESULTS / "harness.json")],
         *(_suite(name) for name in ("pixels", "batch", "tiles")),
-        [python, str(HERE / "tables.py")],
+        [python, "-m", "benchmarks.tables"],
     ]
 
 

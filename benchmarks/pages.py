@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+"""The repository."""
+
 
 def filled(page: Path, begin: str, end: str, made: str) -> str:
     """The text of `page` with `made` between the lines `begin` and `end`. SystemExit where it has no such place."""
@@ -20,4 +23,4 @@ def settle(page: Path, made: str, *, only_check: bool, remedy: str) -> None:
     if not only_check:
         page.write_text(made, encoding="utf-8", newline="\n")
     elif page.read_text(encoding="utf-8") != made:
-        sys.exit(f"docs/{page.name} does not show its results; run: python {remedy}")
+        sys.exit(f"{page.relative_to(ROOT).as_posix()} does not show its results; run: python {remedy}")

@@ -1,7 +1,7 @@
 """sr-deploy beside its peers: the same weights, pictures, sizes, threads and precision, in turn, in one run.
 
-    python benchmarks/peers.py --out benchmarks/results/peers.json
-    python benchmarks/peers.py --check            # only: does every peer compute the same picture?
+    python -m benchmarks.peers --out benchmarks/results/peers.json
+    python -m benchmarks.peers --check            # only: does every peer compute the same picture?
 
 Every peer gets an 8-bit picture [H, W, 3] in memory and gives one, as a program that uses it would write it; what
 of that is the bare net, on a float tensor that is ready, is the stage "compute". Each runs in a process of its
@@ -27,24 +27,24 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sr_deploy.bench.calibrate import calibrate
-from sr_deploy.bench.environment import describe_environment
+from benchmarks.pages import ROOT
 from sr_deploy.bench.frames import BUNDLED, load_photographs
-from sr_deploy.bench.measure import Effort
-from sr_deploy.bench.recorder import Recorder, Work
 from sr_deploy.bench.result import Case, Failure, Result, Run, Settings, Subject, write_result
-from sr_deploy.bench.session import Entry, Session
+from sr_deploy.bench.run.calibrate import calibrate
+from sr_deploy.bench.run.environment import describe_environment
+from sr_deploy.bench.run.measure import Effort
+from sr_deploy.bench.run.recorder import Recorder, Work
+from sr_deploy.bench.run.session import Entry, Session
+from sr_deploy.bench.run.subjects import find_entries
+from sr_deploy.bench.run.sweep import LeftOut, Sweep, run_sweep
+from sr_deploy.bench.run.usage import Bystanders
+from sr_deploy.bench.run.worker import Measures, Opening, serve
 from sr_deploy.bench.sizes import parse_sizes
-from sr_deploy.bench.subjects import find_entries
 from sr_deploy.bench.summary import summarise
-from sr_deploy.bench.sweep import LeftOut, Sweep, run_sweep
-from sr_deploy.bench.usage import Bystanders
-from sr_deploy.bench.worker import Measures, Opening, serve
-from sr_deploy.cores import usable_cores
 from sr_deploy.models import find_model
+from sr_deploy.system.cores import usable_cores
 from sr_deploy.upscale import Upscaler
 
-ROOT = Path(__file__).resolve().parent.parent
 Tensor = np.ndarray
 Parts = tuple[Callable[[np.ndarray], Any], Callable[[Any], Any], Callable[[Any], np.ndarray]]
 """Picture to tensor, tensor to tensor, tensor to picture."""
@@ -224,7 +224,9 @@ def peer_entries(base: Subject, path: Path, only: list[str]) -> list[Entry]:
         if precision == "uint8":
             changes |= {"model": name, "parameters": None, "multiply_adds_per_pixel": None, "quality": {}}
         subject = Subject(**{**base.__dict__, **changes})
-        entries.append(Entry(subject=subject, path=path, command=(sys.executable, __file__, "--worker")))
+        entries.append(
+            Entry(subject=subject, path=path, command=(sys.executable, "-m", "benchmarks.peers", "--worker"))
+        )
     return entries
 
 
@@ -236,7 +238,16 @@ def check(model: str, entries: list[Entry]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for entry in entries:
             name, target = entry.subject.runner, Path(folder) / "picture.npy"
-            command = [sys.executable, __file__, "--model", model, "--picture", name, str(target)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.peers",
+                "--model",
+                model,
+                "--picture",
+                name,
+                str(target),
+            ]
             subprocess.run(command, check=True)
             picture = np.load(target)
             apart = int(np.abs(picture.astype(int) - expected).max())

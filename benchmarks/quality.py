@@ -1,6 +1,6 @@
 """How good the bundled models are: PSNR and SSIM of each, and of bicubic, on a folder of pictures.
 
-    python benchmarks/quality.py HR_DIR --set set5 [--model NAME|FILE]... [--out benchmarks/results]
+    python -m benchmarks.quality HR_DIR --set set5 [--model NAME|FILE]... [--out benchmarks/results]
 
 writes `quality-<set>.json` (the values of every picture, what was measured on what, SHA-256 of models and
 pictures) and `quality-<set>.md` (the table for the documentation, made from that JSON alone), and prints the
@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from sr_deploy import ModelSpec, Upscaler, __version__, imresize, read_image
-from sr_deploy.cpu import describe_cpu
 from sr_deploy.models import find_model, list_models, read_spec
 from sr_deploy.quality.anchor import set5_warning
 from sr_deploy.quality.evaluate import bicubic_baseline, compare, evaluate
 from sr_deploy.quality.metrics import luma
 from sr_deploy.quality.pairs import Case, find_cases
 from sr_deploy.quality.results import Evaluation, Protocol, Score
+from sr_deploy.system.cpu import describe_cpu
 
 SCHEMA = 1
 PACKAGES = ("numpy", "opencv-python-headless", "onnx", "onnxruntime")
@@ -119,7 +119,7 @@ def measure(folder: Path, names: list[str], backend: str) -> dict[str, Any]:
 def table(record: dict[str, Any]) -> str:
     """A Markdown table of the means, under the command that made them."""
     lines = [
-        f"`python benchmarks/quality.py HR_DIR --set {record['set']}`",
+        f"`python -m benchmarks.quality HR_DIR --set {record['set']}`",
         "",
         "| model | scale | parameters | PSNR Y | SSIM Y | PSNR RGB | SSIM RGB |",
         "|---|---|---|---|---|---|---|",

@@ -1,7 +1,7 @@
 """Put the tables of the README and of docs/bench.md where they belong: made from the committed raw results, never typed.
 
-python benchmarks/tables.py            # rewrites the pages between their markers
-python benchmarks/tables.py --check    # writes nothing; exit code 1 where a page is out of date
+python -m benchmarks.tables            # rewrites the pages between their markers
+python -m benchmarks.tables --check    # writes nothing; exit code 1 where a page is out of date
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import json
 import re
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
-from quality import table as quality_table
+from benchmarks.pages import ROOT
+from benchmarks.quality import table as quality_table
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = {"README.md": ("quality", "speed"), "docs/bench.md": ("harness", "peers", "scaling")}
 """Page -> the tables it must have; it may have any of the others too."""
 PLOT = ROOT / "docs" / "images" / "bench-scaling.svg"
-sys.path.insert(0, str(ROOT))
 
 
 def load(name: str) -> dict[str, Any] | None:
@@ -63,7 +61,7 @@ def speed() -> str:
     ]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
     return (
-        f"`python benchmarks/upscale.py --model {record['model']}`, {record['threads']} threads of {where['cpu']}, ratios "
+        f"`python -m benchmarks.upscale --model {record['model']}`, {record['threads']} threads of {where['cpu']}, ratios "
         f"within one run:\n\n| what | cost |\n|---|---|\n{table}\n"
     )
 
@@ -96,7 +94,7 @@ def harness() -> str:
         ("5 % more work is judged 'slower'", f"{judged['slower_of_slowed']} of {judged['pairs']}"),
     ]
     body = "".join(f"| {what} | {value} |\n" for what, value in rows)
-    return f"`python benchmarks/harness.py`, {_where(record['environment'])}:\n\n| what | figure |\n|---|---|\n{body}"
+    return f"`python -m benchmarks.harness`, {_where(record['environment'])}:\n\n| what | figure |\n|---|---|\n{body}"
 
 
 def peers() -> str:
@@ -121,7 +119,7 @@ def peers() -> str:
     busy = statistics.mean(run.others or 0 for run in result.runs)
     subject, environment = nets[0].subject, result.environment
     return (
-        f"`python benchmarks/peers.py --model {subject.model}`, p50 of one 8-bit picture to another in memory, "
+        f"`python -m benchmarks.peers --model {subject.model}`, p50 of one 8-bit picture to another in memory, "
         f"x{subject.scale}, {subject.threads} threads of {environment.machine.cpu}, {_versions(environment.versions)}:"
         f"\n\n| {' | '.join(head)} |\n|{rule}|\n{''.join(body)}{_caveat(busy)}"
     )
@@ -188,7 +186,7 @@ def _laws() -> list[Any]:
 
 
 def plot() -> str:
-    from plots import scaling_svg
+    from benchmarks.plots import scaling_svg
 
     laws = _laws()
     return scaling_svg(laws) if laws else ""
@@ -230,7 +228,7 @@ def main() -> int:
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         if args.check and new != old:
             where = path.relative_to(ROOT).as_posix()
-            print(f"{where} is not what benchmarks/results say; run python benchmarks/tables.py")
+            print(f"{where} is not what benchmarks/results say; run python -m benchmarks.tables")
             stale = 1
         if not args.check and new != old:
             path.write_text(new, encoding="utf-8", newline="\n")

@@ -1,6 +1,6 @@
 """What sr-deploy adds to the bare runtime: ratios, each measured within one run, interleaved.
 
-    python benchmarks/upscale.py [--model rt-x4] [--photo FILE] [--out benchmarks/results/upscale.json]
+    python -m benchmarks.upscale [--model rt-x4] [--photo FILE] [--out benchmarks/results/upscale.json]
 
 Four questions, in the order of the output:
   frame     Upscaler on a decoded 480x270 uint8 frame, against a bare ONNX Runtime session on a ready float tensor
@@ -31,9 +31,9 @@ import numpy as np
 import onnxruntime
 
 from sr_deploy import Upscaler, read_image
-from sr_deploy.cpu import describe_cpu
-from sr_deploy.graph.record import load_model
+from sr_deploy.graph.onnx_file import load_model
 from sr_deploy.models import find_model
+from sr_deploy.system.cpu import describe_cpu
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
 _REST = 0.1  # seconds before a sample: a runtime's idle threads spin for a while, and would take the other's cores

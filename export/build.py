@@ -24,8 +24,8 @@ from typing import Any
 from sr_deploy.errors import InputError, SrDeployError
 from sr_deploy.models import read_spec
 from sr_deploy.training.checkpoint import CheckpointInfo, read_checkpoint
+from sr_deploy.training.export.to_onnx import Export, export_onnx
 from sr_deploy.training.recipe import Recipe, read_recipe
-from sr_deploy.training.to_onnx import Export, export_onnx
 
 if sys.version_info >= (3, 11):
     import tomllib

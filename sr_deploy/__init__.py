@@ -15,39 +15,40 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sr_deploy.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from sr_deploy.engines import open_engine as open_engine
     from sr_deploy.engines.base import Engine as Engine
+    from sr_deploy.engines.registry import open_engine as open_engine
     from sr_deploy.errors import SrDeployError as SrDeployError
-    from sr_deploy.image import Image as Image
-    from sr_deploy.image import read_image as read_image
-    from sr_deploy.image import write_image as write_image
+    from sr_deploy.images.image import Image as Image
+    from sr_deploy.images.image import read_image as read_image
+    from sr_deploy.images.image import write_image as write_image
+    from sr_deploy.images.resize import resize as resize
     from sr_deploy.quality.bicubic import imresize as imresize
     from sr_deploy.quality.metrics import psnr as psnr
     from sr_deploy.quality.metrics import ssim as ssim
-    from sr_deploy.resize import resize as resize
     from sr_deploy.spec import ModelSpec as ModelSpec
     from sr_deploy.spec import SizeRule as SizeRule
     from sr_deploy.upscale import Upscaler as Upscaler
 
-__version__ = "0.1.0"
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is loaded
 
 _HOME = {
     "Engine": "sr_deploy.engines.base",
-    "Image": "sr_deploy.image",
+    "Image": "sr_deploy.images.image",
     "ModelSpec": "sr_deploy.spec",
     "SizeRule": "sr_deploy.spec",
     "SrDeployError": "sr_deploy.errors",
     "Upscaler": "sr_deploy.upscale",
     "imresize": "sr_deploy.quality.bicubic",
-    "open_engine": "sr_deploy.engines",
+    "open_engine": "sr_deploy.engines.registry",
     "psnr": "sr_deploy.quality.metrics",
-    "read_image": "sr_deploy.image",
-    "resize": "sr_deploy.resize",
+    "read_image": "sr_deploy.images.image",
+    "resize": "sr_deploy.images.resize",
     "ssim": "sr_deploy.quality.metrics",
-    "write_image": "sr_deploy.image",
+    "write_image": "sr_deploy.images.image",
 }
 
 __all__ = [

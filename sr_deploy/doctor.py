@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sr_deploy import __version__
-from sr_deploy.cpu import Cpu, describe_cpu
-from sr_deploy.memory import available_memory
+from sr_deploy.system.cpu import Cpu, describe_cpu
+from sr_deploy.system.memory import available_memory
+from sr_deploy.version import __version__
 
 PACKAGES = {
     "numpy": None,
@@ -178,7 +178,7 @@ def _models() -> tuple[tuple[str, ...], str | None]:
 def _backend_names() -> tuple[str, ...]:
     """The runtimes that compute a model; the nearest-neighbour engine is none."""
     try:
-        from sr_deploy.engines import BACKENDS
+        from sr_deploy.engines.registry import BACKENDS
     except Exception:
         return ("onnxruntime",)
     return tuple(name for name in BACKENDS if name not in ("auto", "nearest"))
@@ -189,7 +189,7 @@ def _try_backend(name: str, models: tuple[str, ...]) -> Backend:
     try:
         import numpy as np
 
-        from sr_deploy.engines import available_backends, open_engine
+        from sr_deploy.engines.registry import available_backends, open_engine
         from sr_deploy.models import find_model
 
         if not models:

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.cores import usable_cores
 from sr_deploy.engines.base import Batch, Engine
 from sr_deploy.errors import OutOfMemoryError, UsageError
-from sr_deploy.memory import available_memory
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.cores import usable_cores
+from sr_deploy.system.memory import available_memory
 from sr_deploy.tiles import Plan, Span, plan_tiles, plan_whole
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from sr_deploy.image import Image
+    from sr_deploy.images.image import Image
 
 Pixels = npt.NDArray[Any]
 """uint8, uint16 or float32."""
@@ -88,7 +88,7 @@ class Upscaler:
 
         It owns the engine: close it, or use it in a `with` statement.
         """
-        from sr_deploy.engines import open_engine
+        from sr_deploy.engines.registry import open_engine
         from sr_deploy.models import find_model
 
         engine = open_engine(find_model(model), backend=backend, threads=threads, say=say)
@@ -147,7 +147,7 @@ class Upscaler:
         """
         if image.alpha is None:
             return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress))
-        from sr_deploy.codecs.pixels import fill_hidden_colour
+        from sr_deploy.images.codecs.pixels import fill_hidden_colour
 
         colour = self.upscale_pixels(fill_hidden_colour(image.pixels, image.alpha), progress=progress)
         return replace(image, pixels=colour, alpha=_large_alpha(image.alpha, self.spec.scale))
@@ -366,7 +366,7 @@ def _check_pixels(pixels: Pixels) -> None:
 
 def _large_alpha(small: Pixels, scale: int) -> Pixels:
     """Opacity [H, W] -> [H*scale, W*scale], bicubic, kept within the least and most of each pixel's neighbours."""
-    from sr_deploy.codecs.opencv import cv2
+    from sr_deploy.images.opencv import cv2
 
     height, width = small.shape
     large: Pixels = cv2.resize(small, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)

@@ -22,7 +22,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.graph.record import write_spec
+from sr_deploy.graph.onnx_file import write_spec
 from sr_deploy.spec import ModelSpec, SizeRule
 
 SIZES = ((1, 1), (3, 5), (17, 12))

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import sr_deploy
-from sr_deploy.image import Image, write_image
+from sr_deploy.images.image import Image, write_image
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 
 PACKAGE = Path(sr_deploy.__file__).parent

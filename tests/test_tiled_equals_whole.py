@@ -7,7 +7,6 @@ receptive field matters, and run through ONNX Runtime.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sr_deploy.engines.onnxruntime import OnnxRuntimeEngine
-from sr_deploy.image import read_image
+from sr_deploy.engines.onnxruntime.cpu import OnnxRuntimeEngine
+from sr_deploy.images.image import read_image
 from sr_deploy.spec import ModelSpec
-from sr_deploy.training.halo import measure_halo
+from sr_deploy.training.export.halo import measure_halo
+from sr_deploy.training.export.to_onnx import core_model
 from sr_deploy.training.nets import build_net, size_rule_of
-from sr_deploy.training.to_onnx import core_model
 from sr_deploy.upscale import Upscaler
+from tests.paths import EXAMPLE
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
 NETS = {
     "rt-x2": ("rt", 2, {"features": 8, "depth": 3, "residual": "bicubic"}),
     "rt-x2-back-projected": (

@@ -14,7 +14,7 @@ from sr_deploy import upscale
 from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.errors import ModelError, OutOfMemoryError, UsageError
-from sr_deploy.image import Image, Metadata
+from sr_deploy.images.image import Image, Metadata
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.upscale import Upscaler
 

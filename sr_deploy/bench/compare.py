@@ -6,7 +6,7 @@ and what they make of the ratio of two runs is its interval of confidence.
 
 What a run is judged by is the time its fastest tenth stays below: whatever else happens on a machine only adds to a
 time. And between two runs, a machine that others share is faster or slower as a whole. Both timed a fixed piece of
-work between their samples (`sr_deploy.bench.pace`), and are compared as if it had taken the same time in both, where
+work between their samples (`sr_deploy.bench.run.pace`), and are compared as if it had taken the same time in both, where
 both looked at it often enough. `benchmarks/harness.py` shows what that can tell apart, and what medians could not.
 
 Where the machine was busy, processor time is compared, by its mean. On a crowded machine that ratio scattered by 3.4 %

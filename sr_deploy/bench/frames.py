@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
-from sr_deploy.image import READABLE_SUFFIXES, read_image
+from sr_deploy.images.image import READABLE_SUFFIXES, read_image
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -14,10 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sr_deploy.bench.record import from_plain
 from sr_deploy.bench.result import Run
 from sr_deploy.bench.summary import summarise
 from sr_deploy.errors import InputError, UsageError
+from sr_deploy.system.json_values import from_plain
 
 REAL_TIME_FPS = 30.0
 PERCENTILE_NAMES = ("p50", "p90", "p95", "p99", "max", "mean", "min")

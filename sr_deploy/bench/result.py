@@ -16,9 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sr_deploy.bench.record import dumps, from_plain, to_plain
 from sr_deploy.errors import InputError, OutputError
-from sr_deploy.files import write_whole
+from sr_deploy.system.files import write_whole
+from sr_deploy.system.json_values import dumps, from_plain, to_plain
 
 SCHEMA = 1
 KIND = "sr-deploy bench"
@@ -207,7 +207,7 @@ class Run:
     """Seconds of processor time of all threads in every sample, spinning ones included; none where several were in
     flight. Where others keep the machine busy it tells more of the work than the time does."""
     pace: tuple[float, ...] = ()
-    """Seconds that a fixed piece of work took between the samples: how fast the machine was (`sr_deploy.bench.pace`).
+    """Seconds that a fixed piece of work took between the samples: how fast the machine was (`sr_deploy.bench.run.pace`).
     None on a device, from file to file, with several samples in flight, or where all was over too soon."""
     stages: Mapping[str, tuple[float, ...]]
     """Stage -> seconds in every sample; what is left of a sample is the harness and Python."""

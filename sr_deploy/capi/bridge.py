@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Literal, NamedTuple, ParamSpec
 
-from sr_deploy import __version__
 from sr_deploy.capi.buffers import Buffer, array_of, check_apart, upscale_buffer
 from sr_deploy.capi.device import upscale_on_gpu
 from sr_deploy.capi.handles import ClosedError, forget, handle_of, keep
@@ -22,6 +21,7 @@ from sr_deploy.errors import (
     UsageError,
 )
 from sr_deploy.upscale import Upscaler
+from sr_deploy.version import __version__
 
 Answer = tuple[int, bytes, Any]
 _P = ParamSpec("_P")

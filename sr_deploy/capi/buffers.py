@@ -17,7 +17,7 @@ from sr_deploy.errors import UsageError
 from sr_deploy.upscale import Upscaler
 
 if TYPE_CHECKING:
-    from sr_deploy.image import Image
+    from sr_deploy.images.image import Image
 
 Pixels = npt.NDArray[Any]
 Buffer = tuple[memoryview | int, int, int, int, int, int]
@@ -71,7 +71,7 @@ def upscale_buffer(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: i
 
 
 def _upscale_bgr(upscaler: Upscaler, pixels: Pixels, target: Pixels) -> None:
-    from sr_deploy.codecs.opencv import cv2
+    from sr_deploy.images.opencv import cv2
 
     rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     result = upscaler.upscale_pixels(rgb, target if target.flags.c_contiguous else None)
@@ -88,7 +88,7 @@ class _Picture:
 
 
 def _upscale_with_alpha(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: int) -> None:
-    from sr_deploy.codecs.opencv import cv2
+    from sr_deploy.images.opencv import cv2
 
     colour = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if layout == _BGRA else cv2.COLOR_RGBA2RGB)
     picture = _Picture(colour, np.ascontiguousarray(pixels[:, :, 3]))

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import sr_deploy
 from sr_deploy.errors import MissingRuntimeError, OutputError
-from sr_deploy.files import write_whole
+from sr_deploy.system.files import write_whole
 
 _HERE = Path(__file__).parent
 _PACKAGES = _HERE.parent.parent

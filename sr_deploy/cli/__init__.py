@@ -24,13 +24,13 @@ from typing import Any
 
 import click
 
-from sr_deploy.cli._console import complain, make_output_safe
+from sr_deploy.cli.shared.console import complain, make_output_safe
 from sr_deploy.errors import SrDeployError
 
 COMMANDS = {
     "upscale": "sr_deploy.cli.upscale",
-    "video": "sr_deploy.cli.video",
-    "pipe": "sr_deploy.cli.pipe",
+    "video": "sr_deploy.cli.frames.video",
+    "pipe": "sr_deploy.cli.frames.pipe",
     "models": "sr_deploy.cli.models",
     "eval": "sr_deploy.cli.eval",
     "verify": "sr_deploy.cli.verify",
@@ -41,7 +41,7 @@ COMMANDS = {
     "build": "sr_deploy.cli.build",
     "cache": "sr_deploy.cli.cache",
     "convert": "sr_deploy.cli.convert",
-    "bench": "sr_deploy.cli.bench",
+    "bench": "sr_deploy.cli.bench.command",
     "serve-repo": "sr_deploy.cli.serve_repo",
     "doctor": "sr_deploy.cli.doctor",
     "capi": "sr_deploy.cli.capi",
@@ -274,7 +274,7 @@ def _flushed(code: int) -> int:
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from sr_deploy import __version__
+        from sr_deploy.version import __version__
 
         click.echo(f"sr-deploy {__version__}")
         ctx.exit()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli._places import NamedPath, check_new
+from sr_deploy.cli.shared.paths import NamedPath, check_new
 
 if TYPE_CHECKING:
-    from sr_deploy.engines.build import Built
-    from sr_deploy.engines.tensorrt_options import BuildOptions
+    from sr_deploy.engines.tensorrt.build import Built
+    from sr_deploy.engines.tensorrt.options import BuildOptions
 
 
 def build_options(command: Any) -> Any:
@@ -71,7 +71,7 @@ def command(
 
 def options_from(**given: Any) -> BuildOptions:
     """`BuildOptions` of what `build_options` parsed. Raises UsageError for what makes no sense."""
-    from sr_deploy.engines.tensorrt_options import BuildOptions, parse_sizes
+    from sr_deploy.engines.tensorrt.options import BuildOptions, parse_sizes
 
     return BuildOptions(
         sizes=parse_sizes(given["sizes"]),
@@ -88,8 +88,9 @@ def options_from(**given: Any) -> BuildOptions:
 
 def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, device: int) -> Built:
     """Build the engine of the ONNX file `source` and write it to `target`, with progress on stderr."""
-    from sr_deploy.cli._building import BuildProgress
-    from sr_deploy.engines.build import (
+    from sr_deploy.cli.shared.build_progress import BuildProgress
+    from sr_deploy.engines.tensorrt.api import runtime, version
+    from sr_deploy.engines.tensorrt.build import (
         FLOAT32,
         UINT8,
         build_engine,
@@ -97,9 +98,8 @@ def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, de
         source_of,
         write_engine,
     )
-    from sr_deploy.engines.cache import EngineCache
-    from sr_deploy.engines.tensorrt_api import runtime, version
-    from sr_deploy.engines.tensorrt_cuda import machine
+    from sr_deploy.engines.tensorrt.cache import EngineCache
+    from sr_deploy.engines.tensorrt.cuda import machine
 
     require_tensorrt()
     made = source_of(source, UINT8 if io == "uint8" else FLOAT32)

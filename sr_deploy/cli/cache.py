@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sr_deploy.engines.cache import EngineCache, Entry
+    from sr_deploy.engines.tensorrt.cache import EngineCache, Entry
 
 
 @click.group("cache")
@@ -34,7 +34,7 @@ def list_command(folder: Path | None, as_json: bool) -> None:
     if not entries:
         click.echo(f"no engines in {cache.folder}", err=True)
         return
-    from sr_deploy.cli._console import table
+    from sr_deploy.cli.shared.console import table
 
     header = ("model", "precision", "pixels", "MiB", "last used", "TensorRT", "GPU", "file")
     click.echo(table(header, [_row(entry) for entry in entries]))
@@ -57,7 +57,7 @@ def prune_command(folder: Path | None, days: float | None, max_mib: int | None, 
 
 
 def _cache(folder: Path | None) -> EngineCache:
-    from sr_deploy.engines.cache import EngineCache, engine_folder
+    from sr_deploy.engines.tensorrt.cache import EngineCache, engine_folder
     from sr_deploy.errors import UsageError
 
     chosen = folder or engine_folder()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sr_deploy.cli._places import NamedPath
+from sr_deploy.cli.shared.paths import NamedPath
 
 
 @click.command("capi")

@@ -1,4 +1,4 @@
-"""`sr-deploy convert`: the same model in another precision. Parses and prints; `sr_deploy.convert` does it."""
+"""`sr-deploy convert`: the same model in another precision. Parses and prints; `sr_deploy.precision.convert` does it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli._places import NamedPath, check_new
+from sr_deploy.cli.shared.paths import NamedPath, check_new
 
 if TYPE_CHECKING:
-    from sr_deploy.convert import Conversion, Notes
+    from sr_deploy.precision.convert import Conversion, Notes
 
 _EXAMPLES = """\b
 Examples:
@@ -65,10 +65,10 @@ def command(
     fp32 what would overflow. What the precision costs is measured on photographs that were not calibrated on;
     nothing is written where it costs more than the tolerance.
     """
-    from sr_deploy.convert import convert
+    from sr_deploy.graph.onnx_file import load_model, save_model
     from sr_deploy.graph.pixel_io import with_pixel_io
-    from sr_deploy.graph.record import load_model, save_model
     from sr_deploy.models import find_model
+    from sr_deploy.precision.convert import convert
 
     source = find_model(model)
     target = output or Path(f"{source.stem}-{precision}.onnx")

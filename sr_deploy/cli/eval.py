@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli._places import NamedPath, check_new
+from sr_deploy.cli.shared.paths import NamedPath, check_new
 
 if TYPE_CHECKING:
     from sr_deploy.quality.evaluate import Upscale
@@ -135,7 +135,7 @@ def _check_name(name: str) -> None:
 
 
 def _open_model(name: str, backend: str) -> Any:
-    from sr_deploy.cli._console import complain
+    from sr_deploy.cli.shared.console import complain
     from sr_deploy.upscale import Upscaler
 
     return Upscaler.open(name, backend=backend, say=lambda message: complain(message, prefix=False))
@@ -185,7 +185,7 @@ def _progress(total: int) -> Iterator[Callable[[str, Case], None]]:
     if not sys.stderr.isatty():
         yield lambda name, case: None
         return
-    from sr_deploy.cli._bars import stderr_bar
+    from sr_deploy.cli.shared.bars import stderr_bar
 
     with stderr_bar("{task.completed}/{task.total}", stderr_above=True) as bar:
         task = bar.add_task("eval", total=total)
@@ -201,7 +201,7 @@ def _print(
     *,
     as_json: bool,
 ) -> None:
-    from sr_deploy.cli._console import complain
+    from sr_deploy.cli.shared.console import complain
 
     for warning in warnings:
         complain(f"warning: {warning}", prefix=False)
@@ -225,7 +225,7 @@ def _print(
 
 def _section(results: Sequence[Evaluation], scale: int) -> str:
     """The table of one scale, over the protocol it was measured under."""
-    from sr_deploy.cli._console import table
+    from sr_deploy.cli.shared.console import table
 
     chosen = [result for result in results if result.protocol.scale == scale]
     rows = [row for result in chosen for row in _rows(result)]
@@ -253,7 +253,7 @@ def _cells(quality: Quality) -> tuple[str, ...]:
 
 def _report_skipped(failures: Sequence[Failure]) -> bool:
     """Name every skipped picture once on stderr; whether there was one."""
-    from sr_deploy.cli._console import complain
+    from sr_deploy.cli.shared.console import complain
 
     for name, message in dict.fromkeys((failure.name, failure.message) for failure in failures):
         complain(f"skipped {message if name in message else f'{name}: {message}'}", prefix=False)
@@ -273,8 +273,8 @@ def _check_target(path: Path, overwrite: bool) -> None:
 def _write_csv(path: Path, results: Sequence[Evaluation]) -> None:
     """Whole or not at all."""
     from sr_deploy.errors import OutputError
-    from sr_deploy.files import write_whole
     from sr_deploy.quality.results import csv_text
+    from sr_deploy.system.files import write_whole
 
     try:
         write_whole(path, csv_text(results).encode("utf-8", "backslashreplace"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sr_deploy.training.to_onnx import Export
+    from sr_deploy.training.export.to_onnx import Export
 
 _PACKAGES = ("torch", "safetensors", "onnxscript")
 
@@ -72,8 +72,8 @@ def command(
 
 def _check_engine(engine: Path, io: str) -> None:
     """See that an engine can be built here and written to `engine`, before the work."""
-    from sr_deploy.cli._places import check_new
-    from sr_deploy.engines.build import require_tensorrt
+    from sr_deploy.cli.shared.paths import check_new
+    from sr_deploy.engines.tensorrt.build import require_tensorrt
     from sr_deploy.errors import UsageError
 
     if io != "float":
@@ -85,7 +85,7 @@ def _check_engine(engine: Path, io: str) -> None:
 def _built(export: Export, engine: Path) -> list[str]:
     """Build the engine of what was exported; what to say of it."""
     from sr_deploy.cli.build import build_file, lines
-    from sr_deploy.engines.tensorrt_options import BuildOptions
+    from sr_deploy.engines.tensorrt.options import BuildOptions
 
     return lines(engine, build_file(export.path, engine, BuildOptions(), io="uint8", device=0))
 
@@ -103,7 +103,7 @@ def _export(
 
     try:
         from sr_deploy.training.checkpoint import find_checkpoint
-        from sr_deploy.training.to_onnx import DEFAULT_OPSET, export_onnx
+        from sr_deploy.training.export.to_onnx import DEFAULT_OPSET, export_onnx
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _PACKAGES:
             raise

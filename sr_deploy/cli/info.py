@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sr_deploy.graph.facts import FileFacts
+    from sr_deploy.graph.onnx_file import FileFacts
     from sr_deploy.spec import ModelSpec, SizeRule
 
 
@@ -21,8 +21,7 @@ def command(file: str, as_json: bool) -> None:
     NAME|FILE is a bundled model or an ONNX file. A file without sr-deploy's record is probed: it is run on
     small pictures, and what could not be decided is said. Nothing is written.
     """
-    from sr_deploy.graph.facts import file_facts
-    from sr_deploy.graph.record import load_model, read_spec
+    from sr_deploy.graph.onnx_file import file_facts, load_model, read_spec
     from sr_deploy.models import find_model
 
     path = find_model(file)
@@ -30,7 +29,7 @@ def command(file: str, as_json: bool) -> None:
     facts, spec = file_facts(path, model), read_spec(model)
     stamped = spec is not None
     if spec is None:
-        from sr_deploy.graph.probe import probe
+        from sr_deploy.probe.probe import probe
 
         click.echo(
             f"{path} carries no sr-deploy record; probing it (a large network takes minutes)", err=True

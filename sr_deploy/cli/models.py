@@ -28,7 +28,7 @@ def command(as_json: bool) -> None:
     if entries or not broken:
         _print(entries, as_json=as_json)
     for error in broken.values():
-        from sr_deploy.cli._console import complain
+        from sr_deploy.cli.shared.console import complain
 
         complain(f"{error}; it came with sr-deploy: install sr-deploy again")
     if broken:
@@ -44,7 +44,7 @@ def _print(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
     if not entries:
         click.echo("no model is bundled with this installation", err=True)
         return
-    from sr_deploy.cli._console import table
+    from sr_deploy.cli.shared.console import table
 
     header = ("name", "scale", "parameters", "KiB", "precision", "licence", "quality")
     click.echo(table(header, [_row(entry) for entry in entries]))

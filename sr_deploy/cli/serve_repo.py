@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli._places import NamedPath
+from sr_deploy.cli.shared.paths import NamedPath
 
 if TYPE_CHECKING:
-    from sr_deploy.serve import Served
+    from sr_deploy.triton.repository import Served
 
 _EXAMPLES = """\b
 Examples:
@@ -108,10 +108,10 @@ def command(
     Every model takes pixels, uint8 [N, H, W, C] in RGB, and gives pixels. Models and versions that are in the
     repository already stay. Start the server with: tritonserver --model-repository=OUTPUT
     """
-    from sr_deploy.engines.tensorrt_options import parse_sizes
+    from sr_deploy.engines.tensorrt.options import parse_sizes
     from sr_deploy.models import find_model, list_models
-    from sr_deploy.serve import write_repository
-    from sr_deploy.serve_plan import ServeOptions
+    from sr_deploy.triton.plan import ServeOptions
+    from sr_deploy.triton.repository import write_repository
 
     options = ServeOptions(warm_up=parse_sizes(given.pop("warm_up")), **given)
     paths = [find_model(name) for name in models]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli._places import NamedPath, check_new
+from sr_deploy.cli.shared.paths import NamedPath, check_new
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +55,7 @@ def command(
     model on small pictures; what could not be decided is said, and recorded too. --value-range and --halo
     decide it instead. In a file that has a record already, only what the options say is changed.
     """
-    from sr_deploy.graph.record import load_model, save_model, write_spec
+    from sr_deploy.graph.onnx_file import load_model, save_model, write_spec
 
     model = load_model(file)
     target = output or file
@@ -77,11 +77,11 @@ def _spec(
 ) -> ModelSpec:
     """The record in `model` with what is given changed; of a model without one, what probing finds."""
     from sr_deploy.errors import UsageError
-    from sr_deploy.graph.record import read_spec
+    from sr_deploy.graph.onnx_file import read_spec
 
     spec = None if force else read_spec(model)
     if spec is None:
-        from sr_deploy.graph.probe import Given, probe
+        from sr_deploy.probe.probe import Given, probe
 
         click.echo(f"probing {file}; a large network takes minutes", err=True)
         return probe(model, name=file.stem, given=Given(**given))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli._bars import clock, print_above, stderr_bar
+from sr_deploy.cli.shared.bars import clock, print_above, stderr_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from sr_deploy.training.session import Status
-    from sr_deploy.training.trainer import Trainer
+    from sr_deploy.training.run.session import Status
+    from sr_deploy.training.run.trainer import Trainer
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -70,8 +70,8 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
     """
     try:
         from sr_deploy.training.recipe import read_recipe
-        from sr_deploy.training.session import Options
-        from sr_deploy.training.trainer import Trainer
+        from sr_deploy.training.run.session import Options
+        from sr_deploy.training.run.trainer import Trainer
     except ModuleNotFoundError as error:
         from sr_deploy.errors import MissingRuntimeError
 

@@ -1,5 +1,5 @@
-"""`sr-deploy upscale`: pictures in, larger pictures out. Parses and prints; `sr_deploy.jobs` decides what goes
-where and `sr_deploy.batch` does it.
+"""`sr-deploy upscale`: pictures in, larger pictures out. Parses and prints; `sr_deploy.batch.jobs` decides what goes
+where and `sr_deploy.batch.run` does it.
 """
 
 from __future__ import annotations
@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sr_deploy.cli.shared.model_options import (
+    check_scale,
+    model_name,
+    model_options,
+    open_upscaler,
+    tile_size,
+)
 from sr_deploy.errors import ModelError, SrDeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from sr_deploy.cli._progress import Reporter
-    from sr_deploy.jobs import Existing, Job, Jobs
-    from sr_deploy.sizes import OutputSize
-    from sr_deploy.steps import Outcome, Settings
+    from sr_deploy.batch.jobs import Existing, Job, Jobs
+    from sr_deploy.batch.steps import Outcome, Settings
+    from sr_deploy.cli.shared.reporter import Reporter
+    from sr_deploy.images.sizes import OutputSize
     from sr_deploy.upscale import Upscaler
 
-DEFAULT_SCALE = 4
 _EXIT_SOME_FAILED = 5
 _READY_SOON = (
     "onnxruntime",
@@ -35,17 +41,6 @@ Examples:
 """
 
 _RESIZED = ", or ask for the size with --width, --height or --fit"
-
-
-def _tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
-    text = value.lower()
-    if text in ("auto", "none"):
-        return text
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise click.BadParameter(
-            f"'{value}' is neither 'auto' nor 'none' nor a number of pixels.", ctx, param
-        )
-    return int(text)
 
 
 def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -74,32 +69,7 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     metavar="OUT",
     help="File (for one input file) or folder, created where missing. [default: beside each input, as photo-x4.jpg]",
 )
-@click.option(
-    "-s",
-    "--scale",
-    type=click.IntRange(min=1),
-    help="Choose the bundled model for this scale. [default: 4]",
-)
-@click.option(
-    "-m", "--model", metavar="NAME|FILE", help="A bundled model (see 'sr-deploy models') or an .onnx file."
-)
-@click.option(
-    "--backend", default="auto", show_default=True, help="Runtime to use; 'sr-deploy doctor' lists them."
-)
-@click.option(
-    "--tile",
-    metavar="auto|none|N",
-    callback=_tile,
-    default="auto",
-    show_default=True,
-    help="Side of a tile in input pixels; 'auto' tiles only what does not fit into memory, 'none' never tiles.",
-)
-@click.option(
-    "--overlap",
-    type=click.IntRange(min=0),
-    help="Input pixels read around a tile. [default: what the model sees, so that no tile shows]",
-)
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtime. [default: every core]")
+@model_options
 @click.option(
     "--recursive", "-r", is_flag=True, help="Look into the subfolders of a folder, and keep their structure."
 )
@@ -153,7 +123,7 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
     if options["ray"] is not None and _is_one_file(inputs):
         raise click.UsageError("--ray does folders, and one picture was named; leave --ray out.")
     jobs, settings, model = _plan(inputs, options)
-    from sr_deploy.cli._progress import Reporter
+    from sr_deploy.cli.shared.reporter import Reporter
 
     count = len(jobs.todo) + len(jobs.skipped) + len(jobs.refused)
     alone = len(inputs) == 1 and count == 1
@@ -177,8 +147,8 @@ def _run(
     reporter: Reporter,
 ) -> list[Outcome]:
     from sr_deploy.cli import collect_as_usual
-    from sr_deploy.files import digest_of
     from sr_deploy.models import find_model
+    from sr_deploy.system.files import digest_of
 
     if options["ray"] is not None:
         collect_as_usual()
@@ -188,10 +158,10 @@ def _run(
             upscaler.prepare()
         ledger = None
         if not _is_one_file(inputs):
-            from sr_deploy.ledger import open_ledger
+            from sr_deploy.batch.ledger import open_ledger
 
             ledger = open_ledger(upscaler, settings, digest_of(find_model(model)), say=reporter.say)
-        from sr_deploy.batch import run_jobs  # takes a while, with what decodes pictures
+        from sr_deploy.batch.run import run_jobs  # takes a while, with what decodes pictures
 
         collect_as_usual()
         return run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter, ledger=ledger)
@@ -200,16 +170,16 @@ def _run(
 def _run_on_ray(
     jobs: Jobs, settings: Settings, model: str, options: dict[str, Any], reporter: Reporter
 ) -> list[Outcome]:
-    from sr_deploy.files import digest_of
+    from sr_deploy.batch.ray_driver import run_on_ray
+    from sr_deploy.batch.ray_worker import Look, Order
     from sr_deploy.models import find_model
-    from sr_deploy.ray_folder import run_on_ray
-    from sr_deploy.ray_worker import Look, Order
+    from sr_deploy.system.files import digest_of
 
     path = find_model(model)
 
     def check(look: Look) -> None:
         reporter.backend = look.backend
-        _check_scale(model, look.scale, options, _RESIZED)
+        check_scale(model, look.scale, options, _RESIZED)
 
     order = Order(
         model=os.path.abspath(model) if os.fspath(path) == os.path.normpath(model) else model,
@@ -217,7 +187,7 @@ def _run_on_ray(
         settings=settings,
         backend=options["backend"],
         threads=options["threads"],
-        tile=None if options["tile"] == "none" else options["tile"],
+        tile=tile_size(options),
         overlap=options["overlap"],
     )
     address = options["ray"]
@@ -225,14 +195,11 @@ def _run_on_ray(
 
 
 def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Settings, str]:
-    from sr_deploy.jobs import check_quality, plan_jobs
-    from sr_deploy.models import model_for_scale
-    from sr_deploy.sizes import OutputSize
-    from sr_deploy.steps import Settings
+    from sr_deploy.batch.jobs import check_quality, plan_jobs
+    from sr_deploy.batch.steps import Settings
+    from sr_deploy.images.sizes import OutputSize
 
-    model = options["model"]
-    if model is None:
-        model = model_for_scale(options["scale"] or DEFAULT_SCALE)
+    model = model_name(options)
     size = OutputSize(width=options["width"], height=options["height"], fit=options["fit"])
     existing: Existing = "refuse" if _is_one_file(inputs) else "resume"
     if options["skip_existing"] or options["overwrite"]:
@@ -258,14 +225,14 @@ def _is_one_file(inputs: Sequence[str]) -> bool:
 
 def _beside_suffix(model: str, size: OutputSize) -> str:
     """What tells a result from its input: the scale, where the result has one that is known beforehand."""
+    from sr_deploy.images.sizes import OutputSize
     from sr_deploy.models import find_model, read_spec
-    from sr_deploy.sizes import OutputSize
 
     path = find_model(model)
     try:
         spec = read_spec(path) if size == OutputSize() else None
     except ModelError:
-        from sr_deploy.graph.record import load_model
+        from sr_deploy.graph.onnx_file import load_model
 
         load_model(path)  # which says what the file is instead
         raise
@@ -278,41 +245,8 @@ def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
     return upscaler
 
 
-def open_upscaler(
-    model: str, options: dict[str, Any], say: Callable[[str], None], *, otherwise: str = ""
-) -> Upscaler:
-    """The Upscaler of `model` that the options of a command describe.
-
-    Raises click.UsageError where model and scale contradict each other, which ends in `otherwise`.
-    """
-    from sr_deploy.upscale import Upscaler
-
-    upscaler = Upscaler.open(
-        model,
-        backend=options["backend"],
-        threads=options["threads"],
-        tile=None if options["tile"] == "none" else options["tile"],
-        overlap=options["overlap"],
-        say=say,
-    )
-    try:
-        _check_scale(model, upscaler.spec.scale, options, otherwise)
-    except click.UsageError:
-        upscaler.close()
-        raise
-    return upscaler
-
-
-def _check_scale(model: str, scale: int, options: dict[str, Any], otherwise: str) -> None:
-    """Raise click.UsageError where another scale was asked for than the model has."""
-    if options["scale"] not in (None, scale):
-        raise click.UsageError(
-            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{otherwise}."
-        )
-
-
 def _skipped(job: Job) -> Outcome:
-    from sr_deploy.steps import Outcome
+    from sr_deploy.batch.steps import Outcome
 
     return Outcome(job, "skipped")
 

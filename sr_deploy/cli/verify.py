@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sr_deploy.cli._places import NamedPath
+from sr_deploy.cli.shared.paths import NamedPath
 
 if TYPE_CHECKING:
     from sr_deploy.engines.verdict import Verdict
-    from sr_deploy.quality.verify_results import Row, Verification, Verified
-    from sr_deploy.quality.verify_subject import Subject
+    from sr_deploy.verify.results import Row, Verification, Verified
+    from sr_deploy.verify.subject import Subject
 
 _EXIT_FAILED = 1
 _PACKAGES = ("torch", "safetensors", "onnxscript")
@@ -62,10 +62,10 @@ def command(
     against the originals, NaN, and the drift of each colour. What fails is named, with what it comes from, and
     makes the exit code 1. The verdict is kept beside the file, and opening a failed one warns.
     """
-    from sr_deploy.quality.verify import verify
-    from sr_deploy.quality.verify_crops import cut_crops
-    from sr_deploy.quality.verify_open import present_backends
-    from sr_deploy.quality.verify_subject import choose_reference
+    from sr_deploy.verify.crops import cut_crops
+    from sr_deploy.verify.open import present_backends
+    from sr_deploy.verify.run import verify
+    from sr_deploy.verify.subject import choose_reference
 
     present = present_backends(backends)
     subjects = [_open(model, present) for model in dict.fromkeys(models)]
@@ -84,7 +84,7 @@ def _open(model: str, backends: Sequence[str]) -> Subject:
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_dir():
         return _open_checkpoint(path)
-    from sr_deploy.quality.verify_open import open_subject
+    from sr_deploy.verify.open import open_subject
 
     return open_subject(model, backends)
 
@@ -93,7 +93,7 @@ def _open_checkpoint(path: Path) -> Subject:
     from sr_deploy.errors import MissingRuntimeError
 
     try:
-        from sr_deploy.training.reference import open_checkpoint
+        from sr_deploy.training.export.reference import open_checkpoint
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _PACKAGES:
             raise
@@ -118,7 +118,7 @@ def _progress() -> Iterator[Callable[[str, str], None]]:
 
 
 def _print(verification: Verification, *, as_json: bool) -> None:
-    from sr_deploy.cli._console import complain
+    from sr_deploy.cli.shared.console import complain
 
     if as_json:
         import json
@@ -137,7 +137,7 @@ def _print(verification: Verification, *, as_json: bool) -> None:
 
 
 def _table(verification: Verification) -> str:
-    from sr_deploy.cli._console import table
+    from sr_deploy.cli.shared.console import table
 
     rows = [_cells(row) for model in verification.models for row in model.rows]
     return "\n".join(
@@ -170,7 +170,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _store(verification: Verification) -> None:
     """Keep the verdict beside every file that was verified, where that can be written."""
-    from sr_deploy.cli._console import complain
+    from sr_deploy.cli.shared.console import complain
     from sr_deploy.engines.verdict import store_verdict
     from sr_deploy.errors import OutputError
 

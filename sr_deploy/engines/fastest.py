@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from sr_deploy.cpu import describe_cpu
 from sr_deploy.engines.base import Engine
 from sr_deploy.errors import SrDeployError
 from sr_deploy.graph.runnable import RunnableModel
+from sr_deploy.system.cpu import describe_cpu
 
 _DISTRIBUTIONS = ("onnxruntime-", "onnxruntime_gpu-", "openvino-")
 _SIDE = 128

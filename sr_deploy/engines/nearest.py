@@ -34,7 +34,7 @@ class NearestEngine:
         cls, model: Path | bytes | ModelProto, options: object = None, threads: int | None = None
     ) -> NearestEngine:
         """An engine of the scale and channels that `model` records; what `open_engine` calls."""
-        from sr_deploy.graph.record import load_model, parse_model, require_spec
+        from sr_deploy.graph.onnx_file import load_model, parse_model, require_spec
 
         if options is not None:
             raise UsageError(f"the nearest backend takes no options, got {type(options).__name__}")

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sr_deploy.files import digest_of
-from sr_deploy.place import appearing, checked_target
+from sr_deploy.system.files import digest_of
+from sr_deploy.system.output_file import appearing, checked_target
 
 SUFFIX = ".verify.json"
 SCHEMA = 1

@@ -13,9 +13,9 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.codecs.opencv import cv2
 from sr_deploy.errors import UsageError
 from sr_deploy.frames.layout import Layout, Plane
+from sr_deploy.images.opencv import cv2
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[Any]

@@ -102,7 +102,7 @@ def upscale_picture(upscaler: Upscaler, picture: Picture) -> Picture:
     """`picture` times the model's scale; opacity as `Upscaler.upscale` has it."""
     if picture.alpha is None:
         return Picture(upscaler.upscale_pixels(picture.pixels))
-    from sr_deploy.image import Image
+    from sr_deploy.images.image import Image
 
     large = upscaler.upscale(Image(pixels=picture.pixels, alpha=picture.alpha))
     return Picture(large.pixels, large.alpha)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from sr_deploy.graph.record import copy_of, picture_io
+from sr_deploy.graph.onnx_file import copy_of, picture_io
 
 _LARGE = 256  # values; smaller constants may be shapes, which inference has to see
 _VIEWS = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}

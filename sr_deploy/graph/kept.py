@@ -16,13 +16,27 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sr_deploy import __version__
-from sr_deploy.files import write_whole
+from sr_deploy.system.files import write_whole
+from sr_deploy.system.sources import sources_digest
+from sr_deploy.version import __version__
 
 LARGEST = 64 << 20
 """Bytes of a model worth keeping a second time."""
 
-_SOURCES = Path(__file__).parent
+_PACKAGE = "sr_deploy.graph"
+_MAKERS = (
+    "footprint",
+    "kept",
+    "multiplications",
+    "nodes",
+    "onnx_file",
+    "pixel_io",
+    "runnable",
+    "session",
+    "subpixel",
+    "weights_qdq",
+)
+"""The modules of this package: a change in any of them makes every entry anew. A test holds the list complete."""
 _ENTRY = re.compile(
     r"[0-9a-f]{32}-(json|(uint8|float32)\.(onnx|[0-9a-f]{16}\.openvino)|[0-9a-f]{16}\.fastest)"
 )
@@ -77,12 +91,8 @@ class Kept:
 
 
 def _sources() -> str:
-    """The hash of the sources beside this one; of nothing, where they lie in an archive."""
-    digest = hashlib.sha256()
-    with suppress(OSError):
-        for path in sorted(_SOURCES.glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    """Return the digest of the modules that make entries."""
+    return sources_digest(_PACKAGE, _MAKERS)
 
 
 def _prune(folder: Path) -> None:

@@ -23,8 +23,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ModelError
-from sr_deploy.graph.precision_places import in_opset
-from sr_deploy.graph.record import (
+from sr_deploy.graph.nodes import in_opset
+from sr_deploy.graph.onnx_file import (
     PIXELS,
     UPSCALED,
     Port,

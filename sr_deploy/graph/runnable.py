@@ -116,7 +116,7 @@ class RunnableModel:
 
     @cached_property
     def _live(self) -> onnx.ModelProto:
-        from sr_deploy.graph.record import load_model, parse_model, require_embedded
+        from sr_deploy.graph.onnx_file import load_model, parse_model, require_embedded
 
         if isinstance(self._source, Path):
             return load_model(self._source)
@@ -132,8 +132,8 @@ class RunnableModel:
 
 def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> Facts:
     from sr_deploy.graph.footprint import peak_bytes
+    from sr_deploy.graph.onnx_file import picture_io, require_spec
     from sr_deploy.graph.pixel_io import has_pixel_io, with_float_io, with_pixel_io
-    from sr_deploy.graph.record import picture_io, require_spec
 
     spec = spec or require_spec(model, name)
     _check_ports(model, spec)
@@ -152,7 +152,7 @@ def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> Facts:
 
 def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
     """Raises ModelError where the record contradicts the graph."""
-    from sr_deploy.graph.record import picture_io
+    from sr_deploy.graph.onnx_file import picture_io
 
     _, *axes = picture_io(model, spec.name)[0].dims
     if spec.layout == "NCHW":

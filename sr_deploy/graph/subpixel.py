@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from sr_deploy.graph.record import copy_of
+from sr_deploy.graph.onnx_file import copy_of
 
 _PHASES = "/phases"
 _MOST = 64

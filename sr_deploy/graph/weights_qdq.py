@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.graph.record import copy_of
+from sr_deploy.graph.onnx_file import copy_of
 
 _FLOATS, _STEPS = "/floats", "/steps"
 

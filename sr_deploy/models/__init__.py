@@ -21,7 +21,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sr_deploy.engines import ENGINE_SUFFIXES
+from sr_deploy.engines.registry import ENGINE_SUFFIXES
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 
@@ -151,7 +151,7 @@ def read_spec(path: Path) -> ModelSpec | None:
     Raises ModelError as `read_metadata`.
     """
     if path.suffix.lower() in ENGINE_SUFFIXES:
-        from sr_deploy.engines.tensorrt_record import read_record
+        from sr_deploy.engines.tensorrt.sidecar import read_record
 
         return read_record(path).spec
     record = read_metadata(path).get(METADATA_KEY)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from sr_deploy.errors import ImageError, InputError, ModelError, OutOfMemoryError, UsageError
-from sr_deploy.image import read_image
+from sr_deploy.images.image import read_image
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.metrics import luma, psnr, shave, ssim
 from sr_deploy.quality.pairs import Case, Failure

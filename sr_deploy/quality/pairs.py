@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr_deploy.errors import InputError
-from sr_deploy.image import READABLE_SUFFIXES
+from sr_deploy.images.image import READABLE_SUFFIXES
 
 _LARGE_MARK = re.compile(r"[ ._-](hr|gt|mod\d+|x\d+)$|[ ._-]?\(?(hr|gt)\)?$", re.IGNORECASE)
 _SMALL_MARK = re.compile(r"[ ._-]?\(?(lr|lrbi|bicubic|x\d+)\)?$", re.IGNORECASE)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_deploy.errors import InputError, UsageError
-from sr_deploy.training.degrade import Degradation
+from sr_deploy.training.data.degrade import Degradation
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sr_deploy.errors import OutputError, UsageError
-from sr_deploy.files import digest_of
 from sr_deploy.frames.convert import Picture
 from sr_deploy.frames.flow import run_flow
 from sr_deploy.frames.pipe import upscale_picture
-from sr_deploy.manifest import stamp_of
+from sr_deploy.system.claims import stamp_of
+from sr_deploy.system.files import digest_of
 from sr_deploy.upscale import Upscaler
 from sr_deploy.video.check import check_result
 from sr_deploy.video.encoder import EncodeOptions, Encoding, container_format, plan_encoding

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_deploy.errors import OutputError
-from sr_deploy.manifest import Claim, read_record, write_record
+from sr_deploy.system.claims import Claim, read_record, write_record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sample_results as sample
 
+import tests.bench.sample_results as sample
 from sr_deploy.bench.compare import LOOKS, compare_results, compare_times, regressions, undecided
 from sr_deploy.errors import InputError
 

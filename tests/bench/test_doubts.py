@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import sample_results as sample
-
+import tests.bench.sample_results as sample
 from sr_deploy.bench.doubts import doubts, run_doubts
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import sample_results as sample
 
-from sr_deploy.bench.calibrate import calibrate
-from sr_deploy.bench.environment import describe_environment
+import tests.bench.sample_results as sample
 from sr_deploy.bench.machines import differences
-from sr_deploy.bench.usage import Bystanders, EnergyMeter, forget_peak, peak_resident, resident
-from sr_deploy.bench.work import multiply_adds_per_pixel
+from sr_deploy.bench.run.calibrate import calibrate
+from sr_deploy.bench.run.environment import describe_environment
+from sr_deploy.bench.run.usage import Bystanders, EnergyMeter, forget_peak, peak_resident, resident
+from sr_deploy.graph.multiplications import multiply_adds_per_pixel
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_energy_counts_on_when_the_counter_wraps(tmp_path: Path, monkeypatch: py
     zone.mkdir()
     (zone / "max_energy_range_uj").write_text("9000000", encoding="utf-8")
     (zone / "energy_uj").write_text("8000000", encoding="utf-8")
-    monkeypatch.setattr("sr_deploy.bench.usage._RAPL", tmp_path)
+    monkeypatch.setattr("sr_deploy.bench.run.usage._RAPL", tmp_path)
     meter = EnergyMeter()
     (zone / "energy_uj").write_text("500000", encoding="utf-8")
     assert meter.joules() == pytest.approx(1.5)

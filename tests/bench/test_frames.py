@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sr_deploy.bench.frames import cut, load_photographs
 from sr_deploy.errors import ImageError, UsageError
-from sr_deploy.image import Image, write_image
+from sr_deploy.images.image import Image, write_image
 
 
 @given(st.integers(1, 40), st.integers(1, 40))

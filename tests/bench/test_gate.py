@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import sample_results as sample
 
+import tests.bench.sample_results as sample
 from sr_deploy.bench.gate import Budget, check_budgets, frame_rate, read_budgets
 from sr_deploy.errors import InputError, UsageError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sample_results as sample
 
+import tests.bench.sample_results as sample
 from sr_deploy.bench.result import SCHEMA, Failure, from_json, read_result, to_json, write_result
 from sr_deploy.errors import InputError, OutputError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-import sample_results as sample
 
+import tests.bench.sample_results as sample
 from sr_deploy.bench.result import Memory
 from sr_deploy.bench.scaling import find_scalings, fit_power_law
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import sample_results as sample
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tests.bench.sample_results as sample
 from sr_deploy.bench.result import Calibration
 from sr_deploy.bench.summary import percentile, summarise
 from sr_deploy.errors import UsageError

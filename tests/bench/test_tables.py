@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-import sample_results as sample
-
+import tests.bench.sample_results as sample
 from sr_deploy.bench.summary import summarise
 from sr_deploy.bench.tables import HEADER, csv_text, markdown, markdown_table, milliseconds, row
 

@@ -13,9 +13,10 @@ import pytest
 
 from sr_deploy.capi.build import Built, build_library, find_compiler
 from sr_deploy.errors import MissingRuntimeError
+from tests.paths import ROOT
 
-HERE = Path(__file__).parent
-EXAMPLES = HERE.parent.parent / "examples"
+PROGRAMS = Path(__file__).parent / "programs"
+EXAMPLES = ROOT / "examples"
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror")
 SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-DSR_PLAIN_MALLOC")
 PLAIN = ("-g", "-DSR_PLAIN_MALLOC")
@@ -60,7 +61,7 @@ def program(library: Built, tmp_path_factory: pytest.TempPathFactory) -> Compile
 
     def compile_once(name: str, *flags: str) -> Path:
         if name not in made:
-            source = EXAMPLES / name if "/" in name else HERE / name
+            source = EXAMPLES / name if "/" in name else PROGRAMS / name
             made[name] = compiled(library, source, folder / Path(name).stem, *flags)
         return made[name]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sr_deploy.image import Image
+from sr_deploy.images.image import Image
 from sr_deploy.upscale import Upscaler, _large_alpha
 
 DEPTHS = (np.uint8, np.uint16, np.float32)
@@ -81,7 +81,7 @@ class Case:
 
 def _with_alpha(upscaler: Upscaler, rgb: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if rgb.dtype == np.float32:  # which an Image cannot hold
-        from sr_deploy.image import fill_hidden_colour
+        from sr_deploy.images.image import fill_hidden_colour
 
         filled = fill_hidden_colour(rgb, alpha)
         return upscaler.upscale_pixels(filled), _large_alpha(alpha, upscaler.spec.scale)

@@ -11,9 +11,9 @@ import pytest
 
 from sr_deploy import Upscaler, __version__
 from sr_deploy.capi import bridge, handles
-from sr_deploy.engines import available_backends
 from sr_deploy.engines.nearest import NearestEngine
-from sr_deploy.engines.tensorrt_device import as_device_array
+from sr_deploy.engines.registry import available_backends
+from sr_deploy.engines.tensorrt.device import as_device_array
 
 U8, F32, RGB, BGR = 0, 2, 0, 1
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from sr_deploy import __version__
 from sr_deploy.capi import build
 from sr_deploy.cli import main
 from sr_deploy.errors import MissingRuntimeError, OutputError
+from sr_deploy.version import __version__
+from tests.paths import ROOT
 
 PROGRAM = "#include <sr_deploy.h>\n#include <stdio.h>\nint main(void) { puts(sr_version()); return 0; }\n"
 CMAKE = """\
@@ -106,7 +107,7 @@ def test_header_and_source_come_with_the_package(library):
     assert package.joinpath("sr_deploy.h").read_text(encoding="utf-8") == library.header.read_text(
         encoding="utf-8"
     )
-    pyproject = Path(__file__).parents[2].joinpath("pyproject.toml").read_text(encoding="utf-8")
+    pyproject = ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8")
     assert '"sr_deploy.capi",' in pyproject
     assert '"sr_deploy.capi" = ["*.h", "*.c"]' in pyproject
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from capi.pictures import cases
 from sr_deploy import Upscaler, __version__
-from sr_deploy.engines import available_backends
+from sr_deploy.engines.registry import available_backends
+from tests.capi.pictures import cases
 
 WHOLE, AUTO = -1, 0
 SIZES = ((1, 1), (5, 3), (17, 13))

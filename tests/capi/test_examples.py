@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from capi.conftest import EXAMPLES
 from sr_deploy.cli import main
+from tests.capi.conftest import EXAMPLES
 
 PHOTO = EXAMPLES / "colosseum.png"
 OPENCV = [Path(place, "opencv4") for place in ("/usr/include", "/usr/local/include", "/opt/homebrew/include")]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from capi.conftest import HERE, PLAIN, SANITIZED, built, compiled
-from capi.pictures import cases
+from tests.capi.conftest import PLAIN, PROGRAMS, SANITIZED, built, compiled
+from tests.capi.pictures import cases
 
 OURS = ("libsr_deploy", "memory-program")
 """Object files whose faults are ours: the library, and the program that calls it."""
@@ -25,7 +25,7 @@ def sanitized(tmp_path_factory):
         pytest.skip("the sanitizers are used on Linux")
     folder = tmp_path_factory.mktemp("sanitized")
     library = built(folder, *SANITIZED)
-    return lambda name: compiled(library, HERE / name, folder / Path(name).stem, *SANITIZED)
+    return lambda name: compiled(library, PROGRAMS / name, folder / Path(name).stem, *SANITIZED)
 
 
 def run_sanitized(
@@ -90,7 +90,7 @@ def faults(report: Path) -> list[tuple[str, str]]:
 def test_valgrind_finds_the_write_beyond_a_buffer_that_was_lied_about_and_nothing_else(model, tmp_path):
     if shutil.which("valgrind") is None:
         pytest.skip("valgrind is not installed")
-    program = compiled(built(tmp_path, *PLAIN), HERE / "lies.c", tmp_path / "memory-program", *PLAIN)
+    program = compiled(built(tmp_path, *PLAIN), PROGRAMS / "lies.c", tmp_path / "memory-program", *PLAIN)
     report = tmp_path / "report.xml"
     options = [
         "--leak-check=no",

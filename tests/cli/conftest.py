@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sr_deploy.models
 from sr_deploy.cli import main
-from sr_deploy.image import Image, write_image
+from sr_deploy.images.image import Image, write_image
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 
 Run = Callable[..., Result]

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.cli.build import lines, options_from
-from sr_deploy.engines.build import Built
-from sr_deploy.engines.cache import EngineCache
-from sr_deploy.engines.tensorrt_options import BuildOptions
-from sr_deploy.engines.tensorrt_profiles import plan_profiles
-from sr_deploy.engines.tensorrt_record import EngineRecord, Machine, digest
+from sr_deploy.engines.tensorrt.build import Built
+from sr_deploy.engines.tensorrt.cache import EngineCache
+from sr_deploy.engines.tensorrt.options import BuildOptions
+from sr_deploy.engines.tensorrt.profiles import plan_profiles
+from sr_deploy.engines.tensorrt.sidecar import EngineRecord, Machine, digest
 from sr_deploy.spec import ModelSpec
 
 PLAN = b"p" * (3 << 20)

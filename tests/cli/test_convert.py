@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sr_deploy.graph.record import load_model, read_spec, save_model
-from sr_deploy.image import Image, read_image, write_image
+from sr_deploy.graph.onnx_file import load_model, read_spec, save_model
+from sr_deploy.images.image import Image, read_image, write_image
 from sr_deploy.quality.dead_leaves import dead_leaves
 
 

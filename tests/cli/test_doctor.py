@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from sr_deploy import doctor
-from sr_deploy.cpu import describe_cpu
+from sr_deploy.system.cpu import describe_cpu
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def test_facts_that_cannot_be_had_are_left_open(run, bundle, monkeypatch):
 
 
 def test_the_processor_is_described_where_nothing_tells(monkeypatch):
-    monkeypatch.setattr("sr_deploy.cpu._linux_facts", dict)
+    monkeypatch.setattr("sr_deploy.system.cpu._linux_facts", dict)
     cpu = describe_cpu()
     assert cpu.name
     assert 1 <= cpu.usable_cores <= cpu.cores

@@ -223,7 +223,7 @@ def test_a_csv_that_cannot_be_written_is_said_before_anything_is_measured(
     def refused(path: Path, *arguments: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("sr_deploy.folders.os.open", refused)
+    monkeypatch.setattr("sr_deploy.system.output_folder.os.open", refused)
     result = run(pictures, "--model", "nearest", "--scale", 2, "--csv", tmp_path / "values.csv")
     assert (result.exit_code, result.stdout) == (3, "")
     assert "no file can be made in" in result.stderr

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from sr_deploy.graph.record import load_model, read_spec
+from sr_deploy.graph.onnx_file import load_model, read_spec
 from sr_deploy.training.checkpoint import CheckpointInfo, save_checkpoint
 from sr_deploy.training.nets import build_net
 
@@ -54,7 +54,7 @@ def test_json_tells_a_program_the_same(run, run_folder, tmp_path):
 
 
 def test_the_exported_file_upscales_a_picture(run, run_folder, tmp_path, picture):
-    from sr_deploy.image import read_image
+    from sr_deploy.images.image import read_image
 
     run("export", run_folder, "-o", tmp_path / "tiny.onnx")
     result = run(

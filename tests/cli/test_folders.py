@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_deploy import manifest
-from sr_deploy.image import read_image
-from sr_deploy.manifest import Claim
+from sr_deploy.images.image import read_image
+from sr_deploy.system import claims as manifest
+from sr_deploy.system.claims import Claim
 
 
 @pytest.fixture

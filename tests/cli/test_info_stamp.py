@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.graph.record import load_model, read_spec, save_model, write_spec
+from sr_deploy.graph.onnx_file import load_model, read_spec, save_model, write_spec
 from sr_deploy.spec import ModelSpec, SizeRule
 
 Run = Callable[..., Result]

@@ -16,7 +16,7 @@ import pytest
 import sr_deploy
 from sr_deploy import cli
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
-from sr_deploy.image import Image, write_image
+from sr_deploy.images.image import Image, write_image
 
 
 def install_broken(monkeypatch, command: click.Command) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sr_deploy.cli._progress import Reporter
+from sr_deploy.batch.jobs import Job
+from sr_deploy.batch.steps import Outcome
+from sr_deploy.cli.shared.reporter import Reporter
 from sr_deploy.errors import ImageError
-from sr_deploy.jobs import Job
-from sr_deploy.steps import Outcome
 
 
 class Terminal(io.StringIO):
@@ -95,7 +95,7 @@ def test_json_goes_to_stdout_while_a_bar_is_drawn(terminal, capsys):
 
 
 def test_a_long_picture_gives_a_sign_of_life_where_no_bar_is_drawn(capsys, monkeypatch):
-    monkeypatch.setattr("sr_deploy.cli._progress._SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr("sr_deploy.cli.shared.reporter._SECONDS_BETWEEN_LINES", -1.0)
     with Reporter(1, alone=True, quiet=False, as_json=False) as reporter:
         reporter.tile(job("a.png"), 3, 40)
     assert capsys.readouterr().err == "a.png: 3 of 40 tiles\n"

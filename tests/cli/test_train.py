@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sr_deploy.cli
-from sr_deploy.training import loop
+from sr_deploy.training.run import loop
 
 RECIPE = """
 name = "tiny"

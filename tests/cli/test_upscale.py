@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_deploy import batch, cli
+from sr_deploy import cli
+from sr_deploy.batch import run as batch
 from sr_deploy.errors import OutputError
-from sr_deploy.image import read_image
+from sr_deploy.images.image import read_image
 from sr_deploy.upscale import Upscaler
 
 
@@ -296,7 +297,8 @@ def test_being_terminated_leaves_nothing_half_written(bundle, picture, tmp_path,
     arguments += ["--model", str(bundle / "rt-x2.onnx")]
     code = f"""
 import signal, time
-from sr_deploy import cli, image
+from sr_deploy import cli
+from sr_deploy.images import image
 encoded = image._encoded
 def terminated(path, *arguments):
     encoded(path, *arguments)

@@ -13,11 +13,12 @@ import pytest
 from onnx import numpy_helper
 
 from sr_deploy.engines.verdict import FailedVerdictWarning, read_verdict, verdict_path
-from sr_deploy.graph.precision import to_fp16
-from sr_deploy.graph.record import load_model, read_spec, save_model, write_spec
-from sr_deploy.image import Image, write_image
+from sr_deploy.graph.onnx_file import load_model, read_spec, save_model, write_spec
+from sr_deploy.images.image import Image, write_image
 from sr_deploy.models import find_model
+from sr_deploy.precision.half import to_fp16
 from sr_deploy.quality.dead_leaves import dead_leaves
+from tests.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_a_foreign_model_is_told_to_be_stamped(run, photographs, good, tmp_path)
 
 
 def test_a_checkpoint_is_what_the_others_are_held_to(run, photographs):
-    checkpoint = Path(__file__).parents[2] / "export" / "checkpoints" / "rt-x4.safetensors"
+    checkpoint = ROOT / "export" / "checkpoints" / "rt-x4.safetensors"
     result = run("verify", "rt-x4", checkpoint, "--data", photographs, "--no-record")
     assert result.exit_code == 0, result.stderr
     assert f"against {checkpoint} (fp32)" in result.stdout

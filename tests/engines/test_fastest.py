@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_deploy import engines
-from sr_deploy.engines import choose_backend, fastest, open_engine
+from sr_deploy.engines import fastest, registry
 from sr_deploy.engines.nearest import NearestEngine
+from sr_deploy.engines.registry import choose_backend, open_engine
 from sr_deploy.errors import MissingRuntimeError, ModelError
-from sr_deploy.graph.record import save_model
+from sr_deploy.graph.onnx_file import save_model
 
 
 class Slow(NearestEngine):
@@ -56,8 +56,8 @@ def both(monkeypatch):
             engine.backend = self.name
             return engine
 
-    monkeypatch.setattr(engines, "_ON_GPU", ())
-    monkeypatch.setattr(engines, "_engine_class", Opener)
+    monkeypatch.setattr(registry, "_ON_GPU", ())
+    monkeypatch.setattr(registry, "_engine_class", Opener)
     return speeds
 
 
@@ -153,8 +153,8 @@ def test_a_gpu_is_preferred_where_there_is_one(model, both, monkeypatch):
         "tensorrt": MissingRuntimeError("none"),
         "onnxruntime-cuda": 0.0,
     }
-    monkeypatch.setattr(engines, "_ON_GPU", ("tensorrt", "onnxruntime-cuda"))
-    monkeypatch.setattr(engines, "_has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(registry, "_ON_GPU", ("tensorrt", "onnxruntime-cuda"))
+    monkeypatch.setattr(registry, "_has_nvidia_driver", lambda: True)
     assert choose_backend("auto", model) == "onnxruntime-cuda"
 
 
@@ -164,14 +164,14 @@ def test_an_engine_file_is_tensorrts(both):
 
 def test_a_bf16_file_goes_to_a_runtime_that_computes_bf16(tiny, tmp_path, monkeypatch):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    from sr_deploy.engines.openvino import check_bf16
-    from sr_deploy.graph.precision import to_bf16
+    from sr_deploy.engines.openvino.engine import check_bf16
+    from sr_deploy.precision.half import to_bf16
 
     try:
         check_bf16()
     except MissingRuntimeError as error:
         pytest.skip(str(error))
-    monkeypatch.setattr(engines, "_ON_GPU", ())
+    monkeypatch.setattr(registry, "_ON_GPU", ())
     path = tmp_path / "bf16.onnx"
     save_model(to_bf16(tiny("plain").model), path)
     with pytest.raises(ModelError, match="is bf16, in which ONNX Runtime computes no convolution on a CPU"):

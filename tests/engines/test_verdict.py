@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from sr_deploy.engines import open_engine
+from sr_deploy.engines.registry import open_engine
 from sr_deploy.engines.verdict import (
     FailedVerdictWarning,
     Verdict,
@@ -100,7 +100,7 @@ def test_the_record_is_json_for_anyone_to_read(model):
 
 def test_opening_a_model_without_a_verdict_imports_nothing_for_it(model):
     code = (
-        "import sys; from sr_deploy.engines import open_engine; "
+        "import sys; from sr_deploy.engines.registry import open_engine; "
         f"open_engine({str(model)!r}, 'onnxruntime').close(); "
         "print('sr_deploy.engines.verdict' in sys.modules)"
     )

@@ -1,5 +1,5 @@
 """Tests that need an NVIDIA GPU with TensorRT and PyCUDA. Where those are not there they are skipped, with the reason;
-a run that skipped them says nothing of the GPU. `benchmarks/gpu_run.py` shows more, on real models, without pytest.
+a run that skipped them says nothing of the GPU. `tests/gpu/run.py` shows more, on real models, without pytest.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sr_deploy.engines.build import require_tensorrt
-from sr_deploy.engines.tensorrt_options import BuildOptions, TensorRTOptions
+from sr_deploy.engines.tensorrt.build import require_tensorrt
+from sr_deploy.engines.tensorrt.options import BuildOptions, TensorRTOptions
 from sr_deploy.errors import MissingRuntimeError
 
 QUICK = BuildOptions(tile=96, small=16, optimisation_level=0, max_batch=2)
@@ -47,7 +47,7 @@ def cache_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def opened(cache_folder) -> Callable[..., Any]:
     """Opens an engine of a model, built quickly once a session."""
-    from sr_deploy.engines.tensorrt import TensorRTEngine
+    from sr_deploy.engines.tensorrt.engine import TensorRTEngine
 
     engines = []
 

@@ -12,7 +12,7 @@ import pytest
 
 from sr_deploy.engines.base import Engine
 from sr_deploy.errors import ModelError, UsageError
-from sr_deploy.graph.record import save_model
+from sr_deploy.graph.onnx_file import save_model
 from sr_deploy.upscale import Upscaler
 
 STEP = 1 / 255
@@ -119,8 +119,8 @@ def test_page_locked_arrays_are_used_in_place(tiny, opened):
 
 
 def test_arrays_on_the_gpu_give_the_bytes_of_those_in_main_memory(tiny, opened):
-    from sr_deploy.engines.tensorrt_cuda import OwnedMemory
-    from sr_deploy.engines.tensorrt_device import DeviceArray
+    from sr_deploy.engines.tensorrt.cuda import OwnedMemory
+    from sr_deploy.engines.tensorrt.device import DeviceArray
 
     engine, batch = opened(tiny("plain").model), picture(24, 40)
     expected, cuda = engine.run(batch), engine._gpu.cuda
@@ -177,9 +177,9 @@ def test_engines_are_released_in_any_order(tiny, opened):
 
 
 def test_an_engine_file_is_refused_as_another_model(tiny, opened, tmp_path):
-    from sr_deploy.engines.build import build_engine, source_of, write_engine
-    from sr_deploy.engines.tensorrt import TensorRTEngine
-    from sr_deploy.engines.tensorrt_options import BuildOptions, TensorRTOptions
+    from sr_deploy.engines.tensorrt.build import build_engine, source_of, write_engine
+    from sr_deploy.engines.tensorrt.engine import TensorRTEngine
+    from sr_deploy.engines.tensorrt.options import BuildOptions, TensorRTOptions
 
     paths = [tmp_path / f"{name}.onnx" for name in ("plain", "dcr")]
     for path in paths:
@@ -198,8 +198,8 @@ def test_a_program_that_leaves_its_engine_open_ends_well(tiny, tmp_path):
     save_model(tiny("plain").model, tmp_path / "plain.onnx")
     program = (
         "import numpy as np\nfrom pathlib import Path\n"
-        "from sr_deploy.engines.tensorrt import TensorRTEngine\n"
-        "from sr_deploy.engines.tensorrt_options import BuildOptions, TensorRTOptions\n"
+        "from sr_deploy.engines.tensorrt.engine import TensorRTEngine\n"
+        "from sr_deploy.engines.tensorrt.options import BuildOptions, TensorRTOptions\n"
         "build = BuildOptions(tile=64, small=16, optimisation_level=0)\n"
         f"engine = TensorRTEngine(Path({str(tmp_path / 'plain.onnx')!r}), TensorRTOptions(build=build, cache=False))\n"
         "x = np.zeros((1, 16, 16, 3), np.uint8)\n"

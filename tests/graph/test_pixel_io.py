@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.footprint import peak_bytes
+from sr_deploy.graph.onnx_file import picture_io, read_spec
 from sr_deploy.graph.pixel_io import has_pixel_io, with_float_io, with_pixel_io
-from sr_deploy.graph.precision import to_fp16
-from sr_deploy.graph.record import picture_io, read_spec
+from sr_deploy.precision.half import to_fp16
 
 
 def runner(model: onnx.ModelProto):

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ModelError, OutputError
-from sr_deploy.graph.record import (
+from sr_deploy.graph.onnx_file import (
     load_model,
     parse_model,
     picture_io,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import re
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from sr_deploy.engines.onnxruntime import OnnxRuntimeEngine
+from sr_deploy.engines.onnxruntime.cpu import OnnxRuntimeEngine
 from sr_deploy.errors import ModelError, SrDeployError
 from sr_deploy.graph import kept
 from sr_deploy.graph.kept import Kept, cache_folder
-from sr_deploy.graph.record import load_model, parse_model, save_model, write_spec
+from sr_deploy.graph.onnx_file import load_model, parse_model, save_model, write_spec
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 
@@ -41,7 +44,7 @@ def test_the_second_start_needs_no_onnx(cache, model, tiny):
     with OnnxRuntimeEngine(model) as engine:
         tiny("plain").check_uint8(engine.run)
     code = (
-        "import sys, numpy as np; from pathlib import Path; from sr_deploy.engines import open_engine;"
+        "import sys, numpy as np; from pathlib import Path; from sr_deploy.engines.registry import open_engine;"
         "engine = open_engine(Path(sys.argv[1])); engine.limits;"
         "print(engine.run(np.zeros((1, 8, 9, 3), np.uint8)).shape, 'onnx' in sys.modules)"
     )
@@ -108,23 +111,47 @@ def test_the_cache_lies_where_the_platform_wants_it(monkeypatch, tmp_path):
         assert cache_folder().name == "graphs"
 
 
-def test_a_changed_program_never_meets_an_old_graph(cache, model, tmp_path, monkeypatch):
-    sources = tmp_path / "sources"
-    sources.mkdir()
-    monkeypatch.setattr(kept, "_SOURCES", sources)
-    (sources / "graft.py").write_text("one = 1", encoding="utf-8")
+@pytest.fixture
+def other_program(tmp_path, monkeypatch):
+    """Prepares graphs by a package made here, a folder or a zip archive that holds `graft.py`."""
+
+    def use(name: str, place: Path) -> None:
+        monkeypatch.syspath_prepend(str(place))
+        importlib.import_module(name)
+        monkeypatch.setattr(kept, "_PACKAGE", name)
+        monkeypatch.setattr(kept, "_MAKERS", ("graft",))
+
+    return use
+
+
+def test_a_changed_program_never_meets_an_old_graph(cache, model, tmp_path, other_program):
+    package = tmp_path / "kept_in_a_folder"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "graft.py").write_text("one = 1", encoding="utf-8")
+    other_program(package.name, tmp_path)
     before = Kept.of(model)
     assert Kept.of(model).key == before.key
-    (sources / "graft.py").write_text("one = 2", encoding="utf-8")
+    (package / "graft.py").write_text("one = 2", encoding="utf-8")
     assert Kept.of(model).key != before.key
 
 
-def test_a_program_in_an_archive_keeps_graphs_too(cache, model, tmp_path, monkeypatch):
-    archive = tmp_path / "package.zip"
-    archive.write_bytes(b"PK")
-    monkeypatch.setattr(kept, "_SOURCES", archive / "sr_deploy" / "graph")
-    RunnableModel(model).graph(UINT8)
-    assert Kept.of(model).read("uint8.onnx")
+def test_a_program_in_an_archive_keeps_graphs_too(cache, model, tmp_path, other_program):
+    keys = []
+    for number in (1, 2):
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
+            archive.writestr(f"kept_in_archive_{number}/__init__.py", "")
+            archive.writestr(f"kept_in_archive_{number}/graft.py", f"one = {number}")
+        other_program(f"kept_in_archive_{number}", tmp_path / f"{number}.zip")
+        RunnableModel(model).graph(UINT8)
+        assert Kept.of(model).read("uint8.onnx")
+        keys.append(Kept.of(model).key)
+    assert keys[0] != keys[1]
+
+
+def test_every_module_beside_the_cache_counts_as_one_that_makes_its_entries():
+    beside = {path.stem for path in Path(kept.__file__).parent.glob("*.py")} - {"__init__"}
+    assert set(kept._MAKERS) == beside
 
 
 def aged(folder, days: float, name: str, size: int = 10):

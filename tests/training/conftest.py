@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.training import loop
 from sr_deploy.training.recipe import parse_recipe
+from sr_deploy.training.run import loop
 
 
 def picture(seed, height=72, width=80):

@@ -1,16 +1,15 @@
 """Recipes: what is read, and that whatever does not fit is refused by the name of its key."""
 
-from pathlib import Path
-
 import pytest
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.training.checkpoint import read_checkpoint
-from sr_deploy.training.degrade import Degradation
+from sr_deploy.training.data.degrade import Degradation
 from sr_deploy.training.recipe import parse_recipe, read_recipe
-from sr_deploy.training.trainer import check_crops
+from sr_deploy.training.run.trainer import check_crops
+from tests.paths import ROOT
 
-EXPORT = Path(__file__).parents[2] / "export"
+EXPORT = ROOT / "export"
 HEAD = 'name = "n"\n'
 NET = '[net]\narchitecture = "rt"\n'
 PHASE = "[[phase]]\nscale = 2\ncrop = 8\nsteps = 10\n"

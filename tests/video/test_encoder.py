@@ -6,8 +6,7 @@ import struct
 
 from sr_deploy.video.encoder import EncodeOptions, plan_encoding
 from sr_deploy.video.source import probe
-
-from .conftest import make_video
+from tests.video.conftest import make_video
 
 
 def test_hdr_metadata_reaches_x265_in_its_own_units(tmp_path):

@@ -9,13 +9,12 @@ import time
 
 import numpy as np
 import pytest
-from cli.conftest import repeating_model
 
 from sr_deploy.errors import OutputError
 from sr_deploy.video.encoder import EncodeOptions
 from sr_deploy.video.parts import Parts
-
-from .conftest import VARIABLE, Said, frames_of, make_video, times_of
+from tests.cli.conftest import repeating_model
+from tests.video.conftest import VARIABLE, Said, frames_of, make_video, times_of
 
 FAST = EncodeOptions(preset="ultrafast")
 CALL = "import sys; from sr_deploy.cli import main; main(sys.argv[1:])"

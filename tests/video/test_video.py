@@ -14,8 +14,7 @@ from sr_deploy.video.check import check_result
 from sr_deploy.video.encoder import EncodeOptions
 from sr_deploy.video.join import Copied, Joined
 from sr_deploy.video.streams import Choice
-
-from .conftest import VARIABLE, Said, av, frames_of, make_video, times_of
+from tests.video.conftest import VARIABLE, Said, av, frames_of, make_video, times_of
 
 FFV1 = EncodeOptions(codec="ffv1")
 FAST = EncodeOptions(preset="ultrafast")

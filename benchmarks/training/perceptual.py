@@ -1,0 +1,208 @@
+"""What the perceptual loss buys and costs: a net trained on pixels beside its twin that went on with VGG features.
+
+    python -m benchmarks.training.perceptual --data PICTURES --hr SET5_HR --vgg FILE     measure, and draw the crops
+    python -m benchmarks.training.perceptual --table   write the table of results/perceptual.json into docs/training.md
+    python -m benchmarks.training.perceptual --check   say whether docs/training.md has that table
+
+On the photographs held out of training, and on a set of pictures besides. The distance is that between activations
+of a VGG-19, which the loss saw one layer of with L1; here it is the mean squared one of Johnson et al. 2016 (eq. 2)
+and its root beside the L1, of pictures rounded to 8 bits. What repeats every 2 and 4 pixels, where such a loss likes
+to draw a grid, is measured as well. Only measuring needs torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.pages import ROOT, filled, settle
+from sr_deploy import Image, imresize, read_image, write_image
+from sr_deploy.quality.checkerboard import blocking, checkerboard_energy
+from sr_deploy.quality.evaluate import bicubic_baseline, compare
+from sr_deploy.system.files import digest_of
+
+if TYPE_CHECKING:
+    from sr_deploy.training.objective.vgg import VGGFeatures
+
+CHECKPOINTS = ROOT / "export" / "checkpoints"
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "perceptual.json", ROOT / "docs" / "training.md"
+CROPS = ROOT / "docs" / "images" / "perceptual.png"
+BEGIN, END = (
+    "<!-- made by benchmarks/training/perceptual.py --table -->\n",
+    "<!-- end of pixel against perceptual -->\n",
+)
+PIXEL, PERCEPTUAL, ORIGINAL = "srresnet-x4", "srresnet-x4-perceptual", "the original"
+SCALE, HELD_OUT, SIDE = 4, 11, 512
+LAYERS = ("relu1_2", "relu2_2", "relu3_1")
+
+Pixels = Any
+"""uint8 [H, W, 3]."""
+Upscale = Callable[[Pixels], Pixels]
+
+
+def upscaler(checkpoint: Path) -> Upscale:
+    """The net of a checkpoint as a function from 8-bit pictures to 8-bit pictures."""
+    from benchmarks.icnr.runs import upscaler as of_net
+    from sr_deploy.training.checkpoint import load_net
+
+    return of_net(load_net(checkpoint)[0])
+
+
+def measured(upscale: Upscale, cases: list[tuple[str, Pixels, Pixels]], vgg: VGGFeatures) -> dict[str, float]:
+    """Means over `cases`, which are (name, small, large)."""
+    import torch
+
+    def seen(pixels: Pixels) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            return vgg(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255)
+
+    rows: list[dict[str, float]] = []
+    for _, small, large in cases:
+        got = np.ascontiguousarray(upscale(small))
+        quality = compare(got, large, SCALE)
+        row = {"psnr_y": quality.psnr_y, "ssim_y": quality.ssim_y}
+        ours, theirs = seen(got), seen(large)
+        for layer in LAYERS:
+            row[f"l1 {layer}"] = float((ours[layer] - theirs[layer]).abs().mean())
+            row[f"squared {layer}"] = float((ours[layer] - theirs[layer]).square().mean())
+        for period in (2, 4):
+            row[f"period {period}"] = checkerboard_energy(got, period) - checkerboard_energy(large, period)
+        row["blocking"] = blocking(got, SCALE)
+        rows.append(row)
+    return {key: fmean(row[key] for row in rows) for key in rows[0]}
+
+
+def held_out(data: Path) -> list[tuple[str, Pixels, Pixels]]:
+    """The middles of the photographs that training leaves aside."""
+    from sr_deploy.training.data.pictures import PictureStore, split_validation
+    from sr_deploy.training.run.validate import central
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = PictureStore(data, overflow=Path(folder))
+        _, apart = split_validation(store.pairs(SCALE), HELD_OUT)
+        middles = [central(pair, SCALE, SIDE, SCALE) for pair in apart]
+        return [(pair.name, np.array(pair.small), np.array(pair.large)) for pair in middles]
+
+
+def shrunk(folder: Path) -> list[tuple[str, Pixels, Pixels]]:
+    """The pictures of a folder, cut to multiples of the scale, and what bicubic makes of them."""
+    cases = []
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        large = read_image(path).pixels
+        height, width = (n // SCALE * SCALE for n in large.shape[:2])
+        large = np.ascontiguousarray(np.broadcast_to(large[:height, :width], (height, width, 3)))
+        cases.append((path.name, imresize(large, 1 / SCALE), large))
+    return cases
+
+
+def measure(args: argparse.Namespace) -> None:
+    from sr_deploy.training.checkpoint import read_checkpoint
+    from sr_deploy.training.objective.vgg import load_vgg
+
+    vgg, _ = load_vgg("vgg19", list(LAYERS), args.vgg)
+    nets = {PIXEL: args.pixel, PERCEPTUAL: args.perceptual}
+    makers: dict[str, Upscale] = {"bicubic": bicubic_baseline(SCALE)}
+    makers |= {name: upscaler(path) for name, path in nets.items()}
+    photographs = held_out(args.data)
+    record: dict[str, Any] = {
+        "checkpoints": {n: digest_of(p) for n, p in nets.items()},
+        "training": {n: read_checkpoint(p)[0].training for n, p in nets.items()},
+        "vgg": digest_of(args.vgg) if args.vgg else "torchvision",
+        "sets": {},
+    }
+    for name, cases in (("held out", photographs), (args.name, shrunk(args.hr))):
+        means = {net: measured(upscale, cases, vgg) for net, upscale in makers.items()}
+        means[ORIGINAL] = {"blocking": fmean(blocking(large, SCALE) for _, _, large in cases)}
+        record["sets"][name] = {"pictures": [case[0] for case in cases], "means": means}
+    print(table(record))
+    if args.out:
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+        draw(photographs, makers)
+
+
+def draw(cases: list[tuple[str, Pixels, Pixels]], makers: dict[str, Upscale], side: int = 144) -> None:
+    """Rows of bicubic, pixel, perceptual, original, of the middle of the pictures that have the most detail."""
+
+    def detail(case: tuple[str, Pixels, Pixels]) -> float:
+        return float(np.abs(np.diff(middle(case[2]).astype(np.float32), axis=0)).mean())
+
+    def middle(pixels: Pixels) -> Pixels:
+        top, left = ((n - side) // 2 for n in pixels.shape[:2])
+        return pixels[top : top + side, left : left + side]
+
+    rows = []
+    for _, small, large in sorted(cases, key=detail, reverse=True)[:3]:
+        cells = [middle(p) for p in (*(upscale(small) for upscale in makers.values()), large)]
+        rows.append(np.hstack([np.pad(c, ((2, 2), (2, 2), (0, 0)), constant_values=255) for c in cells]))
+    write_image(Image(pixels=np.vstack(rows)), CROPS, overwrite=True)
+
+
+def table(record: dict[str, Any]) -> str:
+    """A row a net and set."""
+    lines = [
+        f"`{PERCEPTUAL}`: {_past(record['training'][PERCEPTUAL])}. VGG distances are against those of `{PIXEL}`; the energy that repeats every "
+        "2 and 4 pixels, in millionths of the picture's, is what there is more of it than in the photographs. Blocking is how many times larger the steps at the borders of the "
+        "small picture's pixels are than those between.",
+        "",
+        "| pictures | net | PSNR Y | SSIM Y | VGG relu3_1, L1 | root of squares | squares | period 2 | period 4 | blocking |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in record["sets"].items():
+        twin = one["means"][PIXEL]
+        for net, mean in one["means"].items():
+            if net == ORIGINAL:
+                continue
+            l1, squares = (mean[f"{kind} relu3_1"] / twin[f"{kind} relu3_1"] for kind in ("l1", "squared"))
+            lines.append(
+                f"| {name} ({len(one['pictures'])}) | {net} | {mean['psnr_y']:.2f} | {mean['ssim_y']:.4f} | "
+                f"{l1 - 1:+.0%} | {squares**0.5 - 1:+.0%} | {squares - 1:+.0%} | "
+                f"{mean['period 2'] * 1e6:+.2f} | {mean['period 4'] * 1e6:+.2f} | {mean['blocking']:.2f} |"
+            )
+        blocks = one["means"][ORIGINAL]["blocking"]
+        lines.append(f"| {name} ({len(one['pictures'])}) | {ORIGINAL} | | | | | | | | {blocks:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _past(training: dict[str, Any]) -> str:
+    """How a checkpoint came to be, the last run first."""
+    text = f"{training['steps']:,} steps in {training['minutes']:g} minutes on {training['device']}"
+    before = training.get("init")
+    return f"{text}, after those of `{before['name']}` ({_past(before['training'])})" if before else text
+
+
+def page() -> str:
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return filled(PAGE, BEGIN, END, f"\n{table(record)}\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="the folder of photographs that was trained on")
+    parser.add_argument("--hr", type=Path, help="a folder of pictures besides")
+    parser.add_argument("--name", default="Set5", help="what that is called")
+    parser.add_argument("--vgg", type=Path, help="VGG-19 weights instead of torchvision's")
+    parser.add_argument("--pixel", type=Path, default=CHECKPOINTS / f"{PIXEL}.safetensors")
+    parser.add_argument("--perceptual", type=Path, default=CHECKPOINTS / f"{PERCEPTUAL}.safetensors")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    if args.table or args.check:
+        settle(PAGE, page(), only_check=args.check, remedy="-m benchmarks.training.perceptual --table")
+    elif args.data and args.hr:
+        measure(args)
+    else:
+        parser.error("give --data and --hr, or --table, or --check")
+
+
+if __name__ == "__main__":
+    main()

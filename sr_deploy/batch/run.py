@@ -1,0 +1,192 @@
+"""Many pictures through one Upscaler: while one is computed the next are read and the last ones written.
+
+Memory is bounded: at most two pictures are read ahead and two wait to be written, and before a huge one is
+computed everything before it is written. One picture takes no thread at all. A picture that fails does not
+stop the others. What goes where is decided before, by `sr_deploy.batch.jobs`; nothing is printed here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sr_deploy.batch.jobs import Existing, Job, check_quality
+from sr_deploy.batch.steps import Outcome, Settings, Step, Stop, Watcher, Work, attempt, memory_error
+from sr_deploy.errors import OutputError
+from sr_deploy.images.image import Image, read_image, write_image
+from sr_deploy.images.sizes import OutputSize, check_fits, check_size
+from sr_deploy.system.output_folder import Folders
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from sr_deploy.batch.ledger import Ledger
+    from sr_deploy.upscale import Upscaler
+
+_AHEAD, _BEHIND = 2, 2
+_HUGE = 64_000_000  # pixels of a result: 192 MB in 8-bit RGB
+FULL = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""Numbers of errors that say that a place takes no more."""
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    upscaler: Upscaler,
+    *,
+    settings: Settings | None = None,
+    watcher: Watcher | None = None,
+    ledger: Ledger | None = None,
+) -> list[Outcome]:
+    """Upscale every job, in order; one outcome a job.
+
+    Raises UsageError as `check_quality` does, before any work, and nothing for a job that fails: its outcome
+    carries the error. Interrupted (KeyboardInterrupt), it waits for the picture being written and leaves no
+    partial file. Folders are made where missing, and removed again where no picture got into them. Once the
+    place of the results is full or cannot be written, the rest is left. With a `ledger` every picture is claimed
+    before it is read and recorded when it is written.
+    """
+    settings = settings or Settings()
+    check_quality(jobs, settings.quality)
+    folders = Folders()
+    one_folder = len({job.target.parent for job in jobs}) == 1
+    guarded = partial(attempt, stop=Stop(), fatal=FULL)
+    read = partial(guarded, partial(_read, existing=settings.existing, folders=folders, ledger=ledger))
+    if one_folder:  # found out before it is written, it is the folder that forbids it, not a file in it
+        read = partial(read, fatal=FULL | _FORBIDDEN)
+    compute = partial(guarded, partial(_compute, upscaler=upscaler, size=settings.size, watcher=watcher))
+    write = partial(guarded, partial(_write, settings=settings, folders=folders, ledger=ledger))
+    outcomes: list[Outcome] = []
+
+    def finish(work: Work) -> None:
+        if ledger is not None:
+            ledger.drop(work.job)
+        outcomes.append(work.outcome)
+        if watcher is not None:
+            watcher.finished(work.outcome)
+
+    try:
+        if len(jobs) == 1:
+            finish(write(compute(read(Work(Outcome(jobs[0]))))))
+        else:
+            huge = partial(_is_huge, scale=upscaler.spec.scale, size=settings.size)
+            _run_overlapping(jobs, read, compute, write, finish, huge)
+    except RuntimeError as error:
+        if (known := memory_error(error)) is error:
+            raise
+        raise known from error
+    finally:
+        if ledger is not None:
+            ledger.close()
+        folders.remove_empty()
+    return outcomes
+
+
+def _run_overlapping(
+    jobs: Sequence[Job],
+    read: Callable[[Work], Work],
+    compute: Callable[[Work], Work],
+    write: Callable[[Work], Work],
+    finish: Step,
+    huge: Callable[[Work], bool],
+) -> None:
+    """Reading and writing in threads of their own, computing in this one."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    readers, writers = ThreadPoolExecutor(_AHEAD), ThreadPoolExecutor(_BEHIND)
+    waiting = deque(jobs)
+    ahead: deque[Future[Work]] = deque()
+    behind: deque[Future[Work]] = deque()
+    try:
+        while waiting or ahead:
+            while waiting and len(ahead) < _AHEAD:
+                ahead.append(readers.submit(read, Work(Outcome(waiting.popleft()))))
+            work = ahead.popleft().result()
+            while behind and (len(behind) >= _BEHIND or behind[0].done() or huge(work)):
+                finish(behind.popleft().result())
+            behind.append(writers.submit(write, compute(work)))
+        while behind:
+            finish(behind.popleft().result())
+    finally:
+        readers.shutdown(cancel_futures=True)
+        writers.shutdown(cancel_futures=True)
+
+
+def _read(work: Work, *, existing: Existing, folders: Folders, ledger: Ledger | None) -> None:
+    """Read the picture and see that its result can be written: found out later, the computing was in vain."""
+    if ledger is not None:
+        verdict = ledger.begin(work.job, folders)
+        if verdict.do != "make":
+            work.outcome.status, work.outcome.taken = "skipped", verdict.do == "taken"
+            return
+        work.existing = existing = verdict.existing
+    if existing == "skip" and os.path.exists(work.job.target):  # another process was faster
+        work.outcome.status = "skipped"
+        return
+    image = read_image(work.job.source)
+    folders.prepare(work.job.target, overwrite=existing != "refuse")
+    work.image = image
+
+
+def _compute(work: Work, *, upscaler: Upscaler, size: OutputSize, watcher: Watcher | None) -> None:
+    image, work.image = work.image, None
+    assert image is not None
+    scale = upscaler.spec.scale
+    natural = (image.width * scale, image.height * scale)
+    asked = size.of(image.width, image.height) or natural
+    check_size(work.job.source, work.job.format, asked, chosen=asked != natural)
+    if asked != natural:
+        check_fits(_bytes_a_pixel(image), natural, asked)
+    progress = partial(watcher.tile, work.job) if watcher is not None else None
+    result = upscaler.upscale(image, progress=progress)
+    del image
+    if asked != natural:
+        from sr_deploy.images.resize import resize
+
+        result = resize(result, *asked)
+        if asked[0] > natural[0] or asked[1] > natural[1]:
+            note = f"the model gives {natural[0]}x{natural[1]}; the rest is plain resampling"
+            result = replace(result, notes=(*result.notes, note))
+    work.image, (work.outcome.width, work.outcome.height) = result, asked
+
+
+def _bytes_a_pixel(image: Image) -> int:
+    return image.pixels.itemsize * int(image.pixels.shape[2] + (image.alpha is not None))
+
+
+def _write(work: Work, *, settings: Settings, folders: Folders, ledger: Ledger | None) -> None:
+    image, work.image = work.image, None
+    assert image is not None
+    job, outcome = work.job, work.outcome
+    notes, existing = image.notes, work.existing or settings.existing
+    try:
+        folders.make(job.target.parent)  # again, for another batch may have removed it while it was empty
+        notes += write_image(
+            image,
+            job.target,
+            format=job.format,
+            quality=settings.quality,
+            overwrite=existing == "overwrite",
+            consume=True,
+        )
+    except OutputError:
+        if existing != "skip" or not os.path.exists(job.target):
+            raise
+        outcome.status = "skipped"  # another process wrote it while this one computed
+    else:
+        if ledger is not None:
+            ledger.done(job)
+    outcome.notes = tuple(notes)
+
+
+def _is_huge(work: Work, *, scale: int, size: OutputSize) -> bool:
+    if work.image is None:
+        return False
+    width, height = work.image.width, work.image.height
+    wide, tall = size.of(width, height) or (0, 0)
+    return max(width * height * scale**2, wide * tall) > _HUGE

@@ -1,0 +1,1 @@
+"""Results of `sr-deploy bench` as one HTML page."""

@@ -1,0 +1,195 @@
+"""The plots of cost against what it depends on: time by size, and how time and memory grow."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from sr_deploy.bench.report.axes import compact, duration, size
+from sr_deploy.bench.report.lines import Line, Panel, grouped, names_of
+from sr_deploy.bench.report.markup import Markup
+from sr_deploy.bench.report.plot import COLOURS, Guide, Point, Scale, Series, plot
+from sr_deploy.bench.result import Run
+from sr_deploy.bench.scaling import fit_power_law
+
+T = TypeVar("T")
+RATES = (60, 30, 24)
+"""Pictures a second that count as real time."""
+
+
+def median(run: Run) -> float:
+    """Seconds of a sample."""
+    return float(np.median(run.samples))
+
+
+def tail(run: Run) -> float:
+    """The 95th percentile of the samples, in seconds."""
+    return float(np.percentile(run.samples, 95))
+
+
+def pace(run: Run) -> float:
+    """Seconds a picture: what a sample took, or, with several in flight, what all took together."""
+    whole = run.wall / len(run.samples) if run.throughput else median(run)
+    return whole / run.case.batch
+
+
+def latency_plots(panel: Panel) -> Iterator[Markup]:
+    """Time by size, a plot for every eight lines; pictures one at a time where there are any."""
+    single = [line for line in panel.swept if line.batch == 1] or panel.swept
+    title = "Time per picture by size, pipeline full" if panel.throughput else "Latency by size"
+    point = (
+        "A point is the mean of the whole run."
+        if panel.throughput
+        else "A point is the median, the line above it ends at the 95th percentile."
+    )
+    for name, part in in_parts(title, single):
+        series = [_line(line, _timed, look=i) for i, line in enumerate(part)]
+        yield plot(
+            series,
+            x=_sizes([run for line in part for run in line.runs]),
+            y=Scale(label="seconds a picture" if panel.throughput else "latency", log=True, text=duration),
+            guides=[Guide(y=1 / rate, label=f"{rate} fps") for rate in RATES],
+            title=name,
+            description=_told(part, lambda run: duration(pace(run))),
+            note=f"Both axes are logarithmic. {point} Below a dashed line it keeps up with that rate.",
+        )
+
+
+def in_parts(title: str, items: Sequence[T]) -> Iterator[tuple[str, Sequence[T]]]:
+    """The titles of as many plots as it takes, and what is in each."""
+    count = math.ceil(len(items) / COLOURS)
+    each = math.ceil(len(items) / max(count, 1))
+    for i in range(count):
+        number = "" if count == 1 else f" ({i + 1} of {count})"
+        yield f"{title}{number}", items[i * each : (i + 1) * each]
+
+
+def _line(line: Line, point: Callable[[Run], Point], *, look: int) -> Series:
+    return Series(name=line.name, look=look, points=tuple(point(run) for run in line.runs))
+
+
+def _timed(run: Run) -> Point:
+    high = None if run.throughput else tail(run) / run.case.batch
+    last = "" if high is None else f", p95 {duration(high)}"
+    return Point(x=_area(run), y=pace(run), high=high, tip=f"{sized(run)}: {duration(pace(run))}{last}")
+
+
+def _area(run: Run) -> float:
+    return run.case.width * run.case.height
+
+
+def sized(run: Run) -> str:
+    """A run's picture, such as "360p (640x360)"."""
+    exact = f"{run.case.width}x{run.case.height}"
+    return exact if run.case.label == exact else f"{run.case.label} ({exact})"
+
+
+def _sizes(runs: Sequence[Run]) -> Scale:
+    """Ticks at the sizes that have a name, else at round numbers of pixels."""
+    named = {int(_area(r)): r.case.label for r in runs if re.fullmatch(r"\d{2,5}p", r.case.label)}
+    kept: list[int] = []
+    span = math.log(max(map(_area, runs)) / min(map(_area, runs))) or 1.0
+    for area in sorted(named):
+        if not kept or math.log(area / kept[-1]) > span * 0.09:
+            kept.append(area)
+    if len(kept) < 2:
+        return Scale(label="pixels of the small picture", log=True)
+    ticks = tuple(float(area) for area in kept)
+    return Scale(label="size of the small picture", log=True, ticks=ticks, text=lambda v: named[int(v)])
+
+
+def _told(lines: Sequence[Line], value: Callable[[Run], str]) -> str:
+    """What a plot shows, in words: each line from its smallest to its largest picture."""
+    return " ".join(
+        f"{line.name}: {value(line.runs[0])} at {sized(line.runs[0])}"
+        + (f" to {value(line.runs[-1])} at {sized(line.runs[-1])}." if len(line.runs) > 1 else ".")
+        for line in lines
+    )
+
+
+def scaling_plots(panel: Panel) -> Iterator[Markup]:
+    """How time and memory grow with pixels, and time with batch, threads and the side of a tile, where these vary."""
+    lines = [line for line in panel.lines if len({_area(run) for run in line.runs}) > 1]
+    groups = [(line.name, list(line.runs)) for line in lines]
+    yield from _growth(groups, _area, pace, "pixels", "Time by pixels", duration)
+    kept = [(name, [r for r in runs if r.memory.host]) for name, runs in groups]
+    yield from _growth(kept, _area, _mebibytes, "pixels", "Memory by pixels", _memory)
+    runs = [run for _, run in panel.runs]
+    for part, what, value in _SWEPT:
+        swept = {g: [r for r in rs if value(r)] for g, rs in grouped(runs, apart_from=part).items()}
+        swept = {g: rs for g, rs in swept.items() if len({value(r) for r in rs}) > 1}
+        named = list(zip(names_of(list(swept)), swept.values(), strict=True))
+        yield from _growth(named, value, pace, what, f"Time a picture by {what}", duration)
+
+
+def _mebibytes(run: Run) -> float:
+    return (run.memory.host or 0) / 2**20
+
+
+def _memory(mebibytes: float) -> str:
+    return size(mebibytes * 2**20)
+
+
+def _side(run: Run) -> float:
+    return float(run.case.tile) if run.case.tile.isdecimal() and len(run.case.tile) < 7 else 0.0
+
+
+_LABELS = {"pixels": "pixels of the small picture", "tile side": "side of a tile, in pixels"}
+_SWEPT: tuple[tuple[str, str, Callable[[Run], float]], ...] = (
+    ("batch", "batch", lambda run: run.case.batch),
+    ("threads", "threads", lambda run: run.subject.threads or 0),
+    ("tile", "tile side", _side),
+)
+"""The part of a run's identity, what it is called, and its value; 0 where it has none."""
+
+
+def _growth(
+    groups: Sequence[tuple[str, Sequence[Run]]],
+    x: Callable[[Run], float],
+    y: Callable[[Run], float],
+    what: str,
+    title: str,
+    text: Callable[[float], str],
+) -> Iterator[Markup]:
+    groups = [(name, runs) for name, runs in groups if len({x(run) for run in runs}) > 1]
+    for heading, part in in_parts(title, groups):
+        series = [
+            _grown(n, sorted(runs, key=x), x, y, what, text, look=i) for i, (n, runs) in enumerate(part)
+        ]
+        values = tuple(sorted({p.x for one in series for p in one.points}))
+        yield plot(
+            series,
+            x=Scale(label=_LABELS.get(what, what), log=True, ticks=None if what == "pixels" else values),
+            y=Scale(label=title.split(" by ")[0].lower(), log=True, text=text),
+            title=heading,
+            description=" ".join(f"{one.name}, {one.points[0].tip}, {one.points[-1].tip}." for one in series),
+            note="Dashed is the power law that fits best; a line through fewer than three points has none.",
+        )
+
+
+def _grown(
+    name: str,
+    runs: Sequence[Run],
+    x: Callable[[Run], float],
+    y: Callable[[Run], float],
+    what: str,
+    text: Callable[[float], str],
+    *,
+    look: int,
+) -> Series:
+    points = tuple(Point(x=x(r), y=y(r), tip=f"{compact(x(r))} {what}: {text(y(r))}") for r in runs)
+    fit = fit_power_law([(p.x, p.y) for p in points])
+    if fit is None:
+        return Series(name=name, look=look, points=points, joined=False)
+    first, last = points[0].x, points[-1].x
+    return Series(
+        name=f"{name}: {what}^{fit.exponent:.2f}",
+        look=look,
+        points=points,
+        joined=False,
+        trend=((first, fit.at(first)), (last, fit.at(last))),
+    )

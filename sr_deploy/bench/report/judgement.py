@@ -1,0 +1,129 @@
+"""What the report says of a result as a whole: budgets held or missed, the baseline, reasons to doubt
+it, and what did not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sr_deploy.bench.compare import Pair, compare_results, fastest_tenth
+from sr_deploy.bench.doubts import doubts
+from sr_deploy.bench.gate import Budget, check_budgets
+from sr_deploy.bench.machines import differences
+from sr_deploy.bench.report.axes import duration
+from sr_deploy.bench.report.charts import sized
+from sr_deploy.bench.report.lines import count, names_of, parts_of
+from sr_deploy.bench.report.markup import Child, Markup, table, tag
+from sr_deploy.bench.result import Result
+
+
+def judgement(result: Result, budgets: Sequence[Budget]) -> Markup | None:
+    """Every budget with what it missed and by how much; None without a budget."""
+    if not budgets:
+        return None
+    items = [item for budget in budgets for item in _judged(budget, result)]
+    return tag("div", tag("h3", "Budgets"), tag("ul", items, class_="plain"), class_="card")
+
+
+def _judged(budget: Budget, result: Result) -> Iterator[Markup]:
+    missed = check_budgets([budget], result.runs)
+    wanted = _budget(budget)
+    if missed:
+        lines = [tag("li", tag("bdi", line)) for line in missed]
+        yield _item("missed", "bad", [wanted, tag("ul", lines, class_="inner")])
+    else:
+        about = sum(budget.is_about(run) for run in result.runs)
+        yield _item("held", "good", [wanted, f", by {count(about, 'run')}"])
+
+
+def _budget(budget: Budget) -> list[Child]:
+    """What a budget asks, in words."""
+    wanted = []
+    if budget.min_fps is not None:
+        wanted.append(f"at least {budget.min_fps:g} fps")
+    if budget.max_ms is not None:
+        wanted.append(f"at most {budget.max_ms:g} ms")
+    about = " ".join(filter(None, (budget.model, budget.backend, budget.precision, budget.size)))
+    return [f"{' and '.join(wanted)} at {budget.percentile}, for ", tag("bdi", about or "every run")]
+
+
+def against(result: Result, baseline: Result | None) -> Markup | None:
+    """What became of each run since an earlier result; None without one.
+
+    Where the machines are unlike, it says so instead: then their times say nothing about each other.
+    """
+    if baseline is None:
+        return None
+    when = baseline.created.replace("T", " ").replace("Z", " UTC")
+    apart = differences(baseline.environment.machine, result.environment.machine)
+    if apart:
+        text = f"The baseline of {when} comes from another machine and is not compared: {'; '.join(apart)}."
+        return tag("div", _state("unlike", "warn"), " ", tag("bdi", text), class_="card")
+    pairs = compare_results(baseline, result)
+    if not pairs:
+        return tag(
+            "div",
+            _state("nothing", "warn"),
+            f" The baseline of {when} measured none of these.",
+            class_="card",
+        )
+    names = names_of([tuple(parts_of(pair.after).items()) for pair in pairs])
+    rows = [_changed(name, pair) for name, pair in zip(names, pairs, strict=True)]
+    return table(
+        ("run", "before", "now", "change", "between", "verdict"),
+        rows,
+        caption=f"Against the baseline of {when}: what the fastest tenth of the samples stay below, where it could be told at the same pace of the machine, and how sure their spread lets us be (95 %).",
+        class_="stack",
+    )
+
+
+def _changed(name: str, pair: Pair) -> tuple[Child, ...]:
+    change = pair.change
+    looks = {"slower": "bad", "faster": "good", "no change": "same", "too few samples": "same"}
+    before, now = (duration(float(fastest_tenth(run.samples))) for run in (pair.before, pair.after))
+    return (
+        [tag("bdi", name), ", ", sized(pair.after)],
+        before,
+        now,
+        change.percent,
+        f"{change.low - 1:+.1%} and {change.high - 1:+.1%}",
+        [_state(change.verdict, looks[change.verdict]), f", {pair.how}" if pair.how else ""],
+    )
+
+
+def doubtful(result: Result) -> Markup | None:
+    """Reasons not to trust the figures; None where there is none."""
+    found = doubts(result)
+    if not found:
+        return None
+    items = [tag("li", tag("bdi", line)) for line in found]
+    return closed(
+        [_state("doubtful", "warn"), f" {count(len(found), 'reason')} to take these figures with care"], items
+    )
+
+
+def failed(result: Result) -> Markup | None:
+    """What did not run and why; None where all ran."""
+    if not result.failures:
+        return None
+    items = [
+        tag(
+            "li", tag("bdi", f"{failure.subject.name}, {failure.case.label}"), ": ", tag("bdi", failure.error)
+        )
+        for failure in result.failures
+    ]
+    return closed([_state("failed", "bad"), f" {count(len(items), 'run')} did not come about"], items)
+
+
+def _item(state: str, class_: str, text: Child) -> Markup:
+    return tag("li", _state(state, class_), " ", text)
+
+
+def _state(state: str, class_: str) -> Markup:
+    return tag("span", state, class_=f"state {class_}")
+
+
+def closed(title: Child, inside: Child | Sequence[Markup], *, opened: bool = False) -> Markup:
+    """What opens when its title is chosen; a list of items, or any markup."""
+    if isinstance(inside, list):
+        inside = tag("ul", inside, class_="plain")
+    return tag("details", tag("summary", title), inside, open=opened)

@@ -1,0 +1,160 @@
+"""The report: results of `sr-deploy bench` as one HTML file that shows them on any screen, without a network.
+
+Each result has a section of its own; figures of two machines or two modes are never merged. The page holds no
+script and asks for nothing: its policy forbids both, and allows one style sheet by its hash. The same results
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sr_deploy.bench.gate import Budget
+from sr_deploy.bench.report.bars import spread_bars, stage_bars
+from sr_deploy.bench.report.charts import latency_plots, scaling_plots, sized
+from sr_deploy.bench.report.judgement import against, closed, doubtful, failed, judgement
+from sr_deploy.bench.report.lines import Panel, count, panels
+from sr_deploy.bench.report.markup import Markup, tag
+from sr_deploy.bench.report.quality import quality_plots
+from sr_deploy.bench.report.samples import samples_plot
+from sr_deploy.bench.report.tables import environment_table, models_table, numbers_table, real_time_table
+from sr_deploy.bench.result import Result, write_text
+from sr_deploy.errors import UsageError
+
+_STYLE = Path(__file__).with_name("report.css")
+_MODES = {
+    "end-to-end": ("End to end", "From pixels in host memory to pixels in host memory."),
+    "with-files": (
+        "With files",
+        "From one file to the other: reading, decoding, upscaling, encoding, writing.",
+    ),
+    "device": ("On the device", "Buffers stay on the device; copies to it and from it are not counted."),
+}
+_FEW = 4
+"""Plots of samples that are open from the start."""
+
+
+def write_report(
+    results: Sequence[Result], path: Path, *, budgets: Sequence[Budget] = (), baseline: Result | None = None
+) -> None:
+    """Write `results` as one HTML page; the file appears whole or not at all.
+
+    Each is judged by `budgets`, and compared with `baseline` where that comes from the same machine.
+
+    Raises UsageError without a result, OutputError where the file cannot be written.
+    """
+    if not results:
+        raise UsageError("a report of no results was asked for; give at least one result of sr-deploy bench")
+    write_text(path, report(results, budgets=budgets, baseline=baseline))
+
+
+def report(
+    results: Sequence[Result], *, budgets: Sequence[Budget] = (), baseline: Result | None = None
+) -> str:
+    """The page as text."""
+    style = _STYLE.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"sr-deploy bench: {_where(results[0])}"),
+        tag("style", Markup(style)),
+    )
+    sections = [_section(result, i, budgets, baseline) for i, result in enumerate(results)]
+    body = tag("body", _header(results), tag("main", sections), _footer())
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _where(result: Result) -> str:
+    machine = result.environment.machine
+    return ", ".join((machine.cpu, *machine.gpus))
+
+
+def _header(results: Sequence[Result]) -> Markup:
+    links = [
+        tag("li", tag("a", tag("bdi", _where(r)), f", {_when(r)}", href=f"#result-{i}"))
+        for i, r in enumerate(results)
+    ]
+    contents = tag("nav", tag("ul", links), aria_label="Results") if len(results) > 1 else None
+    lead = "How fast models upscale, as sr-deploy bench measured it."
+    if len(results) > 1:
+        lead += (
+            f" {len(results)} results, each by itself: figures of different machines or days are not merged."
+        )
+    return tag("header", tag("h1", "sr-deploy bench"), tag("p", lead), contents)
+
+
+def _when(result: Result) -> str:
+    return result.created.replace("T", " ").replace("Z", " UTC")
+
+
+def _section(result: Result, number: int, budgets: Sequence[Budget], baseline: Result | None) -> Markup:
+    version = result.environment.versions.get("sr-deploy", "")
+    about = f"{_when(result)}, sr-deploy {version}, {result.environment.machine.system}"
+    found = panels(result)
+    return tag(
+        "section",
+        tag("h2", tag("bdi", _where(result)), id=f"result-{number}"),
+        tag("p", about, class_="soft"),
+        judgement(result, budgets),
+        against(result, baseline),
+        doubtful(result),
+        failed(result),
+        [_panel(panel, result) for panel in found],
+        tag("h3", "Models and machine"),
+        models_table(result),
+        environment_table(result),
+        class_="result",
+    )
+
+
+def _panel(panel: Panel, result: Result) -> Markup:
+    name, meaning = _MODES[panel.mode]
+    full = "Several pictures are in flight, so that the pipeline is always full." if panel.throughput else ""
+    common = f" All runs: {panel.common}." if panel.common else ""
+    return Markup(
+        tag("h3", f"{name}{', throughput' if panel.throughput else ''}")
+        + tag("p", f"{meaning} {full or 'One picture at a time.'}{common}", class_="soft")
+        + real_time_table(panel)
+        + tag("div", list(_figures(panel)), class_="cards")
+        + _samples(panel)
+        + closed("All numbers", numbers_table(panel, result.calibration), opened=True)
+    )
+
+
+def _figures(panel: Panel) -> Iterator[Markup]:
+    yield from latency_plots(panel)
+    yield from quality_plots(panel)
+    yield from scaling_plots(panel)
+    yield from filter(None, (stage_bars(panel), spread_bars(panel)))
+
+
+def _samples(panel: Panel) -> Markup:
+    plots = [samples_plot(run, f"{line.name}, {sized(run)}") for line, run in panel.runs]
+    about = tag(
+        "p",
+        "Rings on the shaded ground are warm-ups, which count for nothing; dots are the samples in the order they "
+        "were taken; dotted lines are p50, p95 and p99.",
+        class_="note",
+    )
+    inside = Markup(about + tag("div", plots, class_="cards"))
+    return closed(f"Every sample of {count(len(plots), 'run')}", inside, opened=len(plots) <= _FEW)
+
+
+def _footer() -> Markup:
+    return tag(
+        "footer",
+        tag(
+            "p",
+            "p50 is the median: half of the samples were faster. p95 and p99 are what 95 and 99 of 100 stayed under, "
+            "interpolated between samples. Sizes are those of the small picture. This page is one file: it loads "
+            "nothing, runs nothing, and can be kept beside the JSON it was made from.",
+        ),
+    )

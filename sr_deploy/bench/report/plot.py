@@ -1,0 +1,204 @@
+"""One plot as inline SVG with its legend: points, lines, spans and guides on two axes. It knows no result.
+
+Lengths are units of a drawing 360 wide, which a phone shows about as they are; the style sheet sets the size
+of letters for wider screens. Colours are classes of the style sheet, so that dark mode is its business alone,
+and every series has a marker of its own, so that no colour is needed to tell them apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sr_deploy.bench.report.axes import Axis, axis_of, compact
+from sr_deploy.bench.report.markup import Child, Markup, number, tag
+
+WIDTH, HEIGHT = 360, 250
+LEFT, RIGHT, TOP, BOTTOM = 50, 350, 26, 210
+_GUIDED = 310
+"""Where the plot ends on the right when guides have their words there."""
+COLOURS = 8
+"""Series that look different; more than that want another plot."""
+_R = 4.2  # of a marker
+_LETTER, _LINE = 6.6, 12.0  # about as wide as a letter is, and as high as a line, on a phone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A place in a plot, and what a pointer resting on it reads."""
+
+    x: float
+    y: float
+    tip: str
+    low: float | None = None
+    high: float | None = None
+    """Ends of a thin vertical line through the point, such as the 95th percentile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points that belong together, joined by a line in order of x unless told otherwise."""
+
+    name: str
+    points: tuple[Point, ...]
+    look: int
+    """Which colour and marker: 0 to COLOURS - 1."""
+    joined: bool = True
+    trend: tuple[tuple[float, float], tuple[float, float]] | None = None
+    """Ends of a dashed straight line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """A horizontal line that means something."""
+
+    y: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What an axis shows."""
+
+    label: str
+    log: bool = False
+    text: Callable[[float], str] = compact
+    """A tick's value as text."""
+    ticks: tuple[float, ...] | None = None
+    """Where to put ticks; None: where round numbers are."""
+
+
+def plot(
+    series: Sequence[Series],
+    *,
+    x: Scale,
+    y: Scale,
+    title: str,
+    description: str,
+    note: Child = None,
+    guides: Sequence[Guide] = (),
+) -> Markup:
+    """A figure with title, drawing, legend and a note; `description` says in words what is to be seen."""
+    points = [point for one in series for point in one.points]
+    heights = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
+    near = [g.y for g in guides if heights and min(heights) / 4 <= g.y <= max(heights) * 4]
+    right = _GUIDED if near else RIGHT
+    across = axis_of((p.x for p in points), start=LEFT, end=right, log=x.log)
+    up = axis_of([*heights, *near], start=BOTTOM, end=TOP, log=y.log)
+    inside = [_grid(across, up, x, y), _guides([g for g in guides if up.holds(g.y)], up, right)]
+    inside += [_series(one, across, up) for one in series]
+    drawing = tag(
+        "svg",
+        tag("title", title),
+        tag("desc", description),
+        inside,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=f"{title}. {description}",
+        class_="plot",
+    )
+    return tag(
+        "figure",
+        tag("figcaption", title, class_="name"),
+        drawing,
+        _legend(series),
+        tag("p", note, class_="note") if note else None,
+    )
+
+
+def _grid(across: Axis, up: Axis, x: Scale, y: Scale) -> list[Markup]:
+    right = across.end
+    marks = [tag("text", y.label, x=2, y=12, class_="label")]
+    for value in y.ticks or up.ticks(6):
+        at = up.at(value)
+        marks.append(tag("path", d=f"M{LEFT} {number(at)}H{number(right)}", class_="grid"))
+        marks.append(tag("text", y.text(value), x=LEFT - 5, y=at, dy="0.35em", class_="tick end"))
+    for at, text in _apart(
+        [(across.at(v), x.text(v)) for v in x.ticks or across.ticks(5) if across.holds(v)]
+    ):
+        marks.append(tag("path", d=f"M{number(at)} {BOTTOM}v4", class_="axis"))
+        marks.append(tag("text", text, x=at, y=BOTTOM + 9, dy="0.71em", class_="tick middle"))
+    marks.append(tag("text", x.label, x=(LEFT + right) / 2, y=HEIGHT - 5, class_="label middle"))
+    return [*marks, tag("path", d=f"M{LEFT} {TOP}V{BOTTOM}H{number(right)}", class_="axis")]
+
+
+def _apart(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Labels and their places without those that would touch the one before them."""
+    kept: list[tuple[float, str]] = []
+    end = -math.inf
+    for at, text in labels:
+        half = len(text) * _LETTER / 2
+        if at - half >= end:
+            kept.append((at, text))
+            end = at + half + _LETTER
+    return kept
+
+
+def _guides(guides: Sequence[Guide], up: Axis, right: float) -> Markup:
+    """Lines across, their words beside them, moved up and down as little as keeps them apart."""
+    marks, lowest = [], math.inf
+    for guide in sorted(guides, key=lambda g: g.y):
+        at = up.at(guide.y)
+        words = lowest = min(at, lowest - _LINE)
+        marks.append(
+            tag("path", d=f"M{LEFT} {number(at)}H{number(right)}L{number(right + 5)} {number(words)}")
+        )
+        marks.append(tag("text", guide.label, x=right + 7, y=words, dy="0.35em", class_="tick"))
+    return tag("g", marks, class_="guide")
+
+
+def _series(series: Series, across: Axis, up: Axis) -> Markup:
+    points = sorted(series.points, key=lambda p: (p.x, p.y))
+    parts: list[Child] = []
+    if series.trend:
+        ends = "L".join(f"{number(across.at(x))} {number(up.at(y))}" for x, y in series.trend)
+        parts.append(tag("path", d=f"M{ends}", class_="trend"))
+    if series.joined and len(points) > 1:
+        way = "L".join(f"{number(across.at(p.x))} {number(up.at(p.y))}" for p in points)
+        parts.append(tag("path", d=f"M{way}", class_="line"))
+    parts += [_point(p, series.look, across, up) for p in points]
+    return tag("g", parts, class_=f"s{series.look % COLOURS}")
+
+
+def _point(point: Point, look: int, across: Axis, up: Axis) -> Markup:
+    x, y = across.at(point.x), up.at(point.y)
+    span = None
+    if point.low is not None or point.high is not None:
+        low, high = (point.y if v is None else v for v in (point.low, point.high))
+        span = tag("path", d=f"M{number(x)} {number(up.at(low))}V{number(up.at(high))}", class_="span")
+    return tag("g", tag("title", point.tip), span, marker(look, x, y))
+
+
+def marker(look: int, x: float, y: float) -> Markup:
+    """The mark of a series: one of eight shapes, centred on a place."""
+    a, b = _R, _R * 1.3
+    shapes = (
+        f"m{-a} 0a{a} {a} 0 1 0 {2 * a} 0a{a} {a} 0 1 0 {-2 * a} 0z",
+        f"m{-a} {-a}h{2 * a}v{2 * a}h{-2 * a}z",
+        f"m0 {-b}l{b} {2 * a}h{-2 * b}z",
+        f"m0 {-b}l{b} {b}l{-b} {b}l{-b} {-b}z",
+        f"m0 {b}l{b} {-2 * a}h{-2 * b}z",
+        f"m{-a} {-a}l{2 * a} {2 * a}m0 {-2 * a}l{-2 * a} {2 * a}",
+        f"m{-b} 0h{2 * b}m{-b} {-b}v{2 * b}",
+        f"m{-b} {-a / 2}h{2 * b}v{a}h{-2 * b}z",
+    )
+    kind = "mark open" if look % COLOURS in (5, 6) else "mark"
+    return tag("path", d=f"M{number(x)} {number(y)}{shapes[look % COLOURS]}", class_=kind)
+
+
+def _legend(series: Sequence[Series]) -> Markup:
+    return tag("ul", [tag("li", swatch(one.look), one.name) for one in series], class_="legend")
+
+
+def swatch(look: int) -> Markup:
+    """The mark of a series beside its name."""
+    return tag(
+        "svg",
+        marker(look, 7, 7),
+        viewBox="0 0 14 14",
+        width=14,
+        height=14,
+        aria_hidden="true",
+        class_=f"swatch s{look % COLOURS}",
+    )

@@ -1,0 +1,78 @@
+"""Speed against quality: what a model's card promises, and what it costs here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from sr_deploy.bench.report.axes import duration, three
+from sr_deploy.bench.report.charts import in_parts, pace
+from sr_deploy.bench.report.lines import Line, Panel
+from sr_deploy.bench.report.markup import Markup
+from sr_deploy.bench.report.plot import Point, Scale, Series, plot
+from sr_deploy.bench.result import Run
+
+_LABELS = {"psnr_y": "PSNR of Y (dB)", "ssim_y": "SSIM of Y"}
+
+
+def quality_plots(panel: Panel) -> Iterator[Markup]:
+    """Speed against the quality that the cards tell, a plot for every scale and data set with two qualities or more."""
+    for (scale, data, measure), lines in _rated(panel).items():
+        at = _common_size(lines)
+        points = [
+            (line, run) for line in lines for run in line.runs if (run.case.width, run.case.height) == at
+        ]
+        if len({_value(line, data, measure) for line, _ in points}) < 2:
+            continue
+        for title, part in in_parts(f"Speed against quality at x{scale}", points):
+            yield _plotted(title, part, data, measure)
+
+
+def _plotted(title: str, points: Sequence[tuple[Line, Run]], data: str, measure: str) -> Markup:
+    series = [
+        Series(name=line.name, look=i, points=(_rating(line, run, data, measure),))
+        for i, (line, run) in enumerate(points)
+    ]
+    case = points[0][1].case
+    return plot(
+        series,
+        x=Scale(label=f"time for one {case.width}x{case.height} picture", log=True, text=duration),
+        y=Scale(label=f"{data}, {_LABELS.get(measure, measure)}", text=three),
+        title=title,
+        description=" ".join(f"{point.tip}." for one in series for point in one.points),
+        note="Better is up and to the left. Quality is what the models' cards say.",
+    )
+
+
+def _rated(panel: Panel) -> dict[tuple[int, str, str], list[Line]]:
+    """Lines one picture at a time whose model has a quality, by scale, data set and measure (PSNR where known)."""
+    found: dict[tuple[int, str, str], list[Line]] = {}
+    for line in panel.lines:
+        subject = line.runs[0].subject
+        if subject.backend == "nearest":  # repeats pixels: the card speaks of the net
+            continue
+        for data, measures in sorted(subject.quality.items()):
+            measure = "psnr_y" if "psnr_y" in measures else min(measures, default="")
+            if measure and line.batch == 1:
+                found.setdefault((subject.scale, data, measure), []).append(line)
+    return found
+
+
+def _common_size(lines: Sequence[Line]) -> tuple[int, int]:
+    """The size that most lines have; of those the one nearest to 640x360."""
+    counts: dict[tuple[int, int], int] = {}
+    for line in lines:
+        for run in line.runs:
+            key = (run.case.width, run.case.height)
+            counts[key] = counts.get(key, 0) + 1
+    return min(counts, key=lambda s: (-counts[s], abs(math.log(s[0] * s[1] / (640 * 360))), s))
+
+
+def _rating(line: Line, run: Run, data: str, measure: str) -> Point:
+    value = _value(line, data, measure)
+    text = f"{value:.2f} dB" if measure.startswith("psnr") else f"{value:.4f}"
+    return Point(x=pace(run), y=value, tip=f"{line.name}: {text} on {data}, {duration(pace(run))}")
+
+
+def _value(line: Line, data: str, measure: str) -> float:
+    return line.runs[0].subject.quality[data][measure]

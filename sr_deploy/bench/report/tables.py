@@ -1,0 +1,231 @@
+"""The tables of the report: what is real time, all numbers, models, machine. Every figure in a plot is in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from sr_deploy.bench.report.axes import duration, size, three
+from sr_deploy.bench.report.charts import RATES
+from sr_deploy.bench.report.lines import Line, Panel
+from sr_deploy.bench.report.markup import Child, Markup, grouped_table, table, tag
+from sr_deploy.bench.result import STAGES, Calibration, Result, Run, Subject
+from sr_deploy.bench.scaling import fit_power_law
+from sr_deploy.bench.summary import percentile, summarise
+
+_FAR = 16.0
+"""Times fewer pixels than the smallest picture measured, up to which the power law is believed."""
+
+
+def real_time_table(panel: Panel) -> Markup:
+    """The largest picture each line holds at 60, 30 and 24 pictures a second."""
+    rows = [(tag("bdi", line.name), *(_held(line, rate) for rate in RATES)) for line in panel.swept]
+    rule = (
+        "the mean time a picture, with the pipeline full, is within the budget"
+        if panel.throughput
+        else "95 of 100 pictures are done within the budget (p95)"
+    )
+    budgets = ", ".join(f"{duration(1 / rate)} for {rate} fps" for rate in RATES)
+    return table(
+        ("model", *(f"{rate} fps" for rate in RATES)),
+        rows,
+        caption=f"The largest measured picture that is real time: {rule}, which is {budgets}. Where there is none, "
+        '"about" is what the power law through all sizes says.',
+        class_="stack",
+    )
+
+
+def _frame(run: Run) -> float:
+    """Seconds a picture that real time is judged by."""
+    summary = summarise(run)
+    return 1 / summary.fps if run.throughput else summary.p95 / run.case.batch
+
+
+def _held(line: Line, rate: int) -> Markup:
+    held = [run for run in line.runs if _frame(run) * rate <= 1]
+    if not held:
+        return tag("span", _named("none", "bad"), _by_the_law(line, rate))
+    run, scale = held[-1], held[-1].subject.scale
+    out = f"to {run.case.width * scale}x{run.case.height * scale}"
+    return tag("span", _named(run.case.label, "good"), tag("br"), tag("span", out, class_="soft"))
+
+
+def _named(text: str, state: str) -> Markup:
+    return tag("span", text, class_=f"state {state}")
+
+
+def _by_the_law(line: Line, rate: int) -> list[Markup]:
+    """About which 16:9 picture would be real time, by the power law through all sizes; nothing where that is far off."""
+    areas = [run.case.width * run.case.height for run in line.runs]
+    fit = fit_power_law([(area, _frame(run)) for area, run in zip(areas, line.runs, strict=True)])
+    pixels = fit.reaching(1 / rate) if fit else None
+    if pixels is None or not min(areas) / _FAR <= pixels <= min(areas):
+        return []
+    height = round((pixels * 9 / 16) ** 0.5)
+    return [tag("br"), tag("span", f"about {round(height * 16 / 9)}x{height}", class_="soft")]
+
+
+def numbers_table(panel: Panel, calibration: Calibration | None) -> Markup:
+    """Every run with all its figures, under the name of its line."""
+    figures = [(line, run, _figures(run, calibration)) for line, run in panel.runs]
+    used = [name for name in figures[0][2] if any(mine[name] for _, _, mine in figures)]
+    groups = [
+        (
+            tag("bdi", line.name),
+            [(_size_cell(run), *(mine[n] for n in used)) for owner, run, mine in figures if owner is line],
+        )
+        for line in panel.lines
+    ]
+    return grouped_table(
+        ("size", *used),
+        groups,
+        caption="All runs. Times are those of one sample; jitter is the mean step from one sample to the next; "
+        "processor time is that of all threads, its median.",
+    )
+
+
+def _size_cell(run: Run) -> list[Child]:
+    exact = f"{run.case.width}x{run.case.height}"
+    soft = [tag("br"), tag("span", exact, class_="soft")] if run.case.label != exact else None
+    return [tag("span", run.case.label), soft]
+
+
+def _figures(run: Run, calibration: Calibration | None) -> dict[str, str]:
+    """Column -> figure, "" where it is not known."""
+    s, cold, memory = summarise(run, calibration), run.cold_start, run.memory
+    return {
+        "fps": three(s.fps),
+        "p50": duration(s.p50),
+        "p90": duration(s.p90),
+        "p95": duration(s.p95),
+        "p99": duration(s.p99),
+        "min": duration(s.least),
+        "max": duration(s.most),
+        "jitter": duration(s.jitter),
+        "processor time": duration(percentile(run.cpu, 50)) if run.cpu else "",
+        "MP/s in": three(s.megapixels),
+        "MP/s out": three(s.output_megapixels),
+        "tiles": str(run.case.tiles),
+        "samples": str(s.count),
+        "warm-up": str(len(run.warm_up)) + ("" if run.steady else ", not steady"),
+        "memory": _or_blank(memory.host, size),
+        "device memory": _or_blank(memory.device, size),
+        "open": "" if cold is None else duration(cold.open),
+        "first call": "" if cold is None else duration(cold.first),
+        "of peak compute": _or_blank(s.compute_share, _percent),
+        "of copy bandwidth": _or_blank(s.bandwidth_share, _percent),
+        "energy a picture": _or_blank(s.joules, lambda v: f"{three(v)} J"),
+        "others' load": _or_blank(run.others, _percent),
+        **{name: _percent(s.stages[name]) if name in s.stages else "" for name in (*STAGES, "other")},
+    }
+
+
+def _or_blank(value: float | None, text: Callable[[float], str]) -> str:
+    return "" if value is None else text(value)
+
+
+def _percent(share: float) -> str:
+    return f"{three(100 * share)} %"
+
+
+def models_table(result: Result) -> Markup:
+    """What ran: size, quality, hashes."""
+    header = (
+        "model",
+        "scale",
+        "precision",
+        "parameters",
+        "quality, from its card",
+        "SHA-256 of file and engine",
+    )
+    rows = dict.fromkeys(_model(run.subject) for run in result.runs)
+    return table(
+        header, [(tag("bdi", name), *rest) for name, *rest in rows], caption="Models.", class_="stack"
+    )
+
+
+def _model(subject: Subject) -> tuple[str, ...]:
+    quality = (
+        f"{data} {' '.join(_measured(k, v) for k, v in sorted(values.items()))}"
+        for data, values in sorted(subject.quality.items())
+    )
+    hashes = (tag("code", digest) for digest in (subject.model_sha256, subject.engine_sha256) if digest)
+    return (
+        subject.model,
+        f"x{subject.scale}",
+        subject.precision,
+        "" if subject.parameters is None else f"{subject.parameters:,}",
+        "; ".join(quality),
+        Markup(tag("br").join(hashes)),
+    )
+
+
+def _measured(key: str, value: float) -> str:
+    return f"{value:.2f} dB" if key.startswith("psnr") else f"{value:.4f}"
+
+
+def environment_table(result: Result) -> Markup:
+    """Where it was measured and with what."""
+    rows = [(name, tag("bdi", value)) for name, value in _environment(result) if value]
+    return table(("", ""), rows, caption="Where and with what it was measured.", class_="wrap")
+
+
+def _environment(result: Result) -> Iterator[tuple[str, str]]:
+    env, settings = result.environment, result.settings
+    machine, state = env.machine, env.state
+    yield "processor", f"{machine.cpu} ({machine.architecture})"
+    yield "instruction sets", ", ".join(machine.features)
+    yield "cores", f"{machine.usable_cores} usable, {machine.cores} logical in the machine"
+    yield "limits of the container", _limits(machine.cpu_quota, machine.memory_limit)
+    yield "GPU", ", ".join(machine.gpus)
+    yield "driver", env.driver or ""
+    yield "memory", _memory(state.memory_total, state.memory_available)
+    yield "clock", _clock(state.clock_mhz, state.top_clock_mhz, state.governor)
+    yield "load before the first run", _or_blank(state.load, lambda v: f"{three(v)} processes")
+    yield "taken by others before the first run", _or_blank(state.busy_elsewhere, _percent)
+    yield "virtual machine", state.virtual or ""
+    yield "system", env.platform
+    yield "Python", env.python
+    yield "versions", _pairs(env.versions)
+    yield "pictures", ", ".join(settings.images)
+    yield "SHA-256 of their pixels", settings.image_sha256 or ""
+    yield (
+        "effort",
+        (
+            f"at least {settings.min_samples} samples and {duration(settings.min_seconds)}, "
+            f"{duration(settings.max_seconds)} at most, for each run"
+        ),
+    )
+    if result.calibration:
+        yield "this machine's peak, measured", _peak(result.calibration)
+
+
+def _limits(quota: float | None, memory: int | None) -> str:
+    found = [f"{three(quota)} cores' worth of time"] if quota is not None else []
+    return ", ".join(found + ([size(memory)] if memory is not None else []))
+
+
+def _memory(total: int | None, available: int | None) -> str:
+    free = "" if available is None else f"{size(available)} free before the first run"
+    return ", ".join(filter(None, ("" if total is None else size(total), free)))
+
+
+def _clock(now: float | None, top: float | None, governor: str | None) -> str:
+    most = "" if top is None else f"{three(top)} MHz at most"
+    return ", ".join(
+        filter(
+            None,
+            ("" if now is None else f"{three(now)} MHz", most, f"governor {governor}" if governor else ""),
+        )
+    )
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sorted(values.items()))
+
+
+def _peak(found: Calibration) -> str:
+    threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
+    return (
+        f"copies {three(found.copy_bytes_per_second / 1e9)} GB/s, "
+        f"multiplies and adds {three(found.multiply_adds_per_second / 1e9)} G float32 a second, {threads}"
+    )

@@ -1,0 +1,1 @@
+"""Measuring: subjects in processes of their own, with a stopwatch."""

@@ -1,0 +1,60 @@
+"""Work on a device alone: buffers that stay there, and the device's own clock. For engines that have `run_device`.
+
+It reads the clock by CUDA events on a stream of its own, so that neither Python nor the bus is in a sample. CUDA
+is reached through PyCUDA, which such an engine needs anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.bench.run.recorder import Work
+from sr_deploy.engines.base import Engine
+from sr_deploy.errors import MissingRuntimeError
+
+DEVICE_BACKENDS = ("tensorrt",)
+"""Whose engines have `run_device`."""
+
+
+def device_work(engine: Engine, batch: npt.NDArray[np.uint8]) -> Work:
+    """Runs of `batch` [N, H, W, C], sent to the device once. Raises MissingRuntimeError for an engine without one."""
+    run_device: Any = getattr(engine, "run_device", None)
+    if run_device is None:
+        raise MissingRuntimeError(no_device_mode(engine.backend))
+    import pycuda.driver as cuda
+    from pycuda import gpuarray
+
+    engine.run(batch)  # the engine is loaded, and its CUDA context made
+    context = cuda.Device(0).retain_primary_context()
+    context.push()
+    try:
+        source, stream = gpuarray.to_gpu(batch), cuda.Stream()
+        before, after = cuda.Event(), cuda.Event()
+        target = run_device(source)
+    finally:
+        cuda.Context.pop()
+
+    def told() -> float:
+        context.push()
+        try:
+            before.record(stream)
+            run_device(source, target, stream.handle)
+            after.record(stream)
+            after.synchronize()
+            return float(before.time_till(after)) / 1000
+        finally:
+            cuda.Context.pop()
+
+    taken: Any = getattr(engine, "device_memory", None)
+    return Work(call=told, told=told, device_memory=lambda: int(taken()) if taken else None)
+
+
+def no_device_mode(backend: str) -> str:
+    """Why `backend` cannot be measured with buffers on the device."""
+    return (
+        f"--mode device times buffers that stay on a GPU, and the {backend} backend has none: it reads and writes host "
+        "memory; add --backend tensorrt, which needs an NVIDIA GPU (see `sr-deploy doctor`), or use --mode end-to-end"
+    )

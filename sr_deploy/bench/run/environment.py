@@ -1,0 +1,148 @@
+"""Where a measurement is made: the machine, what limits this process, what the machine is doing, which versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from sr_deploy.bench.result import Environment, Machine, State
+from sr_deploy.system.cores import _quota
+from sr_deploy.system.cpu import describe_cpu
+from sr_deploy.system.memory import available_memory
+
+_CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+_CGROUP = Path("/sys/fs/cgroup")
+_MEASURED_WITH = (
+    "sr-deploy",
+    "numpy",
+    "opencv-python-headless",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "pycuda",
+    "torch",
+    "ncnn",
+)
+
+
+def describe_environment(busy_elsewhere: float | None = None) -> Environment:
+    """As it is now; asks the GPU's driver, which takes a moment."""
+    from sr_deploy.doctor import find_gpus
+
+    gpus, _ = find_gpus()
+    return Environment(
+        machine=_machine(tuple(gpu.name for gpu in gpus)),
+        state=_state(busy_elsewhere),
+        platform=platform.platform(),
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        versions=_versions(),
+        driver=next((gpu.driver for gpu in gpus if gpu.driver), None),
+    )
+
+
+def load() -> float | None:
+    """Runnable processes, mean of the last minute; None where the platform does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def _machine(gpus: tuple[str, ...]) -> Machine:
+    cpu = describe_cpu()
+    return Machine(
+        cpu=cpu.name,
+        architecture=cpu.architecture,
+        system=platform.system(),
+        cores=cpu.cores,
+        usable_cores=cpu.usable_cores,
+        features=cpu.features,
+        cpu_quota=_quota() if platform.system() == "Linux" else None,
+        memory_limit=_memory_limit(),
+        gpus=gpus,
+    )
+
+
+def _state(busy_elsewhere: float | None) -> State:
+    return State(
+        load=load(),
+        busy_elsewhere=busy_elsewhere,
+        governor=_line(_CPU0 / "scaling_governor"),
+        clock_mhz=_clock_now(),
+        top_clock_mhz=_khz(_CPU0 / "cpuinfo_max_freq"),
+        memory_total=_memory_total(),
+        memory_available=available_memory(),
+        virtual=_hypervisor(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    from sr_deploy.version import __version__
+
+    found = {"sr-deploy": __version__}
+    for name in _MEASURED_WITH[1:]:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _line(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _khz(path: Path) -> float | None:
+    text = _line(path)
+    return float(text) / 1000 if text and text.isdecimal() else None
+
+
+def _clock_now() -> float | None:
+    """Of the first processor, in MHz."""
+    if (now := _khz(_CPU0 / "scaling_cur_freq")) is not None:
+        return now
+    return _number_after("cpu MHz", Path("/proc/cpuinfo"))
+
+
+def _memory_total() -> int | None:
+    total = _number_after("MemTotal", Path("/proc/meminfo"))
+    if total is not None:
+        return int(total) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _memory_limit() -> int | None:
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        text = _line(_CGROUP / name)
+        if text and text.isdecimal() and int(text) < 1 << 60:
+            return int(text)
+    return None
+
+
+def _hypervisor() -> str | None:
+    for name in ("sys_vendor", "product_name"):
+        if text := _line(Path("/sys/devices/virtual/dmi/id") / name):
+            return text if "hypervisor" in (_line(Path("/proc/cpuinfo")) or "") else None
+    return "yes" if " hypervisor" in (_line(Path("/proc/cpuinfo")) or "") else None
+
+
+def _number_after(key: str, path: Path) -> float | None:
+    for line in (_line(path) or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            try:
+                return float(value.split()[0])
+            except (ValueError, IndexError):
+                return None
+    return None

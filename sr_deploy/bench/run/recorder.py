@@ -1,0 +1,138 @@
+"""From work that can be called to a run: the stopwatch, and everything that is read beside it.
+
+Knows neither engines nor pictures; `runner` makes the work, and so do the peers of a benchmark.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from sr_deploy.bench.result import Case, ColdStart, Memory, Run, Subject
+from sr_deploy.bench.run.environment import load
+from sr_deploy.bench.run.measure import Effort, Timing, measure, measure_streams, measure_told
+from sr_deploy.bench.run.pace import Pace
+from sr_deploy.bench.run.usage import Bystanders, EnergyMeter, forget_peak, peak_resident, resident
+
+T = TypeVar("T")
+_ON_DEVICES = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+"""Backends whose pace is not the processor's."""
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What a sample does: `call` does it, `stages` is where it leaves the seconds of each part."""
+
+    call: Callable[[], object]
+    stages: Mapping[str, list[float]] = field(default_factory=dict)
+    tiles: int = 1
+    told: Callable[[], float] | None = None
+    """As `call`, returning the seconds it took by another clock than ours: that of a device."""
+    after: Callable[[], object] | None = None
+    """Called after every sample, and not timed."""
+    device_memory: Callable[[], int | None] = lambda: None
+    """Bytes taken on a device, asked for at the end."""
+
+
+class Recorder:
+    """Makes runs of one subject. Make it before the subject is opened: memory counts from here."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._pace = None if subject.backend in _ON_DEVICES else Pace()
+        self._resident = resident()
+        self._open_seconds = 0.0
+        self._cold: ColdStart | None = None
+
+    def opened(self, opening: Callable[[], T]) -> T:
+        """What `opening` returns, timed: the first part of a cold start."""
+        start = time.perf_counter()
+        made = opening()
+        self._open_seconds = time.perf_counter() - start
+        return made
+
+    def record(self, case: Case, mode: str, throughput: bool, effort: Effort, works: Sequence[Work]) -> Run:
+        """Measure `works`, which do the same: one of them, or with `throughput` all at once."""
+        forget_peak()
+        if self._cold is None:
+            self._cold = self._started_cold(works[0])
+        plain = mode == "end-to-end" and not throughput and works[0].told is None
+        pace = self._pace if plain else None
+        with _Meters(works) as meters:
+            timing = _timed(works, throughput, effort, meters.begin, pace)
+        peak, before = peak_resident(), self._resident
+        return Run(
+            subject=self.subject,
+            case=replace(case, tiles=works[0].tiles),
+            mode=mode,
+            throughput=throughput,
+            warm_up=timing.warm_up,
+            steady=timing.steady,
+            samples=timing.samples,
+            cpu=timing.cpu,
+            wall=timing.wall,
+            pace=tuple(pace.seconds) if pace else (),
+            stages={} if throughput else {name: tuple(v) for name, v in works[0].stages.items()},
+            cold_start=self._cold,
+            memory=Memory(
+                host=max(0, peak - before) if peak is not None and before is not None else None,
+                host_total=peak,
+                device=works[0].device_memory(),
+            ),
+            energy=meters.joules,
+            load=load(),
+            others=meters.others,
+        )
+
+    def _started_cold(self, work: Work) -> ColdStart:
+        """The first call of all, before any warm-up."""
+        start = time.perf_counter()
+        work.call()
+        return ColdStart(open=self._open_seconds, first=time.perf_counter() - start)
+
+
+class _Meters:
+    """What runs beside the samples: energy and bystanders, from the end of the warm-up to the last sample."""
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        self._works = works
+        self.joules: float | None = None
+        self.others: float | None = None
+
+    def begin(self) -> None:
+        """The warm-up is over: forget what it left."""
+        for work in self._works:
+            for seconds in work.stages.values():
+                seconds.clear()
+        self._energy, self._bystanders = EnergyMeter(), Bystanders()
+
+    def __enter__(self) -> _Meters:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:
+            self.joules, self.others = self._energy.joules(), self._bystanders.share()
+
+
+def _timed(
+    works: Sequence[Work], throughput: bool, effort: Effort, begin: Callable[[], None], pace: Pace | None
+) -> Timing:
+    if throughput:
+        return measure_streams([work.call for work in works], effort, begin)
+    if works[0].told is not None:
+        return measure_told(works[0].told, effort, begin)
+    if pace is None:
+        return measure(works[0].call, effort, begin, works[0].after)
+
+    def begin_both() -> None:
+        pace.begin()
+        begin()
+
+    def between() -> None:
+        if works[0].after is not None:
+            works[0].after()
+        pace()
+
+    return measure(works[0].call, effort, begin_both, between)

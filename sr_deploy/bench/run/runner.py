@@ -1,0 +1,164 @@
+"""One subject, opened once and measured on case after case, in this process.
+
+What is timed is what users call: `Upscaler.upscale_pixels` on one picture, `Engine.run` on a batch, and
+`read_image`, `upscale`, `write_image` with files. `worker` runs this in a process of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from sr_deploy.bench.frames import Photographs, Pixels
+from sr_deploy.bench.result import Case, Run, Subject
+from sr_deploy.bench.run.device import device_work
+from sr_deploy.bench.run.measure import Effort
+from sr_deploy.bench.run.recorder import Recorder, Work
+from sr_deploy.bench.run.stages import WatchedEngine
+from sr_deploy.engines.base import Engine
+from sr_deploy.engines.registry import open_engine
+from sr_deploy.errors import UsageError
+from sr_deploy.images.image import Image, read_image, write_image
+from sr_deploy.upscale import Upscaler
+
+Tile = int | Literal["auto"] | None
+_FILE_STAGES = ("read", "decode", "prepare", "compute", "finish", "encode", "write")
+
+
+class Runner:
+    """Measures `subject`, whose model is the file `path`, on frames of `photographs`.
+
+    Raises what opening an engine raises.
+    """
+
+    def __init__(self, subject: Subject, path: Path, photographs: Photographs) -> None:
+        self.subject, self._photographs = subject, photographs
+        self._recorder = Recorder(subject)
+        self.engine: Engine = self._recorder.opened(
+            lambda: open_engine(path, subject.backend, threads=subject.threads)
+        )
+
+    def measure(self, case: Case, mode: str, throughput: bool, effort: Effort) -> Run:
+        """Measure one case. Raises what the engine, the reader or the writer raises."""
+        with tempfile.TemporaryDirectory(prefix="sr-deploy-bench-") as folder:
+            numbers = range(self.subject.streams if throughput else 1)
+            works = [self._work(case, mode, Path(folder), number) for number in numbers]
+            run = self._recorder.record(case, mode, throughput, effort, works)
+        return replace(run, subject=replace(run.subject, engine_sha256=self._engine_sha256))
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _engine_sha256(self) -> str | None:
+        """Of the compiled engine that ran, where the backend keeps such."""
+        sha256: str | None = getattr(getattr(self.engine, "record", None), "plan_sha256", None)
+        return sha256
+
+    def _work(self, case: Case, mode: str, folder: Path, number: int) -> Work:
+        if mode == "device":
+            return device_work(self.engine, self._batch(case))
+        if mode == "with-files":
+            return self._file_work(case, folder, number)
+        return self._batch_work(case) if case.batch > 1 else self._pixel_work(case, number)
+
+    def _frame(self, case: Case, number: int) -> Pixels:
+        """Of the photograph that the case is called after, else of the one whose turn it is."""
+        own = self._photographs.named(case.label)
+        return self._photographs.frame(case.width, case.height, number if own is None else own)
+
+    def _file(self, case: Case, folder: Path, number: int) -> Path:
+        """The photograph's own file where the case is called after it, else a PNG file of the frame."""
+        own = self._photographs.named(case.label)
+        if own is not None:
+            return self._photographs.files[own]
+        source = folder / f"{number}.png"
+        write_image(Image(pixels=self._frame(case, number)), source)
+        return source
+
+    def _batch(self, case: Case) -> Pixels:
+        batch = self._photographs.batch(case.width, case.height, case.batch)
+        return batch if self.engine.spec.channels == 3 else batch[:, :, :, 1:2].copy()
+
+    def _pixel_work(self, case: Case, number: int) -> Work:
+        frame = self._frame(case, number)
+        if self.engine.spec.channels == 1:
+            frame = frame[:, :, 1:2].copy()
+        watched = WatchedEngine(self.engine)
+        upscaler = Upscaler(watched, tile=tile_of(case))
+        stages: dict[str, list[float]] = {"prepare": [], "compute": [], "finish": []}
+
+        def call() -> None:
+            watched.begin()
+            upscaler.upscale_pixels(frame, progress=watched.tile_done)
+            watched.note(stages)
+
+        return Work(call=call, stages=stages, tiles=upscaler.plan(case.height, case.width).count)
+
+    def _batch_work(self, case: Case) -> Work:
+        if tile_of(case) not in ("auto", None):
+            raise UsageError(f"a batch of {case.batch} is not tiled; measure tiles with --batch 1")
+        batch = self._batch(case)
+        return Work(call=lambda: self.engine.run(batch))
+
+    def _file_work(self, case: Case, folder: Path, number: int) -> Work:
+        if case.batch > 1:
+            raise UsageError(
+                f"files go through one by one, asked for a batch of {case.batch}; leave --batch out"
+            )
+        source, target = self._file(case, folder, number), folder / f"{number}-large.png"
+        watched = WatchedEngine(self.engine)
+        upscaler = Upscaler(watched, tile=tile_of(case))
+        stages: dict[str, list[float]] = {name: [] for name in _FILE_STAGES}
+
+        def call() -> None:
+            start = time.perf_counter()
+            image = read_image(source)
+            stages["decode"].append(time.perf_counter() - start)
+            watched.begin()
+            large = upscaler.upscale(image, progress=watched.tile_done)
+            watched.note(stages)
+            start = time.perf_counter()
+            write_image(large, target)
+            stages["encode"].append(time.perf_counter() - start)
+
+        def bare_files() -> None:
+            """What of decoding and encoding is the files themselves: moved to stages of their own."""
+            start = time.perf_counter()
+            source.read_bytes()
+            read = time.perf_counter() - start
+            data = target.read_bytes()
+            start = time.perf_counter()
+            (folder / f"{number}-copy").write_bytes(data)
+            written = time.perf_counter() - start
+            for name, seconds, holder in (("read", read, "decode"), ("write", written, "encode")):
+                part = min(seconds, stages[holder][-1])
+                stages[name].append(part)
+                stages[holder][-1] -= part
+
+        tiles = upscaler.plan(case.height, case.width).count
+        return Work(call=call, stages=stages, tiles=tiles, after=bare_files)
+
+
+def tile_of(case: Case) -> Tile:
+    """As an Upscaler takes it. Raises UsageError."""
+    if case.tile == "whole":
+        return None
+    if case.tile == "auto":
+        return "auto"
+    if not case.tile.isdecimal() or int(case.tile) < 1:
+        raise UsageError(f"{case.tile!r} is no tile; give whole, auto or a number of pixels")
+    return int(case.tile)

@@ -1,0 +1,102 @@
+"""A process that measures one subject: its memory, its runtime's threads and its crashes are its own.
+
+It reads one JSON object a line from stdin and answers each with one on stdout. The first opens the subject, every
+other one measures a case. What runtimes print to stdout goes to stderr. Ctrl-C is the parent's business; when
+stdin ends, so does the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from sr_deploy.bench.result import Case, Run, Subject
+from sr_deploy.bench.run.measure import Effort
+from sr_deploy.system.json_values import from_plain, to_plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """The first request."""
+
+    subject: Subject
+    model: str
+    """The file."""
+    images: tuple[str, ...]
+    """Files to cut frames from; none: the bundled one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One case to measure."""
+
+    case: Case
+    mode: str
+    throughput: bool
+    effort: Effort
+
+
+class Measures(Protocol):
+    """What a worker works with: `Runner`, or a peer's own."""
+
+    def measure(self, case: Case, mode: str, throughput: bool, effort: Effort) -> Run:
+        """One case."""
+        ...
+
+
+def serve(open_subject: Callable[[Opening], Measures]) -> None:
+    """Answer requests until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = _own_stdout()
+    requests = iter(sys.stdin)
+    opened: Measures | None = None
+    for line in requests:
+        try:
+            record = json.loads(line)
+            if opened is None:
+                opened = open_subject(from_plain(Opening, record))
+                answer: dict[str, Any] = {"opened": True}
+            else:
+                request = from_plain(Request, record)
+                run = opened.measure(request.case, request.mode, request.throughput, request.effort)
+                answer = {"run": to_plain(run)}
+        except Exception as error:
+            answer = {"error": described(error), "kind": type(error).__name__}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def described(error: Exception) -> str:
+    """One line for a report."""
+    from sr_deploy.errors import SrDeployError
+
+    text = " ".join(str(error).split())
+    if isinstance(error, SrDeployError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def open_runner(opening: Opening) -> Measures:
+    """A `Runner` of the subject."""
+    from sr_deploy.bench.frames import load_photographs
+    from sr_deploy.bench.run.runner import Runner
+
+    photographs = load_photographs([Path(name) for name in opening.images])
+    return Runner(opening.subject, Path(opening.model), photographs)
+
+
+def _own_stdout() -> IO[str]:
+    """The real stdout; from now on everybody else's goes to stderr, that of C libraries too."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+if __name__ == "__main__":
+    serve(open_runner)

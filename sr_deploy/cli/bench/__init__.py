@@ -1,0 +1,1 @@
+"""`sr-deploy bench` and its subcommands."""

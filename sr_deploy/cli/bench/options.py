@@ -1,0 +1,181 @@
+"""What was asked of `sr-deploy bench`, checked before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sr_deploy.bench.gate import Budget, read_budgets, read_table
+from sr_deploy.bench.result import Case, Result, read_result
+from sr_deploy.bench.run.measure import Effort
+from sr_deploy.bench.run.runner import tile_of
+from sr_deploy.bench.sizes import DEFAULT_SIZES, Size, parse_aspect, parse_size
+from sr_deploy.errors import InputError, UsageError
+
+_DEFAULT_LIMIT = 95.0  # seconds of the default sweep, start and end beside
+_NOT_IN_A_SUITE = ("suite", "output", "o", "overwrite", "json", "quiet", "debug")
+_LARGE = 1 << 21  # pixels from which on the default sweep also measures a picture whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Of one call."""
+
+    models: tuple[str, ...]
+    scale: int | None
+    images: tuple[Path, ...]
+    backends: tuple[str, ...]
+    precisions: tuple[str, ...]
+    threads: tuple[int | None, ...]
+    streams: int
+    cases: tuple[Case, ...]
+    mode: str
+    throughput: bool
+    effort: Effort
+    rounds: int
+    time_limit: float | None
+    find: bool
+    aspect: float
+    budgets: tuple[Budget, ...]
+    percentile: str
+    real_time_fps: float
+    baseline: Result | None
+    baseline_name: str
+    max_regression: float
+    output: Path | None
+    as_json: bool
+    quiet: bool
+
+
+def make_options(ctx: click.Context, given: Mapping[str, Any]) -> Options:
+    """Raises UsageError and InputError for what makes no sense, before anything is measured."""
+    values = dict(given)
+    if given["suite"] is not None:
+        values |= _from_suite(given["suite"], ctx)
+    if values["output"] is not None:
+        from sr_deploy.cli.shared.paths import check_new
+
+        check_new(values["output"], overwrite=values["overwrite"])
+    mode = "with-files" if values["with_files"] else values["mode"]
+    default_sweep = not values["sizes"] and not values["images"] and not values["find"]
+    sizes = _sizes(values)
+    _check_limits(values)
+    return Options(
+        models=tuple(values["models"]),
+        scale=values["scale"],
+        images=tuple(values["images"]),
+        backends=tuple(values["backends"]),
+        precisions=tuple(values["precisions"]),
+        threads=tuple(values["threads"]) or (None,),
+        streams=(values["streams"] or 2) if values["throughput"] else 1,
+        cases=_cases(sizes, values["batch"] or (1,), values["tiles"], default_sweep),
+        mode=mode,
+        throughput=values["throughput"],
+        effort=_effort(values),
+        rounds=values["rounds"],
+        time_limit=values["time_limit"] or (_DEFAULT_LIMIT if default_sweep else None),
+        find=values["find"] is not None,
+        aspect=parse_aspect(values["aspect"]),
+        budgets=_budgets(values),
+        percentile=values["percentile"],
+        real_time_fps=_real_time(values),
+        baseline=read_result(values["baseline"]) if values["baseline"] else None,
+        baseline_name=str(values["baseline"]),
+        max_regression=parse_share(values["max_regression"], "--max-regression"),
+        output=values["output"],
+        as_json=values["as_json"],
+        quiet=values["quiet"],
+    )
+
+
+def parse_share(text: str, option: str) -> float:
+    """The number that "5%" and "0.05" both mean. Raises UsageError."""
+    try:
+        value = float(text.rstrip("% ")) / (100 if text.rstrip().endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise UsageError(f"{option} {text!r} is no share; give one such as 5% or 0.05")
+    return value
+
+
+def _from_suite(path: Path, ctx: click.Context) -> dict[str, Any]:
+    """What the suite says of options that were not given."""
+    record = read_table(path, "--suite")
+    options = [p for p in ctx.command.params if isinstance(p, click.Option)]
+    parameters = {name.lstrip("-"): option for option in options for name in option.opts}
+    values = {}
+    for key, value in record.items():
+        parameter = parameters.get(key.replace("_", "-"))
+        if parameter is None or key in _NOT_IN_A_SUITE:
+            raise InputError(f"--suite {path}: there is no option {key!r}; see `sr-deploy bench --help`")
+        name = str(parameter.name)
+        if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            continue
+        try:
+            plain = [str(item) for item in value] if isinstance(value, list) else value
+            plain = [str(plain)] if parameter.multiple and not isinstance(plain, list) else plain
+            values[name] = parameter.process_value(ctx, plain)
+        except click.UsageError as error:
+            raise InputError(f"--suite {path}: {key}: {error.format_message()} Mend it") from error
+    return values
+
+
+def _sizes(values: Mapping[str, Any]) -> tuple[Size, ...]:
+    if values["sizes"]:
+        return tuple(dict.fromkeys(parse_size(part) for text in values["sizes"] for part in text.split(",")))
+    if values["images"]:
+        from sr_deploy.bench.frames import load_photographs
+
+        photographs = load_photographs(values["images"])
+        pairs = zip(photographs.names, photographs.pixels, strict=True)
+        return tuple(Size(name, picture.shape[1], picture.shape[0]) for name, picture in pairs)
+    return tuple(DEFAULT_SIZES)
+
+
+def _cases(
+    sizes: tuple[Size, ...], batches: tuple[int, ...], tiles: tuple[str, ...], default_sweep: bool
+) -> tuple[Case, ...]:
+    cases = []
+    for size in sizes:
+        both = ("auto", "whole") if default_sweep and size.pixels >= _LARGE else ("auto",)
+        for batch in batches:
+            for tile in tiles or both:
+                case = Case(label=size.label, width=size.width, height=size.height, batch=batch, tile=tile)
+                tile_of(case)
+                cases.append(case)
+    return tuple(cases)
+
+
+def _check_limits(values: Mapping[str, Any]) -> None:
+    if values["streams"] is not None and not values["throughput"]:
+        raise UsageError("--streams is about --throughput; add that, or leave --streams out")
+    if values["find"] and not (values["min_fps"] or values["max_ms"]):
+        raise UsageError("--find realtime needs to know what to hold; add --min-fps 30 or --max-ms")
+    if values["find"] and (values["sizes"] or values["budget_file"] or values["throughput"]):
+        raise UsageError("--find searches sizes by itself; leave --sizes, --budget and --throughput out")
+
+
+def _effort(values: Mapping[str, Any]) -> Effort:
+    seconds, most = values["seconds"], max(values["max_seconds"], values["seconds"])
+    return Effort(samples=values["samples"], seconds=seconds, most_seconds=most)
+
+
+def _budgets(values: Mapping[str, Any]) -> tuple[Budget, ...]:
+    limits = {"min_fps": values["min_fps"], "max_ms": values["max_ms"], "percentile": values["percentile"]}
+    own = (Budget(**limits),) if limits["min_fps"] is not None or limits["max_ms"] is not None else ()
+    return own + (read_budgets(values["budget_file"]) if values["budget_file"] else ())
+
+
+def _real_time(values: Mapping[str, Any]) -> float:
+    from sr_deploy.bench.gate import PERCENTILE_NAMES, REAL_TIME_FPS
+
+    if values["percentile"] not in PERCENTILE_NAMES:
+        raise UsageError(
+            f"there is no percentile {values['percentile']!r}; choose one of {', '.join(PERCENTILE_NAMES)}"
+        )
+    return float(values["min_fps"] or (1000 / values["max_ms"] if values["max_ms"] else REAL_TIME_FPS))

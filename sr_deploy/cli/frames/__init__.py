@@ -1,0 +1,1 @@
+"""`sr-deploy video` and `sr-deploy pipe`, and the options they share."""

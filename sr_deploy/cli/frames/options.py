@@ -1,0 +1,24 @@
+"""The options that `video` and `pipe` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from sr_deploy.cli.shared.model_options import model_options
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def frame_options(function: _Function) -> _Function:
+    """Add the options that choose a model and a runtime, and `--streams`."""
+    streams = click.option(
+        "--streams",
+        type=click.IntRange(1, 64),
+        default=2,
+        show_default=True,
+        help="Frames computed at once, which keeps the engine busy; each takes memory of its own.",
+    )
+    return model_options(streams(function))

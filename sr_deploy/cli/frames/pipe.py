@@ -1,0 +1,97 @@
+"""`sr-deploy pipe`: raw frames on stdin, larger raw frames on stdout. Parses and prints; `sr_deploy.frames` works."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+import click
+
+from sr_deploy.cli.frames.options import frame_options
+from sr_deploy.cli.frames.progress import Pace
+from sr_deploy.cli.shared.model_options import model_name, open_upscaler
+from sr_deploy.cli.upscale import _box
+
+_EXAMPLES = """\b
+Examples:
+  ffmpeg -i in.mp4 -f yuv4mpegpipe - | sr-deploy pipe --format y4m -s 2 | ffmpeg -i - out.mp4
+  ffmpeg -i in.mp4 -f rawvideo -pix_fmt rgb24 - | sr-deploy pipe --size 640x360 --format rgb24 |
+    ffmpeg -f rawvideo -pix_fmt rgb24 -s 2560x1440 -r 25 -i - out.mp4
+"""
+
+
+@click.command("pipe", epilog=_EXAMPLES)
+@click.option("--size", metavar="WxH", callback=_box, help="Of the frames that come in; y4m brings its own.")
+@click.option(
+    "-f",
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    required=True,
+    help="y4m, or as ffmpeg's -pix_fmt: rgb24, bgr24, gray8, rgba, rgb48le, yuv420p, nv12, p010le and more.",
+)
+@click.option("--output-format", metavar="FORMAT", help="Of the frames that go out. [default: as they came]")
+@click.option(
+    "--matrix",
+    type=click.Choice(["bt601", "bt709", "bt2020"]),
+    help="Of YUV, in and out. [default: bt601 for frames up to 576 rows, bt709 above]",
+)
+@click.option(
+    "--range",
+    "range_name",
+    type=click.Choice(["limited", "full"]),
+    help="Of YUV, in and out. [default: the y4m header's, else limited]",
+)
+@click.option(
+    "--chroma-location",
+    type=click.Choice(["left", "center", "topleft"]),
+    help="Where a sample of subsampled chroma lies. [default: the y4m header's, else left]",
+)
+@click.option(
+    "--rate", default="25", show_default=True, help="Frames a second for a y4m header made for raw frames."
+)
+@frame_options
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def command(**options: Any) -> None:
+    """Upscale raw frames between two programs.
+
+    Frames are read from stdin and written to stdout, in order, every one of them. Reading, computing and
+    writing overlap. A stream that ends within a frame is an error, after the whole frames are written.
+    """
+    from sr_deploy.frames.pipe import PipeOptions, run_pipe
+
+    settings = PipeOptions(
+        format=options["format_name"],
+        size=options["size"],
+        output_format=options["output_format"],
+        rate=options["rate"],
+        matrix=options["matrix"],
+        range=options["range_name"],
+        siting=options["chroma_location"],
+        streams=options["streams"],
+    )
+    source, target = _raw(sys.stdin, "stdin"), _raw(sys.stdout, "stdout")
+    with (
+        Pace(quiet=options["quiet"]) as pace,
+        open_upscaler(model_name(options), options, pace.say) as upscaler,
+    ):
+        pace.begin(None)
+        count = run_pipe(source, target, upscaler, settings, done=pace.frame, say=pace.say)
+        backend = upscaler.engine.backend
+    if not options["quiet"]:
+        click.echo(f"{count} frames in {pace.seconds:.1f} s, {pace.rate:.1f}/s, {backend}", err=True)
+
+
+def _raw(stream: Any, name: str) -> Any:
+    """The unbuffered binary file behind `stream`; in a terminal there is nothing to pipe."""
+    if stream.isatty():
+        direction = "from" if name == "stdin" else "to"
+        raise click.UsageError(f"{name} is a terminal; pipe frames {direction} another program or a file.")
+    buffer = stream.buffer
+    if sys.platform == "win32" and isinstance(buffer, io.BufferedIOBase):
+        import msvcrt
+
+        msvcrt.setmode(stream.fileno(), os.O_BINARY)
+    return getattr(buffer, "raw", buffer)

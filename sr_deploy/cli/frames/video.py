@@ -1,0 +1,140 @@
+"""`sr-deploy video`: a video in, a larger one out. Parses and prints; `sr_deploy.video` does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sr_deploy.cli.frames.options import frame_options
+from sr_deploy.cli.frames.progress import Pace
+from sr_deploy.cli.shared.model_options import model_file, model_name, open_upscaler
+from sr_deploy.cli.shared.paths import NamedPath
+
+if TYPE_CHECKING:
+    from sr_deploy.video.job import VideoOptions, VideoResult
+
+_EXAMPLES = """\b
+Examples:
+  sr-deploy video clip.mp4 -o clip-4k.mp4 --scale 2
+  sr-deploy video film.mkv -o film-x4.mkv --codec hevc --quality 20 --preset slow
+  sr-deploy video clip.mp4 -o master.mkv --codec ffv1
+"""
+
+
+def _extra(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"'{value}' is not NAME=VALUE.", ctx, param)
+        pairs.append((name, rest))
+    return tuple(pairs)
+
+
+@click.command("video", epilog=_EXAMPLES)
+@click.argument("source", metavar="IN", type=NamedPath())
+@click.option(
+    "-o",
+    "--output",
+    type=NamedPath(),
+    metavar="OUT",
+    required=True,
+    help="File to write: .mp4, .mov, .mkv or .webm.",
+)
+@frame_options
+@click.option(
+    "--codec",
+    help="h264, hevc, av1, vp9, prores, ffv1 (lossless), or an encoder of FFmpeg. "
+    "[default: h264; hevc for deep or very large video; vp9 in .webm]",
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(0, 63),
+    help="Constant rate factor of the encoder, smaller is better. [default: h264 17, hevc 19, av1 and vp9 24]",
+)
+@click.option(
+    "--preset", help="Of the encoder, such as fast or slow; for av1 a number. [default: the encoder's]"
+)
+@click.option(
+    "--pixel-format", help="Such as yuv420p or yuv420p10le. [default: the source's, where it can be kept]"
+)
+@click.option(
+    "--encoder-option",
+    "extra",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_extra,
+    help="A further option of the encoder. May be given several times.",
+)
+@click.option("--no-audio", is_flag=True, help="Leave the audio out.")
+@click.option("--no-subtitles", is_flag=True, help="Leave the subtitles out.")
+@click.option("--overwrite", is_flag=True, help="Replace the output where it is there already.")
+@click.option("--restart", is_flag=True, help="Begin anew where an earlier run was cut off.")
+@click.option(
+    "--part-frames",
+    type=click.IntRange(1, 100_000),
+    default=120,
+    show_default=True,
+    help="Frames encoded on their own: what is lost at most when the work is cut off.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def command(source: Path, output: Path, **options: Any) -> None:
+    """Upscale a video.
+
+    Audio, subtitles, chapters, attachments, metadata, colour tags and every timestamp are carried over, and the
+    result is checked against the source. Run the same command again after an interruption, of whatever kind,
+    and it goes on where it was.
+    """
+    from sr_deploy.system.output_folder import Folders
+
+    folders = Folders()
+    with Pace(quiet=options["quiet"]) as pace:
+        try:
+            folders.prepare(output, overwrite=True)
+            result = _upscale(source, output, options, pace)
+        except KeyboardInterrupt:
+            pace.say("what is done is kept; run the same command again to go on")
+            raise
+        finally:
+            folders.remove_empty()
+    if not options["quiet"]:
+        facts = f"{result.width}x{result.height}, {result.encoder} {result.pixel_format}"
+        click.echo(f"{source} -> {output} ({result.frames} frames, {facts}, {pace.seconds:.1f} s)", err=True)
+
+
+def _upscale(source: Path, output: Path, options: dict[str, Any], pace: Pace) -> VideoResult:
+    from sr_deploy.video.job import upscale_video
+    from sr_deploy.video.pyav import pyav
+
+    pyav()  # what is missing is told before a model is loaded
+    settings = _settings(options)
+    with open_upscaler(model_name(options), options, pace.say) as upscaler:
+        return upscale_video(
+            source, output, upscaler, model=model_file(options), options=settings, watcher=pace
+        )
+
+
+def _settings(options: dict[str, Any]) -> VideoOptions:
+    from sr_deploy.video.encoder import EncodeOptions
+    from sr_deploy.video.job import VideoOptions
+    from sr_deploy.video.streams import Choice
+
+    encode = EncodeOptions(
+        codec=options["codec"],
+        quality=options["quality"],
+        preset=options["preset"],
+        pixel_format=options["pixel_format"],
+        extra=options["extra"],
+    )
+    return VideoOptions(
+        encode=encode,
+        choice=Choice(audio=not options["no_audio"], subtitles=not options["no_subtitles"]),
+        overwrite=options["overwrite"],
+        resume=not options["restart"],
+        part_frames=options["part_frames"],
+        streams=options["streams"],
+    )

@@ -1,0 +1,125 @@
+"""The options that choose a model, a runtime and tiles, and the Upscaler they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sr_deploy.upscale import Upscaler
+
+DEFAULT_SCALE = 4
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    text = value.lower()
+    if text in ("auto", "none"):
+        return text
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise click.BadParameter(
+            f"'{value}' is neither 'auto' nor 'none' nor a number of pixels.", ctx, param
+        )
+    return int(text)
+
+
+_OPTIONS = (
+    click.option(
+        "-s",
+        "--scale",
+        type=click.IntRange(min=1),
+        help="Choose the bundled model for this scale. [default: 4]",
+    ),
+    click.option(
+        "-m",
+        "--model",
+        metavar="NAME|FILE",
+        help="A bundled model (see 'sr-deploy models') or an .onnx file.",
+    ),
+    click.option(
+        "--backend",
+        default="auto",
+        show_default=True,
+        help="Runtime to use; 'sr-deploy doctor' lists them.",
+    ),
+    click.option(
+        "--tile",
+        metavar="auto|none|N",
+        callback=_tile,
+        default="auto",
+        show_default=True,
+        help="Side of a tile in input pixels. 'auto' tiles only what does not fit into memory; 'none' never tiles.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.IntRange(min=0),
+        help="Input pixels read around a tile. [default: the model's halo, so that no tile shows]",
+    ),
+    click.option(
+        "--threads", type=click.IntRange(1, 1024), help="Threads of the runtime. [default: every core]"
+    ),
+)
+
+
+def model_options(function: _Function) -> _Function:
+    """Add the options that `model_name` and `open_upscaler` read to a command."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def model_name(options: dict[str, Any]) -> str:
+    """The name or file of the model that the options choose: `--model`, else the bundled one for `--scale`."""
+    from sr_deploy.models import model_for_scale
+
+    if options["model"] is not None:
+        return str(options["model"])
+    return model_for_scale(options["scale"] or DEFAULT_SCALE)
+
+
+def model_file(options: dict[str, Any]) -> Path:
+    """The file of the model that the options choose."""
+    from sr_deploy.models import find_model
+
+    return find_model(model_name(options))
+
+
+def tile_size(options: dict[str, Any]) -> Any:
+    """`--tile` as an Upscaler takes it: "auto", a side in input pixels, or None for no tiles."""
+    return None if options["tile"] == "none" else options["tile"]
+
+
+def open_upscaler(
+    model: str, options: dict[str, Any], say: Callable[[str], None], *, otherwise: str = ""
+) -> Upscaler:
+    """Open the Upscaler of `model` that the options of a command describe.
+
+    Raises click.UsageError where model and scale contradict each other, which ends in `otherwise`.
+    """
+    from sr_deploy.upscale import Upscaler
+
+    upscaler = Upscaler.open(
+        model,
+        backend=options["backend"],
+        threads=options["threads"],
+        tile=tile_size(options),
+        overlap=options["overlap"],
+        say=say,
+    )
+    try:
+        check_scale(model, upscaler.spec.scale, options, otherwise)
+    except click.UsageError:
+        upscaler.close()
+        raise
+    return upscaler
+
+
+def check_scale(model: str, scale: int, options: dict[str, Any], otherwise: str) -> None:
+    """Raise click.UsageError where another scale was asked for than the model has."""
+    if options["scale"] not in (None, scale):
+        raise click.UsageError(
+            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{otherwise}."
+        )

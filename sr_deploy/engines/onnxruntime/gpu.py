@@ -1,0 +1,343 @@
+"""Run a model with ONNX Runtime on an NVIDIA GPU: through its CUDA provider, or through its TensorRT provider.
+
+A session belongs to one shape of picture: everything is then computed on the GPU (sizes are constants, which
+ONNX Runtime would compute on the CPU), its buffers stay on the device, and the whole run is replayed as one
+CUDA graph. A node that the provider lacks is an error, never a silent step aside to the CPU. What TensorRT
+compiles is kept under our own key, for the provider's own cache does not notice another model, version or GPU.
+These engines have been run on no GPU yet: their tests cover everything that needs none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from sr_deploy.engines.base import Batch, Limits, check_batch
+from sr_deploy.engines.nvidia import load_driver
+from sr_deploy.engines.onnxruntime.session import (
+    CUDA,
+    TENSORRT,
+    OnnxRuntimeOptions,
+    check_providers,
+    open_session,
+    quiet,
+    run_error,
+    runtime,
+    session_options,
+)
+from sr_deploy.errors import MissingRuntimeError, UsageError
+from sr_deploy.graph.kept import cache_folder
+from sr_deploy.graph.runnable import RunnableModel
+from sr_deploy.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+Provider = tuple[str, dict[str, str]]
+_AXES = ("n", "h", "w")  # what the grafts call the axes of a picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxRuntimeGpuOptions:
+    """How ONNX Runtime runs a model on a GPU."""
+
+    device: int = 0
+    """Number of the GPU, as CUDA counts them."""
+    cuda_graph: bool = True
+    """Replay the run of a shape as one CUDA graph."""
+    tf32: bool = False
+    """Let fp32 convolutions use TF32, which has 10 bits of mantissa."""
+    memory_limit: int | None = None
+    """Bytes of device memory a session may take; None: all there is."""
+    shapes: int = 4
+    """Sessions kept, one a shape; each holds the weights and its buffers."""
+    cache: bool = True
+    """Keep what TensorRT compiles in the user's cache folder."""
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    """Further settings of the provider by ONNX Runtime's own names, such as "cudnn_conv_algo_search"."""
+
+    def __post_init__(self) -> None:
+        if self.device < 0 or self.shapes < 1:
+            raise UsageError(
+                f"device must be 0 or more and shapes 1 or more, got device {self.device}, shapes {self.shapes}"
+            )
+
+
+class _GpuEngine(ABC):
+    """What both engines are. Implements `sr_deploy.engines.base.Engine`.
+
+    Raises ModelError for a model that cannot be run or has no record, MissingRuntimeError where ONNX Runtime's
+    build has no such provider, or where it does not start: no driver, no GPU, other CUDA libraries.
+    """
+
+    backend: ClassVar[str]
+    provider: ClassVar[str]
+
+    def __init__(
+        self, model: Path | bytes | onnx.ModelProto, options: OnnxRuntimeGpuOptions | None = None
+    ) -> None:
+        self.options = options or OnnxRuntimeGpuOptions()
+        self.check()
+        self._model = RunnableModel(model)
+        self.spec: ModelSpec = self._model.facts.spec
+        self._shapes = Recent(self.options.shapes)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls, model: Path | bytes | onnx.ModelProto, options: Any = None, threads: int | None = None
+    ) -> _GpuEngine:
+        """What `sr_deploy.engines.open_engine` calls; `threads` are the CPU's and change nothing here."""
+        if options is not None and not isinstance(options, OnnxRuntimeGpuOptions):
+            raise UsageError(
+                f"the {cls.backend} backend takes OnnxRuntimeGpuOptions, got {type(options).__name__}"
+            )
+        return cls(model, options)
+
+    @classmethod
+    def check(cls) -> None:
+        """Raises MissingRuntimeError where ONNX Runtime, its provider, the driver or a GPU is missing."""
+        check_providers([cls.provider])
+        check_gpu(cls.backend)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Batch size and working memory, told from the graph."""
+        facts = self._model.facts
+        return Limits(max_batch=facts.max_batch, bytes_per_pixel=facts.peak_per_pixel)
+
+    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+        """See `Engine.run`. Raises ModelError too, for what only running shows to be wrong with the model."""
+        shape = check_batch(self.spec, self.limits, batch, out)
+        resident = self._resident(batch.dtype, batch.shape, shape)
+        try:
+            return resident.run(np.ascontiguousarray(batch), out)  # type: ignore[arg-type]
+        except Exception as error:  # ONNX Runtime's errors share no other base class
+            raise run_error(error, self.spec.name, batch.shape) from error
+
+    def close(self) -> None:
+        """Let go of the sessions; a call in another thread still ends well."""
+        with self._lock:
+            self._closed = True
+            self._shapes.clear()
+
+    def __enter__(self) -> _GpuEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _resident(self, dtype: np.dtype[Any], taken: tuple[int, ...], given: tuple[int, ...]) -> Resident:
+        with self._lock:
+            if self._closed:
+                raise UsageError("this engine is closed; make a new one")
+            key = (dtype, taken)
+            resident: Resident | None = self._shapes.find(key)
+            if resident is None:
+                session = self._session(dtype, taken)
+                resident = Resident(session, "cuda", self.options.device, dtype, taken, given)
+                self._shapes.add(key, resident)
+            return resident
+
+    def _session(self, dtype: np.dtype[Any], taken: tuple[int, ...]) -> Any:
+        graph = self._model.graph(dtype)
+        return open_session(graph, gpu_session_options(taken), self.providers(graph), self.spec.name)
+
+    @abstractmethod
+    def providers(self, graph: bytes) -> list[Provider]:
+        """The execution providers for `graph`, best first, each with its settings."""
+
+
+class CudaEngine(_GpuEngine):
+    """A model in ONNX Runtime's CUDA provider."""
+
+    backend = "onnxruntime-cuda"
+    provider = CUDA
+
+    def providers(self, graph: bytes) -> list[Provider]:
+        """CUDA alone."""
+        return [(CUDA, cuda_settings(self.options))]
+
+
+class TensorRTProviderEngine(_GpuEngine):
+    """A model in ONNX Runtime's TensorRT provider, with CUDA for what TensorRT lacks."""
+
+    backend = "onnxruntime-tensorrt"
+    provider = TENSORRT
+
+    def providers(self, graph: bytes) -> list[Provider]:
+        """TensorRT, then CUDA."""
+        folder = None
+        if self.options.cache:
+            key = tensorrt_key(graph, self.options, runtime().__version__, gpu_identity())
+            folder = tensorrt_folder(key)
+        rest = cuda_settings(self.options) | {"enable_cuda_graph": "0"}  # TensorRT's own graph holds the run
+        return [(TENSORRT, tensorrt_settings(self.options, self.spec, folder)), (CUDA, rest)]
+
+
+def check_gpu(asking: str) -> None:
+    """Raises MissingRuntimeError where the driver shows no GPU to this process. Starts nothing on one."""
+    count = ctypes.c_int(0)
+    try:
+        driver = load_driver()
+        failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except OSError as error:
+        raise MissingRuntimeError(
+            f"{asking} needs NVIDIA's driver, which cannot be loaded ({error}); install it, or use --backend auto"
+        ) from error
+    if failed or not count.value:
+        why = f"CUDA error {failed}" if failed else "it lists none"
+        raise MissingRuntimeError(
+            f"{asking} needs a GPU, and the driver shows none to this process ({why}); see `nvidia-smi`, or use "
+            "--backend auto"
+        )
+
+
+class Resident:
+    """A session for one shape, and its buffers on `device`. One run at a time: they are the session's own."""
+
+    def __init__(
+        self,
+        session: Any,
+        device: str,
+        number: int,
+        dtype: np.dtype[Any],
+        taken: tuple[int, ...],
+        given: tuple[int, ...],
+    ) -> None:
+        make = runtime().OrtValue.ortvalue_from_shape_and_type
+        self._session, self._lock = session, threading.Lock()
+        self._source = make(taken, dtype.type, device, number)
+        self._result = make(given, dtype.type, device, number)
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(session.get_inputs()[0].name, self._source)
+        self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._result)
+
+    def run(self, batch: Batch, out: Batch | None) -> Batch:
+        """Copy in, run, copy out."""
+        with self._lock:
+            self._source.update_inplace(batch)
+            self._session.run_with_iobinding(self._binding, quiet())
+            result: Batch = self._result.numpy()
+            if out is None and not self._shares(result):
+                return result
+            made: Any = np.empty_like(result) if out is None else out
+            np.copyto(made, result)
+            return made  # type: ignore[no-any-return]
+
+    def _shares(self, array: Batch) -> bool:
+        """Whether `array` is the buffer itself, as it is on a CPU."""
+        return bool(array.ctypes.data == self._result.data_ptr())
+
+
+class Recent:
+    """The `most` values that were used last, by key."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[Any, Any] = OrderedDict()
+
+    def find(self, key: Any) -> Any:
+        """The value under `key`, None where there is none."""
+        if key in self._held:
+            self._held.move_to_end(key)
+        return self._held.get(key)
+
+    def add(self, key: Any, value: Any) -> None:
+        """Hold `value`, and let go of the one not used for longest where there are too many."""
+        self._held[key] = value
+        while len(self._held) > self._most:
+            self._held.popitem(last=False)
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._held.clear()
+
+
+def gpu_session_options(taken: tuple[int, ...]) -> Any:
+    """Session options under which pictures of shape `taken` are computed on the GPU, whole."""
+    options = session_options(OnnxRuntimeOptions(session_config={"session.disable_cpu_ep_fallback": "1"}))
+    for axis, size in zip(_AXES, taken[:3], strict=True):
+        options.add_free_dimension_override_by_name(axis, size)
+    return options
+
+
+def cuda_settings(options: OnnxRuntimeGpuOptions) -> dict[str, str]:
+    """Of ONNX Runtime's CUDA provider."""
+    settings = {
+        "device_id": str(options.device),
+        "use_tf32": str(int(options.tf32)),
+        "enable_cuda_graph": str(int(options.cuda_graph)),
+        "arena_extend_strategy": "kSameAsRequested",  # the default doubles, whatever is asked for
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_use_max_workspace": "1",
+    }
+    if options.memory_limit is not None:
+        settings["gpu_mem_limit"] = str(options.memory_limit)
+    return settings | dict(options.provider_options)
+
+
+def tensorrt_settings(options: OnnxRuntimeGpuOptions, spec: ModelSpec, folder: Path | None) -> dict[str, str]:
+    """Of ONNX Runtime's TensorRT provider. The precision is the file's; engines are kept in `folder`."""
+    settings = {
+        "device_id": str(options.device),
+        "trt_cuda_graph_enable": str(options.cuda_graph),
+        "trt_fp16_enable": str(spec.precision == "fp16"),
+        "trt_bf16_enable": str(spec.precision == "bf16"),
+        "trt_int8_enable": str(spec.precision == "int8"),
+    }
+    if options.memory_limit is not None:
+        settings["trt_max_workspace_size"] = str(options.memory_limit)
+    if folder is not None:
+        settings |= {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(folder),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(folder),
+        }
+    return settings | dict(options.provider_options)
+
+
+def tensorrt_key(graph: bytes, options: OnnxRuntimeGpuOptions, version: str, gpu: str) -> str:
+    """Of everything that a compiled engine depends on: the graph, the options, the runtime, the GPU."""
+    head = f"{version}|{gpu}|{options!r}|".encode()
+    return sha256(head + graph).hexdigest()[:32]
+
+
+def tensorrt_folder(key: str) -> Path | None:
+    """Where the engines of `key` are kept; None: nowhere, for there is no cache or it cannot be written."""
+    graphs = cache_folder()
+    if graphs is None:
+        return None
+    folder = graphs.parent / "onnxruntime-tensorrt" / key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder
+
+
+def gpu_identity() -> str:
+    """Name and driver of the GPUs, as nvidia-smi tells them; "unknown" where it does not."""
+    import subprocess
+
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=20, errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return " ".join(found.stdout.split()) if found.returncode == 0 else "unknown"

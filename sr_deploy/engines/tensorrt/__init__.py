@@ -1,0 +1,1 @@
+"""TensorRT: building engines, keeping them, running them."""

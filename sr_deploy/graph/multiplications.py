@@ -1,0 +1,64 @@
+"""How many multiplications a net takes, told from its graph. Nothing is run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+_SIDE = 64
+
+
+def multiply_adds_per_pixel(path: Path) -> float | None:
+    """Multiply-adds of the convolutions and matrix products in a model file, per input pixel; None: cannot tell."""
+    from sr_deploy.graph.onnx_file import load_model, require_spec
+
+    try:
+        model = load_model(path)
+        spec = require_spec(model, str(path))
+        height, width = spec.size_rule.fixed or spec.size_rule.padded(_SIDE, _SIDE)
+        channels = spec.channels
+        nchw = (1, channels, height, width)
+        shapes = _shapes(model, (1, height, width, channels) if spec.layout == "NHWC" else nchw)
+    except Exception:  # inference raises several kinds; a model that it does not know may still run
+        return None
+    counts = [_multiply_adds(node, shapes) for node in model.graph.node]
+    known = [count for count in counts if count is not None]
+    return sum(known) / (height * width) if len(known) == len(counts) else None
+
+
+def _shapes(model: onnx.ModelProto, picture: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of every value whose shape can be told, for a picture of that shape."""
+    from onnx import helper, shape_inference
+
+    from sr_deploy.graph.onnx_file import copy_of, picture_io
+
+    twin, (port, _) = copy_of(model), picture_io(model)
+    others = [value for value in twin.graph.input if value.name != port.name]
+    del twin.graph.input[:], twin.graph.value_info[:]
+    twin.graph.input.extend([helper.make_tensor_value_info(port.name, port.elem_type, picture), *others])
+    for value in twin.graph.output:
+        value.type.tensor_type.ClearField("shape")  # exporters write down sizes of the picture they traced
+    graph = shape_inference.infer_shapes(twin, data_prop=True).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        axes = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(axis.HasField("dim_value") for axis in axes):
+            shapes[value.name] = tuple(int(axis.dim_value) for axis in axes)
+    return shapes
+
+
+def _multiply_adds(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int | None:
+    if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
+        return 0
+    first, second, result = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
+    if first is None or second is None or result is None:
+        return None
+    if node.op_type == "Conv":
+        return math.prod(result) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(first) * math.prod(second[1:])
+    return math.prod(result) * first[-1]

@@ -1,0 +1,161 @@
+"""JPEG: walked to its end before it is decoded; metadata put into what OpenCV wrote."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from sr_deploy.images.codecs.density import from_jfif
+from sr_deploy.images.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, need
+from sr_deploy.images.codecs.metadata import Metadata
+
+_MAX_SCANS = 500
+"""Each takes a pass over all pixels; encoders write about ten."""
+
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_ICC = b"ICC_PROFILE\0"
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of every segment; of SOS, `end` is that of its entropy-coded data. Ends with EOI."""
+    at = 2
+    while True:
+        found = _MARKER.search(data, at)
+        if not found:
+            raise DamagedError("ends before its pixel data does")
+        marker, start = data[found.end() - 1], found.end()
+        if marker == 0xD9:
+            yield marker, start, start
+            return
+        if marker in (0x01, 0xD8):
+            at = start
+            continue
+        need(data, start + 2)
+        end = start + int.from_bytes(data[start : start + 2], "big")
+        need(data, end)
+        if marker == 0xDA:
+            following = _MARKER.search(data, end)
+            end = following.start() if following else len(data)
+        yield marker, start + 2, end
+        at = end
+
+
+def _joined(parts: dict[int, bytes], count: int) -> bytes | None:
+    whole = [parts.get(i) for i in range(1, count + 1)]
+    return b"".join(p for p in whole if p) if whole and all(whole) else None
+
+
+def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
+    """Walk a JPEG (ITU T.81) to its end marker; what follows that is not looked at."""
+    frame: tuple[int, int, int, int] | None = None
+    exif = xmp = dpi = None
+    icc_parts: dict[int, bytes] = {}
+    icc_count = scanned = scans = stop = 0
+    for marker, start, end in _segments(data):
+        if marker in _FRAMES:
+            if frame or end - start < 6:
+                raise DamagedError("has a JPEG frame header that makes no sense")
+            precision, height, width, parts = struct.unpack_from(">BHHB", data, start)
+            check(width, height)
+            if precision != 8 or parts not in (1, 3, 4):
+                raise UnsupportedError(
+                    f"is a JPEG of {precision} bits and {parts} components, which is not read here"
+                )
+            frame = (marker, width, height, parts)
+        elif marker == 0xDA:
+            scanned += end - start
+            scans += 1
+        elif marker == 0xE0 and data.startswith(b"JFIF\0", start):
+            dpi = dpi or from_jfif(data[start:end])
+        elif marker == 0xE1 and data.startswith(b"Exif\0", start):
+            exif = exif or data[start + 6 : end]
+        elif marker == 0xE1 and data.startswith(_XMP, start):
+            xmp = xmp or data[start + len(_XMP) : end]
+        elif marker == 0xE2 and data.startswith(_ICC, start) and end - start > 14:
+            icc_parts.setdefault(data[start + 12], data[start + 14 : end])
+            icc_count = data[start + 13]
+        stop = end
+    if not frame or not scanned:
+        raise DamagedError("has no pixel data")
+    if scans > _MAX_SCANS:
+        raise DamagedError(f"has {scans} scans, which would take very long to decode")
+    kind, width, height, parts = frame
+    # A Huffman coder spends at least one bit on every 16x16 block; arithmetic coding (SOF9 on) may spend less.
+    if kind < 0xC9 and scanned * 8 < (width // 32) * (height // 32):
+        raise DamagedError(f"holds {scanned} bytes of pixel data, too few for {width}x{height} pixels")
+    return Parsed(
+        format="jpeg",
+        width=width,
+        height=height,
+        payload=data[:stop],
+        grey=parts == 1,
+        dpi=dpi,
+        exif=exif,
+        icc=_joined(icc_parts, icc_count),
+        xmp=xmp,
+    )
+
+
+_SEGMENT = 65533
+"""Bytes a JPEG segment holds after its length."""
+
+
+def _segment(marker: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def _icc_segments(icc: bytes) -> Iterator[bytes]:
+    step = _SEGMENT - 14
+    pieces = [icc[i : i + step] for i in range(0, len(icc), step)]
+    for i, piece in enumerate(pieces, 1):
+        yield _segment(0xE2, _ICC, bytes([i, len(pieces)]), piece)
+
+
+def _metadata_segments(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
+    """What follows the JFIF header, and the names of the blobs that JPEG has no room for."""
+    blocks, dropped = [], []
+    exif, xmp, icc = metadata.exif, metadata.xmp, metadata.icc
+    if exif and len(exif) <= _SEGMENT - 6:
+        blocks.append(_segment(0xE1, b"Exif\0\0", exif))
+    elif exif:
+        dropped.append("EXIF")
+    if xmp and len(xmp) <= _SEGMENT - 29:
+        blocks.append(_segment(0xE1, _XMP, xmp))
+    elif xmp:
+        dropped.append("XMP")
+    if icc and len(icc) <= 255 * (_SEGMENT - 14):
+        blocks.extend(_icc_segments(icc))
+    elif icc:
+        dropped.append("ICC")
+    return b"".join(blocks), tuple(dropped)
+
+
+def copy_with_metadata(path: Path, metadata: Metadata) -> tuple[str, ...]:
+    """Put the blobs after the JFIF header of the file at `path`; the names of those it has no room for.
+
+    The file is copied beside itself in pieces, never held in memory.
+    """
+    import shutil
+
+    blocks, dropped = _metadata_segments(metadata)
+    second = path.with_name(path.name + ".2")
+    try:
+        with path.open("rb") as source, second.open("xb") as target:
+            head = source.read(4)
+            if head[2:] == b"\xff\xe0":
+                length = source.read(2)
+                head += length + source.read(int.from_bytes(length, "big") - 2)
+            else:
+                source.seek(2)
+                head = head[:2]
+            target.write(head + blocks)
+            shutil.copyfileobj(source, target, 1 << 20)
+        second.replace(path)
+    finally:
+        second.unlink(missing_ok=True)
+    return dropped

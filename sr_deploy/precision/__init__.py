@@ -1,0 +1,1 @@
+"""Changing the precision of a model: fp16, bf16, and int8 calibrated on photographs."""

@@ -1,0 +1,137 @@
+"""Balance the channels of a net before it is quantised, without changing what it computes.
+
+One scale stands for a whole tensor, so a channel ten times smaller than the largest is left with a tenth of the
+steps. Between two convolutions a positive factor per channel can be moved through any activation f with
+f(s x) = s f(x) (ReLU, leaky ReLU, PReLU): the first convolution's outputs are divided by it, the second one's
+inputs multiplied (Nagel et al. 2019, "Data-free quantization through weight equalization", section 4.1; how far
+to go as in Xiao et al. 2023, SmoothQuant, eq. 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from sr_deploy.graph.nodes import constants_of
+from sr_deploy.graph.onnx_file import copy_of
+from sr_deploy.precision.calibrate import Picture, observe
+from sr_deploy.precision.quantise import quantisable
+
+_HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu"}
+_LEAST = 2.0**-6  # a channel that hardly ever lights up is not blown up further than this
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A convolution, the value that its activation makes of it, and the convolutions that read that."""
+
+    first: onnx.NodeProto
+    value: str
+    readers: tuple[onnx.NodeProto, ...]
+
+
+def links_of(model: onnx.ModelProto) -> list[Link]:
+    """Every place in `model` where channels can be balanced."""
+    constants, chosen = constants_of(model), set(quantisable(model))
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    results = {port.name for port in model.graph.output}
+    weights = [n.input[1] for n in model.graph.node if n.op_type == "Conv"]
+    links = []
+    for value, reading in readers.items():
+        first = _first(value, makers, readers)
+        if first is None or value in results or not all(n.output[0] in chosen for n in reading):
+            continue
+        involved = [first, *reading]
+        if all(_balanceable(n, constants) and weights.count(n.input[1]) == 1 for n in involved):
+            links.append(Link(first, value, tuple(reading)))
+    return links
+
+
+def equalised(
+    model: onnx.ModelProto, pictures: Sequence[Picture], *, strength: float = 1.0
+) -> onnx.ModelProto:
+    """A copy of `model` that computes the same with channels of like magnitude.
+
+    `strength`: 1 makes the channels of a value equally large on `pictures`; less leaves part of the difference.
+    """
+    links = links_of(model)
+    largest = _channel_magnitudes(model, [link.value for link in links], pictures)
+    factors: dict[str, Floats] = {}
+    inputs: dict[str, Floats] = {}
+    for link in links:
+        factor = _factors(largest[link.value], strength)
+        factors[link.first.output[0]] = factor
+        inputs |= {reader.output[0]: factor for reader in link.readers}
+    twin = copy_of(model)
+    for node in twin.graph.node:
+        if node.op_type == "Conv":
+            _rescale(twin, node, factors.get(node.output[0]), inputs.get(node.output[0]))
+    return twin
+
+
+def _first(
+    value: str, makers: Mapping[str, onnx.NodeProto], readers: Mapping[str, Sequence[onnx.NodeProto]]
+) -> onnx.NodeProto | None:
+    """The convolution that `value` is the (activated) result of, where nothing else reads what lies between."""
+    node = makers.get(value)
+    if node is not None and node.op_type in _HOMOGENEOUS:
+        before = node.input[0]
+        node = makers.get(before) if len(readers[before]) == 1 else None
+    return node if node is not None and node.op_type == "Conv" else None
+
+
+def _balanceable(node: onnx.NodeProto, constants: Mapping[str, Any]) -> bool:
+    """Whether the weights of `node` are at hand and reach over all channels."""
+    group = next((a.i for a in node.attribute if a.name == "group"), 1)
+    return group == 1 and all(name in constants for name in node.input[1:] if name)
+
+
+def _channel_magnitudes(
+    model: onnx.ModelProto, values: Sequence[str], pictures: Sequence[Picture]
+) -> dict[str, Floats]:
+    """Of every value: the largest magnitude of each channel, but for one in ten thousand."""
+    found: dict[str, list[Floats]] = {name: [] for name in values}
+
+    def note(name: str, value: npt.NDArray[Any]) -> None:
+        flat = np.abs(value).transpose(1, 0, 2, 3).reshape(value.shape[1], -1)
+        found[name].append(np.quantile(flat, 0.9999, axis=1).astype(np.float32))
+
+    observe(model, values, pictures, note)
+    return {name: np.max(parts, axis=0) for name, parts in found.items()}
+
+
+def _factors(largest: Floats, strength: float) -> Floats:
+    share = np.maximum(largest / max(float(largest.max()), 1e-12), _LEAST)
+    return np.asarray(share**strength, np.float32)
+
+
+def _rescale(
+    model: onnx.ModelProto, node: onnx.NodeProto, outputs: Floats | None, inputs: Floats | None
+) -> None:
+    """Divide the results of a convolution by `outputs`, and multiply what it reads by `inputs`, per channel."""
+    constants = constants_of(model)
+    weight = constants[node.input[1]] if outputs is not None or inputs is not None else None
+    if weight is None:
+        return
+    values = numpy_helper.to_array(weight).astype(np.float32)
+    if inputs is not None:
+        values = values * inputs[None, :, None, None]
+    if outputs is not None:
+        values = values / outputs[:, None, None, None]
+        if len(node.input) > 2 and node.input[2]:
+            bias = constants[node.input[2]]
+            shifted = numpy_helper.to_array(bias).astype(np.float32) / outputs
+            bias.CopyFrom(numpy_helper.from_array(shifted, bias.name))
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))

@@ -1,0 +1,246 @@
+"""Change the floating-point type a graph computes in: fp16 or bf16. Precision is a property of the file.
+
+The ports stay in float32, so every runner handles all files alike. fp16 is checked against overflow: weights
+here, values on pictures by whoever calls (`sr_deploy.precision.calibrate`). bf16 has the range of float32 and 8 bits
+of mantissa, less than a pixel has, so the picture's way around the net and what comes after the last
+convolution stay in float32; it is written in opset 22, the first whose convolutions take bf16. int8 is
+`sr_deploy.precision.quantise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
+
+from sr_deploy.errors import ModelError, UsageError
+from sr_deploy.graph.nodes import in_opset, places_of
+from sr_deploy.graph.onnx_file import copy_of, opset_of, read_spec, write_spec
+
+LARGEST_FP16 = float(np.finfo(np.float16).max)
+_FULL = TensorProto.FLOAT
+_BF16_OPSET = 22
+_TYPES: dict[int, str] = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
+_SUFFIXES: dict[int, str] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+_KEPT = {
+    *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceLogSumExp"),
+    *("InstanceNormalization", "LayerNormalization", "GroupNormalization", "LpNormalization", "LRN"),
+    *("GlobalAveragePool", "CumSum", "Exp", "Pow", "Softmax", "LogSoftmax"),
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+}
+"""Sums over many pixels and steep functions leave the range of half precision; scales of Q/DQ are exact."""
+_MEASURES = {"Shape", "Size"}
+
+
+def to_fp16(model: onnx.ModelProto, *, too_large: Set[str] = frozenset()) -> onnx.ModelProto:
+    """`model` with weights and arithmetic in half precision, and its float32 ports.
+
+    What half precision cannot hold (`fp16_overflows`, and the values named in `too_large`), operators that add
+    up many values, and those that have no half-precision form stay in float32, with casts around them. The
+    record's precision becomes "fp16". Raises UsageError for a model that is not fp32, ModelError for one whose
+    types are not known.
+    """
+    half = _checked_copy(model)
+    _Narrower(half, TensorProto.FLOAT16, too_large | set(fp16_overflows(model))).convert()
+    return _recorded(half, "fp16")
+
+
+def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with the weights and arithmetic of its net in bf16, and its float32 ports.
+
+    The record's precision becomes "bf16". Raises UsageError for a model that is not fp32, ModelError for one
+    whose types are not known or that cannot be brought to opset 22.
+    """
+    brain = in_opset(_checked_copy(model), _BF16_OPSET)
+    brain.ir_version = max(brain.ir_version, 10)
+    places, nodes = places_of(brain), brain.graph.node
+    precise = {name for index in places.tail | places.around for name in nodes[index].output}
+    _Narrower(brain, TensorProto.BFLOAT16, precise).convert()
+    return _recorded(brain, "bf16")
+
+
+def _checked_copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    spec = read_spec(model)
+    if spec is not None and spec.precision != "fp32":
+        raise UsageError(f"{spec.name} is {spec.precision} already; convert the fp32 file it was made from")
+    return copy_of(model)
+
+
+def _recorded(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    spec = read_spec(model)
+    return write_spec(model, spec.with_(precision=precision)) if spec else model
+
+
+def fp16_overflows(model: onnx.ModelProto) -> dict[str, float]:
+    """The float32 weights that half precision cannot hold, each with its largest magnitude."""
+    found = {}
+    for name, tensor in _weights(model.graph):
+        if tensor.data_type == _FULL:
+            largest = float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0.0))
+            if not largest <= LARGEST_FP16:  # NaN too
+                found[name] = largest
+    return found
+
+
+def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    yield from ((tensor.name, tensor) for tensor in graph.initializer)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from ((node.output[0], a.t) for a in node.attribute if a.name == "value")
+
+
+class _Narrower:
+    """Rewrites the graph of `model` node by node, in order, in the type `kind` but for the values in `precise`.
+
+    A float32 value may exist in full precision (under its own name), in half (`halves`), or in both; it is
+    cast where a node wants the form that is not there yet, once.
+    """
+
+    def __init__(self, model: onnx.ModelProto, kind: int, precise: Set[str]) -> None:
+        self.graph, self.opset = model.graph, opset_of(model)
+        self.kind, self.precise = kind, precise
+        self.types = _value_types(model)
+        self.weights = dict(_weights(model.graph))
+        self.taken = {*self.types, *self.weights}
+        self.pixels = {port.name for port in model.graph.input} - set(self.weights)
+        self.in_full = self.pixels | set(self.weights)
+        self.halves: dict[str, str] = {}
+        self.nodes: list[onnx.NodeProto] = []
+
+    def convert(self) -> None:
+        for node in list(self.graph.node):
+            twin = onnx.NodeProto()
+            twin.CopyFrom(node)
+            if twin.op_type in _MEASURES:  # of a form that is there: no cast for the sake of a shape
+                twin.input[:] = [name if name in self.in_full else self.halves[name] for name in twin.input]
+                self._append(twin)
+            elif self._depends_on_pixels(twin) and self._fits_half(twin):
+                self._halve(twin)
+            else:
+                for name in (*twin.input, *_captured(twin)):
+                    self._full(name)
+                self._append(twin)
+        for port in self.graph.output:
+            self._full(port.name)
+        del self.graph.node[:], self.graph.value_info[:]
+        self.graph.node.extend(self.nodes)
+        self._drop_unused()
+
+    def _append(self, node: onnx.NodeProto) -> None:
+        self.in_full.update(node.output)
+        self.nodes.append(node)
+
+    def _depends_on_pixels(self, node: onnx.NodeProto) -> bool:
+        """Whether `node` computes with pixels. Others compute sizes and constants, and need full precision."""
+        if self.pixels.isdisjoint({*node.input, *_captured(node)}):
+            return False
+        self.pixels.update(node.output)
+        return True
+
+    def _fits_half(self, node: onnx.NodeProto) -> bool:
+        """Whether all float32 results of `node` may be half, and follow from inputs that may be half."""
+        standard = node.domain in ("", "ai.onnx") and defs.has(node.op_type, self.opset, "")
+        if not standard or node.op_type in _KEPT or _captured(node):
+            return False
+        names = [name for name in (*node.input, *node.output) if name]
+        if any(name not in self.types or name in self.precise for name in names):
+            return False
+        schema = defs.get_schema(node.op_type, self.opset, "")
+        bound = set(self._float_types(node.input, schema.inputs).values()) & _may_be(self.kind, schema)
+        results = set(self._float_types(node.output, schema.outputs).values())
+        return bool(results) and results <= bound
+
+    def _float_types(self, names: Sequence[str], formal: Sequence[Any]) -> dict[str, str]:
+        """The float32 values among `names`, each with the type variable of its `formal` parameter."""
+        parameters = [formal[min(index, len(formal) - 1)] for index in range(len(names))]
+        pairs = zip(names, parameters, strict=True)
+        return {name: parameter.type_str for name, parameter in pairs if self.types.get(name) == _FULL}
+
+    def _halve(self, node: onnx.NodeProto) -> None:
+        schema = defs.get_schema(node.op_type, self.opset, "")
+        kinds, free = self._float_types(node.input, schema.inputs), _may_be(self.kind, schema)
+        node.input[:] = [self._half(n) if kinds.get(n) in free else self._full(n) for n in node.input]
+        for index, name in enumerate(node.output):
+            if self.types.get(name) == _FULL:
+                self.halves[name] = self._fresh(name)
+                node.output[index] = self.halves[name]
+        self.nodes.append(node)
+
+    def _half(self, name: str) -> str:
+        if name not in self.halves:
+            self.halves[name] = self._fresh(name)
+            if name in self.weights:
+                values = numpy_helper.to_array(self.weights[name])
+                self.graph.initializer.append(_narrowed(values, self.kind, self.halves[name]))
+            else:
+                self._cast(name, self.halves[name], self.kind)
+        return self.halves[name]
+
+    def _full(self, name: str) -> str:
+        if name in self.halves and name not in self.in_full:
+            self._cast(self.halves[name], name, _FULL)
+            self.in_full.add(name)
+        return name
+
+    def _cast(self, source: str, target: str, kind: int) -> None:
+        self.nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}_cast", to=kind))
+
+    def _fresh(self, name: str) -> str:
+        fresh = f"{name}_{_SUFFIXES[self.kind]}"
+        while fresh in self.taken:
+            fresh += "_"
+        self.taken.add(fresh)
+        return fresh
+
+    def _drop_unused(self) -> None:
+        """Remove the weights whose full-precision form nobody reads any more."""
+        used = {name for node in self.nodes for name in (*node.input, *_captured(node))}
+        used.update(port.name for port in self.graph.output)
+        for entries in (self.graph.initializer, self.graph.input):
+            dead = [e for e in entries if e.name not in used and e.name in self.weights]
+            for entry in dead:
+                entries.remove(entry)
+        for node in [n for n in self.graph.node if n.op_type == "Constant" and n.output[0] not in used]:
+            self.graph.node.remove(node)
+
+
+def _value_types(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every value in the main graph, as far as inference gets."""
+    try:
+        graph = shape_inference.infer_shapes(model).graph
+    except Exception as error:  # inference raises several kinds, and this one is what it is about
+        raise ModelError(f"the types in the model cannot be told ({error}); export it again") from error
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        types[value.name] = value.type.tensor_type.elem_type
+    return {name: kind for name, kind in types.items() if kind}
+
+
+def _narrowed(values: npt.NDArray[np.float32], kind: int, name: str) -> onnx.TensorProto:
+    """`values` as a tensor of 16-bit floats, rounded to nearest."""
+    if kind == TensorProto.FLOAT16:
+        return numpy_helper.from_array(values.astype(np.float16), name)
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    upper = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")  # half to even
+    return helper.make_tensor(name, kind, values.shape, upper.tobytes(), raw=True)
+
+
+def _may_be(kind: int, schema: defs.OpSchema) -> set[str]:
+    """The type variables of an operator that `kind` can stand for."""
+    wanted = f"tensor({_TYPES[kind]})"
+    return {c.type_param_str for c in schema.type_constraints if wanted in c.allowed_type_strs}
+
+
+def _captured(node: onnx.NodeProto) -> set[str]:
+    """What the subgraphs of `node` (If, Loop, Scan) may read of the graph around them."""
+    names: set[str] = set()
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            for inside in inner.node:
+                names.update(inside.input, _captured(inside))
+            names.update(port.name for port in inner.output)
+    return names

@@ -1,0 +1,102 @@
+"""How far a converted model is from the one it was made from, on crops of photographs.
+
+Two figures: how much PSNR against the photographs changes, which is what a viewer is owed, and the PSNR between
+the two results, which tells candidates apart long before the first figure does. Runs models; changes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from sr_deploy.errors import MissingRuntimeError, ModelError
+from sr_deploy.graph.onnx_file import picture_io, require_spec
+from sr_deploy.graph.session import one_line, open_session
+from sr_deploy.precision.crops import Crop
+from sr_deploy.quality.metrics import psnr
+from sr_deploy.spec import ModelSpec
+
+_FEW = 4  # crops that candidates are told apart on
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """From the model before to the model after."""
+
+    change: float
+    """Of the mean PSNR against the photographs, in dB; negative: worse. RGB, nothing shaved."""
+    fidelity: float
+    """PSNR between the results, in dB."""
+
+
+class Yardstick:
+    """Measures models against `model` on `crops`, whose results it computes once."""
+
+    def __init__(self, model: onnx.ModelProto, spec: ModelSpec, crops: Sequence[Crop]) -> None:
+        self.spec, self.crops = spec, crops
+        self._before = self._results(model, crops)
+
+    def distance(self, model: onnx.ModelProto, *, rough: bool = False) -> Distance:
+        """Of `model` to the one before, on all crops; `rough`: on the first few, to tell candidates apart.
+
+        Raises ModelError where it cannot be run here.
+        """
+        crops = self.crops[: _FEW if rough else None]
+        before, after = self._before[: len(crops)], self._results(model, crops)
+        if not all(np.isfinite(result).all() for result in after):
+            return Distance(change=-np.inf, fidelity=-np.inf)
+        error = float(np.mean([np.mean(np.square(a - b)) for a, b in zip(after, before, strict=True)]))
+        fidelity = -10 * np.log10(max(error, 1e-20))
+        return Distance(change=_quality(after, crops) - _quality(before, crops), fidelity=float(fidelity))
+
+    def _results(self, model: onnx.ModelProto, crops: Sequence[Crop]) -> list[Floats]:
+        """[1, H, W, C] in 0..1 of every crop."""
+        if require_spec(model, self.spec.name).precision == "bf16":  # which ONNX Runtime's CPU kernels lack
+            return self._by_openvino(model, crops)
+        session, port = open_session(model, self.spec.name), picture_io(model)[0]
+        try:
+            return [self._picture(session.run(None, {port.name: crop.small})[0]) for crop in crops]
+        except Exception as error:  # ONNX Runtime's errors share no base class but this one
+            raise ModelError(
+                f"ONNX Runtime cannot run {self.spec.name} ({one_line(error)}); export it again"
+            ) from error
+
+    def _by_openvino(self, model: onnx.ModelProto, crops: Sequence[Crop]) -> list[Floats]:
+        from sr_deploy.engines.registry import open_engine
+
+        with open_engine(model, "openvino") as engine:
+            return [np.asarray(engine.run(self._pixels(crop.small)), np.float32) for crop in crops]
+
+    def _picture(self, result: Floats) -> Floats:
+        black, white = self.spec.value_range
+        last = result if self.spec.layout == "NHWC" else result.transpose(0, 2, 3, 1)
+        return np.asarray(np.clip((last.astype(np.float32) - black) / (white - black), 0, 1), np.float32)
+
+    def _pixels(self, small: Floats) -> Floats:
+        """What the model takes, as an engine takes it."""
+        return np.ascontiguousarray(self._picture(small))
+
+
+def _quality(results: Sequence[Floats], crops: Sequence[Crop]) -> float:
+    """Mean PSNR against the photographs; an exact result counts as 200 dB."""
+    pairs = zip(results, crops, strict=True)
+    return float(np.mean([min(psnr(result, crop.large), 200.0) for result, crop in pairs]))
+
+
+def why_not_measured(precision: str) -> str | None:
+    """None where a model in `precision` can be run here, else why not and what to do."""
+    if precision != "bf16":
+        return None
+    from sr_deploy.engines.openvino.engine import check_bf16
+
+    try:
+        check_bf16()
+    except MissingRuntimeError as error:
+        return str(error)
+    return None

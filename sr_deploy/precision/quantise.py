@@ -1,0 +1,193 @@
+"""int8 as explicit Q/DQ: one file that ONNX Runtime, OpenVINO and TensorRT read alike.
+
+Convolutions read quantised pixels and quantised weights; everything else stays in single precision. Weights are
+symmetric with a scale per output channel, activations symmetric int8 with zero point 0 and one scale per
+tensor, as TensorRT wants them, with one Q/DQ pair in front of every convolution. This module does not choose
+ranges: `sr_deploy.precision.calibrate` measures them on pictures. Scheme and names: ONNX operators QuantizeLinear
+and DequantizeLinear; Jacob et al. 2018, section 2.1; Krishnamoorthi 2018, sections 2.2 and 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from sr_deploy.errors import ModelError, UsageError
+from sr_deploy.graph.nodes import constants_of, in_opset, name_of, places_of
+from sr_deploy.graph.onnx_file import read_spec, write_spec
+
+LEVELS = 127  # steps on each side of zero; -128 is left out, so that a sign costs nothing
+OLDEST_OPSET = 13
+"""The first with scales per channel."""
+_SMALLEST = 1e-8  # of a scale: a channel of zeros has one too
+_MOVES = {"DepthToSpace", "Transpose", "Reshape", "Identity", "SpaceToDepth"}
+"""Operators that move values and compute none. Quantising is done before them: a quarter of the bytes move."""
+
+Floats = npt.NDArray[np.float32]
+
+
+def quantisable(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The convolutions that can be int8, first to last, each by the name of its result.
+
+    Those whose weights are constant, but for the ones on the picture's own way around the net. Raises
+    ModelError where there is none.
+    """
+    constants = constants_of(model)
+    nodes = [model.graph.node[index] for index in places_of(model).convolutions]
+    found = tuple(node.output[0] for node in nodes if node.op_type == "Conv" and node.input[1] in constants)
+    if not found:
+        raise ModelError(
+            "the model has no convolution with constant weights to make int8; use --precision fp16"
+        )
+    return found
+
+
+def quantised_inputs(model: onnx.ModelProto) -> dict[str, str]:
+    """Of every `quantisable` convolution, by name: the value whose range sets its input's scale."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    wanted, found = set(quantisable(model)), {}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.output[0] in wanted:
+            found[node.output[0]] = _before_moves(node.input[0], makers, _readers(model))
+    return found
+
+
+def to_int8(
+    model: onnx.ModelProto, ranges: Mapping[str, float], *, keep: Set[str] = frozenset()
+) -> onnx.ModelProto:
+    """`model` with its `quantisable` convolutions in int8, but for those named in `keep`.
+
+    `ranges`: of every value of `quantised_inputs`, the magnitude that the last of 127 steps stands for; what is
+    larger is clipped. The record's precision becomes "int8". Raises UsageError for a model that is not fp32,
+    ModelError for one that has nothing to quantise.
+    """
+    spec = read_spec(model)
+    if spec is not None and spec.precision != "fp32":
+        raise UsageError(f"{spec.name} is {spec.precision} already; convert the fp32 file it was made from")
+    twin = in_opset(model, OLDEST_OPSET)
+    _Quantiser(twin, ranges).convert(set(quantisable(twin)) - keep)
+    return write_spec(twin, spec.with_(precision="int8")) if spec else twin
+
+
+def weight_scales(weights: Floats) -> Floats:
+    """The scale of every output channel of `weights` [O, ...], as [O]: its largest magnitude over 127."""
+    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
+    scales: Floats = np.maximum(largest / LEVELS, _SMALLEST).astype(np.float32)
+    return scales
+
+
+def rounded_weights(weights: Floats, scales: Floats) -> npt.NDArray[np.int8]:
+    """`weights` in steps of their channel's scale."""
+    steps = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))
+    rounded: npt.NDArray[np.int8] = np.clip(steps, -LEVELS, LEVELS).astype(np.int8)
+    return rounded
+
+
+def _readers(model: onnx.ModelProto) -> dict[str, int]:
+    """How many nodes read each value."""
+    count: dict[str, int] = {port.name: 1 for port in model.graph.output}
+    for node in model.graph.node:
+        for name in node.input:
+            count[name] = count.get(name, 0) + 1
+    return count
+
+
+def _before_moves(name: str, makers: Mapping[str, onnx.NodeProto], readers: Mapping[str, int]) -> str:
+    """The value that `name` is a rearrangement of."""
+    while (node := makers.get(name)) and node.op_type in _MOVES and readers[name] == 1:
+        name = node.input[0]
+    return name
+
+
+class _Quantiser:
+    """Rewrites the graph of `model` node by node, in order."""
+
+    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, float]) -> None:
+        self.graph, self.ranges = model.graph, ranges
+        self.sources = quantised_inputs(model)
+        self.constants = constants_of(model)
+        self.taken = {n for node in model.graph.node for n in (*node.input, *node.output)} | set(
+            self.constants
+        )
+        self.pairs: dict[str, str] = {}
+        self.weights: dict[str, str] = {}
+        self.nodes: list[onnx.NodeProto] = []
+
+    def convert(self, chosen: Set[str]) -> None:
+        through = self._moved(chosen)
+        for node in list(self.graph.node):
+            twin = onnx.NodeProto()
+            twin.CopyFrom(node)
+            if node.op_type == "Conv" and node.output[0] in chosen:
+                twin.input[1] = self._weight(node)
+                if self.sources[node.output[0]] == node.input[0]:
+                    twin.input[0] = self._pair(node.input[0])
+            elif node.input and node.input[0] in through and node.op_type in _MOVES:
+                twin.input[0] = self._pair(node.input[0])
+            self.nodes.append(twin)
+        del self.graph.node[:], self.graph.value_info[:]
+        self.graph.node.extend(self.nodes)
+        self._drop_unused()
+
+    def _moved(self, chosen: Set[str]) -> set[str]:
+        """Values that are quantised in front of an operator that moves them."""
+        direct = {node.output[0]: node.input[0] for node in self.graph.node if node.op_type == "Conv"}
+        return {self.sources[name] for name in chosen if self.sources[name] != direct[name]}
+
+    def _pair(self, name: str) -> str:
+        """`name`, quantised and back; one pair however many read it."""
+        if name not in self.pairs:
+            scale = max(float(self.ranges[name]) / LEVELS, _SMALLEST)
+            step = self._constant(f"{name}_scale", np.float32(scale))
+            zero = self._constant(f"{name}_zero", np.int8(0))
+            steps = self._node("QuantizeLinear", [name, step, zero], f"{name}_int8")
+            self.pairs[name] = self._node("DequantizeLinear", [steps, step, zero], f"{name}_steps")
+        return self.pairs[name]
+
+    def _weight(self, node: onnx.NodeProto) -> str:
+        """The weights of `node`, kept as int8."""
+        name = node.input[1]
+        if name not in self.weights:
+            values = numpy_helper.to_array(self.constants[name]).astype(np.float32)
+            if not np.isfinite(values).all():
+                raise ModelError(
+                    f"the weights of {name_of(node)} are not finite; train or export the model again"
+                )
+            scales = weight_scales(values)
+            steps = self._constant(f"{name}_int8", rounded_weights(values, scales))
+            step = self._constant(f"{name}_scale", scales)
+            zero = self._constant(f"{name}_zero", np.zeros(len(scales), np.int8))
+            self.weights[name] = self._node("DequantizeLinear", [steps, step, zero], f"{name}_steps", axis=0)
+        return self.weights[name]
+
+    def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        result = self._fresh(name)
+        self.nodes.append(helper.make_node(kind, inputs, [result], name=f"{result}_node", **attributes))
+        return result
+
+    def _constant(self, name: str, value: npt.ArrayLike) -> str:
+        name = self._fresh(name)
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _fresh(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    def _drop_unused(self) -> None:
+        """Remove the weights that nobody reads in single precision any more."""
+        used = {name for node in self.nodes for name in node.input}
+        for name in self.weights:
+            if name not in used:
+                for entries in (self.graph.initializer, self.graph.input):
+                    for entry in [e for e in entries if e.name == name]:
+                        entries.remove(entry)
+                for node in [n for n in self.graph.node if n.op_type == "Constant" and n.output[0] == name]:
+                    self.graph.node.remove(node)

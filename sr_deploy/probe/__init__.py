@@ -1,0 +1,1 @@
+"""Finding out what a foreign ONNX file is, by running it."""

@@ -1,0 +1,143 @@
+"""Find which numbers black and white are for an undescribed model: 0..1, 0..255 or -1..1.
+
+A trained upscaler restores a picture best in the range it was trained in; in another its biases, clips and
+activations are out of place, and it does no better than repeating pixels, or worse. So a sharp picture is
+averaged down, upscaled in each range, and compared with itself. Nothing else tells: a net that adds detail to
+an interpolated picture keeps the picture in every range.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from sr_deploy.errors import ModelError
+from sr_deploy.graph.session import Picture, RefusedError, Runner
+
+Range = tuple[float, float]
+
+UNIT, BYTES, SIGNED = (0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)
+_CANDIDATES = (UNIT, BYTES, SIGNED)
+
+_FITS = 0.6
+"""Largest restoration error, in standard deviations of the picture, of a range that may be the right one."""
+
+_CLEARLY = 1.02
+"""A range wins where the others' errors are this many times larger. Trained nets show 1.03 to 1.06 between -1..1
+and 0..1, which is its upper half, and 1.5 and more between other pairs."""
+
+_DISCS = 400
+
+
+def find_range(run: Runner, scale: int, size: tuple[int, int], channels: int) -> tuple[Range, list[str]]:
+    """The value range, and sentences about what stays open. `size`: (height, width) that the model takes.
+
+    Raises ModelError for a model that gives no numbers.
+    """
+    if run.takes_bytes:
+        return BYTES, []
+    sharp = dead_leaves(size[0] * scale, size[1] * scale, channels)
+    errors = {candidate: _restoration_error(run, sharp, candidate, scale) for candidate in _CANDIDATES}
+    if not any(map(np.isfinite, errors.values())):
+        raise ModelError(
+            "the model gives no numbers (NaN or infinity) for a picture, in any value range; it is broken, or overflows in "
+            "half precision: export it again in fp32"
+        )
+    if min(errors.values()) < _FITS and _is_homogeneous(run, (*size, channels)):
+        return UNIT, [
+            "The model is linear and has no biases, so it works alike in every value range; 0..1 is taken."
+        ]
+    fitting = [candidate for candidate in _CANDIDATES if errors[candidate] < _FITS]
+    bounds = _output_bounds(run, (*size, channels)) if fitting else (-np.inf, np.inf)
+    for candidate in fitting:
+        if _ends_at(bounds, candidate):
+            return candidate, []
+    return _decide(errors, fitting)
+
+
+def _decide(errors: dict[Range, float], fitting: list[Range]) -> tuple[Range, list[str]]:
+    best = min(errors, key=lambda candidate: errors[candidate])
+    if not fitting:
+        return UNIT, [
+            f"In no value range does the model give its picture back (best {spelled(best)}, {errors[best]:.2g} standard "
+            "deviations off); 0..1 is taken."
+        ]
+    close = [candidate for candidate in fitting if errors[candidate] <= _CLEARLY * errors[best]]
+    if len(close) == 1:
+        return best, []
+    choice = UNIT if UNIT in close else best
+    names = ", ".join(spelled(candidate) for candidate in close)
+    return choice, [f"The value ranges {names} fit equally well; {spelled(choice)} is taken."]
+
+
+def spelled(value_range: Range) -> str:
+    """A range as people write it: 0..255."""
+    return f"{value_range[0]:g}..{value_range[1]:g}"
+
+
+def _restoration_error(run: Runner, sharp: Picture, candidate: Range, scale: int) -> float:
+    """Root mean square of the restored minus the sharp picture, borders left out, in standard deviations of
+    the sharp one: 1 is what the mean colour would do. Infinite where there is no answer."""
+    low, high = candidate
+    height, width, channels = sharp.shape
+    averaged = sharp.reshape(height // scale, scale, width // scale, scale, channels).mean((1, 3))
+    try:
+        restored = (run(low + averaged * (high - low)) - low) / (high - low)
+    except RefusedError:
+        return float("inf")
+    rows, columns = height // 8, width // 8
+    inner = (slice(rows, height - rows), slice(columns, width - columns))
+    with np.errstate(all="ignore"):
+        error = np.sqrt(np.mean((restored - sharp)[inner] ** 2, dtype=np.float64)) / sharp[inner].std()
+    return float(error) if np.isfinite(error) else float("inf")
+
+
+def _is_homogeneous(run: Runner, shape: tuple[int, int, int]) -> bool:
+    """Whether the result of a multiple of a picture, its negative too, is that multiple of its result."""
+    picture = np.random.default_rng(6).random(shape, dtype=np.float32)
+    try:
+        once, more, less = (run(np.float32(factor) * picture) for factor in (1, 256, -256))
+    except RefusedError:
+        return False
+    near = partial(np.allclose, rtol=1e-3, atol=1e-2 * float(np.abs(once).max()))
+    return bool(near(more, 256 * once) and near(less, -256 * once))
+
+
+def _output_bounds(run: Runner, shape: tuple[int, int, int]) -> Range:
+    """Smallest and largest output for an input far too dark and far too bright."""
+    loud = np.where(np.random.default_rng(4).random(shape) < 0.5, -1e4, 1e4)
+    try:
+        result = run(loud.astype(np.float32))
+    except RefusedError:
+        return -np.inf, np.inf
+    return float(result.min()), float(result.max())
+
+
+def _ends_at(bounds: Range, candidate: Range) -> bool:
+    """Whether the outputs end exactly where the range does: the model clips to it."""
+    return bool(np.allclose(bounds, candidate, rtol=0, atol=1e-3 * (candidate[1] - candidate[0])))
+
+
+def dead_leaves(height: int, width: int, channels: int) -> Picture:
+    """Discs of all sizes covering each other, [H, W, C] in 0..1: edges and scales as in photographs (Lee, Mumford
+    and Huang 2001, "Occlusion models for natural images")."""
+    random = np.random.default_rng(5)
+    picture = np.full((height, width, channels), 0.5, np.float32)
+    smallest, largest = 2.0, max(height, width) / 4
+    near, far = smallest**-2, largest**-2
+    for _ in range(_DISCS):
+        radius = (near - random.random() * (near - far)) ** -0.5
+        colour = np.clip(random.uniform(0.05, 0.95) + random.uniform(-0.08, 0.08, channels), 0, 1)
+        _paint(picture, random.random() * height, random.random() * width, radius, colour.astype(np.float32))
+    return picture
+
+
+def _paint(picture: Picture, y: float, x: float, radius: float, colour: Picture) -> None:
+    """One disc with smooth edges, in place."""
+    top, left = (max(int(middle - radius - 1), 0) for middle in (y, x))
+    area = picture[top : int(y + radius + 2), left : int(x + radius + 2)]
+    rows = np.arange(top, top + area.shape[0], dtype=np.float32)[:, None]
+    columns = np.arange(left, left + area.shape[1], dtype=np.float32)
+    cover = np.clip(radius - np.hypot(rows - y, columns - x) + 0.5, 0, 1)[..., None].astype(np.float32)
+    area += cover * (colour - area)

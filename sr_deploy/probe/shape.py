@@ -1,0 +1,181 @@
+"""Find layout, channels, scale and size rule of an undescribed model by running it at many sizes.
+
+A size counts as taken only where the output is exactly scale times the input: a net that crops or pads odd
+sizes in silence does not take them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sr_deploy.errors import ModelError
+from sr_deploy.graph.onnx_file import Port
+from sr_deploy.graph.session import Picture, RefusedError, Runner
+from sr_deploy.spec import SizeRule
+
+_FIRST_SIZES = (32, 64, 48, 96, 128, 40, 56, 72, 160, 192, 224, 256, 512)
+"""Where the search for a size that runs begins: small first, most divisors covered."""
+
+_LARGEST_SCALE = 16
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the tensors look like, and one input size known to run."""
+
+    layout: str
+    channels: int
+    scale: int
+    size: tuple[int, int]
+
+
+@dataclass
+class SizeTrial:
+    """Which input sizes a model takes; every size is run once."""
+
+    run: Runner
+    shape: Shape
+    _known: dict[tuple[int, int], bool] = field(default_factory=dict)
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether the model runs at this size and gives exactly scale times it."""
+        if (height, width) not in self._known:
+            self._known[height, width] = self._try(height, width)
+        return self._known[height, width]
+
+    def _try(self, height: int, width: int) -> bool:
+        scale = self.shape.scale
+        try:
+            result = self.run(noise(height, width, self.shape.channels))
+        except RefusedError:
+            return False
+        return result.shape == (height * scale, width * scale, self.shape.channels)
+
+
+def noise(height: int, width: int, channels: int, seed: int = 0) -> Picture:
+    """Uniform noise in 0..1, the same for the same arguments."""
+    return np.random.default_rng(seed).random((height, width, channels), np.float32)
+
+
+def find_shape(session: Any, port: Port, name: str) -> Shape:
+    """Layout, channels and scale. Raises ModelError naming what the model does where that is no upscaling."""
+    refusals, misfits = [], []
+    for layout, channels in _interpretations(port, name):
+        run = Runner(session, port, layout)
+        for size in _sizes_to_try(port, layout):
+            try:
+                result = run(noise(*size, channels))
+            except RefusedError as error:
+                refusals.append(f"{size[1]}x{size[0]}: {error}")
+                continue
+            scale, rest = divmod(result.shape[0], size[0])
+            expected = (size[0] * scale, size[1] * scale, channels)
+            if not rest and 1 <= scale <= _LARGEST_SCALE and result.shape == expected:
+                return Shape(layout, channels, scale, size)
+            misfits.append((run, size, channels, result.shape))
+    if misfits:
+        raise ModelError(f"model {name!r} is not an upscaler: {_misfit(*misfits[0])}")
+    raise ModelError(
+        f"model {name!r} ran at none of {len(refusals)} sizes tried ({refusals[0]}); "
+        "export it with dynamic height and width, or with the size it was traced at as fixed axes"
+    )
+
+
+def _interpretations(port: Port, name: str) -> list[tuple[str, int]]:
+    """(layout, channels) that the declared axes allow, likeliest first."""
+    axes = {"NCHW": port.dims[1], "NHWC": port.dims[3]}
+    declared = [(layout, size) for layout, size in axes.items() if size in (1, 3)]
+    if declared:
+        return [(layout, size) for layout, size in declared if size]
+    if any(size is not None for size in axes.values()):
+        raise ModelError(
+            f"model {name!r} takes input of shape {_spelled(port)}, expected 3 channels (RGB) or 1 (grey) in axis 1 or 3; "
+            "export it with the packing or the alpha channel left out"
+        )
+    return [("NCHW", 3), ("NHWC", 3), ("NCHW", 1), ("NHWC", 1)]
+
+
+def _spelled(port: Port) -> str:
+    return "[" + ", ".join("?" if size is None else str(size) for size in port.dims) + "]"
+
+
+def declared_size(port: Port, layout: str) -> tuple[int | None, int | None]:
+    """The (height, width) that the graph fixes; None for a dynamic axis."""
+    return port.dims[1:3] if layout == "NHWC" else port.dims[2:4]  # type: ignore[return-value]  # four, says picture_io
+
+
+def _sizes_to_try(port: Port, layout: str) -> Iterator[tuple[int, int]]:
+    height, width = declared_size(port, layout)
+    if height and width:
+        yield height, width
+    elif height or width:
+        side = height or width or 0
+        yield side, side
+    else:
+        yield from ((size, size) for size in _FIRST_SIZES)
+
+
+def _misfit(run: Runner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
+    """Why `result` [H, W, C] is no whole multiple of `size`, and what to do."""
+    asked = f"for {size[1]}x{size[0]} pixels of {channels} channels it gives {result[1]}x{result[0]} of {result[2]}"
+    if result[2] != channels:
+        return f"{asked}, expected as many channels; export it with the picture as its only output"
+    try:
+        larger = run(noise(2 * size[0], 2 * size[1], channels)).shape
+    except RefusedError:
+        larger = None
+    growth = (larger[0] - result[0]) / size[0] if larger else 0
+    if growth >= 1 and growth == int(growth):
+        return (
+            f"{asked}, {int(growth)} times the input less a border: its convolutions do not pad; "
+            "export it with padding"
+        )
+    return f"{asked}, expected a whole multiple of 1 to {_LARGEST_SCALE}; export a network with a whole scale"
+
+
+def find_size_rule(trial: SizeTrial, port: Port) -> tuple[SizeRule, list[str]]:
+    """Minimum, multiple or fixed size of the model, and sentences about what stays open."""
+    height, width = declared_size(port, trial.shape.layout)
+    if height and width:
+        return SizeRule(fixed=(height, width)), []
+    if height or width:
+        side = height or width or 0
+        sentence = f"One of height and width is fixed at {side} and the other is not; {side}x{side} is taken as fixed."
+        return SizeRule(fixed=(side, side)), [sentence]
+    base = trial.shape.size[0]
+    step = next((m for m in range(1, base + 1) if base % m == 0 and _takes_multiples(trial, m, base)), None)
+    if step is None:
+        sentence = (
+            f"The axes are declared dynamic, but of the sizes tried only {base}x{base} ran; taken as fixed."
+        )
+        return SizeRule(fixed=(base, base)), [sentence]
+    return SizeRule(minimum=_find_minimum(trial, step, base), multiple_of=step), []
+
+
+def _takes_multiples(trial: SizeTrial, step: int, base: int) -> bool:
+    """Whether every multiple of `step` from `base` on seems taken, on either axis: primes tell it apart from
+    larger steps, neighbours from sizes of another rule."""
+    first, second = _two_primes(-(-base // step))
+    near = base // step
+    pairs = ((first, second), (second, first), (near + 1, near + 2), (near + 3, near))
+    return all(trial.takes(step * tall, step * wide) for tall, wide in pairs)
+
+
+def _two_primes(at_least: int) -> tuple[int, int]:
+    primes = [n for n in range(2, 4 * at_least + 8) if all(n % d for d in range(2, n)) and n >= at_least]
+    return primes[0], primes[1]
+
+
+def _find_minimum(trial: SizeTrial, step: int, base: int) -> int:
+    """The smallest multiple of `step` that runs beside itself and beside `base`, by bisection."""
+    low, high = 0, base // step
+    while high - low > 1:
+        middle = (low + high) // 2
+        size = middle * step
+        taken = trial.takes(size, size) and trial.takes(size, base) and trial.takes(base, size)
+        low, high = (low, middle) if taken else (middle, high)
+    return 1 if high == 1 else high * step

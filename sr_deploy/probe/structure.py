@@ -1,0 +1,198 @@
+"""Which outputs an input pixel *can* reach, whatever the weights and the picture: the structural twin.
+
+The twin is a copy of the graph through which a NaN spreads along every path the structure has: weights are
+zero (0 * NaN is NaN, so a dead weight hides nothing, and nothing overflows), activations are identities, max
+pooling is average pooling. Poking one NaN pixel into it shows the receptive field exactly, with all strides,
+dilations, shuffles and reshapes as the runtime itself executes them. Nothing is run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sr_deploy.graph.onnx_file import copy_of, opset_of
+
+_TYPES_OF_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_MEASURES = {"Shape", "Size"}
+"""Read the shape of a tensor only: no pixel goes through."""
+
+_FIRST_INPUT_ONLY = {
+    *(
+        "Reshape",
+        "Resize",
+        "Upsample",
+        "Slice",
+        "Pad",
+        "Expand",
+        "Tile",
+        "Gather",
+        "Split",
+        "Squeeze",
+        "Unsqueeze",
+    ),
+    *("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "CumSum", "GridSample"),
+    *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
+}
+"""NaN goes through the first input; the others say where to and how much, so must not depend on pixels."""
+
+_ANY_INPUT = {
+    *("Add", "Sub", "Mul", "Sum", "Mean", "Neg", "Identity", "Concat", "Transpose", "Flatten", "Einsum"),
+    *("Conv", "ConvTranspose", "MatMul", "Gemm", "DepthToSpace", "SpaceToDepth", "LRN", "LpNormalization"),
+    *("AveragePool", "GlobalAveragePool"),
+}
+_POINTWISE = {
+    *(
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "ThresholdedRelu",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Gelu",
+        "Mish",
+        "Swish",
+        "Clip",
+    ),
+    *(
+        "Sigmoid",
+        "HardSigmoid",
+        "HardSwish",
+        "Tanh",
+        "Softplus",
+        "Softsign",
+        "Erf",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Abs",
+    ),
+    *("Reciprocal", "Pow", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Dropout", "Cast", "CastLike"),
+    *("QuantizeLinear", "DequantizeLinear"),
+}
+"""A value comes from one value at the same place: identities in the twin, so that none can swallow a NaN."""
+
+_WEIGHTED = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the graph alone tells of the receptive field."""
+
+    twin: onnx.ModelProto | None
+    """Float in, float out, same shapes as the model; None where an operator cannot be followed."""
+    unfollowed: tuple[str, ...]
+    """The operators that cannot be followed, sorted."""
+    attends: bool
+    """Activations are multiplied with activations as matrices: memory grows with the square of the picture."""
+
+
+def structure_of(model: onnx.ModelProto, port_name: str) -> Structure:
+    """Build the structural twin of `model`, whose picture input is `port_name`."""
+    twin, opset = copy_of(model), opset_of(model)
+    graph = twin.graph
+    reached, unfollowed, attends = {port_name}, set[str](), False
+    nodes = []
+    for node in graph.node:
+        from_pixels = [name in reached for name in node.input]
+        if not (any(from_pixels) or _captures(node, reached)) or node.op_type in _MEASURES:
+            nodes.append(node)
+            continue
+        reached.update(node.output)
+        attends |= node.op_type in ("MatMul", "Einsum") and sum(from_pixels) > 1
+        replacement = _transparent(node, from_pixels, opset)
+        if replacement is None:
+            unfollowed.add(node.op_type)
+        else:
+            nodes.append(replacement)
+    if unfollowed:
+        return Structure(None, tuple(sorted(unfollowed)), attends)
+    _rebuild(graph, nodes, port_name)
+    return Structure(twin, (), attends)
+
+
+def _captures(node: onnx.NodeProto, reached: set[str]) -> bool:
+    """Whether a subgraph of `node` (If, Loop, Scan) reads a value that depends on pixels."""
+    return any(
+        not reached.isdisjoint(inner.input) or _captures(inner, reached)
+        for attribute in node.attribute
+        for inner in attribute.g.node
+    )
+
+
+def _transparent(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> onnx.NodeProto | None:
+    """The node of the twin that stands for `node`; None where there is none."""
+    if node.domain not in ("", "ai.onnx") or not any(from_pixels):
+        return None
+    first_only = not any(from_pixels[1:])
+    if node.op_type in _ANY_INPUT or (node.op_type in _FIRST_INPUT_ONLY and first_only):
+        return node
+    if node.op_type in _POINTWISE and first_only:
+        return helper.make_node("Identity", node.input[:1], node.output[:1])
+    if node.op_type == "Where" and not from_pixels[0]:
+        return node
+    replace = _REPLACED.get(node.op_type)
+    return replace(node, opset) if replace else None
+
+
+def _softmax(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
+    if opset < 13:  # flattened to two axes in those days
+        return None
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
+    return helper.make_node("LpNormalization", node.input, node.output, axis=axis, p=1)
+
+
+def _max_pool(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
+    kept = [attribute for attribute in node.attribute if attribute.name != "storage_order"]
+    dilated = any(attribute.name == "dilations" and set(attribute.ints) != {1} for attribute in kept)
+    if dilated and opset < 19:
+        return None
+    pool = helper.make_node("AveragePool", node.input, node.output[:1])
+    pool.attribute.extend(kept if opset >= 19 else [a for a in kept if a.name != "dilations"])
+    return pool
+
+
+def _renamed(op_type: str) -> Callable[[onnx.NodeProto, int], onnx.NodeProto | None]:
+    def rename(node: onnx.NodeProto, opset: int) -> onnx.NodeProto:
+        other = onnx.NodeProto()
+        other.CopyFrom(node)
+        other.op_type = op_type
+        return other
+
+    return rename
+
+
+_REPLACED: dict[str, Callable[[onnx.NodeProto, int], onnx.NodeProto | None]] = {
+    "Softmax": _softmax,
+    "LogSoftmax": _softmax,
+    "MaxPool": _max_pool,
+    "GlobalMaxPool": _renamed("GlobalAveragePool"),
+    "ReduceMax": _renamed("ReduceMean"),
+    "ReduceMin": _renamed("ReduceMean"),
+    "Max": _renamed("Sum"),
+    "Min": _renamed("Sum"),
+    "Div": _renamed("Add"),
+}
+"""Operators that may swallow a NaN, or make one out of zeros, and the one that spreads it just as far."""
+
+
+def _rebuild(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], port_name: str) -> None:
+    weights = {name for node in nodes if node.op_type in _WEIGHTED for name in node.input[1:2]}
+    for tensor in graph.initializer:
+        if tensor.name in weights and tensor.data_type in _TYPES_OF_FLOATS:
+            zeros = np.zeros_like(numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
+    for value in graph.input:
+        if value.name == port_name and value.type.tensor_type.elem_type not in _TYPES_OF_FLOATS:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    result = "sr_deploy_structure"
+    nodes = [*nodes, helper.make_node("Cast", [graph.output[0].name], [result], to=TensorProto.FLOAT)]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.value_info[:], graph.output[:]
+    graph.node.extend(copies)
+    graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))

@@ -1,0 +1,1 @@
+"""Photographs in, batches of crops out."""

@@ -1,0 +1,43 @@
+"""A checkpoint as something to hold models to: what torch computes of 8-bit pixels, and the graph it exports to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sr_deploy.spec import ModelSpec
+from sr_deploy.training.checkpoint import find_checkpoint, load_net
+from sr_deploy.training.export.to_onnx import core_model, spec_of
+from sr_deploy.verify.plain import mirrored
+from sr_deploy.verify.subject import Subject
+
+
+def open_checkpoint(path: Path) -> Subject:
+    """The net of a checkpoint, or of the folder of a run, in fp32.
+
+    Raises InputError for what is no checkpoint, MissingRuntimeError without onnxscript.
+    """
+    found = find_checkpoint(path)
+    net, info = load_net(found)
+    spec = spec_of(net, info, found)
+    return Subject(
+        name=str(path),
+        spec=spec,
+        plain=lambda pixels: _computed(net, spec, pixels),
+        plain_backend="torch",
+        load_graph=lambda: core_model(net, spec),
+    )
+
+
+def _computed(net: nn.Module, spec: ModelSpec, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """[h, w, C] -> [h * scale, w * scale, C], 0..1, not clipped."""
+    height, width = pixels.shape[:2]
+    padded = mirrored(pixels, spec.size_rule)
+    tensor = torch.from_numpy(padded.transpose(2, 0, 1)[None] / np.float32(255))
+    with torch.inference_mode():
+        result: npt.NDArray[np.float32] = net(tensor)[0].numpy().transpose(1, 2, 0)
+    return np.ascontiguousarray(result[: height * spec.scale, : width * spec.scale])

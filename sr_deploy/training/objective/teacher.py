@@ -1,0 +1,113 @@
+"""A finished net as a teacher: what it makes of the small pictures is learnt instead of the photographs.
+
+A photograph holds texture that its small version does not tell, and next to which a small net's own errors are small:
+most of every gradient comes from what nobody could know. What a teacher draws has none of that. Source: Hinton et al.
+2015, "Distilling the Knowledge in a Neural Network", with regression in place of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sr_deploy.errors import InputError, UsageError
+from sr_deploy.system.files import digest_of
+from sr_deploy.tiles import Plan, Span, plan_tiles, plan_whole
+from sr_deploy.training.checkpoint import load_net
+from sr_deploy.training.data.loader import to_float
+from sr_deploy.training.data.pictures import Pixels
+from sr_deploy.training.export.halo import measure_halo
+from sr_deploy.training.nets import size_rule_of
+from sr_deploy.training.nets.blocks import fold
+from sr_deploy.verify.plain import mirrored
+
+_TILE = 192  # small pixels
+
+
+class Teacher:
+    """The net of a checkpoint, which shows the mean of what it makes of a picture in all eight flips and turns.
+
+    The mean is nearer to the original than any of the eight. Source: Lim et al. 2017 (EDSR), section 4.3, "Geometric
+    Self-ensemble". Raises InputError for what is no checkpoint.
+    """
+
+    def __init__(self, path: Path, device: torch.device | None = None) -> None:
+        # whether there is a teacher shall not change the first weights
+        with torch.random.fork_rng(devices=[]):
+            net, self.info = load_net(path)
+        self.sha256 = digest_of(path)
+        self._halo = measure_halo(net)
+        self._rule = size_rule_of(net)
+        self._device = device or torch.device("cpu")
+        self._net = fold(net).eval().requires_grad_(False)
+        self._net.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def key(self) -> str:
+        """Names what it shows: another checkpoint, and another way of asking it, have another."""
+        return f"{self.sha256[:16]}-8"
+
+    def check_scale(self, scale: int) -> None:
+        """Raises InputError where the teacher has another scale."""
+        if self.info.scale != scale:
+            raise InputError(
+                f"the teacher {self.info.name} enlarges {self.info.scale} times, but the phase that learns from it "
+                f"{scale} times; give a --teacher of that scale"
+            )
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is to be remembered of it, as JSON."""
+        return {"name": self.info.name, "sha256": self.sha256, "training": dict(self.info.training)}
+
+    def check_same(self, before: Mapping[str, Any] | None) -> None:
+        """Raises UsageError where a run had another teacher, of the record `before`."""
+        if before and before["sha256"] != self.sha256:
+            raise UsageError(
+                f"the run learnt from {before['name']} with SHA-256 {before['sha256'][:12]}, and this teacher's begins "
+                f"with {self.sha256[:12]}; give the same --teacher, or name another --out"
+            )
+
+    def shown(self, small: Pixels) -> Pixels:
+        """uint8 [H, W, 3] -> uint8 [H * scale, W * scale, 3]: the large picture to learn."""
+        height, width = small.shape[:2]
+        scale, plan = self.info.scale, self._plan(height, width)
+        padded = mirrored(small, self._rule)
+        large = np.empty((height * scale, width * scale, 3), np.uint8)
+        for row, column in plan:
+            tile = padded[
+                row.start : row.start + plan.read_height, column.start : column.start + plan.read_width
+            ]
+            got = self._ensemble(tile).mul_(255).round_().byte().permute(1, 2, 0).cpu().numpy()
+            large[_kept(row, 0, scale), _kept(column, 0, scale)] = got[
+                _kept(row, row.start, scale), _kept(column, column.start, scale)
+            ]
+        return large
+
+    def _plan(self, height: int, width: int) -> Plan:
+        if self._halo is None or max(height, width) <= _TILE:
+            return plan_whole(height, width, self._rule)
+        return plan_tiles(height, width, tile=_TILE, halo=self._halo, rule=self._rule)
+
+    @torch.no_grad()
+    def _ensemble(self, tile: Pixels) -> Tensor:
+        """[H, W, 3] -> [3, H * scale, W * scale] in 0..1."""
+        picture = to_float(torch.from_numpy(tile).to(self._device).permute(2, 0, 1)[None])
+        summed = torch.zeros((), device=self._device)
+        for turned in (picture, picture.mT):
+            for axes in ((), (2,), (3,), (2, 3)):
+                result: Tensor = self._net(
+                    turned.flip(axes).contiguous(memory_format=torch.channels_last)
+                ).flip(axes)
+                summed = summed + (result if turned is picture else result.mT)
+        return (summed[0] / 8).clamp_(0, 1)
+
+
+def _kept(span: Span, origin: int, scale: int) -> slice:
+    """The large pixels of what a tile keeps, counted from the small pixel `origin`."""
+    return slice((span.keep_from - origin) * scale, (span.keep_to - origin) * scale)

@@ -1,0 +1,1 @@
+"""A training run: its phases, its steps, its state on disk."""

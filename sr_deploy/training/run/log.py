@@ -1,0 +1,77 @@
+"""The log of a run: one row an interval, as CSV for people and JSON lines for programs, and TensorBoard's if
+it is installed. A resumed run first drops the rows of steps it will do again.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sr_deploy.training.run.state import write_atomically
+
+Row = Mapping[str, float | int | None]
+_FIRST = ("phase", "step", "steps", "seconds", "learning_rate", "loss")
+_LAST = ("psnr", "validation_loss")
+
+
+class Log:
+    """Appends to `log.csv` and `log.jsonl` in `folder`; `steps` counts over all phases."""
+
+    def __init__(self, folder: Path, terms: Sequence[str], *, upto: int = 0) -> None:
+        self._folder, self._columns = folder, (*_FIRST, *terms, *_LAST)
+        self.rows = [row for row in read_log(folder) if row["steps"] <= upto]
+        self._write_all()
+        self._board = self._tensorboard()
+
+    def _write_all(self) -> None:
+        lines = io.StringIO(newline="")
+        writer = csv.DictWriter(lines, self._columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(self._folder / "log.csv", lines.getvalue().encode())
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_atomically(self._folder / "log.jsonl", text.encode())
+
+    def _tensorboard(self) -> Any:
+        if importlib.util.find_spec("tensorboard") is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self._folder / "tensorboard"))
+
+    def append(self, row: Row) -> None:
+        """Add one interval; it is on disk when this returns."""
+        ordered = {key: row[key] for key in self._columns if key in row}
+        self.rows.append(ordered)
+        with (self._folder / "log.csv").open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(ordered)
+        with (self._folder / "log.jsonl").open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(ordered) + "\n")
+        if self._board:
+            for key in ordered.keys() - {"phase", "step", "steps"}:
+                self._board.add_scalar(key, ordered[key], ordered["steps"])
+            self._board.flush()
+
+    def close(self) -> None:
+        """End TensorBoard's own file."""
+        if self._board:
+            self._board.close()
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `log.jsonl`; a last line cut short by a kill is left out."""
+    path = folder / "log.jsonl"
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

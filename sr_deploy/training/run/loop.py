@@ -1,0 +1,210 @@
+"""The loop over the steps of one phase: schedule, running means, looks at quality, saves, and when to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sr_deploy.errors import CheckFailedError, MissingRuntimeError
+from sr_deploy.training.data.loader import Batch
+from sr_deploy.training.data.pictures import Pair
+from sr_deploy.training.recipe import PIXEL_TERMS
+from sr_deploy.training.run.phase import PhaseRun
+from sr_deploy.training.run.plots import plot_curves, write_png
+from sr_deploy.training.run.schedule import Clock, limited, one_cycle
+from sr_deploy.training.run.session import Session, Status
+from sr_deploy.training.run.state import STATE, Kept, write_state
+from sr_deploy.training.run.validate import Quality, crop_sheet, measure
+
+_CHECK = 25  # steps between two looks at whether the loss is finite; a look makes a GPU wait
+_ASIDE = 900.0  # seconds that a look at quality may take and still count as training time
+_PLOT = 60.0  # seconds between two drawings of the curves
+
+
+class Loop:
+    """Steps `run` to the end of its phase. `go` once."""
+
+    def __init__(
+        self,
+        session: Session,
+        run: PhaseRun,
+        held_out: Sequence[Pair],
+        clock: Clock,
+        kept: Kept,
+        saved: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None,
+    ) -> None:
+        self._session, self._run, self._held_out = session, run, held_out
+        self._clock, self._kept = clock, kept
+        self._sums = torch.zeros(1 + len(run.loss.names), dtype=torch.float64, device=run.device)
+        self._count = 0
+        self._before = session.at.steps
+        if saved:
+            run.restore(saved[1], saved[0]["run"])
+            self._sums.copy_(saved[1]["loop.sums"])
+            self._count = saved[0]["count"]
+            self._before -= run.step_number
+        self._first, self._stepping = run.step_number, 0.0
+        self._spent_before, self._began = session.at.spent, clock.spent
+        self._drawn = -math.inf
+
+    def go(self, batches: Iterable[Batch]) -> None:
+        """Train until the phase is done. Raises CheckFailedError, OutputError, KeyboardInterrupt."""
+        self._clock.lap(_ASIDE)
+        for small, large in batches:
+            share = self._share()
+            rate = self._run.phase.learning_rate * limited(one_cycle(share), self._run.step_number)
+            self._count_in(self._run.step(small, large, rate))
+            done = share >= 1
+            if done or self._run.step_number % self._session.options.every == 0:
+                self._look(rate, done)
+            if done:
+                return
+            if self._session.stopping:
+                self._stop()
+
+    def _share(self) -> float:
+        """How far along the phase is after the step to come, 0..1; the same in every process."""
+        budget = self._session.at.budget
+        if budget is None:
+            return (self._run.step_number + 1) / self._run.phase.steps
+        return min(self._session.team.agreed(self._session.at.spent / budget), 1.0)
+
+    def _count_in(self, values: Tensor) -> None:
+        at, clock, before = self._session.at, self._clock, self._clock.spent
+        self._sums += values
+        self._count += 1
+        if self._count % _CHECK == 0:
+            self._require_finite(self._sums)
+        at.steps = self._before + self._run.step_number
+        at.seconds = clock.lap()
+        self._stepping += at.seconds - before
+        at.spent = self._spent_before + clock.spent - self._began
+        if self._session.team.leads:
+            self._session.watch.step(self._status())
+
+    def _status(self) -> Status:
+        at, run = self._session.at, self._run
+        rate = (run.step_number - self._first) / max(self._stepping, 1e-9)
+        steps_left = (run.phase.steps - run.step_number) / rate
+        return Status(
+            phase=at.phase + 1,
+            phases=len(self._session.recipe.phases),
+            step=run.step_number,
+            share=run.step_number / run.phase.steps if at.budget is None else min(at.spent / at.budget, 1.0),
+            rate=rate,
+            left=steps_left if at.budget is None else max(at.budget - at.spent, 0.0),
+        )
+
+    def _require_finite(self, sums: Tensor) -> None:
+        finite = torch.isfinite(sums).tolist()
+        if all(finite):
+            return
+        names = [name for name, fine in zip(self._run.loss.names, finite[1:], strict=True) if not fine]
+        raise CheckFailedError(self._diverged(f"not a finite number in {', '.join(names) or 'the sum'}"))
+
+    def _diverged(self, what: str) -> str:
+        state = self._session.options.out / STATE
+        good = f"the last good state is {state}" if state.exists() else "no state was saved before"
+        return (
+            f"training diverged: phase {self._session.at.phase + 1}, by step {self._run.step_number}, {what}; "
+            f"{good}; lower the learning rate or that term's weight"
+        )
+
+    def _look(self, rate: float, done: bool) -> None:
+        """Measure, log, keep and save. Only the leader does; the others wait in their next step."""
+        means = self._session.team.mean(self._sums / self._count)
+        self._require_finite(means)
+        self._sums.zero_()
+        self._count = 0
+        at, run = self._session.at, self._run
+        at.done = done
+        if not self._session.team.leads:
+            return
+        quality = measure(run.average, run.loss, self._held_out, run.phase.scale)
+        if math.isnan(quality.psnr) or not math.isfinite(quality.loss):
+            raise CheckFailedError(self._diverged("the averaged weights give no picture"))
+        at.psnr = quality.psnr
+        at.seconds = self._clock.lap(_ASIDE)
+        at.spent = self._spent_before + self._clock.spent - self._began
+        self._log(means.tolist(), quality, rate)
+        self._keep(quality, done)
+        self._draw(done)
+        self._save_state()
+        self._clock.lap(_ASIDE)
+
+    def _log(self, means: list[float], quality: Quality, rate: float) -> None:
+        at, run = self._session.at, self._run
+        if self._session.log:
+            self._session.log.append(
+                {
+                    "phase": at.phase + 1,
+                    "step": run.step_number,
+                    "steps": at.steps,
+                    "seconds": round(at.seconds, 1),
+                    "learning_rate": rate,
+                    "loss": means[0],
+                    **dict(zip(run.loss.names, means[1:], strict=True)),
+                    "psnr": quality.psnr,
+                    "validation_loss": quality.loss,
+                }
+            )
+        self._session.say(
+            f"phase {at.phase + 1} step {run.step_number:,} ({self._status().share:.1%}): loss {means[0]:.5f}, "
+            f"held out {quality.psnr:.3f} dB, {self._status().rate:.1f} steps/s"
+        )
+
+    def _keep(self, quality: Quality, done: bool) -> None:
+        session, run = self._session, self._run
+        number, scale, out = session.at.phase + 1, run.phase.scale, session.options.out
+        self._kept.offer(
+            _rank(quality, run.loss.names),
+            f"phase{number}-step{run.step_number:06d}.safetensors",
+            lambda path: session.save(path, run.average, scale),
+        )
+        session.at.kept = [list(entry) for entry in self._kept.ranked]
+        session.save(out / "last.safetensors", run.average, scale)
+        if done:
+            session.save(out / f"phase{number}.safetensors", run.average, scale)
+
+    def _draw(self, done: bool) -> None:
+        """Pictures for people; not more often than they could look."""
+        if not done and time.monotonic() - self._drawn < _PLOT:
+            return
+        out, run = self._session.options.out, self._run
+        write_png(out / "crops.png", crop_sheet(run.average, self._held_out, run.phase.scale))
+        try:
+            if self._session.log:
+                plot_curves(self._session.log.rows, out / "curves.png")
+        except MissingRuntimeError as error:
+            if self._drawn < 0:
+                self._session.say(str(error))
+        self._drawn = time.monotonic()
+
+    def _save_state(self) -> None:
+        session = self._session
+        record = {
+            "recipe_sha256": session.recipe.sha256,
+            "at": asdict(session.at),
+            "run": self._run.record(),
+            "count": self._count,
+        }
+        write_state(session.options.out / STATE, record, self._run.tensors() | {"loop.sums": self._sums})
+
+    def _stop(self) -> None:
+        """Save where we are, so that nothing is lost, and leave. Processes of a team cannot all be asked."""
+        if self._session.team.world == 1:
+            self._require_finite(self._sums)
+            self._save_state()
+            self._session.say(f"stopped after step {self._session.at.steps:,}; go on with --resume")
+        raise KeyboardInterrupt
+
+
+def _rank(quality: Quality, terms: Sequence[str]) -> float:
+    """What checkpoints are kept by: PSNR, or the loss itself where terms other than pixel ones would lower PSNR."""
+    return quality.psnr if set(terms) <= set(PIXEL_TERMS) else -quality.loss

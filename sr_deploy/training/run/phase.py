@@ -1,0 +1,157 @@
+"""One phase in training: the net, its moving average, optimiser and loss, and what a step does to them.
+
+Nothing here reads a file or a clock: `trainer` does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sr_deploy.errors import InputError
+from sr_deploy.training.data.loader import to_float
+from sr_deploy.training.nets import build_net
+from sr_deploy.training.objective.losses import ComposedLoss
+from sr_deploy.training.recipe import Phase, Recipe
+from sr_deploy.training.run.graphed import GraphedUpdate, Update
+from sr_deploy.training.run.muon import Muon
+from sr_deploy.training.run.team import Team
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+"""Precision of a recipe -> what the forward pass is cast to; None: nothing."""
+
+
+def carry_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Copy into `net` every tensor whose name and shape fit; the names of those that stay fresh."""
+    own = net.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    net.load_state_dict(fitting, strict=False)
+    return sorted(set(own) - set(fitting))
+
+
+class PhaseRun:
+    """The state of one phase. `tensors` and `restore` are exact inverses, so that a run goes on bit for bit."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        phase: Phase,
+        loss: ComposedLoss,
+        *,
+        device: torch.device | None = None,
+        team: Team | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        compiled: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.recipe, self.phase = recipe, phase
+        self.device, team = device or torch.device("cpu"), team or Team()
+        self.net = build_net(recipe.architecture, phase.scale, recipe.parameters)
+        self.fresh = carry_weights(self.net, weights) if weights else []
+        self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.loss = loss
+        self.loss.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        wrapped = team.wrapped(self.net, self.device)
+        self._model: Callable[[Tensor], Tensor] = torch.compile(wrapped) if compiled else wrapped
+        on_gpu = self.device.type == "cuda"
+        self.optimiser = _optimiser(recipe, list(self.net.parameters()), self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
+        self._autocast = AUTOCAST[recipe.precision]
+        self._moving = list(_floating(self.average))
+        self._current = list(_floating(self.net))
+        self.step_number = 0
+        graphed = on_gpu and team.world == 1 and not self.scaler.is_enabled()
+        self._do: Update = GraphedUpdate(self._update, say) if graphed else self._update
+
+    def step(self, small: Tensor, large: Tensor, rate: float) -> Tensor:
+        """One update from a batch of uint8 crops; the total loss and its terms, float32 [1 + terms], detached."""
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        values = self._do(small, large)
+        self.step_number += 1
+        self._follow()
+        return values
+
+    def _update(self, small: Tensor, large: Tensor) -> Tensor:
+        """Forward, backward and the optimiser; nothing here may wait for the device."""
+        small = to_float(small.to(self.device, non_blocking=True))
+        large = to_float(large.to(self.device, non_blocking=True))
+        with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+            value = self.loss(self._model(small), large)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(value.total).backward()
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return torch.stack([value.total.detach(), *(t.detach() for t in value.terms.values())]).float()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights; quickly at first, so that the start is soon forgotten."""
+        decay = min(self.recipe.ema, (1 + self.step_number) / (10 + self.step_number))
+        torch._foreach_lerp_(self._moving, self._current, 1 - decay)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a step changes, by name."""
+        kept = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        kept |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for name, parameter in self.net.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                kept[f"optimiser.{name}.{key}"] = value
+        return kept
+
+    def record(self) -> dict[str, Any]:
+        """What a step changes and is no tensor."""
+        return {"step": self.step_number, "scaler": self.scaler.state_dict()}
+
+    def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Go back to what `tensors` and `record` said. Raises InputError for those of another net."""
+        try:
+            for prefix, module in (("net.", self.net), ("average.", self.average)):
+                module.load_state_dict(
+                    {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                )
+        except RuntimeError as error:
+            raise InputError(f"the saved state is that of another net: {error}; use another --out") from error
+        for name, parameter in self.net.named_parameters():
+            prefix = f"optimiser.{name}."
+            kept = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if kept:
+                self.optimiser.state[parameter] = self._moments(parameter, kept)
+        self.step_number = record["step"]
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(record["scaler"])
+
+    def _moments(self, parameter: Tensor, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # In the parameter's own memory layout: the fused optimiser walks all of them in step.
+        return {
+            key: value.to(self.device)
+            if value.shape != parameter.shape
+            else torch.empty_like(parameter, memory_format=torch.preserve_format).detach().copy_(value)
+            for key, value in kept.items()
+        }
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter], device: torch.device) -> Optimizer:
+    """The recipe's optimiser; on a GPU its rate is a tensor, because a recorded step reads it from memory."""
+    on_gpu = device.type == "cuda"
+    rate: Any = torch.zeros((), device=device) if on_gpu else 0.0
+    if recipe.optimiser == "muon":
+        return Muon(parameters, rate, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(
+        parameters, rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
+    )
+
+
+def _floating(net: nn.Module) -> list[Tensor]:
+    return [value for value in net.state_dict().values() if value.is_floating_point()]

@@ -1,0 +1,176 @@
+"""What the parts of a training run share: its options, who watches it, how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sr_deploy.errors import OutputError, UsageError
+from sr_deploy.training.checkpoint import CheckpointInfo, save_checkpoint
+from sr_deploy.training.recipe import Recipe
+from sr_deploy.training.run.log import Log
+from sr_deploy.training.run.state import not_written
+from sr_deploy.training.run.team import Team
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where a run reads and writes, and on what it runs."""
+
+    data: Path
+    out: Path
+    minutes: float | None = None
+    """Bound by time instead of the recipe's steps."""
+    resume: bool = False
+    init: Path | None = None
+    """Checkpoint of the same net to take the first weights from, as far as they fit."""
+    phase: int = 1
+    """The phase to begin a new run with, counted from 1: what `init` has been through need not be done again."""
+    vgg: Path | None = None
+    teacher: Path | None = None
+    """Checkpoint of the net whose pictures the phases with `target = "teacher"` learn."""
+    cache: Path | None = None
+    """Folder for decoded pictures, kept for the next run; None: memory, as far as it goes."""
+    device: str = "auto"
+    workers: int | None = None
+    """Threads that cut crops; None: one beside a CPU, several beside a GPU."""
+    compiled: bool = False
+    every: int = 1000
+    """Steps between two looks at quality, each of which writes the log and the state."""
+    keep: int = 3
+    """Checkpoints kept for their quality in each phase."""
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and not self.minutes > 0:
+            raise UsageError(f"minutes = {self.minutes}, expected more than 0")
+        if self.phase > 1 and self.init is None:
+            raise UsageError(
+                f"phase = {self.phase} begins with the weights of another run: give them with --init"
+            )
+        for key in ("every", "keep", "workers", "phase"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UsageError(f"{key} = {value}, expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far along a phase is; `left` is in seconds."""
+
+    phase: int
+    phases: int
+    step: int
+    share: float
+    """0..1."""
+    rate: float
+    """Steps a second since this process began the phase, looks at quality left out."""
+    left: float
+
+
+class Watch(Protocol):
+    """Who is told how a run goes."""
+
+    def say(self, line: str) -> None:
+        """One line worth keeping."""
+
+    def step(self, status: Status) -> None:
+        """Called after every step; has to be quick."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def say(self, line: str) -> None:
+        """Does nothing."""
+
+    def step(self, status: Status) -> None:
+        """Does nothing."""
+
+
+@dataclass
+class Position:
+    """How far a run has come: all that a resumed one must know beside tensors. JSON values only."""
+
+    phase: int = 0
+    """Counted from 0."""
+    steps: int = 0
+    """In all phases."""
+    done: bool = False
+    """Whether `phase` is finished."""
+    seconds: float = 0.0
+    """In all phases, suspended time left out."""
+    spent: float = 0.0
+    """In this phase."""
+    budget: float | None = None
+    """Seconds this phase has; None: bound by steps."""
+    minutes: float | None = None
+    """The run is bounded to; None: bounded by steps."""
+    pictures: int = 0
+    kept: list[Any] = field(default_factory=list)
+    psnr: float | None = None
+    init: dict[str, Any] | None = None
+    """What the first weights were: the name, recipe and training of the checkpoint they came from."""
+    precision: str | None = None
+    """What the forward pass was computed in last: fp32, bf16 or fp16."""
+    teacher: dict[str, Any] | None = None
+    """Whose pictures were learnt last: the name, file and training of the checkpoint."""
+
+
+@dataclass
+class Session:
+    """One run, as every part of it sees it."""
+
+    recipe: Recipe
+    options: Options
+    watch: Watch
+    team: Team
+    device: torch.device
+    at: Position = field(default_factory=Position)
+    log: Log | None = None
+    """The leader's."""
+    stopping: bool = False
+    """Set from a signal handler: save after this step, then raise KeyboardInterrupt."""
+
+    def say(self, line: str) -> None:
+        """Tell the watch, once for the whole team."""
+        if self.team.leads:
+            self.watch.say(line)
+
+    def save(self, path: Path, net: torch.nn.Module, scale: int) -> None:
+        """Write weights with the record of how they came to be. Raises OutputError; the old file survives."""
+        training: dict[str, Any] = {
+            "steps": self.at.steps,
+            "minutes": round(self.at.seconds / 60, 1),
+            "pictures": self.at.pictures,
+            "device": name_of(self.device) + f", {self.team.world} processes" * (self.team.world > 1),
+            "precision": self.at.precision,
+            "psnr_held_out": None if self.at.psnr is None else round(self.at.psnr, 3),
+        }
+        if self.at.init:
+            training["init"] = self.at.init
+        if self.at.teacher:
+            training["teacher"] = self.at.teacher
+        info = CheckpointInfo(
+            name=self.recipe.name,
+            architecture=self.recipe.architecture,
+            scale=scale,
+            parameters=dict(self.recipe.parameters),
+            recipe_sha256=self.recipe.sha256,
+            training=training,
+        )
+        try:
+            save_checkpoint(path, net, info)
+        except OutputError:
+            raise
+        except Exception as error:  # safetensors has its own error for a full disk
+            raise not_written(path, error) from error
+
+
+def name_of(device: torch.device) -> str:
+    """Such as "CPU, 2 threads" or "NVIDIA H100"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

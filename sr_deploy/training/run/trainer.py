@@ -1,0 +1,383 @@
+"""The trainer: runs a recipe's phases one after the other, and goes on where a run was stopped.
+
+A run is bounded by its recipe's steps, or by `minutes`: then every phase gets its share of the time, and
+its schedule follows the clock, so that the run ends annealed however fast the machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sr_deploy.errors import InputError, UsageError
+from sr_deploy.training.checkpoint import load_net, read_checkpoint
+from sr_deploy.training.data.loader import Crops, Loader, default_workers, to_float
+from sr_deploy.training.data.pictures import Pair, PictureStore, Pixels, quarter_of_memory, split_validation
+from sr_deploy.training.nets import build_net, size_rule_of
+from sr_deploy.training.nets.blocks import fold
+from sr_deploy.training.nets.rt import RT
+from sr_deploy.training.objective.losses import ComposedLoss
+from sr_deploy.training.objective.teacher import Teacher
+from sr_deploy.training.objective.vgg import VGGFeatures, load_vgg
+from sr_deploy.training.recipe import TERMS, Recipe
+from sr_deploy.training.run.allocator import keep_freed_memory
+from sr_deploy.training.run.log import Log
+from sr_deploy.training.run.loop import Loop
+from sr_deploy.training.run.phase import PhaseRun, carry_weights
+from sr_deploy.training.run.precision import NAMES, fitted
+from sr_deploy.training.run.schedule import Clock
+from sr_deploy.training.run.session import Options, Position, Session, Silent, Watch, name_of
+from sr_deploy.training.run.state import STATE, Kept, read_state
+from sr_deploy.training.run.team import joined
+from sr_deploy.training.run.validate import central
+
+_WITHOUT_WEIGHTS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
+"""A net's settings that its weights do not depend on, and what they are where a recipe does not say."""
+_READING = 900.0  # seconds that reading the pictures may take and still count as the run's time
+
+
+class Trainer:
+    """Runs `recipe` as `options` say; `run` once. Checkpoints and logs: see `state`, `log` and `plots`."""
+
+    def __init__(self, recipe: Recipe, options: Options, watch: Watch | None = None) -> None:
+        self.recipe, self.options = recipe, options
+        self._watch: Watch = watch or Silent()
+        self._weights: Mapping[str, Tensor] = {}
+        self._saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+        self._session: Session | None = None
+        self._teacher: Teacher | None = None
+
+    @property
+    def at(self) -> Position:
+        """How far the run has come."""
+        return self._session.at if self._session else Position()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that speaks for the run."""
+        return self._session is None or self._session.team.leads
+
+    def stop(self) -> None:
+        """Save after this step, then raise KeyboardInterrupt; may be called from a signal handler."""
+        if self._session is None or self._session.stopping:
+            raise KeyboardInterrupt
+        self._session.stopping = True
+
+    def run(self) -> Path:
+        """Run every phase; the path of the finished checkpoint.
+
+        Raises UsageError and InputError for what cannot be trained, CheckFailedError where the loss stops
+        being a number, OutputError where a checkpoint cannot be written, MissingRuntimeError for a device
+        or VGG weights that are not there, KeyboardInterrupt after `stop`.
+        """
+        with joined(self.options.device) as (team, device):
+            session = Session(self.recipe, self.options, self._watch, team, device)
+            torch.manual_seed(self.recipe.seed)
+            if device.type == "cpu":
+                keep_freed_memory()
+            else:  # all batches of a phase have one shape: let cuDNN try which kernels suit it
+                torch.backends.cudnn.benchmark = True
+            check_crops(self.recipe)
+            if self.options.phase > len(self.recipe.phases):
+                raise UsageError(
+                    f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)}"
+                )
+            self._begin(session)
+            self._session = session
+            session.say(
+                f"device: {name_of(device)}" + (f" in {team.world} processes" if team.world > 1 else "")
+            )
+            self._settle_precision(session)
+            clock = Clock(session.at.seconds)
+            self._run_phases(session, clock)
+            return self._finish(session)
+
+    def _settle_precision(self, session: Session) -> None:
+        """Train in fp32 where any process of the team has no instructions for the recipe's precision, and say so."""
+        mine = fitted(self.recipe, session.device)
+        if session.team.mean(torch.tensor([mine != self.recipe])) > 0:
+            session.say(
+                f"precision: fp32, for no {self.recipe.precision} instructions are known of this CPU "
+                f'(precision = "off" in the recipe asks for that everywhere)'
+            )
+            self.recipe = session.recipe = replace(self.recipe, precision="off")
+        now, before = NAMES[self.recipe.precision], session.at.precision
+        if before and before != now:
+            session.say(f"the run began in {before}, and goes on in {now}")
+        session.at.precision = now
+
+    def _begin(self, session: Session) -> None:
+        """Read the state of the run to resume, or the weights to start from; open the log."""
+        out = self.options.out
+        out.mkdir(parents=True, exist_ok=True)
+        self._saved = read_state(out / STATE)
+        if self._saved and not self.options.resume:
+            raise UsageError(f"{out} holds a run already; go on with it by --resume, or name another --out")
+        if self._saved:
+            self._resume(session, *self._saved)
+        elif self.options.resume:
+            session.say(f"nothing to resume in {out}: starting anew")
+        if self.options.minutes is not None:
+            session.at.minutes = self.options.minutes
+        if self.options.init and not self._saved:
+            self._weights, session.at.init = self._initial(self.options.init)
+            session.at.phase = self.options.phase - 1
+        if session.team.leads:
+            used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
+            session.log = Log(out, [term for term in TERMS if term in used], upto=session.at.steps)
+
+    def _resume(self, session: Session, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        if record["recipe_sha256"] != self.recipe.sha256:
+            raise UsageError(
+                f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, this one is "
+                f"{self.recipe.sha256[:12]}; resume with the recipe it was begun with, or name another --out"
+            )
+        session.at = Position(**record["at"])
+        began = (session.at.init or {}).get("first_phase", 1)
+        if self.options.phase not in (1, began):
+            raise UsageError(
+                f"{self.options.out} began with phase {began}, not with phase {self.options.phase}; resume without "
+                "--phase, or name another --out"
+            )
+        if session.at.done:
+            average = {k: v for k, v in tensors.items() if k.startswith("average.")}
+            self._weights = {k.removeprefix("average."): v for k, v in average.items()}
+        session.say(f"resuming after step {session.at.steps:,}, in phase {session.at.phase + 1}")
+
+    def _initial(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """The weights of a checkpoint of this recipe's net, and what is to be remembered of it.
+
+        An `rt` that trains without branches may begin with one that had them, folded, and with a shallower one.
+        What goes around a net and back-projection have no weights, and may differ.
+        """
+        info, tensors = read_checkpoint(path)
+        ours = (self.recipe.architecture, _with_weights(self.recipe.parameters))
+        theirs = (info.architecture, _with_weights(info.parameters))
+        name, plain = info.name, {**theirs[1], "foldable": False}
+        if theirs != ours and (theirs[0], plain | _depth_of(ours[1])) == ours:
+            net = fold(load_net(path)[0])
+            if plain != ours[1] and isinstance(net, RT):
+                if net.depth > ours[1]["depth"]:
+                    raise InputError(
+                        f"{path}: a net {net.depth} deep, but the recipe's is {ours[1]['depth']} deep; give a checkpoint "
+                        "of that net or of a shallower one"
+                    )
+                name = f"{name} of depth {net.depth}, made deeper"
+                net = net.deepened(ours[1]["depth"])
+            theirs, tensors = ours, net.state_dict()
+        if theirs != ours:
+            raise InputError(
+                f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
+                f"{ours[0]} {dict(self.recipe.parameters)}; give a checkpoint of that net"
+            )
+        here, there = _without_weights(self.recipe.parameters), _without_weights(info.parameters)
+        if here["residual"] != there["residual"]:
+            name = f"{name}, with something else around the net"
+        if here["back_projection"] != there["back_projection"]:
+            name = f"{name}, {'with' if there['back_projection'] else 'without'} back-projection"
+        about: dict[str, Any] = {"name": name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
+        if self.options.phase > 1:
+            about["first_phase"] = self.options.phase
+        return tensors, {**about, "training": dict(info.training)}
+
+    def _run_phases(self, session: Session, clock: Clock) -> None:
+        first = session.at.phase + session.at.done
+        if first == len(self.recipe.phases):
+            return
+        vgg = self._load_vgg(session, first)
+        self._teacher = self._load_teacher(session, first)
+        store = self._read_pictures(session)
+        if vgg and self.recipe.perceptual.normalise:
+            vgg.normalise(_samples(store))
+        for number in range(first, len(self.recipe.phases)):
+            self._run_phase(number, session, store, vgg, clock)
+            self._saved = None
+
+    def _load_vgg(self, session: Session, first: int) -> VGGFeatures | None:
+        if not any(phase.perceptual for phase in self.recipe.phases[first:]):
+            return None
+        how = self.recipe.perceptual
+        layers = [layer for layer, weight in how.layers.items() if weight]
+        vgg, said = load_vgg(how.network, layers, self.options.vgg, pooling=how.pooling)
+        session.say(said)
+        return vgg
+
+    def _load_teacher(self, session: Session, first: int) -> Teacher | None:
+        taught = [p.scale for p in self.recipe.phases[first:] if p.target == "teacher"]
+        if not taught:
+            return None
+        if self.options.teacher is None:
+            raise UsageError(
+                f"recipe {self.recipe.name} learns from a teacher: give its checkpoint with --teacher"
+            )
+        teacher = Teacher(self.options.teacher, session.device)
+        teacher.check_scale(taught[0])  # a recipe has no others
+        teacher.check_same(session.at.teacher)
+        session.say(f"teacher: {self.options.teacher}, sha256 {teacher.sha256}")
+        return teacher
+
+    def _read_pictures(self, session: Session) -> PictureStore:
+        options = self.options
+        memory = quarter_of_memory() // session.team.local_world
+        store = PictureStore(
+            options.data, cache=options.cache, overflow=options.out / "pictures", memory=memory
+        )
+        session.at.pictures = len(store.pictures)
+        for line in store.skipped:
+            session.say(f"skipped: {line}")
+        session.say(
+            f"{len(store.pictures)} pictures" + f", {len(store.skipped)} skipped" * bool(store.skipped)
+        )
+        return store
+
+    def _run_phase(
+        self, number: int, session: Session, store: PictureStore, vgg: VGGFeatures | None, clock: Clock
+    ) -> None:
+        phase, recipe = self.recipe.phases[number], self.recipe
+        saved = self._saved if self._saved and not session.at.done else None
+        training, held_out = self._pairs(store, phase.scale)
+        if self._teacher and phase.target == "teacher":
+            session.at.seconds = clock.lap(_READING)
+            training = self._drawn(session, store, self._teacher, training)
+            clock.lap(0.0)
+        crops = self._crops(number, session, training)
+        layers = {layer: weight for layer, weight in recipe.perceptual.layers.items() if weight}
+        loss = ComposedLoss(
+            phase.loss, vgg=vgg if phase.perceptual else None, layers=layers, period=phase.scale
+        )
+        run = PhaseRun(
+            recipe,
+            phase,
+            loss,
+            device=session.device,
+            team=session.team,
+            weights=self._weights,
+            compiled=self.options.compiled,
+            say=session.say,
+        )
+        self._introduce(number, session, run, crops)
+        kept = Kept(self.options.out, self.options.keep, session.at.kept)
+        session.at.seconds = clock.lap(_READING)
+        if not saved:
+            if session.team.leads:
+                kept.drop()
+            session.at = self._start_of(number, session.at)
+        multiple = size_rule_of(run.net).multiple_of
+        looked_at = [central(pair, phase.scale, multiple=multiple) for pair in held_out]
+        loop = Loop(session, run, looked_at, clock, kept, saved)
+        workers = self.options.workers or default_workers(session.device.type)
+        pin = session.device.type == "cuda"
+        with Loader(crops, first=run.step_number, workers=workers, pin=pin) as batches:
+            loop.go(batches)
+        self._weights = run.average.state_dict()
+
+    def _drawn(
+        self, session: Session, store: PictureStore, teacher: Teacher, training: list[Pair]
+    ) -> list[Pair]:
+        """`training` as the teacher draws it, which takes its time beside that of the run. Raises KeyboardInterrupt
+        after `stop`; what is drawn by then is kept."""
+
+        def draw(small: Pixels) -> Pixels:
+            if session.stopping:
+                raise KeyboardInterrupt
+            return teacher.shown(small)
+
+        session.say(f"{teacher.info.name} draws {len(training)} pictures, unless they are kept")
+        session.at.teacher = teacher.record
+        return store.redrawn(training, teacher.key, draw)
+
+    def _pairs(self, store: PictureStore, scale: int) -> tuple[list[Pair], list[Pair]]:
+        """(training, held out): the one at every size of the recipe and with its leaves, the other as they are."""
+        whole = store.pairs(scale)
+        training, held_out = split_validation(whole, self.recipe.validation)
+        apart = {pair.name for pair in held_out}
+        shown = [training if size == 1 else store.pairs(scale, size) for size in self.recipe.sizes]
+        photographs = [pair for pairs in shown for pair in pairs if pair.name not in apart]
+        return photographs + store.leaves(scale, self.recipe.leaves), held_out
+
+    def _crops(self, number: int, session: Session, training: list[Pair]) -> Crops:
+        phase = self.recipe.phases[number]
+        return Crops(
+            training,
+            scale=phase.scale,
+            crop=phase.crop,
+            batch=phase.batch,
+            seed=self.recipe.seed + number,
+            degrade=phase.degrade,
+            share=(session.team.rank, session.team.world),
+            busiest_of=phase.busiest_of,
+        )
+
+    def _introduce(self, number: int, session: Session, run: PhaseRun, crops: Crops) -> None:
+        phase = run.phase
+        loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items() if weight)
+        small = f", {crops.too_small} too small" if crops.too_small else ""
+        session.say(
+            f"phase {number + 1} of {len(self.recipe.phases)}: x{phase.scale}, {phase.batch} crops of {phase.crop} "
+            f"small pixels, {len(crops.pairs)} pictures{small}, loss {loss}"
+        )
+        if self._weights:
+            session.say(f"weights carried over; fresh: {', '.join(run.fresh) or 'none'}")
+
+    def _start_of(self, number: int, at: Position) -> Position:
+        """The position at the start of a phase; its share of the time that is left is its budget."""
+        start = replace(at, phase=number, done=False, spent=0.0, budget=None, kept=[], psnr=None)
+        if at.minutes is None:
+            return start
+        left = max(at.minutes * 60 - at.seconds, 1.0)
+        share = self.recipe.phases[number].steps / sum(p.steps for p in self.recipe.phases[number:])
+        return replace(start, budget=left * share)
+
+    def _finish(self, session: Session) -> Path:
+        final = self.options.out / "final.safetensors"
+        if session.team.leads:
+            net = build_net(self.recipe.architecture, self.recipe.scale, self.recipe.parameters)
+            carry_weights(net, self._weights)
+            session.save(final, net, self.recipe.scale)
+        if session.log:
+            session.log.close()
+        return final
+
+
+def _with_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key not in _WITHOUT_WEIGHTS}
+
+
+def _without_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: parameters.get(key, default) for key, default in _WITHOUT_WEIGHTS.items()}
+
+
+def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {"depth": parameters["depth"]} if "depth" in parameters else {}
+
+
+def check_crops(recipe: Recipe) -> None:
+    """Build every phase's net, so that a recipe that cannot work fails before any work is done.
+
+    Raises UsageError for an architecture, a parameter or a crop that does not fit.
+    """
+    for number, phase in enumerate(recipe.phases, start=1):
+        multiple = size_rule_of(build_net(recipe.architecture, phase.scale, recipe.parameters)).multiple_of
+        if phase.crop % multiple:
+            near = max(phase.crop // multiple, 1) * multiple
+            raise UsageError(
+                f"phase {number}: crop = {phase.crop} does not fit {recipe.architecture}, which takes multiples "
+                f"of {multiple}; try {near} or {near + multiple}"
+            )
+
+
+def _samples(store: PictureStore, most: int = 48, side: int = 128) -> Tensor:
+    """The middles of some pictures [N, 3, S, S] in 0..1: the same ones in a resumed run and in every process."""
+    chosen = store.pictures[:: max(1, len(store.pictures) // most)]
+    side = min(side, *(n for picture in chosen for n in picture.pixels.shape[:2]))
+    middles = []
+    for picture in chosen:
+        top, left = ((n - side) // 2 for n in picture.pixels.shape[:2])
+        middles.append(torch.from_numpy(np.array(picture.pixels[top : top + side, left : left + side])))
+    return to_float(torch.stack(middles).permute(0, 3, 1, 2))

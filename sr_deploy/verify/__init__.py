@@ -1,0 +1,1 @@
+"""Checking that all forms of a model compute the same picture."""

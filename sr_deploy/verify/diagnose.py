@@ -1,0 +1,181 @@
+"""What a failed verification comes from: asked only where something failed, cheapest question first.
+
+Names what it finds, one line each; where it finds nothing it says so in no line at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.upscale import Upscaler
+from sr_deploy.verify.layers import layers_of, pair_layers, result_culprit, weight_culprits
+from sr_deploy.verify.measure import Floats
+from sr_deploy.verify.plain import PlainGraph, not_finite
+from sr_deploy.verify.results import FILE, Measured, Row, Verified
+from sr_deploy.verify.subject import Plain, Sample, Subject, coarser, range_samples
+
+_HALF_STEP = (0.4, 0.6)
+_LARGEST_HALF = 65504
+_CLEARLY = 16.0
+"""How many times smaller a squared error must become for a change of the channels to explain it: 12 dB."""
+
+
+def find_culprits(
+    found: Verified, subject: Subject, reference: Subject, samples: Sequence[Sample]
+) -> Iterator[str]:
+    """What the failures in `found` come from, as far as it can be told."""
+    in_file = [clause for row in found.rows if row.leg.backend == FILE for clause in row.failures]
+    yield from in_file
+    failed = [row for row in found.rows if row.verdict == "failed" and row.measured is not None]
+    if any(row.measured and row.measured.not_finite for row in failed):
+        yield from _made_not_finite(subject, failed, samples)
+        return
+    if in_file or not failed:
+        return
+    few = range_samples(samples)
+    whole = [row for row in failed if row.leg.how == "whole"]
+    if not whole:
+        yield f"only tiles differ, on {_backends(failed)}, though the halo is right: the backend computes a picture by its size"
+        return
+    answers = [_rounding(whole), _channels(subject, whole, few)]
+    if any(answers):
+        yield from (answer for answer in answers if answer)
+        return
+    yield from _in_backend_or_layers(found, whole, subject, reference, few)
+
+
+def _backends(rows: Sequence[Row]) -> str:
+    return ", ".join(dict.fromkeys(row.leg.backend for row in rows))
+
+
+def _made_not_finite(subject: Subject, failed: Sequence[Row], samples: Sequence[Sample]) -> Iterator[str]:
+    if isinstance(subject.plain, PlainGraph):
+        for sample in range_samples(samples):
+            values = subject.plain.values(sample.crop.small)
+            if bad := not_finite(subject.plain.model, values):
+                too_large = f"fp16 holds at most {_LARGEST_HALF}, so keep it in fp32"
+                advice = too_large if subject.spec.precision == "fp16" else "look at its weights"
+                yield (
+                    f"NaN or infinite values begin at {bad.operator}, from inputs of up to {bad.largest:.4g}: {advice}"
+                )
+                return
+    yield f"NaN or infinite values come from {_backends(failed)}; the file's own arithmetic makes none"
+
+
+def _rounding(rows: Sequence[Row]) -> str:
+    """Whether every colour is half a step off, and nothing more."""
+    measured = [row.measured for row in rows if row.measured is not None]
+    for sign, name in ((-1, "by truncation"), (1, "up")):
+        if all(_is_half_a_step(found, sign) for found in measured):
+            mean = float(np.mean([found.drift for found in measured]))
+            return f"rounds {name} instead of to nearest: every colour is {abs(mean):.2f} of a step " + (
+                "too low" if sign < 0 else "too high"
+            )
+    return ""
+
+
+def _is_half_a_step(found: Measured, sign: int) -> bool:
+    low, high = _HALF_STEP
+    return all(low <= sign * value <= high for value in found.drift)
+
+
+def _channels(subject: Subject, failed: Sequence[Row], samples: Sequence[Sample]) -> str:
+    """Whether another order of the channels explains the difference."""
+    if subject.spec.channels != 3:
+        return ""
+    with _Runner(subject, failed[0].leg.backend) as run:
+        base = sum(_squares(run(sample.crop.small), sample.wanted) for sample in samples)
+        best, sentence = base / _CLEARLY, ""
+        for order in list(permutations(range(3)))[1:]:
+            for where, error in _errors_by_place(run, order, samples):
+                if error < best:
+                    best, sentence = error, f"{_named(order)} {where}"
+    return sentence
+
+
+def _errors_by_place(
+    run: Plain, order: tuple[int, ...], samples: Sequence[Sample]
+) -> list[tuple[str, float]]:
+    """The squared error with the channels in `order` at the output, the input, and both (and back again)."""
+    back = np.argsort(order)
+    at_output = at_input = at_both = 0.0
+    for sample in samples:
+        small, wanted = sample.crop.small, sample.wanted
+        turned = run(np.ascontiguousarray(small[..., order]))
+        at_output += _squares(run(small)[..., order], wanted)
+        at_input += _squares(turned, wanted)
+        at_both += _squares(turned[..., back], wanted)
+    return [
+        ("at the output", at_output),
+        ("at the input", at_input),
+        ("at the input and at the output", at_both),
+    ]
+
+
+def _named(order: Sequence[int]) -> str:
+    names = ("red", "green", "blue")
+    moved = [names[i] for i in range(3) if order[i] != i]
+    if len(moved) == 2:
+        return f"{moved[0]} and {moved[1]} are swapped"
+    return f"the colours are in another order ({', '.join(names[i] for i in order)})"
+
+
+class _Runner:
+    """Runs a subject as the leg that failed did: the file itself, or an engine."""
+
+    def __init__(self, subject: Subject, backend: str) -> None:
+        self._plain = subject.plain if backend == subject.plain_backend else None
+        self._engine = None
+        if self._plain is None and subject.open_engine is not None:
+            self._engine = subject.open_engine(backend)
+
+    def __enter__(self) -> Plain:
+        return self._run
+
+    def __exit__(self, *error: object) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+    def _run(self, pixels: npt.NDArray[np.uint8]) -> Floats:
+        if self._plain is not None:
+            return self._plain(pixels)
+        assert self._engine is not None
+        return np.asarray(Upscaler(self._engine).upscale_pixels(pixels) / np.float32(255), np.float32)
+
+
+def _squares(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
+    return float(np.square(np.clip(first, 0, 1).astype(np.float64) - second).sum())
+
+
+def _in_backend_or_layers(
+    found: Verified, failed: Sequence[Row], subject: Subject, reference: Subject, few: Sequence[Sample]
+) -> Iterator[str]:
+    if any(row.leg.backend == subject.plain_backend and row.verdict == "passed" for row in found.rows):
+        yield f"the file itself is right, {_backends(failed)} computes it differently"
+        return
+    if subject.graph is None or reference.graph is None or subject is reference:
+        return
+    pairs = pair_layers(layers_of(subject.graph), layers_of(reference.graph))
+    if not pairs:
+        yield "its layers do not correspond to the reference's, so none can be named"
+        return
+    precision = coarser(subject, reference)
+    lines = weight_culprits(pairs, precision) or [_by_results(pairs, subject, reference, few[0], precision)]
+    yield from (line for line in lines if line)
+
+
+def _by_results(pairs: Any, subject: Subject, reference: Subject, sample: Sample, precision: str) -> str:
+    assert subject.graph is not None
+    assert reference.graph is not None
+    ours, theirs = (
+        PlainGraph(one.graph, one.spec).values(sample.crop.small)  # type: ignore[arg-type]
+        for one in (subject, reference)
+    )
+    if line := result_culprit(pairs, ours, theirs, precision):
+        return line
+    return f"all layers agree up to {pairs[-1][0].label}: look at what follows it"

@@ -1,0 +1,89 @@
+"""Compare what a leg of a verification gives with what the reference gives, crop by crop. Runs nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sr_deploy.verify.crops import Bytes, Crop
+from sr_deploy.verify.results import Measured
+
+Floats = npt.NDArray[np.float32]
+
+
+def to_bytes(values: Floats) -> Bytes:
+    """`values` 0..1 as 8-bit pixels, rounded to nearest; NaN becomes 0, as in the runtimes."""
+    with np.errstate(invalid="ignore"):
+        steps = np.rint(np.nan_to_num(np.clip(values, 0, 1), nan=0.0) * np.float32(255))
+        return np.asarray(steps, np.uint8)
+
+
+class Comparison:
+    """Adds up the differences of one leg."""
+
+    def __init__(self, channels: int) -> None:
+        self._worst, self._where = -1, ""
+        self._seam, self._seam_where = -1, ""
+        self._between = self._of_leg = self._of_reference = 0.0
+        self._values = 0
+        self._drift, self._inside = np.zeros(channels), np.zeros(channels)
+        self.not_finite: int | None = None
+
+    def add(self, crop: Crop, reference: Floats, result: Bytes) -> None:
+        """`reference` 0..1 and `result` [H, W, C] of one crop."""
+        wanted = to_bytes(reference)
+        steps = np.abs(wanted.astype(np.int16) - result)
+        if int(steps.max()) > self._worst:
+            self._worst, self._where = int(steps.max()), _where(steps, crop)
+        self._between += _squares(wanted, result)
+        self._of_leg += _squares(crop.truth, result)
+        self._of_reference += _squares(crop.truth, wanted)
+        self._values += result.size
+        inside = (wanted > 0) & (wanted < 255)  # what is clipped drifts one way only
+        self._drift += np.where(inside, result - wanted.astype(np.float64), 0.0).sum(axis=(0, 1))
+        self._inside += inside.sum(axis=(0, 1))
+
+    def add_seam(self, crop: Crop, whole: Bytes, tiled: Bytes) -> None:
+        """What one backend gave for one crop, whole and tiled."""
+        steps = np.abs(whole.astype(np.int16) - tiled)
+        if int(steps.max()) > self._seam:
+            self._seam, self._seam_where = int(steps.max()), _where(steps, crop)
+
+    def measured(self) -> Measured:
+        """Of everything that was added."""
+        return Measured(
+            steps=max(self._worst, 0),
+            where=self._where,
+            psnr=_psnr(self._between, self._values),
+            psnr_change=_change(self._of_leg, self._of_reference),
+            not_finite=self.not_finite,
+            drift=tuple(float(value) for value in self._drift / np.maximum(self._inside, 1)),
+            seam=None if self._seam < 0 else self._seam,
+            seam_where=self._seam_where,
+        )
+
+
+def _squares(first: Bytes, second: Bytes) -> float:
+    return float(np.square(first.astype(np.int32) - second).sum())
+
+
+def _psnr(squares: float, values: int) -> float:
+    return 10 * math.log10(255.0**2 * values / squares) if squares else math.inf
+
+
+def _change(of_leg: float, of_reference: float) -> float:
+    """The change of PSNR in dB from one sum of squares to another; 0 where both are exact."""
+    if of_leg == of_reference:
+        return 0.0
+    if not of_leg or not of_reference:
+        return math.inf if of_reference else -math.inf
+    return 10 * math.log10(of_reference / of_leg)
+
+
+def _where(steps: npt.NDArray[Any], crop: Crop) -> str:
+    row, column, channel = (int(i) for i in np.unravel_index(int(steps.argmax()), steps.shape))
+    name = "RGB"[channel] if steps.shape[2] == 3 else "Y"
+    return f"{crop}, output pixel ({column}, {row}), channel {name}"

@@ -1,0 +1,118 @@
+"""A whole build with what TensorRT 8.6 was seen to do on a GPU: its names and no others, and its own words on layers.
+
+The stand-in builds nothing. It calls all values FLOAT, as 8.6 does, and describes the layers as 8.6 described a real
+engine's, with weights in the type that the flags allow.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sr_deploy.engines.tensorrt import build as build_module
+from sr_deploy.engines.tensorrt.build import build_engine, source_of
+from sr_deploy.engines.tensorrt.options import BuildOptions
+from sr_deploy.errors import ModelError
+from sr_deploy.graph.onnx_file import save_model
+from sr_deploy.precision.half import to_fp16
+from tests.engines.tensorrt.test_layers import REAL
+from tests.engines.tensorrt.test_sidecar import HERE
+from tests.engines.tensorrt.test_versions import Module, Recorder, network_of
+
+VERSION = "8.6"
+OPTIONS = BuildOptions(sizes=((36, 64),), tile=96, small=16)
+
+
+class StandIn:
+    """`tensorrt` 8.6; `halves`: whether it takes fp16 kernels where it may."""
+
+    def __init__(self, *, halves: bool = True) -> None:
+        self.halves, self.flags, self.profiles = halves, set(), []
+        self.module = trt = Module(VERSION)
+        trt.ILogger = type("ILogger", (), {"Severity": type("S", (), {n: n for n in ("INTERNAL_ERROR", "ERROR", "WARNING")})})  # fmt: skip
+        trt.Builder = lambda logger: self.builder()
+        trt.OnnxParser = lambda network, logger: self.made("OnnxParser", parse=lambda graph: True)
+        trt.Runtime = lambda logger: self.made("Runtime", deserialize_cuda_engine=lambda plan: self.engine())
+
+    def made(self, kind: str, **answers: Any) -> Recorder:
+        return Recorder(VERSION, kind, answers)
+
+    def builder(self) -> Recorder:
+        return self.made(
+            "Builder",
+            create_network=lambda flags: network_of(VERSION),
+            create_builder_config=self.config,
+            create_optimization_profile=lambda: self.made("IOptimizationProfile"),
+            build_serialized_network=lambda network, config: b"a plan",
+        )
+
+    def config(self) -> Recorder:
+        return self.made(
+            "IBuilderConfig",
+            set_flag=lambda flag: self.flags.add(str(flag)),
+            add_optimization_profile=lambda profile: self.profiles.append(profile) or len(self.profiles) - 1,
+            get_timing_cache=lambda: self.made("ITimingCache", serialize=lambda: b"timings"),
+        )
+
+    def engine(self) -> Recorder:
+        kind = "Half" if self.halves and "FP16" in self.flags else "Float"
+        words = REAL.replace('"Type": "Float"', f'"Type": "{kind}"')
+        inspector = self.made("EngineInspector", get_engine_information=lambda form: words)
+        return self.made("ICudaEngine", create_engine_inspector=lambda: inspector)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    def use(**options: Any) -> StandIn:
+        made = StandIn(**options)
+        monkeypatch.setattr(build_module.api, "runtime", lambda: made.module)
+        monkeypatch.setattr(build_module, "machine", lambda device, version: HERE)
+        gpu = type("Gpu", (), {"current": lambda self: nullcontext()})
+        monkeypatch.setattr(build_module, "Gpu", lambda device, context: gpu())
+        return made
+
+    return use
+
+
+def source(tiny, tmp_path, change=lambda model: model):
+    path = tmp_path / "model.onnx"
+    save_model(change(tiny("plain").model), path)
+    return source_of(path)
+
+
+def test_an_fp16_file_becomes_an_fp16_engine_though_the_network_says_float(tiny, tmp_path, stand_in):
+    trt = stand_in()
+    built = build_engine(source(tiny, tmp_path, to_fp16), OPTIONS)
+    assert trt.flags == {"FP16"}
+    assert built.record.precisions == {"fp16": 3}
+    assert [profile.name for profile in built.record.profiles] == ["64x36", "small", "tile"]
+    assert (built.plan, built.timings) == (b"a plan", b"timings")
+
+
+def test_an_fp32_file_becomes_an_fp32_engine(tiny, tmp_path, stand_in):
+    trt = stand_in()
+    built = build_engine(source(tiny, tmp_path), OPTIONS)
+    assert trt.flags == set()
+    assert built.record.precisions == {"fp32": 3}
+
+
+def test_an_engine_that_quietly_computes_in_fp32_is_an_error(tiny, tmp_path, stand_in):
+    stand_in(halves=False)
+    half = source(tiny, tmp_path, to_fp16)
+    with pytest.raises(
+        ModelError, match=r"was to compute in fp16, but its layers do in others \(3 in fp32\)"
+    ):
+        build_engine(half, OPTIONS)
+    assert build_engine(half, OPTIONS, check_precision=False).record.precisions == {"fp32": 3}
+
+
+def test_a_wrong_record_is_found_before_tensorrt_is_started(tiny, tmp_path, stand_in):
+    trt = stand_in()
+    wrong = source(tiny, tmp_path)
+    wrong = replace(wrong, spec=wrong.spec.with_(precision="fp16"))
+    trt.module.Builder = lambda logger: pytest.fail("it was started")
+    with pytest.raises(ModelError, match="its weights are fp32"):
+        build_engine(wrong, OPTIONS)

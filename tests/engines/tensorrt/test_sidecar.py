@@ -1,0 +1,185 @@
+"""What lies beside an engine, and what is said of an engine that does not fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sr_deploy.engines.tensorrt.options import BuildOptions
+from sr_deploy.engines.tensorrt.profiles import plan_profiles
+from sr_deploy.engines.tensorrt.sidecar import (
+    EngineRecord,
+    Machine,
+    differences,
+    digest,
+    engine_key,
+    read_engine,
+    record_path,
+    require_usable,
+)
+from sr_deploy.errors import ModelError
+from sr_deploy.spec import ModelSpec, SizeRule
+
+PLAN = b"plan" * 100
+HERE = Machine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), driver="580.1")
+
+
+def a_record(**changes) -> EngineRecord:
+    spec = ModelSpec(
+        name="net", scale=4, halo=7, size_rule=SizeRule(multiple_of=2), parameters={"features": 8}
+    )
+    options = changes.pop("options", BuildOptions(sizes=((1080, 1920),), tile=512, tf32=True))
+    fields = {
+        "spec": spec,
+        "pixels": "uint8",
+        "model_sha256": "ab" * 32,
+        "model_name": "my net.onnx",
+        "options": options,
+        "machine": HERE,
+        "profiles": plan_profiles(spec, options),
+        "plan_sha256": digest(PLAN),
+        "plan_size": len(PLAN),
+        "precisions": {"fp16": 9},
+        "build_seconds": 1.5,
+        "created": "2026-01-01T00:00:00+00:00",
+        "sr_deploy": "0.1.0",
+    }
+    return EngineRecord(**(fields | changes))
+
+
+def write(path: Path, plan: bytes = PLAN, record: EngineRecord | None = None) -> Path:
+    path.write_bytes(plan)
+    record_path(path).write_text((record or a_record()).to_json(), encoding="utf-8")
+    return path
+
+
+def test_a_record_survives_json():
+    assert EngineRecord.from_json(a_record().to_json()) == a_record()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda fields: fields.update(schema=2),
+        lambda fields: fields.pop("machine"),
+        lambda fields: fields["machine"].pop("gpu"),
+        lambda fields: fields.update(more=1),
+        lambda fields: fields["spec"].update(scale=0),
+        lambda fields: fields["options"].update(tile=1),
+        lambda fields: fields["profiles"][0].pop("low"),
+    ],
+)
+def test_a_damaged_record_is_refused(spoil):
+    fields = json.loads(a_record().to_json())
+    spoil(fields)
+    with pytest.raises(ModelError, match="record cannot be used"):
+        EngineRecord.from_json(json.dumps(fields))
+    with pytest.raises(ModelError, match="record cannot be used"):
+        EngineRecord.from_json("[")
+
+
+def test_an_engine_is_read_with_its_record(tmp_path):
+    plan, record = read_engine(write(tmp_path / "ü.engine"))
+    assert (plan, record) == (PLAN, a_record())
+
+
+def test_a_truncated_engine_is_refused_with_the_command_that_rebuilds_it(tmp_path):
+    path = write(tmp_path / "net.engine", PLAN[:-5])
+    with pytest.raises(ModelError, match=r"truncated.*395 bytes, expected 400.*rebuild it: sr-deploy build"):
+        read_engine(path)
+
+
+def test_another_engine_under_the_record_is_refused(tmp_path):
+    path = write(tmp_path / "net.engine", PLAN[::-1])
+    with pytest.raises(ModelError, match="not the one its record speaks of"):
+        read_engine(path)
+
+
+def test_an_engine_without_its_record_is_refused(tmp_path):
+    path = tmp_path / "net.engine"
+    path.write_bytes(PLAN)
+    with pytest.raises(ModelError, match=r"no record net\.engine\.json beside it"):
+        read_engine(path)
+
+
+def test_an_engine_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ModelError, match="cannot read the engine"):
+        read_engine(tmp_path / "none.engine")
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [
+        (replace(HERE, tensorrt="11.4.0"), "TensorRT 10.16.1, this is 11.4.0"),
+        (
+            replace(HERE, gpu="NVIDIA T4", capability=(7, 5)),
+            r"NVIDIA H100 \(compute capability 9.0\), this is NVIDIA T4",
+        ),
+    ],
+)
+def test_what_differs_is_said_with_the_command_that_rebuilds(here, said):
+    with pytest.raises(ModelError, match=said) as caught:
+        require_usable(a_record(), here, Path("net.engine"))
+    command = 'sr-deploy build "my net.onnx" -o net.engine --overwrite --sizes 1920x1080 --tile 512 --tf32'
+    assert str(caught.value).endswith(command)
+
+
+def test_another_model_is_refused():
+    with pytest.raises(ModelError, match=r"another model.*abababababab, not cdcdcdcdcdcd"):
+        require_usable(a_record(), HERE, Path("net.engine"), "cd" * 32)
+    require_usable(a_record(), HERE, Path("net.engine"), "ab" * 32)
+
+
+def test_another_driver_alone_is_no_reason_to_refuse():
+    assert differences(a_record(), replace(HERE, driver="590.2")) == []
+
+
+def test_a_version_compatible_engine_runs_on_later_versions_and_not_on_earlier_ones():
+    record = a_record(options=BuildOptions(version_compatible=True))
+    assert differences(record, replace(HERE, tensorrt="11.0.0")) == []
+    assert differences(record, replace(HERE, tensorrt="10.9.0"))
+
+
+def test_hardware_compatible_engines_run_on_the_gpus_they_were_built_for():
+    a100 = replace(HERE, gpu="NVIDIA A100", capability=(8, 0))
+    t4 = replace(HERE, gpu="NVIDIA T4", capability=(7, 5))
+    h200 = replace(HERE, gpu="NVIDIA H200")
+    ampere = a_record(options=BuildOptions(hardware_compatible="ampere+"))
+    same = a_record(options=BuildOptions(hardware_compatible="same-capability"))
+    assert [bool(differences(ampere, gpu)) for gpu in (a100, t4, h200)] == [False, True, False]
+    assert [bool(differences(same, gpu)) for gpu in (a100, t4, h200)] == [True, True, False]
+
+
+def test_the_key_depends_on_everything_that_the_engine_does():
+    base = ("ab", "uint8", BuildOptions(), HERE, "0.1")
+    others = [
+        ("cd", *base[1:]),
+        ("ab", "float32", *base[2:]),
+        *(("ab", "uint8", options, HERE, "0.1") for options in every_other_option()),
+        *(("ab", "uint8", BuildOptions(), replace(HERE, **change), "0.1") for change in (
+            {"tensorrt": "1"}, {"gpu": "x"}, {"capability": (8, 9)}, {"driver": "1"})),
+        ("ab", "uint8", BuildOptions(), HERE, "0.2"),
+    ]  # fmt: skip
+    keys = [engine_key(*parts) for parts in (base, *others)]
+    assert len(set(keys)) == len(keys)
+    assert engine_key(*base) == keys[0]
+
+
+def every_other_option() -> list[BuildOptions]:
+    """For every field of BuildOptions, one object that differs from the usual in it alone."""
+    changed = {
+        "sizes": ((9, 9),),
+        "small": 9,
+        "tile": 99,
+        "max_batch": 2,
+        "workspace_mib": 5,
+        "optimisation_level": 5,
+        "tf32": True,
+        "version_compatible": True,
+        "hardware_compatible": "ampere+",
+    }
+    assert set(changed) == set(BuildOptions().to_dict())
+    return [BuildOptions(**{name: value}) for name, value in changed.items()]

@@ -1,0 +1,156 @@
+"""`export/build.py`: the bundled files come out of checkpoints byte for byte, and say what they are."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sr_deploy.models import list_models
+from sr_deploy.training.checkpoint import CheckpointInfo, load_net, save_checkpoint
+from sr_deploy.training.nets import build_net
+from sr_deploy.training.recipe import parse_recipe
+from tests.paths import ROOT
+
+RECIPE = b"""
+name = "tiny-x2"
+[net]
+architecture = "rt"
+features = 4
+depth = 1
+[[phase]]
+scale = 2
+crop = 8
+steps = 100
+loss = { l1 = 1, feature = 0.1 }
+[export]
+licence = "CC0-1.0"
+"""
+
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("export_build", ROOT / "export" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A recipe, its checkpoint, and folders for models and results, as the arguments of build.py."""
+    recipes, models, results = tmp_path / "export", tmp_path / "models", tmp_path / "results"
+    for folder in (recipes / "checkpoints", models, results):
+        folder.mkdir(parents=True)
+    (recipes / "tiny-x2.toml").write_bytes(RECIPE)
+    recipe = parse_recipe(RECIPE)
+    torch.manual_seed(0)
+    info = CheckpointInfo(
+        name="tiny-x2",
+        architecture="rt",
+        scale=2,
+        parameters=dict(recipe.parameters),
+        recipe_sha256=recipe.sha256,
+        training={"steps": 100, "minutes": 1.5, "device": "CPU, 1 threads"},
+    )
+    net = build_net("rt", 2, recipe.parameters)
+    save_checkpoint(recipes / "checkpoints" / "tiny-x2.safetensors", net, info)
+    return ["--recipes", str(recipes), "--models", str(models), "--results", str(results)]
+
+
+def test_a_model_and_its_card_are_built_and_rebuilt_byte_for_byte(build, places, tmp_path, capsys):
+    assert build.main(places) == 0
+    assert build.main([*places, "--check"]) == 0
+    (entry,) = list_models(tmp_path / "models")
+    assert (entry.name, entry.scale, entry.licence) == ("tiny-x2", 2, "CC0-1.0")
+    assert entry.sha256 == build.sha256_of(entry.path)
+    assert entry.spec.recipe_sha256 == parse_recipe(RECIPE).sha256
+    card = (tmp_path / "models" / "tiny-x2.md").read_text(encoding="utf-8")
+    assert "100 steps in 1.5 minutes" in card
+    assert "loss 1 l1 + 0.1 feature" in card
+    assert "CC BY-SA 4.0" in card
+    assert "Not measured yet" in card
+
+    quality = {"model": "tiny-x2", "sha256": entry.sha256, "mean": {"psnr_y": 30.123456, "ssim_y": 0.9}}
+    other = {**quality, "sha256": "0" * 64, "mean": {"psnr_y": 99.0, "ssim_y": 1.0}}
+    results = tmp_path / "results"
+    (results / "quality-set5.json").write_text(json.dumps({"set": "set5", "results": [quality, other]}))
+    measured = build.quality_of("tiny-x2", entry.sha256, results)
+    assert measured == {"Set5": {"psnr_y": 30.1235, "ssim_y": 0.9}}
+    assert build.main([*places, "--check"]) == 1  # the card would say more now
+    assert "tiny-x2.md" in capsys.readouterr().err
+
+
+def test_files_that_are_missing_or_differ_are_named(build, tmp_path):
+    for folder in ("built", "there"):
+        (tmp_path / folder).mkdir()
+    for name in ("same", "other", "missing"):
+        (tmp_path / "built" / name).write_text(name)
+        (tmp_path / "there" / name).write_text("same")
+    (tmp_path / "there" / "missing").unlink()
+    lines = build.compare(sorted((tmp_path / "built").iterdir()), tmp_path / "there")
+    assert [Path(line.split(": ")[0]).name for line in lines] == ["missing", "other"]
+
+
+def test_a_recipe_changed_after_training_is_refused(build, places, tmp_path, capsys):
+    (tmp_path / "export" / "tiny-x2.toml").write_bytes(RECIPE.replace(b"100", b"101"))
+    assert build.main(places) == 3
+    assert "train again, or restore the recipe" in capsys.readouterr().err
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(build, places, capsys):
+    assert build.main([*places, "huge-x2"]) == 3
+    assert "tiny-x2" in capsys.readouterr().err
+
+
+def test_the_photographs_of_the_cards_add_up(build):
+    table = build.tomllib.loads((ROOT / "export" / "photographs.toml").read_text(encoding="utf-8"))
+    assert sum(part["count"] for part in table["part"]) == table["count"]
+    assert all(part["licence"] and part["source"] for part in table["part"])
+
+
+def test_a_teacher_is_told_of_in_the_card_and_not_built(build, places, tmp_path, capsys):
+    folder = tmp_path / "export" / "checkpoints"
+    path = folder / "tiny-x2.safetensors"
+    net, info = load_net(path)
+    teacher = folder / "tiny-x2-teacher.safetensors"
+    save_checkpoint(teacher, net, info)
+    taught = {"name": "tiny-x2", "sha256": "abc123", "training": dict(info.training)}
+    recipe = RECIPE.replace(b"steps = 100", b'steps = 100\ntarget = "teacher"')
+    (tmp_path / "export" / "tiny-x2.toml").write_bytes(recipe)
+    info = replace(
+        info,
+        recipe_sha256=parse_recipe(recipe).sha256,
+        training={
+            **info.training,
+            "init": {"name": "tiny-x2", "training": dict(info.training)},
+            "teacher": taught,
+        },
+    )
+    save_checkpoint(path, net, info)
+    assert build.main(places) == 0
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["tiny-x2.md", "tiny-x2.onnx"]
+    card = (tmp_path / "models" / "tiny-x2.md").read_text()
+    assert "against a teacher's pictures" in card
+    assert "`abc123`). It is the net whose weights this one began with." in card
+    assert "Trained for 100 steps in 1.5 minutes on CPU, 1 threads, against pictures of `tiny-x2`:" in card
+    assert card.count("- `tiny-x2`: 100 steps in 1.5 minutes on CPU, 1 threads\n") == 1
+
+    training = {
+        **info.training,
+        "steps": 500,
+        "init": {"name": "tiny-x2, wider", "training": {"steps": 7, "minutes": 2.0}},
+    }
+    taught = {**taught, "training": training}
+    save_checkpoint(path, net, replace(info, training={**info.training, "teacher": taught}))
+    assert build.main(places) == 0
+    card = (tmp_path / "models" / "tiny-x2.md").read_text()
+    runs = card.split("It was trained by these runs:\n\n")[1].splitlines()
+    assert runs[0] == "- `tiny-x2, wider`: 7 steps in 2 minutes"
+    assert runs[1].startswith("- `tiny-x2`: 500 steps in 1.5 minutes on CPU, 1 threads, against pictures of")

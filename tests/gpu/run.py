@@ -1,0 +1,195 @@
+"""Everything that TensorRT can only show on a GPU, in one go, with no network, the important part in five minutes.
+
+    python -m tests.gpu.run --prepare gpu_models          # here: needs onnx, ONNX Runtime
+    python -X faulthandler -m tests.gpu.run gpu_models --out RESULTS   # there: TensorRT, PyCUDA, NumPy
+
+The sections run from the most to the least important. One that fails is recorded with its traceback and does not
+stop the others; before and after each, what is known is written to `gpu_run.json`, raw. A section whose seconds are
+not left of `--budget` is skipped, and the record says so: nothing that did not run counts as passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.build import Plan, build_section, for_any_size, for_crops, to_be_timed, usual
+from benchmarks.gpu.common import COMMON, Run
+from benchmarks.gpu.timing import peaks, timing
+from tests.gpu import checks
+from tests.gpu import parity as right
+from tests.gpu.processes import child, exits, interrupted, two_processes
+
+FIRST = "rt-x4"
+PLAIN = "-plain"
+
+
+def main() -> None:
+    cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_argument("folder", type=Path, nargs="?", help="what --prepare wrote")
+    cli.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu_results")))
+    cli.add_argument("--budget", type=float, default=300.0, help="seconds")
+    cli.add_argument("--only", action="append", default=[], help="run sections whose names begin so")
+    cli.add_argument("--prepare", type=Path, help="write the folder to take along, and stop")
+    cli.add_argument(
+        "--model", type=Path, action="append", default=[], help="an fp32 ONNX file, beside rt-x4"
+    )
+    cli.add_argument("--int8", type=Path, action="append", default=[], help="a Q/DQ ONNX file")
+    cli.add_argument("--photos", type=Path, help="a folder of PNG photographs; default: the example")
+    cli.add_argument(
+        "--srresnet", default="", help="a checkpoint of srresnet-x4, or a seed for an untrained one"
+    )
+    cli.add_argument("--child", help=argparse.SUPPRESS)
+    cli.add_argument("--child-builds", default="quick", help=argparse.SUPPRESS)
+    options = cli.parse_args()
+    if options.prepare:
+        from benchmarks.gpu.prepare import prepare
+
+        prepare(options.prepare, options.model, options.int8, options.photos, options.srresnet)
+        return
+    if options.folder is None:
+        cli.error("name the folder that --prepare wrote")
+    options.out.mkdir(parents=True, exist_ok=True)
+    run = Run(options.folder, options.out, options.budget, set(options.only))
+    run.models = json.loads((options.folder / "models.json").read_text(encoding="utf-8"))
+    if options.child:
+        try:
+            child(run, options.child, options.child_builds)
+        except KeyboardInterrupt:  # as the command line does: nothing waits for the build's thread
+            os._exit(130)
+        return
+    run.results["command"] = [Path(sys.argv[0]).name, *sys.argv[2:]]
+    sections(run)
+    run.save()
+    states = [found["state"] for found in run.results["sections"].values()]
+    run.log(f"ran {states.count('ran')}, failed {states.count('failed')}, skipped {states.count('skipped')}")
+
+
+def sections(run: Run) -> None:
+    """All of it, in order of importance."""
+    others = [m for m in models_of(run) if m != FIRST]
+    any_size = for_any_size(FIRST, "fp16")
+    run.section("environment", lambda: environment(run))
+    run.section("peaks", lambda: peaks(run))
+    build_section(run, any_size)
+    right_pixels(run, any_size)
+    for model in others:
+        timed(run, model, "fp16", COMMON[0], compare=True)
+    timed(run, FIRST, "fp16", COMMON[0])
+    stands(run, any_size)
+    for model in others:
+        timed(run, f"{model}{PLAIN}", "fp16", COMMON[0])
+    other_forms(run)
+    run.section("two processes", lambda: two_processes(run), needs=50)
+    run.section("interrupted", lambda: interrupted(run), needs=40)
+    for model in (*others, FIRST):
+        for size in COMMON[1:]:
+            timed(run, model, "fp16", size)
+        timed(run, model, "fp32", COMMON[0])
+    run.section("sweep/large", lambda: right.sweep(run, any_size, right.LARGE), needs=40, of=any_size.name)
+    build_section(run, usual(FIRST, "fp16"))
+
+
+def models_of(run: Run) -> list[str]:
+    return list(dict.fromkeys(row["model"] for row in run.models if not row["model"].endswith(PLAIN)))
+
+
+def right_pixels(run: Run, plan: Plan) -> None:
+    run.section(f"precision/{plan.name}", lambda: right.precision_shown(run, plan), of=plan.name)
+    run.section(f"parity/{plan.name}", lambda: right.parity(run, plan), needs=5, of=plan.name)
+
+
+def timed(run: Run, model: str, precision: str, size: tuple[int, int], *, compare: bool = False) -> None:
+    """Build for that size, time it; with `compare`, hold its pixels to those of an engine held to the CPU's."""
+    plan, checked = to_be_timed(model, precision, size), for_crops(model, precision)
+    if run.row(model, precision) is None:
+        return
+    if compare:
+        build_section(run, checked)
+        right_pixels(run, checked)
+    build_section(run, plan)
+    run.section(f"precision/{plan.name}", lambda: right.precision_shown(run, plan), of=plan.name)
+    run.section(f"timing/{plan.name}", lambda: timing(run, plan, size), needs=10, of=plan.name)
+    if compare and checked.name in run.engines:
+        run.section(f"agree/{plan.name}", lambda: right.agree(run, plan, checked), needs=5, of=plan.name)
+
+
+def stands(run: Run, plan: Plan) -> None:
+    """What the engine of every size must stand."""
+    works: tuple[tuple[str, Callable[[Run, Plan], Any], float], ...] = (
+        ("sweep", right.sweep, 20),
+        ("threads", checks.threads, 10),
+        ("refused", checks.refused, 10),
+        ("device", checks.device_arrays, 5),
+        ("memory", checks.out_of_memory, 10),
+        ("exit", exits, 40),
+        ("frames", checks.frames, 20),
+        ("contexts", checks.callers_context, 10),
+    )
+    for name, work, needs in works:
+        run.section(name, partial(work, run, plan), needs=needs, of=plan.name)
+
+
+def other_forms(run: Run) -> None:
+    """int8, fp32 and float pixels, on the compared pictures; int8 is timed as well."""
+    for precision in ("int8", "fp32"):
+        for row in [r for r in run.models if r["precision"] == precision and r["pixels"] == "uint8"]:
+            plan = for_crops(row["model"], precision)
+            build_section(run, plan)
+            right_pixels(run, plan)
+            if precision == "int8":
+                timed(run, row["model"], precision, COMMON[0])
+    plan = for_crops(FIRST, "fp16", "float32")
+    build_section(run, plan)
+    run.section("float", lambda: right.float_pixels(run, plan), needs=5, of=plan.name)
+
+
+def environment(run: Run) -> dict[str, Any]:
+    from sr_deploy.engines.tensorrt import api
+    from sr_deploy.engines.tensorrt.cuda import Gpu, machine
+    from sr_deploy.version import __version__
+
+    trt = api.runtime()
+    here, gpu = machine(0, api.version(trt)), Gpu(0, "primary")
+    with gpu.current():
+        free, total = gpu.free_memory()
+    import pycuda
+
+    return {
+        "sr_deploy": __version__,
+        "tensorrt": here.tensorrt,
+        "gpu": here.gpu,
+        "capability": here.capability,
+        "driver": here.driver,
+        "pycuda": pycuda.VERSION_TEXT,
+        "cuda_driver_api": gpu.cuda.get_driver_version(),
+        "memory_free": free,
+        "memory_total": total,
+        "python": sys.version,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "nvidia_smi": shell("nvidia-smi", "--query-gpu=name,clocks.sm,clocks.mem,power.draw,pcie.link.gen.current",
+                            "--format=csv,noheader"),
+    }  # fmt: skip
+
+
+def shell(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        return repr(error)
+
+
+if __name__ == "__main__":
+    main()

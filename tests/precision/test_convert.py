@@ -1,0 +1,184 @@
+"""Converting a model: what it costs is measured, what overflows is named, and nothing bad is passed on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, UsageError
+from sr_deploy.graph.onnx_file import read_spec, write_spec
+from sr_deploy.graph.pixel_io import with_pixel_io
+from sr_deploy.images.image import Image, write_image
+from sr_deploy.precision.convert import NOTES_KEY, convert
+from sr_deploy.precision.crops import crops_of, made_up_crops
+from sr_deploy.precision.measure import Yardstick
+from sr_deploy.precision.search_int8 import costs_of
+from sr_deploy.quality.dead_leaves import dead_leaves
+from sr_deploy.spec import SizeRule
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of drawn pictures, one grey, one of 16 bits, one too small, one that is no picture."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed in range(5):
+        write_image(Image(pixels=dead_leaves(96, 128, seed=seed)), folder / f"{seed}.png")
+    write_image(Image(pixels=np.ascontiguousarray(dead_leaves(96, 96, seed=7)[..., :1])), folder / "grey.png")
+    write_image(Image(pixels=dead_leaves(96, 96, seed=8).astype(np.uint16) * 257), folder / "deep.png")
+    write_image(Image(pixels=dead_leaves(20, 20, seed=9)), folder / "small.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def gentle(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The tiny model with an output around mid-grey, so that clipping hides nothing."""
+    for tensor in model.graph.initializer:
+        if tensor.name in ("w0", "w1"):
+            values = numpy_helper.to_array(tensor) * np.float32(0.4)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return model
+
+
+def notes_of(model: onnx.ModelProto) -> dict:
+    return json.loads(next(entry.value for entry in model.metadata_props if entry.key == NOTES_KEY))
+
+
+def test_int8_is_calibrated_measured_and_described_in_the_file(tiny, photographs):
+    made = convert(gentle(tiny("plain").model), "int8", data=photographs)
+    assert made.spec.precision == read_spec(made.model).precision == "int8"
+    assert made.notes.photographs == 7
+    assert -0.1 <= made.notes.psnr_change <= 0.1
+    assert made.notes.fidelity > 35
+    assert notes_of(made.model)["method"] == made.notes.method
+    onnx.checker.check_model(made.model, full_check=True)
+
+
+def test_the_same_photographs_give_the_same_bytes(tiny, photographs):
+    first, second = (convert(gentle(tiny("plain").model), "int8", data=photographs).model for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("name", ["grey", "nhwc", "-1..1", "fixed", "old-opset"])
+def test_every_kind_of_model_can_be_int8(tiny, name, photographs):
+    made = convert(gentle(tiny(name).model), "int8", data=photographs, tolerance=3)
+    assert made.notes.fidelity > 30
+
+
+def test_convolutions_are_kept_until_the_tolerance_is_met(tiny, photographs):
+    loose = convert(gentle(tiny("plain").model), "int8", data=photographs, tolerance=100)
+    assert len(loose.notes.kept) < 2
+    crops = crops_of(photographs, tiny("plain").spec)
+    model = gentle(tiny("plain").model)
+    with pytest.raises(
+        CheckFailedError, match=r"plain in int8 changes PSNR by -.* dB on 2 photographs, 0 dB are"
+    ):
+        convert(_sharp(model, crops), "int8", data=photographs, tolerance=0.0)
+
+
+def _sharp(model: onnx.ModelProto, crops) -> onnx.ModelProto:
+    """A model that reproduces the photographs better than any rounding of it: nearest neighbours, through
+    convolutions whose other channels are noise that cancels."""
+    random = np.random.default_rng(0)
+    first = np.zeros((8, 3, 3, 3), np.float32)
+    first[:3, :, 1, 1] = np.eye(3)
+    noise = random.normal(0, 3, (2, 3, 3, 3))
+    first[3:5], first[5:7] = noise, noise
+    second = np.zeros((12, 8, 3, 3), np.float32)
+    for channel in range(3):
+        second[4 * channel : 4 * channel + 4, channel, 1, 1] = 1
+    second[:, 3:5, 1, 1], second[:, 5:7, 1, 1] = 2.0, -2.0
+    values = {"w0": first, "w1": second, "b0": np.zeros(8, np.float32), "b1": np.zeros(12, np.float32)}
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
+    return model
+
+
+def test_fp16_names_what_would_overflow_on_pictures_and_keeps_it(tiny):
+    model = tiny("plain").model
+    bright = numpy_helper.from_array(np.float32(1e5), "bright")
+    model.graph.initializer.append(bright)
+    last = model.graph.node[-1]
+    last.output[0] = "before"
+    model.graph.node.append(helper.make_node("Mul", ["before", "bright"], ["large"]))
+    model.graph.node.append(helper.make_node("Div", ["large", "bright"], ["upscaled"]))
+    made = convert(model, "fp16")
+    assert made.notes.kept == ("bright", "large")
+    assert made.notes.psnr_change is None
+    assert made.notes.unmeasured == "no photographs were given"
+    with pytest.raises(StopIteration):
+        next(t for t in made.model.graph.initializer if t.name == "w0")  # the rest is half
+
+
+def test_half_precision_costs_next_to_nothing(tiny, photographs):
+    made = convert(gentle(tiny("plain").model), "fp16", data=photographs)
+    assert abs(made.notes.psnr_change) < 0.01
+    assert made.notes.kept == ()
+
+
+def test_bf16_is_measured_where_it_can_be_run_and_else_says_why_not(tiny, photographs, monkeypatch):
+    made = convert(gentle(tiny("plain").model), "bf16", data=photographs, tolerance=1)
+    assert (made.notes.psnr_change is None) == (made.notes.unmeasured is not None)
+    reason = "no bf16 here"
+
+    def lacking() -> None:
+        raise MissingRuntimeError(reason)
+
+    monkeypatch.setattr("sr_deploy.engines.openvino.engine.check_bf16", lacking)
+    made = convert(gentle(tiny("plain").model), "bf16", data=photographs)
+    assert (made.notes.psnr_change, made.notes.unmeasured) == (None, reason)
+
+
+def test_what_cannot_be_converted_is_said_before_any_work(tiny, photographs, tmp_path):
+    plain = tiny("plain")
+    with pytest.raises(UsageError, match="int8 is calibrated on photographs; point --data"):
+        convert(plain.model, "int8")
+    with pytest.raises(UsageError, match="can be converted to fp16, bf16, int8, got 'int4'"):
+        convert(plain.model, "int4")
+    with pytest.raises(UsageError, match="plain has uint8 pixel I/O; convert the file with float pixels"):
+        convert(with_pixel_io(plain.model), "fp16")
+    with pytest.raises(InputError, match="expected a folder of pictures"):
+        convert(plain.model, "int8", data=tmp_path / "none")
+    write_image(Image(pixels=dead_leaves(96, 96)), tmp_path / "alone.png")
+    with pytest.raises(InputError, match="1 of 1 pictures can be used, expected at least 2 of 32x32 pixels"):
+        convert(plain.model, "int8", data=tmp_path)
+    half = write_spec(tiny("plain").model, plain.spec.with_(precision="fp16"))
+    with pytest.raises(UsageError, match="plain is fp16 already"):
+        convert(half, "int8", data=photographs)
+
+
+def test_a_crop_is_measured_on_or_calibrated_on_and_never_both(photographs, tiny):
+    crops = crops_of(photographs, tiny("plain").spec)
+    assert (len(crops.calibrate), len(crops.measure)) == (5, 2)
+    assert not {id(c) for c in crops.calibrate} & {id(c) for c in crops.measure}
+    for crop in (*crops.calibrate, *crops.measure):
+        assert crop.small.shape[2:] == tuple(n // 2 for n in crop.large.shape[1:3])
+        assert 0 <= crop.small.min() <= crop.small.max() <= 1
+        np.testing.assert_array_equal(crop.small * 255, np.rint(crop.small * 255))  # steps of 8 bits
+    odd = crops_of(photographs, tiny("plain").spec.with_(size_rule=SizeRule(multiple_of=7)))
+    assert all(c.small.shape[2] % 7 == c.small.shape[3] % 7 == 0 for c in odd.measure)
+
+
+def test_a_spoiled_model_is_far_from_the_one_it_was(tiny, photographs):
+    plain = tiny("plain")
+    yardstick = Yardstick(plain.model, plain.spec, made_up_crops(plain.spec).measure)
+    same = yardstick.distance(tiny("plain").model)
+    assert (same.change, same.fidelity > 100) == (0.0, True)
+    spoiled = tiny("plain").model
+    bias = next(t for t in spoiled.graph.initializer if t.name == "b1")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(np.nan), "b1"))
+    assert yardstick.distance(spoiled).fidelity == -np.inf
+
+
+def test_what_a_convolution_costs_is_what_it_multiplies_and_reads(tiny):
+    plain = tiny("plain")
+    crop = made_up_crops(plain.spec).measure[0]
+    cost = costs_of(plain.model, crop.small)
+    first, second = 8 * 3 * 9 + 100 * 3, 12 * 8 * 9 + 100 * 8
+    assert cost == {
+        "v0": pytest.approx(first / (first + second)),
+        "v2": pytest.approx(second / (first + second)),
+    }
