@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.pages import ROOT, filled, settle
-from sr_deploy.capi.build import Built, build_library, find_compiler
+from sr_deploy.capi.build import BuiltLibrary, build_library, find_compiler
 from sr_deploy.system.cpu import describe_cpu
 
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "capi.json", ROOT / "docs" / "capi.md"
@@ -49,7 +49,7 @@ print(*seconds, sep="\\n")
 """
 
 
-def compiled(library: Built, source: Path, folder: Path) -> str:
+def compiled(library: BuiltLibrary, source: Path, folder: Path) -> str:
     place, target = library.library.parent, folder / source.stem
     link = [f"-L{place}", "-lsr_deploy", f"-Wl,-rpath,{place}"]
     options = [

@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks.pages import filled, settle
 from sr_deploy import Upscaler
-from sr_deploy.bench.run.usage import Bystanders
+from sr_deploy.bench.run.usage import OtherProcesses
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.frames.layout import LAYOUTS
 from sr_deploy.frames.pipe import PipeOptions, run_pipe
@@ -107,7 +107,7 @@ def piped(upscaler: Upscaler, data: Path, size: tuple[int, int], name: str) -> W
 
 def in_turn(first: Work, second: Work, rounds: int) -> dict[str, Any]:
     """Both, `rounds` times; the medians, and of the ratios of a round's two: what is left of the first's rate."""
-    bystanders = Bystanders()
+    bystanders = OtherProcesses()
     samples = [(timed(first), timed(second)) for _ in range(rounds)]
     result: dict[str, Any] = {"samples": samples, "others": bystanders.share()}
     for what in ("wall", "cpu"):

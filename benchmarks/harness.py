@@ -28,11 +28,11 @@ import numpy as np
 from sr_deploy.bench.compare import LOOKS, compare_times
 from sr_deploy.bench.doubts import BUSY
 from sr_deploy.bench.frames import load_photographs
-from sr_deploy.bench.result import Case, Failure, Run, Subject, read_result
+from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject, FailedRun, read_result
 from sr_deploy.bench.run.environment import describe_environment
 from sr_deploy.bench.run.measure import Effort, measure
-from sr_deploy.bench.run.runner import Runner
-from sr_deploy.bench.run.session import Entry, Session
+from sr_deploy.bench.run.runner import SubjectRunner
+from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.run.stages import WatchedEngine
 from sr_deploy.bench.run.sweep import merge_rounds
 from sr_deploy.bench.run.worker import Measures, Opening, serve
@@ -162,20 +162,20 @@ class _Slowed:
 
 
 def open_slowed(opening: Opening) -> Measures:
-    runner = Runner(opening.subject, Path(opening.model), load_photographs())
+    runner = SubjectRunner(opening.subject, Path(opening.model), load_photographs())
     runner.engine = _Slowed(runner.engine, SLOWDOWN)
     return runner
 
 
 def verdicts(model: str, pairs: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Runs of `rounds` processes each. Raw samples of all runs too, for whoever wants to try another judgement."""
-    subject = Subject(model=model, backend="onnxruntime", precision="fp32", scale=4)
+    subject = BenchSubject(model=model, backend="onnxruntime", precision="fp32", scale=4)
     slowed = (sys.executable, "-m", "benchmarks.harness", "--worker")
     entries = {
-        "same": Entry(subject=subject, path=find_model(model)),
-        "slowed": Entry(subject=subject, path=find_model(model), command=slowed),
+        "same": WorkerStart(subject=subject, path=find_model(model)),
+        "slowed": WorkerStart(subject=subject, path=find_model(model), command=slowed),
     }
-    case = Case(label="90p", width=160, height=90)
+    case = BenchCase(label="90p", width=160, height=90)
     effort = Effort(seconds=seconds, most_seconds=seconds)
     rows: list[dict[str, Any]] = []
     for _ in range(pairs):
@@ -188,11 +188,11 @@ def verdicts(model: str, pairs: int, rounds: int, seconds: float) -> dict[str, A
     return judged(rows) | {"pairs": pairs, "rounds": rounds, "seconds": seconds, "samples": rows}
 
 
-def _alone(entry: Entry, case: Case, effort: Effort) -> Run:
+def _alone(entry: WorkerStart, case: BenchCase, effort: Effort) -> BenchRun:
     """A run of a fresh process, as a baseline from yesterday would be."""
-    with Session() as session:
+    with BenchSession() as session:
         run = session.measure(entry, case, mode="end-to-end", throughput=False, effort=effort)
-    if isinstance(run, Failure):
+    if isinstance(run, FailedRun):
         raise SystemExit(run.error)
     return run
 
@@ -223,7 +223,7 @@ def _paces(row: dict[str, Any], name: str) -> tuple[list[float], list[float]]:
     return paces
 
 
-def _raw(run: Run) -> dict[str, Any]:
+def _raw(run: BenchRun) -> dict[str, Any]:
     times = {"samples": run.samples, "pace": run.pace}
     return {n: [float(f"{s:.6g}") for s in seconds] for n, seconds in times.items()} | {"others": run.others}
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from sr_deploy.bench.doubts import BUSY
-from sr_deploy.bench.run.usage import Bystanders
+from sr_deploy.bench.run.usage import OtherProcesses
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -38,7 +38,7 @@ def _suite(name: str) -> list[str]:
 
 
 def require_idle(seconds: float = 5.0) -> None:
-    bystanders = Bystanders()
+    bystanders = OtherProcesses()
     time.sleep(seconds)
     share = bystanders.share() or 0.0
     if share > BUSY:

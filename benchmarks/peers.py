@@ -29,15 +29,23 @@ import numpy as np
 
 from benchmarks.pages import ROOT
 from sr_deploy.bench.frames import BUNDLED, load_photographs
-from sr_deploy.bench.result import Case, Failure, Result, Run, Settings, Subject, write_result
+from sr_deploy.bench.result import (
+    BenchCase,
+    BenchResult,
+    BenchRun,
+    BenchSettings,
+    BenchSubject,
+    FailedRun,
+    write_result,
+)
 from sr_deploy.bench.run.calibrate import calibrate
 from sr_deploy.bench.run.environment import describe_environment
 from sr_deploy.bench.run.measure import Effort
-from sr_deploy.bench.run.recorder import Recorder, Work
-from sr_deploy.bench.run.session import Entry, Session
+from sr_deploy.bench.run.recorder import Recorder, SampledCall
+from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.run.subjects import find_entries
 from sr_deploy.bench.run.sweep import LeftOut, Sweep, run_sweep
-from sr_deploy.bench.run.usage import Bystanders
+from sr_deploy.bench.run.usage import OtherProcesses
 from sr_deploy.bench.run.worker import Measures, Opening, serve
 from sr_deploy.bench.sizes import parse_sizes
 from sr_deploy.bench.summary import summarise
@@ -60,7 +68,7 @@ def to_picture(result: Tensor) -> np.ndarray:
     return cv2.merge(list(planes))
 
 
-def torch_net(subject: Subject, compiled: bool) -> Parts:
+def torch_net(subject: BenchSubject, compiled: bool) -> Parts:
     import torch
 
     from sr_deploy.training.checkpoint import load_net
@@ -86,7 +94,7 @@ def torch_net(subject: Subject, compiled: bool) -> Parts:
     return prepare, compute, finish
 
 
-def bare_onnxruntime(subject: Subject) -> Parts:
+def bare_onnxruntime(subject: BenchSubject) -> Parts:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -98,7 +106,7 @@ def bare_onnxruntime(subject: Subject) -> Parts:
     return to_tensor, lambda tensor: session.run(None, {name: tensor})[0], to_picture
 
 
-def bare_openvino(subject: Subject) -> Parts:
+def bare_openvino(subject: BenchSubject) -> Parts:
     import openvino
 
     settings = {
@@ -110,7 +118,7 @@ def bare_openvino(subject: Subject) -> Parts:
     return to_tensor, lambda tensor: compiled(tensor)[0], to_picture
 
 
-def opencv_dnn(subject: Subject) -> Parts:
+def opencv_dnn(subject: BenchSubject) -> Parts:
     cv2.setNumThreads(subject.threads or 1)
     net = cv2.dnn.readNetFromONNX(str(find_model(subject.model)))
 
@@ -121,7 +129,7 @@ def opencv_dnn(subject: Subject) -> Parts:
     return to_tensor, compute, to_picture
 
 
-def ncnn_net(subject: Subject) -> Parts:
+def ncnn_net(subject: BenchSubject) -> Parts:
     import ncnn
 
     net = ncnn.Net()
@@ -154,7 +162,7 @@ def _ncnn_files(model: Path, folder: Path) -> tuple[Path, Path]:
     return folder / "net.ncnn.param", folder / "net.ncnn.bin"
 
 
-def classic(subject: Subject, filter_: int) -> Parts:
+def classic(subject: BenchSubject, filter_: int) -> Parts:
     cv2.setNumThreads(subject.threads or 1)
     scale = subject.scale
 
@@ -164,7 +172,7 @@ def classic(subject: Subject, filter_: int) -> Parts:
     return lambda frame: frame, compute, lambda result: result
 
 
-PEERS: dict[str, tuple[str, str, Callable[[Subject], Parts]]] = {
+PEERS: dict[str, tuple[str, str, Callable[[BenchSubject], Parts]]] = {
     "torch eager": ("torch", "fp32", partial(torch_net, compiled=False)),
     "torch.compile": ("torch", "fp32", partial(torch_net, compiled=True)),
     "bare ONNX Runtime": ("onnxruntime", "fp32", bare_onnxruntime),
@@ -186,7 +194,7 @@ class Peer:
         make = PEERS[opening.subject.runner][2]
         self._parts = self._recorder.opened(lambda: make(opening.subject))
 
-    def measure(self, case: Case, mode: str, throughput: bool, effort: Effort) -> Run:
+    def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
         if mode != "end-to-end" or throughput or case.batch > 1:
             raise ValueError("peers are measured end to end, one picture at a time")
         frame = self._photographs.frame(case.width, case.height)
@@ -205,14 +213,14 @@ class Peer:
             stages["compute"].append(computed - ready)
             stages["finish"].append(clock() - computed)
 
-        return self._recorder.record(case, mode, throughput, effort, [Work(call=call, stages=stages)])
+        return self._recorder.record(case, mode, throughput, effort, [SampledCall(call=call, stages=stages)])
 
 
 def open_peer(opening: Opening) -> Measures:
     return Peer(opening)
 
 
-def peer_entries(base: Subject, path: Path, only: list[str]) -> list[Entry]:
+def peer_entries(base: BenchSubject, path: Path, only: list[str]) -> list[WorkerStart]:
     entries = []
     for name, (module, precision, _) in PEERS.items():
         if only and name not in only:
@@ -223,14 +231,16 @@ def peer_entries(base: Subject, path: Path, only: list[str]) -> list[Entry]:
         changes = {"runner": name, "backend": module, "precision": precision}
         if precision == "uint8":
             changes |= {"model": name, "parameters": None, "multiply_adds_per_pixel": None, "quality": {}}
-        subject = Subject(**{**base.__dict__, **changes})
+        subject = BenchSubject(**{**base.__dict__, **changes})
         entries.append(
-            Entry(subject=subject, path=path, command=(sys.executable, "-m", "benchmarks.peers", "--worker"))
+            WorkerStart(
+                subject=subject, path=path, command=(sys.executable, "-m", "benchmarks.peers", "--worker")
+            )
         )
     return entries
 
 
-def check(model: str, entries: list[Entry]) -> None:
+def check(model: str, entries: list[WorkerStart]) -> None:
     """Print how far the picture of each net is from sr-deploy's, in 8-bit steps; SystemExit beyond one."""
     frame = load_photographs().frame(101, 67)
     with Upscaler.open(model, backend="onnxruntime") as upscaler:
@@ -257,13 +267,15 @@ def check(model: str, entries: list[Entry]) -> None:
 
 
 def make_picture(model: str, name: str, target: Path) -> None:
-    subject = Subject(model=model, backend="", precision="fp32", scale=4, runner=name, threads=usable_cores())
+    subject = BenchSubject(
+        model=model, backend="", precision="fp32", scale=4, runner=name, threads=usable_cores()
+    )
     prepare, compute, finish = PEERS[name][2](subject)
     np.save(target, finish(compute(prepare(load_photographs().frame(101, 67)))))
 
 
-def measure(args: argparse.Namespace) -> Result:
-    bystanders = Bystanders()
+def measure(args: argparse.Namespace) -> BenchResult:
+    bystanders = OtherProcesses()
     calibration = calibrate(args.threads)
     environment = describe_environment(bystanders.share())
     ours = [] if args.only else find_entries([args.model], threads=[args.threads])
@@ -272,24 +284,25 @@ def measure(args: argparse.Namespace) -> Result:
     check(args.model, [entry for entry in entries if entry.subject.runner in PEERS])
     effort = Effort(samples=5, seconds=args.seconds, most_seconds=args.seconds, warm_up_seconds=args.seconds)
     cases = [
-        Case(label=s.label, width=s.width, height=s.height, tile="whole") for s in parse_sizes(args.sizes)
+        BenchCase(label=s.label, width=s.width, height=s.height, tile="whole")
+        for s in parse_sizes(args.sizes)
     ]
-    runs, failures = list[Run](), list[Failure]()
-    with Session() as session:
+    runs, failures = list[BenchRun](), list[FailedRun]()
+    with BenchSession() as session:
         for step in run_sweep(
             session, Sweep(entries=entries, cases=cases, effort=effort, rounds=args.rounds, fresh=False)
         ):
-            if isinstance(step, Run):
+            if isinstance(step, BenchRun):
                 runs.append(to_nanoseconds(step))
                 _tell(step)
             elif not isinstance(step, LeftOut):
                 failures.append(step)
                 print(f"failed: {step.subject.name} {step.case.label}: {step.error}", flush=True)
-    return Result(
+    return BenchResult(
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         environment=environment,
         calibration=calibration,
-        settings=Settings(
+        settings=BenchSettings(
             min_samples=effort.samples,
             min_seconds=args.seconds,
             max_seconds=args.seconds,
@@ -301,7 +314,7 @@ def measure(args: argparse.Namespace) -> Result:
     )
 
 
-def to_nanoseconds(run: Run) -> Run:
+def to_nanoseconds(run: BenchRun) -> BenchRun:
     """`run` with its times rounded to what the clock resolves: a third of the bytes under version control."""
     stages = {name: _rounded(seconds) for name, seconds in run.stages.items()}
     times = {name: _rounded(getattr(run, name)) for name in ("samples", "cpu", "warm_up", "pace")}
@@ -312,7 +325,7 @@ def _rounded(seconds: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(round(value, 9) for value in seconds)
 
 
-def _tell(run: Run) -> None:
+def _tell(run: BenchRun) -> None:
     milliseconds, net = summarise(run).p50 * 1000, float(np.median(run.stages["compute"])) * 1000
     print(f"{run.case.label} {run.subject.name}: {milliseconds:.2f} ms, the net {net:.2f}", flush=True)
 

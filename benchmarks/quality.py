@@ -28,7 +28,7 @@ from sr_deploy.models import find_model, list_models, read_spec
 from sr_deploy.quality.anchor import set5_warning
 from sr_deploy.quality.evaluate import bicubic_baseline, compare, evaluate
 from sr_deploy.quality.metrics import luma
-from sr_deploy.quality.pairs import Case, find_cases
+from sr_deploy.quality.pairs import EvalPicture, find_cases
 from sr_deploy.quality.results import Evaluation, Protocol, Score
 from sr_deploy.system.cpu import describe_cpu
 
@@ -40,7 +40,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def measure_model(name: str, cases: list[Case], backend: str) -> dict[str, Any]:
+def measure_model(name: str, cases: list[EvalPicture], backend: str) -> dict[str, Any]:
     path = find_model(name)
     told = {entry.name: entry.parameters for entry in list_models()}  # without the constants of the residual
     with Upscaler.open(path, backend=backend) as upscaler:
@@ -65,12 +65,12 @@ def parameters_of(path: Path) -> int:
     return sum(int(np.prod(w.dims)) for w in weights if w.dims and np.prod(w.dims) > 1)
 
 
-def measure_bicubic(scale: int, cases: list[Case]) -> dict[str, Any]:
+def measure_bicubic(scale: int, cases: list[EvalPicture]) -> dict[str, Any]:
     result = evaluate("bicubic", bicubic_baseline(scale), cases, Protocol(scale, scale))
     return {**result.record(), "warning": set5_warning(result)}
 
 
-def measure_bicubic_of_y(scale: int, cases: list[Case]) -> dict[str, Any]:
+def measure_bicubic_of_y(scale: int, cases: list[EvalPicture]) -> dict[str, Any]:
     scores = []
     for case in cases:
         pixels = read_image(case.hr).pixels
@@ -83,7 +83,7 @@ def measure_bicubic_of_y(scale: int, cases: list[Case]) -> dict[str, Any]:
     return Evaluation("bicubic of Y", Protocol(scale, scale), tuple(scores)).record()
 
 
-def environment(cases: list[Case]) -> dict[str, Any]:
+def environment(cases: list[EvalPicture]) -> dict[str, Any]:
     def installed(package: str) -> str | None:
         try:
             return version(package)

@@ -24,7 +24,7 @@ from typing import Any
 from sr_deploy.errors import InputError, SrDeployError
 from sr_deploy.models import read_spec
 from sr_deploy.training.checkpoint import CheckpointInfo, read_checkpoint
-from sr_deploy.training.export.to_onnx import Export, export_onnx
+from sr_deploy.training.export.to_onnx import ExportResult, export_onnx
 from sr_deploy.training.recipe import Recipe, read_recipe
 
 if sys.version_info >= (3, 11):
@@ -66,7 +66,7 @@ def check_recipe(recipe: Recipe, info: CheckpointInfo, checkpoint: Path) -> None
         )
 
 
-def check_record(built: Export, recipe: Recipe, checkpoint: Path) -> None:
+def check_record(built: ExportResult, recipe: Recipe, checkpoint: Path) -> None:
     """Raises InputError where the written file does not say of itself what the recipe and checkpoint say."""
     spec = read_spec(built.path)
     says = spec and (spec.scale, spec.precision, spec.recipe_sha256, spec.checkpoint_sha256, spec.licence)
@@ -161,7 +161,7 @@ def _measured(quality: Mapping[str, Mapping[str, float]]) -> list[str]:
 def card_of(
     recipe: Recipe,
     info: CheckpointInfo,
-    built: Export,
+    built: ExportResult,
     checkpoint: Path,
     quality: Mapping[str, Mapping[str, float]],
     photographs: Mapping[str, Any],

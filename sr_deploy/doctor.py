@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sr_deploy.system.cpu import Cpu, describe_cpu
+from sr_deploy.system.cpu import CpuInfo, describe_cpu
 from sr_deploy.system.memory import available_memory
 from sr_deploy.version import __version__
 
@@ -55,7 +55,7 @@ class Backend:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gpu:
+class GpuInfo:
     """An NVIDIA GPU as its driver describes it."""
 
     name: str
@@ -73,10 +73,10 @@ class Diagnosis:
     packages: Mapping[str, str | None]
     """Distribution -> installed version; None: not installed."""
     backends: tuple[Backend, ...]
-    cpu: Cpu
+    cpu: CpuInfo
     memory_available: int | None
     """Bytes this process may still take, within its container's limit."""
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[GpuInfo, ...]
     gpu_detail: str
     """How the GPUs were found, or why there is none."""
     models: tuple[str, ...]
@@ -121,7 +121,7 @@ def diagnose() -> Diagnosis:
     )
 
 
-def find_gpus() -> tuple[tuple[Gpu, ...], str]:
+def find_gpus() -> tuple[tuple[GpuInfo, ...], str]:
     """The NVIDIA GPUs that the driver shows to this process, and how that is known."""
     import subprocess
 
@@ -145,9 +145,9 @@ def _device_hint(reason: str) -> str:
     return reason
 
 
-def _gpu(line: str) -> Gpu:
+def _gpu(line: str) -> GpuInfo:
     name, memory, driver = ([part.strip() for part in line.split(",")] + ["", "", ""])[:3]
-    return Gpu(name=name, memory_mib=int(memory) if memory.isdecimal() else None, driver=driver or None)
+    return GpuInfo(name=name, memory_mib=int(memory) if memory.isdecimal() else None, driver=driver or None)
 
 
 def _version(distribution: str) -> str | None:

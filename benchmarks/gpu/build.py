@@ -89,10 +89,10 @@ def build_section(run: Run, plan: Plan) -> None:
 
 
 def source(run: Run, row: dict[str, Any]) -> Any:
-    from sr_deploy.engines.tensorrt.build import Source
+    from sr_deploy.engines.tensorrt.build import BuildSource
     from sr_deploy.spec import ModelSpec
 
-    return Source(
+    return BuildSource(
         graph=(run.folder / row["graph"]).read_bytes(),
         spec=ModelSpec.from_json(json.dumps(row["spec"])),
         pixels=row["pixels"],
@@ -193,15 +193,15 @@ class Account:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Listen to every log that is made in here."""
-        from sr_deploy.engines.tensorrt.api import Log
+        from sr_deploy.engines.tensorrt.api import TensorRTLog
 
-        heard, self._at = Log._heard, time.perf_counter()
+        heard, self._at = TensorRTLog._heard, time.perf_counter()
 
         def hear(log: Any, severity: Any, text: str) -> None:
             self.hear(text, time.perf_counter())
             heard(log, severity, text)
 
-        with patch.object(Log, "_heard", hear):
+        with patch.object(TensorRTLog, "_heard", hear):
             yield
         self.hear("", time.perf_counter())
 

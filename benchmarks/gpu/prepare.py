@@ -17,7 +17,7 @@ from onnx import helper, shape_inference
 
 from benchmarks.pages import ROOT
 from sr_deploy.engines.onnxruntime.cpu import OnnxRuntimeEngine
-from sr_deploy.engines.tensorrt.build import FLOAT32, Source, source_of
+from sr_deploy.engines.tensorrt.build import FLOAT32, BuildSource, source_of
 from sr_deploy.errors import UsageError
 from sr_deploy.graph.onnx_file import load_model, require_spec, save_model
 from sr_deploy.images.image import read_image
@@ -80,7 +80,7 @@ def _int8(folder: Path, path: Path, rows: list[dict[str, Any]]) -> dict[str, Any
     return _row(folder, source_of(path), str(like["model"]), like["operations_per_pixel"])
 
 
-def _row(folder: Path, source: Source, model: str, operations: int) -> dict[str, Any]:
+def _row(folder: Path, source: BuildSource, model: str, operations: int) -> dict[str, Any]:
     name = f"{model}-{source.spec.precision}-{source.pixels}.graph"
     (folder / name).write_bytes(source.graph)
     return {

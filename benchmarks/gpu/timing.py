@@ -15,9 +15,9 @@ from benchmarks.gpu.common import Run, named, open_engine
 
 def peaks(run: Run) -> dict[str, Any]:
     """What copying reaches here: within the device, to it, from it. Bytes read and written are both counted within."""
-    from sr_deploy.engines.tensorrt.cuda import DeviceBuffer, Gpu, pinned_empty
+    from sr_deploy.engines.tensorrt.cuda import DeviceBuffer, GpuContext, pinned_empty
 
-    gpu, size = Gpu(0, "primary"), 1 << 30
+    gpu, size = GpuContext(0, "primary"), 1 << 30
     with gpu.current():
         first, second, stream = DeviceBuffer(gpu), DeviceBuffer(gpu), gpu.stream()
         a, b, host = first.reserve(size), second.reserve(size), pinned_empty(gpu.cuda, size)[:size]

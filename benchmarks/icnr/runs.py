@@ -26,8 +26,8 @@ from sr_deploy.quality.checkerboard import checkerboard_energy
 from sr_deploy.quality.evaluate import BASELINES, compare
 from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.system.files import write_whole
-from sr_deploy.training.data.loader import Crops, to_float
-from sr_deploy.training.data.pictures import Pair, PictureStore, Pixels, split_validation
+from sr_deploy.training.data.loader import CropSampler, to_float
+from sr_deploy.training.data.pictures import PictureStore, Pixels, TrainingPair, split_validation
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.objective.losses import PIXEL
 from sr_deploy.training.run.schedule import one_cycle
@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
 SCALE: int = SETTINGS["scale"]
 
 
-def middle(pair: Pair) -> tuple[Pixels, Pixels]:
+def middle(pair: TrainingPair) -> tuple[Pixels, Pixels]:
     """The small and the large pixels of the middle of a held-out picture."""
     side = SETTINGS["cut"]
     top, left = ((n - side) // 2 for n in pair.small.shape[:2])
@@ -89,13 +89,13 @@ def energy_of(pixels: Pixels) -> float:
     return float(f"{checkerboard_energy(pixels, SCALE):.6g}")
 
 
-def train(name: str, icnr: bool, seed: int, training: list[Pair]) -> Iterator[tuple[int, nn.Module]]:
+def train(name: str, icnr: bool, seed: int, training: list[TrainingPair]) -> Iterator[tuple[int, nn.Module]]:
     """(steps done, net) at every count of steps that is measured."""
     torch.manual_seed(seed)
     net = build_net(name, SCALE, {**NETS[name], "icnr": icnr})
     optimiser = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     steps = SETTINGS["steps"][-1]
-    crops = Crops(training, scale=SCALE, crop=SETTINGS["crop"], batch=SETTINGS["batch"], seed=seed)
+    crops = CropSampler(training, scale=SCALE, crop=SETTINGS["crop"], batch=SETTINGS["batch"], seed=seed)
     for step in range(steps + 1):
         if step in SETTINGS["steps"]:
             yield step, net
@@ -109,7 +109,7 @@ def train(name: str, icnr: bool, seed: int, training: list[Pair]) -> Iterator[tu
         optimiser.step()
 
 
-def split(data: Path) -> tuple[list[Pair], list[Pair]]:
+def split(data: Path) -> tuple[list[TrainingPair], list[TrainingPair]]:
     """The pictures to train on and those held out, the same as the trainer's."""
     torch.set_num_threads(1)
     store = PictureStore(data, overflow=Path(tempfile.gettempdir()) / "sr-deploy-pictures")
@@ -138,7 +138,7 @@ def measure(data: Path, results: Path) -> None:
             print(f"{name} icnr={icnr} seed {seed}: done", flush=True)
 
 
-def environment(trained_on: int, held_out: list[Pair]) -> dict[str, Any]:
+def environment(trained_on: int, held_out: list[TrainingPair]) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(),

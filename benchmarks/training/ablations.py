@@ -142,12 +142,12 @@ def run(experiment: Experiment, variant: str, seed: int, data: Path, device: str
     """The log of one run: a row every so many steps."""
     from sr_deploy.training.recipe import parse_recipe
     from sr_deploy.training.run.log import read_log
-    from sr_deploy.training.run.session import Options
+    from sr_deploy.training.run.session import TrainOptions
     from sr_deploy.training.run.trainer import Trainer
 
     cache = Path(tempfile.gettempdir()) / "sr-deploy-ablations"
     with tempfile.TemporaryDirectory() as out:
-        options = Options(
+        options = TrainOptions(
             data=data, out=Path(out), cache=cache, device=device, every=experiment.every, keep=1
         )
         Trainer(parse_recipe(recipe_text(experiment, variant, seed).encode()), options).run()
@@ -179,8 +179,8 @@ def measure(experiment: Experiment, data: Path, device: str, seeds: Iterable[int
 
 
 def where(device: str) -> dict[str, str]:
+    from sr_deploy.training.run.process_group import choose_device
     from sr_deploy.training.run.session import name_of
-    from sr_deploy.training.run.team import choose_device
 
     return {
         "device": name_of(choose_device(device)),

@@ -20,19 +20,19 @@ import torch
 
 from benchmarks.training.trainer import finished
 from sr_deploy.training.data.degrade import Degradation
-from sr_deploy.training.data.loader import Crops, Loader, default_workers
+from sr_deploy.training.data.loader import CropSampler, Loader, default_workers
 from sr_deploy.training.data.pictures import PictureStore
 from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.run.phase import PhaseRun
 from sr_deploy.training.run.precision import fitted
+from sr_deploy.training.run.process_group import choose_device
 from sr_deploy.training.run.session import name_of
-from sr_deploy.training.run.team import choose_device
 
 SPOILT = Degradation(blur=(0.2, 2.0), noise=(0.0, 10.0), jpeg=(40.0, 95.0), second=0.5)
 
 
-def step_needs(recipe: Recipe, phase: Phase, crops: Crops, device: torch.device, rounds: int) -> float:
+def step_needs(recipe: Recipe, phase: Phase, crops: CropSampler, device: torch.device, rounds: int) -> float:
     """Samples a second that training takes."""
     run = PhaseRun(fitted(recipe, device), phase, ComposedLoss({"l1": 1.0}), device=device)
     small, large = (side.to(device) for side in crops.batch(0))
@@ -44,7 +44,7 @@ def step_needs(recipe: Recipe, phase: Phase, crops: Crops, device: torch.device,
     return phase.batch / statistics.median(times)
 
 
-def loader_gives(crops: Crops, workers: int, batches: int) -> float:
+def loader_gives(crops: CropSampler, workers: int, batches: int) -> float:
     """Samples a second that are cut, nobody training."""
     with Loader(crops, workers=workers) as loader:
         source = iter(loader)
@@ -67,7 +67,7 @@ def measure(
         "seed": 0,
         "busiest_of": phase.busiest_of,
     }
-    plain, spoilt = Crops(pairs, **make), Crops(pairs, **make, degrade=SPOILT)
+    plain, spoilt = CropSampler(pairs, **make), CropSampler(pairs, **make, degrade=SPOILT)
     return {
         "device": name_of(device),
         "recipe": recipe.name,

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from sr_deploy.training.data.loader import Crops, Loader, default_workers, to_float
+from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, to_float
 from sr_deploy.training.data.pictures import PictureStore
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.objective.losses import PIXEL, ComposedLoss
@@ -28,10 +28,10 @@ from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import AUTOCAST, PhaseRun
 from sr_deploy.training.run.precision import NAMES, fitted
+from sr_deploy.training.run.process_group import ProcessGroup, choose_device
 from sr_deploy.training.run.schedule import Clock
-from sr_deploy.training.run.session import Options, Position, Session, Silent, name_of
-from sr_deploy.training.run.state import Kept
-from sr_deploy.training.run.team import Team, choose_device
+from sr_deploy.training.run.session import RunPosition, SilentListener, TrainingRun, TrainOptions, name_of
+from sr_deploy.training.run.state import BestCheckpoints
 
 _ENDLESS = 10**9
 
@@ -46,7 +46,7 @@ def finished(device: torch.device) -> float:
 class Bare:
     """The loop anyone would write first, over one batch on the device."""
 
-    def __init__(self, recipe: Recipe, phase: Phase, crops: Crops, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, phase: Phase, crops: CropSampler, device: torch.device) -> None:
         self.net = build_net(recipe.architecture, phase.scale, recipe.parameters)
         self.net.to(device=device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=1e-4, fused=True)
@@ -63,17 +63,17 @@ class Bare:
             self.optimiser.step()
 
 
-def trainer_loop(recipe: Recipe, phase: Phase, options: Options, device: torch.device) -> Loop:
-    session = Session(recipe, options, Silent(), Team(), device, Position())
+def trainer_loop(recipe: Recipe, phase: Phase, options: TrainOptions, device: torch.device) -> Loop:
+    session = TrainingRun(recipe, options, SilentListener(), ProcessGroup(), device, RunPosition())
     run = PhaseRun(recipe, phase, ComposedLoss({"l1": 1.0}), device=device)
-    return Loop(session, run, [], Clock(), Kept(options.out, 1))
+    return Loop(session, run, [], Clock(), BestCheckpoints(options.out, 1))
 
 
 def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
     recipe = fitted(recipe, device)
     phase = replace(recipe.phases[-1], steps=_ENDLESS, loss={"l1": 1.0})
     store = PictureStore(data, overflow=Path("pictures.tmp"))
-    crops = Crops(
+    crops = CropSampler(
         store.pairs(phase.scale),
         scale=phase.scale,
         crop=phase.crop,
@@ -82,7 +82,7 @@ def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps
         busiest_of=phase.busiest_of,
     )
     bare = Bare(recipe, phase, crops, device)
-    loop = trainer_loop(recipe, phase, Options(data=data, out=Path(), every=_ENDLESS), device)
+    loop = trainer_loop(recipe, phase, TrainOptions(data=data, out=Path(), every=_ENDLESS), device)
     samples = []
     workers = default_workers(device.type)
     with Loader(crops, workers=workers, pin=device.type == "cuda") as batches:

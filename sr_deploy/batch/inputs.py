@@ -18,7 +18,7 @@ OTHER_JPEG = (".jpe", ".jfif")
 _READ = READABLE_SUFFIXES.union(OTHER_JPEG)
 
 
-class Refused(NamedTuple):
+class RefusedInput(NamedTuple):
     """What was named or found and cannot be done; the others can."""
 
     source: Path
@@ -27,7 +27,7 @@ class Refused(NamedTuple):
     """None where it did not come to that."""
 
 
-class Found(NamedTuple):
+class FoundInputs(NamedTuple):
     """A picture that was named, or lies where one was looked for."""
 
     path: Path
@@ -35,12 +35,12 @@ class Found(NamedTuple):
     """The folder whose inner structure the output keeps."""
 
 
-Refuse = Callable[[Refused], None]
+Refuse = Callable[[RefusedInput], None]
 
 
 def find_pictures(
     inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse
-) -> list[Found]:
+) -> list[FoundInputs]:
     """The pictures `inputs` stand for, each once; folders are looked into, but for `output`.
 
     What cannot be used is handed to `refuse`. A missing file is in the list, and fails when it is read.
@@ -51,7 +51,7 @@ def find_pictures(
 
 def _find(
     inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse
-) -> Iterator[Found]:
+) -> Iterator[FoundInputs]:
     for given in inputs:
         path, text = Path(given), str(given)
         try:
@@ -60,15 +60,15 @@ def _find(
             if os.path.isdir(path):
                 yield from _find_in_folder(path, recursive, output, refuse)
             elif os.path.exists(path) or not glob.has_magic(text):
-                yield Found(path, path.parent)  # a missing file becomes a job that fails on its own
+                yield FoundInputs(path, path.parent)  # a missing file becomes a job that fails on its own
             else:
                 yield from _find_by_glob(text, recursive, output, refuse)
         except ImageError as error:
-            refuse(Refused(path, error))
+            refuse(RefusedInput(path, error))
 
 
-def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[Found]:
-    unread: list[Refused] = []
+def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
+    unread: list[RefusedInput] = []
     found = _pictures_in(folder, recursive, output, unread.append)
     for one in unread:
         refuse(one)
@@ -79,10 +79,10 @@ def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: 
     return found
 
 
-def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[Found]:
+def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
     def unreadable(error: OSError) -> None:
         path, why = Path(error.filename or folder), error.strerror or error
-        refuse(Refused(path, ImageError(f"folder {path} cannot be read ({why}); check its permissions")))
+        refuse(RefusedInput(path, ImageError(f"folder {path} cannot be read ({why}); check its permissions")))
 
     skipped = absolute(output) if output is not None and absolute(output) != absolute(folder) else None
     found = []
@@ -91,16 +91,16 @@ def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Ref
             f for f in folders if recursive and _visible(f) and absolute(Path(parent, f)) != skipped
         )
         pictures = sorted(f for f in files if _visible(f) and Path(f).suffix.lower() in _READ)
-        found += [Found(Path(parent, name), folder) for name in pictures]
+        found += [FoundInputs(Path(parent, name), folder) for name in pictures]
     return found
 
 
-def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Refuse) -> list[Found]:
+def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
     """What a shell would have put in its place: files, and folders, of which some may hold no pictures."""
     paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     folders = [path for path in paths if os.path.isdir(path) and not _is_within(path, output)]
-    found = [Found(path, path.parent) for path in paths if os.path.isfile(path)]
-    unread: list[Refused] = []
+    found = [FoundInputs(path, path.parent) for path in paths if os.path.isfile(path)]
+    unread: list[RefusedInput] = []
     found += [one for folder in folders for one in _pictures_in(folder, recursive, output, unread.append)]
     for one in unread:
         refuse(one)

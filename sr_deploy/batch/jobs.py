@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sr_deploy.batch.inputs import OTHER_JPEG, Found, Refuse, Refused, absolute, find_pictures, is_one_file
+from sr_deploy.batch.inputs import (
+    OTHER_JPEG,
+    FoundInputs,
+    Refuse,
+    RefusedInput,
+    absolute,
+    find_pictures,
+    is_one_file,
+)
 from sr_deploy.errors import ImageError, OutputError, UsageError
 from sr_deploy.images.codecs.formats import WRITABLE_SUFFIXES, format_of
 
@@ -38,7 +46,7 @@ class Jobs(NamedTuple):
     """Their target was there already."""
     notes: tuple[str, ...] = ()
     """What else was left alone, and why; one sentence each."""
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedInput, ...] = ()
 
 
 def plan_jobs(
@@ -71,7 +79,7 @@ def plan_jobs(
     """
     _check_names(inputs, output)
     format = format_of(format).name if format is not None else None
-    refused: list[Refused] = []
+    refused: list[RefusedInput] = []
     place = Path(output) if output is not None else None
     found = find_pictures(inputs, recursive, place, refused.append)
     name_suffix = suffix if suffix is not None else ("" if output is not None else beside_suffix)
@@ -134,7 +142,7 @@ def _format_of_file(path: Path, format: str | None) -> str:
     return by_name
 
 
-def _job(found: Found, output: str | Path | None, name_suffix: str, format: str | None) -> Job:
+def _job(found: FoundInputs, output: str | Path | None, name_suffix: str, format: str | None) -> Job:
     source = found.path
     extension = source.suffix if source.suffix.lower() in _WRITTEN else _PREFERRED_SUFFIX
     if format is not None and _WRITTEN[extension.lower()] != format:
@@ -173,7 +181,7 @@ def _without_clashes(jobs: Sequence[Job], refuse: Refuse) -> list[Job]:
                 "but one, or upscale them one at a time, each with a --suffix of its own"
             )
             for job in same:
-                refuse(Refused(job.source, error, job.target))
+                refuse(RefusedInput(job.source, error, job.target))
     return [same[0] for same in by_target.values() if len(same) == 1]
 
 
@@ -185,7 +193,7 @@ def _without_folders(jobs: Sequence[Job], refuse: Refuse) -> list[Job]:
                 f"{job.source}: cannot write {job.target}, a folder of this name is there; give another name or "
                 "--suffix"
             )
-            refuse(Refused(job.source, error, job.target))
+            refuse(RefusedInput(job.source, error, job.target))
     return [job for job in jobs if not os.path.isdir(job.target)]
 
 
@@ -225,7 +233,7 @@ def _check_inputs_survive(jobs: Sequence[Job]) -> None:
 
 
 def _apply_existing(
-    jobs: Sequence[Job], notes: Sequence[str], refused: Sequence[Refused], existing: Existing
+    jobs: Sequence[Job], notes: Sequence[str], refused: Sequence[RefusedInput], existing: Existing
 ) -> Jobs:
     there = [job for job in jobs if os.path.exists(job.target)]
     if existing == "resume":

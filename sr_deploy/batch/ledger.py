@@ -19,10 +19,10 @@ from sr_deploy.batch.jobs import Existing, Job, record_path
 from sr_deploy.errors import OutputError
 from sr_deploy.system.claims import Claim, NoLocksError, stamp_of
 from sr_deploy.system.files import digest_of
-from sr_deploy.system.output_folder import Folders
+from sr_deploy.system.output_folder import OutputFolders
 
 if TYPE_CHECKING:
-    from sr_deploy.batch.steps import Settings
+    from sr_deploy.batch.steps import WriteSettings
     from sr_deploy.upscale import Upscaler
 
 _SCHEMA = 1
@@ -31,7 +31,7 @@ _WITH_QUALITY = ("jpeg", "webp")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """Whether a picture is to be made."""
 
     do: Literal["make", "skip", "taken"]
@@ -41,7 +41,7 @@ class Verdict:
 
 
 @dataclass
-class _Held:
+class _ClaimedPicture:
     """A picture this process is at."""
 
     claim: Claim
@@ -62,18 +62,18 @@ class Ledger:
         self._key, self._existing = {"schema": _SCHEMA, **key}, existing
         self._say = say or (lambda message: None)
         self._begun = time.time()
-        self._held: dict[Job, _Held] = {}
+        self._held: dict[Job, _ClaimedPicture] = {}
         self._silent = False
 
-    def begin(self, job: Job, folders: Folders) -> Verdict:
+    def begin(self, job: Job, folders: OutputFolders) -> Decision:
         """Claim `job`'s picture. Raises OutputError for a result that someone has changed."""
         there = os.path.lexists(job.target)
         if there and self._existing == "skip":
-            return Verdict("skip")
+            return Decision("skip")
         claim = self._claim(job, folders)
         if claim is None:
-            return Verdict("taken")
-        if isinstance(claim, Verdict):
+            return Decision("taken")
+        if isinstance(claim, Decision):
             return claim
         try:
             return self._begin(job, claim)
@@ -103,7 +103,7 @@ class Ledger:
         for job in list(self._held):
             self.drop(job)
 
-    def _claim(self, job: Job, folders: Folders) -> Claim | Verdict | None:
+    def _claim(self, job: Job, folders: OutputFolders) -> Claim | Decision | None:
         """The claim; None where another has it; where claims cannot be kept, what to do without one."""
         path = record_path(job.target)
         try:
@@ -115,26 +115,26 @@ class Ledger:
                 self._say(f"{error}; let only one process work on it, or give each a --shard")
         except OutputError:
             pass  # nothing can be written there, which the picture's own error will say
-        return Verdict("make", "refuse" if self._existing == "resume" else self._existing)
+        return Decision("make", "refuse" if self._existing == "resume" else self._existing)
 
-    def _begin(self, job: Job, claim: Claim) -> Verdict:
+    def _begin(self, job: Job, claim: Claim) -> Decision:
         record = claim.record() or {}
         target = _stamp(job.target)
         ours = bool(record) and record.get("target", target) == target
         if ours and target is not None and self._is_right(job, record, claim):
             claim.release()
-            return Verdict("skip")
+            return Decision("skip")
         if target is not None and self._existing == "skip":  # another process was faster
             claim.release()
-            return Verdict("skip")
+            return Decision("skip")
         if target is not None and not ours and self._existing == "resume":
             raise OutputError(
                 f"{job.source}: {job.target} was changed since it was made, or is not ours; move it away, or add "
                 "--overwrite"
             )
-        self._held[job] = _Held(claim, _source_of(job.source))
+        self._held[job] = _ClaimedPicture(claim, _source_of(job.source))
         claim.write({"doing": True})
-        return Verdict("make", "overwrite" if target is not None else "refuse")
+        return Decision("make", "overwrite" if target is not None else "refuse")
 
     def _is_right(self, job: Job, record: dict[str, Any], claim: Claim) -> bool:
         """Whether the result that is there is what would be made now; in doubt, no."""
@@ -159,7 +159,7 @@ class Ledger:
 
 
 def open_ledger(
-    upscaler: Upscaler, settings: Settings, model: str, *, say: Callable[[str], None] | None = None
+    upscaler: Upscaler, settings: WriteSettings, model: str, *, say: Callable[[str], None] | None = None
 ) -> Ledger:
     """The ledger of a run of `upscaler` with `settings`; `model` is the SHA-256 of its file."""
     size = settings.size

@@ -22,8 +22,16 @@ from queue import Empty, SimpleQueue
 from typing import Any, TextIO, cast
 
 from sr_deploy.batch.jobs import Job
-from sr_deploy.batch.ray_worker import BETWEEN_LOOKS, Look, Order, Result, Switch, Worker, look_at_model
-from sr_deploy.batch.steps import Outcome, Watcher
+from sr_deploy.batch.ray_worker import (
+    BETWEEN_LOOKS,
+    ModelInfo,
+    ShareResult,
+    StopFlag,
+    Worker,
+    WorkerConfig,
+    inspect_model,
+)
+from sr_deploy.batch.steps import BatchListener, Outcome
 from sr_deploy.errors import MissingRuntimeError, UsageError
 from sr_deploy.version import __version__
 
@@ -38,12 +46,12 @@ _ON_GPU = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
 
 def run_on_ray(
     jobs: Sequence[Job],
-    order: Order,
+    order: WorkerConfig,
     *,
     address: str,
-    watcher: Watcher | None = None,
+    watcher: BatchListener | None = None,
     say: Callable[[str], None] = lambda message: None,
-    check: Callable[[Look], None] = lambda look: None,
+    check: Callable[[ModelInfo], None] = lambda look: None,
 ) -> list[Outcome]:
     """Upscale every job on the cluster at `address`: "auto", "local" (one on this machine, for this run), "host:port".
 
@@ -58,7 +66,7 @@ def run_on_ray(
     with _connected(ray, address):
         cpus, count, gpus = _places(ray, order)
         order = replace(order, threads=cpus)
-        switch = ray.remote(num_cpus=0)(Switch).remote()
+        switch = ray.remote(num_cpus=0)(StopFlag).remote()
         try:
             look = _looked(ray, order, gpus, say)
             check(look)
@@ -71,8 +79,8 @@ def run_on_ray(
 
 def _collected(
     jobs: Sequence[Job],
-    results: Iterator[Result],
-    watcher: Watcher | None,
+    results: Iterator[ShareResult],
+    watcher: BatchListener | None,
     say: Callable[[str], None],
 ) -> list[Outcome]:
     """The outcomes as they come; once a place is full, the rest is left."""
@@ -99,7 +107,7 @@ def _collected(
     return [found[number] for number in range(len(jobs))]
 
 
-def _tell(watcher: Watcher | None, outcome: Outcome) -> None:
+def _tell(watcher: BatchListener | None, outcome: Outcome) -> None:
     if watcher is None:
         return
     if outcome.status == "done":
@@ -202,7 +210,7 @@ def _unreachable(address: str, reason: str) -> MissingRuntimeError:
     )
 
 
-def _places(ray: Any, order: Order) -> tuple[int, int, int]:
+def _places(ray: Any, order: WorkerConfig) -> tuple[int, int, int]:
     """CPUs of a worker, how many workers there is room for, and GPUs of each."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     have = [int(resources.get("CPU", 0)) for resources in nodes]
@@ -219,9 +227,9 @@ def _places(ray: Any, order: Order) -> tuple[int, int, int]:
     return cpus, count, 0
 
 
-def _looked(ray: Any, order: Order, gpus: int, say: Callable[[str], None]) -> Look:
+def _looked(ray: Any, order: WorkerConfig, gpus: int, say: Callable[[str], None]) -> ModelInfo:
     """What a worker finds when it opens the model: asked first, so that all use what one chose, or none begins."""
-    task = ray.remote(num_cpus=order.threads, num_gpus=gpus, max_retries=0)(look_at_model).remote(order)
+    task = ray.remote(num_cpus=order.threads, num_gpus=gpus, max_retries=0)(inspect_model).remote(order)
     ready, _ = ray.wait([task], timeout=_UNTIL_SAID)
     if not ready:
         say(f"waiting for a machine of the cluster to have {order.threads} free CPUs")
@@ -234,14 +242,14 @@ def _looked(ray: Any, order: Order, gpus: int, say: Callable[[str], None]) -> Lo
         ) from error
     for message in said:
         say(message)
-    if isinstance(found, Look):
+    if isinstance(found, ModelInfo):
         return found
     raise found
 
 
 def _results(
-    ray: Any, jobs: Sequence[Job], order: Order, switch: Any, count: int, gpus: int
-) -> Iterator[Result]:
+    ray: Any, jobs: Sequence[Job], order: WorkerConfig, switch: Any, count: int, gpus: int
+) -> Iterator[ShareResult]:
     """What the workers send, as it comes."""
     size = max(1, min(_MOST_AT_ONCE, len(jobs) // (count * _SHARES)))
     rows = [_row(number, job) for number, job in enumerate(jobs)]
@@ -258,9 +266,9 @@ def _results(
         yield pickle.loads(row["result"])
 
 
-def _from_a_thread(ray: Any, results: Iterator[Result]) -> Iterator[Result]:
+def _from_a_thread(ray: Any, results: Iterator[ShareResult]) -> Iterator[ShareResult]:
     """`results`, fetched by a thread: interrupted itself, Ray Data would kill the workers in the middle of a picture."""
-    fetched: SimpleQueue[Result | Exception | None] = SimpleQueue()
+    fetched: SimpleQueue[ShareResult | Exception | None] = SimpleQueue()
 
     def fetch() -> None:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sr_deploy.batch.jobs import Job
-from sr_deploy.batch.steps import Outcome, Settings, Stop
+from sr_deploy.batch.steps import Outcome, Stop, WriteSettings
 from sr_deploy.errors import MissingRuntimeError, ModelError, SrDeployError
 from sr_deploy.version import __version__
 
@@ -28,14 +28,14 @@ _MOST_DEATHS = 2  # that a picture may cause when it is alone
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class WorkerConfig:
     """What every worker is told."""
 
     model: str
     """A bundled model's name, or a file that all machines see."""
     digest: str
     """SHA-256 of the model here; a worker that has another one refuses."""
-    settings: Settings
+    settings: WriteSettings
     backend: str = "auto"
     """"auto" is chosen by one worker, for all."""
     threads: int | None = None
@@ -71,26 +71,26 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelInfo:
     """What the first worker found."""
 
     backend: str
     scale: int
 
 
-def look_at_model(order: Order) -> tuple[Look | SrDeployError, list[str]]:
+def inspect_model(order: WorkerConfig) -> tuple[ModelInfo | SrDeployError, list[str]]:
     """What a worker finds when it opens the model, or why it cannot; and what the user should know."""
     said: list[str] = []
     try:
         with warnings.catch_warnings(record=True) as caught, order.open(said.append) as upscaler:
-            found = Look(upscaler.engine.backend, upscaler.spec.scale)
+            found = ModelInfo(upscaler.engine.backend, upscaler.spec.scale)
     except SrDeployError as error:
         return error, said
     return found, [*said, *(str(one.message) for one in caught)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class ShareResult:
     """What a worker sends of one share."""
 
     outcomes: Mapping[int, Outcome]
@@ -105,7 +105,7 @@ _Share = tuple[int, ...]
 """Numbers of jobs."""
 
 
-class Switch:
+class StopFlag:
     """Tells the workers when to stop, and the driver who has not yet; knows what was begun, whoever died of it."""
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class _StoppedError(BaseException):
 class Worker:
     """One process of the cluster, with its Upscaler."""
 
-    def __init__(self, order: Order, switch: Any) -> None:
+    def __init__(self, order: WorkerConfig, switch: Any) -> None:
         self._order, self._switch = order, switch
         self._said: list[str] = []
         self._stop = Stop()
@@ -160,10 +160,10 @@ class Worker:
 
     def __call__(self, share: dict[str, Any]) -> dict[str, list[bytes]]:
         """Do one share of the jobs."""
-        result = Result(outcomes={}, refused=self._refused) if self._refused else self._done(share)
+        result = ShareResult(outcomes={}, refused=self._refused) if self._refused else self._done(share)
         return {"result": [pickle.dumps(result)]}
 
-    def _done(self, share: dict[str, Any]) -> Result:
+    def _done(self, share: dict[str, Any]) -> ShareResult:
         columns = (share[name] for name in ("number", "source", "target", "format"))
         jobs = {
             int(number): Job(Path(os.fsdecode(source)), Path(os.fsdecode(target)), str(format))
@@ -177,7 +177,7 @@ class Worker:
                 alone = self._run({number: job})
                 outcomes.update({number: _lost(job)} if alone is None else alone)
         said, self._said[:] = tuple(self._said), []
-        return Result(outcomes=outcomes, said=said, full=bool(self._stop))
+        return ShareResult(outcomes=outcomes, said=said, full=bool(self._stop))
 
     def _run(self, jobs: Mapping[int, Job]) -> dict[int, Outcome] | None:
         """Do `jobs`, unless the run is stopped; None where too many workers died of them."""
@@ -190,7 +190,7 @@ class Worker:
         try:
             if times > (_MOST_DEATHS if len(jobs) == 1 else 1):
                 return None
-            watch = _Watch(self._switch)
+            watch = _StopWatcher(self._switch)
             todo = tuple(jobs.values()) if times else ()
             done = run_jobs(todo, self._upscaler, settings=settings, watcher=watch, ledger=self._ledger)
             for error in (one.error for one in done if one.error is not None):
@@ -202,7 +202,7 @@ class Worker:
             ray.get(self._switch.end.remote(share))
 
 
-class _Watch:
+class _StopWatcher:
     """Looks at the switch now and then, between two tiles."""
 
     def __init__(self, switch: Any) -> None:

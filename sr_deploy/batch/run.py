@@ -16,11 +16,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sr_deploy.batch.jobs import Existing, Job, check_quality
-from sr_deploy.batch.steps import Outcome, Settings, Step, Stop, Watcher, Work, attempt, memory_error
+from sr_deploy.batch.steps import (
+    ActiveJob,
+    BatchListener,
+    Outcome,
+    Step,
+    Stop,
+    WriteSettings,
+    attempt,
+    memory_error,
+)
 from sr_deploy.errors import OutputError
 from sr_deploy.images.image import Image, read_image, write_image
 from sr_deploy.images.sizes import OutputSize, check_fits, check_size
-from sr_deploy.system.output_folder import Folders
+from sr_deploy.system.output_folder import OutputFolders
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -39,8 +48,8 @@ def run_jobs(
     jobs: Sequence[Job],
     upscaler: Upscaler,
     *,
-    settings: Settings | None = None,
-    watcher: Watcher | None = None,
+    settings: WriteSettings | None = None,
+    watcher: BatchListener | None = None,
     ledger: Ledger | None = None,
 ) -> list[Outcome]:
     """Upscale every job, in order; one outcome a job.
@@ -51,9 +60,9 @@ def run_jobs(
     place of the results is full or cannot be written, the rest is left. With a `ledger` every picture is claimed
     before it is read and recorded when it is written.
     """
-    settings = settings or Settings()
+    settings = settings or WriteSettings()
     check_quality(jobs, settings.quality)
-    folders = Folders()
+    folders = OutputFolders()
     one_folder = len({job.target.parent for job in jobs}) == 1
     guarded = partial(attempt, stop=Stop(), fatal=FULL)
     read = partial(guarded, partial(_read, existing=settings.existing, folders=folders, ledger=ledger))
@@ -63,7 +72,7 @@ def run_jobs(
     write = partial(guarded, partial(_write, settings=settings, folders=folders, ledger=ledger))
     outcomes: list[Outcome] = []
 
-    def finish(work: Work) -> None:
+    def finish(work: ActiveJob) -> None:
         if ledger is not None:
             ledger.drop(work.job)
         outcomes.append(work.outcome)
@@ -72,7 +81,7 @@ def run_jobs(
 
     try:
         if len(jobs) == 1:
-            finish(write(compute(read(Work(Outcome(jobs[0]))))))
+            finish(write(compute(read(ActiveJob(Outcome(jobs[0]))))))
         else:
             huge = partial(_is_huge, scale=upscaler.spec.scale, size=settings.size)
             _run_overlapping(jobs, read, compute, write, finish, huge)
@@ -89,23 +98,23 @@ def run_jobs(
 
 def _run_overlapping(
     jobs: Sequence[Job],
-    read: Callable[[Work], Work],
-    compute: Callable[[Work], Work],
-    write: Callable[[Work], Work],
+    read: Callable[[ActiveJob], ActiveJob],
+    compute: Callable[[ActiveJob], ActiveJob],
+    write: Callable[[ActiveJob], ActiveJob],
     finish: Step,
-    huge: Callable[[Work], bool],
+    huge: Callable[[ActiveJob], bool],
 ) -> None:
     """Reading and writing in threads of their own, computing in this one."""
     from concurrent.futures import ThreadPoolExecutor
 
     readers, writers = ThreadPoolExecutor(_AHEAD), ThreadPoolExecutor(_BEHIND)
     waiting = deque(jobs)
-    ahead: deque[Future[Work]] = deque()
-    behind: deque[Future[Work]] = deque()
+    ahead: deque[Future[ActiveJob]] = deque()
+    behind: deque[Future[ActiveJob]] = deque()
     try:
         while waiting or ahead:
             while waiting and len(ahead) < _AHEAD:
-                ahead.append(readers.submit(read, Work(Outcome(waiting.popleft()))))
+                ahead.append(readers.submit(read, ActiveJob(Outcome(waiting.popleft()))))
             work = ahead.popleft().result()
             while behind and (len(behind) >= _BEHIND or behind[0].done() or huge(work)):
                 finish(behind.popleft().result())
@@ -117,7 +126,7 @@ def _run_overlapping(
         writers.shutdown(cancel_futures=True)
 
 
-def _read(work: Work, *, existing: Existing, folders: Folders, ledger: Ledger | None) -> None:
+def _read(work: ActiveJob, *, existing: Existing, folders: OutputFolders, ledger: Ledger | None) -> None:
     """Read the picture and see that its result can be written: found out later, the computing was in vain."""
     if ledger is not None:
         verdict = ledger.begin(work.job, folders)
@@ -133,7 +142,7 @@ def _read(work: Work, *, existing: Existing, folders: Folders, ledger: Ledger | 
     work.image = image
 
 
-def _compute(work: Work, *, upscaler: Upscaler, size: OutputSize, watcher: Watcher | None) -> None:
+def _compute(work: ActiveJob, *, upscaler: Upscaler, size: OutputSize, watcher: BatchListener | None) -> None:
     image, work.image = work.image, None
     assert image is not None
     scale = upscaler.spec.scale
@@ -159,7 +168,9 @@ def _bytes_a_pixel(image: Image) -> int:
     return image.pixels.itemsize * int(image.pixels.shape[2] + (image.alpha is not None))
 
 
-def _write(work: Work, *, settings: Settings, folders: Folders, ledger: Ledger | None) -> None:
+def _write(
+    work: ActiveJob, *, settings: WriteSettings, folders: OutputFolders, ledger: Ledger | None
+) -> None:
     image, work.image = work.image, None
     assert image is not None
     job, outcome = work.job, work.outcome
@@ -184,7 +195,7 @@ def _write(work: Work, *, settings: Settings, folders: Folders, ledger: Ledger |
     outcome.notes = tuple(notes)
 
 
-def _is_huge(work: Work, *, scale: int, size: OutputSize) -> bool:
+def _is_huge(work: ActiveJob, *, scale: int, size: OutputSize) -> bool:
     if work.image is None:
         return False
     width, height = work.image.width, work.image.height

@@ -23,7 +23,7 @@ _NATURAL = OutputSize()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class WriteSettings:
     """How every picture of a batch is written."""
 
     quality: int | None = None
@@ -53,7 +53,7 @@ class Outcome:
     """It was skipped because another process is at it."""
 
 
-class Watcher(Protocol):
+class BatchListener(Protocol):
     """Whoever wants to know how a batch goes on. Called from the thread that runs it."""
 
     def tile(self, job: Job, done: int, total: int) -> None:
@@ -66,7 +66,7 @@ class Watcher(Protocol):
 
 
 @dataclass
-class Work:
+class ActiveJob:
     """A picture on its way."""
 
     outcome: Outcome
@@ -80,7 +80,7 @@ class Work:
         return self.outcome.job
 
 
-Step = Callable[[Work], None]
+Step = Callable[[ActiveJob], None]
 
 
 class Stop:
@@ -102,7 +102,7 @@ class Stop:
             self._event.set()
 
 
-def attempt(step: Step, work: Work, *, stop: Stop, fatal: set[int]) -> Work:
+def attempt(step: Step, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> ActiveJob:
     """Take `work` one step on, unless it failed or was skipped before, or all is in vain."""
     outcome = work.outcome
     if outcome.status != "done":

@@ -24,9 +24,9 @@ import numpy.typing as npt
 
 from sr_deploy.bench.doubts import BUSY
 from sr_deploy.bench.machines import require_alike
-from sr_deploy.bench.result import Result, Run
+from sr_deploy.bench.result import BenchResult, BenchRun
 
-Verdict = Literal["faster", "slower", "no change", "too few samples"]
+ChangeVerdict = Literal["faster", "slower", "no change", "too few samples"]
 _DRAWS = 2000
 _STRETCHES = 12  # of a run at least; fewer where it has fewer samples
 _STRETCH = 0.25  # seconds, at most: what drifts more slowly the pace tells
@@ -38,7 +38,7 @@ _LEAST = (
     4  # samples of each: with three, the least likely order of all six still comes about once in ten times
 )
 
-Times = npt.NDArray[np.float64]
+Seconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Change:
     high: float
     """The interval that holds the ratio with `confidence`."""
     confidence: float
-    verdict: Verdict
+    verdict: ChangeVerdict
 
     @property
     def percent(self) -> str:
@@ -60,11 +60,11 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class MatchedRuns:
     """The same thing in two results."""
 
-    before: Run
-    after: Run
+    before: BenchRun
+    after: BenchRun
     change: Change
     by: str = "time"
     """What was compared: "time", or "processor time" where other processes kept the machine busy."""
@@ -101,7 +101,7 @@ def compare_times(
     middle = np.mean if by_mean else fastest_tenth if min(len(first), len(second)) >= _TENTH else np.median
     stretches = [max(_STRETCHES, round(times.sum() / _STRETCH)) for times in (first, second)]
 
-    def log_ratios(old: Times, new: Times, middle: Callable[..., Any]) -> Times:
+    def log_ratios(old: Seconds, new: Seconds, middle: Callable[..., Any]) -> Seconds:
         drawn = _middles(new, stretches[1], middle, rng)
         return np.asarray(np.log(drawn) - np.log(_middles(old, stretches[0], middle, rng)))
 
@@ -112,7 +112,7 @@ def compare_times(
         ratio /= pace_ratio(*paces)
     tail = (1 - confidence) / 2 * 100
     low, high = (float(value) for value in np.exp(np.percentile(logs, (tail, 100 - tail))))
-    verdict: Verdict = "no change"
+    verdict: ChangeVerdict = "no change"
     if min(len(first), len(second)) < _LEAST:
         verdict = "too few samples"
     elif low > 1 and ratio > 1 + smallest:
@@ -122,7 +122,9 @@ def compare_times(
     return Change(ratio=ratio, low=low, high=high, confidence=confidence, verdict=verdict)
 
 
-def compare_results(before: Result, after: Result, names: tuple[str, str] = ("A", "B")) -> list[Pair]:
+def compare_results(
+    before: BenchResult, after: BenchResult, names: tuple[str, str] = ("A", "B")
+) -> list[MatchedRuns]:
     """Everything that both measured, in the order of `after`. Raises InputError for unlike machines."""
     require_alike((before, after), names)
     known = {identity(run): run for run in before.runs}
@@ -132,7 +134,7 @@ def compare_results(before: Result, after: Result, names: tuple[str, str] = ("A"
     return [compare_runs(run, later, paced=old == new) for run, later in pairs if run is not None]
 
 
-def identity(run: Run) -> Hashable:
+def identity(run: BenchRun) -> Hashable:
     """What two runs must share to be runs of the same thing. The model's bytes may differ: that may be the point."""
     subject, case = run.subject, run.case
     return (
@@ -141,7 +143,7 @@ def identity(run: Run) -> Hashable:
     )
 
 
-def undecided(pairs: Sequence[Pair]) -> list[str]:
+def undecided(pairs: Sequence[MatchedRuns]) -> list[str]:
     """A line for every pair that cannot be judged."""
     return [
         f"{pair.after.subject.name} on {pair.after.case.label}: {len(pair.before.samples)} and "
@@ -151,7 +153,7 @@ def undecided(pairs: Sequence[Pair]) -> list[str]:
     ]
 
 
-def regressions(pairs: Sequence[Pair], most: float) -> list[str]:
+def regressions(pairs: Sequence[MatchedRuns], most: float) -> list[str]:
     """A line for every pair that became slower by more than `most` (0.05: 5 %), where its spread allows to say so."""
     lines = []
     for pair in pairs:
@@ -168,7 +170,7 @@ def regressions(pairs: Sequence[Pair], most: float) -> list[str]:
     return lines
 
 
-def compare_runs(before: Run, after: Run, *, paced: bool = True) -> Pair:
+def compare_runs(before: BenchRun, after: BenchRun, *, paced: bool = True) -> MatchedRuns:
     """How `after` differs from `before`, whatever ran in them; `paced` where their fixed work was the same.
 
     Judged by processor time where others took much of the machine in one of them: that holds up the clock, hardly the
@@ -177,14 +179,16 @@ def compare_runs(before: Run, after: Run, *, paced: bool = True) -> Pair:
     busy = max(before.others or 0.0, after.others or 0.0) > BUSY
     if busy and before.cpu and after.cpu and min(sum(before.cpu), sum(after.cpu)) > 0:
         change = compare_times(before.cpu, after.cpu, by_mean=True)
-        return Pair(before=before, after=after, change=change, by="processor time")
+        return MatchedRuns(before=before, after=after, change=change, by="processor time")
     if before.throughput:  # its samples wait for each other: what counts is how many there were in a second
-        return Pair(
+        return MatchedRuns(
             before=before, after=after, change=compare_times(_times(before), _times(after), by_mean=True)
         )
     paces = (before.pace, after.pace) if paced and min(len(before.pace), len(after.pace)) >= LOOKS else None
     change = compare_times(before.samples, after.samples, paces=paces)
-    return Pair(before=before, after=after, change=change, machine=pace_ratio(*paces) if paces else 1.0)
+    return MatchedRuns(
+        before=before, after=after, change=change, machine=pace_ratio(*paces) if paces else 1.0
+    )
 
 
 def pace_ratio(before: Sequence[float], after: Sequence[float]) -> float:
@@ -192,22 +196,22 @@ def pace_ratio(before: Sequence[float], after: Sequence[float]) -> float:
     return float(fastest_tenth(after) / fastest_tenth(before))
 
 
-def fastest_tenth(seconds: Sequence[float] | Times, axis: Any = None) -> Any:
+def fastest_tenth(seconds: Sequence[float] | Seconds, axis: Any = None) -> Any:
     """What a tenth of the times stay below; along `axis` where that is given."""
     return np.quantile(np.asarray(seconds, np.float64), 0.1, axis=axis)
 
 
-def _times(run: Run) -> Sequence[float]:
+def _times(run: BenchRun) -> Sequence[float]:
     """With several in flight: the time of the whole run, shared out among them."""
     factor = run.wall / sum(run.samples)
     return [seconds * factor for seconds in run.samples]
 
 
-def _middles(times: Times, stretches: int, middle: Callable[..., Any], rng: np.random.Generator) -> Times:
+def _middles(times: Seconds, stretches: int, middle: Callable[..., Any], rng: np.random.Generator) -> Seconds:
     """The `middle` of each of `_DRAWS` series put together from `stretches` of `times`."""
     count = len(times)
     length = max(1, count // stretches)
     starts = rng.integers(0, count - length + 1, (_DRAWS, -(-count // length)))
     drawn = times[(starts[:, :, None] + np.arange(length)).reshape(_DRAWS, -1)[:, :count]]
-    middles: Times = middle(drawn, axis=1)
+    middles: Seconds = middle(drawn, axis=1)
     return middles

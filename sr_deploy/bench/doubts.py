@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sr_deploy.bench.result import Result, Run
+from sr_deploy.bench.result import BenchResult, BenchRun
 from sr_deploy.bench.summary import summarise
 
 FEW_SAMPLES = 20
@@ -14,7 +14,7 @@ BUSY = 0.10
 _SHORT = 1e-4  # seconds; a sample of less is mostly Python
 
 
-def doubts(result: Result) -> list[str]:
+def doubts(result: BenchResult) -> list[str]:
     """One line a kind of doubt, naming the runs it is about."""
     kinds: dict[str, list[str]] = {}
     for run in result.runs:
@@ -33,7 +33,7 @@ def doubts(result: Result) -> list[str]:
     return lines
 
 
-def run_doubts(run: Run) -> list[str]:
+def run_doubts(run: BenchRun) -> list[str]:
     """What is doubtful about one run, a clause each; the same words for every run, so that they can be gathered."""
     summary, found = summarise(run), []
     if summary.count < FEW_SAMPLES:

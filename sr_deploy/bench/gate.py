@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sr_deploy.bench.result import Run
+from sr_deploy.bench.result import BenchRun
 from sr_deploy.bench.summary import summarise
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.system.json_values import from_plain
@@ -47,7 +47,7 @@ class Budget:
                 f"there is no percentile {self.percentile!r}; choose {', '.join(PERCENTILE_NAMES)}"
             )
 
-    def is_about(self, run: Run) -> bool:
+    def is_about(self, run: BenchRun) -> bool:
         """Whether it names `run`."""
         size = (run.case.label, f"{run.case.width}x{run.case.height}")
         return (
@@ -57,7 +57,7 @@ class Budget:
             and (self.size is None or self.size.lower() in size)
         )
 
-    def misses(self, run: Run) -> list[str]:
+    def misses(self, run: BenchRun) -> list[str]:
         """What `run` missed and by how much, a clause each."""
         summary = summarise(run)
         fps, milliseconds = frame_rate(run, self.percentile), summary.percentile_of(self.percentile) * 1000
@@ -81,7 +81,7 @@ class BudgetFile:
     budget: tuple[Budget, ...] = field(default=())
 
 
-def frame_rate(run: Run, percentile: str = "p95") -> float:
+def frame_rate(run: BenchRun, percentile: str = "p95") -> float:
     """Frames per second that `run` holds: at a percentile of its latency, or of the whole where several overlap."""
     summary = summarise(run)
     if run.throughput:
@@ -117,7 +117,7 @@ def read_table(path: Path, what: str) -> dict[str, Any]:
     return record
 
 
-def check_budgets(budgets: Sequence[Budget], runs: Sequence[Run]) -> list[str]:
+def check_budgets(budgets: Sequence[Budget], runs: Sequence[BenchRun]) -> list[str]:
     """A line for every budget that a run missed, and for every one that is about no run."""
     lines = []
     for budget in budgets:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from sr_deploy.bench.result import Machine, Result
+from sr_deploy.bench.result import BenchMachine, BenchResult
 from sr_deploy.errors import InputError
 
 
-def differences(first: Machine, second: Machine) -> list[str]:
+def differences(first: BenchMachine, second: BenchMachine) -> list[str]:
     """What tells two machines apart, a clause each; none: they are alike."""
     return [
         f"{field.name.replace('_', ' ')}: {_shown(one)} and {_shown(other)}"
-        for field in fields(Machine)
+        for field in fields(BenchMachine)
         if (one := getattr(first, field.name)) != (other := getattr(second, field.name))
     ]
 
 
-def require_alike(results: Sequence[Result], names: Sequence[str]) -> None:
+def require_alike(results: Sequence[BenchResult], names: Sequence[str]) -> None:
     """Raises InputError where the results come from unlike machines; `names` is what they are called in it."""
     for result, name in zip(results[1:], names[1:], strict=True):
         apart = differences(results[0].environment.machine, result.environment.machine)

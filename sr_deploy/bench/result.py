@@ -34,7 +34,7 @@ def _nothing() -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class BenchMachine:
     """What must be equal before figures may be compared or merged."""
 
     cpu: str
@@ -75,7 +75,7 @@ class State:
 class Environment:
     """Where and with what it was measured."""
 
-    machine: Machine
+    machine: BenchMachine
     state: State
     platform: str
     python: str
@@ -97,7 +97,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class BenchSettings:
     """How it was measured."""
 
     mode: str = "end-to-end"
@@ -112,7 +112,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class BenchSubject:
     """What ran: a model on a backend, or a peer it is compared with."""
 
     model: str
@@ -145,7 +145,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class BenchCase:
     """What it ran on."""
 
     label: str
@@ -188,11 +188,11 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class BenchRun:
     """One subject on one case."""
 
-    subject: Subject
-    case: Case
+    subject: BenchSubject
+    case: BenchCase
     mode: str
     throughput: bool
     warm_up: tuple[float, ...]
@@ -222,32 +222,32 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailedRun:
     """A run that did not come about."""
 
-    subject: Subject
-    case: Case
+    subject: BenchSubject
+    case: BenchCase
     error: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class BenchResult:
     """What one call of `sr-deploy bench` measured."""
 
     created: str
     """UTC, ISO 8601 to the second."""
     environment: Environment
-    settings: Settings
-    runs: tuple[Run, ...]
+    settings: BenchSettings
+    runs: tuple[BenchRun, ...]
     calibration: Calibration | None = None
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedRun, ...] = ()
     interrupted: bool = False
     """It was stopped; `runs` is what was complete by then."""
     schema: int = SCHEMA
     kind: str = KIND
 
 
-def write_result(result: Result, path: Path) -> None:
+def write_result(result: BenchResult, path: Path) -> None:
     """As JSON; the file appears whole or not at all. Raises OutputError where it cannot be written."""
     write_text(path, to_json(result))
 
@@ -260,7 +260,7 @@ def write_text(path: Path, text: str) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> BenchResult:
     """What `write_result` wrote. Raises InputError for anything else, naming what is wrong with it."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -271,12 +271,12 @@ def read_result(path: Path) -> Result:
     return from_json(text, str(path))
 
 
-def to_json(result: Result) -> str:
+def to_json(result: BenchResult) -> str:
     """A line a key, and each list of numbers on one line: it is kept under version control."""
     return dumps(to_plain(result)) + "\n"
 
 
-def from_json(text: str, name: str = "the result") -> Result:
+def from_json(text: str, name: str = "the result") -> BenchResult:
     """Read what `to_json` wrote. Raises InputError for anything else; `name` is what the error calls it."""
     try:
         record = json.loads(text)
@@ -290,14 +290,14 @@ def from_json(text: str, name: str = "the result") -> Result:
             "version of sr-deploy that wrote it"
         )
     try:
-        result = from_plain(Result, record)
+        result = from_plain(BenchResult, record)
         _check(result)
     except ValueError as error:
         raise InputError(f"{name}: {error}; it was changed or cut short: measure again") from error
     return result
 
 
-def _check(result: Result) -> None:
+def _check(result: BenchResult) -> None:
     """What the types do not say. Raises ValueError."""
     for number, run in enumerate(result.runs):
         where = f"runs[{number}]"

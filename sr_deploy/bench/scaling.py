@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sr_deploy.bench.result import Run
+from sr_deploy.bench.result import BenchRun
 from sr_deploy.bench.summary import summarise
 
 
@@ -61,7 +61,7 @@ def fit_power_law(points: Sequence[tuple[float, float]]) -> Fit | None:
     )
 
 
-def find_scalings(runs: Sequence[Run]) -> list[Scaling]:
+def find_scalings(runs: Sequence[BenchRun]) -> list[Scaling]:
     """Every law that at least three runs differing in one thing only allow, in a fixed order."""
     found = []
     for against, value in _AGAINST.items():
@@ -73,31 +73,31 @@ def find_scalings(runs: Sequence[Run]) -> list[Scaling]:
     return found
 
 
-def _side(run: Run) -> float:
+def _side(run: BenchRun) -> float:
     return float(run.case.tile) if run.case.tile.isdecimal() else 0.0
 
 
-_AGAINST: dict[str, Callable[[Run], float]] = {
+_AGAINST: dict[str, Callable[[BenchRun], float]] = {
     "pixels": lambda run: float(run.case.width * run.case.height),
     "batch": lambda run: float(run.case.batch),
     "threads": lambda run: float(run.subject.threads or 0),
     "tile": _side,
 }
-_COSTS: dict[str, Callable[[Run], float]] = {
+_COSTS: dict[str, Callable[[BenchRun], float]] = {
     "time": lambda run: summarise(run).p50,
     "memory": lambda run: float(run.memory.host or 0),
 }
 
 
-def _grouped(runs: Sequence[Run], against: str) -> dict[str, list[Run]]:
+def _grouped(runs: Sequence[BenchRun], against: str) -> dict[str, list[BenchRun]]:
     """Runs that differ in nothing but `against` and the picture they were cut from, under a name of the rest."""
-    groups: dict[tuple[Hashable, ...], list[Run]] = {}
+    groups: dict[tuple[Hashable, ...], list[BenchRun]] = {}
     for run in runs:
         groups.setdefault(_key(run, against), []).append(run)
     return {" ".join(str(part) for part in key if part): group for key, group in groups.items()}
 
 
-def _key(run: Run, against: str) -> tuple[Hashable, ...]:
+def _key(run: BenchRun, against: str) -> tuple[Hashable, ...]:
     subject, case = run.subject, run.case
     tiled = case.tile.isdecimal()
     return (

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from sr_deploy.bench.result import Calibration, Run
+from sr_deploy.bench.result import BenchRun, Calibration
 from sr_deploy.errors import UsageError
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -56,7 +56,7 @@ class Summary:
         return value
 
 
-def summarise(run: Run, calibration: Calibration | None = None) -> Summary:
+def summarise(run: BenchRun, calibration: Calibration | None = None) -> Summary:
     """The numbers of `run`; shares of the machine's peak where `calibration` tells what that is."""
     samples = np.asarray(run.samples)
     p50, p90, p95, p99 = (float(v) for v in np.percentile(samples, PERCENTILES))
@@ -86,7 +86,7 @@ def summarise(run: Run, calibration: Calibration | None = None) -> Summary:
     )
 
 
-def stage_shares(run: Run) -> Mapping[str, float]:
+def stage_shares(run: BenchRun) -> Mapping[str, float]:
     """Stage -> share (0..1) of the time of all samples; `other` is what no stage accounts for."""
     total = sum(run.samples)
     if not run.stages or total <= 0:
@@ -100,14 +100,14 @@ def percentile(samples: Sequence[float], share: float) -> float:
     return float(np.percentile(np.asarray(samples), share))
 
 
-def _compute_share(run: Run, pixels: float, calibration: Calibration | None) -> float | None:
+def _compute_share(run: BenchRun, pixels: float, calibration: Calibration | None) -> float | None:
     work = run.subject.multiply_adds_per_pixel
     if calibration is None or work is None:
         return None
     return pixels * work / calibration.multiply_adds_per_second
 
 
-def _bandwidth_share(run: Run, pixels: float, calibration: Calibration | None) -> float | None:
+def _bandwidth_share(run: BenchRun, pixels: float, calibration: Calibration | None) -> float | None:
     if calibration is None:
         return None
     return pixels * 3 * (1 + run.subject.scale**2) / calibration.copy_bytes_per_second

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from sr_deploy.bench.result import Result, Run
+from sr_deploy.bench.result import BenchResult, BenchRun
 from sr_deploy.bench.summary import Summary, summarise
 
 HEADER = (
@@ -28,12 +28,12 @@ _CASE = ("label", "width", "height", "batch", "tile", "tiles")
 _RUN = ("mode", "throughput", "others", "load", "steady")
 
 
-def rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+def rows(runs: Sequence[BenchRun]) -> list[tuple[str, ...]]:
     """A row a run under `HEADER`."""
     return [row(run) for run in runs]
 
 
-def row(run: Run) -> tuple[str, ...]:
+def row(run: BenchRun) -> tuple[str, ...]:
     """One run under `HEADER`."""
     summary, subject, case = summarise(run), run.subject, run.case
     driver = subject.backend if subject.runner == "sr-deploy" else subject.runner
@@ -62,7 +62,7 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[BenchResult]) -> str:
     """A table a machine and mode, over what was measured where."""
     parts = []
     for result in results:
@@ -82,7 +82,7 @@ def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str
     return "".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |\n" for line in lines)
 
 
-def csv_text(results: Sequence[Result]) -> str:
+def csv_text(results: Sequence[BenchResult]) -> str:
     """Every run of every result, in full precision, a line each; what is not known is empty."""
     text = io.StringIO()
     lines = [_csv_row(result, run) for result in results for run in result.runs]
@@ -92,7 +92,7 @@ def csv_text(results: Sequence[Result]) -> str:
     return text.getvalue()
 
 
-def _csv_row(result: Result, run: Run) -> dict[str, object]:
+def _csv_row(result: BenchResult, run: BenchRun) -> dict[str, object]:
     summary = summarise(run, result.calibration)
     subject, case, cold = run.subject, run.case, run.cold_start
     return {

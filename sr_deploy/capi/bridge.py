@@ -31,7 +31,7 @@ _LARGEST = 2**31 - 1  # of an int32_t
 _TILE_NEVER = _OVERLAP_NONE = _HALO_GLOBAL = -1
 
 
-class Options(NamedTuple):
+class COptions(NamedTuple):
     """The fields of `sr_options`, in the order in which sr_deploy.c hands them over; 0 and None are defaults."""
 
     backend: str | None = None
@@ -86,7 +86,7 @@ def open_upscaler(library: str, model: str, fields: Sequence[Any]) -> int:
             f"the C library is of version {library}, and the sr-deploy it finds of {__version__}; build the library "
             "again with `sr-deploy capi build`"
         )
-    options = Options(*fields)
+    options = COptions(*fields)
     options.check()
     return keep(lambda: options.open(model), options.cuda_stream or None)
 

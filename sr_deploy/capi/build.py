@@ -67,7 +67,7 @@ endif()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuiltLibrary:
     """Where the parts of a built library lie."""
 
     folder: Path
@@ -78,7 +78,7 @@ class Built:
     """The folder of the two CMake files."""
 
 
-def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[str] = ()) -> Built:
+def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[str] = ()) -> BuiltLibrary:
     """Build the C library into `folder`, which is made where it is missing; what is there of it is replaced.
 
     `compiler`: its command, with arguments where it needs some; default is the environment variable CC, else
@@ -89,7 +89,7 @@ def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[
     command = find_compiler(compiler)
     include, link = python_headers(), python_library()
     library = folder / _library_name()
-    built = Built(
+    built = BuiltLibrary(
         folder=folder,
         header=folder / "include" / "sr_deploy.h",
         library=library,
@@ -217,7 +217,7 @@ def _c_text(text: str) -> str:
     return '"' + "".join(chr(c) if c in plain else f"\\{c:03o}" for c in os.fsencode(text)) + '"'
 
 
-def _texts(built: Built) -> dict[Path, str]:
+def _texts(built: BuiltLibrary) -> dict[Path, str]:
     """What every file but the library itself says."""
     version = sr_deploy.__version__
     library = built.library.relative_to(built.folder).as_posix()

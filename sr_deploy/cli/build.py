@@ -10,7 +10,7 @@ import click
 from sr_deploy.cli.shared.paths import NamedPath, check_new
 
 if TYPE_CHECKING:
-    from sr_deploy.engines.tensorrt.build import Built
+    from sr_deploy.engines.tensorrt.build import BuiltEngine
     from sr_deploy.engines.tensorrt.options import BuildOptions
 
 
@@ -86,7 +86,7 @@ def options_from(**given: Any) -> BuildOptions:
     )
 
 
-def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, device: int) -> Built:
+def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, device: int) -> BuiltEngine:
     """Build the engine of the ONNX file `source` and write it to `target`, with progress on stderr."""
     from sr_deploy.cli.shared.build_progress import BuildProgress
     from sr_deploy.engines.tensorrt.api import runtime, version
@@ -115,7 +115,7 @@ def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, de
     return built
 
 
-def lines(target: Path, built: Built) -> list[str]:
+def lines(target: Path, built: BuiltEngine) -> list[str]:
     """What was built, for people."""
     record = built.record
     sizes = ", ".join(profile.name for profile in record.profiles)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sr_deploy.engines.tensorrt.cache import EngineCache, Entry
+    from sr_deploy.engines.tensorrt.cache import CachedEngine, EngineCache
 
 
 @click.group("cache")
@@ -66,14 +66,14 @@ def _cache(folder: Path | None) -> EngineCache:
     return EngineCache(chosen)
 
 
-def _record(entry: Entry) -> dict[str, Any]:
+def _record(entry: CachedEngine) -> dict[str, Any]:
     import json
 
     record = None if entry.record is None else json.loads(entry.record.to_json())
     return {"path": str(entry.path), "size_bytes": entry.size, "last_used": entry.used, "record": record}
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: CachedEngine) -> tuple[str, ...]:
     from datetime import datetime
 
     used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")

@@ -14,7 +14,7 @@ from sr_deploy.cli.shared.paths import NamedPath, check_new
 
 if TYPE_CHECKING:
     from sr_deploy.quality.evaluate import Upscale
-    from sr_deploy.quality.pairs import Case, Failure
+    from sr_deploy.quality.pairs import EvalPicture, FailedPicture
     from sr_deploy.quality.results import Evaluation, Quality
 
 _EXIT_SOME_FAILED = 5
@@ -90,7 +90,7 @@ def command(
 
 
 def _open_jobs(
-    stack: ExitStack, models: Sequence[str], scales: Sequence[int], backend: str, cases: Sequence[Case]
+    stack: ExitStack, models: Sequence[str], scales: Sequence[int], backend: str, cases: Sequence[EvalPicture]
 ) -> list[_Job]:
     """What to run, by scale and then as asked; models stay open until `stack` closes."""
     from sr_deploy.quality.evaluate import BASELINES
@@ -152,14 +152,14 @@ def _check_scales(own: dict[str, int], scales: Sequence[int]) -> None:
             )
 
 
-def _scales_of(cases: Sequence[Case]) -> set[int]:
+def _scales_of(cases: Sequence[EvalPicture]) -> set[int]:
     from sr_deploy.quality.evaluate import infer_scale
 
     return {infer_scale(cases)} if cases[0].lr is not None else set(_BASELINE_SCALES)
 
 
 def _measure(
-    jobs: Sequence[_Job], cases: Sequence[Case], border: int | None, *, given_lr: bool
+    jobs: Sequence[_Job], cases: Sequence[EvalPicture], border: int | None, *, given_lr: bool
 ) -> tuple[list[Evaluation], list[str]]:
     """The result of every job, and what the self-check on Set5 has to say."""
     from sr_deploy.quality.anchor import check_anchor
@@ -178,7 +178,7 @@ def _measure(
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str, Case], None]]:
+def _progress(total: int) -> Iterator[Callable[[str, EvalPicture], None]]:
     """A bar on stderr where that is a terminal; call what it yields after every picture."""
     import sys
 
@@ -195,7 +195,7 @@ def _progress(total: int) -> Iterator[Callable[[str, Case], None]]:
 def _print(
     results: Sequence[Evaluation],
     warnings: Sequence[str],
-    unpaired: Sequence[Failure],
+    unpaired: Sequence[FailedPicture],
     hr_dir: Path,
     lr_dir: Path | None,
     *,
@@ -251,7 +251,7 @@ def _cells(quality: Quality) -> tuple[str, ...]:
     return tuple(text for psnr, ssim in (y, rgb) for text in (cell(psnr, 2), cell(ssim, 4)))
 
 
-def _report_skipped(failures: Sequence[Failure]) -> bool:
+def _report_skipped(failures: Sequence[FailedPicture]) -> bool:
     """Name every skipped picture once on stderr; whether there was one."""
     from sr_deploy.cli.shared.console import complain
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sr_deploy.training.export.to_onnx import Export
+    from sr_deploy.training.export.to_onnx import ExportResult
 
 _PACKAGES = ("torch", "safetensors", "onnxscript")
 
@@ -82,7 +82,7 @@ def _check_engine(engine: Path, io: str) -> None:
     check_new(engine, overwrite=False)
 
 
-def _built(export: Export, engine: Path) -> list[str]:
+def _built(export: ExportResult, engine: Path) -> list[str]:
     """Build the engine of what was exported; what to say of it."""
     from sr_deploy.cli.build import build_file, lines
     from sr_deploy.engines.tensorrt.options import BuildOptions
@@ -98,7 +98,7 @@ def _export(
     opset: int | None,
     data: Path | None,
     licence: str | None,
-) -> Export:
+) -> ExportResult:
     from sr_deploy.errors import MissingRuntimeError
 
     try:
@@ -121,7 +121,7 @@ def _export(
     )
 
 
-def _record(export: Export, io: str) -> dict[str, Any]:
+def _record(export: ExportResult, io: str) -> dict[str, Any]:
     record: dict[str, Any] = {
         "path": str(export.path),
         "name": export.spec.name,
@@ -145,7 +145,7 @@ def _record(export: Export, io: str) -> dict[str, Any]:
     return record
 
 
-def _lines(export: Export, io: str) -> list[str]:
+def _lines(export: ExportResult, io: str) -> list[str]:
     spec = export.spec
     halo = "sees the whole picture" if spec.halo is None else f"halo {spec.halo} pixels"
     multiple = spec.size_rule.multiple_of

@@ -81,10 +81,10 @@ def _spec(
 
     spec = None if force else read_spec(model)
     if spec is None:
-        from sr_deploy.probe.probe import Given, probe
+        from sr_deploy.probe.probe import KnownFacts, probe
 
         click.echo(f"probing {file}; a large network takes minutes", err=True)
-        return probe(model, name=file.stem, given=Given(**given))
+        return probe(model, name=file.stem, given=KnownFacts(**given))
     decided = {key: value for key, value in given.items() if value is not None}
     if not (decided or changes):
         raise UsageError(

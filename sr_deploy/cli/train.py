@@ -17,7 +17,7 @@ from sr_deploy.cli.shared.bars import clock, print_above, stderr_bar
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from sr_deploy.training.run.session import Status
+    from sr_deploy.training.run.session import PhaseStatus
     from sr_deploy.training.run.trainer import Trainer
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -70,7 +70,7 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
     """
     try:
         from sr_deploy.training.recipe import read_recipe
-        from sr_deploy.training.run.session import Options
+        from sr_deploy.training.run.session import TrainOptions
         from sr_deploy.training.run.trainer import Trainer
     except ModuleNotFoundError as error:
         from sr_deploy.errors import MissingRuntimeError
@@ -80,7 +80,7 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
         ) from error
     parsed = read_recipe(recipe)
     with _progress() as watch:
-        trainer = Trainer(parsed, Options(**options), watch)
+        trainer = Trainer(parsed, TrainOptions(**options), watch)
         with _stopping(trainer.stop):
             final = trainer.run()
     if trainer.leads:
@@ -106,7 +106,7 @@ def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
     return json.dumps(record, indent=2)
 
 
-class _Bar:
+class _TrainingBar:
     """Shows a run on stderr: its lines, and a bar with rate and time left."""
 
     def __init__(self, progress: Progress) -> None:
@@ -116,7 +116,7 @@ class _Bar:
     def say(self, line: str) -> None:
         print_above(self._progress, line)
 
-    def step(self, status: Status) -> None:
+    def step(self, status: PhaseStatus) -> None:
         if status.phase not in self._tasks:
             for task in self._tasks.values():
                 self._progress.remove_task(task)
@@ -136,18 +136,18 @@ class _Lines:
     def say(self, line: str) -> None:
         click.echo(line, err=True)
 
-    def step(self, status: Status) -> None:
+    def step(self, status: PhaseStatus) -> None:
         pass
 
 
 @contextmanager
-def _progress() -> Iterator[_Bar | _Lines]:
+def _progress() -> Iterator[_TrainingBar | _Lines]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
     texts = ("{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}")
     with stderr_bar(*texts, left=False, stderr_above=True) as progress:
-        yield _Bar(progress)
+        yield _TrainingBar(progress)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sr_deploy.batch.jobs import Existing, Job, Jobs
-    from sr_deploy.batch.steps import Outcome, Settings
+    from sr_deploy.batch.steps import Outcome, WriteSettings
     from sr_deploy.cli.shared.reporter import Reporter
     from sr_deploy.images.sizes import OutputSize
     from sr_deploy.upscale import Upscaler
@@ -141,7 +141,7 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
 def _run(
     inputs: Sequence[str],
     jobs: Jobs,
-    settings: Settings,
+    settings: WriteSettings,
     model: str,
     options: dict[str, Any],
     reporter: Reporter,
@@ -168,20 +168,20 @@ def _run(
 
 
 def _run_on_ray(
-    jobs: Jobs, settings: Settings, model: str, options: dict[str, Any], reporter: Reporter
+    jobs: Jobs, settings: WriteSettings, model: str, options: dict[str, Any], reporter: Reporter
 ) -> list[Outcome]:
     from sr_deploy.batch.ray_driver import run_on_ray
-    from sr_deploy.batch.ray_worker import Look, Order
+    from sr_deploy.batch.ray_worker import ModelInfo, WorkerConfig
     from sr_deploy.models import find_model
     from sr_deploy.system.files import digest_of
 
     path = find_model(model)
 
-    def check(look: Look) -> None:
+    def check(look: ModelInfo) -> None:
         reporter.backend = look.backend
         check_scale(model, look.scale, options, _RESIZED)
 
-    order = Order(
+    order = WorkerConfig(
         model=os.path.abspath(model) if os.fspath(path) == os.path.normpath(model) else model,
         digest=digest_of(path),
         settings=settings,
@@ -194,9 +194,9 @@ def _run_on_ray(
     return run_on_ray(jobs.todo, order, address=address, watcher=reporter, say=reporter.say, check=check)
 
 
-def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Settings, str]:
+def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSettings, str]:
     from sr_deploy.batch.jobs import check_quality, plan_jobs
-    from sr_deploy.batch.steps import Settings
+    from sr_deploy.batch.steps import WriteSettings
     from sr_deploy.images.sizes import OutputSize
 
     model = model_name(options)
@@ -215,7 +215,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, Setting
         shard=options["shard"],
     )
     check_quality(jobs.todo, options["quality"])
-    return jobs, Settings(quality=options["quality"], size=size, existing=existing), model
+    return jobs, WriteSettings(quality=options["quality"], size=size, existing=existing), model
 
 
 def _is_one_file(inputs: Sequence[str]) -> bool:

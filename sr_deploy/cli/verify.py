@@ -13,8 +13,8 @@ from sr_deploy.cli.shared.paths import NamedPath
 
 if TYPE_CHECKING:
     from sr_deploy.engines.verdict import Verdict
-    from sr_deploy.verify.results import Row, Verification, Verified
-    from sr_deploy.verify.subject import Subject
+    from sr_deploy.verify.results import PathResult, Verification, VerifiedModel
+    from sr_deploy.verify.subject import ModelForm
 
 _EXIT_FAILED = 1
 _PACKAGES = ("torch", "safetensors", "onnxscript")
@@ -80,7 +80,7 @@ def command(
         click.get_current_context().exit(_EXIT_FAILED)
 
 
-def _open(model: str, backends: Sequence[str]) -> Subject:
+def _open(model: str, backends: Sequence[str]) -> ModelForm:
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_dir():
         return _open_checkpoint(path)
@@ -89,7 +89,7 @@ def _open(model: str, backends: Sequence[str]) -> Subject:
     return open_subject(model, backends)
 
 
-def _open_checkpoint(path: Path) -> Subject:
+def _open_checkpoint(path: Path) -> ModelForm:
     from sr_deploy.errors import MissingRuntimeError
 
     try:
@@ -150,7 +150,7 @@ def _table(verification: Verification) -> str:
     )
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: PathResult) -> tuple[str, ...]:
     leg, found = row.leg, row.measured
     where = (leg.model, leg.precision, leg.backend, leg.how)
     if found is None:  # nothing ran, or nothing had to
@@ -184,7 +184,7 @@ def _store(verification: Verification) -> None:
             complain(f"note: the verdict is not kept: {error}", prefix=False)
 
 
-def _verdict(model: Verified, against: str) -> Verdict:
+def _verdict(model: VerifiedModel, against: str) -> Verdict:
     from sr_deploy.engines.verdict import Verdict
 
     backends: dict[str, str] = {}

@@ -96,7 +96,7 @@ def choose_backend(
 
 
 def _fastest(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
-    from sr_deploy.graph.kept import cache_folder
+    from sr_deploy.graph.cache import cache_folder
 
     if sum(map(_is_there, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
         return _installed(1)[0]

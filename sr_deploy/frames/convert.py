@@ -15,7 +15,7 @@ Pixels = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Picture:
+class FramePixels:
     """One frame as a net takes it."""
 
     pixels: Pixels
@@ -24,24 +24,24 @@ class Picture:
     """[H, W] of the same type."""
 
 
-def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> Picture:
+def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> FramePixels:
     """The planes of a frame as pixels; where the layout is the pixels' own, without a copy.
 
     RGB and 16-bit grey keep their type. YUV and grey of 10 and 12 bits become float32: no 8- or 16-bit RGB
     holds them without a second rounding.
     """
     if layout.kind == "yuv":
-        return Picture(to_rgb(planes, layout, colours))
+        return FramePixels(to_rgb(planes, layout, colours))
     (plane,) = planes
     if layout.kind == "grey":
-        return Picture(_grey(plane, layout)[:, :, None])
+        return FramePixels(_grey(plane, layout)[:, :, None])
     if layout.order == "rgb":
-        return Picture(plane)
+        return FramePixels(plane)
     colour = np.ascontiguousarray(plane[:, :, [layout.order.index(c) for c in "rgb"]])
-    return Picture(colour, np.ascontiguousarray(plane[:, :, 3]) if layout.has_alpha else None)
+    return FramePixels(colour, np.ascontiguousarray(plane[:, :, 3]) if layout.has_alpha else None)
 
 
-def pack(picture: Picture, layout: Layout, colours: Colours) -> list[Plane]:
+def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
     """Pixels as the planes of a frame, each C-contiguous; rounded to nearest. Opacity without a place is dropped.
 
     A grey picture becomes grey RGB or YUV; a colour picture becomes the luma of `colours.matrix` in a grey frame.

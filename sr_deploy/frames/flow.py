@@ -30,12 +30,12 @@ def run_flow(
     workers: int = 1,
     ahead: int = 2,
     behind: int = 2,
-    farewell: float | None = None,
+    shutdown_timeout: float | None = None,
 ) -> int:
     """Pass every item of `source` through `compute` into `sink`, in order; the number that came out.
 
     `workers` computations run at once, for an engine that is not kept busy by one.
-    Once the work is in vain, source and sink are waited for `farewell` seconds, for they may hang in a read or a write
+    Once the work is in vain, source and sink are waited for `shutdown_timeout` seconds, for they may hang in a read or a write
     that someone else holds up; None: until they end, for those that do.
     An error of the source or of the computation is raised after what came before it is written; one of the sink at once.
     """
@@ -67,7 +67,7 @@ def run_flow(
         outgoing.abandon()
         pool.shutdown(cancel_futures=True)
         for thread in threads:
-            thread.join(farewell)
+            thread.join(shutdown_timeout)
     if outgoing.error is not None:
         raise outgoing.error
     if failed is not None:

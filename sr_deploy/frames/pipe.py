@@ -11,7 +11,7 @@ from functools import partial
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.colour import Colours, Matrix, Range, Siting, usual_matrix
-from sr_deploy.frames.convert import Picture, pack, unpack
+from sr_deploy.frames.convert import FramePixels, pack, unpack
 from sr_deploy.frames.flow import run_flow
 from sr_deploy.frames.layout import LAYOUTS, Layout, Plane, layout_of
 from sr_deploy.frames.streams import (
@@ -78,12 +78,12 @@ def run_pipe(
     large = outgoing.layout
     written = 0
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[FramePixels]:
         geometry = Geometry(width=incoming.width, height=incoming.height, layout=incoming.layout)
         for planes in read_frames(source, geometry, marked=isinstance(incoming, Header)):
             yield unpack(planes, incoming.layout, colours)
 
-    def write(picture: Picture) -> None:
+    def write(picture: FramePixels) -> None:
         nonlocal written
         write_frame(target, pack(picture, large, colours), marked=marked)
         written += 1
@@ -91,21 +91,25 @@ def run_pipe(
             done(written)
 
     run_flow(
-        pictures(), partial(upscale_picture, upscaler), write, workers=options.streams, farewell=_FAREWELL
+        pictures(),
+        partial(upscale_picture, upscaler),
+        write,
+        workers=options.streams,
+        shutdown_timeout=_FAREWELL,
     )
     if not written:
         raise InputError("no frame came in; see what the program before says, and whether it wrote anything")
     return written
 
 
-def upscale_picture(upscaler: Upscaler, picture: Picture) -> Picture:
+def upscale_picture(upscaler: Upscaler, picture: FramePixels) -> FramePixels:
     """`picture` times the model's scale; opacity as `Upscaler.upscale` has it."""
     if picture.alpha is None:
-        return Picture(upscaler.upscale_pixels(picture.pixels))
+        return FramePixels(upscaler.upscale_pixels(picture.pixels))
     from sr_deploy.images.image import Image
 
     large = upscaler.upscale(Image(pixels=picture.pixels, alpha=picture.alpha))
-    return Picture(large.pixels, large.alpha)
+    return FramePixels(large.pixels, large.alpha)
 
 
 def _plan(

@@ -20,7 +20,7 @@ CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
 
 @dataclass(frozen=True)
-class Places:
+class NodeRoles:
     """The nodes of a graph, by index, in the order they are computed."""
 
     convolutions: tuple[int, ...]
@@ -32,7 +32,7 @@ class Places:
     """What is computed after the last convolution."""
 
 
-def places_of(model: onnx.ModelProto) -> Places:
+def node_roles(model: onnx.ModelProto) -> NodeRoles:
     """Tell the convolutions of the net from what goes around it and comes after it."""
     nodes = list(model.graph.node)
     deep = _reached([], nodes)  # values that some convolution has been through
@@ -49,7 +49,7 @@ def places_of(model: onnx.ModelProto) -> Places:
     if not convolutions:  # a net of one convolution: nothing goes around it
         convolutions, around = sorted(around), set()
     around |= _only_for(around, nodes, {port.name for port in model.graph.output})
-    return Places(tuple(convolutions), frozenset(around), frozenset(tail))
+    return NodeRoles(tuple(convolutions), frozenset(around), frozenset(tail))
 
 
 def _only_for(chosen: Set[int], nodes: list[onnx.NodeProto], given: Set[str]) -> set[int]:

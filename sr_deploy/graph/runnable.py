@@ -1,7 +1,7 @@
 """A model as a runner takes it: its facts, and its graph with pixel I/O, kept on disk once made.
 
 Grafting needs the `onnx` package, whose import alone takes longer than upscaling a small picture. So what was
-made of a file is kept (`sr_deploy.graph.kept`): the second start of a model needs no `onnx` at all. This module
+made of a file is kept (`sr_deploy.graph.cache`): the second start of a model needs no `onnx` at all. This module
 runs nothing.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_deploy.errors import ModelError, SrDeployError, UsageError
-from sr_deploy.graph.kept import LARGEST, Kept
+from sr_deploy.graph.cache import LARGEST, CacheEntry
 from sr_deploy.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ gave white as a third of white. With this it makes the weights uint8 there first
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class ModelFacts:
     """What is known of a model before it is run."""
 
     spec: ModelSpec
@@ -45,7 +45,7 @@ class Facts:
         return json.dumps(self.__dict__ | {"spec": self.spec.to_json()})
 
     @classmethod
-    def from_json(cls, text: str) -> Facts:
+    def from_json(cls, text: str) -> ModelFacts:
         """Read what `to_json` wrote. Raises ValueError, TypeError or ModelError for anything else."""
         record = json.loads(text)
         return cls(**record | {"spec": ModelSpec.from_json(record["spec"])})
@@ -60,15 +60,15 @@ class RunnableModel:
 
     def __init__(self, model: Path | bytes | onnx.ModelProto, spec: ModelSpec | None = None) -> None:
         self._source, self._spec = model, spec
-        self._kept = Kept.of(model) if isinstance(model, Path) and spec is None else None
+        self._kept = CacheEntry.of(model) if isinstance(model, Path) and spec is None else None
 
     @cached_property
-    def facts(self) -> Facts:
+    def facts(self) -> ModelFacts:
         """Of the model; from the cache where they are there."""
         kept = self._kept.read("json") if self._kept else None
         if kept:
             with suppress(ValueError, TypeError, KeyError, SrDeployError):
-                return Facts.from_json(kept.decode("utf-8"))
+                return ModelFacts.from_json(kept.decode("utf-8"))
         facts = _facts(self._live, self._spec, self._name)
         self._keep("json", facts.to_json().encode("utf-8"))
         return facts
@@ -130,7 +130,7 @@ class RunnableModel:
             self._kept.write(kind, data)
 
 
-def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> Facts:
+def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFacts:
     from sr_deploy.graph.footprint import peak_bytes
     from sr_deploy.graph.onnx_file import picture_io, require_spec
     from sr_deploy.graph.pixel_io import has_pixel_io, with_float_io, with_pixel_io
@@ -142,7 +142,7 @@ def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> Facts:
     bytes_only = has_pixel_io(model)
     graph = (with_pixel_io if bytes_only else with_float_io)(model, spec)
     peak = peak_bytes(graph, (1, height, width, spec.channels))
-    return Facts(
+    return ModelFacts(
         spec=spec,
         max_batch=picture_io(model)[0].dims[0],
         peak_per_pixel=peak / (height * width) if peak else None,

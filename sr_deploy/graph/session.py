@@ -30,7 +30,7 @@ _NUMPY: dict[int, np.dtype[Any]] = {
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 
 
-class RefusedError(Exception):
+class RefusedInputError(Exception):
     """The runtime did not take this input; the message is its own, in one line. Never leaves the probe."""
 
 
@@ -117,7 +117,7 @@ def one_line(error: BaseException, limit: int = 160) -> str:
 
 
 @dataclass(frozen=True)
-class Runner:
+class SessionRunner:
     """Calls a session with pictures [H, W, C] in the model's own value range; returns [H', W', C'] float32."""
 
     session: Any
@@ -128,7 +128,7 @@ class Runner:
         """Raises RefusedError where the runtime fails or the result is no picture."""
         result = self.raw(picture)
         if result.ndim != 4:
-            raise RefusedError(f"the output is {result.ndim}-D, of shape {list(result.shape)}")
+            raise RefusedInputError(f"the output is {result.ndim}-D, of shape {list(result.shape)}")
         upscaled: Picture = result[0] if self.layout == "NHWC" else result[0].transpose(1, 2, 0)
         return upscaled
 
@@ -142,7 +142,7 @@ class Runner:
         try:
             (result,) = self.session.run(None, feed)
         except Exception as error:  # ONNX Runtime's errors share no base class but this one
-            raise RefusedError(one_line(error)) from error
+            raise RefusedInputError(one_line(error)) from error
         output: Picture = np.asarray(result, np.float32)
         return output
 

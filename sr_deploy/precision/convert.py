@@ -19,9 +19,9 @@ from sr_deploy.graph.nodes import in_opset, name_of
 from sr_deploy.graph.onnx_file import require_spec
 from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.precision.calibrate import measure_largest
-from sr_deploy.precision.crops import Crops, crops_of, made_up_crops
+from sr_deploy.precision.crops import CalibrationSet, crops_of, made_up_crops
 from sr_deploy.precision.half import LARGEST_FP16, fp16_overflows, to_bf16, to_fp16
-from sr_deploy.precision.measure import Distance, Yardstick, why_not_measured
+from sr_deploy.precision.measure import Distance, LossMeter, why_not_measured
 from sr_deploy.precision.quantise import OLDEST_OPSET
 from sr_deploy.precision.search_int8 import best_int8
 from sr_deploy.precision.shuffle import shuffled_by_pixels
@@ -117,10 +117,10 @@ def _checked(model: onnx.ModelProto, precision: str, data: Path | None) -> Model
 
 
 def _int8(
-    model: onnx.ModelProto, spec: ModelSpec, crops: Crops, allowed: float, say: Callable[[str], None]
+    model: onnx.ModelProto, spec: ModelSpec, crops: CalibrationSet, allowed: float, say: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, Notes]:
     model = shuffled_by_pixels(in_opset(model, OLDEST_OPSET))
-    yardstick = Yardstick(model, spec, crops.measure)
+    yardstick = LossMeter(model, spec, crops.measure)
     # not all of it, for the photographs are not the ones it will be held to
     best = best_int8(model, yardstick, crops.calibrate, target=_SHARE * allowed, say=say)
     names = {node.output[0]: name_of(node) for node in model.graph.node}
@@ -137,7 +137,7 @@ def _int8(
 
 
 def _narrow(
-    model: onnx.ModelProto, spec: ModelSpec, precision: str, crops: Crops, *, measured: bool
+    model: onnx.ModelProto, spec: ModelSpec, precision: str, crops: CalibrationSet, *, measured: bool
 ) -> tuple[onnx.ModelProto, Notes]:
     kept: tuple[str, ...] = ()
     if precision == "fp16":
@@ -149,7 +149,7 @@ def _narrow(
     reason = why_not_measured(precision) if measured else "no photographs were given"
     found: Distance | None = None
     if reason is None:
-        found = Yardstick(model, spec, crops.measure).distance(made)
+        found = LossMeter(model, spec, crops.measure).distance(made)
     return made, Notes(
         precision=precision,
         kept=kept,
@@ -160,7 +160,7 @@ def _narrow(
     )
 
 
-def overflowing(model: onnx.ModelProto, crops: Crops) -> set[str]:
+def overflowing(model: onnx.ModelProto, crops: CalibrationSet) -> set[str]:
     """The values inside `model` that come too close to what half precision holds, on any of the crops."""
     values = [name for node in model.graph.node if node.op_type != "Constant" for name in node.output if name]
     pictures = [crop.small for crop in (*crops.calibrate, *crops.measure)]

@@ -28,7 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Crop:
+class CalibrationCrop:
     """A photograph's part, and what the net makes it from: both in the model's layout and value range."""
 
     small: Floats
@@ -38,20 +38,20 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Crops:
+class CalibrationSet:
     """The crops to calibrate on, and others to measure on."""
 
-    calibrate: tuple[Crop, ...]
-    measure: tuple[Crop, ...]
+    calibrate: tuple[CalibrationCrop, ...]
+    measure: tuple[CalibrationCrop, ...]
 
 
-def crops_of(folder: Path, spec: ModelSpec) -> Crops:
+def crops_of(folder: Path, spec: ModelSpec) -> CalibrationSet:
     """Crops of up to 36 photographs in `folder`, spread over it; those that cannot be used are left out.
 
     Raises InputError where fewer than two photographs can be used.
     """
     files = list_pictures(folder)
-    found: list[Crop] = []
+    found: list[CalibrationCrop] = []
     for path in files[:: -(-len(files) // _MOST)]:
         try:
             found.append(_crop(_rgb(path), spec, seed=len(found)))
@@ -65,16 +65,18 @@ def crops_of(folder: Path, spec: ModelSpec) -> Crops:
     return _split(found)
 
 
-def made_up_crops(spec: ModelSpec, count: int = 4) -> Crops:
+def made_up_crops(spec: ModelSpec, count: int = 4) -> CalibrationSet:
     """Crops of drawn pictures: enough to see how large values get, not to calibrate on."""
     side = _SIDE * spec.scale
     return _split([_crop(dead_leaves(side, side, seed=seed), spec, seed=seed) for seed in range(count)])
 
 
-def _split(found: list[Crop]) -> Crops:
+def _split(found: list[CalibrationCrop]) -> CalibrationSet:
     measured = {i for i in range(len(found)) if i % _MEASURED == _MEASURED - 1} or {len(found) - 1}
     calibrated = set(range(len(found))) - measured
-    return Crops(tuple(found[i] for i in sorted(calibrated)), tuple(found[i] for i in sorted(measured)))
+    return CalibrationSet(
+        tuple(found[i] for i in sorted(calibrated)), tuple(found[i] for i in sorted(measured))
+    )
 
 
 def _rgb(path: Path) -> Bytes:
@@ -85,7 +87,7 @@ def _rgb(path: Path) -> Bytes:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
 
 
-def _crop(pixels: Bytes, spec: ModelSpec, seed: int) -> Crop:
+def _crop(pixels: Bytes, spec: ModelSpec, seed: int) -> CalibrationCrop:
     """A part of `pixels` somewhere. Raises UsageError where the photograph is too small."""
     height, width = _size(pixels, spec)
     random = np.random.default_rng(seed)
@@ -97,7 +99,7 @@ def _crop(pixels: Bytes, spec: ModelSpec, seed: int) -> Crop:
     if spec.channels == 1:
         large = large[..., 1:2]  # green stands in for grey
     small = imresize(np.ascontiguousarray(large), size=(height, width))
-    return Crop(_fed(small, spec), (large[None] / np.float32(255)).astype(np.float32))
+    return CalibrationCrop(_fed(small, spec), (large[None] / np.float32(255)).astype(np.float32))
 
 
 def _size(pixels: Bytes, spec: ModelSpec) -> tuple[int, int]:

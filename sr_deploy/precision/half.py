@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from sr_deploy.errors import ModelError, UsageError
-from sr_deploy.graph.nodes import in_opset, places_of
+from sr_deploy.graph.nodes import in_opset, node_roles
 from sr_deploy.graph.onnx_file import copy_of, opset_of, read_spec, write_spec
 
 LARGEST_FP16 = float(np.finfo(np.float16).max)
@@ -57,7 +57,7 @@ def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     brain = in_opset(_checked_copy(model), _BF16_OPSET)
     brain.ir_version = max(brain.ir_version, 10)
-    places, nodes = places_of(brain), brain.graph.node
+    places, nodes = node_roles(brain), brain.graph.node
     precise = {name for index in places.tail | places.around for name in nodes[index].output}
     _Narrower(brain, TensorProto.BFLOAT16, precise).convert()
     return _recorded(brain, "bf16")

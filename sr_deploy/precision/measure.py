@@ -16,7 +16,7 @@ import onnx
 from sr_deploy.errors import MissingRuntimeError, ModelError
 from sr_deploy.graph.onnx_file import picture_io, require_spec
 from sr_deploy.graph.session import one_line, open_session
-from sr_deploy.precision.crops import Crop
+from sr_deploy.precision.crops import CalibrationCrop
 from sr_deploy.quality.metrics import psnr
 from sr_deploy.spec import ModelSpec
 
@@ -35,10 +35,10 @@ class Distance:
     """PSNR between the results, in dB."""
 
 
-class Yardstick:
+class LossMeter:
     """Measures models against `model` on `crops`, whose results it computes once."""
 
-    def __init__(self, model: onnx.ModelProto, spec: ModelSpec, crops: Sequence[Crop]) -> None:
+    def __init__(self, model: onnx.ModelProto, spec: ModelSpec, crops: Sequence[CalibrationCrop]) -> None:
         self.spec, self.crops = spec, crops
         self._before = self._results(model, crops)
 
@@ -55,7 +55,7 @@ class Yardstick:
         fidelity = -10 * np.log10(max(error, 1e-20))
         return Distance(change=_quality(after, crops) - _quality(before, crops), fidelity=float(fidelity))
 
-    def _results(self, model: onnx.ModelProto, crops: Sequence[Crop]) -> list[Floats]:
+    def _results(self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]) -> list[Floats]:
         """[1, H, W, C] in 0..1 of every crop."""
         if require_spec(model, self.spec.name).precision == "bf16":  # which ONNX Runtime's CPU kernels lack
             return self._by_openvino(model, crops)
@@ -67,7 +67,7 @@ class Yardstick:
                 f"ONNX Runtime cannot run {self.spec.name} ({one_line(error)}); export it again"
             ) from error
 
-    def _by_openvino(self, model: onnx.ModelProto, crops: Sequence[Crop]) -> list[Floats]:
+    def _by_openvino(self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]) -> list[Floats]:
         from sr_deploy.engines.registry import open_engine
 
         with open_engine(model, "openvino") as engine:
@@ -83,7 +83,7 @@ class Yardstick:
         return np.ascontiguousarray(self._picture(small))
 
 
-def _quality(results: Sequence[Floats], crops: Sequence[Crop]) -> float:
+def _quality(results: Sequence[Floats], crops: Sequence[CalibrationCrop]) -> float:
     """Mean PSNR against the photographs; an exact result counts as 200 dB."""
     pairs = zip(results, crops, strict=True)
     return float(np.mean([min(psnr(result, crop.large), 200.0) for result, crop in pairs]))

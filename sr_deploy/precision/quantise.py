@@ -18,7 +18,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from sr_deploy.errors import ModelError, UsageError
-from sr_deploy.graph.nodes import constants_of, in_opset, name_of, places_of
+from sr_deploy.graph.nodes import constants_of, in_opset, name_of, node_roles
 from sr_deploy.graph.onnx_file import read_spec, write_spec
 
 LEVELS = 127  # steps on each side of zero; -128 is left out, so that a sign costs nothing
@@ -38,7 +38,7 @@ def quantisable(model: onnx.ModelProto) -> tuple[str, ...]:
     ModelError where there is none.
     """
     constants = constants_of(model)
-    nodes = [model.graph.node[index] for index in places_of(model).convolutions]
+    nodes = [model.graph.node[index] for index in node_roles(model).convolutions]
     found = tuple(node.output[0] for node in nodes if node.op_type == "Conv" and node.input[1] in constants)
     if not found:
         raise ModelError(

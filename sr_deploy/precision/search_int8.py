@@ -17,9 +17,9 @@ import onnx
 
 from sr_deploy.graph.nodes import constants_of
 from sr_deploy.precision.calibrate import METHODS, Magnitudes, choose_ranges, measure, observe
-from sr_deploy.precision.crops import Crop
+from sr_deploy.precision.crops import CalibrationCrop
 from sr_deploy.precision.equalise import equalised, links_of
-from sr_deploy.precision.measure import Distance, Yardstick
+from sr_deploy.precision.measure import Distance, LossMeter
 from sr_deploy.precision.quantise import quantisable, quantised_inputs, to_int8
 
 STRENGTHS = (0.0, 0.5, 0.75, 1.0)
@@ -53,7 +53,7 @@ class _Balanced:
 
 
 def best_int8(
-    model: onnx.ModelProto, yardstick: Yardstick, crops: Sequence[Crop], *, target: float, say: Say
+    model: onnx.ModelProto, yardstick: LossMeter, crops: Sequence[CalibrationCrop], *, target: float, say: Say
 ) -> Candidate:
     """The fastest int8 form of `model` that changes PSNR by at most `target` dB; else the closest one found.
 
@@ -75,7 +75,7 @@ def best_int8(
 
 
 def _best_ranges(
-    model: onnx.ModelProto, yardstick: Yardstick, pictures: Sequence[Any], say: Say
+    model: onnx.ModelProto, yardstick: LossMeter, pictures: Sequence[Any], say: Say
 ) -> tuple[Candidate, _Balanced]:
     """The best of every way to balance and to choose ranges, with all convolutions in int8."""
     found: list[tuple[Candidate, _Balanced]] = []
@@ -88,7 +88,7 @@ def _best_ranges(
     return max(found, key=lambda pair: pair[0].distance.fidelity)
 
 
-def _candidate(base: _Balanced, yardstick: Yardstick, method: str, keep: set[str]) -> Candidate:
+def _candidate(base: _Balanced, yardstick: LossMeter, method: str, keep: set[str]) -> Candidate:
     model = to_int8(base.model, choose_ranges(base.magnitudes, method), keep=keep)
     kept = tuple(name for name in quantisable(base.model) if name in keep)
     return Candidate(
@@ -100,12 +100,12 @@ def _candidate(base: _Balanced, yardstick: Yardstick, method: str, keep: set[str
     )
 
 
-def _keeping(base: _Balanced, yardstick: Yardstick, best: Candidate, more: set[str]) -> Candidate:
+def _keeping(base: _Balanced, yardstick: LossMeter, best: Candidate, more: set[str]) -> Candidate:
     return _candidate(base, yardstick, best.method, {*best.kept, *more})
 
 
 def _kept_until(
-    best: Candidate, base: _Balanced, yardstick: Yardstick, cost: Mapping[str, float], target: float
+    best: Candidate, base: _Balanced, yardstick: LossMeter, cost: Mapping[str, float], target: float
 ) -> Candidate:
     """Keep one convolution after the other, those first that gain most for what they cost."""
     rough = _keeping(base, yardstick, best, set())
@@ -120,7 +120,7 @@ def _kept_until(
     return best
 
 
-def _measured(found: Candidate, yardstick: Yardstick) -> Candidate:
+def _measured(found: Candidate, yardstick: LossMeter) -> Candidate:
     """`found` with its distance on all crops."""
     return replace(found, distance=yardstick.distance(found.model))
 

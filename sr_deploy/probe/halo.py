@@ -19,7 +19,7 @@ import onnx
 
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.onnx_file import picture_io
-from sr_deploy.graph.session import RefusedError, Runner, open_session
+from sr_deploy.graph.session import RefusedInputError, SessionRunner, open_session
 from sr_deploy.probe.range import Range
 from sr_deploy.probe.reach import Probe, measure_reach, picture_stimuli, structural_stimulus
 from sr_deploy.probe.shape import Shape
@@ -69,7 +69,7 @@ class _Reach:
 
 
 @dataclass(frozen=True)
-class _Witnesses:
+class _EvidencePixels:
     pictures: Probe
     twin: Probe | None
     unfollowed: tuple[str, ...]
@@ -92,7 +92,12 @@ class _Witnesses:
 
 
 def find_halo(
-    model: onnx.ModelProto, run: Runner, shape: Shape, rule: SizeRule, value_range: Range, precision: str
+    model: onnx.ModelProto,
+    run: SessionRunner,
+    shape: Shape,
+    rule: SizeRule,
+    value_range: Range,
+    precision: str,
 ) -> Halo:
     """Measure the halo as the module's docstring defines it; `run` is a runner of `model`."""
     witnesses = _call_witnesses(model, run, shape, rule, value_range, precision)
@@ -118,7 +123,7 @@ def measure_radius(model: onnx.ModelProto, spec: ModelSpec) -> int | None:
     None where it is beyond the largest probe. As in `find_halo`, the larger of what the structure allows and what
     perturbed pictures show. Raises ModelError and MissingRuntimeError as `open_session` does.
     """
-    run = Runner(open_session(model, spec.name), picture_io(model, spec.name)[0], spec.layout)
+    run = SessionRunner(open_session(model, spec.name), picture_io(model, spec.name)[0], spec.layout)
     size = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
     shape = Shape(layout=spec.layout, channels=spec.channels, scale=spec.scale, size=size)
     witnesses = _call_witnesses(model, run, shape, spec.size_rule, spec.value_range, spec.precision)
@@ -126,13 +131,18 @@ def measure_radius(model: onnx.ModelProto, spec: ModelSpec) -> int | None:
 
 
 def _call_witnesses(
-    model: onnx.ModelProto, run: Runner, shape: Shape, rule: SizeRule, value_range: Range, precision: str
-) -> _Witnesses:
+    model: onnx.ModelProto,
+    run: SessionRunner,
+    shape: Shape,
+    rule: SizeRule,
+    value_range: Range,
+    precision: str,
+) -> _EvidencePixels:
     structure = structure_of(model, run.port.name)
     stimuli = picture_stimuli(shape.channels, value_range)
     pictures = Probe(run, shape.scale, rule, shape.channels, value_range, stimuli, structure.attends)
     twin = _open_twin(structure.twin, pictures, shape) if structure.twin else None
-    return _Witnesses(pictures, twin, structure.unfollowed, precision)
+    return _EvidencePixels(pictures, twin, structure.unfollowed, precision)
 
 
 def _open_twin(twin: onnx.ModelProto, pictures: Probe, shape: Shape) -> Probe | None:
@@ -141,9 +151,9 @@ def _open_twin(twin: onnx.ModelProto, pictures: Probe, shape: Shape) -> Probe | 
     if pictures.run.takes_bytes:
         port = replace(port, elem_type=onnx.TensorProto.FLOAT)
     try:
-        run = Runner(open_session(twin, "structural twin", optimise=False), port, pictures.run.layout)
+        run = SessionRunner(open_session(twin, "structural twin", optimise=False), port, pictures.run.layout)
         result = run(np.zeros((*shape.size, shape.channels), np.float32))
-    except (ModelError, RefusedError):
+    except (ModelError, RefusedInputError):
         return None
     expected = (shape.size[0] * shape.scale, shape.size[1] * shape.scale, shape.channels)
     if result.shape != expected or not np.isfinite(result).all():
@@ -151,7 +161,7 @@ def _open_twin(twin: onnx.ModelProto, pictures: Probe, shape: Shape) -> Probe | 
     return replace(pictures, run=run, stimuli=(structural_stimulus(shape.channels),))
 
 
-def _find_step(witnesses: _Witnesses, reach: int) -> int | None:
+def _find_step(witnesses: _EvidencePixels, reach: int) -> int | None:
     """The smallest multiple of the size rule's step at which the model's grid repeats; None: it never does."""
     base = witnesses.pictures.rule.multiple_of
     steps = [base, *(base * factor for factor in _STEPS[1:] if base * factor <= _STEPS[-1])]
@@ -172,7 +182,7 @@ def _global_sentence(probe: Probe) -> str:
     )
 
 
-def _sentences(witnesses: _Witnesses, reach: _Reach, rule: SizeRule, step: int) -> Iterator[str]:
+def _sentences(witnesses: _EvidencePixels, reach: _Reach, rule: SizeRule, step: int) -> Iterator[str]:
     if step != rule.multiple_of:
         takes = "any size" if rule.multiple_of == 1 else f"any multiple of {rule.multiple_of}"
         yield (

@@ -16,7 +16,7 @@ from onnx import inliner
 
 from sr_deploy.graph.onnx_file import load_model, picture_io
 from sr_deploy.graph.session import (
-    Runner,
+    SessionRunner,
     detect_precision,
     open_session,
     without_bf16,
@@ -30,17 +30,17 @@ _RANGE_SIDE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class KnownFacts:
     """What the user knows better than any probe; None: find out."""
 
     value_range: Range | None = None
     halo: int | Literal["global"] | None = None
 
 
-_NOTHING = Given()
+_NOTHING = KnownFacts()
 
 
-def probe(model: onnx.ModelProto | Path, *, name: str, given: Given = _NOTHING) -> ModelSpec:
+def probe(model: onnx.ModelProto | Path, *, name: str, given: KnownFacts = _NOTHING) -> ModelSpec:
     """The spec of `model`, found by running it on pictures; takes seconds for small nets, minutes for huge ones.
 
     `halo` is the radius of the receptive field in input pixels such that a tile starting at a multiple of
@@ -57,7 +57,7 @@ def probe(model: onnx.ModelProto | Path, *, name: str, given: Given = _NOTHING) 
     session = open_session(graph, name)  # before anything reads the nodes: it checks them
     precision = detect_precision(loaded)
     shape = find_shape(session, port, name)
-    run = Runner(session, port, shape.layout)
+    run = SessionRunner(session, port, shape.layout)
     rule, about_sizes = find_size_rule(SizeTrial(run, shape), port)
     value_range, about_range = _find_range(run, shape, rule, given)
     halo = _find_halo(graph, run, shape, rule, value_range, precision, given)
@@ -79,7 +79,9 @@ def _runnable(model: onnx.ModelProto) -> onnx.ModelProto:
     return without_bf16(inliner.inline_local_functions(model) if model.functions else model)
 
 
-def _find_range(run: Runner, shape: Shape, rule: SizeRule, given: Given) -> tuple[Range, list[str]]:
+def _find_range(
+    run: SessionRunner, shape: Shape, rule: SizeRule, given: KnownFacts
+) -> tuple[Range, list[str]]:
     if given.value_range is not None:
         return given.value_range, []
     size = rule.fixed or rule.padded(_RANGE_SIDE, _RANGE_SIDE)
@@ -88,12 +90,12 @@ def _find_range(run: Runner, shape: Shape, rule: SizeRule, given: Given) -> tupl
 
 def _find_halo(
     graph: onnx.ModelProto,
-    run: Runner,
+    run: SessionRunner,
     shape: Shape,
     rule: SizeRule,
     value_range: Range,
     precision: str,
-    given: Given,
+    given: KnownFacts,
 ) -> Halo:
     if given.halo is not None:
         return Halo(None if given.halo == "global" else given.halo, rule, ())

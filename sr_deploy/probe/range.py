@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from sr_deploy.errors import ModelError
-from sr_deploy.graph.session import Picture, RefusedError, Runner
+from sr_deploy.graph.session import Picture, RefusedInputError, SessionRunner
 
 Range = tuple[float, float]
 
@@ -30,7 +30,9 @@ and 0..1, which is its upper half, and 1.5 and more between other pairs."""
 _DISCS = 400
 
 
-def find_range(run: Runner, scale: int, size: tuple[int, int], channels: int) -> tuple[Range, list[str]]:
+def find_range(
+    run: SessionRunner, scale: int, size: tuple[int, int], channels: int
+) -> tuple[Range, list[str]]:
     """The value range, and sentences about what stays open. `size`: (height, width) that the model takes.
 
     Raises ModelError for a model that gives no numbers.
@@ -76,7 +78,7 @@ def spelled(value_range: Range) -> str:
     return f"{value_range[0]:g}..{value_range[1]:g}"
 
 
-def _restoration_error(run: Runner, sharp: Picture, candidate: Range, scale: int) -> float:
+def _restoration_error(run: SessionRunner, sharp: Picture, candidate: Range, scale: int) -> float:
     """Root mean square of the restored minus the sharp picture, borders left out, in standard deviations of
     the sharp one: 1 is what the mean colour would do. Infinite where there is no answer."""
     low, high = candidate
@@ -84,7 +86,7 @@ def _restoration_error(run: Runner, sharp: Picture, candidate: Range, scale: int
     averaged = sharp.reshape(height // scale, scale, width // scale, scale, channels).mean((1, 3))
     try:
         restored = (run(low + averaged * (high - low)) - low) / (high - low)
-    except RefusedError:
+    except RefusedInputError:
         return float("inf")
     rows, columns = height // 8, width // 8
     inner = (slice(rows, height - rows), slice(columns, width - columns))
@@ -93,23 +95,23 @@ def _restoration_error(run: Runner, sharp: Picture, candidate: Range, scale: int
     return float(error) if np.isfinite(error) else float("inf")
 
 
-def _is_homogeneous(run: Runner, shape: tuple[int, int, int]) -> bool:
+def _is_homogeneous(run: SessionRunner, shape: tuple[int, int, int]) -> bool:
     """Whether the result of a multiple of a picture, its negative too, is that multiple of its result."""
     picture = np.random.default_rng(6).random(shape, dtype=np.float32)
     try:
         once, more, less = (run(np.float32(factor) * picture) for factor in (1, 256, -256))
-    except RefusedError:
+    except RefusedInputError:
         return False
     near = partial(np.allclose, rtol=1e-3, atol=1e-2 * float(np.abs(once).max()))
     return bool(near(more, 256 * once) and near(less, -256 * once))
 
 
-def _output_bounds(run: Runner, shape: tuple[int, int, int]) -> Range:
+def _output_bounds(run: SessionRunner, shape: tuple[int, int, int]) -> Range:
     """Smallest and largest output for an input far too dark and far too bright."""
     loud = np.where(np.random.default_rng(4).random(shape) < 0.5, -1e4, 1e4)
     try:
         result = run(loud.astype(np.float32))
-    except RefusedError:
+    except RefusedInputError:
         return -np.inf, np.inf
     return float(result.min()), float(result.max())
 

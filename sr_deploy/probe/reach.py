@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.graph.session import Picture, RefusedError, Runner
+from sr_deploy.graph.session import Picture, RefusedInputError, SessionRunner
 from sr_deploy.probe.range import Range
 from sr_deploy.probe.shape import noise
 from sr_deploy.spec import SizeRule
@@ -22,7 +22,7 @@ _ATTENTION_AREA = 8192
 
 
 @dataclass(frozen=True)
-class Stimulus:
+class TestPicture:
     """A picture to change one line of, and what that line becomes; both of the shape asked for."""
 
     background: Callable[[int, int], Picture]
@@ -33,12 +33,12 @@ class Stimulus:
 class Probe:
     """What is run to measure reach: a runner, the sizes it takes, and pictures to change."""
 
-    run: Runner
+    run: SessionRunner
     scale: int
     rule: SizeRule
     channels: int
     value_range: Range
-    stimuli: tuple[Stimulus, ...]
+    stimuli: tuple[TestPicture, ...]
     attends: bool = False
 
     def windows(self, axis: int) -> Iterator[tuple[int, int]]:
@@ -72,7 +72,7 @@ def _reach_along(probe: Probe, axis: int, phases: tuple[int, ...]) -> int | None
     for window in probe.windows(axis):
         try:
             reach = _reach_within(probe, axis, window, phases)
-        except RefusedError:
+        except RefusedInputError:
             return None
         if reach is not None:
             return reach
@@ -102,7 +102,7 @@ def _reach_within(probe: Probe, axis: int, window: tuple[int, int], phases: tupl
     return reach
 
 
-def _steady(run: Runner, picture: Picture) -> tuple[Picture | None, float]:
+def _steady(run: SessionRunner, picture: Picture) -> tuple[Picture | None, float]:
     """The output for `picture` and how far two runs of it differ; None where it is not finite."""
     first, second = run(picture), run(picture)
     if not np.isfinite(first).all():
@@ -110,7 +110,7 @@ def _steady(run: Runner, picture: Picture) -> tuple[Picture | None, float]:
     return first, float(np.abs(first - second).max())
 
 
-def _poked(picture: Picture, axis: int, at: int, stimulus: Stimulus) -> Picture:
+def _poked(picture: Picture, axis: int, at: int, stimulus: TestPicture) -> Picture:
     poked: Picture = picture.copy()
     line = (at,) if axis == 0 else (slice(None), at)
     poked[line] = stimulus.poke(poked[line])
@@ -124,15 +124,15 @@ def _changed(before: Picture, after: Picture, noise_floor: float, axis: int) -> 
     return np.flatnonzero(~same.all(axis=(1 - axis, 2)))
 
 
-def structural_stimulus(channels: int) -> Stimulus:
+def structural_stimulus(channels: int) -> TestPicture:
     """For the structural twin: NaN into zeros."""
-    return Stimulus(
+    return TestPicture(
         lambda height, width: np.zeros((height, width, channels), np.float32),
         lambda line: np.full_like(line, np.nan),
     )
 
 
-def picture_stimuli(channels: int, value_range: tuple[float, float]) -> tuple[Stimulus, ...]:
+def picture_stimuli(channels: int, value_range: tuple[float, float]) -> tuple[TestPicture, ...]:
     """For the model itself: noise in and far beyond its range, black and flat grey, changed by pixels of both
     signs; a path that one background keeps shut (a dead ReLU, a clip) another may open."""
     low, high = value_range
@@ -152,11 +152,11 @@ def picture_stimuli(channels: int, value_range: tuple[float, float]) -> tuple[St
         return lambda line: line + size * span * _signs(line.shape)
 
     return (
-        Stimulus(noisy, lambda line: low + high - line),
-        Stimulus(noisy, mixed(100)),
-        Stimulus(wild, mixed(100)),
-        Stimulus(flat(low), mixed(1)),
-        Stimulus(flat((low + high) / 2), mixed(10)),
+        TestPicture(noisy, lambda line: low + high - line),
+        TestPicture(noisy, mixed(100)),
+        TestPicture(wild, mixed(100)),
+        TestPicture(flat(low), mixed(1)),
+        TestPicture(flat((low + high) / 2), mixed(10)),
     )
 
 

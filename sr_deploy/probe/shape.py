@@ -14,7 +14,7 @@ import numpy as np
 
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.onnx_file import Port
-from sr_deploy.graph.session import Picture, RefusedError, Runner
+from sr_deploy.graph.session import Picture, RefusedInputError, SessionRunner
 from sr_deploy.spec import SizeRule
 
 _FIRST_SIZES = (32, 64, 48, 96, 128, 40, 56, 72, 160, 192, 224, 256, 512)
@@ -37,7 +37,7 @@ class Shape:
 class SizeTrial:
     """Which input sizes a model takes; every size is run once."""
 
-    run: Runner
+    run: SessionRunner
     shape: Shape
     _known: dict[tuple[int, int], bool] = field(default_factory=dict)
 
@@ -51,7 +51,7 @@ class SizeTrial:
         scale = self.shape.scale
         try:
             result = self.run(noise(height, width, self.shape.channels))
-        except RefusedError:
+        except RefusedInputError:
             return False
         return result.shape == (height * scale, width * scale, self.shape.channels)
 
@@ -65,11 +65,11 @@ def find_shape(session: Any, port: Port, name: str) -> Shape:
     """Layout, channels and scale. Raises ModelError naming what the model does where that is no upscaling."""
     refusals, misfits = [], []
     for layout, channels in _interpretations(port, name):
-        run = Runner(session, port, layout)
+        run = SessionRunner(session, port, layout)
         for size in _sizes_to_try(port, layout):
             try:
                 result = run(noise(*size, channels))
-            except RefusedError as error:
+            except RefusedInputError as error:
                 refusals.append(f"{size[1]}x{size[0]}: {error}")
                 continue
             scale, rest = divmod(result.shape[0], size[0])
@@ -119,14 +119,14 @@ def _sizes_to_try(port: Port, layout: str) -> Iterator[tuple[int, int]]:
         yield from ((size, size) for size in _FIRST_SIZES)
 
 
-def _misfit(run: Runner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
+def _misfit(run: SessionRunner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
     """Why `result` [H, W, C] is no whole multiple of `size`, and what to do."""
     asked = f"for {size[1]}x{size[0]} pixels of {channels} channels it gives {result[1]}x{result[0]} of {result[2]}"
     if result[2] != channels:
         return f"{asked}, expected as many channels; export it with the picture as its only output"
     try:
         larger = run(noise(2 * size[0], 2 * size[1], channels)).shape
-    except RefusedError:
+    except RefusedInputError:
         larger = None
     growth = (larger[0] - result[0]) / size[0] if larger else 0
     if growth >= 1 and growth == int(growth):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sr_deploy.graph.session import Picture, RefusedError
+from sr_deploy.graph.session import Picture, RefusedInputError
 from sr_deploy.probe.reach import Probe
 from sr_deploy.probe.shape import noise
 
@@ -29,7 +29,7 @@ def tiles_agree(probe: Probe, halo: int, step: int, tolerance: float) -> bool:
             for axis in (0, 1)
             for tile, whole in pairs(probe, axis, halo, step)
         )
-    except RefusedError:
+    except RefusedInputError:
         return True
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sr_deploy.quality.evaluate import bicubic_baseline, evaluate
-from sr_deploy.quality.pairs import Case, picture_key
+from sr_deploy.quality.pairs import EvalPicture, picture_key
 from sr_deploy.quality.results import Evaluation
 
 SET5 = frozenset({"baby", "bird", "butterfly", "head", "woman"})
@@ -17,7 +17,7 @@ within 0.01 dB of this."""
 _SET5_TOLERANCE = 0.02
 
 
-def check_anchor(results: Iterable[Evaluation], cases: Sequence[Case], scale: int) -> str | None:
+def check_anchor(results: Iterable[Evaluation], cases: Sequence[EvalPicture], scale: int) -> str | None:
     """The warning of `set5_warning` for `scale`; bicubic is measured now where `results` lack it.
 
     It costs nothing on folders that do not look like Set5. Errors are those of `evaluate`.

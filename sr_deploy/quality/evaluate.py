@@ -18,7 +18,7 @@ from sr_deploy.errors import ImageError, InputError, ModelError, OutOfMemoryErro
 from sr_deploy.images.image import read_image
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.metrics import luma, psnr, shave, ssim
-from sr_deploy.quality.pairs import Case, Failure
+from sr_deploy.quality.pairs import EvalPicture, FailedPicture
 from sr_deploy.quality.results import Evaluation, Protocol, Quality, Score
 
 Pixels = npt.NDArray[Any]
@@ -44,9 +44,9 @@ BASELINES: Mapping[str, Callable[[int], Upscale]] = MappingProxyType(
 def evaluate(
     model: str,
     upscale: Upscale,
-    cases: Sequence[Case],
+    cases: Sequence[EvalPicture],
     protocol: Protocol,
-    on_picture: Callable[[Case], None] | None = None,
+    on_picture: Callable[[EvalPicture], None] | None = None,
 ) -> Evaluation:
     """Measure `upscale`, called `model` in the result, on every case; `on_picture` is called after each.
 
@@ -54,12 +54,12 @@ def evaluate(
     no picture is left, and passes on errors that have nothing to do with pictures.
     """
     scores: list[Score] = []
-    failures: list[Failure] = []
+    failures: list[FailedPicture] = []
     for case in cases:
         try:
             scores.append(score_case(case, upscale, protocol))
         except (InputError, UsageError, OutOfMemoryError) as error:
-            failures.append(Failure(case.name, str(error)))
+            failures.append(FailedPicture(case.name, str(error)))
         if on_picture is not None:
             on_picture(case)
     if not scores:
@@ -68,7 +68,7 @@ def evaluate(
     return Evaluation(model, protocol, tuple(scores), tuple(failures))
 
 
-def score_case(case: Case, upscale: Upscale, protocol: Protocol) -> Score:
+def score_case(case: EvalPicture, upscale: Upscale, protocol: Protocol) -> Score:
     """Measure `upscale` on one picture.
 
     Raises ImageError for a picture that cannot be read or whose sizes do not fit, UsageError for one that is
@@ -101,7 +101,7 @@ def compare(result: Pixels, reference: Pixels, border: int) -> Quality:
     )
 
 
-def infer_scale(cases: Iterable[Case]) -> int:
+def infer_scale(cases: Iterable[EvalPicture]) -> int:
     """The scale between the pictures of the first pair that can be read.
 
     Raises InputError where no pair can, or the ratio is no whole number.
@@ -122,7 +122,7 @@ def infer_scale(cases: Iterable[Case]) -> int:
     raise InputError(f"the scale cannot be told from the pictures ({message}); say --scale")
 
 
-def _load(case: Case, scale: int) -> tuple[Pixels, Pixels]:
+def _load(case: EvalPicture, scale: int) -> tuple[Pixels, Pixels]:
     """The small picture and the large one, which `scale` times the small one covers but for a cut-off rest."""
     large = _read(case.hr)
     if case.lr is None:

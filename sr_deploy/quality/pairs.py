@@ -17,7 +17,7 @@ _SMALL_MARK = re.compile(r"[ ._-]?\(?(lr|lrbi|bicubic|x\d+)\)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Case:
+class EvalPicture:
     """One picture to measure on: the high-resolution file, and the low-resolution one where it is given."""
 
     hr: Path
@@ -30,7 +30,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedPicture:
     """A picture that could not be measured, and why, in one line."""
 
     name: str
@@ -59,7 +59,9 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def find_cases(hr_folder: Path, lr_folder: Path | None = None) -> tuple[list[Case], list[Failure]]:
+def find_cases(
+    hr_folder: Path, lr_folder: Path | None = None
+) -> tuple[list[EvalPicture], list[FailedPicture]]:
     """The pictures of `hr_folder`, each with its partner in `lr_folder` where one is given.
 
     Partners have the same stem, or stems that differ only in the marks data sets put at their end: `baby` and
@@ -68,14 +70,14 @@ def find_cases(hr_folder: Path, lr_folder: Path | None = None) -> tuple[list[Cas
     """
     pictures = list_pictures(hr_folder)
     if lr_folder is None:
-        return [Case(path) for path in pictures], []
+        return [EvalPicture(path) for path in pictures], []
     cases, failures, candidates = [], [], list_pictures(lr_folder)
     for path in pictures:
         partners = _partners(path, candidates)
         if len(partners) == 1:
-            cases.append(Case(path, partners[0]))
+            cases.append(EvalPicture(path, partners[0]))
         else:
-            failures.append(Failure(path.name, _no_partner(path, partners, lr_folder)))
+            failures.append(FailedPicture(path.name, _no_partner(path, partners, lr_folder)))
     return cases, failures
 
 

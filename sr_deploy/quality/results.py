@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sr_deploy.quality.pairs import Failure
+from sr_deploy.quality.pairs import FailedPicture
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Evaluation:
     model: str
     protocol: Protocol
     scores: tuple[Score, ...]
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedPicture, ...] = ()
 
     @property
     def mean(self) -> Quality:

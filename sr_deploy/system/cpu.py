@@ -30,7 +30,7 @@ _FLAGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cpu:
+class CpuInfo:
     """A processor as this process sees it."""
 
     name: str
@@ -43,12 +43,12 @@ class Cpu:
     """Of the instruction sets that matter to neural networks."""
 
 
-def describe_cpu() -> Cpu:
+def describe_cpu() -> CpuInfo:
     """The processor of this machine."""
     linux = _linux_facts()
     flags = set((linux.get("flags") or linux.get("Features") or "").split()) or _mac_flags() or _numpy_flags()
     cores = os.cpu_count() or 1
-    return Cpu(
+    return CpuInfo(
         name=linux.get("model name")
         or _sysctl("-n", "machdep.cpu.brand_string")
         or platform.processor()

@@ -57,13 +57,13 @@ def _droppable_cache(stat_file: Path) -> int:
 def _windows_available() -> int | None:
     import ctypes
 
-    class Status(ctypes.Structure):
+    class _MemoryStatus(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_ulong),
             ("load", ctypes.c_ulong),
             *((name, ctypes.c_ulonglong) for name in ("total", "available", "a", "b", "c", "d", "e")),
         )
 
-    status = Status(length=ctypes.sizeof(Status))
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     kernel32 = getattr(ctypes, "windll").kernel32  # noqa: B009 (exists on Windows only)
     return int(status.available) if kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None

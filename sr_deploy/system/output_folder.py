@@ -13,7 +13,7 @@ from sr_deploy.errors import OutputError
 from sr_deploy.system.output_file import checked_target
 
 
-def check_place(target: Path, *, overwrite: bool) -> None:
+def check_output_path(target: Path, *, overwrite: bool) -> None:
     """See that the file `target` can be made where it is to be. Raises OutputError where it cannot."""
     folder = checked_target(target, overwrite).parent  # that of the file, where `target` is a link
     probe = folder / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}"
@@ -29,16 +29,16 @@ def check_place(target: Path, *, overwrite: bool) -> None:
             probe.unlink()
 
 
-class Folders:
+class OutputFolders:
     """Makes the folders of targets, and knows which of them it made. Serves several threads."""
 
     def __init__(self) -> None:
         self._made: list[Path] = []
 
     def prepare(self, target: Path, *, overwrite: bool) -> None:
-        """Make `target`'s folder, then `check_place`. Raises OutputError."""
+        """Make `target`'s folder, then `check_output_path`. Raises OutputError."""
         self.make(target.parent)
-        check_place(target, overwrite=overwrite)
+        check_output_path(target, overwrite=overwrite)
 
     def make(self, folder: Path) -> None:
         """Make `folder` and those above it, where they are missing. Raises OutputError."""

@@ -106,7 +106,7 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class ExportSettings:
     """How the trained net is written for deployment by `export/build.py`."""
 
     precision: str = "fp32"
@@ -140,7 +140,7 @@ class Recipe:
     leaves: int = 0
     """Pictures of the dead-leaves model to train on beside the photographs: edges to learn from, made and not taken."""
     perceptual: Perceptual = field(default_factory=Perceptual)
-    export: Export = field(default_factory=Export)
+    export: ExportSettings = field(default_factory=ExportSettings)
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -262,7 +262,7 @@ def _recipe(where: str, table: dict[str, Any], sha256: str) -> Recipe:
             parameters=net,
             phases=phases,
             perceptual=Perceptual(**vgg),
-            export=Export(**export),
+            export=ExportSettings(**export),
             sha256=sha256,
         )
     except UsageError as error:

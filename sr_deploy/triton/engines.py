@@ -9,12 +9,12 @@ from pathlib import Path
 from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine
 from sr_deploy.errors import UsageError
 from sr_deploy.triton.config import Config
-from sr_deploy.triton.plan import RECORD, Plan, ServeOptions, served_name, shared
+from sr_deploy.triton.plan import RECORD, ServeOptions, ServePlan, served_name, shared
 
 Engine = tuple[bytes, EngineRecord]
 
 
-def plan_engines(paths: Sequence[Path], options: ServeOptions) -> list[Plan]:
+def plan_engines(paths: Sequence[Path], options: ServeOptions) -> list[ServePlan]:
     """One plan a model. Raises ModelError for an engine that is damaged, UsageError for those that do not go together."""
     groups: dict[str, list[Engine]] = {}
     for path in paths:
@@ -23,7 +23,7 @@ def plan_engines(paths: Sequence[Path], options: ServeOptions) -> list[Plan]:
     return [_planned(group, options) for group in groups.values()]
 
 
-def _planned(group: Sequence[Engine], options: ServeOptions) -> Plan:
+def _planned(group: Sequence[Engine], options: ServeOptions) -> ServePlan:
     records = [record for _, record in group]
     first = records[0]
     _require_alike(records)
@@ -46,7 +46,7 @@ def _planned(group: Sequence[Engine], options: ServeOptions) -> Plan:
         },
         **shared(first.spec, _coverable(options, first), first.pixels, None, any_size=False),
     )
-    return Plan(config=config, files=files, notes=tuple(_notes(records)))
+    return ServePlan(config=config, files=files, notes=tuple(_notes(records)))
 
 
 def _require_alike(records: Sequence[EngineRecord]) -> None:

@@ -66,7 +66,7 @@ class ServeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ServePlan:
     """A configuration, and the files of the version."""
 
     config: Config
@@ -74,7 +74,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan_model(path: Path, options: ServeOptions) -> Plan:
+def plan_model(path: Path, options: ServeOptions) -> ServePlan:
     """An ONNX file as Triton takes it: with pixel I/O; for the Python backend as it is."""
     model = RunnableModel(path)
     spec, fixed_batch = model.facts.spec, model.facts.max_batch
@@ -91,7 +91,7 @@ def plan_model(path: Path, options: ServeOptions) -> Plan:
         parameters=_parameters(spec, options, inside=inside),
         **shared(spec, options, "uint8", batch, any_size=inside),
     )
-    return Plan(config=config, files=files, notes=tuple(_notes(spec, inside=inside)))
+    return ServePlan(config=config, files=files, notes=tuple(_notes(spec, inside=inside)))
 
 
 def _embedded(path: Path) -> bytes:

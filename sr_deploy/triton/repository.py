@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr_deploy.errors import OutputError, UsageError
-from sr_deploy.system.output_folder import Folders
+from sr_deploy.system.output_folder import OutputFolders
 from sr_deploy.triton.config import Config, config_text
 from sr_deploy.triton.engines import plan_engines
-from sr_deploy.triton.plan import Plan, ServeOptions, plan_model
+from sr_deploy.triton.plan import ServeOptions, ServePlan, plan_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def write_repository(
     return [_written(folder / plan.config.name, plan, options) for plan in plans]
 
 
-def _check_free(model: Path, plan: Plan, options: ServeOptions) -> None:
+def _check_free(model: Path, plan: ServePlan, options: ServeOptions) -> None:
     """Raises OutputError where the version is there already, or other versions are of another backend."""
     if (model / str(options.version)).exists() and not options.overwrite:
         raise OutputError(
@@ -98,8 +98,8 @@ def _backend(config: Path) -> str | None:
     return found[1] if found else None
 
 
-def _written(model: Path, plan: Plan, options: ServeOptions) -> Served:
-    version, folders = model / str(options.version), Folders()
+def _written(model: Path, plan: ServePlan, options: ServeOptions) -> Served:
+    version, folders = model / str(options.version), OutputFolders()
     folders.make(model)
     draft = model / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}"  # the server looks at numbers alone
     try:

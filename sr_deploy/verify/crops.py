@@ -32,7 +32,7 @@ _BEYOND = (61, 45)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crop:
+class VerifyCrop:
     """A piece of a photograph."""
 
     picture: str
@@ -49,7 +49,7 @@ class Crop:
         return f"{self.picture}, crop {width}x{height} at ({self.left}, {self.top})"
 
 
-def cut_crops(folder: Path, spec: ModelSpec) -> list[Crop]:
+def cut_crops(folder: Path, spec: ModelSpec) -> list[VerifyCrop]:
     """Crops of up to eight pictures of `folder`, spread over it, for a model such as `spec` says.
 
     Two of every picture, and a large one of the first two. A picture too small for its crop gives what it has,
@@ -59,7 +59,7 @@ def cut_crops(folder: Path, spec: ModelSpec) -> list[Crop]:
     paths = list_pictures(folder)
     chosen = paths[:: -(-len(paths) // _PICTURES)]
     random = np.random.default_rng(0)
-    crops: list[Crop] = []
+    crops: list[VerifyCrop] = []
     for number, path in enumerate(chosen):
         pixels = _picture(path, spec.channels)
         if min(pixels.shape[:2]) < spec.scale:
@@ -96,7 +96,7 @@ def _cut(
     size: Sequence[int],
     spec: ModelSpec,
     random: np.random.Generator,
-) -> Crop:
+) -> VerifyCrop:
     scale, largest = spec.scale, spec.size_rule.fixed or size
     height, width = (
         min(n, most, m // scale) for n, most, m in zip(size, largest, pixels.shape[:2], strict=False)
@@ -107,10 +107,10 @@ def _cut(
     )
     truth = np.ascontiguousarray(pixels[top : top + height * scale, left : left + width * scale])
     small = truth.copy() if scale == 1 else imresize(truth, size=(height, width))
-    return Crop(picture=name, top=top, left=left, small=small, truth=truth)
+    return VerifyCrop(picture=name, top=top, left=left, small=small, truth=truth)
 
 
-def _large(name: str, pixels: Bytes, spec: ModelSpec, random: np.random.Generator) -> Crop:
+def _large(name: str, pixels: Bytes, spec: ModelSpec, random: np.random.Generator) -> VerifyCrop:
     """A crop that several tiles fit on; the picture is mirrored at its border where it is too small."""
     halo = spec.halo or 0
     size = [2 * halo + more for more in _BEYOND]

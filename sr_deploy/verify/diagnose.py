@@ -16,8 +16,8 @@ from sr_deploy.upscale import Upscaler
 from sr_deploy.verify.layers import layers_of, pair_layers, result_culprit, weight_culprits
 from sr_deploy.verify.measure import Floats
 from sr_deploy.verify.plain import PlainGraph, not_finite
-from sr_deploy.verify.results import FILE, Measured, Row, Verified
-from sr_deploy.verify.subject import Plain, Sample, Subject, coarser, range_samples
+from sr_deploy.verify.results import FILE, PathDifferences, PathResult, VerifiedModel
+from sr_deploy.verify.subject import ModelForm, Plain, ReferencedCrop, coarser, range_samples
 
 _HALF_STEP = (0.4, 0.6)
 _LARGEST_HALF = 65504
@@ -26,7 +26,7 @@ _CLEARLY = 16.0
 
 
 def find_culprits(
-    found: Verified, subject: Subject, reference: Subject, samples: Sequence[Sample]
+    found: VerifiedModel, subject: ModelForm, reference: ModelForm, samples: Sequence[ReferencedCrop]
 ) -> Iterator[str]:
     """What the failures in `found` come from, as far as it can be told."""
     in_file = [clause for row in found.rows if row.leg.backend == FILE for clause in row.failures]
@@ -49,11 +49,13 @@ def find_culprits(
     yield from _in_backend_or_layers(found, whole, subject, reference, few)
 
 
-def _backends(rows: Sequence[Row]) -> str:
+def _backends(rows: Sequence[PathResult]) -> str:
     return ", ".join(dict.fromkeys(row.leg.backend for row in rows))
 
 
-def _made_not_finite(subject: Subject, failed: Sequence[Row], samples: Sequence[Sample]) -> Iterator[str]:
+def _made_not_finite(
+    subject: ModelForm, failed: Sequence[PathResult], samples: Sequence[ReferencedCrop]
+) -> Iterator[str]:
     if isinstance(subject.plain, PlainGraph):
         for sample in range_samples(samples):
             values = subject.plain.values(sample.crop.small)
@@ -67,7 +69,7 @@ def _made_not_finite(subject: Subject, failed: Sequence[Row], samples: Sequence[
     yield f"NaN or infinite values come from {_backends(failed)}; the file's own arithmetic makes none"
 
 
-def _rounding(rows: Sequence[Row]) -> str:
+def _rounding(rows: Sequence[PathResult]) -> str:
     """Whether every colour is half a step off, and nothing more."""
     measured = [row.measured for row in rows if row.measured is not None]
     for sign, name in ((-1, "by truncation"), (1, "up")):
@@ -79,12 +81,12 @@ def _rounding(rows: Sequence[Row]) -> str:
     return ""
 
 
-def _is_half_a_step(found: Measured, sign: int) -> bool:
+def _is_half_a_step(found: PathDifferences, sign: int) -> bool:
     low, high = _HALF_STEP
     return all(low <= sign * value <= high for value in found.drift)
 
 
-def _channels(subject: Subject, failed: Sequence[Row], samples: Sequence[Sample]) -> str:
+def _channels(subject: ModelForm, failed: Sequence[PathResult], samples: Sequence[ReferencedCrop]) -> str:
     """Whether another order of the channels explains the difference."""
     if subject.spec.channels != 3:
         return ""
@@ -99,7 +101,7 @@ def _channels(subject: Subject, failed: Sequence[Row], samples: Sequence[Sample]
 
 
 def _errors_by_place(
-    run: Plain, order: tuple[int, ...], samples: Sequence[Sample]
+    run: Plain, order: tuple[int, ...], samples: Sequence[ReferencedCrop]
 ) -> list[tuple[str, float]]:
     """The squared error with the channels in `order` at the output, the input, and both (and back again)."""
     back = np.argsort(order)
@@ -128,7 +130,7 @@ def _named(order: Sequence[int]) -> str:
 class _Runner:
     """Runs a subject as the leg that failed did: the file itself, or an engine."""
 
-    def __init__(self, subject: Subject, backend: str) -> None:
+    def __init__(self, subject: ModelForm, backend: str) -> None:
         self._plain = subject.plain if backend == subject.plain_backend else None
         self._engine = None
         if self._plain is None and subject.open_engine is not None:
@@ -153,7 +155,11 @@ def _squares(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
 
 
 def _in_backend_or_layers(
-    found: Verified, failed: Sequence[Row], subject: Subject, reference: Subject, few: Sequence[Sample]
+    found: VerifiedModel,
+    failed: Sequence[PathResult],
+    subject: ModelForm,
+    reference: ModelForm,
+    few: Sequence[ReferencedCrop],
 ) -> Iterator[str]:
     if any(row.leg.backend == subject.plain_backend and row.verdict == "passed" for row in found.rows):
         yield f"the file itself is right, {_backends(failed)} computes it differently"
@@ -169,7 +175,9 @@ def _in_backend_or_layers(
     yield from (line for line in lines if line)
 
 
-def _by_results(pairs: Any, subject: Subject, reference: Subject, sample: Sample, precision: str) -> str:
+def _by_results(
+    pairs: Any, subject: ModelForm, reference: ModelForm, sample: ReferencedCrop, precision: str
+) -> str:
     assert subject.graph is not None
     assert reference.graph is not None
     ours, theirs = (

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.verify.crops import Bytes, Crop
-from sr_deploy.verify.results import Measured
+from sr_deploy.verify.crops import Bytes, VerifyCrop
+from sr_deploy.verify.results import PathDifferences
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,7 +32,7 @@ class Comparison:
         self._drift, self._inside = np.zeros(channels), np.zeros(channels)
         self.not_finite: int | None = None
 
-    def add(self, crop: Crop, reference: Floats, result: Bytes) -> None:
+    def add(self, crop: VerifyCrop, reference: Floats, result: Bytes) -> None:
         """`reference` 0..1 and `result` [H, W, C] of one crop."""
         wanted = to_bytes(reference)
         steps = np.abs(wanted.astype(np.int16) - result)
@@ -46,15 +46,15 @@ class Comparison:
         self._drift += np.where(inside, result - wanted.astype(np.float64), 0.0).sum(axis=(0, 1))
         self._inside += inside.sum(axis=(0, 1))
 
-    def add_seam(self, crop: Crop, whole: Bytes, tiled: Bytes) -> None:
+    def add_seam(self, crop: VerifyCrop, whole: Bytes, tiled: Bytes) -> None:
         """What one backend gave for one crop, whole and tiled."""
         steps = np.abs(whole.astype(np.int16) - tiled)
         if int(steps.max()) > self._seam:
             self._seam, self._seam_where = int(steps.max()), _where(steps, crop)
 
-    def measured(self) -> Measured:
+    def measured(self) -> PathDifferences:
         """Of everything that was added."""
-        return Measured(
+        return PathDifferences(
             steps=max(self._worst, 0),
             where=self._where,
             psnr=_psnr(self._between, self._values),
@@ -83,7 +83,7 @@ def _change(of_leg: float, of_reference: float) -> float:
     return 10 * math.log10(of_reference / of_leg)
 
 
-def _where(steps: npt.NDArray[Any], crop: Crop) -> str:
+def _where(steps: npt.NDArray[Any], crop: VerifyCrop) -> str:
     row, column, channel = (int(i) for i in np.unravel_index(int(steps.argmax()), steps.shape))
     name = "RGB"[channel] if steps.shape[2] == 3 else "Y"
     return f"{crop}, output pixel ({column}, {row}), channel {name}"

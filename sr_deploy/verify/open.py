@@ -16,7 +16,7 @@ from sr_deploy.engines.verdict import FailedVerdictWarning
 from sr_deploy.errors import MissingRuntimeError
 from sr_deploy.graph.onnx_file import load_model
 from sr_deploy.models import find_model
-from sr_deploy.verify.subject import Subject, onnx_subject
+from sr_deploy.verify.subject import ModelForm, onnx_subject
 
 _COMPILED_BACKEND = "tensorrt"
 _NO_NET = "nearest"
@@ -38,7 +38,7 @@ def present_backends(asked: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys(present))
 
 
-def open_subject(model: str, backends: Sequence[str]) -> Subject:
+def open_subject(model: str, backends: Sequence[str]) -> ModelForm:
     """The bundled model or the model file `model`, to be run on `backends`; a compiled engine on its own.
 
     Raises ModelError for a file that cannot be used, or an ONNX file without a record.
@@ -49,10 +49,10 @@ def open_subject(model: str, backends: Sequence[str]) -> Subject:
     return onnx_subject(model, load_model(path), backends, partial(_open, path))
 
 
-def _compiled(name: str, path: Path) -> Subject:
+def _compiled(name: str, path: Path) -> ModelForm:
     with _open(path, _COMPILED_BACKEND) as engine:
         spec = engine.spec
-    return Subject(name=name, spec=spec, backends=(_COMPILED_BACKEND,), open_engine=partial(_open, path))
+    return ModelForm(name=name, spec=spec, backends=(_COMPILED_BACKEND,), open_engine=partial(_open, path))
 
 
 def _open(path: Path, backend: str) -> Engine:

@@ -39,7 +39,7 @@ TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class PathDifferences:
     """The differences of one leg over all crops."""
 
     steps: int
@@ -73,7 +73,7 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leg:
+class CheckedPath:
     """One form of one model: what ran it, and how."""
 
     model: str
@@ -85,11 +85,11 @@ class Leg:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PathResult:
     """What became of one leg."""
 
-    leg: Leg
-    measured: Measured | None = None
+    leg: CheckedPath
+    measured: PathDifferences | None = None
     """None where it did not run, or where nothing had to."""
     failures: tuple[str, ...] = ()
     """What missed its tolerance, one clause each."""
@@ -115,11 +115,11 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
+class VerifiedModel:
     """What one model came out at."""
 
     model: str
-    rows: tuple[Row, ...]
+    rows: tuple[PathResult, ...]
     culprits: tuple[str, ...] = ()
     """What the failures come from, as far as it was found."""
 
@@ -164,7 +164,7 @@ class Verification:
     """Of the reference."""
     crops: int
     pictures: int
-    models: tuple[Verified, ...]
+    models: tuple[VerifiedModel, ...]
 
     @property
     def passed(self) -> bool:
@@ -184,7 +184,7 @@ class Verification:
         }
 
 
-def judge(measured: Measured, precision: str) -> tuple[str, ...]:
+def judge(measured: PathDifferences, precision: str) -> tuple[str, ...]:
     """What of `measured` misses the tolerance of `precision`, one clause each."""
     allowed = TOLERANCES[precision]
     missed = []

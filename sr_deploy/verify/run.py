@@ -21,15 +21,15 @@ from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.probe.halo import measure_radius
 from sr_deploy.spec import ModelSpec
 from sr_deploy.upscale import Upscaler
-from sr_deploy.verify.crops import TILE, Bytes, Crop
+from sr_deploy.verify.crops import TILE, Bytes, VerifyCrop
 from sr_deploy.verify.layers import layers_of, pair_layers, scaled_layers
 from sr_deploy.verify.measure import Comparison, to_bytes
 from sr_deploy.verify.plain import PlainGraph, not_finite
-from sr_deploy.verify.results import FILE, Leg, Row, Verification, Verified, judge
+from sr_deploy.verify.results import FILE, CheckedPath, PathResult, Verification, VerifiedModel, judge
 from sr_deploy.verify.subject import (
+    ModelForm,
     Plain,
-    Sample,
-    Subject,
+    ReferencedCrop,
     check_comparable,
     coarser,
     range_samples,
@@ -38,9 +38,9 @@ from sr_deploy.verify.subject import (
 
 
 def verify(
-    subjects: Sequence[Subject],
-    reference: Subject,
-    crops: Sequence[Crop],
+    subjects: Sequence[ModelForm],
+    reference: ModelForm,
+    crops: Sequence[VerifyCrop],
     on_leg: Callable[[str, str], None] = lambda model, leg: None,
 ) -> Verification:
     """Hold every subject to `reference` on `crops`, and look for the culprit where one fails.
@@ -70,7 +70,7 @@ def verify(
     )
 
 
-def _check_reference(reference: Subject, samples: Sequence[Sample]) -> None:
+def _check_reference(reference: ModelForm, samples: Sequence[ReferencedCrop]) -> None:
     for sample in samples:
         if not np.isfinite(sample.wanted).all():
             raise CheckFailedError(
@@ -78,7 +78,7 @@ def _check_reference(reference: Subject, samples: Sequence[Sample]) -> None:
             )
 
 
-def make_samples(reference: Subject, crops: Sequence[Crop]) -> list[Sample]:
+def make_samples(reference: ModelForm, crops: Sequence[VerifyCrop]) -> list[ReferencedCrop]:
     """Run the reference on every crop; what is no number stays so.
 
     Raises UsageError for a compiled engine, which nothing can be held to.
@@ -88,21 +88,21 @@ def make_samples(reference: Subject, crops: Sequence[Crop]) -> list[Sample]:
             f"{reference.name} is a compiled engine, which nothing can be held to; give --against the checkpoint or "
             "the ONNX file it was built from"
         )
-    return [Sample(crop, np.clip(reference.plain(crop.small), 0, 1)) for crop in crops]
+    return [ReferencedCrop(crop, np.clip(reference.plain(crop.small), 0, 1)) for crop in crops]
 
 
 def verify_model(
-    subject: Subject,
-    reference: Subject,
-    samples: Sequence[Sample],
+    subject: ModelForm,
+    reference: ModelForm,
+    samples: Sequence[ReferencedCrop],
     on_leg: Callable[[str], None] = lambda leg: None,
-) -> Verified:
+) -> VerifiedModel:
     """Everything about one model but for the search for culprits; `on_leg` is told before each leg.
 
     Raises UsageError where `reference` is not a form of the same model.
     """
     check_comparable(subject, reference)
-    rows: list[Row] = []
+    rows: list[PathResult] = []
     if subject.plain is not None:
         on_leg(subject.plain_backend)
         rows.append(_plain_row(subject, subject.plain, samples))
@@ -112,10 +112,10 @@ def verify_model(
     if isinstance(subject.plain, PlainGraph):
         on_leg(FILE)
         rows += _file_rows(subject, reference)
-    return Verified(model=subject.name, rows=tuple(rows))
+    return VerifiedModel(model=subject.name, rows=tuple(rows))
 
 
-def _plain_row(subject: Subject, plain: Plain, samples: Sequence[Sample]) -> Row:
+def _plain_row(subject: ModelForm, plain: Plain, samples: Sequence[ReferencedCrop]) -> PathResult:
     comparison, bad = Comparison(subject.spec.channels), 0
     for sample in samples:
         result = plain(sample.crop.small)
@@ -125,7 +125,7 @@ def _plain_row(subject: Subject, plain: Plain, samples: Sequence[Sample]) -> Row
     return _judged(subject, subject.plain_backend, "whole", comparison)
 
 
-def _not_finite_within(subject: Subject, samples: Sequence[Sample]) -> int:
+def _not_finite_within(subject: ModelForm, samples: Sequence[ReferencedCrop]) -> int:
     """Values inside the graph that are no numbers, where that tells: in fp32 a mask of infinity may be meant."""
     if not (isinstance(subject.plain, PlainGraph) and _hides_overflow(subject)):
         return 0
@@ -134,30 +134,32 @@ def _not_finite_within(subject: Subject, samples: Sequence[Sample]) -> int:
     return sum(bad.count for bad in found if bad)
 
 
-def _hides_overflow(subject: Subject) -> bool:
+def _hides_overflow(subject: ModelForm) -> bool:
     """Bytes hold no NaN, and ONNX Runtime computes fp16 on a CPU in fp32, where nothing overflows."""
     return subject.spec.precision == "fp16" or (subject.graph is not None and has_pixel_io(subject.graph))
 
 
-def _backend_rows(subject: Subject, backend: str, samples: Sequence[Sample]) -> list[Row]:
+def _backend_rows(subject: ModelForm, backend: str, samples: Sequence[ReferencedCrop]) -> list[PathResult]:
     """The legs of one backend: whole, and tiled where the model is ever tiled."""
     assert subject.open_engine is not None
-    leg = Leg(model=subject.name, precision=subject.spec.precision, backend=backend, how="whole")
+    leg = CheckedPath(model=subject.name, precision=subject.spec.precision, backend=backend, how="whole")
     try:
         with subject.open_engine(backend) as engine:
             engine.run(_smallest(samples, engine.spec))  # what only running shows
             return list(_rows_of(subject, engine, leg, samples))
     except (ModelError, MissingRuntimeError) as error:
-        return [Row(leg=leg, not_run=str(error))]
+        return [PathResult(leg=leg, not_run=str(error))]
 
 
-def _smallest(samples: Sequence[Sample], spec: ModelSpec) -> Bytes:
+def _smallest(samples: Sequence[ReferencedCrop], spec: ModelSpec) -> Bytes:
     height, width = spec.size_rule.padded(1, 1)
     first = samples[0].crop.small
     return np.ascontiguousarray(np.broadcast_to(first[:1, :1], (1, height, width, first.shape[2])))
 
 
-def _rows_of(subject: Subject, engine: Engine, leg: Leg, samples: Sequence[Sample]) -> Iterator[Row]:
+def _rows_of(
+    subject: ModelForm, engine: Engine, leg: CheckedPath, samples: Sequence[ReferencedCrop]
+) -> Iterator[PathResult]:
     try:
         upscaler, whole = Upscaler(engine), Comparison(subject.spec.channels)
         results = [_added(whole, sample, upscaler) for sample in samples]
@@ -166,17 +168,19 @@ def _rows_of(subject: Subject, engine: Engine, leg: Leg, samples: Sequence[Sampl
         if engine.spec.halo is not None and not engine.spec.size_rule.fixed:
             yield _judged(subject, leg.backend, "tiled", _compare_tiled(engine, samples, results))
     except ModelError as error:  # it ran before, on other sizes
-        yield Row(leg=leg, failures=(str(error),))
+        yield PathResult(leg=leg, failures=(str(error),))
 
 
-def _added(comparison: Comparison, sample: Sample, upscaler: Upscaler) -> Bytes:
+def _added(comparison: Comparison, sample: ReferencedCrop, upscaler: Upscaler) -> Bytes:
     """What `upscaler` makes of `sample`, added to `comparison`."""
     result = upscaler.upscale_pixels(sample.crop.small)
     comparison.add(sample.crop, sample.wanted, result)
     return result
 
 
-def _not_finite_floats(subject: Subject, upscaler: Upscaler, samples: Sequence[Sample]) -> int | None:
+def _not_finite_floats(
+    subject: ModelForm, upscaler: Upscaler, samples: Sequence[ReferencedCrop]
+) -> int | None:
     """How many values of the float form are no numbers; None where there is no such form."""
     if not takes_floats(subject):
         return None
@@ -187,7 +191,7 @@ def _not_finite_floats(subject: Subject, upscaler: Upscaler, samples: Sequence[S
         return None
 
 
-def _compare_tiled(engine: Engine, samples: Sequence[Sample], whole: Sequence[Bytes]) -> Comparison:
+def _compare_tiled(engine: Engine, samples: Sequence[ReferencedCrop], whole: Sequence[Bytes]) -> Comparison:
     """Everything in small tiles, beside what it was whole."""
     comparison, upscaler = Comparison(engine.spec.channels), Upscaler(engine, tile=TILE)
     for sample, before in zip(samples, whole, strict=True):
@@ -195,31 +199,31 @@ def _compare_tiled(engine: Engine, samples: Sequence[Sample], whole: Sequence[By
     return comparison
 
 
-def _judged(subject: Subject, backend: str, how: str, comparison: Comparison) -> Row:
+def _judged(subject: ModelForm, backend: str, how: str, comparison: Comparison) -> PathResult:
     precision = subject.spec.precision
-    leg = Leg(model=subject.name, precision=precision, backend=backend, how=how)
+    leg = CheckedPath(model=subject.name, precision=precision, backend=backend, how=how)
     measured = comparison.measured()
-    return Row(leg=leg, measured=measured, failures=judge(measured, precision))
+    return PathResult(leg=leg, measured=measured, failures=judge(measured, precision))
 
 
 def _not_finite(values: npt.NDArray[Any]) -> int:
     return int(values.size - np.isfinite(values).sum())
 
 
-def _file_rows(subject: Subject, reference: Subject) -> Iterator[Row]:
+def _file_rows(subject: ModelForm, reference: ModelForm) -> Iterator[PathResult]:
     """What is told from an ONNX file itself: its halo, and its weights beside those of the reference."""
-    leg = Leg(model=subject.name, precision=subject.spec.precision, backend=FILE, how="halo")
+    leg = CheckedPath(model=subject.name, precision=subject.spec.precision, backend=FILE, how="halo")
     if subject.spec.halo is not None and not subject.spec.size_rule.fixed:
-        yield Row(leg=leg, failures=tuple(_wrong_halo(subject)))
+        yield PathResult(leg=leg, failures=tuple(_wrong_halo(subject)))
     if subject.spec.precision == "fp32" or subject is reference:  # to that, steps of 8 bits are sharp enough
         return
     if subject.graph is not None and reference.graph is not None:
         pairs = pair_layers(layers_of(subject.graph), layers_of(reference.graph))
         scaled = scaled_layers(pairs, coarser(subject, reference))
-        yield Row(leg=replace(leg, how="weights"), failures=tuple(scaled))
+        yield PathResult(leg=replace(leg, how="weights"), failures=tuple(scaled))
 
 
-def _wrong_halo(subject: Subject) -> Iterator[str]:
+def _wrong_halo(subject: ModelForm) -> Iterator[str]:
     assert subject.graph is not None
     declared, measured = subject.spec.halo or 0, measure_radius(subject.graph, subject.spec)
     if measured is not None and measured <= declared:

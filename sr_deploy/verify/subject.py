@@ -13,7 +13,7 @@ from sr_deploy.errors import UsageError
 from sr_deploy.graph.onnx_file import require_spec
 from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.spec import ModelSpec
-from sr_deploy.verify.crops import Bytes, Crop
+from sr_deploy.verify.crops import Bytes, VerifyCrop
 from sr_deploy.verify.measure import Floats
 from sr_deploy.verify.plain import PlainGraph
 from sr_deploy.verify.results import TOLERANCES
@@ -24,7 +24,7 @@ Plain = Callable[[Bytes], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ModelForm:
     """A model to verify, or to hold others to."""
 
     name: str
@@ -49,10 +49,10 @@ def onnx_subject(
     model: onnx.ModelProto,
     backends: Sequence[str],
     open_engine: Callable[[str], Engine],
-) -> Subject:
+) -> ModelForm:
     """A Subject of an ONNX model with a record. Raises ModelError as `PlainGraph` and `require_spec` do."""
     plain = PlainGraph(model, require_spec(model, name))
-    return Subject(
+    return ModelForm(
         name=name,
         spec=plain.spec,
         plain=plain,
@@ -62,7 +62,7 @@ def onnx_subject(
     )
 
 
-def choose_reference(subjects: Sequence[Subject]) -> Subject:
+def choose_reference(subjects: Sequence[ModelForm]) -> ModelForm:
     """What the others are held to where nobody says: a checkpoint, else the first fp32 file, else the first that
     is no compiled engine.
 
@@ -78,7 +78,7 @@ def choose_reference(subjects: Sequence[Subject]) -> Subject:
     return (checkpoints or full or plain)[0]
 
 
-def check_comparable(subject: Subject, reference: Subject) -> None:
+def check_comparable(subject: ModelForm, reference: ModelForm) -> None:
     """Raises UsageError where the two are not forms of one model."""
     for what in ("scale", "channels"):
         ours, theirs = getattr(subject.spec, what), getattr(reference.spec, what)
@@ -88,24 +88,24 @@ def check_comparable(subject: Subject, reference: Subject) -> None:
             )
 
 
-def takes_floats(subject: Subject) -> bool:
+def takes_floats(subject: ModelForm) -> bool:
     """Whether engines of it take float32 pixels; a graph of bytes has no such form."""
     return subject.graph is None or not has_pixel_io(subject.graph)
 
 
-def coarser(subject: Subject, reference: Subject) -> str:
+def coarser(subject: ModelForm, reference: ModelForm) -> str:
     """The precision of the two that rounds more."""
     return max(subject.spec.precision, reference.spec.precision, key=list(TOLERANCES).index)
 
 
 @dataclass(frozen=True)
-class Sample:
+class ReferencedCrop:
     """A crop, and what the reference makes of it, clipped to 0..1."""
 
-    crop: Crop
+    crop: VerifyCrop
     wanted: Floats
 
 
-def range_samples(samples: Sequence[Sample]) -> Sequence[Sample]:
+def range_samples(samples: Sequence[ReferencedCrop]) -> Sequence[ReferencedCrop]:
     """The few samples on which everything a graph computes is looked at."""
     return sorted(samples, key=lambda sample: -sample.crop.small.size)[:3]

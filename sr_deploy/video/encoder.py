@@ -16,7 +16,7 @@ from sr_deploy.video.pixels import FULL, LIMITED, RGB_SPACE, colours_of, layout_
 from sr_deploy.video.pyav import Container, Stream, pyav
 
 if TYPE_CHECKING:
-    from sr_deploy.video.source import Facts
+    from sr_deploy.video.source import VideoInfo
 
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 CODECS = {
@@ -87,7 +87,7 @@ class Encoding:
         return stream
 
 
-def plan_encoding(facts: Facts, scale: int, target: Path, options: EncodeOptions) -> Encoding:
+def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOptions) -> Encoding:
     """Choose what the user left open. Raises UsageError for what no encoder of this PyAV can do."""
     width, height = facts.width * scale, facts.height * scale
     source = layout_for(facts.pixel_format)
@@ -177,7 +177,7 @@ def _wishes(source: Layout) -> list[str]:
     return [*own, *deep, chroma, "yuv420p"]
 
 
-def _encoder_options(name: str, encoder: Any, options: EncodeOptions, facts: Facts) -> dict[str, str]:
+def _encoder_options(name: str, encoder: Any, options: EncodeOptions, facts: VideoInfo) -> dict[str, str]:
     made = dict(_ALWAYS.get(name, {}))
     quality = options.quality if options.quality is not None else _QUALITY.get(name)
     if options.quality is not None and name not in _QUALITY:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sr_deploy.errors import OutputError, UsageError
-from sr_deploy.frames.convert import Picture
+from sr_deploy.frames.convert import FramePixels
 from sr_deploy.frames.flow import run_flow
 from sr_deploy.frames.pipe import upscale_picture
 from sr_deploy.system.claims import stamp_of
@@ -26,8 +26,8 @@ from sr_deploy.video.parts import Parts
 from sr_deploy.video.pixels import colours_of, layout_for, to_picture
 from sr_deploy.video.pyav import pyav
 from sr_deploy.video.segment import SegmentWriter
-from sr_deploy.video.source import Facts, Timed, frames, probe
-from sr_deploy.video.streams import Choice, plan_streams
+from sr_deploy.video.source import TimedFrame, VideoInfo, frames, probe
+from sr_deploy.video.streams import StreamChoice, plan_streams
 
 _SCHEMA = 1
 PART_FRAMES = 120
@@ -39,7 +39,7 @@ class VideoOptions:
     """How a video is upscaled and written."""
 
     encode: EncodeOptions = field(default_factory=EncodeOptions)
-    choice: Choice = field(default_factory=Choice)
+    choice: StreamChoice = field(default_factory=StreamChoice)
     overwrite: bool = False
     resume: bool = True
     """Go on with parts of a run that was cut off; else begin anew."""
@@ -52,7 +52,7 @@ class VideoOptions:
             raise UsageError(f"a part has at least 1 frame, got {self.part_frames}")
 
 
-class Watcher(Protocol):
+class VideoListener(Protocol):
     """Whoever wants to know how it goes on. Called from more than one thread."""
 
     def say(self, message: str) -> None:
@@ -87,7 +87,7 @@ def upscale_video(
     *,
     model: Path,
     options: VideoOptions | None = None,
-    watcher: Watcher | None = None,
+    watcher: VideoListener | None = None,
 ) -> VideoResult:
     """Upscale `source` into `target`, whose suffix names the container.
 
@@ -152,12 +152,12 @@ def _resume(parts: Parts, key: Mapping[str, Any], options: VideoOptions, say: Ca
 
 
 def _make_parts(
-    facts: Facts,
+    facts: VideoInfo,
     encoding: Encoding,
     upscaler: Upscaler,
     parts: Parts,
     options: VideoOptions,
-    watcher: Watcher | None,
+    watcher: VideoListener | None,
 ) -> None:
     """Encode what is missing. On an interruption the part that is not full is dropped."""
     begin = done = parts.frames
@@ -165,15 +165,15 @@ def _make_parts(
     layout, colours = layout_for(facts.pixel_format), colours_of(facts)
     writer = SegmentWriter(parts, encoding, options.part_frames)
 
-    def pictures() -> Iterator[tuple[Timed, Picture]]:
+    def pictures() -> Iterator[tuple[TimedFrame, FramePixels]]:
         for timed in frames(facts, lambda: damaged.append(None)):
             if timed.index >= begin:
                 yield timed, to_picture(timed.frame, layout, colours)
 
-    def compute(small: tuple[Timed, Picture]) -> tuple[Timed, Picture]:
+    def compute(small: tuple[TimedFrame, FramePixels]) -> tuple[TimedFrame, FramePixels]:
         return small[0], upscale_picture(upscaler, small[1])
 
-    def write(large: tuple[Timed, Picture]) -> None:
+    def write(large: tuple[TimedFrame, FramePixels]) -> None:
         nonlocal done
         writer.add(large[1], large[0].pts, large[0].duration)
         done += 1
@@ -190,7 +190,7 @@ def _make_parts(
 
 
 def _key(
-    facts: Facts, encoding: Encoding, upscaler: Upscaler, model: Path, options: VideoOptions
+    facts: VideoInfo, encoding: Encoding, upscaler: Upscaler, model: Path, options: VideoOptions
 ) -> dict[str, Any]:
     """All that decides what is in a part; JSON values only."""
     made: dict[str, Any] = asdict(encoding)
@@ -209,7 +209,7 @@ def _key(
     }
 
 
-def _notes(facts: Facts, encoding: Encoding) -> Iterator[str]:
+def _notes(facts: VideoInfo, encoding: Encoding) -> Iterator[str]:
     if facts.interlaced:
         yield "the video is interlaced, which a net blurs; deinterlace it before, such as with ffmpeg's bwdif"
     if facts.pixel_format.startswith("yuva") or facts.pixel_format in (

@@ -16,7 +16,7 @@ from sr_deploy.video.pyav import Container, Packet, Stream, opened, pyav, writin
 from sr_deploy.video.streams import StreamPlan
 
 if TYPE_CHECKING:
-    from sr_deploy.video.source import Facts
+    from sr_deploy.video.source import VideoInfo
 
 _OURS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "number_of_bytes",
          "number_of_frames", "bps", "_statistics_tags", "_statistics_writing_app",
@@ -58,7 +58,7 @@ class Joined:
 
 
 def join(
-    facts: Facts, parts: Parts, encoding: Encoding, plan: StreamPlan, target: Path, output: Path
+    facts: VideoInfo, parts: Parts, encoding: Encoding, plan: StreamPlan, target: Path, output: Path
 ) -> Joined:
     """Write all that is to be in the result into `output`, which is to become `target`. Raises OutputError."""
     joined = Joined([pts for part in parts.done for pts in part.pts])
@@ -88,7 +88,7 @@ class _Route:
     copied: Copied
 
 
-def _stream(stream: Stream, container: Container, facts: Facts, encoding: Encoding) -> Stream:
+def _stream(stream: Stream, container: Container, facts: VideoInfo, encoding: Encoding) -> Stream:
     """A stream in the result for one of the source: encoded anew for the video, else the same."""
     if stream.index == facts.stream:
         made = encoding.add_to(container)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_deploy.frames.colour import Colours, Matrix, usual_matrix
-from sr_deploy.frames.convert import Picture, pack, unpack
+from sr_deploy.frames.convert import FramePixels, pack, unpack
 from sr_deploy.frames.layout import LAYOUTS, Layout, Plane
 from sr_deploy.video.pyav import Frame, pyav
 
 if TYPE_CHECKING:
-    from sr_deploy.video.source import Facts
+    from sr_deploy.video.source import VideoInfo
 
 FULL, LIMITED = 2, 1
 """H.273's numbers, as FFmpeg has them."""
@@ -50,7 +50,7 @@ def layout_for(pixel_format: str) -> Layout:
     return LAYOUTS["rgb24" if depth <= 8 else "rgb48le"]
 
 
-def colours_of(facts: Facts) -> Colours:
+def colours_of(facts: VideoInfo) -> Colours:
     """What the numbers of its frames mean; where the file does not say, what players take them to mean."""
     full = facts.range == FULL or facts.pixel_format in _FULL_RANGE
     matrix = _MATRICES.get(facts.space) or usual_matrix(facts.height, facts.width)
@@ -62,17 +62,17 @@ def space_of(colours: Colours) -> int:
     return _SPACES[colours.matrix]
 
 
-def to_picture(frame: Frame, layout: Layout, colours: Colours) -> Picture:
+def to_picture(frame: Frame, layout: Layout, colours: Colours) -> FramePixels:
     """A decoded frame as pixels for a net."""
     wanted = "gray" if layout.name == "gray8" else layout.name
     if frame.format.name not in (wanted, f"yuvj{layout.name[3:]}"):
         frame = frame.reformat(format=wanted)
     picture = unpack(_planes(frame, layout), layout, colours)
     # without a copy it would be a view of memory that is FFmpeg's
-    return Picture(np.ascontiguousarray(picture.pixels))
+    return FramePixels(np.ascontiguousarray(picture.pixels))
 
 
-def to_frame(picture: Picture, layout: Layout, pixel_format: str, colours: Colours) -> Frame:
+def to_frame(picture: FramePixels, layout: Layout, pixel_format: str, colours: Colours) -> Frame:
     """Pixels as a frame of `pixel_format`, whose layout is `layout`."""
     height, width = picture.pixels.shape[:2]
     frame: Frame = pyav().VideoFrame(width, height, pixel_format)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sr_deploy.frames.convert import Picture
+from sr_deploy.frames.convert import FramePixels
 from sr_deploy.video.encoder import Encoding
 from sr_deploy.video.parts import Part, Parts
 from sr_deploy.video.pixels import to_frame
@@ -30,7 +30,7 @@ class SegmentWriter:
         self._coded: list[int] = []
         self._tail = 0
 
-    def add(self, picture: Picture, pts: int, duration: int) -> None:
+    def add(self, picture: FramePixels, pts: int, duration: int) -> None:
         """Encode the next frame, shown from `pts` on; for `duration` where it is the last."""
         with writing(self._temporary):
             if self._container is None:

@@ -15,7 +15,7 @@ _USUAL_RATE = Fraction(25)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class VideoInfo:
     """What is known of the video stream of a file."""
 
     path: Path
@@ -44,18 +44,18 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedFrame:
     """A decoded frame."""
 
     index: int
     pts: int
-    """In `Facts.time_base`; strictly increasing."""
+    """In `VideoInfo.time_base`; strictly increasing."""
     duration: int
     """How long it is to be shown, in the same unit, where no frame follows."""
     frame: Frame
 
 
-def probe(path: Path) -> Facts:
+def probe(path: Path) -> VideoInfo:
     """Open `path` and decode its first frame. Raises InputError where it holds no video that can be decoded."""
     with opened(path) as container:
         stream = main_stream(container, path)
@@ -65,7 +65,7 @@ def probe(path: Path) -> Facts:
         context = stream.codec_context
         rate = stream.guessed_rate or stream.average_rate or _USUAL_RATE
         assert stream.time_base is not None
-        return Facts(
+        return VideoInfo(
             path=path,
             width=first.width,
             height=first.height,
@@ -85,7 +85,7 @@ def probe(path: Path) -> Facts:
         )
 
 
-def frames(facts: Facts, damaged: Callable[[], None] | None = None) -> Iterator[Timed]:
+def frames(facts: VideoInfo, damaged: Callable[[], None] | None = None) -> Iterator[TimedFrame]:
     """Every frame of the video, from its beginning, in the order it is shown.
 
     Packets that cannot be decoded are left out, as every player does, and `damaged` is called for each. A frame without a timestamp follows the
@@ -107,7 +107,7 @@ def frames(facts: Facts, damaged: Callable[[], None] | None = None) -> Iterator[
             if before is not None and pts <= before:
                 pts = before + 1
             before = pts
-            yield Timed(index, pts, frame.duration or step, frame)
+            yield TimedFrame(index, pts, frame.duration or step, frame)
 
 
 def main_stream(container: Container, path: Path) -> Stream:

@@ -12,14 +12,14 @@ from sr_deploy.video.encoder import container_format
 from sr_deploy.video.pyav import Container, Stream, opened, pyav
 
 if TYPE_CHECKING:
-    from sr_deploy.video.source import Facts
+    from sr_deploy.video.source import VideoInfo
 
 _OPTIONS = {"audio": "--no-audio", "subtitle": "--no-subtitles"}
 _PICTURES = {"png": "image/png", "mjpeg": "image/jpeg"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class StreamChoice:
     """Which kinds are wanted."""
 
     audio: bool = True
@@ -47,7 +47,7 @@ class StreamPlan:
     """What is left out, one sentence each."""
 
 
-def plan_streams(facts: Facts, target: Path, choice: Choice) -> StreamPlan:
+def plan_streams(facts: VideoInfo, target: Path, choice: StreamChoice) -> StreamPlan:
     """Decide what is carried over into `target`, whose suffix names the container.
 
     Raises UsageError for audio or subtitles that it cannot hold; what else it cannot is left out with a note.

@@ -12,7 +12,7 @@ import pytest
 from sr_deploy.batch import run as batch
 from sr_deploy.batch.jobs import Job, plan_jobs
 from sr_deploy.batch.run import run_jobs
-from sr_deploy.batch.steps import Settings
+from sr_deploy.batch.steps import WriteSettings
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.errors import ImageError, OutOfMemoryError, OutputError, UsageError
 from sr_deploy.images.image import Image, read_image, write_image
@@ -202,7 +202,7 @@ def test_a_target_that_appears_meanwhile_is_skipped_when_existing_ones_are(tmp_p
         return write_image(image, path, **options)
 
     monkeypatch.setattr(batch, "write_image", racing)
-    outcomes = run_jobs([first, second], upscaler, settings=Settings(existing="skip"))
+    outcomes = run_jobs([first, second], upscaler, settings=WriteSettings(existing="skip"))
     assert [outcome.status for outcome in outcomes] == ["skipped", "skipped"]
     assert read_image(first.target).width == read_image(second.target).width == 9
 
@@ -214,7 +214,7 @@ def test_a_target_that_appears_meanwhile_is_kept_and_reported_otherwise(tmp_path
     (outcome,) = run_jobs([job], upscaler)
     assert isinstance(outcome.error, OutputError)
     assert read_image(job.target).width == 9
-    (outcome,) = run_jobs([job], upscaler, settings=Settings(existing="overwrite"))
+    (outcome,) = run_jobs([job], upscaler, settings=WriteSettings(existing="overwrite"))
     assert outcome.error is None
     assert read_image(job.target).width == 18
 
@@ -306,7 +306,7 @@ def test_a_system_without_threads_to_spare_is_out_of_memory(tmp_path, upscaler, 
 
 def test_a_result_of_too_many_pixels_is_refused_before_the_work(tmp_path, idle):
     (job,) = folder_of(tmp_path, 1)
-    (outcome,) = run_jobs([job], idle, settings=Settings(size=OutputSize(width=100_000, height=100_000)))
+    (outcome,) = run_jobs([job], idle, settings=WriteSettings(size=OutputSize(width=100_000, height=100_000)))
     assert isinstance(outcome.error, UsageError)
     assert "100000x100000 pixels was asked for, at most 1073741824" in str(outcome.error)
     with pytest.raises(UsageError, match="at most 1000000 pixels a side"):
@@ -316,7 +316,7 @@ def test_a_result_of_too_many_pixels_is_refused_before_the_work(tmp_path, idle):
 def test_a_target_that_is_no_file_is_found_out_before_the_work(tmp_path, idle):
     (job,) = folder_of(tmp_path, 1)
     job.target.mkdir(parents=True)
-    (outcome,) = run_jobs([job], idle, settings=Settings(existing="overwrite"))
+    (outcome,) = run_jobs([job], idle, settings=WriteSettings(existing="overwrite"))
     assert isinstance(outcome.error, OutputError)
     assert "it is a folder" in str(outcome.error)
 
@@ -341,14 +341,14 @@ def test_a_quality_that_a_format_lacks_is_refused_before_the_work(tmp_path, idle
     picture(tmp_path / "a.png")
     jobs = [Job(tmp_path / "a.png", tmp_path / "out" / "a", name) for name in ("webp", format)]
     with pytest.raises(UsageError, match=f"for {format}, got {quality}"):
-        run_jobs(jobs, idle, settings=Settings(quality=quality))
+        run_jobs(jobs, idle, settings=WriteSettings(quality=quality))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_result_that_does_not_fit_into_memory_is_refused_before_the_work(tmp_path, idle, monkeypatch):
     (job,) = folder_of(tmp_path, 1)
     monkeypatch.setattr("sr_deploy.images.sizes.available_memory", lambda: 8 << 20)
-    (outcome,) = run_jobs([job], idle, settings=Settings(size=OutputSize(width=1900)))
+    (outcome,) = run_jobs([job], idle, settings=WriteSettings(size=OutputSize(width=1900)))
     assert isinstance(outcome.error, OutOfMemoryError)
     assert "1900x1478 pixels takes 8 MiB" in str(outcome.error)
     assert "--width, --height or --fit" in str(outcome.error)
@@ -379,6 +379,6 @@ def test_contradicting_sizes_are_refused():
 
 def test_the_asked_size_is_what_is_written(tmp_path, upscaler):
     (job,) = folder_of(tmp_path, 1)
-    (outcome,) = run_jobs([job], upscaler, settings=Settings(size=OutputSize(width=31)))
+    (outcome,) = run_jobs([job], upscaler, settings=WriteSettings(size=OutputSize(width=31)))
     result = read_image(job.target)
     assert (outcome.width, outcome.height) == (result.width, result.height) == (31, 24)

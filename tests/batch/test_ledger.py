@@ -7,7 +7,7 @@ import pytest
 from sr_deploy.batch.jobs import Job, record_path
 from sr_deploy.batch.ledger import Ledger
 from sr_deploy.errors import OutputError
-from sr_deploy.system.output_folder import Folders
+from sr_deploy.system.output_folder import OutputFolders
 
 KEY = {"model": "one", "quality": None}
 
@@ -22,7 +22,7 @@ def job(tmp_path):
 
 def make(ledger: Ledger, job: Job) -> str:
     """What a batch does with a picture; "made" where it had to be."""
-    folders = Folders()
+    folders = OutputFolders()
     folders.make(job.target.parent)
     verdict = ledger.begin(job, folders)
     if verdict.do != "make":
@@ -53,17 +53,17 @@ def test_overwriting_runs_that_began_together_do_not_repeat_each_other(job):
 
 def test_two_ledgers_never_have_one_picture(job):
     first, second = Ledger(KEY, "resume"), Ledger(KEY, "resume")
-    assert first.begin(job, Folders()).do == "make"
-    assert second.begin(job, Folders()).do == "taken"
+    assert first.begin(job, OutputFolders()).do == "make"
+    assert second.begin(job, OutputFolders()).do == "taken"
     first.close()
     assert not record_path(job.target).exists()
-    assert second.begin(job, Folders()).do == "make"
+    assert second.begin(job, OutputFolders()).do == "make"
     second.close()
 
 
 def test_a_result_that_was_being_made_when_its_process_died_is_made_again(job):
     dying = Ledger(KEY, "resume")
-    dying.begin(job, Folders())
+    dying.begin(job, OutputFolders())
     job.target.write_bytes(b"written, not recorded")
     dying._held[job].claim.release()  # as the system does
     assert make(Ledger(KEY, "resume"), job) == "made"

@@ -10,28 +10,28 @@ from typing import Any
 import numpy as np
 
 from sr_deploy.bench.result import (
+    BenchCase,
+    BenchMachine,
+    BenchResult,
+    BenchRun,
+    BenchSettings,
+    BenchSubject,
     Calibration,
-    Case,
     ColdStart,
     Environment,
-    Machine,
     Memory,
-    Result,
-    Run,
-    Settings,
     State,
-    Subject,
 )
 
 SIZES = {"180p": (320, 180), "360p": (640, 360), "540p": (960, 540), "1080p": (1920, 1080)}
-MACHINE = Machine(
+MACHINE = BenchMachine(
     cpu="Test CPU", architecture="x86_64", system="Linux", cores=4, usable_cores=2, features=("AVX2",)
 )
 
 
-def subject(model: str = "rt-x4", **changes: Any) -> Subject:
+def subject(model: str = "rt-x4", **changes: Any) -> BenchSubject:
     """A bundled model in ONNX Runtime, but for `changes`."""
-    plain = Subject(
+    plain = BenchSubject(
         model=model,
         backend="onnxruntime",
         precision="fp32",
@@ -44,27 +44,27 @@ def subject(model: str = "rt-x4", **changes: Any) -> Subject:
     return replace(plain, **changes)
 
 
-def case(label: str = "360p", **changes: Any) -> Case:
+def case(label: str = "360p", **changes: Any) -> BenchCase:
     """One picture of a named size, or of WIDTHxHEIGHT."""
     width, height = SIZES.get(label) or tuple(int(part) for part in label.split("x"))
-    return replace(Case(label=label, width=width, height=height), **changes)
+    return replace(BenchCase(label=label, width=width, height=height), **changes)
 
 
 def run(
-    who: Subject | None = None,
-    where: Case | None = None,
+    who: BenchSubject | None = None,
+    where: BenchCase | None = None,
     *,
     seconds: float = 0.01,
     count: int = 40,
     samples: Sequence[float] | None = None,
     **changes: Any,
-) -> Run:
+) -> BenchRun:
     """`count` samples that scatter by 3 % around `seconds`, after three slower warm-ups; or `samples`."""
     who, where = who or subject(), where or case()
     seed = sum(map(ord, f"{who.name}{where.label}{where.batch}"))
     scatter = np.random.default_rng(seed).normal(1, 0.03, count)
     taken = tuple(float(v) for v in seconds * scatter) if samples is None else tuple(samples)
-    plain = Run(
+    plain = BenchRun(
         subject=who,
         case=where,
         mode="end-to-end",
@@ -85,9 +85,9 @@ def stages(samples: Sequence[float], **shares: float) -> Mapping[str, tuple[floa
     return MappingProxyType({name: tuple(share * s for s in samples) for name, share in shares.items()})
 
 
-def result(*runs: Run, machine: Machine = MACHINE, **changes: Any) -> Result:
+def result(*runs: BenchRun, machine: BenchMachine = MACHINE, **changes: Any) -> BenchResult:
     """A result of `runs`, by default one."""
-    plain = Result(
+    plain = BenchResult(
         created="2026-11-20T10:30:00Z",
         environment=Environment(
             machine=machine,
@@ -96,7 +96,7 @@ def result(*runs: Run, machine: Machine = MACHINE, **changes: Any) -> Result:
             python="CPython 3.11.7",
             versions=MappingProxyType({"sr-deploy": "0.1.0", "onnxruntime": "1.32.0"}),
         ),
-        settings=Settings(min_samples=30, min_seconds=1.0, max_seconds=5.0, images=("photo.webp",)),
+        settings=BenchSettings(min_samples=30, min_seconds=1.0, max_seconds=5.0, images=("photo.webp",)),
         runs=runs or (run(),),
         calibration=Calibration(copy_bytes_per_second=2e10, multiply_adds_per_second=1e11, threads=2),
     )
@@ -104,8 +104,8 @@ def result(*runs: Run, machine: Machine = MACHINE, **changes: Any) -> Result:
 
 
 def sweep(
-    who: Subject | None = None, *, exponent: float = 1.0, at_360p: float = 0.01, **changes: Any
-) -> list[Run]:
+    who: BenchSubject | None = None, *, exponent: float = 1.0, at_360p: float = 0.01, **changes: Any
+) -> list[BenchRun]:
     """A run at every one of SIZES, its time a power of the number of pixels."""
     area = 640 * 360
     return [

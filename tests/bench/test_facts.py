@@ -17,7 +17,7 @@ import tests.bench.sample_results as sample
 from sr_deploy.bench.machines import differences
 from sr_deploy.bench.run.calibrate import calibrate
 from sr_deploy.bench.run.environment import describe_environment
-from sr_deploy.bench.run.usage import Bystanders, EnergyMeter, forget_peak, peak_resident, resident
+from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, forget_peak, peak_resident, resident
 from sr_deploy.graph.multiplications import multiply_adds_per_pixel
 
 
@@ -84,7 +84,7 @@ def test_the_peak_of_memory_is_seen_and_can_be_forgotten() -> None:
 
 
 def test_bystanders_and_energy_are_shares_and_joules_or_unknown() -> None:
-    bystanders, meter = Bystanders(), EnergyMeter()
+    bystanders, meter = OtherProcesses(), EnergyMeter()
     sum(range(100_000))
     share, joules = bystanders.share(), meter.joules()
     assert share is None or 0 <= share <= 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tests.bench.sample_results as sample
-from sr_deploy.bench.result import SCHEMA, Failure, from_json, read_result, to_json, write_result
+from sr_deploy.bench.result import SCHEMA, FailedRun, from_json, read_result, to_json, write_result
 from sr_deploy.errors import InputError, OutputError
 
 
@@ -19,7 +19,7 @@ def changed(**top: Any) -> str:
 
 
 def test_what_was_written_is_read_back_equal(tmp_path: Path) -> None:
-    failure = Failure(subject=sample.subject(), case=sample.case(), error="it does not fit")
+    failure = FailedRun(subject=sample.subject(), case=sample.case(), error="it does not fit")
     before = sample.result(failures=(failure,), interrupted=True)
     path = tmp_path / "größe.json"
     write_result(before, path)

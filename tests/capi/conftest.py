@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from sr_deploy.capi.build import Built, build_library, find_compiler
+from sr_deploy.capi.build import BuiltLibrary, build_library, find_compiler
 from sr_deploy.errors import MissingRuntimeError
 from tests.paths import ROOT
 
@@ -25,7 +25,7 @@ Compile = Callable[..., Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def built(folder: Path, *flags: str) -> Built:
+def built(folder: Path, *flags: str) -> BuiltLibrary:
     """The library, compiled without a warning; skips where it cannot be."""
     if sys.platform == "win32":
         pytest.skip("the C programs of the tests are compiled as on Unix")
@@ -35,7 +35,7 @@ def built(folder: Path, *flags: str) -> Built:
         pytest.skip(str(error))
 
 
-def compiled(library: Built, source: Path, target: Path, *flags: str) -> Path:
+def compiled(library: BuiltLibrary, source: Path, target: Path, *flags: str) -> Path:
     """The program of `source`, compiled without a warning and linked with `library`."""
     plus = source.suffix == ".cpp"
     command = [shutil.which("c++") or "no c++"] if plus else find_compiler()
@@ -49,13 +49,13 @@ def compiled(library: Built, source: Path, target: Path, *flags: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def library(tmp_path_factory: pytest.TempPathFactory) -> BuiltLibrary:
     """The C library."""
     return built(tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture(scope="session")
-def program(library: Built, tmp_path_factory: pytest.TempPathFactory) -> Compile:
+def program(library: BuiltLibrary, tmp_path_factory: pytest.TempPathFactory) -> Compile:
     """The path of a program: of this folder by its name, of the examples by their path."""
     folder, made = tmp_path_factory.mktemp("programs"), dict[str, Path]()
 

@@ -19,11 +19,11 @@ U8, F32, RGB, BGR = 0, 2, 0, 1
 
 
 def opened(path):
-    return bridge.open_upscaler(__version__, str(path), bridge.Options(backend="nearest", threads=1))
+    return bridge.open_upscaler(__version__, str(path), bridge.COptions(backend="nearest", threads=1))
 
 
 def test_a_library_of_another_version_is_told_to_be_built_again(model):
-    status, text, number = bridge.open_upscaler("0.0.1", str(model("plain")), bridge.Options())
+    status, text, number = bridge.open_upscaler("0.0.1", str(model("plain")), bridge.COptions())
     assert (status, number) == (bridge.RUNTIME, None)
     assert text.startswith(b"the C library is of version 0.0.1")
     assert b"sr-deploy capi build" in text

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.cli.build import lines, options_from
-from sr_deploy.engines.tensorrt.build import Built
+from sr_deploy.engines.tensorrt.build import BuiltEngine
 from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
-from sr_deploy.engines.tensorrt.sidecar import EngineRecord, Machine, digest
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest
 from sr_deploy.spec import ModelSpec
 
 PLAN = b"p" * (3 << 20)
@@ -32,7 +32,7 @@ def a_record(**changes) -> EngineRecord:
         model_sha256="ab" * 32,
         model_name="rt-x4.onnx",
         options=options,
-        machine=Machine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), driver="580.1"),
+        machine=BuildMachine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), driver="580.1"),
         profiles=plan_profiles(spec, options),
         plan_sha256=digest(PLAN),
         plan_size=len(PLAN),
@@ -95,7 +95,9 @@ def test_options_reach_the_build_whole():
 
 
 def test_what_was_built_is_told():
-    text = "\n".join(lines(Path("x.engine"), Built(plan=PLAN, record=a_record(), timings=b"", layers="")))
+    text = "\n".join(
+        lines(Path("x.engine"), BuiltEngine(plan=PLAN, record=a_record(), timings=b"", layers=""))
+    )
     assert "x.engine  3,072 KiB, built in 71 s" in text
     assert "profiles 1920x1080, small, tile" in text
     assert "11 fp16, 1 fp32" in text

@@ -7,7 +7,7 @@ import pytest
 
 from sr_deploy.errors import UsageError
 from sr_deploy.frames.colour import Colours
-from sr_deploy.frames.convert import Picture, pack, unpack
+from sr_deploy.frames.convert import FramePixels, pack, unpack
 from sr_deploy.frames.layout import LAYOUTS, layout_of
 
 ANY = Colours()
@@ -32,9 +32,9 @@ def test_rgb_and_grey_come_back_byte_for_byte(name):
 def test_channels_are_where_their_letters_are():
     pixels = np.array([[[1, 2, 3]]], np.uint8)
     alpha = np.array([[4]], np.uint8)
-    (bgr,) = pack(Picture(pixels), LAYOUTS["bgr24"], ANY)
-    (bgra,) = pack(Picture(pixels, alpha), LAYOUTS["bgra"], ANY)
-    (opaque,) = pack(Picture(pixels), LAYOUTS["rgba"], ANY)
+    (bgr,) = pack(FramePixels(pixels), LAYOUTS["bgr24"], ANY)
+    (bgra,) = pack(FramePixels(pixels, alpha), LAYOUTS["bgra"], ANY)
+    (opaque,) = pack(FramePixels(pixels), LAYOUTS["rgba"], ANY)
     assert (bgr.tolist(), bgra.tolist(), opaque.tolist()) == (
         [[[3, 2, 1]]],
         [[[3, 2, 1, 4]]],
@@ -70,18 +70,20 @@ def test_a_frame_of_odd_size_has_ffmpegs_number_of_bytes(name, bytes):
 
 
 def test_depths_are_changed_by_rounding():
-    (deep,) = pack(Picture(np.array([[[0, 1, 255]]], np.uint8)), LAYOUTS["rgb48le"], ANY)
+    (deep,) = pack(FramePixels(np.array([[[0, 1, 255]]], np.uint8)), LAYOUTS["rgb48le"], ANY)
     assert deep.tolist() == [[[0, 257, 65535]]]
-    (flat,) = pack(Picture(np.array([[[0, 65535, 129]]], np.uint16)), LAYOUTS["rgb24"], ANY)
+    (flat,) = pack(FramePixels(np.array([[[0, 65535, 129]]], np.uint16)), LAYOUTS["rgb24"], ANY)
     assert flat.tolist() == [[[0, 255, 1]]]
-    (grey,) = pack(Picture(np.array([[[0.5]]], np.float32)), LAYOUTS["gray10le"], ANY)
+    (grey,) = pack(FramePixels(np.array([[[0.5]]], np.float32)), LAYOUTS["gray10le"], ANY)
     assert grey.tolist() == [[512]]
 
 
 def test_colour_becomes_luma_in_a_grey_frame_and_grey_stays_grey_in_colour():
-    (luma,) = pack(Picture(np.array([[[255, 0, 0]]], np.uint8)), LAYOUTS["gray8"], Colours(matrix="bt601"))
+    (luma,) = pack(
+        FramePixels(np.array([[[255, 0, 0]]], np.uint8)), LAYOUTS["gray8"], Colours(matrix="bt601")
+    )
     assert luma.tolist() == [[76]]  # 0.299 * 255
-    planes = pack(Picture(np.array([[[128]]], np.uint8)), LAYOUTS["yuv444p"], Colours(range="full"))
+    planes = pack(FramePixels(np.array([[[128]]], np.uint8)), LAYOUTS["yuv444p"], Colours(range="full"))
     assert [int(plane[0, 0]) for plane in planes] == [128, 128, 128]
 
 

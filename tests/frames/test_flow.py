@@ -90,7 +90,7 @@ def test_a_sink_that_fails_ends_it_though_nothing_comes_in():
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        run_flow(source(), int, sink, farewell=0.1)
+        run_flow(source(), int, sink, shutdown_timeout=0.1)
     assert not never.is_set()
     never.set()
 

@@ -81,7 +81,7 @@ def resident() -> int:
 
 def refused(run: Run, plan: Plan) -> dict[str, Any]:
     """Engines of another model, version or GPU, damaged ones, and an operator that TensorRT lacks."""
-    from sr_deploy.engines.tensorrt.build import Source, build_engine
+    from sr_deploy.engines.tensorrt.build import BuildSource, build_engine
     from sr_deploy.engines.tensorrt.engine import TensorRTEngine
     from sr_deploy.engines.tensorrt.options import TensorRTOptions
     from sr_deploy.engines.tensorrt.sidecar import digest, read_engine
@@ -116,7 +116,7 @@ def refused(run: Run, plan: Plan) -> dict[str, Any]:
         other = TensorRTOptions(model=run.folder / "unsupported.onnx")
         found["of another model"] = refusal(lambda: TensorRTEngine(good, other), SrDeployError)
     graph = (run.folder / "unsupported.onnx").read_bytes()
-    lacking = Source(graph=graph, spec=spec, pixels="uint8", sha256="0" * 64, name="unsupported.onnx")
+    lacking = BuildSource(graph=graph, spec=spec, pixels="uint8", sha256="0" * 64, name="unsupported.onnx")
     found["an operator that it lacks"] = refusal(lambda: build_engine(lacking), SrDeployError)
     for name, message in found.items():
         run.log(f"refused {name}: {message}")

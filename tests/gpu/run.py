@@ -156,11 +156,11 @@ def other_forms(run: Run) -> None:
 
 def environment(run: Run) -> dict[str, Any]:
     from sr_deploy.engines.tensorrt import api
-    from sr_deploy.engines.tensorrt.cuda import Gpu, machine
+    from sr_deploy.engines.tensorrt.cuda import GpuContext, machine
     from sr_deploy.version import __version__
 
     trt = api.runtime()
-    here, gpu = machine(0, api.version(trt)), Gpu(0, "primary")
+    here, gpu = machine(0, api.version(trt)), GpuContext(0, "primary")
     with gpu.current():
         free, total = gpu.free_memory()
     import pycuda

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper
 
 from sr_deploy.engines.onnxruntime.cpu import OnnxRuntimeEngine
 from sr_deploy.errors import ModelError, SrDeployError
-from sr_deploy.graph import kept
-from sr_deploy.graph.kept import Kept, cache_folder
+from sr_deploy.graph import cache as kept
+from sr_deploy.graph.cache import CacheEntry, cache_folder
 from sr_deploy.graph.onnx_file import load_model, parse_model, save_model, write_spec
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
@@ -130,10 +130,10 @@ def test_a_changed_program_never_meets_an_old_graph(cache, model, tmp_path, othe
     (package / "__init__.py").write_text("", encoding="utf-8")
     (package / "graft.py").write_text("one = 1", encoding="utf-8")
     other_program(package.name, tmp_path)
-    before = Kept.of(model)
-    assert Kept.of(model).key == before.key
+    before = CacheEntry.of(model)
+    assert CacheEntry.of(model).key == before.key
     (package / "graft.py").write_text("one = 2", encoding="utf-8")
-    assert Kept.of(model).key != before.key
+    assert CacheEntry.of(model).key != before.key
 
 
 def test_a_program_in_an_archive_keeps_graphs_too(cache, model, tmp_path, other_program):
@@ -144,8 +144,8 @@ def test_a_program_in_an_archive_keeps_graphs_too(cache, model, tmp_path, other_
             archive.writestr(f"kept_in_archive_{number}/graft.py", f"one = {number}")
         other_program(f"kept_in_archive_{number}", tmp_path / f"{number}.zip")
         RunnableModel(model).graph(UINT8)
-        assert Kept.of(model).read("uint8.onnx")
-        keys.append(Kept.of(model).key)
+        assert CacheEntry.of(model).read("uint8.onnx")
+        keys.append(CacheEntry.of(model).key)
     assert keys[0] != keys[1]
 
 
@@ -186,7 +186,7 @@ def test_the_least_used_entries_go_where_all_are_too_large(cache, model, monkeyp
     RunnableModel(model).graph(UINT8)
     assert old.exists()
     assert not oldest.exists()
-    assert Kept.of(model).read("uint8.onnx")
+    assert CacheEntry.of(model).read("uint8.onnx")
     assert sum(path.stat().st_size for path in cache.iterdir()) <= 100_000
     assert older.exists() == (sum(path.stat().st_size for path in cache.iterdir()) > 80_000)
 

@@ -15,7 +15,7 @@ from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.images.image import Image, write_image
 from sr_deploy.precision.convert import NOTES_KEY, convert
 from sr_deploy.precision.crops import crops_of, made_up_crops
-from sr_deploy.precision.measure import Yardstick
+from sr_deploy.precision.measure import LossMeter
 from sr_deploy.precision.search_int8 import costs_of
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.spec import SizeRule
@@ -164,7 +164,7 @@ def test_a_crop_is_measured_on_or_calibrated_on_and_never_both(photographs, tiny
 
 def test_a_spoiled_model_is_far_from_the_one_it_was(tiny, photographs):
     plain = tiny("plain")
-    yardstick = Yardstick(plain.model, plain.spec, made_up_crops(plain.spec).measure)
+    yardstick = LossMeter(plain.model, plain.spec, made_up_crops(plain.spec).measure)
     same = yardstick.distance(tiny("plain").model)
     assert (same.change, same.fidelity > 100) == (0.0, True)
     spoiled = tiny("plain").model

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.engines.onnxruntime.session import OnnxRuntimeOptions, session_options
 from sr_deploy.errors import ModelError, UsageError
-from sr_deploy.graph.nodes import places_of
+from sr_deploy.graph.nodes import node_roles
 from sr_deploy.graph.onnx_file import read_spec, write_spec
 from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
 from sr_deploy.precision.calibrate import METHODS, Magnitudes, choose_ranges, measure, measure_largest
@@ -120,7 +120,7 @@ def test_everything_is_as_tensorrt_wants_it(tiny):
 def test_the_pictures_way_around_the_net_stays_as_it_is():
     model = residual_net()
     assert quantisable(model) == ("a", "c", "f")
-    places = places_of(model)
+    places = node_roles(model)
     assert [model.graph.node[i].output[0] for i in sorted(places.around)] == ["g"]
     assert {model.graph.node[i].output[0] for i in places.tail} == {"h", "upscaled"}
     small = to_int8(model, dict.fromkeys(quantised_inputs(model).values(), 4.0))
@@ -133,7 +133,7 @@ def test_what_prepares_the_picture_on_its_way_around_belongs_to_it():
     around = next(node for node in model.graph.node if node.output[0] == "g")
     model.graph.node.insert(0, helper.make_node("Relu", [around.input[0]], ["prepared"]))
     around.input[0] = "prepared"
-    assert [model.graph.node[i].output[0] for i in sorted(places_of(model).around)] == ["prepared", "g"]
+    assert [model.graph.node[i].output[0] for i in sorted(node_roles(model).around)] == ["prepared", "g"]
 
 
 def test_values_are_quantised_before_they_are_moved():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ModelError
-from sr_deploy.probe.probe import Given, probe
+from sr_deploy.probe.probe import KnownFacts, probe
 from sr_deploy.probe.structure import structure_of
 from sr_deploy.spec import ModelSpec, SizeRule
 
@@ -460,7 +460,7 @@ def test_functions_inside_the_file_are_followed() -> None:
 
 
 def test_what_is_given_is_not_probed() -> None:
-    given = Given(value_range=(-1.0, 1.0), halo="global")
+    given = KnownFacts(value_range=(-1.0, 1.0), halo="global")
     spec = probe(shuffled(), name="foreign", given=given)
     assert (spec.value_range, spec.halo) == ((-1.0, 1.0), None)
     assert all(COLOURS in sentence for sentence in spec.undecided)

@@ -23,7 +23,7 @@ from sr_deploy.quality.evaluate import (
     score_case,
 )
 from sr_deploy.quality.metrics import luma, psnr, ssim
-from sr_deploy.quality.pairs import Case, find_cases
+from sr_deploy.quality.pairs import EvalPicture, find_cases
 from sr_deploy.quality.results import Evaluation, Protocol, Quality, Score, csv_text
 from sr_deploy.upscale import Upscaler
 
@@ -59,7 +59,7 @@ def evaluation(*values: Quality, scale: int = 2, names: list[str] | None = None)
 def test_a_score_is_what_the_metrics_say_of_the_shaved_pictures(tmp_path: Path) -> None:
     large = scene(41, 50)
     score = score_case(
-        Case(save(tmp_path / "a.png", large)), nearest_baseline(3), Protocol(scale=3, border=4)
+        EvalPicture(save(tmp_path / "a.png", large)), nearest_baseline(3), Protocol(scale=3, border=4)
     )
     cut = large[:39, :48]
     result = np.kron(imresize(cut, 1 / 3), np.ones((3, 3, 1), np.uint8))
@@ -69,7 +69,7 @@ def test_a_score_is_what_the_metrics_say_of_the_shaved_pictures(tmp_path: Path) 
 
 
 def test_the_baseline_and_the_upscaler_of_nearest_pixels_agree(tmp_path: Path) -> None:
-    case = Case(save(tmp_path / "a.png", scene(40, 36)))
+    case = EvalPicture(save(tmp_path / "a.png", scene(40, 36)))
     with Upscaler(NearestEngine(2)) as upscaler:
         assert score_case(case, upscaler.upscale_pixels, X2) == score_case(case, nearest_baseline(2), X2)
 
@@ -81,7 +81,7 @@ def test_bicubic_is_rounded_once_at_the_end() -> None:
 
 
 def test_bicubic_beats_nearest_on_a_picture_with_smooth_parts(tmp_path: Path) -> None:
-    case = Case(save(tmp_path / "a.png", scene(64, 64)))
+    case = EvalPicture(save(tmp_path / "a.png", scene(64, 64)))
     bicubic, nearest = (
         score_case(case, make(2), X2).quality for make in (bicubic_baseline, nearest_baseline)
     )
@@ -92,7 +92,7 @@ def test_bicubic_beats_nearest_on_a_picture_with_smooth_parts(tmp_path: Path) ->
 
 def test_given_low_resolution_pictures_are_used_and_not_made(tmp_path: Path) -> None:
     large, grey = scene(32, 32), np.full((16, 16, 3), 128, np.uint8)
-    case = Case(save(tmp_path / "a.png", large), save(tmp_path / "lr" / "a.png", grey))
+    case = EvalPicture(save(tmp_path / "a.png", large), save(tmp_path / "lr" / "a.png", grey))
     score = score_case(case, nearest_baseline(2), X2)
     assert score.quality == compare(np.full_like(large, 128), large, 2)
 
@@ -101,7 +101,9 @@ def test_given_low_resolution_pictures_are_used_and_not_made(tmp_path: Path) -> 
 def test_a_pair_may_miss_the_exact_multiple_by_a_rest(tmp_path: Path, height: int, rows: int) -> None:
     large, small = scene(height, 40), scene(rows, 20, seed=1)
     score = score_case(
-        Case(save(tmp_path / "a.png", large), save(tmp_path / "lr" / "a.png", small)), nearest_baseline(2), X2
+        EvalPicture(save(tmp_path / "a.png", large), save(tmp_path / "lr" / "a.png", small)),
+        nearest_baseline(2),
+        X2,
     )
     common = min(height, 2 * rows)
     assert (score.height, score.width) == (common, 40)
@@ -110,7 +112,7 @@ def test_a_pair_may_miss_the_exact_multiple_by_a_rest(tmp_path: Path, height: in
 
 def test_a_grey_picture_is_its_own_luma_and_has_no_rgb(tmp_path: Path) -> None:
     large = scene(40, 40, channels=1)
-    quality = score_case(Case(save(tmp_path / "a.png", large)), nearest_baseline(2), X2).quality
+    quality = score_case(EvalPicture(save(tmp_path / "a.png", large)), nearest_baseline(2), X2).quality
     result = nearest_baseline(2)(imresize(large, 0.5))
     assert quality.psnr_y == psnr(result[2:-2, 2:-2], large[2:-2, 2:-2])
     assert (quality.psnr_rgb, quality.ssim_rgb) == (None, None)
@@ -118,9 +120,9 @@ def test_a_grey_picture_is_its_own_luma_and_has_no_rgb(tmp_path: Path) -> None:
 
 def test_sixteen_bits_are_measured_in_sixteen_bits(tmp_path: Path) -> None:
     large = scene(40, 40, dtype=np.uint16)
-    deep = score_case(Case(save(tmp_path / "a.png", large)), nearest_baseline(2), X2).quality
+    deep = score_case(EvalPicture(save(tmp_path / "a.png", large)), nearest_baseline(2), X2).quality
     flat = score_case(
-        Case(save(tmp_path / "b.png", (large // 257).astype(np.uint8))), nearest_baseline(2), X2
+        EvalPicture(save(tmp_path / "b.png", (large // 257).astype(np.uint8))), nearest_baseline(2), X2
     ).quality
     assert deep.psnr_y == pytest.approx(flat.psnr_y, abs=0.3)
     assert deep.psnr_y != flat.psnr_y
@@ -128,7 +130,7 @@ def test_sixteen_bits_are_measured_in_sixteen_bits(tmp_path: Path) -> None:
 
 def test_an_upscaler_that_returns_the_original_is_identical_in_every_measure(tmp_path: Path) -> None:
     large = scene(32, 32)
-    score = score_case(Case(save(tmp_path / "a.png", large)), lambda small: large, X2)
+    score = score_case(EvalPicture(save(tmp_path / "a.png", large)), lambda small: large, X2)
     assert score.identical
     assert (score.quality.psnr_y, score.quality.psnr_rgb) == (math.inf, math.inf)
     assert score.quality.ssim_y == pytest.approx(1.0, abs=1e-12)
@@ -136,11 +138,13 @@ def test_an_upscaler_that_returns_the_original_is_identical_in_every_measure(tmp
 
 def test_an_upscaler_of_another_scale_is_found_out(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"expected uint8 \(32, 32, 3\)"):
-        score_case(Case(save(tmp_path / "a.png", scene(32, 32))), nearest_baseline(3), X2)
+        score_case(EvalPicture(save(tmp_path / "a.png", scene(32, 32))), nearest_baseline(3), X2)
 
 
 def test_a_pair_whose_sizes_do_not_fit_is_refused(tmp_path: Path) -> None:
-    case = Case(save(tmp_path / "a.png", scene(64, 64)), save(tmp_path / "lr" / "a.png", scene(16, 16)))
+    case = EvalPicture(
+        save(tmp_path / "a.png", scene(64, 64)), save(tmp_path / "lr" / "a.png", scene(16, 16))
+    )
     with pytest.raises(ImageError, match="16x16, which times 2 does not fit"):
         score_case(case, nearest_baseline(2), X2)
     assert infer_scale([case]) == 4
@@ -150,7 +154,7 @@ def test_a_pair_of_different_depth_or_colour_is_refused(tmp_path: Path) -> None:
     large = save(tmp_path / "a.png", scene(32, 32))
     for name, small in (("deep", scene(16, 16, dtype=np.uint16)), ("grey", scene(16, 16, channels=1))):
         with pytest.raises(ImageError, match="convert one"):
-            score_case(Case(large, save(tmp_path / name / "a.png", small)), nearest_baseline(2), X2)
+            score_case(EvalPicture(large, save(tmp_path / name / "a.png", small)), nearest_baseline(2), X2)
 
 
 def test_pictures_that_fail_are_named_and_the_others_measured(tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ def test_an_error_that_is_not_the_pictures_fault_stops_the_evaluation(tmp_path: 
         raise MissingRuntimeError("no runtime")
 
     with pytest.raises(MissingRuntimeError):
-        evaluate("broken", broken, [Case(save(tmp_path / "a.png", scene(32, 32)))], X2)
+        evaluate("broken", broken, [EvalPicture(save(tmp_path / "a.png", scene(32, 32)))], X2)
 
 
 def test_a_border_that_leaves_nothing_is_refused() -> None:
@@ -186,7 +190,7 @@ def test_a_border_that_leaves_nothing_is_refused() -> None:
 
 
 def test_the_scale_of_pairs_that_have_none_is_asked_for(tmp_path: Path) -> None:
-    odd = Case(save(tmp_path / "a.png", scene(64, 64)), save(tmp_path / "lr" / "a.png", scene(16, 40)))
+    odd = EvalPicture(save(tmp_path / "a.png", scene(64, 64)), save(tmp_path / "lr" / "a.png", scene(16, 40)))
     with pytest.raises(ImageError, match="no whole multiple"):
         infer_scale([odd])
     with pytest.raises(InputError, match="--scale"):

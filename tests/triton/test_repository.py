@@ -14,7 +14,7 @@ import pytest
 
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
-from sr_deploy.engines.tensorrt.sidecar import EngineRecord, Machine, digest, record_path
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, record_path
 from sr_deploy.errors import ModelError, OutputError, UsageError
 from sr_deploy.graph.onnx_file import save_model
 from sr_deploy.models import find_model
@@ -55,7 +55,9 @@ def engine(folder: Path, capability: tuple[int, int], **changes: Any) -> Path:
         "model_sha256": "ab" * 32,
         "model_name": "rt-x4.onnx",
         "options": options,
-        "machine": Machine(tensorrt="10.13.2", gpu=f"GPU {capability}", capability=capability, driver="580"),
+        "machine": BuildMachine(
+            tensorrt="10.13.2", gpu=f"GPU {capability}", capability=capability, driver="580"
+        ),
         "profiles": plan_profiles(spec, options),
         "plan_sha256": digest(plan),
         "plan_size": len(plan),
@@ -245,7 +247,7 @@ def test_engines_that_cannot_stand_for_each_other_are_refused(tmp_path: Path) ->
     other = engine(tmp_path, (8, 9), options=BuildOptions(tile=1024, max_batch=4))
     with pytest.raises(UsageError, match="build them with the same options"):
         write_repository(tmp_path / "repository", engines=[one, other])
-    newer = Machine(tensorrt="11.0.0", gpu="GPU", capability=(8, 9), driver="580")
+    newer = BuildMachine(tensorrt="11.0.0", gpu="GPU", capability=(8, 9), driver="580")
     other = engine(tmp_path, (8, 9), machine=newer)
     with pytest.raises(UsageError, match=r"TensorRT 10\.13\.2 and 11\.0\.0"):
         write_repository(tmp_path / "repository", engines=[one, other])

@@ -23,11 +23,11 @@ from sr_deploy.precision.quantise import quantised_inputs, to_int8
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.spec import ModelSpec, SizeRule
-from sr_deploy.verify.crops import SIZES, TILE, Crop, cut_crops
+from sr_deploy.verify.crops import SIZES, TILE, VerifyCrop, cut_crops
 from sr_deploy.verify.plain import PlainGraph
-from sr_deploy.verify.results import Verified
+from sr_deploy.verify.results import VerifiedModel
 from sr_deploy.verify.run import verify
-from sr_deploy.verify.subject import Subject, choose_reference, onnx_subject
+from sr_deploy.verify.subject import ModelForm, choose_reference, onnx_subject
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,13 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def subject(model: onnx.ModelProto, name: str = "model") -> Subject:
+def subject(model: onnx.ModelProto, name: str = "model") -> ModelForm:
     return onnx_subject(name, model, ["onnxruntime"], lambda backend: open_engine(model, backend))
 
 
 def verified(
     model: onnx.ModelProto, photographs: Path, *, against: onnx.ModelProto | None = None
-) -> Verified:
+) -> VerifiedModel:
     candidate = subject(model, "candidate")
     reference = candidate if against is None else subject(against, "reference")
     crops = cut_crops(photographs, reference.spec)
@@ -336,7 +336,7 @@ def nearest_model() -> onnx.ModelProto:
     return changed(rgb_net(), w1=np.zeros_like)
 
 
-def on_engine(make: Callable[[str], NearestEngine]) -> Subject:
+def on_engine(make: Callable[[str], NearestEngine]) -> ModelForm:
     plain = subject(nearest_model())
     return replace(plain, backends=("shaded",), open_engine=make)
 
@@ -418,19 +418,19 @@ def test_the_reference_is_the_fp32_file_wherever_it_stands():
     half, full = subject(to_fp16(rgb_net()), "half"), subject(rgb_net(), "full")
     assert choose_reference([half, full]).name == "full"
     assert choose_reference([half]).name == "half"
-    compiled = Subject(name="plan", spec=half.spec)
+    compiled = ModelForm(name="plan", spec=half.spec)
     assert choose_reference([compiled, half]).name == "half"
     with pytest.raises(UsageError, match="--against"):
         choose_reference([compiled])
 
 
 def test_a_compiled_engine_cannot_be_held_to(photographs):
-    compiled = Subject(name="plan", spec=subject(rgb_net()).spec)
+    compiled = ModelForm(name="plan", spec=subject(rgb_net()).spec)
     with pytest.raises(UsageError, match="compiled"):
         verify([subject(rgb_net())], compiled, cut_crops(photographs, compiled.spec))
 
 
-def sizes(crops: Sequence[Crop]) -> set[tuple[int, ...]]:
+def sizes(crops: Sequence[VerifyCrop]) -> set[tuple[int, ...]]:
     return {crop.small.shape[:2] for crop in crops}
 
 

@@ -13,7 +13,7 @@ from sr_deploy.frames.layout import LAYOUTS
 from sr_deploy.video.check import check_result
 from sr_deploy.video.encoder import EncodeOptions
 from sr_deploy.video.join import Copied, Joined
-from sr_deploy.video.streams import Choice
+from sr_deploy.video.streams import StreamChoice
 from tests.video.conftest import VARIABLE, Said, av, frames_of, make_video, times_of
 
 FFV1 = EncodeOptions(codec="ffv1")
@@ -150,7 +150,7 @@ def test_what_a_container_cannot_hold_is_refused_before_the_work(upscale, engine
     with pytest.raises(UsageError, match=r"\.mp4 files hold no subrip subtitle.*--no-subtitles"):
         upscale(source, tmp_path / "out.mp4", encode=FAST)
     assert engine.calls == 0
-    upscale(source, tmp_path / "out.mp4", encode=FAST, choice=Choice(subtitles=False))
+    upscale(source, tmp_path / "out.mp4", encode=FAST, choice=StreamChoice(subtitles=False))
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
 

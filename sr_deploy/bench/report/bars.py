@@ -13,7 +13,7 @@ from sr_deploy.bench.report.axes import duration, three
 from sr_deploy.bench.report.charts import median, sized
 from sr_deploy.bench.report.lines import Line, Panel
 from sr_deploy.bench.report.markup import Markup, number, tag
-from sr_deploy.bench.result import STAGES, Run
+from sr_deploy.bench.result import STAGES, BenchRun
 from sr_deploy.bench.summary import percentile, stage_shares
 
 _WIDTH, _HEIGHT = 1000, 16
@@ -25,7 +25,7 @@ _WORTH_A_NAME = 0.002
 _FARTHEST = 3.0
 """Medians: where the scale of the spread ends at the latest."""
 
-Row = tuple[Line, Run]
+Row = tuple[Line, BenchRun]
 
 
 def stage_bars(panel: Panel) -> Markup | None:
@@ -79,7 +79,7 @@ def _picked(rows: Sequence[Row]) -> list[Row]:
     return picked
 
 
-def _stacked(run: Run) -> Markup:
+def _stacked(run: BenchRun) -> Markup:
     shares, left, parts = _in_order(run), 0.0, []
     scale = _WIDTH / max(1.0, sum(shares.values()))
     for name, share in shares.items():
@@ -97,7 +97,7 @@ def _stacked(run: Run) -> Markup:
     return _bar(parts, told)
 
 
-def _in_order(run: Run) -> dict[str, float]:
+def _in_order(run: BenchRun) -> dict[str, float]:
     shares = stage_shares(run)
     return {name: shares[name] for name in (*STAGES, _REST) if name in shares}
 
@@ -113,7 +113,7 @@ def _bar(parts: Sequence[Markup], told: str) -> Markup:
     )
 
 
-def _row(line: Line, run: Run, value: str, bar: Markup) -> Markup:
+def _row(line: Line, run: BenchRun, value: str, bar: Markup) -> Markup:
     name = tag("span", tag("bdi", line.name), f", {sized(run)}")
     return tag("li", name, bar, tag("span", value, class_="value"))
 
@@ -158,11 +158,11 @@ def spread_bars(panel: Panel) -> Markup | None:
     )
 
 
-def _jitter(run: Run) -> str:
+def _jitter(run: BenchRun) -> str:
     return f"+{100 * (percentile(run.samples, 95) / median(run) - 1):.1f} %"
 
 
-def _spread(run: Run, ends: tuple[float, float]) -> Markup:
+def _spread(run: BenchRun, ends: tuple[float, float]) -> Markup:
     def at(value: float) -> float:
         return (min(value / median(run), ends[1]) - ends[0]) / (ends[1] - ends[0]) * _WIDTH
 

@@ -13,7 +13,7 @@ from sr_deploy.bench.report.axes import compact, duration, size
 from sr_deploy.bench.report.lines import Line, Panel, grouped, names_of
 from sr_deploy.bench.report.markup import Markup
 from sr_deploy.bench.report.plot import COLOURS, Guide, Point, Scale, Series, plot
-from sr_deploy.bench.result import Run
+from sr_deploy.bench.result import BenchRun
 from sr_deploy.bench.scaling import fit_power_law
 
 T = TypeVar("T")
@@ -21,17 +21,17 @@ RATES = (60, 30, 24)
 """Pictures a second that count as real time."""
 
 
-def median(run: Run) -> float:
+def median(run: BenchRun) -> float:
     """Seconds of a sample."""
     return float(np.median(run.samples))
 
 
-def tail(run: Run) -> float:
+def tail(run: BenchRun) -> float:
     """The 95th percentile of the samples, in seconds."""
     return float(np.percentile(run.samples, 95))
 
 
-def pace(run: Run) -> float:
+def pace(run: BenchRun) -> float:
     """Seconds a picture: what a sample took, or, with several in flight, what all took together."""
     whole = run.wall / len(run.samples) if run.throughput else median(run)
     return whole / run.case.batch
@@ -68,27 +68,27 @@ def in_parts(title: str, items: Sequence[T]) -> Iterator[tuple[str, Sequence[T]]
         yield f"{title}{number}", items[i * each : (i + 1) * each]
 
 
-def _line(line: Line, point: Callable[[Run], Point], *, look: int) -> Series:
+def _line(line: Line, point: Callable[[BenchRun], Point], *, look: int) -> Series:
     return Series(name=line.name, look=look, points=tuple(point(run) for run in line.runs))
 
 
-def _timed(run: Run) -> Point:
+def _timed(run: BenchRun) -> Point:
     high = None if run.throughput else tail(run) / run.case.batch
     last = "" if high is None else f", p95 {duration(high)}"
     return Point(x=_area(run), y=pace(run), high=high, tip=f"{sized(run)}: {duration(pace(run))}{last}")
 
 
-def _area(run: Run) -> float:
+def _area(run: BenchRun) -> float:
     return run.case.width * run.case.height
 
 
-def sized(run: Run) -> str:
+def sized(run: BenchRun) -> str:
     """A run's picture, such as "360p (640x360)"."""
     exact = f"{run.case.width}x{run.case.height}"
     return exact if run.case.label == exact else f"{run.case.label} ({exact})"
 
 
-def _sizes(runs: Sequence[Run]) -> Scale:
+def _sizes(runs: Sequence[BenchRun]) -> Scale:
     """Ticks at the sizes that have a name, else at round numbers of pixels."""
     named = {int(_area(r)): r.case.label for r in runs if re.fullmatch(r"\d{2,5}p", r.case.label)}
     kept: list[int] = []
@@ -102,7 +102,7 @@ def _sizes(runs: Sequence[Run]) -> Scale:
     return Scale(label="size of the small picture", log=True, ticks=ticks, text=lambda v: named[int(v)])
 
 
-def _told(lines: Sequence[Line], value: Callable[[Run], str]) -> str:
+def _told(lines: Sequence[Line], value: Callable[[BenchRun], str]) -> str:
     """What a plot shows, in words: each line from its smallest to its largest picture."""
     return " ".join(
         f"{line.name}: {value(line.runs[0])} at {sized(line.runs[0])}"
@@ -126,7 +126,7 @@ def scaling_plots(panel: Panel) -> Iterator[Markup]:
         yield from _growth(named, value, pace, what, f"Time a picture by {what}", duration)
 
 
-def _mebibytes(run: Run) -> float:
+def _mebibytes(run: BenchRun) -> float:
     return (run.memory.host or 0) / 2**20
 
 
@@ -134,12 +134,12 @@ def _memory(mebibytes: float) -> str:
     return size(mebibytes * 2**20)
 
 
-def _side(run: Run) -> float:
+def _side(run: BenchRun) -> float:
     return float(run.case.tile) if run.case.tile.isdecimal() and len(run.case.tile) < 7 else 0.0
 
 
 _LABELS = {"pixels": "pixels of the small picture", "tile side": "side of a tile, in pixels"}
-_SWEPT: tuple[tuple[str, str, Callable[[Run], float]], ...] = (
+_SWEPT: tuple[tuple[str, str, Callable[[BenchRun], float]], ...] = (
     ("batch", "batch", lambda run: run.case.batch),
     ("threads", "threads", lambda run: run.subject.threads or 0),
     ("tile", "tile side", _side),
@@ -148,9 +148,9 @@ _SWEPT: tuple[tuple[str, str, Callable[[Run], float]], ...] = (
 
 
 def _growth(
-    groups: Sequence[tuple[str, Sequence[Run]]],
-    x: Callable[[Run], float],
-    y: Callable[[Run], float],
+    groups: Sequence[tuple[str, Sequence[BenchRun]]],
+    x: Callable[[BenchRun], float],
+    y: Callable[[BenchRun], float],
     what: str,
     title: str,
     text: Callable[[float], str],
@@ -173,9 +173,9 @@ def _growth(
 
 def _grown(
     name: str,
-    runs: Sequence[Run],
-    x: Callable[[Run], float],
-    y: Callable[[Run], float],
+    runs: Sequence[BenchRun],
+    x: Callable[[BenchRun], float],
+    y: Callable[[BenchRun], float],
     what: str,
     text: Callable[[float], str],
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sr_deploy.bench.compare import Pair, compare_results, fastest_tenth
+from sr_deploy.bench.compare import MatchedRuns, compare_results, fastest_tenth
 from sr_deploy.bench.doubts import doubts
 from sr_deploy.bench.gate import Budget, check_budgets
 from sr_deploy.bench.machines import differences
@@ -13,10 +13,10 @@ from sr_deploy.bench.report.axes import duration
 from sr_deploy.bench.report.charts import sized
 from sr_deploy.bench.report.lines import count, names_of, parts_of
 from sr_deploy.bench.report.markup import Child, Markup, table, tag
-from sr_deploy.bench.result import Result
+from sr_deploy.bench.result import BenchResult
 
 
-def judgement(result: Result, budgets: Sequence[Budget]) -> Markup | None:
+def judgement(result: BenchResult, budgets: Sequence[Budget]) -> Markup | None:
     """Every budget with what it missed and by how much; None without a budget."""
     if not budgets:
         return None
@@ -24,7 +24,7 @@ def judgement(result: Result, budgets: Sequence[Budget]) -> Markup | None:
     return tag("div", tag("h3", "Budgets"), tag("ul", items, class_="plain"), class_="card")
 
 
-def _judged(budget: Budget, result: Result) -> Iterator[Markup]:
+def _judged(budget: Budget, result: BenchResult) -> Iterator[Markup]:
     missed = check_budgets([budget], result.runs)
     wanted = _budget(budget)
     if missed:
@@ -46,7 +46,7 @@ def _budget(budget: Budget) -> list[Child]:
     return [f"{' and '.join(wanted)} at {budget.percentile}, for ", tag("bdi", about or "every run")]
 
 
-def against(result: Result, baseline: Result | None) -> Markup | None:
+def against(result: BenchResult, baseline: BenchResult | None) -> Markup | None:
     """What became of each run since an earlier result; None without one.
 
     Where the machines are unlike, it says so instead: then their times say nothing about each other.
@@ -76,7 +76,7 @@ def against(result: Result, baseline: Result | None) -> Markup | None:
     )
 
 
-def _changed(name: str, pair: Pair) -> tuple[Child, ...]:
+def _changed(name: str, pair: MatchedRuns) -> tuple[Child, ...]:
     change = pair.change
     looks = {"slower": "bad", "faster": "good", "no change": "same", "too few samples": "same"}
     before, now = (duration(float(fastest_tenth(run.samples))) for run in (pair.before, pair.after))
@@ -90,7 +90,7 @@ def _changed(name: str, pair: Pair) -> tuple[Child, ...]:
     )
 
 
-def doubtful(result: Result) -> Markup | None:
+def doubtful(result: BenchResult) -> Markup | None:
     """Reasons not to trust the figures; None where there is none."""
     found = doubts(result)
     if not found:
@@ -101,7 +101,7 @@ def doubtful(result: Result) -> Markup | None:
     )
 
 
-def failed(result: Result) -> Markup | None:
+def failed(result: BenchResult) -> Markup | None:
     """What did not run and why; None where all ran."""
     if not result.failures:
         return None

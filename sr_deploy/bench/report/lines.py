@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sr_deploy.bench.result import Result, Run
+from sr_deploy.bench.result import BenchResult, BenchRun
 
 MANY = 8
 """Lines, from which on those of one size alone are left to the tables."""
@@ -25,7 +25,7 @@ class Line:
     name: str
     look: int
     """Its number in the panel."""
-    runs: tuple[Run, ...]
+    runs: tuple[BenchRun, ...]
 
     @property
     def batch(self) -> int:
@@ -50,12 +50,12 @@ class Panel:
         return several if several and len(self.lines) > MANY else list(self.lines)
 
     @property
-    def runs(self) -> list[tuple[Line, Run]]:
+    def runs(self) -> list[tuple[Line, BenchRun]]:
         """All runs with their lines."""
         return [(line, run) for line in self.lines for run in line.runs]
 
 
-def panels(result: Result) -> list[Panel]:
+def panels(result: BenchResult) -> list[Panel]:
     """The modes of a result, in the order they were measured."""
     modes = dict.fromkeys((run.mode, run.throughput) for run in result.runs)
     return [
@@ -64,7 +64,7 @@ def panels(result: Result) -> list[Panel]:
     ]
 
 
-def _panel(mode: str, throughput: bool, runs: Sequence[Run]) -> Panel:
+def _panel(mode: str, throughput: bool, runs: Sequence[BenchRun]) -> Panel:
     groups = grouped(runs)
     names, common = _names(list(groups))
     lines = [
@@ -77,9 +77,9 @@ def _panel(mode: str, throughput: bool, runs: Sequence[Run]) -> Panel:
 Parts = tuple[tuple[str, str], ...]
 
 
-def grouped(runs: Iterable[Run], *, apart_from: str = "") -> dict[Parts, list[Run]]:
+def grouped(runs: Iterable[BenchRun], *, apart_from: str = "") -> dict[Parts, list[BenchRun]]:
     """Runs by everything but their size, and but the part `apart_from`; then with their size instead."""
-    groups: dict[Parts, list[Run]] = {}
+    groups: dict[Parts, list[BenchRun]] = {}
     for run in runs:
         parts = parts_of(run)
         if apart_from:
@@ -89,7 +89,7 @@ def grouped(runs: Iterable[Run], *, apart_from: str = "") -> dict[Parts, list[Ru
     return groups
 
 
-def parts_of(run: Run) -> dict[str, str]:
+def parts_of(run: BenchRun) -> dict[str, str]:
     """What tells a run's line from another, in the order a name has it; "" where there is nothing to say."""
     subject, case = run.subject, run.case
     return {

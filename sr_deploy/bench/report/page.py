@@ -21,7 +21,7 @@ from sr_deploy.bench.report.markup import Markup, tag
 from sr_deploy.bench.report.quality import quality_plots
 from sr_deploy.bench.report.samples import samples_plot
 from sr_deploy.bench.report.tables import environment_table, models_table, numbers_table, real_time_table
-from sr_deploy.bench.result import Result, write_text
+from sr_deploy.bench.result import BenchResult, write_text
 from sr_deploy.errors import UsageError
 
 _STYLE = Path(__file__).with_name("report.css")
@@ -38,7 +38,11 @@ _FEW = 4
 
 
 def write_report(
-    results: Sequence[Result], path: Path, *, budgets: Sequence[Budget] = (), baseline: Result | None = None
+    results: Sequence[BenchResult],
+    path: Path,
+    *,
+    budgets: Sequence[Budget] = (),
+    baseline: BenchResult | None = None,
 ) -> None:
     """Write `results` as one HTML page; the file appears whole or not at all.
 
@@ -52,7 +56,7 @@ def write_report(
 
 
 def report(
-    results: Sequence[Result], *, budgets: Sequence[Budget] = (), baseline: Result | None = None
+    results: Sequence[BenchResult], *, budgets: Sequence[Budget] = (), baseline: BenchResult | None = None
 ) -> str:
     """The page as text."""
     style = _STYLE.read_text(encoding="utf-8")
@@ -72,12 +76,12 @@ def report(
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
-def _where(result: Result) -> str:
+def _where(result: BenchResult) -> str:
     machine = result.environment.machine
     return ", ".join((machine.cpu, *machine.gpus))
 
 
-def _header(results: Sequence[Result]) -> Markup:
+def _header(results: Sequence[BenchResult]) -> Markup:
     links = [
         tag("li", tag("a", tag("bdi", _where(r)), f", {_when(r)}", href=f"#result-{i}"))
         for i, r in enumerate(results)
@@ -91,11 +95,13 @@ def _header(results: Sequence[Result]) -> Markup:
     return tag("header", tag("h1", "sr-deploy bench"), tag("p", lead), contents)
 
 
-def _when(result: Result) -> str:
+def _when(result: BenchResult) -> str:
     return result.created.replace("T", " ").replace("Z", " UTC")
 
 
-def _section(result: Result, number: int, budgets: Sequence[Budget], baseline: Result | None) -> Markup:
+def _section(
+    result: BenchResult, number: int, budgets: Sequence[Budget], baseline: BenchResult | None
+) -> Markup:
     version = result.environment.versions.get("sr-deploy", "")
     about = f"{_when(result)}, sr-deploy {version}, {result.environment.machine.system}"
     found = panels(result)
@@ -115,7 +121,7 @@ def _section(result: Result, number: int, budgets: Sequence[Budget], baseline: R
     )
 
 
-def _panel(panel: Panel, result: Result) -> Markup:
+def _panel(panel: Panel, result: BenchResult) -> Markup:
     name, meaning = _MODES[panel.mode]
     full = "Several pictures are in flight, so that the pipeline is always full." if panel.throughput else ""
     common = f" All runs: {panel.common}." if panel.common else ""

@@ -10,7 +10,7 @@ from sr_deploy.bench.report.charts import in_parts, pace
 from sr_deploy.bench.report.lines import Line, Panel
 from sr_deploy.bench.report.markup import Markup
 from sr_deploy.bench.report.plot import Point, Scale, Series, plot
-from sr_deploy.bench.result import Run
+from sr_deploy.bench.result import BenchRun
 
 _LABELS = {"psnr_y": "PSNR of Y (dB)", "ssim_y": "SSIM of Y"}
 
@@ -28,7 +28,7 @@ def quality_plots(panel: Panel) -> Iterator[Markup]:
             yield _plotted(title, part, data, measure)
 
 
-def _plotted(title: str, points: Sequence[tuple[Line, Run]], data: str, measure: str) -> Markup:
+def _plotted(title: str, points: Sequence[tuple[Line, BenchRun]], data: str, measure: str) -> Markup:
     series = [
         Series(name=line.name, look=i, points=(_rating(line, run, data, measure),))
         for i, (line, run) in enumerate(points)
@@ -68,7 +68,7 @@ def _common_size(lines: Sequence[Line]) -> tuple[int, int]:
     return min(counts, key=lambda s: (-counts[s], abs(math.log(s[0] * s[1] / (640 * 360))), s))
 
 
-def _rating(line: Line, run: Run, data: str, measure: str) -> Point:
+def _rating(line: Line, run: BenchRun, data: str, measure: str) -> Point:
     value = _value(line, data, measure)
     text = f"{value:.2f} dB" if measure.startswith("psnr") else f"{value:.4f}"
     return Point(x=pace(run), y=value, tip=f"{line.name}: {text} on {data}, {duration(pace(run))}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from sr_deploy.bench.report.axes import Axis, axis_of, duration
 from sr_deploy.bench.report.markup import Markup, number, tag
-from sr_deploy.bench.result import Run
+from sr_deploy.bench.result import BenchRun
 
 _WIDTH, _HEIGHT = 360, 172
 _LEFT, _MIDDLE, _RIGHT, _TOP, _BOTTOM = 50, 258, 324, 12, 144
@@ -23,7 +23,7 @@ _APART = 10.0
 """Between the letters of two levels, at least."""
 
 
-def samples_plot(run: Run, title: str) -> Markup:
+def samples_plot(run: BenchRun, title: str) -> Markup:
     """The figure of one run. Warm-ups are rings on a shaded ground, samples are dots."""
     times = list(run.samples)
     top = max(times) * _WARM_UP_MARGIN
@@ -48,7 +48,7 @@ def _order(warm_ups: int, samples: int) -> Axis:
     return Axis(low=-warm_ups - 0.5, high=samples - 0.5, start=_LEFT, end=_MIDDLE)
 
 
-def _frame(up: Axis, across: Axis, run: Run) -> list[Markup]:
+def _frame(up: Axis, across: Axis, run: BenchRun) -> list[Markup]:
     marks = []
     if run.warm_up:
         edge = across.at(-0.5)
@@ -66,7 +66,7 @@ def _frame(up: Axis, across: Axis, run: Run) -> list[Markup]:
     return marks
 
 
-def _dots(run: Run, across: Axis, up: Axis) -> list[Markup]:
+def _dots(run: BenchRun, across: Axis, up: Axis) -> list[Markup]:
     """One path for all dots, each a line of no length with round ends."""
     count = len(run.warm_up)
     rings = "".join(
@@ -115,7 +115,7 @@ def _levels(times: Sequence[float], up: Axis) -> list[Markup]:
     return marks
 
 
-def _told(run: Run) -> str:
+def _told(run: BenchRun) -> str:
     low, middle, late, high = (duration(float(v)) for v in np.percentile(run.samples, (0, 50, 95, 100)))
     return (
         f"{len(run.samples)} samples from {low} to {high}, median {middle}, p95 {late}, "

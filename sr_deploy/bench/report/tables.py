@@ -8,7 +8,7 @@ from sr_deploy.bench.report.axes import duration, size, three
 from sr_deploy.bench.report.charts import RATES
 from sr_deploy.bench.report.lines import Line, Panel
 from sr_deploy.bench.report.markup import Child, Markup, grouped_table, table, tag
-from sr_deploy.bench.result import STAGES, Calibration, Result, Run, Subject
+from sr_deploy.bench.result import STAGES, BenchResult, BenchRun, BenchSubject, Calibration
 from sr_deploy.bench.scaling import fit_power_law
 from sr_deploy.bench.summary import percentile, summarise
 
@@ -34,7 +34,7 @@ def real_time_table(panel: Panel) -> Markup:
     )
 
 
-def _frame(run: Run) -> float:
+def _frame(run: BenchRun) -> float:
     """Seconds a picture that real time is judged by."""
     summary = summarise(run)
     return 1 / summary.fps if run.throughput else summary.p95 / run.case.batch
@@ -83,13 +83,13 @@ def numbers_table(panel: Panel, calibration: Calibration | None) -> Markup:
     )
 
 
-def _size_cell(run: Run) -> list[Child]:
+def _size_cell(run: BenchRun) -> list[Child]:
     exact = f"{run.case.width}x{run.case.height}"
     soft = [tag("br"), tag("span", exact, class_="soft")] if run.case.label != exact else None
     return [tag("span", run.case.label), soft]
 
 
-def _figures(run: Run, calibration: Calibration | None) -> dict[str, str]:
+def _figures(run: BenchRun, calibration: Calibration | None) -> dict[str, str]:
     """Column -> figure, "" where it is not known."""
     s, cold, memory = summarise(run, calibration), run.cold_start, run.memory
     return {
@@ -127,7 +127,7 @@ def _percent(share: float) -> str:
     return f"{three(100 * share)} %"
 
 
-def models_table(result: Result) -> Markup:
+def models_table(result: BenchResult) -> Markup:
     """What ran: size, quality, hashes."""
     header = (
         "model",
@@ -143,7 +143,7 @@ def models_table(result: Result) -> Markup:
     )
 
 
-def _model(subject: Subject) -> tuple[str, ...]:
+def _model(subject: BenchSubject) -> tuple[str, ...]:
     quality = (
         f"{data} {' '.join(_measured(k, v) for k, v in sorted(values.items()))}"
         for data, values in sorted(subject.quality.items())
@@ -163,13 +163,13 @@ def _measured(key: str, value: float) -> str:
     return f"{value:.2f} dB" if key.startswith("psnr") else f"{value:.4f}"
 
 
-def environment_table(result: Result) -> Markup:
+def environment_table(result: BenchResult) -> Markup:
     """Where it was measured and with what."""
     rows = [(name, tag("bdi", value)) for name, value in _environment(result) if value]
     return table(("", ""), rows, caption="Where and with what it was measured.", class_="wrap")
 
 
-def _environment(result: Result) -> Iterator[tuple[str, str]]:
+def _environment(result: BenchResult) -> Iterator[tuple[str, str]]:
     env, settings = result.environment, result.settings
     machine, state = env.machine, env.state
     yield "processor", f"{machine.cpu} ({machine.architecture})"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.bench.run.recorder import Work
+from sr_deploy.bench.run.recorder import SampledCall
 from sr_deploy.engines.base import Engine
 from sr_deploy.errors import MissingRuntimeError
 
@@ -19,7 +19,7 @@ DEVICE_BACKENDS = ("tensorrt",)
 """Whose engines have `run_device`."""
 
 
-def device_work(engine: Engine, batch: npt.NDArray[np.uint8]) -> Work:
+def device_work(engine: Engine, batch: npt.NDArray[np.uint8]) -> SampledCall:
     """Runs of `batch` [N, H, W, C], sent to the device once. Raises MissingRuntimeError for an engine without one."""
     run_device: Any = getattr(engine, "run_device", None)
     if run_device is None:
@@ -49,7 +49,7 @@ def device_work(engine: Engine, batch: npt.NDArray[np.uint8]) -> Work:
             cuda.Context.pop()
 
     taken: Any = getattr(engine, "device_memory", None)
-    return Work(call=told, told=told, device_memory=lambda: int(taken()) if taken else None)
+    return SampledCall(call=told, told=told, device_memory=lambda: int(taken()) if taken else None)
 
 
 def no_device_mode(backend: str) -> str:

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from sr_deploy.bench.result import Environment, Machine, State
+from sr_deploy.bench.result import BenchMachine, Environment, State
 from sr_deploy.system.cores import _quota
 from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.system.memory import available_memory
@@ -51,9 +51,9 @@ def load() -> float | None:
         return None
 
 
-def _machine(gpus: tuple[str, ...]) -> Machine:
+def _machine(gpus: tuple[str, ...]) -> BenchMachine:
     cpu = describe_cpu()
-    return Machine(
+    return BenchMachine(
         cpu=cpu.name,
         architecture=cpu.architecture,
         system=platform.system(),

@@ -24,7 +24,7 @@ _SIDE, _STACK, _TURNS = 64, 16, 15
 _MOST_THREADS = 8
 
 
-class Pace:
+class PaceMeter:
     """Call it after every sample; now and then it does the fixed work, and keeps the `seconds` that took."""
 
     def __init__(self) -> None:

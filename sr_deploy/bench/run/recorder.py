@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from sr_deploy.bench.result import Case, ColdStart, Memory, Run, Subject
+from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject, ColdStart, Memory
 from sr_deploy.bench.run.environment import load
 from sr_deploy.bench.run.measure import Effort, Timing, measure, measure_streams, measure_told
-from sr_deploy.bench.run.pace import Pace
-from sr_deploy.bench.run.usage import Bystanders, EnergyMeter, forget_peak, peak_resident, resident
+from sr_deploy.bench.run.pace import PaceMeter
+from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, forget_peak, peak_resident, resident
 
 T = TypeVar("T")
 _ON_DEVICES = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
@@ -22,7 +22,7 @@ _ON_DEVICES = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
 
 
 @dataclass(kw_only=True)
-class Work:
+class SampledCall:
     """What a sample does: `call` does it, `stages` is where it leaves the seconds of each part."""
 
     call: Callable[[], object]
@@ -39,9 +39,9 @@ class Work:
 class Recorder:
     """Makes runs of one subject. Make it before the subject is opened: memory counts from here."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: BenchSubject) -> None:
         self.subject = subject
-        self._pace = None if subject.backend in _ON_DEVICES else Pace()
+        self._pace = None if subject.backend in _ON_DEVICES else PaceMeter()
         self._resident = resident()
         self._open_seconds = 0.0
         self._cold: ColdStart | None = None
@@ -53,7 +53,9 @@ class Recorder:
         self._open_seconds = time.perf_counter() - start
         return made
 
-    def record(self, case: Case, mode: str, throughput: bool, effort: Effort, works: Sequence[Work]) -> Run:
+    def record(
+        self, case: BenchCase, mode: str, throughput: bool, effort: Effort, works: Sequence[SampledCall]
+    ) -> BenchRun:
         """Measure `works`, which do the same: one of them, or with `throughput` all at once."""
         forget_peak()
         if self._cold is None:
@@ -63,7 +65,7 @@ class Recorder:
         with _Meters(works) as meters:
             timing = _timed(works, throughput, effort, meters.begin, pace)
         peak, before = peak_resident(), self._resident
-        return Run(
+        return BenchRun(
             subject=self.subject,
             case=replace(case, tiles=works[0].tiles),
             mode=mode,
@@ -86,7 +88,7 @@ class Recorder:
             others=meters.others,
         )
 
-    def _started_cold(self, work: Work) -> ColdStart:
+    def _started_cold(self, work: SampledCall) -> ColdStart:
         """The first call of all, before any warm-up."""
         start = time.perf_counter()
         work.call()
@@ -96,7 +98,7 @@ class Recorder:
 class _Meters:
     """What runs beside the samples: energy and bystanders, from the end of the warm-up to the last sample."""
 
-    def __init__(self, works: Sequence[Work]) -> None:
+    def __init__(self, works: Sequence[SampledCall]) -> None:
         self._works = works
         self.joules: float | None = None
         self.others: float | None = None
@@ -106,7 +108,7 @@ class _Meters:
         for work in self._works:
             for seconds in work.stages.values():
                 seconds.clear()
-        self._energy, self._bystanders = EnergyMeter(), Bystanders()
+        self._energy, self._bystanders = EnergyMeter(), OtherProcesses()
 
     def __enter__(self) -> _Meters:
         return self
@@ -117,7 +119,11 @@ class _Meters:
 
 
 def _timed(
-    works: Sequence[Work], throughput: bool, effort: Effort, begin: Callable[[], None], pace: Pace | None
+    works: Sequence[SampledCall],
+    throughput: bool,
+    effort: Effort,
+    begin: Callable[[], None],
+    pace: PaceMeter | None,
 ) -> Timing:
     if throughput:
         return measure_streams([work.call for work in works], effort, begin)

@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Literal
 
 from sr_deploy.bench.frames import Photographs, Pixels
-from sr_deploy.bench.result import Case, Run, Subject
+from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject
 from sr_deploy.bench.run.device import device_work
 from sr_deploy.bench.run.measure import Effort
-from sr_deploy.bench.run.recorder import Recorder, Work
+from sr_deploy.bench.run.recorder import Recorder, SampledCall
 from sr_deploy.bench.run.stages import WatchedEngine
 from sr_deploy.engines.base import Engine
 from sr_deploy.engines.registry import open_engine
@@ -29,20 +29,20 @@ Tile = int | Literal["auto"] | None
 _FILE_STAGES = ("read", "decode", "prepare", "compute", "finish", "encode", "write")
 
 
-class Runner:
+class SubjectRunner:
     """Measures `subject`, whose model is the file `path`, on frames of `photographs`.
 
     Raises what opening an engine raises.
     """
 
-    def __init__(self, subject: Subject, path: Path, photographs: Photographs) -> None:
+    def __init__(self, subject: BenchSubject, path: Path, photographs: Photographs) -> None:
         self.subject, self._photographs = subject, photographs
         self._recorder = Recorder(subject)
         self.engine: Engine = self._recorder.opened(
             lambda: open_engine(path, subject.backend, threads=subject.threads)
         )
 
-    def measure(self, case: Case, mode: str, throughput: bool, effort: Effort) -> Run:
+    def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
         """Measure one case. Raises what the engine, the reader or the writer raises."""
         with tempfile.TemporaryDirectory(prefix="sr-deploy-bench-") as folder:
             numbers = range(self.subject.streams if throughput else 1)
@@ -54,7 +54,7 @@ class Runner:
         """Close the engine."""
         self.engine.close()
 
-    def __enter__(self) -> Runner:
+    def __enter__(self) -> SubjectRunner:
         return self
 
     def __exit__(
@@ -68,19 +68,19 @@ class Runner:
         sha256: str | None = getattr(getattr(self.engine, "record", None), "plan_sha256", None)
         return sha256
 
-    def _work(self, case: Case, mode: str, folder: Path, number: int) -> Work:
+    def _work(self, case: BenchCase, mode: str, folder: Path, number: int) -> SampledCall:
         if mode == "device":
             return device_work(self.engine, self._batch(case))
         if mode == "with-files":
             return self._file_work(case, folder, number)
         return self._batch_work(case) if case.batch > 1 else self._pixel_work(case, number)
 
-    def _frame(self, case: Case, number: int) -> Pixels:
+    def _frame(self, case: BenchCase, number: int) -> Pixels:
         """Of the photograph that the case is called after, else of the one whose turn it is."""
         own = self._photographs.named(case.label)
         return self._photographs.frame(case.width, case.height, number if own is None else own)
 
-    def _file(self, case: Case, folder: Path, number: int) -> Path:
+    def _file(self, case: BenchCase, folder: Path, number: int) -> Path:
         """The photograph's own file where the case is called after it, else a PNG file of the frame."""
         own = self._photographs.named(case.label)
         if own is not None:
@@ -89,11 +89,11 @@ class Runner:
         write_image(Image(pixels=self._frame(case, number)), source)
         return source
 
-    def _batch(self, case: Case) -> Pixels:
+    def _batch(self, case: BenchCase) -> Pixels:
         batch = self._photographs.batch(case.width, case.height, case.batch)
         return batch if self.engine.spec.channels == 3 else batch[:, :, :, 1:2].copy()
 
-    def _pixel_work(self, case: Case, number: int) -> Work:
+    def _pixel_work(self, case: BenchCase, number: int) -> SampledCall:
         frame = self._frame(case, number)
         if self.engine.spec.channels == 1:
             frame = frame[:, :, 1:2].copy()
@@ -106,15 +106,15 @@ class Runner:
             upscaler.upscale_pixels(frame, progress=watched.tile_done)
             watched.note(stages)
 
-        return Work(call=call, stages=stages, tiles=upscaler.plan(case.height, case.width).count)
+        return SampledCall(call=call, stages=stages, tiles=upscaler.plan(case.height, case.width).count)
 
-    def _batch_work(self, case: Case) -> Work:
+    def _batch_work(self, case: BenchCase) -> SampledCall:
         if tile_of(case) not in ("auto", None):
             raise UsageError(f"a batch of {case.batch} is not tiled; measure tiles with --batch 1")
         batch = self._batch(case)
-        return Work(call=lambda: self.engine.run(batch))
+        return SampledCall(call=lambda: self.engine.run(batch))
 
-    def _file_work(self, case: Case, folder: Path, number: int) -> Work:
+    def _file_work(self, case: BenchCase, folder: Path, number: int) -> SampledCall:
         if case.batch > 1:
             raise UsageError(
                 f"files go through one by one, asked for a batch of {case.batch}; leave --batch out"
@@ -150,10 +150,10 @@ class Runner:
                 stages[holder][-1] -= part
 
         tiles = upscaler.plan(case.height, case.width).count
-        return Work(call=call, stages=stages, tiles=tiles, after=bare_files)
+        return SampledCall(call=call, stages=stages, tiles=tiles, after=bare_files)
 
 
-def tile_of(case: Case) -> Tile:
+def tile_of(case: BenchCase) -> Tile:
     """As an Upscaler takes it. Raises UsageError."""
     if case.tile == "whole":
         return None

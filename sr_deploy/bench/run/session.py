@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any
 
 import sr_deploy
-from sr_deploy.bench.result import Case, Failure, Run, Subject
+from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject, FailedRun
 from sr_deploy.bench.run.measure import Effort
 from sr_deploy.bench.run.worker import Opening, Request
 from sr_deploy.system.json_values import from_plain, to_plain
@@ -27,38 +27,38 @@ WORKER: tuple[str, ...] = (sys.executable, "-m", "sr_deploy.bench.run.worker")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Entry:
+class WorkerStart:
     """A subject and how to start its worker."""
 
-    subject: Subject
+    subject: BenchSubject
     path: Path
     """The model file."""
     command: tuple[str, ...] = WORKER
 
 
-class Session:
+class BenchSession:
     """Measures subjects, each in a process of its own. Use it in a `with` statement."""
 
     def __init__(self, images: Sequence[Path] = ()) -> None:
         self._images = tuple(str(path.resolve()) for path in images)
-        self._workers: dict[Entry, _Worker] = {}
+        self._workers: dict[WorkerStart, _Worker] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="sr-deploy-bench-", ignore_cleanup_errors=True)
 
     def measure(
-        self, entry: Entry, case: Case, *, mode: str, throughput: bool, effort: Effort
-    ) -> Run | Failure:
+        self, entry: WorkerStart, case: BenchCase, *, mode: str, throughput: bool, effort: Effort
+    ) -> BenchRun | FailedRun:
         """The run, or why there is none; a worker that died is started anew for the next case."""
         try:
             if entry not in self._workers:
                 self._workers[entry] = _Worker(entry, self._images, self._folder.name)
             request = Request(case=case, mode=mode, throughput=throughput, effort=effort)
-            return from_plain(Run, self._workers[entry].ask(to_plain(request))["run"])
+            return from_plain(BenchRun, self._workers[entry].ask(to_plain(request))["run"])
         except _FailedError as error:
             if error.died:
                 self._drop(entry)
-            return Failure(subject=entry.subject, case=case, error=str(error))
+            return FailedRun(subject=entry.subject, case=case, error=str(error))
 
-    def restart(self, entry: Entry) -> None:
+    def restart(self, entry: WorkerStart) -> None:
         """Measure `entry` in a fresh process from now on: how its memory came to lie costs or saves some percent."""
         self._drop(entry)
 
@@ -68,7 +68,7 @@ class Session:
             self._drop(entry)
         self._folder.cleanup()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> BenchSession:
         return self
 
     def __exit__(
@@ -76,7 +76,7 @@ class Session:
     ) -> None:
         self.close()
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, entry: WorkerStart) -> None:
         worker = self._workers.pop(entry, None)
         if worker is not None:
             worker.close()
@@ -93,7 +93,7 @@ class _FailedError(Exception):
 class _Worker:
     """One process. Raises _FailedError where the subject cannot be opened or measured."""
 
-    def __init__(self, entry: Entry, images: tuple[str, ...], folder: str) -> None:
+    def __init__(self, entry: WorkerStart, images: tuple[str, ...], folder: str) -> None:
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
         self._process = subprocess.Popen(
             entry.command,
@@ -120,7 +120,7 @@ class _Worker:
         except OSError:
             line = ""
         if not line.endswith("\n"):
-            raise _FailedError(self._obituary(), died=True)
+            raise _FailedError(self._exit_reason(), died=True)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise _FailedError(answer["error"], died=False)
@@ -135,7 +135,7 @@ class _Worker:
             if stream is not None:
                 _close_quietly(stream)
 
-    def _obituary(self) -> str:
+    def _exit_reason(self) -> str:
         code = self._process.wait()
         self._said.seek(0)
         lines = self._said.read().decode("utf-8", "replace").split("\n")

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sr_deploy.bench.result import Subject
-from sr_deploy.bench.run.session import Entry
+from sr_deploy.bench.result import BenchSubject
+from sr_deploy.bench.run.session import WorkerStart
 from sr_deploy.engines.registry import AUTO, BACKENDS, available_backends, choose_backend
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
 from sr_deploy.graph.multiplications import multiply_adds_per_pixel
@@ -28,7 +28,7 @@ def find_entries(
     threads: Sequence[int | None] = (None,),
     streams: int = 1,
     folder: Path | None = None,
-) -> list[Entry]:
+) -> list[WorkerStart]:
     """A subject for every model, precision, backend and number of threads, in this order.
 
     `models`: bundled names or files; none: the bundled ones of `scale`. `precisions`: none: those of the files;
@@ -44,7 +44,7 @@ def find_entries(
         for backend in _backends(backends, path):
             for count in threads:
                 changes = {"backend": backend, "threads": count or usable_cores()}
-                subjects.append(Entry(subject=Subject(**{**base.__dict__, **changes}), path=path))
+                subjects.append(WorkerStart(subject=BenchSubject(**{**base.__dict__, **changes}), path=path))
     if not subjects:
         raise UsageError(
             f"there is no model of precision {', '.join(precisions)}; make one with `sr-deploy convert`, or leave "
@@ -103,14 +103,14 @@ def _paths(models: Sequence[str], scale: int | None) -> list[Path]:
     return [entry.path for entry in entries]
 
 
-def _facts(name: str, path: Path, scale: int | None, streams: int) -> Subject:
+def _facts(name: str, path: Path, scale: int | None, streams: int) -> BenchSubject:
     spec = _spec(path)
     if scale is not None and spec.scale != scale:
         raise UsageError(
             f"{path.name} is a model for x{spec.scale}, asked for --scale {scale}; leave one out"
         )
     bundled = next((entry for entry in list_models() if entry.path.samefile(path)), None)
-    return Subject(
+    return BenchSubject(
         model=name,
         backend="",
         precision=spec.precision,

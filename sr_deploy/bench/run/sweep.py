@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from sr_deploy.bench.result import Case, Failure, Run
+from sr_deploy.bench.result import BenchCase, BenchRun, FailedRun
 from sr_deploy.bench.run.measure import Effort
-from sr_deploy.bench.run.session import Entry, Session
+from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.summary import summarise
 
 _SHARE = 0.25  # of the time left that a case may take, but for the largest: nothing comes after it
@@ -22,8 +22,8 @@ _CALLS = 1  # that a case costs beside its samples: those that take long need no
 class Sweep:
     """What to measure."""
 
-    entries: Sequence[Entry]
-    cases: Sequence[Case]
+    entries: Sequence[WorkerStart]
+    cases: Sequence[BenchCase]
     mode: str = "end-to-end"
     throughput: bool = False
     effort: Effort = field(default_factory=Effort)
@@ -39,17 +39,19 @@ class Sweep:
 class LeftOut:
     """What was not measured for lack of time."""
 
-    entry: Entry
-    case: Case
+    entry: WorkerStart
+    case: BenchCase
     seconds: float
     """It would have taken about so many."""
 
 
-Step = Run | Failure | LeftOut
+Step = BenchRun | FailedRun | LeftOut
 
 
 def run_sweep(
-    session: Session, sweep: Sweep, on_start: Callable[[Entry, Case, int, int], None] | None = None
+    session: BenchSession,
+    sweep: Sweep,
+    on_start: Callable[[WorkerStart, BenchCase, int, int], None] | None = None,
 ) -> Iterator[Step]:
     """Measure everything; `on_start` is called before each with how many there were and will be.
 
@@ -77,7 +79,7 @@ def run_sweep(
         yield step
 
 
-def merge_rounds(runs: Sequence[Run]) -> Run:
+def merge_rounds(runs: Sequence[BenchRun]) -> BenchRun:
     """One run of several of the same subject and case: their samples one after the other."""
     last = runs[-1]
     return replace(
@@ -95,20 +97,20 @@ def merge_rounds(runs: Sequence[Run]) -> Run:
     )
 
 
-def _ordered(sweep: Sweep) -> Iterator[tuple[Case, Entry]]:
+def _ordered(sweep: Sweep) -> Iterator[tuple[BenchCase, WorkerStart]]:
     for case in sorted(sweep.cases, key=lambda case: case.pixels):
         for entry in sweep.entries:
             yield case, entry
 
 
 def _rounds(
-    session: Session, sweep: Sweep, on_start: Callable[[Entry, Case, int, int], None] | None
+    session: BenchSession, sweep: Sweep, on_start: Callable[[WorkerStart, BenchCase, int, int], None] | None
 ) -> Iterator[Step]:
     """Case by case, all subjects in turn, in every round: what drifts, drifts for all of them."""
     total, number = len(sweep.cases) * len(sweep.entries) * sweep.rounds, 0
     for case in sorted(sweep.cases, key=lambda case: case.pixels):
-        found: dict[Entry, list[Run]] = {entry: [] for entry in sweep.entries}
-        failed: dict[Entry, Failure] = {}
+        found: dict[WorkerStart, list[BenchRun]] = {entry: [] for entry in sweep.entries}
+        failed: dict[WorkerStart, FailedRun] = {}
         try:
             for turn in range(sweep.rounds):
                 for entry in sweep.entries if turn % 2 == 0 else sweep.entries[::-1]:
@@ -120,7 +122,7 @@ def _rounds(
                     step = session.measure(
                         entry, case, mode=sweep.mode, throughput=sweep.throughput, effort=sweep.effort
                     )
-                    if isinstance(step, Failure):
+                    if isinstance(step, FailedRun):
                         failed[entry] = step
                     else:
                         found[entry].append(step)
@@ -141,13 +143,13 @@ class _Clock:
         self._effort, self._limit = sweep.effort, sweep.time_limit
         self._largest = max((case.pixels for case in sweep.cases), default=0)
         self._begin = time.monotonic()
-        self._per_pixel: dict[Entry, float] = {}
+        self._per_pixel: dict[WorkerStart, float] = {}
 
     @property
     def _left(self) -> float:
         return float("inf") if self._limit is None else self._limit - (time.monotonic() - self._begin)
 
-    def too_long(self, entry: Entry, case: Case) -> float | None:
+    def too_long(self, entry: WorkerStart, case: BenchCase) -> float | None:
         """Seconds that the least would take, where they are not left, or would leave too little for the others."""
         seconds = self._per_pixel.get(entry, 0.0) * case.pixels * (self._effort.least_samples + _CALLS)
         share = 1.0 if case.pixels == self._largest else _SHARE
@@ -165,8 +167,8 @@ class _Clock:
             warm_up_seconds=min(effort.warm_up_seconds, share / 2),
         )
 
-    def note(self, entry: Entry, step: Step) -> None:
-        if isinstance(step, Run):
+    def note(self, entry: WorkerStart, step: Step) -> None:
+        if isinstance(step, BenchRun):
             self._per_pixel[entry] = summarise(step).mean / step.case.pixels
 
 

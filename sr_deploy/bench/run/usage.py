@@ -77,7 +77,7 @@ def _windows_memory(field: str) -> int | None:
     return int(getattr(counters, field)) if asked(process(), ctypes.byref(counters), counters.cb) else None
 
 
-class Bystanders:
+class OtherProcesses:
     """How busy other processes keep the cores that this one may use (Linux)."""
 
     def __init__(self) -> None:

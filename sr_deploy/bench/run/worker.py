@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from sr_deploy.bench.result import Case, Run, Subject
+from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject
 from sr_deploy.bench.run.measure import Effort
 from sr_deploy.system.json_values import from_plain, to_plain
 
@@ -25,7 +25,7 @@ from sr_deploy.system.json_values import from_plain, to_plain
 class Opening:
     """The first request."""
 
-    subject: Subject
+    subject: BenchSubject
     model: str
     """The file."""
     images: tuple[str, ...]
@@ -36,16 +36,16 @@ class Opening:
 class Request:
     """One case to measure."""
 
-    case: Case
+    case: BenchCase
     mode: str
     throughput: bool
     effort: Effort
 
 
 class Measures(Protocol):
-    """What a worker works with: `Runner`, or a peer's own."""
+    """What a worker works with: `SubjectRunner`, or a peer's own."""
 
-    def measure(self, case: Case, mode: str, throughput: bool, effort: Effort) -> Run:
+    def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
         """One case."""
         ...
 
@@ -83,12 +83,12 @@ def described(error: Exception) -> str:
 
 
 def open_runner(opening: Opening) -> Measures:
-    """A `Runner` of the subject."""
+    """A `SubjectRunner` of the subject."""
     from sr_deploy.bench.frames import load_photographs
-    from sr_deploy.bench.run.runner import Runner
+    from sr_deploy.bench.run.runner import SubjectRunner
 
     photographs = load_photographs([Path(name) for name in opening.images])
-    return Runner(opening.subject, Path(opening.model), photographs)
+    return SubjectRunner(opening.subject, Path(opening.model), photographs)
 
 
 def _own_stdout() -> IO[str]:

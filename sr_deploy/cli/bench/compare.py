@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from sr_deploy.bench.compare import Pair, compare_results, fastest_tenth, regressions, undecided
+from sr_deploy.bench.compare import MatchedRuns, compare_results, fastest_tenth, regressions, undecided
 from sr_deploy.bench.gate import read_budgets
-from sr_deploy.bench.result import Result, read_result, write_text
+from sr_deploy.bench.result import BenchResult, read_result, write_text
 from sr_deploy.bench.tables import csv_text, markdown, markdown_table, milliseconds
 from sr_deploy.cli.bench.options import parse_share
 from sr_deploy.cli.shared.console import complain, table
@@ -78,7 +78,7 @@ def report(
     write_text(output, markdown(results) if kind == "Markdown" else csv_text(results))
 
 
-def _text(pairs: Sequence[Pair], form: str) -> str:
+def _text(pairs: Sequence[MatchedRuns], form: str) -> str:
     cells = [_cells(pair) for pair in pairs]
     if form == "text":
         return table(_HEADER, cells)
@@ -97,7 +97,7 @@ def _text(pairs: Sequence[Pair], form: str) -> str:
     return text.getvalue()
 
 
-def _cells(pair: Pair) -> tuple[str, ...]:
+def _cells(pair: MatchedRuns) -> tuple[str, ...]:
     run, change = pair.after, pair.change
     return (
         run.subject.model,
@@ -113,7 +113,7 @@ def _cells(pair: Pair) -> tuple[str, ...]:
     )
 
 
-def _versions(before: Result, after: Result) -> list[str]:
+def _versions(before: BenchResult, after: BenchResult) -> list[str]:
     """What else differs, for whoever looks for the reason."""
     old, new = before.environment.versions, after.environment.versions
     names = sorted({*old, *new})

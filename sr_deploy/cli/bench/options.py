@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sr_deploy.bench.gate import Budget, read_budgets, read_table
-from sr_deploy.bench.result import Case, Result, read_result
+from sr_deploy.bench.result import BenchCase, BenchResult, read_result
 from sr_deploy.bench.run.measure import Effort
 from sr_deploy.bench.run.runner import tile_of
 from sr_deploy.bench.sizes import DEFAULT_SIZES, Size, parse_aspect, parse_size
@@ -22,7 +22,7 @@ _LARGE = 1 << 21  # pixels from which on the default sweep also measures a pictu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class BenchOptions:
     """Of one call."""
 
     models: tuple[str, ...]
@@ -32,7 +32,7 @@ class Options:
     precisions: tuple[str, ...]
     threads: tuple[int | None, ...]
     streams: int
-    cases: tuple[Case, ...]
+    cases: tuple[BenchCase, ...]
     mode: str
     throughput: bool
     effort: Effort
@@ -43,7 +43,7 @@ class Options:
     budgets: tuple[Budget, ...]
     percentile: str
     real_time_fps: float
-    baseline: Result | None
+    baseline: BenchResult | None
     baseline_name: str
     max_regression: float
     output: Path | None
@@ -51,7 +51,7 @@ class Options:
     quiet: bool
 
 
-def make_options(ctx: click.Context, given: Mapping[str, Any]) -> Options:
+def make_options(ctx: click.Context, given: Mapping[str, Any]) -> BenchOptions:
     """Raises UsageError and InputError for what makes no sense, before anything is measured."""
     values = dict(given)
     if given["suite"] is not None:
@@ -64,7 +64,7 @@ def make_options(ctx: click.Context, given: Mapping[str, Any]) -> Options:
     default_sweep = not values["sizes"] and not values["images"] and not values["find"]
     sizes = _sizes(values)
     _check_limits(values)
-    return Options(
+    return BenchOptions(
         models=tuple(values["models"]),
         scale=values["scale"],
         images=tuple(values["images"]),
@@ -139,13 +139,15 @@ def _sizes(values: Mapping[str, Any]) -> tuple[Size, ...]:
 
 def _cases(
     sizes: tuple[Size, ...], batches: tuple[int, ...], tiles: tuple[str, ...], default_sweep: bool
-) -> tuple[Case, ...]:
+) -> tuple[BenchCase, ...]:
     cases = []
     for size in sizes:
         both = ("auto", "whole") if default_sweep and size.pixels >= _LARGE else ("auto",)
         for batch in batches:
             for tile in tiles or both:
-                case = Case(label=size.label, width=size.width, height=size.height, batch=batch, tile=tile)
+                case = BenchCase(
+                    label=size.label, width=size.width, height=size.height, batch=batch, tile=tile
+                )
                 tile_of(case)
                 cases.append(case)
     return tuple(cases)

@@ -8,8 +8,8 @@ from types import TracebackType
 
 import click
 
-from sr_deploy.bench.result import Case
-from sr_deploy.bench.run.session import Entry
+from sr_deploy.bench.result import BenchCase
+from sr_deploy.bench.run.session import WorkerStart
 
 _SECONDS_BETWEEN_LINES = 10.0
 _WIDTH = 78
@@ -23,7 +23,7 @@ class Progress:
         self._prints = not quiet and not self._draws
         self._last = 0.0
 
-    def show(self, entry: Entry, case: Case, number: int, total: int | None) -> None:
+    def show(self, entry: WorkerStart, case: BenchCase, number: int, total: int | None) -> None:
         """`entry` on `case` is measured next, after `number` of `total` others."""
         count = f"{number + 1} of {total}" if total else f"{number + 1}"
         line = f"measuring {count}: {entry.subject.name} {case.label} {case.width}x{case.height}"

@@ -15,13 +15,13 @@ from sr_deploy.bench.frames import load_photographs
 from sr_deploy.bench.gate import check_budgets
 from sr_deploy.bench.machines import differences
 from sr_deploy.bench.result import (
+    BenchCase,
+    BenchResult,
+    BenchRun,
+    BenchSettings,
     Calibration,
-    Case,
     Environment,
-    Failure,
-    Result,
-    Run,
-    Settings,
+    FailedRun,
     to_json,
     write_result,
 )
@@ -29,13 +29,13 @@ from sr_deploy.bench.run.calibrate import calibrate
 from sr_deploy.bench.run.device import DEVICE_BACKENDS, no_device_mode
 from sr_deploy.bench.run.environment import describe_environment
 from sr_deploy.bench.run.search import largest_size
-from sr_deploy.bench.run.session import Entry, Session
+from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.run.subjects import find_entries
 from sr_deploy.bench.run.sweep import LeftOut, Sweep, run_sweep
-from sr_deploy.bench.run.usage import Bystanders
+from sr_deploy.bench.run.usage import OtherProcesses
 from sr_deploy.bench.sizes import Size
 from sr_deploy.bench.summary import summarise
-from sr_deploy.cli.bench.options import Options
+from sr_deploy.cli.bench.options import BenchOptions
 from sr_deploy.cli.bench.progress import Progress
 from sr_deploy.cli.bench.screen import first_screen, found_lines, left_out_lines
 from sr_deploy.cli.shared.console import complain
@@ -49,27 +49,27 @@ class _Collected:
     """What there is so far."""
 
     def __init__(self) -> None:
-        self.runs: list[Run] = []
-        self.failures: list[Failure] = []
+        self.runs: list[BenchRun] = []
+        self.failures: list[FailedRun] = []
         self.left_out: list[LeftOut] = []
-        self.found: dict[Entry, Size | None] = {}
+        self.found: dict[WorkerStart, Size | None] = {}
 
-    def take(self, step: Run | Failure | LeftOut) -> None:
-        if isinstance(step, Run):
+    def take(self, step: BenchRun | FailedRun | LeftOut) -> None:
+        if isinstance(step, BenchRun):
             self.runs.append(step)
-        elif isinstance(step, Failure):
+        elif isinstance(step, FailedRun):
             self.failures.append(step)
         else:
             self.left_out.append(step)
 
 
-def run(options: Options) -> int:
+def run(options: BenchOptions) -> int:
     """Do what was asked; the exit code. Raises what makes the whole impossible."""
     with tempfile.TemporaryDirectory(prefix="sr-deploy-bench-") as folder:
         return _run(options, Path(folder))
 
 
-def _run(options: Options, folder: Path) -> int:
+def _run(options: BenchOptions, folder: Path) -> int:
     """`folder` is for models that are converted on the way."""
     photographs = load_photographs(options.images)
     entries = find_entries(
@@ -88,7 +88,7 @@ def _run(options: Options, folder: Path) -> int:
         _measure(options, entries, collected)
         interrupted = False
     finally:
-        result = Result(
+        result = BenchResult(
             created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             environment=environment,
             calibration=calibration,
@@ -102,7 +102,7 @@ def _run(options: Options, folder: Path) -> int:
     return _verdict(result, collected, options)
 
 
-def _with_device(options: Options, entries: list[Entry]) -> list[Entry]:
+def _with_device(options: BenchOptions, entries: list[WorkerStart]) -> list[WorkerStart]:
     """Those that `--mode device` can measure; without it, or where backends were named, all of them."""
     if options.mode != "device":
         return entries
@@ -113,9 +113,9 @@ def _with_device(options: Options, entries: list[Entry]) -> list[Entry]:
     return entries if options.backends else able
 
 
-def _machine(options: Options) -> tuple[Environment, Calibration]:
+def _machine(options: BenchOptions) -> tuple[Environment, Calibration]:
     """Also refuses a baseline of another machine, before anything is measured."""
-    bystanders = Bystanders()
+    bystanders = OtherProcesses()
     calibration = calibrate(options.threads[0] or usable_cores() or 1)
     environment = describe_environment(bystanders.share())
     if options.baseline is not None:
@@ -128,8 +128,8 @@ def _machine(options: Options) -> tuple[Environment, Calibration]:
     return environment, calibration
 
 
-def _measure(options: Options, entries: list[Entry], collected: _Collected) -> None:
-    with Progress(options.quiet) as progress, Session(options.images) as session:
+def _measure(options: BenchOptions, entries: list[WorkerStart], collected: _Collected) -> None:
+    with Progress(options.quiet) as progress, BenchSession(options.images) as session:
         if options.find:
             for entry in entries:
                 collected.found[entry] = _search(session, entry, options, collected, progress)
@@ -148,7 +148,11 @@ def _measure(options: Options, entries: list[Entry], collected: _Collected) -> N
 
 
 def _search(
-    session: Session, entry: Entry, options: Options, collected: _Collected, progress: Progress
+    session: BenchSession,
+    entry: WorkerStart,
+    options: BenchOptions,
+    collected: _Collected,
+    progress: Progress,
 ) -> Size | None:
     """The largest size that holds every budget; None where none does, or it cannot run."""
     measure = _holder(session, entry, options, collected, progress)
@@ -160,7 +164,11 @@ def _search(
 
 
 def _holder(
-    session: Session, entry: Entry, options: Options, collected: _Collected, progress: Progress
+    session: BenchSession,
+    entry: WorkerStart,
+    options: BenchOptions,
+    collected: _Collected,
+    progress: Progress,
 ) -> Callable[[Size], bool | None]:
     """Measures a size and says whether it holds the budgets; None where it does not run at all."""
     known: dict[tuple[int, int], bool | None] = {}
@@ -168,22 +176,26 @@ def _holder(
     def holds(size: Size) -> bool | None:
         where = (size.width, size.height)
         if where not in known:
-            case = Case(label=size.label, width=size.width, height=size.height, tile=options.cases[0].tile)
+            case = BenchCase(
+                label=size.label, width=size.width, height=size.height, tile=options.cases[0].tile
+            )
             progress.show(entry, case, len(known), None)
             step = session.measure(
                 entry, case, mode=options.mode, throughput=options.throughput, effort=options.effort
             )
             collected.take(step)
             known[where] = (
-                not any(budget.misses(step) for budget in options.budgets) if isinstance(step, Run) else None
+                not any(budget.misses(step) for budget in options.budgets)
+                if isinstance(step, BenchRun)
+                else None
             )
         return known[where]
 
     return holds
 
 
-def _settings(options: Options, names: tuple[str, ...], sha256: str) -> Settings:
-    return Settings(
+def _settings(options: BenchOptions, names: tuple[str, ...], sha256: str) -> BenchSettings:
+    return BenchSettings(
         mode=options.mode,
         throughput=options.throughput,
         min_samples=options.effort.samples,
@@ -194,7 +206,7 @@ def _settings(options: Options, names: tuple[str, ...], sha256: str) -> Settings
     )
 
 
-def _publish(result: Result, collected: _Collected, options: Options) -> None:
+def _publish(result: BenchResult, collected: _Collected, options: BenchOptions) -> None:
     if options.output is not None:
         write_result(result, options.output)
     if options.as_json:
@@ -209,7 +221,7 @@ def _publish(result: Result, collected: _Collected, options: Options) -> None:
         complain(f"warning: {doubt}", prefix=False)
 
 
-def _verdict(result: Result, collected: _Collected, options: Options) -> int:
+def _verdict(result: BenchResult, collected: _Collected, options: BenchOptions) -> int:
     """Say what missed; the exit code."""
     missed = [] if options.find else check_budgets(options.budgets, result.runs)
     if options.find:

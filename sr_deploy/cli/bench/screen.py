@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from sr_deploy.bench.doubts import BUSY
 from sr_deploy.bench.gate import frame_rate
-from sr_deploy.bench.result import Result, Run
-from sr_deploy.bench.run.session import Entry
+from sr_deploy.bench.result import BenchResult, BenchRun
+from sr_deploy.bench.run.session import WorkerStart
 from sr_deploy.bench.run.sweep import LeftOut
 from sr_deploy.bench.scaling import find_scalings, fit_power_law
 from sr_deploy.bench.sizes import Size, of_height
 from sr_deploy.bench.summary import summarise
 from sr_deploy.bench.tables import HEADER, rows
-from sr_deploy.cli.bench.options import Options
+from sr_deploy.cli.bench.options import BenchOptions
 from sr_deploy.cli.shared.console import table
 
 _WIDE = 16 / 9
@@ -25,7 +25,7 @@ _MODES = {
 }
 
 
-def first_screen(result: Result, fps: float, percentile: str) -> str:
+def first_screen(result: BenchResult, fps: float, percentile: str) -> str:
     """The answer, the table, the stages, the laws of growth."""
     if not result.runs:
         return "nothing was measured"
@@ -35,7 +35,7 @@ def first_screen(result: Result, fps: float, percentile: str) -> str:
 
 
 def found_lines(
-    found: Mapping[Entry, Size | None], runs: Sequence[Run], options: Options
+    found: Mapping[WorkerStart, Size | None], runs: Sequence[BenchRun], options: BenchOptions
 ) -> tuple[list[str], list[str]]:
     """What the search found, a line a subject, and a line for each that has no size that holds."""
     lines, missed = [], []
@@ -69,7 +69,7 @@ def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
     ]
 
 
-def _where(result: Result) -> str:
+def _where(result: BenchResult) -> str:
     machine, settings = result.environment.machine, result.settings
     runtimes = {run.subject.backend for run in result.runs}
     versions = result.environment.versions
@@ -78,7 +78,7 @@ def _where(result: Result) -> str:
     return f"{machine.cpu}, {machine.usable_cores} cores; {', '.join(used)}; {_MODES[settings.mode]}{kept}"
 
 
-def _answer(runs: Sequence[Run], fps: float, percentile: str) -> str:
+def _answer(runs: Sequence[BenchRun], fps: float, percentile: str) -> str:
     """Per subject: the largest measured size that is real time, and what the curve through the others says."""
     full = any(run.throughput for run in runs)
     lines = [f"Real time, {fps:g} fps{' with the pipeline full' if full else f' at {percentile}'}:"]
@@ -95,7 +95,7 @@ def _label(key: tuple[str, int | None, int], keys: Mapping[tuple[str, int | None
     return label if batch == 1 else f"{label}, batches of {batch}"
 
 
-def _answer_of(runs: Sequence[Run], fps: float, percentile: str) -> str:
+def _answer_of(runs: Sequence[BenchRun], fps: float, percentile: str) -> str:
     holds = [run for run in runs if frame_rate(run, percentile) >= fps]
     rates = [(float(run.case.width * run.case.height), 1 / frame_rate(run, percentile)) for run in runs]
     fit = fit_power_law(rates)
@@ -111,13 +111,13 @@ def _answer_of(runs: Sequence[Run], fps: float, percentile: str) -> str:
     return f"up to {_sizes(best)}, {frame_rate(best, percentile):.1f} fps{more}"
 
 
-def _sizes(run: Run) -> str:
+def _sizes(run: BenchRun) -> str:
     case, scale = run.case, run.subject.scale
     name = "" if case.label == f"{case.width}x{case.height}" else f"{case.label} "
     return f"{name}{case.width}x{case.height} -> {case.width * scale}x{case.height * scale}"
 
 
-def _details(result: Result) -> str:
+def _details(result: BenchResult) -> str:
     """Per subject: start, memory, share of the machine's peak, stages; of its largest run."""
     lines, busy = [], (result.environment.state.busy_elsewhere or 0) > BUSY
     for name in dict.fromkeys(run.subject.name for run in result.runs):
@@ -140,7 +140,7 @@ def _details(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _growth(runs: Sequence[Run]) -> str:
+def _growth(runs: Sequence[BenchRun]) -> str:
     """The fitted laws, a line each."""
     return "\n".join(
         f"{law.name}: {law.cost} grows as {law.against}^{law.fit.exponent:.2f} (R2 {law.fit.r2:.3f}, "

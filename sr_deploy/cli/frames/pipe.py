@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sr_deploy.cli.frames.options import frame_options
-from sr_deploy.cli.frames.progress import Pace
+from sr_deploy.cli.frames.progress import FrameProgress
 from sr_deploy.cli.shared.model_options import model_name, open_upscaler
 from sr_deploy.cli.upscale import _box
 
@@ -74,7 +74,7 @@ def command(**options: Any) -> None:
     )
     source, target = _raw(sys.stdin, "stdin"), _raw(sys.stdout, "stdout")
     with (
-        Pace(quiet=options["quiet"]) as pace,
+        FrameProgress(quiet=options["quiet"]) as pace,
         open_upscaler(model_name(options), options, pace.say) as upscaler,
     ):
         pace.begin(None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class Pace:
+class FrameProgress:
     """Frames done, rate and time left: a bar on a terminal, else a line now and then; all of it on stderr."""
 
     def __init__(self, *, quiet: bool, bar: bool = True) -> None:
@@ -29,7 +29,7 @@ class Pace:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Pace:
+    def __enter__(self) -> FrameProgress:
         return self
 
     def __exit__(

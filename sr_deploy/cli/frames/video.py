@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sr_deploy.cli.frames.options import frame_options
-from sr_deploy.cli.frames.progress import Pace
+from sr_deploy.cli.frames.progress import FrameProgress
 from sr_deploy.cli.shared.model_options import model_file, model_name, open_upscaler
 from sr_deploy.cli.shared.paths import NamedPath
 
@@ -89,10 +89,10 @@ def command(source: Path, output: Path, **options: Any) -> None:
     result is checked against the source. Run the same command again after an interruption, of whatever kind,
     and it goes on where it was.
     """
-    from sr_deploy.system.output_folder import Folders
+    from sr_deploy.system.output_folder import OutputFolders
 
-    folders = Folders()
-    with Pace(quiet=options["quiet"]) as pace:
+    folders = OutputFolders()
+    with FrameProgress(quiet=options["quiet"]) as pace:
         try:
             folders.prepare(output, overwrite=True)
             result = _upscale(source, output, options, pace)
@@ -106,7 +106,7 @@ def command(source: Path, output: Path, **options: Any) -> None:
         click.echo(f"{source} -> {output} ({result.frames} frames, {facts}, {pace.seconds:.1f} s)", err=True)
 
 
-def _upscale(source: Path, output: Path, options: dict[str, Any], pace: Pace) -> VideoResult:
+def _upscale(source: Path, output: Path, options: dict[str, Any], pace: FrameProgress) -> VideoResult:
     from sr_deploy.video.job import upscale_video
     from sr_deploy.video.pyav import pyav
 
@@ -121,7 +121,7 @@ def _upscale(source: Path, output: Path, options: dict[str, Any], pace: Pace) ->
 def _settings(options: dict[str, Any]) -> VideoOptions:
     from sr_deploy.video.encoder import EncodeOptions
     from sr_deploy.video.job import VideoOptions
-    from sr_deploy.video.streams import Choice
+    from sr_deploy.video.streams import StreamChoice
 
     encode = EncodeOptions(
         codec=options["codec"],
@@ -132,7 +132,7 @@ def _settings(options: dict[str, Any]) -> VideoOptions:
     )
     return VideoOptions(
         encode=encode,
-        choice=Choice(audio=not options["no_audio"], subtitles=not options["no_subtitles"]),
+        choice=StreamChoice(audio=not options["no_audio"], subtitles=not options["no_subtitles"]),
         overwrite=options["overwrite"],
         resume=not options["restart"],
         part_frames=options["part_frames"],

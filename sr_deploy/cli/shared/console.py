@@ -17,7 +17,7 @@ def complain(message: str, *, prefix: bool = True) -> None:
     click.echo(f"error: {line}" if prefix else line, err=True)
 
 
-class _Forgiving:
+class _ReplacingWriter:
     """A stream whose failures to write are not worth failing for: what is printed is not the work."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -44,8 +44,8 @@ def make_output_safe() -> None:
     one of them it goes nowhere, and so does what a full disk behind stderr does not take.
     """
     _fill_closed_streams()
-    if not isinstance(sys.stderr, _Forgiving):
-        sys.stderr = cast(TextIO, _Forgiving(sys.stderr))
+    if not isinstance(sys.stderr, _ReplacingWriter):
+        sys.stderr = cast(TextIO, _ReplacingWriter(sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")

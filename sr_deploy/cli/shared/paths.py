@@ -24,8 +24,8 @@ class NamedPath(click.Path):
 def check_new(path: Path, *, overwrite: bool) -> None:
     """See that the file `path` can be made. Raises OutputError where it cannot, or is there and may not be replaced."""
     from sr_deploy.errors import OutputError
-    from sr_deploy.system.output_folder import check_place
+    from sr_deploy.system.output_folder import check_output_path
 
     if not overwrite and path.is_file():
         raise OutputError(f"cannot write {path}: it exists already; choose another name, or add --overwrite")
-    check_place(path, overwrite=True)
+    check_output_path(path, overwrite=True)

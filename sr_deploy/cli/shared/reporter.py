@@ -18,7 +18,7 @@ from sr_deploy.errors import SrDeployError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from sr_deploy.batch.inputs import Refused
+    from sr_deploy.batch.inputs import RefusedInput
     from sr_deploy.batch.jobs import Job
     from sr_deploy.batch.steps import Outcome
 
@@ -37,7 +37,7 @@ class Reporter:
         self._counts = {"done": 0, "skipped": 0, "failed": 0, "left": 0}
         self._start = self._last_line = time.monotonic()
         self._draws = not quiet and sys.stderr.isatty()
-        self._bar: _Bar | None = None
+        self._bar: _PictureBar | None = None
 
     def __enter__(self) -> Reporter:
         return self
@@ -69,7 +69,7 @@ class Reporter:
         elif not self._quiet and done < total and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._line(f"{job.source.name}: {done} of {total} tiles")
 
-    def refused(self, refused: Refused) -> None:
+    def refused(self, refused: RefusedInput) -> None:
         """Report what was found out to be impossible beforehand."""
         self._counts["failed"] += 1
         if self._json:
@@ -111,7 +111,7 @@ class Reporter:
     def _show(self, name: str, done: int, tiles: int) -> None:
         """Pictures computed so far and the part of the present one; of a single picture, its tiles."""
         if self._bar is None:
-            self._bar = _Bar(*((self._total, "pictures") if self._total > 1 else (tiles, "tiles")))
+            self._bar = _PictureBar(*((self._total, "pictures") if self._total > 1 else (tiles, "tiles")))
         part = done / tiles if done < tiles else 0.0
         self._bar.update(name, self._computed + part if self._total > 1 else done)
 
@@ -155,7 +155,7 @@ class Reporter:
             click.echo(line, err=not to_stdout)
 
 
-class _Bar:
+class _PictureBar:
     """A rich progress bar on stderr, in pictures or in tiles."""
 
     def __init__(self, total: int, unit: str) -> None:

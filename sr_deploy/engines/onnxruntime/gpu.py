@@ -37,7 +37,7 @@ from sr_deploy.engines.onnxruntime.session import (
     session_options,
 )
 from sr_deploy.errors import MissingRuntimeError, UsageError
-from sr_deploy.graph.kept import cache_folder
+from sr_deploy.graph.cache import cache_folder
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 

@@ -46,7 +46,7 @@ def version(trt: ModuleType) -> str:
     return str(trt.__version__)
 
 
-class Log:
+class TensorRTLog:
     """What TensorRT says: its errors are kept, for it raises none itself. Serves several threads."""
 
     def __init__(self, trt: ModuleType, say: Callable[[str], None] | None = None) -> None:
@@ -111,7 +111,7 @@ def _short(text: str, limit: int = 300) -> str:
 # building
 
 
-def new_builder(trt: ModuleType, log: Log) -> Any:
+def new_builder(trt: ModuleType, log: TensorRTLog) -> Any:
     """A builder. Raises MissingRuntimeError where it does not start, with what to do about it."""
     try:
         return trt.Builder(log.logger)
@@ -137,7 +137,7 @@ _REMEDIES = (
 _OTHERWISE = "run `sr-deploy doctor`, and install TensorRT or the NVIDIA driver again"
 
 
-def _not_started(trt: ModuleType, log: Log, error: Exception) -> MissingRuntimeError:
+def _not_started(trt: ModuleType, log: TensorRTLog, error: Exception) -> MissingRuntimeError:
     why = log.last_words() or " ".join(str(error).split())
     remedy = next((advice for said, advice in _REMEDIES if said.search(why)), _OTHERWISE)
     return MissingRuntimeError(f"TensorRT {version(trt)} does not start here ({_short(why)}); {remedy}")
@@ -152,7 +152,7 @@ def new_network(trt: ModuleType, builder: Any) -> Any:
     return builder.create_network(sum(1 << int(flag) for flag in wanted))
 
 
-def parse(trt: ModuleType, network: Any, log: Log, graph: bytes, name: str) -> Any:
+def parse(trt: ModuleType, network: Any, log: TensorRTLog, graph: bytes, name: str) -> Any:
     """Read the ONNX bytes `graph` into `network`; the parser, which must outlive it.
 
     Raises ModelError naming the node and operator that TensorRT lacks.
@@ -308,7 +308,7 @@ def watch(trt: ModuleType, config: Any, progress: Progress) -> Any:
     return config.progress_monitor
 
 
-def build(builder: Any, network: Any, config: Any, log: Log, name: str) -> bytes:
+def build(builder: Any, network: Any, config: Any, log: TensorRTLog, name: str) -> bytes:
     """The compiled engine. Raises OutOfMemoryError or ModelError with what TensorRT said."""
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -323,7 +323,7 @@ def build(builder: Any, network: Any, config: Any, log: Log, name: str) -> bytes
 # running
 
 
-def new_runtime(trt: ModuleType, log: Log, *, host_code: bool) -> Any:
+def new_runtime(trt: ModuleType, log: TensorRTLog, *, host_code: bool) -> Any:
     """What loads engines. `host_code`: version-compatible engines bring code for the processor too."""
     try:
         made = trt.Runtime(log.logger)
@@ -334,7 +334,7 @@ def new_runtime(trt: ModuleType, log: Log, *, host_code: bool) -> Any:
     return made
 
 
-def load(trt_runtime: Any, plan: bytes, log: Log, name: str) -> Any:
+def load(trt_runtime: Any, plan: bytes, log: TensorRTLog, name: str) -> Any:
     """The engine in `plan`. Raises ModelError or OutOfMemoryError with what TensorRT said."""
     engine = trt_runtime.deserialize_cuda_engine(plan)
     if engine is None:
@@ -357,8 +357,8 @@ def profile_count(engine: Any) -> int:
     return int(engine.num_optimization_profiles)
 
 
-def new_context(trt: ModuleType, engine: Any, log: Log) -> Any:
-    """An execution context whose working memory is ours to give. Raises as `Log.error` does."""
+def new_context(trt: ModuleType, engine: Any, log: TensorRTLog) -> Any:
+    """An execution context whose working memory is ours to give. Raises as `TensorRTLog.error` does."""
     if hasattr(trt, "ExecutionContextAllocationStrategy"):
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     else:
@@ -370,7 +370,7 @@ def new_context(trt: ModuleType, engine: Any, log: Log) -> Any:
 
 
 def set_shape(
-    context: Any, taken: str, shape: tuple[int, ...], profile: int, stream: int, log: Log
+    context: Any, taken: str, shape: tuple[int, ...], profile: int, stream: int, log: TensorRTLog
 ) -> tuple[int, ...]:
     """Choose the profile and the input's shape; the output is then known, and returned by the caller's spec."""
     if context.active_optimization_profile != profile and not context.set_optimization_profile_async(
@@ -404,13 +404,13 @@ def give_memory(context: Any, address: int, size: int) -> None:
         context.device_memory = address
 
 
-def bind(context: Any, name: str, address: int, log: Log) -> None:
+def bind(context: Any, name: str, address: int, log: TensorRTLog) -> None:
     """Let the port `name` lie at device memory `address`."""
     if not context.set_tensor_address(name, address):
         raise log.error(f"TensorRT does not take an address for {name}", "build the engine again")
 
 
-def execute(context: Any, stream: int, log: Log) -> None:
+def execute(context: Any, stream: int, log: TensorRTLog) -> None:
     """Queue one run on `stream`."""
     if not context.execute_async_v3(stream):
         raise log.error("TensorRT cannot run the engine", "build it again with `sr-deploy build`")

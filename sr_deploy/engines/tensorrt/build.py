@@ -20,12 +20,12 @@ import numpy as np
 
 from sr_deploy.engines.tensorrt import api
 from sr_deploy.engines.tensorrt.cache import EngineCache
-from sr_deploy.engines.tensorrt.cuda import Gpu, explained, machine
+from sr_deploy.engines.tensorrt.cuda import GpuContext, explained, machine
 from sr_deploy.engines.tensorrt.layers import precisions, require_precision
 from sr_deploy.engines.tensorrt.onnx_types import stored_types
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
-from sr_deploy.engines.tensorrt.sidecar import EngineRecord, Machine, digest, engine_key, record_path
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, engine_key, record_path
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutputError, UsageError
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.files import write_whole
@@ -38,7 +38,7 @@ _GRACE = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class BuildSource:
     """A model as it is built: its graph with pixel I/O, and where that came from."""
 
     graph: bytes
@@ -53,7 +53,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuiltEngine:
     """What a build gave."""
 
     plan: bytes
@@ -66,7 +66,7 @@ class Built:
 
 def source_of(
     path: Path, pixels: str = UINT8, spec: ModelSpec | None = None, *, shuffle_late: bool = True
-) -> Source:
+) -> BuildSource:
     """The model file `path`, ready to be built.
 
     `shuffle_late` takes a last convolution through the PixelShuffle before it (`sr_deploy.graph.subpixel`).
@@ -82,7 +82,7 @@ def source_of(
     model = convolve_before_shuffle(model) if shuffle_late else model
     graft = with_pixel_io if pixels == UINT8 else with_float_io
     graph = graft(model, spec, for_tensorrt=True).SerializeToString(deterministic=True)
-    return Source(graph=graph, spec=spec, pixels=pixels, sha256=file_digest(path), name=str(path))
+    return BuildSource(graph=graph, spec=spec, pixels=pixels, sha256=file_digest(path), name=str(path))
 
 
 def file_digest(path: Path) -> str:
@@ -97,13 +97,13 @@ def file_digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def key_of(sha256: str, pixels: str, options: BuildOptions, here: Machine) -> str:
+def key_of(sha256: str, pixels: str, options: BuildOptions, here: BuildMachine) -> str:
     """What the engine of a model is cached under."""
     return engine_key(sha256, pixels, options, here, __version__)
 
 
 def build_engine(
-    source: Source,
+    source: BuildSource,
     options: BuildOptions | None = None,
     *,
     device: int = 0,
@@ -112,7 +112,7 @@ def build_engine(
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
     check_precision: bool = True,
-) -> Built:
+) -> BuiltEngine:
     """Compile `source` on GPU number `device`.
 
     `progress(phase, done, steps)` is called as far as the version of TensorRT tells. Raises MissingRuntimeError
@@ -121,7 +121,7 @@ def build_engine(
     """
     options = options or BuildOptions()
     trt = api.runtime()
-    gpu = Gpu(device, context)
+    gpu = GpuContext(device, context)
     here = machine(device, api.version(trt))
     job = _Job(trt, gpu, source, options, timings, progress, say)
     start = time.perf_counter()
@@ -144,7 +144,7 @@ def build_engine(
     )
     if check_precision:
         require_precision(dict(record.precisions), source.spec.precision, source.spec.name)
-    return Built(plan=job.plan, record=record, timings=job.timings, layers=job.layers)
+    return BuiltEngine(plan=job.plan, record=record, timings=job.timings, layers=job.layers)
 
 
 class _Job:
@@ -153,8 +153,8 @@ class _Job:
     def __init__(
         self,
         trt: Any,
-        gpu: Gpu,
-        source: Source,
+        gpu: GpuContext,
+        source: BuildSource,
         options: BuildOptions,
         timings: bytes,
         progress: Callable[[str, int, int], None] | None,
@@ -184,7 +184,7 @@ class _Job:
     def _build(self) -> None:
         trt, source = self.trt, self.source
         _check_types(trt, source)
-        log = api.Log(trt, self.say)
+        log = api.TensorRTLog(trt, self.say)
         builder = api.new_builder(trt, log)
         network = api.new_network(trt, builder)
         parser = api.parse(trt, network, log, source.graph, source.spec.name)
@@ -202,7 +202,7 @@ class _Job:
         del monitor, parser  # kept until here: TensorRT holds no reference to either
         self._inspect(log)
 
-    def _inspect(self, log: api.Log) -> None:
+    def _inspect(self, log: api.TensorRTLog) -> None:
         """Load what was built, which shows that it can be, and ask what its layers compute in."""
         trt_runtime = api.new_runtime(self.trt, log, host_code=self.options.version_compatible)
         engine = api.load(trt_runtime, self.plan, log, self.source.spec.name)
@@ -215,7 +215,7 @@ class _Job:
         return not self.cancelled
 
 
-def _check_types(trt: Any, source: Source) -> None:
+def _check_types(trt: Any, source: BuildSource) -> None:
     """Raises UsageError for a precision that this version lacks, ModelError for a file that is not what its record says.
 
     Asked of the file, for the network says nothing of it: TensorRT 8.6 calls all values FLOAT until it has built them.
@@ -244,7 +244,7 @@ def _in_a_thread(job: _Job) -> None:
 
 
 def engine_from_cache(
-    source: Callable[[], Source],
+    source: Callable[[], BuildSource],
     sha256: str,
     pixels: str,
     options: BuildOptions,

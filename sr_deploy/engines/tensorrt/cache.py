@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from sr_deploy.engines.tensorrt.sidecar import EngineRecord, Machine, digest, read_engine, record_path
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, read_engine, record_path
 from sr_deploy.errors import ModelError, OutputError
-from sr_deploy.graph.kept import cache_folder
+from sr_deploy.graph.cache import cache_folder
 from sr_deploy.system.files import try_lock, unlock, write_whole
 
 SUFFIX = ".engine"
@@ -39,7 +39,7 @@ def engine_folder() -> Path | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CachedEngine:
     """One engine in the cache."""
 
     key: str
@@ -141,24 +141,24 @@ class EngineCache:
                 said = True
             time.sleep(_POLL)
 
-    def timings(self, machine: Machine) -> bytes:
+    def timings(self, machine: BuildMachine) -> bytes:
         """What earlier builds on this machine timed; empty where there is nothing."""
         with suppress(OSError):
             return self._timings_path(machine).read_bytes()
         return b""
 
-    def store_timings(self, machine: Machine, data: bytes) -> None:
+    def store_timings(self, machine: BuildMachine, data: bytes) -> None:
         """Keep what a build timed, for the next one; the larger file wins where two builds end at once."""
         path = self._timings_path(machine)
         with suppress(OSError), self.locked(path.stem):
             if data and (not path.exists() or path.stat().st_size <= len(data)):
                 write_whole(path, data)
 
-    def _timings_path(self, machine: Machine) -> Path:
+    def _timings_path(self, machine: BuildMachine) -> Path:
         parts = (machine.tensorrt, machine.gpu, *map(str, machine.capability), machine.driver)
         return self.folder / f"timings-{digest('|'.join(parts).encode('utf-8'))[:16]}.cache"
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CachedEngine]:
         """All engines, the last used first."""
         found = []
         with suppress(OSError):
@@ -168,7 +168,7 @@ class EngineCache:
                         found.append(_entry(match[1], path))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
-    def prune(self, *, days: float | None = None, most_bytes: int | None = None) -> list[Entry]:
+    def prune(self, *, days: float | None = None, most_bytes: int | None = None) -> list[CachedEngine]:
         """Delete engines not used for `days`, the least used beyond `most_bytes`, and what is of no use; they.
 
         Neither of the two: all engines. Raises OutputError where one cannot be deleted. Files that this module did not write stay, and so does the folder.
@@ -213,13 +213,13 @@ def _is_leftover(path: Path, now: float) -> bool:
     )
 
 
-def _entry(key: str, path: Path) -> Entry:
+def _entry(key: str, path: Path) -> CachedEngine:
     facts = path.stat()
     record = None
     with suppress(OSError, ValueError, ModelError):
         record = EngineRecord.from_json(record_path(path).read_text(encoding="utf-8"))
         record = record if record.plan_size == facts.st_size else None
-    return Entry(key=key, path=path, size=facts.st_size, used=facts.st_mtime, record=record)
+    return CachedEngine(key=key, path=path, size=facts.st_size, used=facts.st_mtime, record=record)
 
 
 def distrust(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
 """CUDA as the TensorRT runner needs it, through PyCUDA: the device, its context, memory, streams, graphs.
 
 PyCUDA has no graphs and cannot record events on a caller's stream; those few calls go to the driver library
-itself. Nothing of TensorRT is named here. All of it but `Gpu` wants the context to be current (`Gpu.current`).
+itself. Nothing of TensorRT is named here. All of it but `GpuContext` wants the context to be current (`GpuContext.current`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.engines.nvidia import load_driver
-from sr_deploy.engines.tensorrt.sidecar import Machine
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine
 from sr_deploy.errors import MissingRuntimeError, OutOfMemoryError, SrDeployError, UsageError
 
 INSTALL = 'pip install "sr-deploy[gpu]"'
@@ -57,10 +57,10 @@ def driver() -> ModuleType:
     return cuda  # type: ignore[no-any-return]
 
 
-def machine(ordinal: int, tensorrt: str) -> Machine:
+def machine(ordinal: int, tensorrt: str) -> BuildMachine:
     """What an engine built here depends on. Raises MissingRuntimeError, UsageError for a GPU that is not there."""
     device = _device(driver(), ordinal)
-    return Machine(
+    return BuildMachine(
         tensorrt=tensorrt,
         gpu=str(device.name()),
         capability=device.compute_capability(),
@@ -85,7 +85,7 @@ def _device(cuda: ModuleType, ordinal: int) -> Any:
     return cuda.Device(ordinal)
 
 
-class Gpu:
+class GpuContext:
     """One device and the context that everything on it happens in."""
 
     def __init__(self, ordinal: int, context: str) -> None:
@@ -144,7 +144,7 @@ def _let_go_of_primary() -> None:
 class DeviceBuffer:
     """Device memory that grows. Its address changes when it does."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: GpuContext) -> None:
         self._gpu, self.size, self.address = gpu, 0, 0
         self._memory: Any = None
 
@@ -170,7 +170,7 @@ class DeviceBuffer:
 class OwnedMemory:
     """Device memory of a result, given back when nobody holds it any more, in whatever thread that is."""
 
-    def __init__(self, gpu: Gpu, size: int) -> None:
+    def __init__(self, gpu: GpuContext, size: int) -> None:
         self._gpu, self._memory = gpu, gpu.cuda.mem_alloc(max(size, 1))
         self.address = int(self._memory)
 
@@ -187,7 +187,7 @@ class OwnedMemory:
 class PinnedBuffer:
     """Page-locked host memory that grows."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: GpuContext) -> None:
         self._gpu = gpu
         self._array: Any = None
 
@@ -235,7 +235,7 @@ def _call(name: str, *arguments: Any) -> None:
     _driver.call(name, *arguments)
 
 
-class Graph:
+class CudaGraph:
     """What `work` queues on a stream, recorded once, replayed with one call."""
 
     def __init__(self, stream: int, work: Callable[[], None]) -> None:

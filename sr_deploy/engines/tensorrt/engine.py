@@ -28,7 +28,7 @@ from sr_deploy.engines.registry import ENGINE_SUFFIXES
 from sr_deploy.engines.tensorrt import api, build
 from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.cuda import (
-    Gpu,
+    GpuContext,
     OwnedMemory,
     explained,
     machine,
@@ -40,7 +40,7 @@ from sr_deploy.engines.tensorrt.lane import Lane, Lanes, Loaded
 from sr_deploy.engines.tensorrt.options import TensorRTOptions
 from sr_deploy.engines.tensorrt.profiles import Profile, largest_size, plan_profiles
 from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine, require_usable
-from sr_deploy.engines.tensorrt.transfer import Coming, Copiers, send
+from sr_deploy.engines.tensorrt.transfer import Copiers, PendingResult, send
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
 
@@ -64,8 +64,8 @@ class TensorRTEngine:
     def __init__(self, model: Path | bytes | ModelProto, options: TensorRTOptions | None = None) -> None:
         self.options = options or TensorRTOptions()
         trt = api.runtime()
-        self._trt, self._log = trt, api.Log(trt)
-        self._gpu = Gpu(self.options.device, self.options.context)
+        self._trt, self._log = trt, api.TensorRTLog(trt)
+        self._gpu = GpuContext(self.options.device, self.options.context)
         self._copiers = Copiers()
         self._lock = threading.RLock()
         self._programs: dict[str, _Program] = {}
@@ -201,16 +201,16 @@ class TensorRTEngine:
         )  # its shape and type, and no memory
         return self._checked(like, None)
 
-    def _begin(self, lane: Lane, batch: Batch, result: Batch) -> Coming:
+    def _begin(self, lane: Lane, batch: Batch, result: Batch) -> PendingResult:
         """Queue all of a run; the CUDA context is current."""
         source, target = lane.reserve(batch.nbytes, result.nbytes)
         send(lane, batch, source)
         lane.launch(batch.shape, result.shape, source, target)
-        return Coming(lane, target, result, self._copiers)
+        return PendingResult(lane, target, result, self._copiers)
 
     def _submitted(
         self, program: _Program, lane: Lane, batch: Batch, result: Batch
-    ) -> tuple[_Program, Lane, Coming, tuple[int, ...]]:
+    ) -> tuple[_Program, Lane, PendingResult, tuple[int, ...]]:
         with self._running(program, lane, batch.shape):
             return program, lane, self._begin(lane, batch, result), batch.shape
 
@@ -317,7 +317,7 @@ class _Program:
         self._runtime = None
 
 
-_Waiting = deque[tuple[_Program, Lane, Coming, tuple[int, ...]]]
+_Waiting = deque[tuple[_Program, Lane, PendingResult, tuple[int, ...]]]
 """Runs that are on their way, the oldest first."""
 
 

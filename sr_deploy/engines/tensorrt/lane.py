@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from sr_deploy.engines.tensorrt import api
-from sr_deploy.engines.tensorrt.cuda import DeviceBuffer, Gpu, Graph, PinnedBuffer
+from sr_deploy.engines.tensorrt.cuda import CudaGraph, DeviceBuffer, GpuContext, PinnedBuffer
 from sr_deploy.engines.tensorrt.profiles import Profile, choose_profile
 from sr_deploy.errors import ModelError, OutOfMemoryError, UsageError
 
@@ -31,9 +31,9 @@ class Loaded:
     """An engine on the GPU, as all its lanes see it."""
 
     trt: ModuleType
-    gpu: Gpu
+    gpu: GpuContext
     engine: Any
-    log: api.Log
+    log: api.TensorRTLog
     taken: str
     """Name of the input."""
     given: str
@@ -54,7 +54,7 @@ class _Prepared:
     """Addresses of the input, the output and the working memory."""
     runs: int = 0
     """With these addresses."""
-    graph: Graph | None = None
+    graph: CudaGraph | None = None
     recordable: bool = True
 
     def forget_graph(self) -> None:
@@ -104,7 +104,7 @@ class Lane:
         """Record the run as a graph and replay it; without one, where it cannot be recorded."""
         loaded = self.loaded
         try:
-            ready.graph = Graph(self.handle, lambda: api.execute(ready.context, self.handle, loaded.log))
+            ready.graph = CudaGraph(self.handle, lambda: api.execute(ready.context, self.handle, loaded.log))
         except (RuntimeError, AttributeError, ModelError):
             ready.recordable = False
             loaded.log.take()

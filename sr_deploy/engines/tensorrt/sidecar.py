@@ -24,7 +24,7 @@ _BUILD = "sr-deploy build"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class BuildMachine:
     """What an engine depends on beside the model and the options."""
 
     tensorrt: str
@@ -52,7 +52,7 @@ class EngineRecord:
     model_name: str
     """The file the model came from, for the command that rebuilds."""
     options: BuildOptions
-    machine: Machine
+    machine: BuildMachine
     profiles: tuple[Profile, ...]
     plan_sha256: str
     plan_size: int
@@ -87,7 +87,7 @@ class EngineRecord:
                 | {
                     "spec": ModelSpec.from_json(json.dumps(fields["spec"])),
                     "options": BuildOptions.from_dict(fields["options"]),
-                    "machine": Machine(**fields["machine"]),
+                    "machine": BuildMachine(**fields["machine"]),
                     "profiles": tuple(Profile.from_dict(values) for values in fields["profiles"]),
                 }
             )
@@ -133,7 +133,7 @@ def read_record(path: Path) -> EngineRecord:
     return EngineRecord.from_json(text)
 
 
-def differences(record: EngineRecord, here: Machine, model_sha256: str | None = None) -> list[str]:
+def differences(record: EngineRecord, here: BuildMachine, model_sha256: str | None = None) -> list[str]:
     """Why the engine of `record` cannot run `here`, one clause each; with `model_sha256`, as that model."""
     there, options, found = record.machine, record.options, []
     if model_sha256 is not None and model_sha256 != record.model_sha256:
@@ -147,7 +147,9 @@ def differences(record: EngineRecord, here: Machine, model_sha256: str | None = 
     return found
 
 
-def require_usable(record: EngineRecord, here: Machine, path: Path, model_sha256: str | None = None) -> None:
+def require_usable(
+    record: EngineRecord, here: BuildMachine, path: Path, model_sha256: str | None = None
+) -> None:
     """Raises ModelError where the engine cannot run `here`, with what differs and the command that rebuilds it."""
     if found := differences(record, here, model_sha256):
         raise ModelError(
@@ -176,7 +178,9 @@ def rebuild_command(record: EngineRecord, path: Path) -> str:
     return " ".join(parts)
 
 
-def engine_key(model_sha256: str, pixels: str, options: BuildOptions, machine: Machine, made_by: str) -> str:
+def engine_key(
+    model_sha256: str, pixels: str, options: BuildOptions, machine: BuildMachine, made_by: str
+) -> str:
     """The name an engine is cached under: a hash of everything that what is built depends on."""
     parts = {
         "model": model_sha256,
@@ -204,7 +208,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
 
 
-def _gpu_runs(there: Machine, here: Machine, compatible: str) -> bool:
+def _gpu_runs(there: BuildMachine, here: BuildMachine, compatible: str) -> bool:
     if compatible == "ampere+":
         return here.capability >= (8, 0)
     if compatible == "same-capability":
@@ -212,7 +216,7 @@ def _gpu_runs(there: Machine, here: Machine, compatible: str) -> bool:
     return (there.gpu, there.capability) == (here.gpu, here.capability)
 
 
-def _gpu(machine: Machine) -> str:
+def _gpu(machine: BuildMachine) -> str:
     return f"{machine.gpu} (compute capability {machine.capability[0]}.{machine.capability[1]})"
 
 

@@ -57,7 +57,7 @@ def send(lane: Lane, batch: Batch, address: int) -> None:
     lane.loaded.gpu.cuda.memcpy_htod_async(address, source, lane.stream)
 
 
-class Coming:
+class PendingResult:
     """A result on its way to main memory. `finish` waits for it and puts it into its array."""
 
     def __init__(self, lane: Lane, address: int, out: Batch, copiers: Copiers) -> None:

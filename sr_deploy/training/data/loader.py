@@ -24,7 +24,7 @@ from torch import Tensor
 from sr_deploy.errors import UsageError
 from sr_deploy.system.cores import usable_cores
 from sr_deploy.training.data.degrade import Degradation, degraded
-from sr_deploy.training.data.pictures import Pair, PictureStore, Pixels
+from sr_deploy.training.data.pictures import PictureStore, Pixels, TrainingPair
 
 Batch = tuple[Tensor, Tensor]
 _ORIENTATIONS = 8  # flips and quarter turns of a square
@@ -53,7 +53,7 @@ def to_float(batch: Tensor) -> Tensor:
     return batch.float().div_(255.0)
 
 
-class Crops:
+class CropSampler:
     """Random aligned crops of `pairs`: `batch(k)` is a pure function of the arguments and k.
 
     Pictures are drawn with probability proportional to the square root of their pixels. With `busiest_of` above 1 so many
@@ -63,7 +63,7 @@ class Crops:
 
     def __init__(
         self,
-        pairs: list[Pair],
+        pairs: list[TrainingPair],
         *,
         scale: int,
         crop: int,
@@ -142,7 +142,13 @@ def _window(pixels: Pixels, top: int, left: int, size: int, scale: int = 1) -> P
 
 
 def _spoilt(
-    pair: Pair, top: int, left: int, size: int, scale: int, how: Degradation, random: np.random.Generator
+    pair: TrainingPair,
+    top: int,
+    left: int,
+    size: int,
+    scale: int,
+    how: Degradation,
+    random: np.random.Generator,
 ) -> Pixels:
     """A degraded small crop, made from its surroundings too, so that its border is not a picture's border."""
     above, before = min(top, how.margin), min(left, how.margin)
@@ -158,7 +164,7 @@ class Loader:
     """Iterates over `crops` from batch `first` on, without end; threads cut the next ones meanwhile."""
 
     def __init__(
-        self, crops: Crops, *, first: int = 0, workers: int = 1, ahead: int = 4, pin: bool = False
+        self, crops: CropSampler, *, first: int = 0, workers: int = 1, ahead: int = 4, pin: bool = False
     ) -> None:
         self._crops, self._next, self._pin = crops, first, pin
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
@@ -215,7 +221,7 @@ def get_data(
     Raises InputError for a folder without pictures, UsageError where all are too small.
     """
     store = PictureStore(folder, cache=cache, overflow=Path(gettempdir()) / "sr-deploy-pictures")
-    crops = Crops(
+    crops = CropSampler(
         store.pairs(scale),
         scale=scale,
         crop=lr_size,

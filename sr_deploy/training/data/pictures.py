@@ -37,7 +37,7 @@ _TAIL = 4096  # bytes of trailing rubbish in which the end mark may still be fou
 
 
 @dataclass(frozen=True)
-class Pair:
+class TrainingPair:
     """A photograph [H, W, 3] RGB uint8, cut to a multiple of the scale, and its small version."""
 
     name: str
@@ -48,7 +48,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedPicture:
     """A decoded photograph [H, W, 3] RGB uint8; `key` changes when its file does."""
 
     name: str
@@ -133,12 +133,12 @@ class PictureStore:
         with ThreadPoolExecutor(usable_cores() or os.cpu_count() or 1) as pool:
             return list(pool.map(work, items))
 
-    def _load(self, path: Path) -> Picture | None:
+    def _load(self, path: Path) -> DecodedPicture | None:
         try:
             stat = path.stat()
             identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
             key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-            return Picture(path.name, key, self._kept(key, lambda: decode(path)))
+            return DecodedPicture(path.name, key, self._kept(key, lambda: decode(path)))
         except ImageError as error:
             self.skipped.append(str(error))
             return None
@@ -161,20 +161,20 @@ class PictureStore:
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.npy"
 
-    def pairs(self, scale: int, size: float = 1.0) -> list[Pair]:
+    def pairs(self, scale: int, size: float = 1.0) -> list[TrainingPair]:
         """A pair for every picture that has at least one small pixel.
 
         `size` shows every picture at so many times its own size (bicubic, antialiased): below 1 sharper and
         busier than it is, above 1 softer.
         """
 
-        def pair(picture: Picture) -> Pair:
+        def pair(picture: DecodedPicture) -> TrainingPair:
             return self._pair(picture.name, *self._resized(picture, size), scale)
 
         usable = [p for p in self.pictures if min(p.pixels.shape[:2]) * size >= scale]
         return self._each(pair, usable)
 
-    def leaves(self, scale: int, count: int) -> list[Pair]:
+    def leaves(self, scale: int, count: int) -> list[TrainingPair]:
         """Pairs of `count` pictures [768, 768, 3] of the dead-leaves model, always the same ones.
 
         Sharp edges of every curvature and contrast, of which photographs have few. Source of the idea: Achddou,
@@ -182,7 +182,7 @@ class PictureStore:
         """
         code = hashlib.sha256(inspect.getsource(dead_leaves_module).encode()).hexdigest()[:12]
 
-        def pair(number: int) -> Pair:
+        def pair(number: int) -> TrainingPair:
             key = f"leaves-{_LEAVES_SEED + number}-{_LEAVES_SIDE}-{code}"
             if number not in self._leaves:
                 self._leaves[number] = self._kept(
@@ -192,27 +192,29 @@ class PictureStore:
 
         return self._each(pair, list(range(count)))
 
-    def redrawn(self, pairs: list[Pair], by: str, draw: Callable[[Pixels], Pixels]) -> list[Pair]:
+    def redrawn(
+        self, pairs: list[TrainingPair], by: str, draw: Callable[[Pixels], Pixels]
+    ) -> list[TrainingPair]:
         """Pairs of this store with `draw(small)` as their large pictures; `by` names what draws them.
 
         Each is kept as a file even where memory would do, because drawing is slow, and may be cut off.
         """
 
-        def pair_of(pair: Pair) -> Pair:
+        def pair_of(pair: TrainingPair) -> TrainingPair:
             large = self._filed(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
             return replace(pair, large=large)
 
         return [pair_of(pair) for pair in pairs]
 
-    def _pair(self, name: str, pixels: Pixels, key: str, scale: int) -> Pair:
+    def _pair(self, name: str, pixels: Pixels, key: str, scale: int) -> TrainingPair:
         """`pixels`, which are kept as `key`, cut to a multiple of `scale`, and their small version."""
         height, width = (n // scale * scale for n in pixels.shape[:2])
         large = pixels[:height, :width]
         key = f"{key}-x{scale}"
         small = self._kept(key, lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
-        return Pair(name, large, small, key)
+        return TrainingPair(name, large, small, key)
 
-    def _resized(self, picture: Picture, size: float) -> tuple[Pixels, str]:
+    def _resized(self, picture: DecodedPicture, size: float) -> tuple[Pixels, str]:
         """The pixels of a picture at `size` times its own, and the name they are kept by."""
         if size == 1:
             return picture.pixels, picture.key
@@ -220,7 +222,7 @@ class PictureStore:
         return self._kept(key, lambda: cast(Pixels, imresize(np.asarray(picture.pixels), size))), key
 
 
-def split_validation(pairs: list[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
+def split_validation(pairs: list[TrainingPair], count: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
     """(training, validation): `count` pictures, chosen by the hash of their names, are held out.
 
     Raises InputError where nothing would be left to train on.

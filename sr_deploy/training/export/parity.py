@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Picture:
+class CropSource:
     """A picture to cut crops from: RGB uint8 [H, W, 3]."""
 
     name: str
@@ -78,21 +78,23 @@ class Parity:
         return self.largest.value <= self.tolerance
 
 
-def check_pictures(folder: Path | None) -> list[Picture]:
+def check_pictures(folder: Path | None) -> list[CropSource]:
     """Up to eight pictures of `folder`, spread over it; two made ones without it.
 
     Raises InputError for a folder without pictures, ImageError for one that cannot be read.
     """
     if folder is None:
-        return [Picture(f"dead-leaves-{seed}", dead_leaves(128, 160, seed=seed)) for seed in (0, 1)]
+        return [CropSource(f"dead-leaves-{seed}", dead_leaves(128, 160, seed=seed)) for seed in (0, 1)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; point --data at a folder of photographs")
     paths = list_pictures(folder)
     chosen = paths[:: -(-len(paths) // _PICTURES)]
-    return [Picture(path.name, decode(path)) for path in chosen]
+    return [CropSource(path.name, decode(path)) for path in chosen]
 
 
-def compare(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec, pictures: Sequence[Picture]) -> Parity:
+def compare(
+    net: nn.Module, model: onnx.ModelProto, spec: ModelSpec, pictures: Sequence[CropSource]
+) -> Parity:
     """Run every crop of every picture through both. The model may have float or uint8 pixels.
 
     Sizes the model's rule does not allow are padded first. Against uint8 output the net's
@@ -119,7 +121,7 @@ def compare(net: nn.Module, model: onnx.ModelProto, spec: ModelSpec, pictures: S
 
 
 def check_parity(
-    net: nn.Module, model: onnx.ModelProto, spec: ModelSpec, pictures: Sequence[Picture]
+    net: nn.Module, model: onnx.ModelProto, spec: ModelSpec, pictures: Sequence[CropSource]
 ) -> Parity:
     """`compare`, and raise CheckFailedError saying by how much and where, when the tolerance is missed."""
     parity = compare(net, model, spec, pictures)

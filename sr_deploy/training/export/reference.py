@@ -13,10 +13,10 @@ from sr_deploy.spec import ModelSpec
 from sr_deploy.training.checkpoint import find_checkpoint, load_net
 from sr_deploy.training.export.to_onnx import core_model, spec_of
 from sr_deploy.verify.plain import mirrored
-from sr_deploy.verify.subject import Subject
+from sr_deploy.verify.subject import ModelForm
 
 
-def open_checkpoint(path: Path) -> Subject:
+def open_checkpoint(path: Path) -> ModelForm:
     """The net of a checkpoint, or of the folder of a run, in fp32.
 
     Raises InputError for what is no checkpoint, MissingRuntimeError without onnxscript.
@@ -24,7 +24,7 @@ def open_checkpoint(path: Path) -> Subject:
     found = find_checkpoint(path)
     net, info = load_net(found)
     spec = spec_of(net, info, found)
-    return Subject(
+    return ModelForm(
         name=str(path),
         spec=spec,
         plain=lambda pixels: _computed(net, spec, pixels),

@@ -25,7 +25,7 @@ from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.precision.convert import convert
 from sr_deploy.precision.half import to_fp16
 from sr_deploy.spec import ModelSpec, SizeRule
-from sr_deploy.system.output_folder import check_place
+from sr_deploy.system.output_folder import check_output_path
 from sr_deploy.training.checkpoint import CheckpointInfo, load_net
 from sr_deploy.training.export.halo import measure_halo
 from sr_deploy.training.export.parity import Parity, check_parity, check_pictures
@@ -44,7 +44,7 @@ IO = ("float", "uint8")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class ExportResult:
     """What was written, and what the check found; no `parity` where the check was skipped."""
 
     path: Path
@@ -67,7 +67,7 @@ def export_onnx(
     data: Path | None = None,
     licence: str | None = None,
     check: bool = True,
-) -> Export:
+) -> ExportResult:
     """Write the net of `checkpoint` to the ONNX file `out`.
 
     `precision`: "fp32", "fp16", "bf16" or "int8". `io`: "float" (NCHW, 0..1) or "uint8" (NHWC pixels). `data`: a
@@ -95,7 +95,7 @@ def export_onnx(
     if parity is None and check:
         parity = check_parity(net, model, spec, pictures)
     save_model(model, out)
-    return Export(
+    return ExportResult(
         path=out,
         spec=spec,
         opset=opset,
@@ -115,7 +115,7 @@ def _check_arguments(out: Path, precision: str, io: str, opset: int) -> None:
             f"opset {opset} cannot be written, expected {OPSETS.start} to {OPSETS.stop - 1}; "
             f"leave it out for {DEFAULT_OPSET}, which every runtime reads"
         )
-    check_place(out, overwrite=True)
+    check_output_path(out, overwrite=True)
 
 
 def spec_of(

@@ -19,7 +19,7 @@ _FIRST = ("phase", "step", "steps", "seconds", "learning_rate", "loss")
 _LAST = ("psnr", "validation_loss")
 
 
-class Log:
+class TrainingLog:
     """Appends to `log.csv` and `log.jsonl` in `folder`; `steps` counts over all phases."""
 
     def __init__(self, folder: Path, terms: Sequence[str], *, upto: int = 0) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from sr_deploy.errors import CheckFailedError, MissingRuntimeError
 from sr_deploy.training.data.loader import Batch
-from sr_deploy.training.data.pictures import Pair
+from sr_deploy.training.data.pictures import TrainingPair
 from sr_deploy.training.recipe import PIXEL_TERMS
 from sr_deploy.training.run.phase import PhaseRun
 from sr_deploy.training.run.plots import plot_curves, write_png
 from sr_deploy.training.run.schedule import Clock, limited, one_cycle
-from sr_deploy.training.run.session import Session, Status
-from sr_deploy.training.run.state import STATE, Kept, write_state
-from sr_deploy.training.run.validate import Quality, crop_sheet, measure
+from sr_deploy.training.run.session import PhaseStatus, TrainingRun
+from sr_deploy.training.run.state import STATE, BestCheckpoints, write_state
+from sr_deploy.training.run.validate import HeldOutQuality, crop_sheet, measure
 
 _CHECK = 25  # steps between two looks at whether the loss is finite; a look makes a GPU wait
 _ASIDE = 900.0  # seconds that a look at quality may take and still count as training time
@@ -32,11 +32,11 @@ class Loop:
 
     def __init__(
         self,
-        session: Session,
+        session: TrainingRun,
         run: PhaseRun,
-        held_out: Sequence[Pair],
+        held_out: Sequence[TrainingPair],
         clock: Clock,
-        kept: Kept,
+        kept: BestCheckpoints,
         saved: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None,
     ) -> None:
         self._session, self._run, self._held_out = session, run, held_out
@@ -88,11 +88,11 @@ class Loop:
         if self._session.team.leads:
             self._session.watch.step(self._status())
 
-    def _status(self) -> Status:
+    def _status(self) -> PhaseStatus:
         at, run = self._session.at, self._run
         rate = (run.step_number - self._first) / max(self._stepping, 1e-9)
         steps_left = (run.phase.steps - run.step_number) / rate
-        return Status(
+        return PhaseStatus(
             phase=at.phase + 1,
             phases=len(self._session.recipe.phases),
             step=run.step_number,
@@ -138,7 +138,7 @@ class Loop:
         self._save_state()
         self._clock.lap(_ASIDE)
 
-    def _log(self, means: list[float], quality: Quality, rate: float) -> None:
+    def _log(self, means: list[float], quality: HeldOutQuality, rate: float) -> None:
         at, run = self._session.at, self._run
         if self._session.log:
             self._session.log.append(
@@ -159,7 +159,7 @@ class Loop:
             f"held out {quality.psnr:.3f} dB, {self._status().rate:.1f} steps/s"
         )
 
-    def _keep(self, quality: Quality, done: bool) -> None:
+    def _keep(self, quality: HeldOutQuality, done: bool) -> None:
         session, run = self._session, self._run
         number, scale, out = session.at.phase + 1, run.phase.scale, session.options.out
         self._kept.offer(
@@ -205,6 +205,6 @@ class Loop:
         raise KeyboardInterrupt
 
 
-def _rank(quality: Quality, terms: Sequence[str]) -> float:
+def _rank(quality: HeldOutQuality, terms: Sequence[str]) -> float:
     """What checkpoints are kept by: PSNR, or the loss itself where terms other than pixel ones would lower PSNR."""
     return quality.psnr if set(terms) <= set(PIXEL_TERMS) else -quality.loss

@@ -20,7 +20,7 @@ from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.recipe import Phase, Recipe
 from sr_deploy.training.run.graphed import GraphedUpdate, Update
 from sr_deploy.training.run.muon import Muon
-from sr_deploy.training.run.team import Team
+from sr_deploy.training.run.process_group import ProcessGroup
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 """Precision of a recipe -> what the forward pass is cast to; None: nothing."""
@@ -44,13 +44,13 @@ class PhaseRun:
         loss: ComposedLoss,
         *,
         device: torch.device | None = None,
-        team: Team | None = None,
+        team: ProcessGroup | None = None,
         weights: Mapping[str, Tensor] | None = None,
         compiled: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.recipe, self.phase = recipe, phase
-        self.device, team = device or torch.device("cpu"), team or Team()
+        self.device, team = device or torch.device("cpu"), team or ProcessGroup()
         self.net = build_net(recipe.architecture, phase.scale, recipe.parameters)
         self.fresh = carry_weights(self.net, weights) if weights else []
         self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

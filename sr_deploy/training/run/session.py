@@ -11,13 +11,13 @@ import torch
 from sr_deploy.errors import OutputError, UsageError
 from sr_deploy.training.checkpoint import CheckpointInfo, save_checkpoint
 from sr_deploy.training.recipe import Recipe
-from sr_deploy.training.run.log import Log
+from sr_deploy.training.run.log import TrainingLog
+from sr_deploy.training.run.process_group import ProcessGroup
 from sr_deploy.training.run.state import not_written
-from sr_deploy.training.run.team import Team
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TrainOptions:
     """Where a run reads and writes, and on what it runs."""
 
     data: Path
@@ -57,7 +57,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class PhaseStatus:
     """How far along a phase is; `left` is in seconds."""
 
     phase: int
@@ -70,28 +70,28 @@ class Status:
     left: float
 
 
-class Watch(Protocol):
+class TrainingListener(Protocol):
     """Who is told how a run goes."""
 
     def say(self, line: str) -> None:
         """One line worth keeping."""
 
-    def step(self, status: Status) -> None:
+    def step(self, status: PhaseStatus) -> None:
         """Called after every step; has to be quick."""
 
 
-class Silent:
+class SilentListener:
     """Tells nobody."""
 
     def say(self, line: str) -> None:
         """Does nothing."""
 
-    def step(self, status: Status) -> None:
+    def step(self, status: PhaseStatus) -> None:
         """Does nothing."""
 
 
 @dataclass
-class Position:
+class RunPosition:
     """How far a run has come: all that a resumed one must know beside tensors. JSON values only."""
 
     phase: int = 0
@@ -120,16 +120,16 @@ class Position:
 
 
 @dataclass
-class Session:
+class TrainingRun:
     """One run, as every part of it sees it."""
 
     recipe: Recipe
-    options: Options
-    watch: Watch
-    team: Team
+    options: TrainOptions
+    watch: TrainingListener
+    team: ProcessGroup
     device: torch.device
-    at: Position = field(default_factory=Position)
-    log: Log | None = None
+    at: RunPosition = field(default_factory=RunPosition)
+    log: TrainingLog | None = None
     """The leader's."""
     stopping: bool = False
     """Set from a signal handler: save after this step, then raise KeyboardInterrupt."""

@@ -70,7 +70,7 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     return record, tensors
 
 
-class Kept:
+class BestCheckpoints:
     """The best checkpoints of a phase: writes those worth keeping, removes those no longer among the best."""
 
     def __init__(self, folder: Path, most: int, ranked: list[list[Any]] | None = None) -> None:

@@ -17,8 +17,14 @@ from torch import Tensor
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
-from sr_deploy.training.data.loader import Crops, Loader, default_workers, to_float
-from sr_deploy.training.data.pictures import Pair, PictureStore, Pixels, quarter_of_memory, split_validation
+from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, to_float
+from sr_deploy.training.data.pictures import (
+    PictureStore,
+    Pixels,
+    TrainingPair,
+    quarter_of_memory,
+    split_validation,
+)
 from sr_deploy.training.nets import build_net, size_rule_of
 from sr_deploy.training.nets.blocks import fold
 from sr_deploy.training.nets.rt import RT
@@ -27,14 +33,21 @@ from sr_deploy.training.objective.teacher import Teacher
 from sr_deploy.training.objective.vgg import VGGFeatures, load_vgg
 from sr_deploy.training.recipe import TERMS, Recipe
 from sr_deploy.training.run.allocator import keep_freed_memory
-from sr_deploy.training.run.log import Log
+from sr_deploy.training.run.log import TrainingLog
 from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import PhaseRun, carry_weights
 from sr_deploy.training.run.precision import NAMES, fitted
+from sr_deploy.training.run.process_group import joined
 from sr_deploy.training.run.schedule import Clock
-from sr_deploy.training.run.session import Options, Position, Session, Silent, Watch, name_of
-from sr_deploy.training.run.state import STATE, Kept, read_state
-from sr_deploy.training.run.team import joined
+from sr_deploy.training.run.session import (
+    RunPosition,
+    SilentListener,
+    TrainingListener,
+    TrainingRun,
+    TrainOptions,
+    name_of,
+)
+from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state
 from sr_deploy.training.run.validate import central
 
 _WITHOUT_WEIGHTS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
@@ -45,18 +58,18 @@ _READING = 900.0  # seconds that reading the pictures may take and still count a
 class Trainer:
     """Runs `recipe` as `options` say; `run` once. Checkpoints and logs: see `state`, `log` and `plots`."""
 
-    def __init__(self, recipe: Recipe, options: Options, watch: Watch | None = None) -> None:
+    def __init__(self, recipe: Recipe, options: TrainOptions, watch: TrainingListener | None = None) -> None:
         self.recipe, self.options = recipe, options
-        self._watch: Watch = watch or Silent()
+        self._watch: TrainingListener = watch or SilentListener()
         self._weights: Mapping[str, Tensor] = {}
         self._saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
-        self._session: Session | None = None
+        self._session: TrainingRun | None = None
         self._teacher: Teacher | None = None
 
     @property
-    def at(self) -> Position:
+    def at(self) -> RunPosition:
         """How far the run has come."""
-        return self._session.at if self._session else Position()
+        return self._session.at if self._session else RunPosition()
 
     @property
     def leads(self) -> bool:
@@ -77,7 +90,7 @@ class Trainer:
         or VGG weights that are not there, KeyboardInterrupt after `stop`.
         """
         with joined(self.options.device) as (team, device):
-            session = Session(self.recipe, self.options, self._watch, team, device)
+            session = TrainingRun(self.recipe, self.options, self._watch, team, device)
             torch.manual_seed(self.recipe.seed)
             if device.type == "cpu":
                 keep_freed_memory()
@@ -98,7 +111,7 @@ class Trainer:
             self._run_phases(session, clock)
             return self._finish(session)
 
-    def _settle_precision(self, session: Session) -> None:
+    def _settle_precision(self, session: TrainingRun) -> None:
         """Train in fp32 where any process of the team has no instructions for the recipe's precision, and say so."""
         mine = fitted(self.recipe, session.device)
         if session.team.mean(torch.tensor([mine != self.recipe])) > 0:
@@ -112,7 +125,7 @@ class Trainer:
             session.say(f"the run began in {before}, and goes on in {now}")
         session.at.precision = now
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, session: TrainingRun) -> None:
         """Read the state of the run to resume, or the weights to start from; open the log."""
         out = self.options.out
         out.mkdir(parents=True, exist_ok=True)
@@ -130,15 +143,15 @@ class Trainer:
             session.at.phase = self.options.phase - 1
         if session.team.leads:
             used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
-            session.log = Log(out, [term for term in TERMS if term in used], upto=session.at.steps)
+            session.log = TrainingLog(out, [term for term in TERMS if term in used], upto=session.at.steps)
 
-    def _resume(self, session: Session, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def _resume(self, session: TrainingRun, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
         if record["recipe_sha256"] != self.recipe.sha256:
             raise UsageError(
                 f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, this one is "
                 f"{self.recipe.sha256[:12]}; resume with the recipe it was begun with, or name another --out"
             )
-        session.at = Position(**record["at"])
+        session.at = RunPosition(**record["at"])
         began = (session.at.init or {}).get("first_phase", 1)
         if self.options.phase not in (1, began):
             raise UsageError(
@@ -186,7 +199,7 @@ class Trainer:
             about["first_phase"] = self.options.phase
         return tensors, {**about, "training": dict(info.training)}
 
-    def _run_phases(self, session: Session, clock: Clock) -> None:
+    def _run_phases(self, session: TrainingRun, clock: Clock) -> None:
         first = session.at.phase + session.at.done
         if first == len(self.recipe.phases):
             return
@@ -199,7 +212,7 @@ class Trainer:
             self._run_phase(number, session, store, vgg, clock)
             self._saved = None
 
-    def _load_vgg(self, session: Session, first: int) -> VGGFeatures | None:
+    def _load_vgg(self, session: TrainingRun, first: int) -> VGGFeatures | None:
         if not any(phase.perceptual for phase in self.recipe.phases[first:]):
             return None
         how = self.recipe.perceptual
@@ -208,7 +221,7 @@ class Trainer:
         session.say(said)
         return vgg
 
-    def _load_teacher(self, session: Session, first: int) -> Teacher | None:
+    def _load_teacher(self, session: TrainingRun, first: int) -> Teacher | None:
         taught = [p.scale for p in self.recipe.phases[first:] if p.target == "teacher"]
         if not taught:
             return None
@@ -222,7 +235,7 @@ class Trainer:
         session.say(f"teacher: {self.options.teacher}, sha256 {teacher.sha256}")
         return teacher
 
-    def _read_pictures(self, session: Session) -> PictureStore:
+    def _read_pictures(self, session: TrainingRun) -> PictureStore:
         options = self.options
         memory = quarter_of_memory() // session.team.local_world
         store = PictureStore(
@@ -237,7 +250,7 @@ class Trainer:
         return store
 
     def _run_phase(
-        self, number: int, session: Session, store: PictureStore, vgg: VGGFeatures | None, clock: Clock
+        self, number: int, session: TrainingRun, store: PictureStore, vgg: VGGFeatures | None, clock: Clock
     ) -> None:
         phase, recipe = self.recipe.phases[number], self.recipe
         saved = self._saved if self._saved and not session.at.done else None
@@ -262,7 +275,7 @@ class Trainer:
             say=session.say,
         )
         self._introduce(number, session, run, crops)
-        kept = Kept(self.options.out, self.options.keep, session.at.kept)
+        kept = BestCheckpoints(self.options.out, self.options.keep, session.at.kept)
         session.at.seconds = clock.lap(_READING)
         if not saved:
             if session.team.leads:
@@ -278,8 +291,8 @@ class Trainer:
         self._weights = run.average.state_dict()
 
     def _drawn(
-        self, session: Session, store: PictureStore, teacher: Teacher, training: list[Pair]
-    ) -> list[Pair]:
+        self, session: TrainingRun, store: PictureStore, teacher: Teacher, training: list[TrainingPair]
+    ) -> list[TrainingPair]:
         """`training` as the teacher draws it, which takes its time beside that of the run. Raises KeyboardInterrupt
         after `stop`; what is drawn by then is kept."""
 
@@ -292,7 +305,7 @@ class Trainer:
         session.at.teacher = teacher.record
         return store.redrawn(training, teacher.key, draw)
 
-    def _pairs(self, store: PictureStore, scale: int) -> tuple[list[Pair], list[Pair]]:
+    def _pairs(self, store: PictureStore, scale: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
         """(training, held out): the one at every size of the recipe and with its leaves, the other as they are."""
         whole = store.pairs(scale)
         training, held_out = split_validation(whole, self.recipe.validation)
@@ -301,9 +314,9 @@ class Trainer:
         photographs = [pair for pairs in shown for pair in pairs if pair.name not in apart]
         return photographs + store.leaves(scale, self.recipe.leaves), held_out
 
-    def _crops(self, number: int, session: Session, training: list[Pair]) -> Crops:
+    def _crops(self, number: int, session: TrainingRun, training: list[TrainingPair]) -> CropSampler:
         phase = self.recipe.phases[number]
-        return Crops(
+        return CropSampler(
             training,
             scale=phase.scale,
             crop=phase.crop,
@@ -314,7 +327,7 @@ class Trainer:
             busiest_of=phase.busiest_of,
         )
 
-    def _introduce(self, number: int, session: Session, run: PhaseRun, crops: Crops) -> None:
+    def _introduce(self, number: int, session: TrainingRun, run: PhaseRun, crops: CropSampler) -> None:
         phase = run.phase
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items() if weight)
         small = f", {crops.too_small} too small" if crops.too_small else ""
@@ -325,7 +338,7 @@ class Trainer:
         if self._weights:
             session.say(f"weights carried over; fresh: {', '.join(run.fresh) or 'none'}")
 
-    def _start_of(self, number: int, at: Position) -> Position:
+    def _start_of(self, number: int, at: RunPosition) -> RunPosition:
         """The position at the start of a phase; its share of the time that is left is its budget."""
         start = replace(at, phase=number, done=False, spent=0.0, budget=None, kept=[], psnr=None)
         if at.minutes is None:
@@ -334,7 +347,7 @@ class Trainer:
         share = self.recipe.phases[number].steps / sum(p.steps for p in self.recipe.phases[number:])
         return replace(start, budget=left * share)
 
-    def _finish(self, session: Session) -> Path:
+    def _finish(self, session: TrainingRun) -> Path:
         final = self.options.out / "final.safetensors"
         if session.team.leads:
             net = build_net(self.recipe.architecture, self.recipe.scale, self.recipe.parameters)

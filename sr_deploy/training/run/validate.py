@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sr_deploy.quality.metrics import LUMA
 from sr_deploy.training.data.loader import to_float
-from sr_deploy.training.data.pictures import Pair, Pixels
+from sr_deploy.training.data.pictures import Pixels, TrainingPair
 from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.objective.losses import ComposedLoss
 
@@ -20,7 +20,7 @@ _SIDE = 512  # large pixels of each picture that are looked at, so that a look i
 
 
 @dataclass(frozen=True)
-class Quality:
+class HeldOutQuality:
     """Means over the pictures held out."""
 
     psnr: float
@@ -29,11 +29,11 @@ class Quality:
     """The phase's composed loss."""
 
 
-def central(pair: Pair, scale: int, side: int = _SIDE, multiple: int = 1) -> Pair:
+def central(pair: TrainingPair, scale: int, side: int = _SIDE, multiple: int = 1) -> TrainingPair:
     """The middle of a pair, at most `side` large pixels tall and wide, its small sides multiples of `multiple`."""
     rows, columns = (_middle(n, side // scale, multiple) for n in pair.small.shape[:2])
     large = pair.large[rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
-    return Pair(pair.name, np.array(large), np.array(pair.small[rows, columns]))
+    return TrainingPair(pair.name, np.array(large), np.array(pair.small[rows, columns]))
 
 
 def _middle(length: int, most: int, multiple: int) -> slice:
@@ -55,7 +55,7 @@ def luma_psnr(got: Tensor, wanted: Tensor, scale: int) -> float:
 
 
 @torch.no_grad()
-def measure(net: nn.Module, loss: ComposedLoss, pairs: Sequence[Pair], scale: int) -> Quality:
+def measure(net: nn.Module, loss: ComposedLoss, pairs: Sequence[TrainingPair], scale: int) -> HeldOutQuality:
     """The quality of `net` on `pairs`, at full precision."""
     device = next(net.parameters()).device
     psnr, losses = [], []
@@ -64,11 +64,13 @@ def measure(net: nn.Module, loss: ComposedLoss, pairs: Sequence[Pair], scale: in
         got = net(_tensor(pair.small, device))
         psnr.append(luma_psnr(got, wanted, scale))
         losses.append(float(loss(got, wanted).total))
-    return Quality(float(np.mean(psnr)), float(np.mean(losses)))
+    return HeldOutQuality(float(np.mean(psnr)), float(np.mean(losses)))
 
 
 @torch.no_grad()
-def crop_sheet(net: nn.Module, pairs: Sequence[Pair], scale: int, side: int = 192, most: int = 6) -> Pixels:
+def crop_sheet(
+    net: nn.Module, pairs: Sequence[TrainingPair], scale: int, side: int = 192, most: int = 6
+) -> Pixels:
     """RGB rows of (bicubic, net, original) for the middles of up to `most` pictures, split by white lines."""
     device = next(net.parameters()).device
     rows = []

@@ -18,7 +18,7 @@ import pytest
 
 from sr_deploy.bench.gate import Budget
 from sr_deploy.bench.report.page import report, write_report
-from sr_deploy.bench.result import Failure, Result, to_json
+from sr_deploy.bench.result import BenchResult, FailedRun, to_json
 from sr_deploy.bench.summary import summarise
 from sr_deploy.errors import OutputError, UsageError
 from tests.bench.sample_results import MACHINE, case, result, run, stages, subject, sweep
@@ -72,7 +72,7 @@ def hostile(value: Any) -> Any:
     return value
 
 
-def full() -> Result:
+def full() -> BenchResult:
     """Something of everything a result can hold."""
     models = {"rt-x4": 31.02, "span-x4": 31.75}
     runs = [
@@ -84,7 +84,7 @@ def full() -> Result:
     ]
     runs += [run(where=case("540p", batch=b), seconds=0.03 * b) for b in (2, 4, 8)]
     runs += [run(throughput=True, wall=0.2), run(mode="device", stages={})]
-    failures = (Failure(subject=subject(backend="openvino"), case=case(), error="it is not there"),)
+    failures = (FailedRun(subject=subject(backend="openvino"), case=case(), error="it is not there"),)
     return result(*runs, failures=failures, interrupted=True)
 
 
@@ -229,7 +229,7 @@ def test_processor_time_is_told_where_it_was_measured() -> None:
 
 
 def test_doubts_failures_and_an_interruption_are_told() -> None:
-    failure = Failure(subject=subject(backend="openvino"), case=case(), error="OpenVINO is not there")
+    failure = FailedRun(subject=subject(backend="openvino"), case=case(), error="OpenVINO is not there")
     text = Page(report([result(run(count=5), failures=(failure,), interrupted=True)])).text
     assert "fewer than 20 samples" in text
     assert "it was interrupted" in text
@@ -237,7 +237,7 @@ def test_doubts_failures_and_an_interruption_are_told() -> None:
 
 
 def test_a_result_in_which_nothing_ran_still_has_a_page() -> None:
-    failure = Failure(subject=subject(), case=case(), error="out of memory")
+    failure = FailedRun(subject=subject(), case=case(), error="out of memory")
     text = Page(report([replace(result(), runs=(), failures=(failure,))])).text
     assert "out of memory" in text
     assert "Test CPU" in text

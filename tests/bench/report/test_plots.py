@@ -14,11 +14,11 @@ from sr_deploy.bench.report.lines import Panel, panels
 from sr_deploy.bench.report.plot import BOTTOM, TOP, Point, Scale, Series, plot
 from sr_deploy.bench.report.quality import quality_plots
 from sr_deploy.bench.report.samples import samples_plot
-from sr_deploy.bench.result import Run
+from sr_deploy.bench.result import BenchRun
 from tests.bench.sample_results import case, result, run, stages, subject, sweep
 
 
-def panel(*runs: Run) -> Panel:
+def panel(*runs: BenchRun) -> Panel:
     """All `runs`, which are of one mode."""
     (only,) = panels(result(*runs))
     return only
@@ -124,7 +124,7 @@ def test_two_points_have_no_exponent() -> None:
         ([run(where=case(tile=str(s))) for s in (64, 128, 256)], "Time a picture by tile side"),
     ],
 )
-def test_threads_batch_and_tile_side_have_a_plot_where_they_vary(runs: list[Run], title: str) -> None:
+def test_threads_batch_and_tile_side_have_a_plot_where_they_vary(runs: list[BenchRun], title: str) -> None:
     assert [title in one for one in scaling_plots(panel(*runs))] == [True]
 
 
@@ -154,7 +154,7 @@ def test_warm_ups_are_rings_and_samples_are_dots_one_each() -> None:
 
 
 def test_a_warm_up_far_beyond_the_samples_does_not_squeeze_them() -> None:
-    def height(one: Run) -> float:
+    def height(one: BenchRun) -> float:
         (dots,) = re.findall('<path d="([^"]*)" class="dots', samples_plot(one, "a run"))
         heights = [float(y) for y in re.findall(r"M[\d.]+ ([\d.]+)", dots)]
         return max(heights) - min(heights)

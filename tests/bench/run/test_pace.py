@@ -9,13 +9,13 @@ import pytest
 import sr_deploy.bench.run.pace as pace_module
 import tests.bench.sample_results as sample
 from sr_deploy.bench.run.measure import Effort
-from sr_deploy.bench.run.pace import Pace
-from sr_deploy.bench.run.recorder import Recorder, Work
+from sr_deploy.bench.run.pace import PaceMeter
+from sr_deploy.bench.run.recorder import Recorder, SampledCall
 
 
 def test_looks_are_taken_when_they_are_due_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace_module, "_EVERY", 0.05)
-    pace = Pace()
+    pace = PaceMeter()
     pace.begin()
     pace()
     assert pace.seconds == []
@@ -30,7 +30,7 @@ def test_looks_are_taken_when_they_are_due_and_only_then(monkeypatch: pytest.Mon
 
 def test_the_warm_up_leaves_no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace_module, "_EVERY", 0.0)
-    pace = Pace()
+    pace = PaceMeter()
     pace()
     assert pace.seconds
     pace.begin()
@@ -52,7 +52,7 @@ def test_a_run_on_the_processor_has_looks_where_one_call_follows_the_other(
 ) -> None:
     monkeypatch.setattr(pace_module, "_EVERY", 0.01)
     after: list[int] = []
-    work = Work(
+    work = SampledCall(
         call=lambda: time.sleep(0.002),
         told=(lambda: 0.002) if told else None,
         after=lambda: after.append(1),

@@ -13,9 +13,9 @@ import pytest
 
 import sr_deploy.bench.run.runner as runner_module
 from sr_deploy.bench.frames import load_photographs
-from sr_deploy.bench.result import Case, Run, Subject
+from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject
 from sr_deploy.bench.run.measure import Effort
-from sr_deploy.bench.run.runner import Runner
+from sr_deploy.bench.run.runner import SubjectRunner
 from sr_deploy.bench.run.stages import WatchedEngine
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.errors import MissingRuntimeError, UsageError
@@ -24,17 +24,19 @@ from sr_deploy.models import find_model
 from sr_deploy.upscale import Upscaler
 
 QUICK = Effort(samples=4, seconds=0, warm_up_least=0)
-SMALL = Case(label="24x18", width=24, height=18)
+SMALL = BenchCase(label="24x18", width=24, height=18)
 
 
 @pytest.fixture
-def runner(tmp_path: Path, tiny: Callable[[str], Any]) -> Callable[..., Runner]:
-    def make(name: str = "plain", backend: str = "onnxruntime", **changes: Any) -> Runner:
+def runner(tmp_path: Path, tiny: Callable[[str], Any]) -> Callable[..., SubjectRunner]:
+    def make(name: str = "plain", backend: str = "onnxruntime", **changes: Any) -> SubjectRunner:
         model = tiny(name)
         path = tmp_path / f"{name}.onnx"
         onnx.save(model.model, path)
-        subject = Subject(model=name, backend=backend, precision="fp32", scale=model.spec.scale, threads=1)
-        return Runner(replace(subject, **changes), path, load_photographs())
+        subject = BenchSubject(
+            model=name, backend=backend, precision="fp32", scale=model.spec.scale, threads=1
+        )
+        return SubjectRunner(replace(subject, **changes), path, load_photographs())
 
     return make
 
@@ -42,7 +44,7 @@ def runner(tmp_path: Path, tiny: Callable[[str], Any]) -> Callable[..., Runner]:
 @pytest.mark.parametrize("name", ["plain", "grey", "nhwc"])
 @pytest.mark.parametrize("tile", ["whole", "auto", "8"])
 def test_a_run_has_samples_and_stages_that_add_up(
-    runner: Callable[..., Runner], name: str, tile: str
+    runner: Callable[..., SubjectRunner], name: str, tile: str
 ) -> None:
     with runner(name) as measuring:
         run = measuring.measure(replace(SMALL, tile=tile), "end-to-end", False, QUICK)
@@ -56,7 +58,7 @@ def test_a_run_has_samples_and_stages_that_add_up(
     assert run.cold_start.open > 0
 
 
-def test_a_batch_goes_through_the_engine_at_once(runner: Callable[..., Runner]) -> None:
+def test_a_batch_goes_through_the_engine_at_once(runner: Callable[..., SubjectRunner]) -> None:
     with runner() as measuring:
         run = measuring.measure(replace(SMALL, batch=3), "end-to-end", False, QUICK)
         assert run.case.batch == 3
@@ -64,7 +66,7 @@ def test_a_batch_goes_through_the_engine_at_once(runner: Callable[..., Runner]) 
             measuring.measure(replace(SMALL, batch=2, tile="8"), "end-to-end", False, QUICK)
 
 
-def test_with_files_reading_and_writing_are_stages_too(runner: Callable[..., Runner]) -> None:
+def test_with_files_reading_and_writing_are_stages_too(runner: Callable[..., SubjectRunner]) -> None:
     with runner() as measuring:
         run = measuring.measure(SMALL, "with-files", False, QUICK)
         assert run.mode == "with-files"
@@ -86,16 +88,16 @@ def test_a_case_called_after_a_photograph_runs_that_one_and_its_own_file(
     monkeypatch.setattr(
         NearestEngine, "run", lambda self, b, out=None: seen.append(b.max()) or run(self, b, out)
     )
-    subject = Subject(model="rt-x2", backend="nearest", precision="fp32", scale=2)
-    case = Case(label="b.png", width=9, height=6)
-    with Runner(subject, find_model("rt-x2"), load_photographs([tmp_path])) as measuring:
+    subject = BenchSubject(model="rt-x2", backend="nearest", precision="fp32", scale=2)
+    case = BenchCase(label="b.png", width=9, height=6)
+    with SubjectRunner(subject, find_model("rt-x2"), load_photographs([tmp_path])) as measuring:
         measuring.measure(case, "end-to-end", False, QUICK)
         measuring.measure(case, "with-files", False, QUICK)
     assert set(seen) == {200}
     assert set(read) == {tmp_path / "b.png"}
 
 
-def test_with_several_streams_every_call_is_a_sample(runner: Callable[..., Runner]) -> None:
+def test_with_several_streams_every_call_is_a_sample(runner: Callable[..., SubjectRunner]) -> None:
     with runner(streams=3) as measuring:
         run = measuring.measure(SMALL, "end-to-end", True, QUICK)
     assert run.throughput
@@ -103,18 +105,18 @@ def test_with_several_streams_every_call_is_a_sample(runner: Callable[..., Runne
     assert run.stages == {}
 
 
-def test_buffers_on_a_device_need_an_engine_that_has_them(runner: Callable[..., Runner]) -> None:
+def test_buffers_on_a_device_need_an_engine_that_has_them(runner: Callable[..., SubjectRunner]) -> None:
     with runner() as measuring, pytest.raises(MissingRuntimeError, match="the onnxruntime backend has none"):
         measuring.measure(SMALL, "device", False, QUICK)
 
 
-def test_memory_and_load_are_recorded_where_the_platform_tells(runner: Callable[..., Runner]) -> None:
+def test_memory_and_load_are_recorded_where_the_platform_tells(runner: Callable[..., SubjectRunner]) -> None:
     with runner(backend="nearest") as measuring:
         run = measuring.measure(replace(SMALL, width=640, height=480), "end-to-end", False, QUICK)
     assert_plausible(run)
 
 
-def assert_plausible(run: Run) -> None:
+def assert_plausible(run: BenchRun) -> None:
     assert run.memory.host_total is None or run.memory.host_total > 10 << 20
     assert run.memory.device is None
     assert run.others is None or 0 <= run.others <= 1
@@ -122,7 +124,7 @@ def assert_plausible(run: Run) -> None:
 
 
 @pytest.mark.parametrize("tile", ["0", "-8", "big", ""])
-def test_a_tile_that_is_none_is_refused(runner: Callable[..., Runner], tile: str) -> None:
+def test_a_tile_that_is_none_is_refused(runner: Callable[..., SubjectRunner], tile: str) -> None:
     with runner(backend="nearest") as measuring, pytest.raises(UsageError, match="is no tile"):
         measuring.measure(replace(SMALL, tile=tile), "end-to-end", False, QUICK)
 

@@ -12,13 +12,13 @@ import pytest
 
 import sr_deploy.bench.run.sweep as sweep_module
 import tests.bench.sample_results as sample
-from sr_deploy.bench.result import Case, Failure, Run
+from sr_deploy.bench.result import BenchCase, BenchRun, FailedRun
 from sr_deploy.bench.run.measure import Effort
-from sr_deploy.bench.run.session import Entry
+from sr_deploy.bench.run.session import WorkerStart
 from sr_deploy.bench.run.sweep import LeftOut, Sweep, merge_rounds, run_sweep
 
 ENTRIES = tuple(
-    Entry(subject=sample.subject(backend=name), path=Path("x")) for name in ("onnxruntime", "openvino")
+    WorkerStart(subject=sample.subject(backend=name), path=Path("x")) for name in ("onnxruntime", "openvino")
 )
 
 
@@ -32,16 +32,16 @@ class CannedSession:
         self.now = 0.0
         self._fails = fails
 
-    def restart(self, entry: Entry) -> None:
+    def restart(self, entry: WorkerStart) -> None:
         self.restarted.append(entry.subject.backend)
 
     def measure(
-        self, entry: Entry, case: Case, *, mode: str, throughput: bool, effort: Effort
-    ) -> Run | Failure:
+        self, entry: WorkerStart, case: BenchCase, *, mode: str, throughput: bool, effort: Effort
+    ) -> BenchRun | FailedRun:
         self.asked.append((entry.subject.backend, case.label))
         self.efforts.append(effort)
         if entry.subject.backend in self._fails:
-            return Failure(subject=entry.subject, case=case, error="no")
+            return FailedRun(subject=entry.subject, case=case, error="no")
         seconds = case.pixels / 1e6
         self.now += seconds * 5
         return sample.run(entry.subject, case, samples=[seconds * (1 + len(self.asked) / 100)] * 3)
@@ -54,7 +54,7 @@ def steps(session: CannedSession, **how: Any) -> list[Any]:
 
 def test_small_comes_before_large_and_subjects_take_turns() -> None:
     session = CannedSession()
-    assert all(isinstance(step, Run) for step in steps(session))
+    assert all(isinstance(step, BenchRun) for step in steps(session))
     assert session.asked[:3] == [("onnxruntime", "180p"), ("openvino", "180p"), ("onnxruntime", "540p")]
     assert session.asked[-1] == ("openvino", "1080p")
 
@@ -76,7 +76,7 @@ def test_what_would_not_end_in_time_is_left_out_with_how_long_it_takes(
 
 def test_one_subject_that_fails_does_not_stop_the_other() -> None:
     found = steps(CannedSession(fails=["onnxruntime"]))
-    assert [type(step).__name__ for step in found] == ["Failure", "Run"] * 3
+    assert [type(step).__name__ for step in found] == ["FailedRun", "BenchRun"] * 3
 
 
 def test_rounds_turn_round_and_their_samples_come_together() -> None:
@@ -96,12 +96,12 @@ def test_rounds_may_stay_in_their_processes() -> None:
 
 def test_rounds_of_what_fails_are_one_failure() -> None:
     found = steps(CannedSession(fails=["openvino"]), rounds=3)
-    assert [type(step).__name__ for step in found] == ["Run", "Failure"] * 3
+    assert [type(step).__name__ for step in found] == ["BenchRun", "FailedRun"] * 3
 
 
 def test_rounds_that_are_interrupted_hand_over_what_was_complete() -> None:
     class Interrupted(CannedSession):
-        def measure(self, entry: Entry, case: Case, **how: Any) -> Run | Failure:
+        def measure(self, entry: WorkerStart, case: BenchCase, **how: Any) -> BenchRun | FailedRun:
             if len(self.asked) == 5:
                 raise KeyboardInterrupt
             return super().measure(entry, case, **how)

@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from sr_deploy.bench.result import from_json, read_result, to_json
-from sr_deploy.bench.run.session import Session
+from sr_deploy.bench.run.session import BenchSession
 from sr_deploy.spec import METADATA_KEY, ModelSpec, SizeRule
 from tests.cli.conftest import Run, repeating_model
 
@@ -198,14 +198,14 @@ def test_a_backend_that_fails_in_the_middle_is_named_and_the_rest_is_reported(
 def test_ctrl_c_keeps_what_was_measured(
     bench: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, path = Session.measure, tmp_path / "kept.json"
+    measure, path = BenchSession.measure, tmp_path / "kept.json"
 
-    def interrupted(self: Session, entry: Any, case: Any, **how: Any) -> Any:
+    def interrupted(self: BenchSession, entry: Any, case: Any, **how: Any) -> Any:
         if case.label == "33x21":
             signal.raise_signal(signal.SIGINT)
         return measure(self, entry, case, **how)
 
-    monkeypatch.setattr(Session, "measure", interrupted)
+    monkeypatch.setattr(BenchSession, "measure", interrupted)
     result = bench("--sizes", "16x12,33x21,40x40", "-o", path)
     assert result.exit_code == 130
     assert [run.case.label for run in read_result(path).runs] == ["16x12"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sr_deploy.cli.frames import progress
-from sr_deploy.cli.frames.progress import Pace
+from sr_deploy.cli.frames.progress import FrameProgress
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def clock(monkeypatch):
 
 
 def test_a_line_now_and_then_has_frames_rate_and_time_left(clock, capsys):
-    with Pace(quiet=False) as pace:
+    with FrameProgress(quiet=False) as pace:
         pace.begin(1000, 200)
         clock.now += 5
         pace.frame(300)
@@ -31,7 +31,7 @@ def test_a_line_now_and_then_has_frames_rate_and_time_left(clock, capsys):
 
 
 def test_where_the_end_is_unknown_there_is_no_time_left(clock, capsys):
-    with Pace(quiet=False) as pace:
+    with FrameProgress(quiet=False) as pace:
         pace.begin(None)
         clock.now += 20
         pace.frame(50)
@@ -39,7 +39,7 @@ def test_where_the_end_is_unknown_there_is_no_time_left(clock, capsys):
 
 
 def test_a_file_with_more_frames_than_it_claims_goes_on(clock, capsys):
-    with Pace(quiet=False) as pace:
+    with FrameProgress(quiet=False) as pace:
         pace.begin(10)
         clock.now += 20
         pace.frame(11)
@@ -47,7 +47,7 @@ def test_a_file_with_more_frames_than_it_claims_goes_on(clock, capsys):
 
 
 def test_quiet_is_quiet(clock, capsys):
-    with Pace(quiet=True) as pace:
+    with FrameProgress(quiet=True) as pace:
         pace.say("something")
         pace.begin(10)
         clock.now += 60

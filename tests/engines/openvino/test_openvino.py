@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.engines.base import Engine
 from sr_deploy.engines.registry import open_engine
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
-from sr_deploy.graph.kept import cache_folder
+from sr_deploy.graph.cache import cache_folder
 from sr_deploy.graph.onnx_file import save_model, write_spec
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.precision.half import to_bf16, to_fp16

@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from sr_deploy.engines.registry import available_backends, open_engine
 from sr_deploy.engines.tensorrt import build as build_module
-from sr_deploy.engines.tensorrt.build import Source, engine_from_cache, key_of, source_of, write_engine
+from sr_deploy.engines.tensorrt.build import BuildSource, engine_from_cache, key_of, source_of, write_engine
 from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.sidecar import digest, read_engine, record_path
@@ -166,7 +166,7 @@ def test_an_engine_in_the_cache_is_not_built_again(tmp_path, here):
     cache = EngineCache(tmp_path)
     cache.store(key_of("ab", "uint8", BuildOptions(), here), PLAN, a_record())
 
-    def never() -> Source:
+    def never() -> BuildSource:
         raise AssertionError("it was to be built")
 
     found = engine_from_cache(never, "ab", "uint8", BuildOptions(), device=0, context="primary", cache=cache)

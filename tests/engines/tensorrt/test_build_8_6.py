@@ -71,7 +71,7 @@ def stand_in(monkeypatch):
         monkeypatch.setattr(build_module.api, "runtime", lambda: made.module)
         monkeypatch.setattr(build_module, "machine", lambda device, version: HERE)
         gpu = type("Gpu", (), {"current": lambda self: nullcontext()})
-        monkeypatch.setattr(build_module, "Gpu", lambda device, context: gpu())
+        monkeypatch.setattr(build_module, "GpuContext", lambda device, context: gpu())
         return made
 
     return use

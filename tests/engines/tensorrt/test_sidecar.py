@@ -11,8 +11,8 @@ import pytest
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
 from sr_deploy.engines.tensorrt.sidecar import (
+    BuildMachine,
     EngineRecord,
-    Machine,
     differences,
     digest,
     engine_key,
@@ -24,7 +24,7 @@ from sr_deploy.errors import ModelError
 from sr_deploy.spec import ModelSpec, SizeRule
 
 PLAN = b"plan" * 100
-HERE = Machine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), driver="580.1")
+HERE = BuildMachine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), driver="580.1")
 
 
 def a_record(**changes) -> EngineRecord:

@@ -128,7 +128,7 @@ class Heard:
         return self.errors
 
     def error(self, what: str, advice: str, **more: str) -> Exception:
-        return api.Log.error(self, what, advice, **more)  # type: ignore[arg-type]
+        return api.TensorRTLog.error(self, what, advice, **more)  # type: ignore[arg-type]
 
 
 class Said:

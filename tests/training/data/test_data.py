@@ -9,14 +9,20 @@ from hypothesis import strategies as st
 from sr_deploy.errors import ImageError, InputError, UsageError
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.training.data.degrade import Degradation, degraded, gaussian_kernel, shrink, to_uint8
-from sr_deploy.training.data.loader import Crops, Loader, get_data, orient
-from sr_deploy.training.data.pictures import Pair, PictureStore, decode, list_pictures, split_validation
+from sr_deploy.training.data.loader import CropSampler, Loader, get_data, orient
+from sr_deploy.training.data.pictures import (
+    PictureStore,
+    TrainingPair,
+    decode,
+    list_pictures,
+    split_validation,
+)
 from tests.training.conftest import picture
 
 
 def pair(seed=0, scale=2, height=48, width=56):
     large = picture(seed, height * scale, width * scale)
-    return Pair(f"p{seed}", large, imresize(large, 1 / scale))
+    return TrainingPair(f"p{seed}", large, imresize(large, 1 / scale))
 
 
 def write(path, pixels):
@@ -46,7 +52,7 @@ def test_the_small_picture_is_matlabs_to_the_bit(pictures, tmp_path):
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_crops_are_aligned_at_every_scale(scale):
-    crops = Crops([pair(1, scale)], scale=scale, crop=12, batch=6, seed=1)
+    crops = CropSampler([pair(1, scale)], scale=scale, crop=12, batch=6, seed=1)
     small, large = crops.batch(0)
     assert small.shape == (6, 3, 12, 12)
     assert large.shape == (6, 3, 12 * scale, 12 * scale)
@@ -71,15 +77,15 @@ def test_an_orientation_is_quarter_turns_and_then_a_mirror(which):
 def test_the_kth_batch_depends_on_the_seed_and_k_only():
     pairs = [pair(seed) for seed in range(4)]
     make = {"scale": 2, "crop": 8, "batch": 4}
-    one, other = Crops(pairs, seed=5, **make), Crops(pairs, seed=5, **make)
+    one, other = CropSampler(pairs, seed=5, **make), CropSampler(pairs, seed=5, **make)
     one.batch(0)
     assert one.batch(7)[1].equal(other.batch(7)[1])
     assert not one.batch(7)[1].equal(one.batch(8)[1])
-    assert not one.batch(7)[1].equal(Crops(pairs, seed=6, **make).batch(7)[1])
+    assert not one.batch(7)[1].equal(CropSampler(pairs, seed=6, **make).batch(7)[1])
 
 
 def test_a_loader_begins_where_it_is_told_and_keeps_the_order():
-    crops = Crops([pair()], scale=2, crop=8, batch=2, seed=0)
+    crops = CropSampler([pair()], scale=2, crop=8, batch=2, seed=0)
     with Loader(crops, first=3, workers=3) as batches:
         for k, (small, large) in zip(range(3, 12), batches, strict=False):
             assert small.equal(crops.batch(k)[0])
@@ -93,20 +99,20 @@ def test_a_loader_begins_where_it_is_told_and_keeps_the_order():
 def test_processes_share_one_batch_between_them(degrade, busiest_of):
     pairs = [pair(seed) for seed in range(3)]
     make = {"scale": 2, "crop": 8, "batch": 6, "seed": 2, "degrade": degrade, "busiest_of": busiest_of}
-    whole = Crops(pairs, **make).batch(4)
-    parts = [Crops(pairs, share=(rank, 3), **make).batch(4) for rank in range(3)]
+    whole = CropSampler(pairs, **make).batch(4)
+    parts = [CropSampler(pairs, share=(rank, 3), **make).batch(4) for rank in range(3)]
     for side in (0, 1):
         assert np.array_equal(np.concatenate([part[side].numpy() for part in parts]), whole[side].numpy())
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused():
     with pytest.raises(UsageError, match="multiple of 3"):
-        Crops([pair()], scale=2, crop=8, batch=4, seed=0, share=(0, 3))
+        CropSampler([pair()], scale=2, crop=8, batch=4, seed=0, share=(0, 3))
 
 
 def test_larger_pictures_are_drawn_more_often_but_not_only_they():
     pairs = [pair(0), pair(1, height=96, width=112)]
-    crops = Crops(pairs, scale=2, crop=8, batch=600, seed=0)
+    crops = CropSampler(pairs, scale=2, crop=8, batch=600, seed=0)
     draws = np.random.default_rng([0, 0]).random((600, 4))[:, 0]
     share = (np.searchsorted(crops._upto, draws) == 1).mean()
     assert share == pytest.approx(2 / 3, abs=0.06)
@@ -116,9 +122,9 @@ def test_the_busiest_of_several_places_is_cut_and_every_picture_drawn_as_often_a
     sky, leaves = (np.full((96, 320, 3), level, np.uint8) for level in (120, 200)), picture(5, 96, 60)
     dim, light = (np.concatenate([part, leaves], axis=1) for part in sky)  # a sixth of the places see leaves
     plain = np.full((96, 380, 3), 20, np.uint8)
-    pairs = [Pair(str(n), one, imresize(one, 1 / 2)) for n, one in enumerate((dim, light, plain))]
+    pairs = [TrainingPair(str(n), one, imresize(one, 1 / 2)) for n, one in enumerate((dim, light, plain))]
     make = {"scale": 2, "crop": 16, "batch": 300, "seed": 3}
-    one, many = (Crops(pairs, busiest_of=n, **make).batch(0)[0].float() for n in (1, 10))
+    one, many = (CropSampler(pairs, busiest_of=n, **make).batch(0)[0].float() for n in (1, 10))
     detail = [crops.diff(dim=3).abs().mean(dim=(1, 2, 3)) > 0.5 for crops in (one, many)]
     assert detail[0].sum() < 80
     assert detail[1].sum() > 130  # of about 200 that are not plain
@@ -126,13 +132,13 @@ def test_the_busiest_of_several_places_is_cut_and_every_picture_drawn_as_often_a
 
 
 def test_pictures_smaller_than_a_crop_are_left_out_and_counted():
-    crops = Crops([pair(0), pair(1, height=10)], scale=2, crop=16, batch=2, seed=0)
+    crops = CropSampler([pair(0), pair(1, height=10)], scale=2, crop=16, batch=2, seed=0)
     assert (len(crops.pairs), crops.too_small) == (1, 1)
 
 
 def test_when_every_picture_is_too_small_the_size_needed_is_named():
     with pytest.raises(UsageError, match="at least 400 pixels on both sides"):
-        Crops([pair()], scale=4, crop=100, batch=2, seed=0)
+        CropSampler([pair()], scale=4, crop=100, batch=2, seed=0)
 
 
 def test_an_empty_folder_is_an_input_error(tmp_path):
@@ -264,6 +270,6 @@ def test_a_blur_kernel_sums_to_one_and_is_wider_along_its_angle():
 def test_degraded_crops_do_not_see_their_own_border():
     one = pair(1, 2, 40, 40)
     how = Degradation(blur=(0.0, 0.0))
-    small, _ = Crops([one], scale=2, crop=16, batch=8, seed=0, degrade=how).batch(0)
-    plain, _ = Crops([one], scale=2, crop=16, batch=8, seed=0).batch(0)
+    small, _ = CropSampler([one], scale=2, crop=16, batch=8, seed=0, degrade=how).batch(0)
+    plain, _ = CropSampler([one], scale=2, crop=16, batch=8, seed=0).batch(0)
     assert np.abs(small.numpy().astype(int) - plain.numpy()).max() <= 1

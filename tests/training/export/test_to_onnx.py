@@ -21,14 +21,21 @@ from onnx import numpy_helper
 from torch import nn
 
 from sr_deploy.errors import CheckFailedError, InputError, ModelError, OutputError, UsageError
-from sr_deploy.graph.nodes import places_of
+from sr_deploy.graph.nodes import node_roles
 from sr_deploy.graph.onnx_file import load_model, read_spec
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.training.checkpoint import CheckpointInfo, load_net, read_checkpoint, save_checkpoint
 from sr_deploy.training.export import to_onnx
 from sr_deploy.training.export.halo import measure_halo
-from sr_deploy.training.export.parity import CROPS, Picture, check_parity, check_pictures, compare
-from sr_deploy.training.export.to_onnx import DEFAULT_OPSET, OPSETS, Export, core_model, export_onnx, spec_of
+from sr_deploy.training.export.parity import CROPS, CropSource, check_parity, check_pictures, compare
+from sr_deploy.training.export.to_onnx import (
+    DEFAULT_OPSET,
+    OPSETS,
+    ExportResult,
+    core_model,
+    export_onnx,
+    spec_of,
+)
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.nets.back_projection import shrinking_kernels
 
@@ -68,7 +75,7 @@ class Made:
 
     checkpoint: Path
     out: Path
-    export: Export
+    export: ExportResult
 
 
 @pytest.fixture(scope="module", params=NETS, ids=[f"{name}-x{scale}" for name, scale, _ in NETS])
@@ -275,7 +282,7 @@ def test_the_place_of_a_difference_is_that_of_the_pixel(core: Core) -> None:
                 result[0, 2, 100, 7] += 0.5
             return result
 
-    black = Picture("black.png", np.zeros((60, 60, 3), np.uint8))
+    black = CropSource("black.png", np.zeros((60, 60, 3), np.uint8))
     largest = compare(OnePixelOff(), core.model, core.spec, [black]).largest
     assert (largest.crop[2:], largest.position, largest.channel) == ((53, 37), (100, 7), "B")
     assert "black.png, crop 37x53" in str(largest)
@@ -347,7 +354,7 @@ def test_the_fixed_convolutions_of_back_projection_go_around_the_net_and_after_i
     parameters = RT | {"residual": "bicubic", "back_projection": True, "foldable": False}
     net = build_net("rt", 2, parameters)
     model = core_model(net, ModelSpec(name="mine", scale=2, halo=measure_halo(net)))
-    nodes, places = model.graph.node, places_of(model)
+    nodes, places = model.graph.node, node_roles(model)
     assert [nodes[i].op_type for i in sorted(places.around)] == ["Pad", "Conv"]
     assert [nodes[i].op_type for i in sorted(places.tail)] == ["Add", "Add", "DepthToSpace"]
     weights = [nodes[i].input[1] for i in places.convolutions]

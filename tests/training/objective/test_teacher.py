@@ -12,7 +12,7 @@ from sr_deploy.training.data.pictures import PictureStore
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.objective import teacher as teacher_module
 from sr_deploy.training.objective.teacher import Teacher
-from sr_deploy.training.run.session import Options
+from sr_deploy.training.run.session import TrainOptions
 from sr_deploy.training.run.trainer import Trainer
 from tests.training.conftest import ONE_PHASE, Listener, tiny_recipe
 
@@ -84,7 +84,9 @@ def test_a_phase_learns_what_its_teacher_draws(pictures, tmp_path, undrawn):
     still = ONE_PHASE.replace("1e-2", "1e-9")
     losses = {}
     for name, phase in {"taught": still + '\ntarget = "teacher"', "not": still}.items():
-        options = Options(data=pictures, out=tmp_path / name, init=path, teacher=path, device="cpu", every=12)
+        options = TrainOptions(
+            data=pictures, out=tmp_path / name, init=path, teacher=path, device="cpu", every=12
+        )
         trainer = Trainer(tiny_recipe(phase), options)
         info, _ = read_checkpoint(trainer.run())
         losses[name] = float((tmp_path / name / "log.csv").read_text().splitlines()[1].split(",")[5])
@@ -117,13 +119,13 @@ def test_what_was_drawn_is_kept_for_the_next_run(pictures, tmp_path):
 
 def test_a_phase_without_its_teacher_is_refused(pictures, tmp_path):
     with pytest.raises(UsageError, match="--teacher"):
-        Trainer(tiny_recipe(TAUGHT), Options(data=pictures, out=tmp_path / "run", device="cpu")).run()
+        Trainer(tiny_recipe(TAUGHT), TrainOptions(data=pictures, out=tmp_path / "run", device="cpu")).run()
 
 
 def test_a_teacher_of_another_scale_is_refused(pictures, tmp_path):
     path = checkpoint(tmp_path / "old.safetensors", scale=4)
     trainer = Trainer(
-        tiny_recipe(TAUGHT), Options(data=pictures, out=tmp_path / "run", teacher=path, device="cpu")
+        tiny_recipe(TAUGHT), TrainOptions(data=pictures, out=tmp_path / "run", teacher=path, device="cpu")
     )
     with pytest.raises(InputError, match=r"enlarges 4 times, .* 2 times"):
         trainer.run()
@@ -134,7 +136,9 @@ def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, un
     recipe = tiny_recipe(TAUGHT)
 
     def options(teacher, **more):
-        return Options(data=pictures, out=tmp_path / "run", teacher=teacher, device="cpu", every=5, **more)
+        return TrainOptions(
+            data=pictures, out=tmp_path / "run", teacher=teacher, device="cpu", every=5, **more
+        )
 
     trainer = Trainer(recipe, options(old), Listener(6, lambda: trainer.stop()))
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +161,9 @@ def test_a_run_that_is_stopped_while_its_teacher_draws_ends_at_once_and_goes_on_
         return shown(self, small)
 
     monkeypatch.setattr(Teacher, "shown", draw)
-    options = Options(data=pictures, out=tmp_path / "run", teacher=path, device="cpu", every=12, minutes=1e-3)
+    options = TrainOptions(
+        data=pictures, out=tmp_path / "run", teacher=path, device="cpu", every=12, minutes=1e-3
+    )
     trainer = Trainer(tiny_recipe(TAUGHT), options)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
@@ -176,7 +182,7 @@ def test_drawing_takes_none_of_the_runs_time(pictures, tmp_path, undrawn, monkey
 
     monkeypatch.setattr(Teacher, "shown", draw)
     monkeypatch.setattr(time, "perf_counter", lambda: now() + sum(later))
-    options = Options(data=pictures, out=tmp_path / "run", teacher=path, device="cpu", every=12)
+    options = TrainOptions(data=pictures, out=tmp_path / "run", teacher=path, device="cpu", every=12)
     trainer = Trainer(tiny_recipe(TAUGHT), options)
     trainer.run()
     assert len(later) == 8

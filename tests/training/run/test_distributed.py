@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sr_deploy.training.checkpoint import read_checkpoint
 from sr_deploy.training.recipe import parse_recipe
 from sr_deploy.training.run.log import read_log
-from sr_deploy.training.run.session import Options
+from sr_deploy.training.run.session import TrainOptions
 from sr_deploy.training.run.trainer import Trainer
 from tests.paths import ROOT
 
@@ -42,11 +42,11 @@ torch.distributed.init_process_group("gloo")
 from sr_deploy.training.run import loop
 loop.plot_curves = lambda rows, path: None
 from sr_deploy.training.recipe import parse_recipe
-from sr_deploy.training.run.session import Options
+from sr_deploy.training.run.session import TrainOptions
 from sr_deploy.training.run.trainer import Trainer
 recipe, data, out = map(Path, sys.argv[1:4])
 for name, minutes in (("two", None), ("timed", 0.03)):
-    options = Options(data=data, out=out / name, every=4, device="cpu", minutes=minutes)
+    options = TrainOptions(data=data, out=out / name, every=4, device="cpu", minutes=minutes)
     Trainer(parse_recipe(recipe.read_bytes()), options).run()
 torch.distributed.destroy_process_group()
 """
@@ -75,7 +75,8 @@ needs_gloo = pytest.mark.skipif(
 def test_two_processes_equal_one_of_the_same_batch_and_agree_when_to_stop(tmp_path, pictures):
     torchrun(tmp_path, pictures)
     Trainer(
-        parse_recipe(RECIPE.encode()), Options(data=pictures, out=tmp_path / "one", every=4, device="cpu")
+        parse_recipe(RECIPE.encode()),
+        TrainOptions(data=pictures, out=tmp_path / "one", every=4, device="cpu"),
     ).run()
     ours, theirs = (load_file(tmp_path / name / "final.safetensors") for name in ("one", "two"))
     assert ours.keys() == theirs.keys()

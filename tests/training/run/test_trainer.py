@@ -21,7 +21,7 @@ from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, 
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
-from sr_deploy.training.data.loader import Crops
+from sr_deploy.training.data.loader import CropSampler
 from sr_deploy.training.data.pictures import PictureStore
 from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.recipe import parse_recipe
@@ -31,10 +31,10 @@ from sr_deploy.training.run import trainer as trainer_module
 from sr_deploy.training.run.log import read_log
 from sr_deploy.training.run.phase import PhaseRun
 from sr_deploy.training.run.precision import has_precision
+from sr_deploy.training.run.process_group import ProcessGroup
 from sr_deploy.training.run.schedule import Clock, limited, one_cycle
-from sr_deploy.training.run.session import Options, Session, Silent
-from sr_deploy.training.run.state import STATE, Kept
-from sr_deploy.training.run.team import Team
+from sr_deploy.training.run.session import SilentListener, TrainingRun, TrainOptions
+from sr_deploy.training.run.state import STATE, BestCheckpoints
 from sr_deploy.training.run.trainer import Trainer
 from tests.paths import ROOT
 from tests.training.conftest import ONE_PHASE, Listener, tiny_recipe
@@ -50,7 +50,9 @@ def one_thread():
 
 def train(pictures, out, recipe=None, watch=None, **options):
     options = {"every": 5, "device": "cpu", **options}
-    trainer = Trainer(recipe or tiny_recipe(ONE_PHASE), Options(data=pictures, out=out, **options), watch)
+    trainer = Trainer(
+        recipe or tiny_recipe(ONE_PHASE), TrainOptions(data=pictures, out=out, **options), watch
+    )
     trainer.run()
     return trainer
 
@@ -58,7 +60,7 @@ def train(pictures, out, recipe=None, watch=None, **options):
 def stopped(pictures, out, step, recipe):
     """A run that is asked to stop at a step."""
     watch = Listener(step, lambda: trainer.stop())
-    trainer = Trainer(recipe, Options(data=pictures, out=out, every=5, device="cpu"), watch)
+    trainer = Trainer(recipe, TrainOptions(data=pictures, out=out, every=5, device="cpu"), watch)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
 
@@ -151,7 +153,7 @@ torch.set_num_threads(1)
 from sr_deploy.training.run import loop
 loop.plot_curves = lambda rows, path: None
 from sr_deploy.training.recipe import parse_recipe
-from sr_deploy.training.run.session import Options
+from sr_deploy.training.run.session import TrainOptions
 from sr_deploy.training.run.trainer import Trainer
 
 class Says:
@@ -162,7 +164,7 @@ class Says:
 
 data, out, recipe = sys.argv[1:]
 parsed = parse_recipe(Path(recipe).read_bytes())
-Trainer(parsed, Options(data=Path(data), out=Path(out), every=3, device="cpu", resume=True), Says()).run()
+Trainer(parsed, TrainOptions(data=Path(data), out=Path(out), every=3, device="cpu", resume=True), Says()).run()
 """
 
 
@@ -362,12 +364,12 @@ def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(picture
 
 def test_the_busiest_places_are_cut_where_the_phase_says_so(pictures, tmp_path):
     recipe = tiny_recipe(ONE_PHASE + "\nbusiest_of = 3")
-    options = Options(data=pictures, out=tmp_path / "run", device="cpu")
+    options = TrainOptions(data=pictures, out=tmp_path / "run", device="cpu")
     pairs = PictureStore(pictures, overflow=tmp_path / "overflow").pairs(2)
-    session = Session(recipe, options, Silent(), Team(), torch.device("cpu"))
+    session = TrainingRun(recipe, options, SilentListener(), ProcessGroup(), torch.device("cpu"))
     ours = Trainer(recipe, options)._crops(0, session, pairs).batch(5)
     same, plain = (
-        Crops(pairs, scale=2, crop=8, batch=4, seed=recipe.seed, busiest_of=n).batch(5) for n in (3, 1)
+        CropSampler(pairs, scale=2, crop=8, batch=4, seed=recipe.seed, busiest_of=n).batch(5) for n in (3, 1)
     )
     assert torch.equal(ours[0], same[0])
     assert not torch.equal(ours[0], plain[0])
@@ -426,9 +428,9 @@ def test_pictures_held_out_are_not_trained_on_at_any_size(pictures, tmp_path, un
 
     def crops(pairs, **options):
         seen.extend(pairs)
-        return Crops(pairs, **options)
+        return CropSampler(pairs, **options)
 
-    monkeypatch.setattr("sr_deploy.training.run.trainer.Crops", crops)
+    monkeypatch.setattr("sr_deploy.training.run.trainer.CropSampler", crops)
     recipe = replace(tiny_recipe(ONE_PHASE), sizes=(1.0, 0.5, 1.5))
     train(pictures, tmp_path / "run", recipe)
     shapes = {name: sorted(p.large.shape for p in seen if p.name == name) for name in {p.name for p in seen}}
@@ -479,10 +481,10 @@ def test_a_run_bounded_by_time_stays_so_when_resumed(pictures, tmp_path, undrawn
     endless = ONE_PHASE.replace("steps = 12", "steps = 1000000")
     watch = Listener(5, lambda: trainer.stop())
     options = {"data": pictures, "out": tmp_path / "run", "every": 10**6, "device": "cpu"}
-    trainer = Trainer(tiny_recipe(endless), Options(minutes=0.02, **options), watch)
+    trainer = Trainer(tiny_recipe(endless), TrainOptions(minutes=0.02, **options), watch)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    resumed = Trainer(tiny_recipe(endless), Options(resume=True, **options))
+    resumed = Trainer(tiny_recipe(endless), TrainOptions(resume=True, **options))
     resumed.run()
     assert resumed.at.done
     assert read_log(tmp_path / "run")[-1]["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3)
@@ -540,7 +542,7 @@ def test_a_perceptual_phase_logs_its_terms_and_keeps_by_its_loss(pictures, tmp_p
 
 
 def test_only_the_best_checkpoints_are_kept(tmp_path):
-    kept = Kept(tmp_path, 2)
+    kept = BestCheckpoints(tmp_path, 2)
     for quality, name in [(30.0, "a"), (31.0, "b"), (29.0, "c"), (32.0, "d")]:
         kept.offer(quality, name, lambda path, name=name: path.write_text(name))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "best.safetensors", "d"]
@@ -664,7 +666,7 @@ def test_training_on_a_gpu_ends_with_a_checkpoint(pictures, tmp_path, undrawn, p
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM handlers there")
 def test_a_run_can_be_stopped_from_a_signal_handler(pictures, tmp_path, undrawn):
     watch = Listener(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    options = Options(data=pictures, out=tmp_path / "run", every=5, device="cpu")
+    options = TrainOptions(data=pictures, out=tmp_path / "run", every=5, device="cpu")
     trainer = Trainer(tiny_recipe(ONE_PHASE), options, watch)
     before = signal.signal(signal.SIGTERM, lambda *_: trainer.stop())
     try:

@@ -26,7 +26,7 @@ LARGEST = 64 << 20
 _PACKAGE = "sr_deploy.graph"
 _MAKERS = (
     "footprint",
-    "kept",
+    "cache",
     "multiplications",
     "nodes",
     "onnx_file",
@@ -47,14 +47,14 @@ _MOST = 256 << 20
 """Bytes of all entries together."""
 
 
-class Kept:
+class CacheEntry:
     """What was made of one model file. Anything that goes wrong here is a miss."""
 
     def __init__(self, folder: Path, key: str, size: int) -> None:
         self.folder, self.key, self.size = folder, key, size
 
     @classmethod
-    def of(cls, path: Path) -> Kept | None:
+    def of(cls, path: Path) -> CacheEntry | None:
         """Of the model file `path`; None where nothing is kept of it."""
         folder = cache_folder()
         try:

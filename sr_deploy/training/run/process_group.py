@@ -22,7 +22,7 @@ from sr_deploy.errors import MissingRuntimeError, UsageError
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """Which of how many processes this is; `local` counts within this host."""
 
     rank: int = 0
@@ -82,13 +82,13 @@ def choose_device(wanted: str, local: int = 0) -> torch.device:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
+def joined(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
     """The team this process was started in, and its device.
 
     The team is left at the end, unless torch.distributed was initialised before: then whoever did it leaves.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Team(), choose_device(device)
+        yield ProcessGroup(), choose_device(device)
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     chosen = choose_device(device, local)
@@ -99,7 +99,7 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield (
-            Team(
+            ProcessGroup(
                 rank=dist.get_rank(),
                 world=dist.get_world_size(),
                 local=local,
