@@ -19,12 +19,12 @@ from sr_deploy.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sr_deploy.engines.base import Engine as Engine
-    from sr_deploy.engines.registry import open_engine as open_engine
     from sr_deploy.errors import SrDeployError as SrDeployError
     from sr_deploy.images.image import Image as Image
     from sr_deploy.images.image import read_image as read_image
     from sr_deploy.images.image import write_image as write_image
     from sr_deploy.images.resize import resize as resize
+    from sr_deploy.models.open import open_engine as open_engine
     from sr_deploy.quality.bicubic import imresize as imresize
     from sr_deploy.quality.metrics import psnr as psnr
     from sr_deploy.quality.metrics import ssim as ssim
@@ -43,7 +43,7 @@ _HOME = {
     "SrDeployError": "sr_deploy.errors",
     "Upscaler": "sr_deploy.upscale",
     "imresize": "sr_deploy.quality.bicubic",
-    "open_engine": "sr_deploy.engines.registry",
+    "open_engine": "sr_deploy.models.open",
     "psnr": "sr_deploy.quality.metrics",
     "read_image": "sr_deploy.images.image",
     "resize": "sr_deploy.images.resize",

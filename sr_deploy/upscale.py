@@ -88,10 +88,9 @@ class Upscaler:
 
         It owns the engine: close it, or use it in a `with` statement.
         """
-        from sr_deploy.engines.registry import open_engine
-        from sr_deploy.models import find_model
+        from sr_deploy.models.open import open_engine
 
-        engine = open_engine(find_model(model), backend=backend, threads=threads, say=say)
+        engine = open_engine(model, backend=backend, threads=threads, say=say)
         try:
             upscaler = cls(engine, tile=tile, overlap=overlap, memory=memory, say=say)
         except BaseException:

@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sr_deploy.errors import ImageError, SrDeployError
-from sr_deploy.images.codecs.formats import READABLE_SUFFIXES
-
-OTHER_JPEG = (".jpe", ".jfif")
-_READ = READABLE_SUFFIXES.union(OTHER_JPEG)
+from sr_deploy.images.listing import PICTURE_SUFFIXES, list_picture_files
 
 
 class RefusedInput(NamedTuple):
@@ -74,7 +71,7 @@ def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: 
         refuse(one)
     if not (found or unread):
         hint = "name another folder" if recursive else "add --recursive to look into its subfolders"
-        kinds = ", ".join(sorted(_READ))
+        kinds = ", ".join(sorted(PICTURE_SUFFIXES))
         raise ImageError(f"folder {folder} holds no pictures (looked for {kinds}); {hint}")
     return found
 
@@ -85,14 +82,10 @@ def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Ref
         refuse(RefusedInput(path, ImageError(f"folder {path} cannot be read ({why}); check its permissions")))
 
     skipped = absolute(output) if output is not None and absolute(output) != absolute(folder) else None
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(
-            f for f in folders if recursive and _visible(f) and absolute(Path(parent, f)) != skipped
-        )
-        pictures = sorted(f for f in files if _visible(f) and Path(f).suffix.lower() in _READ)
-        found += [FoundInputs(Path(parent, name), folder) for name in pictures]
-    return found
+    found = list_picture_files(
+        folder, recursive=recursive, enter=lambda inner: absolute(inner) != skipped, on_error=unreadable
+    )
+    return [FoundInputs(path, folder) for path in found]
 
 
 def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
@@ -115,11 +108,6 @@ def _is_within(path: Path, output: Path | None) -> bool:
     """Whether `path` is the output folder, or lies in it."""
     here = Path(absolute(path))
     return output is not None and Path(absolute(output)) in (here, *here.parents)
-
-
-def _visible(name: str) -> bool:
-    """Not hidden: "._photo.jpg" of a Mac's memory stick is not a picture."""
-    return not name.startswith(".")
 
 
 def absolute(path: Path) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sr_deploy.batch.inputs import (
-    OTHER_JPEG,
     FoundInputs,
     Refuse,
     RefusedInput,
@@ -20,6 +19,7 @@ from sr_deploy.batch.inputs import (
 )
 from sr_deploy.errors import ImageError, OutputError, UsageError
 from sr_deploy.images.codecs.formats import WRITABLE_SUFFIXES, format_of
+from sr_deploy.images.listing import OTHER_JPEG
 
 Existing = Literal["refuse", "skip", "overwrite", "resume"]
 """What to do where a result is there already. Resume: what was recorded by an earlier run (see `sr_deploy.batch.ledger`) is

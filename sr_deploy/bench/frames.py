@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
-from sr_deploy.images.image import READABLE_SUFFIXES, read_image
+from sr_deploy.images.image import read_image
+from sr_deploy.images.listing import list_picture_files
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -75,7 +76,7 @@ def load_photographs(paths: Sequence[Path] = ()) -> Photographs:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in READABLE_SUFFIXES]
+    found = list_picture_files(path)
     if not found:
         raise UsageError(f"--image {path}: there is no picture in this folder; name another")
     return found

@@ -225,6 +225,7 @@ def _is_one_file(inputs: Sequence[str]) -> bool:
 
 def _beside_suffix(model: str, size: OutputSize) -> str:
     """What tells a result from its input: the scale, where the result has one that is known beforehand."""
+    from sr_deploy.engines.registry import ENGINE_SUFFIXES
     from sr_deploy.images.sizes import OutputSize
     from sr_deploy.models import find_model, read_spec
 
@@ -232,6 +233,8 @@ def _beside_suffix(model: str, size: OutputSize) -> str:
     try:
         spec = read_spec(path) if size == OutputSize() else None
     except ModelError:
+        if path.suffix.lower() in ENGINE_SUFFIXES:  # the sidecar is missing or damaged, as the error says
+            raise
         from sr_deploy.graph.onnx_file import load_model
 
         load_model(path)  # which says what the file is instead

@@ -15,18 +15,17 @@ lines `---` (JSON is YAML too, so renderers take it), with these keys, all optio
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sr_deploy.engines.registry import ENGINE_SUFFIXES
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.spec import METADATA_KEY, ModelSpec
+from sr_deploy.system.protobuf import Message
 
 _FOLDER = Path(__file__).parent
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _METADATA_PROPS = 14  # the field of ModelProto in onnx.proto
 
 
@@ -134,8 +133,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     try:
         with path.open("rb") as file:
-            entries = [value for number, value in _fields(file, {_METADATA_PROPS})]
-        pairs = [dict(_fields(BytesIO(entry), {1, 2})) for entry in entries]
+            entries = list(Message(file).messages(_METADATA_PROPS))
+            pairs = [
+                {number: text.read() for number in (1, 2) for text in entry.messages(number)}
+                for entry in entries
+            ]
         return {pair.get(1, b"").decode(): pair.get(2, b"").decode() for pair in pairs}
     except OSError as error:
         raise ModelError(
@@ -199,40 +201,3 @@ def _card(path: Path) -> Mapping[str, Any]:
 
 def _names(bundled: Mapping[str, Path]) -> str:
     return ", ".join(bundled) or "the bundled models (none is installed)"
-
-
-def _fields(file: BinaryIO, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of the wanted length-delimited fields of a protobuf message; the rest is skipped.
-
-    The wire format: https://protobuf.dev/programming-guides/encoding/
-    """
-    size = file.seek(0, 2)
-    file.seek(0)
-    if size == 0:
-        raise EOFError("it is empty")
-    while file.tell() < size:
-        number, kind = divmod(_varint(file), 8)
-        if number == 0 or kind not in (_VARINT, _FIXED64, _BYTES, _FIXED32):
-            raise ValueError("it is not a protobuf message")
-        if kind == _VARINT:
-            _varint(file)
-            continue
-        length = {_FIXED64: 8, _FIXED32: 4}.get(kind) or (_varint(file) if kind == _BYTES else 0)
-        if file.tell() + length > size:
-            raise EOFError("it is cut short")
-        if kind == _BYTES and number in wanted:
-            yield number, file.read(length)
-        else:
-            file.seek(length, 1)
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            raise EOFError("it is cut short")
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ValueError("it is not a protobuf message")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr_deploy.errors import InputError
-from sr_deploy.images.image import READABLE_SUFFIXES
+from sr_deploy.images.listing import PICTURE_SUFFIXES, list_picture_files
 
 _LARGE_MARK = re.compile(r"[ ._-](hr|gt|mod\d+|x\d+)$|[ ._-]?\(?(hr|gt)\)?$", re.IGNORECASE)
 _SMALL_MARK = re.compile(r"[ ._-]?\(?(lr|lrbi|bicubic|x\d+)\)?$", re.IGNORECASE)
@@ -46,17 +46,13 @@ def list_pictures(folder: Path) -> list[Path]:
         found = "it is a file" if folder.exists() else "there is no such folder"
         raise InputError(f"{folder}: expected a folder of pictures, but {found}; give the folder they are in")
     try:
-        files = sorted(p for p in folder.iterdir() if _is_picture(p))
+        files = [path for path in list_picture_files(folder) if path.is_file()]
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror or error}; check its permissions") from error
     if not files:
-        kinds = ", ".join(sorted(s[1:] for s in READABLE_SUFFIXES))
+        kinds = ", ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
         raise InputError(f"{folder}: no pictures in it ({kinds}); give the folder they are in")
     return files
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def find_cases(

@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+from sr_deploy.system.cgroup import cpu_quota
+
 _CPUS = Path("/sys/devices/system/cpu")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int | None:
@@ -20,7 +21,7 @@ def usable_cores() -> int | None:
         return None
     threads = os.sched_getaffinity(0)
     cores = len({_siblings(thread) for thread in threads})
-    quota = _quota()
+    quota = cpu_quota()
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
@@ -31,21 +32,3 @@ def _siblings(thread: int) -> str:
         return file.read_text(encoding="utf-8").strip()
     except OSError:
         return str(thread)
-
-
-def _quota() -> float | None:
-    """Cores' worth of time the control group (version 2, then 1) allows; None where there is no limit."""
-    try:
-        limit, period = (_CGROUP / "cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        try:
-            limit, period = (
-                (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="utf-8").strip()
-                for name in ("quota", "period")
-            )
-        except OSError:
-            return None
-    try:
-        return int(limit) / int(period) if int(limit) > 0 else None
-    except ValueError:  # "max"
-        return None

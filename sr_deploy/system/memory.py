@@ -6,14 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from sr_deploy.system.cgroup import memory_left
 
 
 def available_memory() -> int | None:
     """Bytes that can be taken without swapping; None where the platform does not tell."""
     if sys.platform == "win32":
         return _windows_available()
-    found = [value for value in (_linux_available(), _cgroup_available()) if value is not None]
+    found = [value for value in (_linux_available(), memory_left()) if value is not None]
     if found:
         return min(found)
     try:  # macOS has no count of available pages; half of the physical ones is a careful stand-in
@@ -30,28 +30,6 @@ def _linux_available() -> int | None:
     except (OSError, ValueError):
         pass
     return None
-
-
-def _cgroup_available() -> int | None:
-    """What the limit of this process's control group (version 2, then 1) leaves, droppable cache included."""
-    for folder, limit_name, used_name in (
-        (_CGROUP, "memory.max", "memory.current"),
-        (_CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        try:
-            limit, used = (int((folder / n).read_text(encoding="utf-8")) for n in (limit_name, used_name))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-        return max(limit - used + _droppable_cache(folder / "memory.stat"), 0)
-    return None
-
-
-def _droppable_cache(stat_file: Path) -> int:
-    try:
-        lines = stat_file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
 def _windows_available() -> int | None:

@@ -57,3 +57,9 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
         load_photographs([tmp_path])
     with pytest.raises(ImageError):
         load_photographs([tmp_path / "missing.png"])
+
+
+def test_hidden_files_of_a_memory_stick_are_no_photographs(tmp_path):
+    write_image(Image(pixels=np.zeros((4, 4, 3), np.uint8)), tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"\x00\x05\x16\x07")  # what macOS writes beside every file
+    assert load_photographs([tmp_path]).names == ("a.png",)

@@ -11,7 +11,16 @@ from sr_deploy.images.listing import list_picture_files
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("b.png", "a.JPG", "c.jfif", "notes.txt", "._a.jpg", ".hidden/d.png", "sub/e.webp", "sub/deep/f.bmp"):
+    for name in (
+        "b.png",
+        "a.JPG",
+        "c.jfif",
+        "notes.txt",
+        "._a.jpg",
+        ".hidden/d.png",
+        "sub/e.webp",
+        "sub/deep/f.bmp",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     return tmp_path

@@ -7,14 +7,14 @@ import sys
 import threading
 
 from sr_deploy.images.codecs.strips import packed_in_order
-from sr_deploy.system import cores
+from sr_deploy.system import cgroup, cores
 
 
 def test_threads_follow_affinity_and_the_containers_quota(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5}, raising=False)
     monkeypatch.setattr(cores, "_CPUS", tmp_path)
-    monkeypatch.setattr(cores, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
     assert cores.usable_cores() == 6
     for thread in range(6):
         folder = tmp_path / f"cpu{thread}" / "topology"
@@ -39,7 +39,7 @@ def test_pictures_are_packed_on_the_cores_that_may_be_used(tmp_path, monkeypatch
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(cores, "_CPUS", tmp_path)
-    monkeypatch.setattr(cores, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
 
     def workers() -> set[int]:
         return set(packed_in_order(lambda i: threading.get_ident(), 20))

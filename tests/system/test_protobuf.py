@@ -20,7 +20,10 @@ def test_numbers_texts_and_packed_fields_are_those_that_the_library_wrote():
     assert isinstance(named, Message)
     assert named.read() == b"weights"
     sides = [value for number, value in fields if number == TensorProto.DIMS_FIELD_NUMBER]
-    assert [side for part in sides for side in ([part] if isinstance(part, int) else part.varints())] == [2, 300]
+    assert [side for part in sides for side in ([part] if isinstance(part, int) else part.varints())] == [
+        2,
+        300,
+    ]
 
 
 def test_a_message_inside_a_message_is_found_by_its_number():

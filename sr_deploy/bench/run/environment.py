@@ -7,12 +7,11 @@ import platform
 from pathlib import Path
 
 from sr_deploy.bench.result import BenchMachine, Environment, State
-from sr_deploy.system.cores import _quota
+from sr_deploy.system.cgroup import cpu_quota, memory_limit
 from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.system.memory import available_memory
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-_CGROUP = Path("/sys/fs/cgroup")
 _MEASURED_WITH = (
     "sr-deploy",
     "numpy",
@@ -60,8 +59,8 @@ def _machine(gpus: tuple[str, ...]) -> BenchMachine:
         cores=cpu.cores,
         usable_cores=cpu.usable_cores,
         features=cpu.features,
-        cpu_quota=_quota() if platform.system() == "Linux" else None,
-        memory_limit=_memory_limit(),
+        cpu_quota=cpu_quota(),
+        memory_limit=memory_limit(),
         gpus=gpus,
     )
 
@@ -120,14 +119,6 @@ def _memory_total() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _memory_limit() -> int | None:
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        text = _line(_CGROUP / name)
-        if text and text.isdecimal() and int(text) < 1 << 60:
-            return int(text)
-    return None
 
 
 def _hypervisor() -> str | None:

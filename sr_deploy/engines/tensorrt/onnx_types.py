@@ -7,6 +7,9 @@ whatever is wrong with the file otherwise is the parser's to say.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
+
+from sr_deploy.system.protobuf import Message
 
 _NAMES = {1: "fp32", 3: "int8", 10: "fp16", 16: "bf16"}
 """TensorProto.DataType, those a precision is named after."""
@@ -14,9 +17,6 @@ _GRAPH, _NODE, _INITIALISER, _ATTRIBUTE, _TENSOR = 7, 1, 5, 5, 5
 """Fields: of ModelProto, of GraphProto (two), of NodeProto, of AttributeProto."""
 _DIMS, _DATA_TYPE = 1, 2
 """Fields of TensorProto."""
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
-"""How a field of a protobuf message is written."""
-Field = tuple[int, "int | memoryview"]
 
 
 def stored_types(model: bytes) -> set[str]:
@@ -26,76 +26,30 @@ def stored_types(model: bytes) -> set[str]:
     """
     found = set()
     try:
-        for tensor in _tensors(memoryview(model)):
+        for tensor in _tensors(Message(BytesIO(model))):
             kind, count = _kind_and_count(tensor)
             if kind in _NAMES and count > 1:
                 found.add(_NAMES[kind])
-    except (IndexError, ValueError):  # cut off, or not protobuf
+    except (EOFError, ValueError):  # cut off, or not protobuf
         return set()
     return found
 
 
-def _tensors(model: memoryview) -> Iterator[memoryview]:
-    for graph in _messages(model, _GRAPH):
-        yield from _messages(graph, _INITIALISER)
-        for node in _messages(graph, _NODE):
-            for attribute in _messages(node, _ATTRIBUTE):
-                yield from _messages(attribute, _TENSOR)
+def _tensors(model: Message) -> Iterator[Message]:
+    for graph in model.messages(_GRAPH):
+        yield from graph.messages(_INITIALISER)
+        for node in graph.messages(_NODE):
+            for attribute in node.messages(_ATTRIBUTE):
+                yield from attribute.messages(_TENSOR)
 
 
-def _kind_and_count(tensor: memoryview) -> tuple[int, int]:
+def _kind_and_count(tensor: Message) -> tuple[int, int]:
     """Data type, and number of elements."""
     kind, count = 0, 1
-    for number, value in _fields(tensor):
+    for number, value in tensor.fields():
         if number == _DATA_TYPE and isinstance(value, int):
             kind = value
         elif number == _DIMS:
-            for side in [value] if isinstance(value, int) else _packed(value):
+            for side in [value] if isinstance(value, int) else value.varints():
                 count *= side
     return kind, count
-
-
-def _packed(values: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(values):
-        value, at = _varint(values, at)
-        yield value
-
-
-def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    for number, value in _fields(message):
-        if number == wanted and not isinstance(value, int):
-            yield value
-
-
-def _fields(message: memoryview) -> Iterator[Field]:
-    """(number, value) of each field: a number, or bytes. Raises ValueError or IndexError for no such message."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-        elif kind in (_EIGHT, _FOUR):
-            size = 8 if kind == _EIGHT else 4
-        else:
-            raise ValueError(f"field {number} is written in no known way ({kind})")
-        if at + size > len(message):
-            raise ValueError(f"field {number} is cut off")
-        yield number, message[at : at + size]
-        at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7

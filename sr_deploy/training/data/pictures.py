@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.errors import ImageError, InputError, OutputError
+from sr_deploy.images.listing import list_picture_files
 from sr_deploy.quality import dead_leaves as dead_leaves_module
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.dead_leaves import dead_leaves
@@ -58,7 +59,8 @@ class DecodedPicture:
 
 def list_pictures(folder: Path) -> list[Path]:
     """Every picture file below `folder`, sorted. Raises InputError when there is none."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    listed = list_picture_files(folder, recursive=True, suffixes=SUFFIXES, on_error=lambda error: None)
+    found = sorted(path for path in listed if path.is_file())
     if not found:
         raise InputError(
             f"{folder}: no pictures found, expected files ending in {', '.join(sorted(SUFFIXES))}; "
