@@ -24,13 +24,13 @@ from benchmarks.gpu.common import COMMON, Run, named
 
 FAST, USUAL = 1, 3
 """TensorRT's optimisation levels. 0 would not do: it takes the first kernel that runs, in whatever precision."""
-GUESS = {FAST: 20.0, USUAL: 45.0}
+EXPECTED_SECONDS = {FAST: 20.0, USUAL: 45.0}
 """Seconds that a build of one profile is expected to take before one was seen."""
 CROPS_SIDE = 192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class EngineToBuild:
     """One engine to be built; `name` is what sections call it."""
 
     model: str
@@ -51,38 +51,42 @@ class Plan:
         return int(self.options["optimisation_level"])
 
 
-def for_any_size(model: str, precision: str) -> Plan:
+def for_any_size(model: str, precision: str) -> EngineToBuild:
     """Two profiles: 960x540, and all up to that."""
     options = {"sizes": COMMON[:1], "tile": 540, "small": 540, "optimisation_level": FAST}
-    return Plan(model=model, precision=precision, kind="any", options=options, profiles=2)
+    return EngineToBuild(model=model, precision=precision, kind="any", options=options, profiles=2)
 
 
-def for_crops(model: str, precision: str, pixels: str = "uint8") -> Plan:
+def for_crops(model: str, precision: str, pixels: str = "uint8") -> EngineToBuild:
     """One profile: all up to the compared pictures."""
     options = {"tile": CROPS_SIDE, "small": CROPS_SIDE, "optimisation_level": FAST}
-    return Plan(model=model, precision=precision, kind="crops", options=options, profiles=1, pixels=pixels)
+    return EngineToBuild(
+        model=model, precision=precision, kind="crops", options=options, profiles=1, pixels=pixels
+    )
 
 
-def to_be_timed(model: str, precision: str, size: tuple[int, int]) -> Plan:
+def to_be_timed(model: str, precision: str, size: tuple[int, int]) -> EngineToBuild:
     """One profile, of one size."""
     kind = f"timed {named(size)}"
     options = {"optimisation_level": USUAL}
-    return Plan(model=model, precision=precision, kind=kind, options=options, profiles=1, only_size=size)
+    return EngineToBuild(
+        model=model, precision=precision, kind=kind, options=options, profiles=1, only_size=size
+    )
 
 
-def usual(model: str, precision: str) -> Plan:
+def usual(model: str, precision: str) -> EngineToBuild:
     """What a user gets who names three sizes: five profiles. It shows how long that takes, and why."""
     options = {"sizes": COMMON, "optimisation_level": USUAL}
-    return Plan(model=model, precision=precision, kind="usual", options=options, profiles=5)
+    return EngineToBuild(model=model, precision=precision, kind="usual", options=options, profiles=5)
 
 
-def seconds_expected(run: Run, plan: Plan) -> float:
+def seconds_expected(run: Run, plan: EngineToBuild) -> float:
     """By the slowest profile of that level so far."""
     seen = [row["seconds"] / row["profiles"] for row in run.results["builds"] if row["level"] == plan.level]
-    return max(seen, default=GUESS[plan.level]) * plan.profiles
+    return max(seen, default=EXPECTED_SECONDS[plan.level]) * plan.profiles
 
 
-def build_section(run: Run, plan: Plan) -> None:
+def build_section(run: Run, plan: EngineToBuild) -> None:
     """The section that builds `plan`, where the run has its graph."""
     if run.row(plan.model, plan.precision, plan.pixels) is not None:
         run.section(f"build/{plan.name}", lambda: build(run, plan), needs=seconds_expected(run, plan))
@@ -101,14 +105,14 @@ def source(run: Run, row: dict[str, Any]) -> Any:
     )
 
 
-def build(run: Run, plan: Plan) -> dict[str, Any]:
+def build(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """Build `plan`, keep the engine, and report where the time went."""
     from sr_deploy.engines.tensorrt.build import write_engine
     from sr_deploy.spec import SizeRule
 
     row = run.row(plan.model, plan.precision, plan.pixels)
     assert row is not None
-    made, account = source(run, row), Account()
+    made, account = source(run, row), BuildTimes()
     if plan.only_size:
         made = replace(made, spec=made.spec.with_(size_rule=SizeRule(fixed=plan.only_size)))
     begun, known = time.perf_counter(), len(run.timings)
@@ -120,7 +124,7 @@ def build(run: Run, plan: Plan) -> dict[str, Any]:
     }
     try:
         with account.kept():
-            built = either_way(run, made, plan)
+            built = build_with_fallbacks(run, made, plan)
         report |= {
             "state": "built",
             "plan_bytes": len(built.plan),
@@ -136,14 +140,14 @@ def build(run: Run, plan: Plan) -> dict[str, Any]:
     path = Path(tempfile.gettempdir()) / f"{plan.name}.engine"
     write_engine(path, built.plan, built.record)
     run.engines[plan.name] = path
-    run.layers[plan.name] = described(built.layers)
+    run.layers[plan.name] = parse_layers(built.layers)
     run.log(
         f"built {plan.name}: {report['seconds']} s, {report['precisions']}, {report['seconds_by_runner']}"
     )
     return {"record": json.loads(built.record.to_json()), **report}
 
 
-def either_way(run: Run, made: Any, plan: Plan) -> Any:
+def build_with_fallbacks(run: Run, made: Any, plan: EngineToBuild) -> Any:
     """Build; where TensorRT cannot, at its usual level, and then without the smallest pictures.
 
     So the rest can still be seen, and what failed is in the record.
@@ -173,7 +177,7 @@ def either_way(run: Run, made: Any, plan: Plan) -> Any:
     raise AssertionError("there is always a first try")
 
 
-def described(layers: str) -> Any:
+def parse_layers(layers: str) -> Any:
     try:
         return json.loads(layers, strict=False)
     except ValueError:
@@ -181,7 +185,7 @@ def described(layers: str) -> Any:
 
 
 @dataclass
-class Account:
+class BuildTimes:
     """Where the time of a build goes, by what TensorRT says while it builds: it names each kernel that it tries."""
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -195,13 +199,13 @@ class Account:
         """Listen to every log that is made in here."""
         from sr_deploy.engines.tensorrt.api import TensorRTLog
 
-        heard, self._at = TensorRTLog._heard, time.perf_counter()
+        heard, self._at = TensorRTLog._receive, time.perf_counter()
 
         def hear(log: Any, severity: Any, text: str) -> None:
             self.hear(text, time.perf_counter())
             heard(log, severity, text)
 
-        with patch.object(TensorRTLog, "_heard", hear):
+        with patch.object(TensorRTLog, "_receive", hear):
             yield
         self.hear("", time.perf_counter())
 

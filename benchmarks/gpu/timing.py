@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.build import Plan
+from benchmarks.gpu.build import EngineToBuild
 from benchmarks.gpu.common import Run, named, open_engine
 
 
@@ -66,7 +66,7 @@ def wall_times(work: Callable[[], object], count: int, warm_up: int = 2) -> list
     return samples
 
 
-def timing(run: Run, plan: Plan, size: tuple[int, int]) -> dict[str, Any]:
+def timing(run: Run, plan: EngineToBuild, size: tuple[int, int]) -> dict[str, Any]:
     """One picture: on the device alone, with and without graph replay, and from host pixels to host pixels."""
     row = run.row(plan.model, plan.precision)
     assert row is not None
@@ -96,8 +96,8 @@ def device_times(engine: Any, size: tuple[int, int], count: int = 50) -> list[fl
     """Seconds on the device, pixels in device memory before and after."""
     scale, channels = engine.spec.scale, engine.spec.channels
     taken, given = (1, *size, channels), (1, size[0] * scale, size[1] * scale, channels)
-    program = engine._program("uint8")
-    lane = program.lanes.take()
+    loaded_engine = engine._loaded_engine("uint8")
+    lane = loaded_engine.lanes.take()
     try:
         with engine._gpu.current():
             source, target = lane.reserve(int(np.prod(taken)), int(np.prod(given)))
@@ -110,7 +110,7 @@ def device_times(engine: Any, size: tuple[int, int], count: int = 50) -> list[fl
                 engine._gpu, lane.stream, lambda: lane.launch(taken, given, source, target), count
             )
     finally:
-        program.lanes.give(lane)
+        loaded_engine.lanes.give_back(lane)
 
 
 def bounded(work: Callable[[], object], count: int, most: float = 1.5) -> int:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.build import Plan
+from benchmarks.gpu.build import EngineToBuild
 from benchmarks.gpu.common import STEPS, Run, filled, open_engine
 
 
-def threads(run: Run, plan: Plan, count: int = 8) -> dict[str, Any]:
+def threads(run: Run, plan: EngineToBuild, count: int = 8) -> dict[str, Any]:
     """Eight threads on one engine give the bytes of one."""
     sizes = ((64, 64), (97, 131), (180, 320), (255, 190), (360, 640), (33, 200))
     base = run.pictures(plan.model)[0][0]
@@ -48,7 +48,7 @@ def threads(run: Run, plan: Plan, count: int = 8) -> dict[str, Any]:
     return {"threads": count, "runs": count * 40, "seconds": seconds, "stream_equal": equal}
 
 
-def frames(run: Run, plan: Plan, count: int = 1000) -> dict[str, Any]:
+def frames(run: Run, plan: EngineToBuild, count: int = 1000) -> dict[str, Any]:
     """1,000 frames of changing sizes leave the memory of device and host as they found it."""
     rng, rows = np.random.default_rng(5), []
     sizes = [
@@ -79,7 +79,7 @@ def resident() -> int:
     return 0
 
 
-def refused(run: Run, plan: Plan) -> dict[str, Any]:
+def refused(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """Engines of another model, version or GPU, damaged ones, and an operator that TensorRT lacks."""
     from sr_deploy.engines.tensorrt.build import BuildSource, build_engine
     from sr_deploy.engines.tensorrt.engine import TensorRTEngine
@@ -140,7 +140,7 @@ def refusal(work: Callable[[], Any], kind: type[Exception]) -> str:
     raise AssertionError("it was not refused")
 
 
-def device_arrays(run: Run, plan: Plan) -> dict[str, Any]:
+def device_arrays(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """Pixels that are on the GPU already, with and without the caller's stream, give the bytes of `run`."""
     from sr_deploy.engines.tensorrt.cuda import OwnedMemory
     from sr_deploy.engines.tensorrt.device import DeviceArray
@@ -168,7 +168,7 @@ def device_arrays(run: Run, plan: Plan) -> dict[str, Any]:
     return equal | {"interface": str(interface)}
 
 
-def out_of_memory(run: Run, plan: Plan) -> dict[str, Any]:
+def out_of_memory(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """With little device memory left, a large picture is done in smaller tiles, with one line, and comes out equal."""
     from sr_deploy.engines.tensorrt.cuda import DeviceBuffer
     from sr_deploy.upscale import Upscaler
@@ -180,9 +180,9 @@ def out_of_memory(run: Run, plan: Plan) -> dict[str, Any]:
     with open_engine(run, plan.name) as engine:
         engine.run(np.zeros((1, 32, 32, 3), np.uint8))  # loads the code of its kernels
         # follows the shape from TensorRT 10 on
-        scratch = engine._programs["uint8"].lanes.idle()[0].memory.size
+        scratch = engine._loaded_engines["uint8"].lanes.idle()[0].memory.size
         pixels = engine.limits.max_height * engine.limits.max_width * 3 * (1 + engine.spec.scale**2)
-        engine._programs["uint8"].lanes.trim()
+        engine._loaded_engines["uint8"].lanes.trim()
         with engine._gpu.current():
             ballast = DeviceBuffer(engine._gpu)
             free, _ = engine._gpu.free_memory()
@@ -200,7 +200,7 @@ def out_of_memory(run: Run, plan: Plan) -> dict[str, Any]:
     return {"left": left, "scratch": scratch, "said": said, "max_step": worst}
 
 
-def callers_context(run: Run, plan: Plan) -> dict[str, Any]:
+def callers_context(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """In a context that is the caller's, not the device's primary one."""
     small = run.pictures(plan.model)[1][1][None]
     with open_engine(run, plan.name) as engine:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.build import Plan
+from benchmarks.gpu.build import EngineToBuild
 from benchmarks.gpu.common import COMMON, PSNR_LOSS, STEPS, Run, filled, named, open_engine
 
 SWEEP = (
@@ -18,7 +18,7 @@ SWEEP = (
 LARGE = ((2160, 3840), (3001, 2003), (4096, 4096))
 
 
-def precision_shown(run: Run, plan: Plan) -> dict[str, Any]:
+def precision_shown(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """TensorRT's own account of what the layers compute in shows the precision that was asked for."""
     from sr_deploy.engines.tensorrt.layers import require_precision
     from sr_deploy.engines.tensorrt.sidecar import read_engine
@@ -30,7 +30,7 @@ def precision_shown(run: Run, plan: Plan) -> dict[str, Any]:
     return found
 
 
-def parity(run: Run, plan: Plan) -> dict[str, Any]:
+def parity(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """The engine against ONNX Runtime's fp32 on the CPU, on photographs of several sizes."""
     rows, model, precision = [], plan.model, plan.precision
     with open_engine(run, plan.name) as engine:
@@ -84,7 +84,7 @@ def psnr(first: Any, second: Any, shave: int = 0) -> float:
     return 99.0 if mse == 0 else float(10 * np.log10(255**2 / mse))
 
 
-def sweep(run: Run, plan: Plan, sizes: tuple[tuple[int, int], ...] = SWEEP) -> dict[str, Any]:
+def sweep(run: Run, plan: EngineToBuild, sizes: tuple[tuple[int, int], ...] = SWEEP) -> dict[str, Any]:
     """Every size on one engine, by tiles where it is larger than that takes; crops of each must agree with it."""
     from sr_deploy.upscale import Upscaler
 
@@ -124,7 +124,7 @@ def crop_difference(engine: Any, picture: Any, result: Any, rng: Any) -> int:
     return int(np.abs(mine.astype(np.int16) - theirs.astype(np.int16)).max())
 
 
-def float_pixels(run: Run, plan: Plan) -> dict[str, Any]:
+def float_pixels(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """The float form, for 16-bit pictures: rounded, it is the 8-bit form."""
     _, small, expected = run.pictures(plan.model)[1]
     with open_engine(run, plan.name) as engine:
@@ -135,7 +135,7 @@ def float_pixels(run: Run, plan: Plan) -> dict[str, Any]:
     return {"max_off_8_bit_steps": off}
 
 
-def agree(run: Run, timed: Plan, checked: Plan) -> dict[str, Any]:
+def agree(run: Run, timed: EngineToBuild, checked: EngineToBuild) -> dict[str, Any]:
     """The engine that is timed gives the pixels of the one whose pixels were compared with the CPU's."""
     from sr_deploy.upscale import Upscaler
 

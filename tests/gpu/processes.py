@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.build import FAST, USUAL, Plan, source
+from benchmarks.gpu.build import FAST, USUAL, EngineToBuild, source
 from benchmarks.gpu.common import COMMON, ROOT, Run
 
 QUICK: dict[str, Any] = {"tile": 300, "small": 300, "optimisation_level": FAST}
@@ -20,7 +20,7 @@ LONG: dict[str, Any] = {"sizes": COMMON, "optimisation_level": USUAL}
 """Options of what children build: soon done, or long enough to be interrupted."""
 
 
-def exits(run: Run, plan: Plan) -> dict[str, Any]:
+def exits(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """Programs that leave their engine open, their stream unread, or drop things in any order, end with 0 and in silence."""
     path = run.engines[plan.name]
     start = (

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.build import Plan, build_section, for_any_size, for_crops, to_be_timed, usual
+from benchmarks.gpu.build import EngineToBuild, build_section, for_any_size, for_crops, to_be_timed, usual
 from benchmarks.gpu.common import COMMON, Run
 from benchmarks.gpu.timing import peaks, timing
 from tests.gpu import checks
@@ -104,7 +104,7 @@ def models_of(run: Run) -> list[str]:
     return list(dict.fromkeys(row["model"] for row in run.models if not row["model"].endswith(PLAIN)))
 
 
-def right_pixels(run: Run, plan: Plan) -> None:
+def right_pixels(run: Run, plan: EngineToBuild) -> None:
     run.section(f"precision/{plan.name}", lambda: right.precision_shown(run, plan), of=plan.name)
     run.section(f"parity/{plan.name}", lambda: right.parity(run, plan), needs=5, of=plan.name)
 
@@ -124,9 +124,9 @@ def timed(run: Run, model: str, precision: str, size: tuple[int, int], *, compar
         run.section(f"agree/{plan.name}", lambda: right.agree(run, plan, checked), needs=5, of=plan.name)
 
 
-def stands(run: Run, plan: Plan) -> None:
+def stands(run: Run, plan: EngineToBuild) -> None:
     """What the engine of every size must stand."""
-    works: tuple[tuple[str, Callable[[Run, Plan], Any], float], ...] = (
+    works: tuple[tuple[str, Callable[[Run, EngineToBuild], Any], float], ...] = (
         ("sweep", right.sweep, 20),
         ("threads", checks.threads, 10),
         ("refused", checks.refused, 10),

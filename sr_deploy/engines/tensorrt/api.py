@@ -22,7 +22,7 @@ _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemory|insufficient memory|Requested amount of GPU memory|cudaErrorMemoryAllocation",
     re.IGNORECASE,
 )
-_COMPATIBLE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
+_HARDWARE_LEVELS = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
 Progress = Callable[[str, int, int], bool]
 """(phase, steps done, steps) -> whether to go on."""
 
@@ -53,14 +53,14 @@ class TensorRTLog:
         self._lock, self._say = threading.Lock(), say
         self._errors, self._warnings = deque[str](maxlen=20), deque[str](maxlen=5)
         severity = trt.ILogger.Severity
-        self._grave, self._worth_saying = (severity.INTERNAL_ERROR, severity.ERROR), severity.WARNING
-        self.logger = _logger_class(trt)(self._heard)
+        self._error_levels, self._warning_level = (severity.INTERNAL_ERROR, severity.ERROR), severity.WARNING
+        self.logger = _logger_class(trt)(self._receive)
 
-    def _heard(self, severity: Any, text: str) -> None:
-        if severity in self._grave:
+    def _receive(self, severity: Any, text: str) -> None:
+        if severity in self._error_levels:
             with self._lock:
                 self._errors.append(" ".join(text.split()))
-        elif severity == self._worth_saying:
+        elif severity == self._warning_level:
             with self._lock:
                 self._warnings.append(" ".join(text.split()))
             if self._say is not None:
@@ -73,7 +73,7 @@ class TensorRTLog:
             self._errors.clear()
         return errors
 
-    def last_words(self) -> str:
+    def last_message(self) -> str:
         """The last error, else the last warning: what it says when it does not even start."""
         with self._lock:
             return next((said[-1] for said in (self._errors, self._warnings) if said), "")
@@ -84,7 +84,7 @@ class TensorRTLog:
         It ends in `advice`, or where memory ran out in `smaller`.
         """
         errors = self.take()
-        why = "; ".join(dict.fromkeys(_short(text) for text in errors[-3:])) or "it did not say why"
+        why = "; ".join(dict.fromkeys(_shortened(text) for text in errors[-3:])) or "it did not say why"
         if any(_OUT_OF_MEMORY.search(text) for text in errors):
             return OutOfMemoryError(f"{what}: no memory left on the GPU ({why}); {smaller}")
         return ModelError(f"{what}: {why}; {advice}")
@@ -94,17 +94,17 @@ def _logger_class(trt: ModuleType) -> Any:
     """TensorRT's logger, with Python behind it; a class made here, for its base is only known here."""
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self, heard: Callable[[Any, str], None]) -> None:
+        def __init__(self, receive: Callable[[Any, str], None]) -> None:
             trt.ILogger.__init__(self)
-            self.heard = heard
+            self.receive = receive
 
         def log(self, severity: Any, msg: str) -> None:
-            self.heard(severity, msg)
+            self.receive(severity, msg)
 
     return Logger
 
 
-def _short(text: str, limit: int = 300) -> str:
+def _shortened(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -116,7 +116,7 @@ def new_builder(trt: ModuleType, log: TensorRTLog) -> Any:
     try:
         return trt.Builder(log.logger)
     except (TypeError, RuntimeError) as error:
-        raise _not_started(trt, log, error) from error
+        raise _start_error(trt, log, error) from error
 
 
 _REMEDIES = (
@@ -134,13 +134,13 @@ _REMEDIES = (
     ),
 )
 """What TensorRT says when it does not start, and what helps."""
-_OTHERWISE = "run `sr-deploy doctor`, and install TensorRT or the NVIDIA driver again"
+_DEFAULT_REMEDY = "run `sr-deploy doctor`, and install TensorRT or the NVIDIA driver again"
 
 
-def _not_started(trt: ModuleType, log: TensorRTLog, error: Exception) -> MissingRuntimeError:
-    why = log.last_words() or " ".join(str(error).split())
-    remedy = next((advice for said, advice in _REMEDIES if said.search(why)), _OTHERWISE)
-    return MissingRuntimeError(f"TensorRT {version(trt)} does not start here ({_short(why)}); {remedy}")
+def _start_error(trt: ModuleType, log: TensorRTLog, error: Exception) -> MissingRuntimeError:
+    why = log.last_message() or " ".join(str(error).split())
+    remedy = next((advice for said, advice in _REMEDIES if said.search(why)), _DEFAULT_REMEDY)
+    return MissingRuntimeError(f"TensorRT {version(trt)} does not start here ({_shortened(why)}); {remedy}")
 
 
 def new_network(trt: ModuleType, builder: Any) -> Any:
@@ -162,7 +162,7 @@ def parse(trt: ModuleType, network: Any, log: TensorRTLog, graph: bytes, name: s
         said = [_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
         said = said or log.take() or ["it did not say why"]
         raise ModelError(
-            f"TensorRT {version(trt)} cannot read {name}: {'; '.join(_short(text) for text in said[:3])}; export it with "
+            f"TensorRT {version(trt)} cannot read {name}: {'; '.join(_shortened(text) for text in said[:3])}; export it with "
             "operators that TensorRT has, or use --backend onnxruntime"
         )
     return parser
@@ -220,9 +220,9 @@ def configure(
     # convolutions need neither cuDNN nor cuBLAS, whose loading costs memory and half a second
     sources = trt.TacticSource
     config.set_tactic_sources(1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS))
-    taken = ports(network)[0].name
+    input_name = ports(network)[0].name
     for profile in profiles:
-        _add_profile(builder, config, taken, profile, channels)
+        _add_profile(builder, config, input_name, profile, channels)
     return config
 
 
@@ -245,7 +245,7 @@ def _set_flags(trt: ModuleType, config: Any, options: BuildOptions, types: Colle
 def _set_hardware(trt: ModuleType, config: Any, options: BuildOptions) -> None:
     if options.hardware_compatible == "none":
         return
-    levels, wanted = trt.HardwareCompatibilityLevel, _COMPATIBLE[options.hardware_compatible]
+    levels, wanted = trt.HardwareCompatibilityLevel, _HARDWARE_LEVELS[options.hardware_compatible]
     if not hasattr(levels, wanted):
         raise UsageError(
             f"TensorRT {version(trt)} cannot build for {options.hardware_compatible!r} hardware; use 'ampere+' or 'none'"
@@ -263,10 +263,10 @@ def _set_previews(trt: ModuleType, config: Any) -> None:
         config.set_preview_feature(features.PROFILE_SHARING_0806, True)
 
 
-def _add_profile(builder: Any, config: Any, taken: str, profile: Profile, channels: int) -> None:
+def _add_profile(builder: Any, config: Any, input_name: str, profile: Profile, channels: int) -> None:
     shapes = [(*shape, channels) for shape in (profile.low, profile.best, profile.high)]
     made = builder.create_optimization_profile()
-    made.set_shape(taken, *shapes)
+    made.set_shape(input_name, *shapes)
     if config.add_optimization_profile(made) < 0:
         raise UsageError(f"TensorRT does not take the profile {profile.name} ({shapes}); give other sizes")
 
@@ -328,7 +328,7 @@ def new_runtime(trt: ModuleType, log: TensorRTLog, *, host_code: bool) -> Any:
     try:
         made = trt.Runtime(log.logger)
     except (TypeError, RuntimeError) as error:
-        raise _not_started(trt, log, error) from error
+        raise _start_error(trt, log, error) from error
     if host_code:
         made.engine_host_code_allowed = True
     return made
@@ -345,11 +345,11 @@ def load(trt_runtime: Any, plan: bytes, log: TensorRTLog, name: str) -> Any:
 def port_names(trt: ModuleType, engine: Any) -> tuple[str, str]:
     """The names of the picture that goes in and of the one that comes out."""
     names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
-    taken = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    given = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
-    if len(taken) != 1 or len(given) != 1:
+    input_name = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    output_name = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+    if len(input_name) != 1 or len(output_name) != 1:
         raise ModelError(f"the engine has the ports {names}, expected one picture each way; build it again")
-    return taken[0], given[0]
+    return input_name[0], output_name[0]
 
 
 def profile_count(engine: Any) -> int:
@@ -370,21 +370,21 @@ def new_context(trt: ModuleType, engine: Any, log: TensorRTLog) -> Any:
 
 
 def set_shape(
-    context: Any, taken: str, shape: tuple[int, ...], profile: int, stream: int, log: TensorRTLog
+    context: Any, input_name: str, shape: tuple[int, ...], profile: int, stream: int, log: TensorRTLog
 ) -> tuple[int, ...]:
     """Choose the profile and the input's shape; the output is then known, and returned by the caller's spec."""
     if context.active_optimization_profile != profile and not context.set_optimization_profile_async(
         profile, stream
     ):
         raise log.error(f"TensorRT does not take profile {profile}", "build the engine again")
-    if not context.set_input_shape(taken, shape):
+    if not context.set_input_shape(input_name, shape):
         raise log.error(f"TensorRT does not take the shape {shape}", "build the engine again")
     return shape
 
 
-def output_shape(context: Any, given: str) -> tuple[int, ...]:
+def output_shape(context: Any, output_name: str) -> tuple[int, ...]:
     """Of the output, for the input shape that was set."""
-    return tuple(int(n) for n in context.get_tensor_shape(given))
+    return tuple(int(n) for n in context.get_tensor_shape(output_name))
 
 
 def memory_needed(engine: Any, context: Any, profile: int) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 
 from sr_deploy.engines.tensorrt import api
 from sr_deploy.engines.tensorrt.cache import EngineCache
-from sr_deploy.engines.tensorrt.cuda import GpuContext, explained, machine
+from sr_deploy.engines.tensorrt.cuda import GpuContext, machine, translated_error
 from sr_deploy.engines.tensorrt.layers import precisions, require_precision
 from sr_deploy.engines.tensorrt.onnx_types import stored_types
 from sr_deploy.engines.tensorrt.options import BuildOptions
@@ -32,8 +32,8 @@ from sr_deploy.system.files import write_whole
 from sr_deploy.version import __version__
 
 UINT8, FLOAT32 = "uint8", "float32"
-_POLL = 0.2
-_GRACE = 5.0
+_POLL_SECONDS = 0.2
+_CANCEL_SECONDS = 5.0
 """Seconds an interrupted build is given to stop by itself."""
 
 
@@ -123,10 +123,10 @@ def build_engine(
     trt = api.runtime()
     gpu = GpuContext(device, context)
     here = machine(device, api.version(trt))
-    job = _Job(trt, gpu, source, options, timings, progress, say)
+    task = _Build(trt, gpu, source, options, timings, progress, say)
     start = time.perf_counter()
-    _in_a_thread(job)
-    job.require_done()
+    _run_in_thread(task)
+    task.raise_error()
     record = EngineRecord(
         spec=source.spec,
         pixels=source.pixels,
@@ -134,20 +134,20 @@ def build_engine(
         model_name=source.name,
         options=options,
         machine=here,
-        profiles=job.profiles,
-        plan_sha256=digest(job.plan),
-        plan_size=len(job.plan),
-        precisions=precisions(job.layers),
+        profiles=task.profiles,
+        plan_sha256=digest(task.plan),
+        plan_size=len(task.plan),
+        precisions=precisions(task.layers),
         build_seconds=round(time.perf_counter() - start, 3),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         sr_deploy=__version__,
     )
     if check_precision:
         require_precision(dict(record.precisions), source.spec.precision, source.spec.name)
-    return BuiltEngine(plan=job.plan, record=record, timings=job.timings, layers=job.layers)
+    return BuiltEngine(plan=task.plan, record=record, timings=task.timings, layers=task.layers)
 
 
-class _Job:
+class _Build:
     """One build, done in a thread; what it gave is in `plan`, `layers` and `timings`, or `error` says why not."""
 
     def __init__(
@@ -174,12 +174,12 @@ class _Job:
         except BaseException as error:
             self.error = error
 
-    def require_done(self) -> None:
+    def raise_error(self) -> None:
         """Raises what went wrong."""
         if self.error is None:
             return
         error = self.error
-        raise (explained(error, f"building {self.source.spec.name}") or error) from error
+        raise (translated_error(error, f"building {self.source.spec.name}") or error) from error
 
     def _build(self) -> None:
         trt, source = self.trt, self.source
@@ -196,7 +196,7 @@ class _Job:
             trt, builder, network, self.options, self.profiles, source.spec.channels, types
         )
         api.use_timing_cache(config, self.timings)
-        monitor = api.watch(trt, config, self._heard)
+        monitor = api.watch(trt, config, self._on_progress)
         self.plan = api.build(builder, network, config, log, source.spec.name)
         self.timings = api.timings_of(config)
         del monitor, parser  # kept until here: TensorRT holds no reference to either
@@ -209,7 +209,7 @@ class _Job:
         self.layers = api.describe_layers(self.trt, engine)
         del engine
 
-    def _heard(self, phase: str, done: int, steps: int) -> bool:
+    def _on_progress(self, phase: str, done: int, steps: int) -> bool:
         if self.progress is not None and not self.cancelled:
             self.progress(phase, done, steps)
         return not self.cancelled
@@ -231,15 +231,15 @@ def _check_types(trt: Any, source: BuildSource) -> None:
         )
 
 
-def _in_a_thread(job: _Job) -> None:
-    thread = threading.Thread(target=job, name="sr-deploy-build", daemon=True)
+def _run_in_thread(task: _Build) -> None:
+    thread = threading.Thread(target=task, name="sr-deploy-build", daemon=True)
     thread.start()
     try:
         while thread.is_alive():
-            thread.join(_POLL)
+            thread.join(_POLL_SECONDS)
     except BaseException:  # Ctrl-C: the builder asks after every step whether to go on
-        job.cancelled = True
-        thread.join(_GRACE)
+        task.cancelled = True
+        thread.join(_CANCEL_SECONDS)
         raise
 
 

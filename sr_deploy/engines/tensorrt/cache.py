@@ -25,11 +25,11 @@ from sr_deploy.system.files import try_lock, unlock, write_whole
 
 SUFFIX = ".engine"
 _KEY = r"[0-9a-f]{32}"
-_OURS = re.compile(rf"{_KEY}\.(engine|engine\.json|lock)|timings-[0-9a-f]{{16}}\.(cache|lock)")
-_DRAFT = re.compile(r"\.(?:" + _OURS.pattern + r")\.[0-9a-f]{8}\.tmp")
-_ENGINE = re.compile(rf"({_KEY})\.engine")
-_DAY = 24 * 60 * 60
-_POLL = 0.2
+_CACHE_FILE = re.compile(rf"{_KEY}\.(engine|engine\.json|lock)|timings-[0-9a-f]{{16}}\.(cache|lock)")
+_TEMPORARY_FILE = re.compile(r"\.(?:" + _CACHE_FILE.pattern + r")\.[0-9a-f]{8}\.tmp")
+_ENGINE_FILE = re.compile(rf"({_KEY})\.engine")
+_DAY_SECONDS = 24 * 60 * 60
+_POLL_SECONDS = 0.2
 
 
 def engine_folder() -> Path | None:
@@ -67,7 +67,7 @@ class EngineCache:
         folder = folder or engine_folder()
         if folder is None:
             return None
-        if reason := distrust(folder):
+        if reason := distrust_reason(folder):
             (say or (lambda message: None))(
                 f"not using the engine cache {folder}: {reason}, and an engine is code; make it yours alone"
             )
@@ -93,7 +93,7 @@ class EngineCache:
         return found
 
     def store(self, key: str, plan: bytes, record: EngineRecord) -> bool:
-        """Keep an engine; whether that went well. What goes wrong is said, not raised."""
+        """Keep an engine; whether that went well. What goes wrong is reported, not raised."""
         path = self.path(key)
         try:
             self.make_folder()
@@ -134,12 +134,12 @@ class EngineCache:
                     unlock(file.fileno())
 
     def _wait_for(self, file: IO[bytes]) -> None:
-        said = False
+        reported = False
         while not _try_lock(file):
-            if not said:
+            if not reported:
                 self._say("another process is building this engine; waiting for it")
-                said = True
-            time.sleep(_POLL)
+                reported = True
+            time.sleep(_POLL_SECONDS)
 
     def timings(self, machine: BuildMachine) -> bytes:
         """What earlier builds on this machine timed; empty where there is nothing."""
@@ -163,9 +163,9 @@ class EngineCache:
         found = []
         with suppress(OSError):
             for path in sorted(self.folder.iterdir()):
-                if match := _ENGINE.fullmatch(path.name):
+                if match := _ENGINE_FILE.fullmatch(path.name):
                     with suppress(OSError):
-                        found.append(_entry(match[1], path))
+                        found.append(_read_entry(match[1], path))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def prune(self, *, days: float | None = None, most_bytes: int | None = None) -> list[CachedEngine]:
@@ -173,16 +173,16 @@ class EngineCache:
 
         Neither of the two: all engines. Raises OutputError where one cannot be deleted. Files that this module did not write stay, and so does the folder.
         """
-        now, total, gone = time.time(), 0, []
+        now, total, deleted = time.time(), 0, []
         for entry in self.entries():
             total += entry.size
-            old = days is not None and now - entry.used > days * _DAY
+            old = days is not None and now - entry.used > days * _DAY_SECONDS
             beyond = most_bytes is not None and total > most_bytes
             if (days is None and most_bytes is None) or old or beyond or entry.record is None:
                 self._delete(entry.path)
-                gone.append(entry)
+                deleted.append(entry)
         self._delete_leftovers(now, everything=days is None and most_bytes is None)
-        return gone
+        return deleted
 
     def _delete(self, path: Path) -> None:
         with self.locked(path.name.removesuffix(SUFFIX)):
@@ -199,40 +199,42 @@ class EngineCache:
         with suppress(OSError):
             for path in list(self.folder.iterdir()):
                 if _is_leftover(path, now) or (
-                    everything and path.name.startswith("timings-") and _OURS.fullmatch(path.name)
+                    everything and path.name.startswith("timings-") and _CACHE_FILE.fullmatch(path.name)
                 ):
                     with suppress(OSError):
                         path.unlink()
 
 
 def _is_leftover(path: Path, now: float) -> bool:
-    if _DRAFT.fullmatch(path.name):
-        return now - path.stat().st_mtime > _DAY
+    if _TEMPORARY_FILE.fullmatch(path.name):
+        return now - path.stat().st_mtime > _DAY_SECONDS
     return (
-        bool(_OURS.fullmatch(path.name)) and path.name.endswith(".json") and not path.with_suffix("").exists()
+        bool(_CACHE_FILE.fullmatch(path.name))
+        and path.name.endswith(".json")
+        and not path.with_suffix("").exists()
     )
 
 
-def _entry(key: str, path: Path) -> CachedEngine:
-    facts = path.stat()
+def _read_entry(key: str, path: Path) -> CachedEngine:
+    status = path.stat()
     record = None
     with suppress(OSError, ValueError, ModelError):
         record = EngineRecord.from_json(record_path(path).read_text(encoding="utf-8"))
-        record = record if record.plan_size == facts.st_size else None
-    return CachedEngine(key=key, path=path, size=facts.st_size, used=facts.st_mtime, record=record)
+        record = record if record.plan_size == status.st_size else None
+    return CachedEngine(key=key, path=path, size=status.st_size, used=status.st_mtime, record=record)
 
 
-def distrust(folder: Path) -> str | None:
+def distrust_reason(folder: Path) -> str | None:
     """Why an engine in `folder` is not to be run: others may have put it there. None where it is ours alone."""
     if sys.platform == "win32":  # folders under a user's profile are that user's
         return None
     try:
-        facts = folder.stat()
+        status = folder.stat()
     except OSError:
         return None  # not there yet, or not to be read, in which case nothing is
-    if facts.st_uid not in (os.getuid(), 0):
+    if status.st_uid not in (os.getuid(), 0):
         return "it belongs to another user"
-    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return "others may write to it"
     return None
 

@@ -24,12 +24,12 @@ from sr_deploy.engines.tensorrt.sidecar import BuildMachine
 from sr_deploy.errors import MissingRuntimeError, OutOfMemoryError, SrDeployError, UsageError
 
 INSTALL = 'pip install "sr-deploy[gpu]"'
-_NON_BLOCKING = 1
-_NO_TIMING = 2
-_THREAD_LOCAL = 1
-_MEMORY_TYPE, _HOST = 2, 1
+_STREAM_NON_BLOCKING = 1
+_EVENT_DISABLE_TIMING = 2
+_CAPTURE_THREAD_LOCAL = 1
+_ATTRIBUTE_MEMORY_TYPE, _HOST_MEMORY = 2, 1
 _ALIGNMENT = 1 << 16
-_primary: dict[int, Any] = {}
+_primary_contexts: dict[int, Any] = {}
 _primary_lock = threading.Lock()
 
 
@@ -90,9 +90,11 @@ class GpuContext:
 
     def __init__(self, ordinal: int, context: str) -> None:
         self.cuda = driver()
-        self._context = _primary_context(self.cuda, ordinal) if context == "primary" else self._callers()
+        self._context = (
+            _primary_context(self.cuda, ordinal) if context == "primary" else self._caller_context()
+        )
 
-    def _callers(self) -> Any:
+    def _caller_context(self) -> Any:
         context = self.cuda.Context.get_current() if hasattr(self.cuda.Context, "get_current") else None
         if context is None:
             raise UsageError(
@@ -114,7 +116,7 @@ class GpuContext:
 
     def stream(self) -> Any:
         """A stream that does not wait for the default one."""
-        return self.cuda.Stream(_NON_BLOCKING)
+        return self.cuda.Stream(_STREAM_NON_BLOCKING)
 
     def free_memory(self) -> tuple[int, int]:
         """Bytes free, and of the device."""
@@ -124,17 +126,17 @@ class GpuContext:
 
 def _primary_context(cuda: ModuleType, ordinal: int) -> Any:
     with _primary_lock:
-        if ordinal not in _primary:
-            if not _primary:
-                atexit.register(_let_go_of_primary)
-            _primary[ordinal] = _device(cuda, ordinal).retain_primary_context()
-        return _primary[ordinal]
+        if ordinal not in _primary_contexts:
+            if not _primary_contexts:
+                atexit.register(_release_primary_contexts)
+            _primary_contexts[ordinal] = _device(cuda, ordinal).retain_primary_context()
+        return _primary_contexts[ordinal]
 
 
-def _let_go_of_primary() -> None:
+def _release_primary_contexts() -> None:
     with _primary_lock:
-        contexts = list(_primary.values())
-        _primary.clear()
+        contexts = list(_primary_contexts.values())
+        _primary_contexts.clear()
     for context in contexts:
         with suppress(Exception):
             context.push()
@@ -212,7 +214,7 @@ def pinned_empty(cuda: ModuleType, size: int) -> Any:
     return cuda.pagelocked_empty(-(-max(size, 1) // _ALIGNMENT) * _ALIGNMENT, np.uint8)
 
 
-class _Driver:
+class _DriverLibrary:
     """The few calls of the CUDA driver that PyCUDA lacks."""
 
     def __init__(self) -> None:
@@ -225,14 +227,14 @@ class _Driver:
             raise RuntimeError(f"{name} failed with CUDA error {code}")
 
 
-_driver: _Driver | None = None
+_driver_library: _DriverLibrary | None = None
 
 
 def _call(name: str, *arguments: Any) -> None:
-    global _driver
-    if _driver is None:
-        _driver = _Driver()
-    _driver.call(name, *arguments)
+    global _driver_library
+    if _driver_library is None:
+        _driver_library = _DriverLibrary()
+    _driver_library.call(name, *arguments)
 
 
 class CudaGraph:
@@ -240,8 +242,8 @@ class CudaGraph:
 
     def __init__(self, stream: int, work: Callable[[], None]) -> None:
         """Raises RuntimeError where something in `work` cannot be recorded; the stream is usable afterwards."""
-        self._made, graph = ctypes.c_void_p(), ctypes.c_void_p()
-        _call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), ctypes.c_int(_THREAD_LOCAL))
+        self._executable, graph = ctypes.c_void_p(), ctypes.c_void_p()
+        _call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), ctypes.c_int(_CAPTURE_THREAD_LOCAL))
         try:
             work()
         except BaseException:
@@ -251,19 +253,19 @@ class CudaGraph:
             raise
         _call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
         try:
-            _call("cuGraphInstantiateWithFlags", ctypes.byref(self._made), graph, ctypes.c_ulonglong(0))
+            _call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
         finally:
             _destroy_graph(graph)
 
     def launch(self, stream: int) -> None:
         """Queue it on `stream`."""
-        _call("cuGraphLaunch", self._made, ctypes.c_void_p(stream))
+        _call("cuGraphLaunch", self._executable, ctypes.c_void_p(stream))
 
     def free(self) -> None:
         """Give it back. Calling it again does nothing."""
-        made, self._made = self._made, ctypes.c_void_p()
-        if made:
-            _call("cuGraphExecDestroy", made)
+        executable, self._executable = self._executable, ctypes.c_void_p()
+        if executable:
+            _call("cuGraphExecDestroy", executable)
 
 
 def _destroy_graph(graph: ctypes.c_void_p) -> None:
@@ -271,10 +273,10 @@ def _destroy_graph(graph: ctypes.c_void_p) -> None:
         _call("cuGraphDestroy", graph)
 
 
-def order(first: int, then: int) -> None:
+def order_streams(first: int, then: int) -> None:
     """Let what is queued on stream `then` from now on wait for what is queued on `first` by now."""
     event = ctypes.c_void_p()
-    _call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(_NO_TIMING))
+    _call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(_EVENT_DISABLE_TIMING))
     try:
         _call("cuEventRecord", event, ctypes.c_void_p(first))
         _call("cuStreamWaitEvent", ctypes.c_void_p(then), event, ctypes.c_uint(0))
@@ -291,17 +293,17 @@ def is_pinned(array: npt.NDArray[Any]) -> bool:
             _call(
                 "cuPointerGetAttribute",
                 ctypes.byref(kind),
-                ctypes.c_int(_MEMORY_TYPE),
+                ctypes.c_int(_ATTRIBUTE_MEMORY_TYPE),
                 ctypes.c_void_p(address),
             )
         except (RuntimeError, OSError, AttributeError):
             return False
-        if kind.value != _HOST:
+        if kind.value != _HOST_MEMORY:
             return False
     return True
 
 
-def explained(error: BaseException, what: str) -> SrDeployError | None:
+def translated_error(error: BaseException, what: str) -> SrDeployError | None:
     """An error of CUDA's as one of ours; None for what is not CUDA's."""
     if isinstance(error, SrDeployError):
         return error

@@ -21,7 +21,7 @@ _DLPACK_TYPES: dict[tuple[int, int], np.dtype[Any]] = {
     (2, 32): np.dtype(np.float32),
 }
 """(kDLUInt, kDLFloat) and bits."""
-_CUDA = 2
+_DLPACK_CUDA = 2
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def _from_interface(interface: dict[str, Any], owner: Any) -> DeviceArray:
 def _check_strides(shape: tuple[int, ...], strides: Any, unit: int) -> None:
     if strides is None:
         return
-    expected = zip(shape, strides, _contiguous(shape, unit), strict=True)
+    expected = zip(shape, strides, _contiguous_strides(shape, unit), strict=True)
     if any(length > 1 and int(found) != step for length, found, step in expected):
         raise UsageError("the array on the GPU is not C-contiguous; make a contiguous copy of it first")
 
 
-def _contiguous(shape: tuple[int, ...], unit: int) -> tuple[int, ...]:
+def _contiguous_strides(shape: tuple[int, ...], unit: int) -> tuple[int, ...]:
     strides, step = [], unit
     for length in reversed(shape):
         strides.append(step)
@@ -119,7 +119,7 @@ class _DLManagedTensor(ctypes.Structure):
     _fields_ = (("tensor", _DLTensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
 
 
-class _Borrowed:
+class _DLPackOwner:
     """A DLPack tensor that is ours until this goes; its producer is told then."""
 
     def __init__(self, managed: int, deleter: int | None) -> None:
@@ -132,7 +132,7 @@ class _Borrowed:
 
 
 def _from_dlpack(source: Any, stream: int | None) -> DeviceArray:
-    if int(source.__dlpack_device__()[0]) != _CUDA:
+    if int(source.__dlpack_device__()[0]) != _DLPACK_CUDA:
         raise UsageError("the DLPack array does not lie on a CUDA GPU; use run() for arrays in main memory")
     return read_capsule(source.__dlpack__(stream=stream if stream else 1))  # 1: the default stream of CUDA
 
@@ -142,16 +142,16 @@ def read_capsule(capsule: Any) -> DeviceArray:
     get = _capsule_call("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
     rename = _capsule_call("PyCapsule_SetName", ctypes.c_int, ctypes.py_object, ctypes.c_char_p)
     address = get(capsule, b"dltensor")
-    rename(capsule, _USED)
+    rename(capsule, _USED_NAME)
     managed = _DLManagedTensor.from_address(address)
-    return _of_tensor(managed.tensor, _Borrowed(address, managed.deleter))
+    return _from_tensor(managed.tensor, _DLPackOwner(address, managed.deleter))
 
 
-_USED = b"used_dltensor"
+_USED_NAME = b"used_dltensor"
 """Kept alive here: a capsule holds no copy of its name."""
 
 
-def _of_tensor(tensor: _DLTensor, owner: Any) -> DeviceArray:
+def _from_tensor(tensor: _DLTensor, owner: Any) -> DeviceArray:
     kind = (int(tensor.dtype.code), int(tensor.dtype.bits))
     if kind not in _DLPACK_TYPES or tensor.dtype.lanes != 1:
         raise UsageError(f"expected uint8 or float32 on the GPU, got DLPack type {kind}; convert it first")

@@ -30,24 +30,24 @@ from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.cuda import (
     GpuContext,
     OwnedMemory,
-    explained,
     machine,
-    order,
+    order_streams,
     pinned_empty,
+    translated_error,
 )
 from sr_deploy.engines.tensorrt.device import DeviceArray, as_device_array
-from sr_deploy.engines.tensorrt.lane import Lane, Lanes, Loaded
+from sr_deploy.engines.tensorrt.lane import Lane, Lanes, LoadedEngine
 from sr_deploy.engines.tensorrt.options import TensorRTOptions
 from sr_deploy.engines.tensorrt.profiles import Profile, largest_size, plan_profiles
 from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine, require_usable
-from sr_deploy.engines.tensorrt.transfer import Copiers, PendingResult, send
+from sr_deploy.engines.tensorrt.transfer import CopyThreads, PendingResult, send
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_open: weakref.WeakSet[TensorRTEngine] = weakref.WeakSet()
+_open_engines: weakref.WeakSet[TensorRTEngine] = weakref.WeakSet()
 
 
 class TensorRTEngine:
@@ -66,10 +66,10 @@ class TensorRTEngine:
         trt = api.runtime()
         self._trt, self._log = trt, api.TensorRTLog(trt)
         self._gpu = GpuContext(self.options.device, self.options.context)
-        self._copiers = Copiers()
+        self._copy_threads = CopyThreads()
         self._lock = threading.RLock()
-        self._programs: dict[str, _Program] = {}
-        self._streams: list[_Waiting] = []
+        self._loaded_engines: dict[str, _EngineLanes] = {}
+        self._open_streams: list[_PendingRuns] = []
         self._closed = False
         self._model: _OnnxModel | _EngineFile
         if isinstance(model, Path) and model.suffix.lower() in ENGINE_SUFFIXES:
@@ -78,9 +78,9 @@ class TensorRTEngine:
             self._model = _OnnxModel(model, self.options)
         self.spec: ModelSpec = self._model.spec
         self.limits = _limits(self.spec, self._model.profiles)
-        if not _open:
+        if not _open_engines:
             atexit.register(_close_all)
-        _open.add(self)
+        _open_engines.add(self)
 
     @classmethod
     def open(
@@ -100,16 +100,16 @@ class TensorRTEngine:
     def record(self) -> EngineRecord:
         """Of the engine for 8-bit pictures, else of the one there is; it is loaded, and built, where needed."""
         kinds = [kind for kind in (build.UINT8, build.FLOAT32) if self._model.has(kind)]
-        return self._program(kinds[0]).record
+        return self._loaded_engine(kinds[0]).record
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
         """See `Engine.run`. Fastest with `batch` and `out` from `empty`, which the GPU reads and writes itself."""
-        shape, program = self._checked(batch, out)
+        shape, loaded_engine = self._check(batch, out)
         result = np.empty(shape, batch.dtype) if out is None else out
-        lane = program.lanes.take()
-        with self._running(program, lane, batch.shape):
-            self._begin(lane, batch, result).finish()
-        program.lanes.give(lane)
+        lane = loaded_engine.lanes.take()
+        with self._running(loaded_engine, lane, batch.shape):
+            self._queue_run(lane, batch, result).finish()
+        loaded_engine.lanes.give_back(lane)
         return result
 
     def run_stream(self, batches: Iterable[Batch], depth: int | None = None) -> Iterator[Batch]:
@@ -119,20 +119,20 @@ class TensorRTEngine:
         `depth` is asked for. Ends well when it is closed early.
         """
         depth = min(depth or self.options.contexts, self.options.contexts)
-        waiting: _Waiting = deque()
-        self._streams.append(waiting)
+        runs: _PendingRuns = deque()
+        self._open_streams.append(runs)
         try:
             for batch in batches:
-                shape, program = self._checked(batch, None)
-                if len(waiting) >= depth:
-                    yield self._collect(waiting)
-                while (lane := program.lanes.take(wait=not waiting)) is None:
-                    yield self._collect(waiting)
-                waiting.append(self._submitted(program, lane, batch, np.empty(shape, batch.dtype)))
-            while waiting:
-                yield self._collect(waiting)
+                shape, loaded_engine = self._check(batch, None)
+                if len(runs) >= depth:
+                    yield self._finish_oldest(runs)
+                while (lane := loaded_engine.lanes.take(wait=not runs)) is None:
+                    yield self._finish_oldest(runs)
+                runs.append(self._submit(loaded_engine, lane, batch, np.empty(shape, batch.dtype)))
+            while runs:
+                yield self._finish_oldest(runs)
         finally:
-            self._drain(waiting)
+            self._finish_all(runs)
 
     def run_device(self, source: Any, out: Any = None, stream: int | None = None) -> DeviceArray:
         """As `run`, for arrays on the GPU: anything with `__cuda_array_interface__`, or DLPack.
@@ -142,12 +142,12 @@ class TensorRTEngine:
         `out` [N, H*scale, W*scale, C] is filled where given. Raises UsageError for arrays that do not fit.
         """
         taken = as_device_array(source, stream)
-        shape, program = self._checked_device(taken)
+        shape, loaded_engine = self._check_device(taken)
         given = self._output(shape, taken.dtype, out)
-        lane = program.lanes.take()
-        with self._running(program, lane, taken.shape):
+        lane = loaded_engine.lanes.take()
+        with self._running(loaded_engine, lane, taken.shape):
             self._run_device(lane, taken, given, stream)
-        program.lanes.give(lane)
+        loaded_engine.lanes.give_back(lane)
         return given
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.uint8) -> Batch:
@@ -160,11 +160,15 @@ class TensorRTEngine:
 
     def prepare(self, dtype: Any = np.uint8) -> None:
         """Load, and where needed build, what pictures of `dtype` need; else the first `run` does."""
-        self._program(build.pixels_of(dtype))
+        self._loaded_engine(build.pixels_of(dtype))
 
     def device_memory(self) -> int:
         """Bytes of device memory that the idle lanes hold, TensorRT's own aside."""
-        return sum(lane.held() for program in self._programs.values() for lane in program.lanes.idle())
+        return sum(
+            lane.held_bytes()
+            for loaded_engine in self._loaded_engines.values()
+            for lane in loaded_engine.lanes.idle()
+        )
 
     def close(self) -> None:
         """Release everything on the GPU; calls in other threads still end well. Calling it again does nothing."""
@@ -172,14 +176,14 @@ class TensorRTEngine:
             if self._closed:
                 return
             self._closed = True
-            programs, self._programs = list(self._programs.values()), {}
-        for waiting in list(self._streams):  # of streams that nobody reads to the end
-            self._drain(waiting)
+            loaded_engines, self._loaded_engines = list(self._loaded_engines.values()), {}
+        for runs in list(self._open_streams):  # of streams that nobody reads to the end
+            self._finish_all(runs)
         with self._gpu.current():
-            for program in programs:
-                program.close()
-        self._copiers.close()
-        _open.discard(self)
+            for loaded_engine in loaded_engines:
+                loaded_engine.close()
+        self._copy_threads.close()
+        _open_engines.discard(self)
 
     def __enter__(self) -> TensorRTEngine:
         return self
@@ -191,50 +195,50 @@ class TensorRTEngine:
 
     # one run
 
-    def _checked(self, batch: Batch, out: Batch | None) -> tuple[tuple[int, ...], _Program]:
+    def _check(self, batch: Batch, out: Batch | None) -> tuple[tuple[int, ...], _EngineLanes]:
         shape = check_batch(self.spec, self.limits, batch, out)
-        return shape, self._program(build.pixels_of(batch.dtype))
+        return shape, self._loaded_engine(build.pixels_of(batch.dtype))
 
-    def _checked_device(self, taken: DeviceArray) -> tuple[tuple[int, ...], _Program]:
+    def _check_device(self, taken: DeviceArray) -> tuple[tuple[int, ...], _EngineLanes]:
         like: Any = np.broadcast_to(
             np.zeros((), taken.dtype), taken.shape
         )  # its shape and type, and no memory
-        return self._checked(like, None)
+        return self._check(like, None)
 
-    def _begin(self, lane: Lane, batch: Batch, result: Batch) -> PendingResult:
+    def _queue_run(self, lane: Lane, batch: Batch, result: Batch) -> PendingResult:
         """Queue all of a run; the CUDA context is current."""
         source, target = lane.reserve(batch.nbytes, result.nbytes)
         send(lane, batch, source)
         lane.launch(batch.shape, result.shape, source, target)
-        return PendingResult(lane, target, result, self._copiers)
+        return PendingResult(lane, target, result, self._copy_threads)
 
-    def _submitted(
-        self, program: _Program, lane: Lane, batch: Batch, result: Batch
-    ) -> tuple[_Program, Lane, PendingResult, tuple[int, ...]]:
-        with self._running(program, lane, batch.shape):
-            return program, lane, self._begin(lane, batch, result), batch.shape
+    def _submit(
+        self, loaded_engine: _EngineLanes, lane: Lane, batch: Batch, result: Batch
+    ) -> tuple[_EngineLanes, Lane, PendingResult, tuple[int, ...]]:
+        with self._running(loaded_engine, lane, batch.shape):
+            return loaded_engine, lane, self._queue_run(lane, batch, result), batch.shape
 
-    def _drain(self, waiting: _Waiting) -> None:
+    def _finish_all(self, runs: _PendingRuns) -> None:
         """Bring what is still on its way to an end, and its lanes back."""
-        self._streams[:] = [each for each in self._streams if each is not waiting]
-        while waiting:
-            self._collect(waiting)
+        self._open_streams[:] = [each for each in self._open_streams if each is not runs]
+        while runs:
+            self._finish_oldest(runs)
 
-    def _collect(self, waiting: _Waiting) -> Batch:
-        program, lane, coming, shape = waiting.popleft()
-        with self._running(program, lane, shape):
-            result = coming.finish()
-        program.lanes.give(lane)
+    def _finish_oldest(self, runs: _PendingRuns) -> Batch:
+        loaded_engine, lane, pending, shape = runs.popleft()
+        with self._running(loaded_engine, lane, shape):
+            result = pending.finish()
+        loaded_engine.lanes.give_back(lane)
         return result
 
     def _run_device(self, lane: Lane, taken: DeviceArray, given: DeviceArray, stream: int | None) -> None:
         if stream is not None:
-            order(stream, lane.handle)
+            order_streams(stream, lane.handle)
         lane.launch(taken.shape, given.shape, taken.address, given.address)
         if stream is None:
             lane.stream.synchronize()
         else:
-            order(lane.handle, stream)
+            order_streams(lane.handle, stream)
 
     def _output(self, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any) -> DeviceArray:
         if out is None:
@@ -249,45 +253,45 @@ class TensorRTEngine:
         return given
 
     @contextmanager
-    def _running(self, program: _Program, lane: Lane, shape: tuple[int, ...]) -> Iterator[None]:
+    def _running(self, loaded_engine: _EngineLanes, lane: Lane, shape: tuple[int, ...]) -> Iterator[None]:
         """With the CUDA context current; a run that fails in here gives up its lane, and says what it was on."""
         try:
             with self._gpu.current():
                 yield
         except BaseException as error:
-            program.lanes.discard(lane)
+            loaded_engine.lanes.discard(lane)
             if isinstance(error, MemoryError):
-                program.lanes.trim()
-            known = explained(error, f"{self.spec.name} on {shape[0]} x {shape[2]}x{shape[1]} pixels")
+                loaded_engine.lanes.trim()
+            known = translated_error(error, f"{self.spec.name} on {shape[0]} x {shape[2]}x{shape[1]} pixels")
             if known is None or known is error:
                 raise
             raise known from error
 
     # what is loaded
 
-    def _program(self, pixels: str) -> _Program:
+    def _loaded_engine(self, pixels: str) -> _EngineLanes:
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
-            if pixels not in self._programs:
+            if pixels not in self._loaded_engines:
                 plan, record = self._model.engine(pixels)
                 with self._gpu.current():
-                    self._programs[pixels] = _Program(self, plan, record)
-            return self._programs[pixels]
+                    self._loaded_engines[pixels] = _EngineLanes(self, plan, record)
+            return self._loaded_engines[pixels]
 
-    def _loaded(self, plan: bytes, record: EngineRecord) -> tuple[Any, Loaded]:
+    def _load(self, plan: bytes, record: EngineRecord) -> tuple[Any, LoadedEngine]:
         """TensorRT's runtime, which must outlive the engine, and the engine in it."""
         made = api.new_runtime(self._trt, self._log, host_code=record.options.version_compatible)
         engine = api.load(made, plan, self._log, record.spec.name)
-        taken, given = api.port_names(self._trt, engine)
+        input_name, output_name = api.port_names(self._trt, engine)
         profiles = record.profiles[: api.profile_count(engine)]
-        loaded = Loaded(
+        loaded = LoadedEngine(
             trt=self._trt,
             gpu=self._gpu,
             engine=engine,
             log=self._log,
-            taken=taken,
-            given=given,
+            input_name=input_name,
+            output_name=output_name,
             profiles=profiles,
             graphs=self.options.graphs,
             shapes_kept=self.options.shapes_kept,
@@ -295,13 +299,13 @@ class TensorRTEngine:
         return made, loaded
 
 
-class _Program:
+class _EngineLanes:
     """One engine on the GPU, with its lanes."""
 
     def __init__(self, owner: TensorRTEngine, plan: bytes, record: EngineRecord) -> None:
         self.record = record
-        self._loaded: Loaded | None
-        self._runtime, self._loaded = owner._loaded(plan, record)
+        self._loaded: LoadedEngine | None
+        self._runtime, self._loaded = owner._load(plan, record)
         self._gpu = owner._gpu
         self.lanes = Lanes(self._lane, owner.options.contexts)
 
@@ -317,7 +321,7 @@ class _Program:
         self._runtime = None
 
 
-_Waiting = deque[tuple[_Program, Lane, PendingResult, tuple[int, ...]]]
+_PendingRuns = deque[tuple[_EngineLanes, Lane, PendingResult, tuple[int, ...]]]
 """Runs that are on their way, the oldest first."""
 
 
@@ -371,7 +375,7 @@ class _OnnxModel:
             )
         options = self._options
         cache = EngineCache.of_user(options.folder, _say) if options.cache else None
-        with _as_file(self._model) as path:
+        with _model_file(self._model) as path:
             return build.engine_from_cache(
                 partial(build.source_of, path, pixels, self.spec),
                 build.file_digest(path),
@@ -385,7 +389,7 @@ class _OnnxModel:
             )
 
 
-class _as_file:  # noqa: N801 - used as a function
+class _model_file:  # noqa: N801 - used as a function
     """The model as a file: itself, or a temporary one of its bytes."""
 
     def __init__(self, model: Path | bytes | ModelProto) -> None:
@@ -434,5 +438,5 @@ def _say(message: str) -> None:
 
 def _close_all() -> None:
     """At the end of the interpreter, while CUDA is still there."""
-    for engine in list(_open):
+    for engine in list(_open_engines):
         engine.close()

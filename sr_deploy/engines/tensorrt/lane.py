@@ -22,21 +22,21 @@ from sr_deploy.engines.tensorrt.profiles import Profile, choose_profile
 from sr_deploy.errors import ModelError, OutOfMemoryError, UsageError
 
 Dims = tuple[int, ...]
-_PATIENCE = 10.0
+_CLOSE_SECONDS = 10.0
 """Seconds that `close` waits for runs in other threads; one that hangs must not hang the end of the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class LoadedEngine:
     """An engine on the GPU, as all its lanes see it."""
 
     trt: ModuleType
     gpu: GpuContext
     engine: Any
     log: api.TensorRTLog
-    taken: str
+    input_name: str
     """Name of the input."""
-    given: str
+    output_name: str
     """Name of the output."""
     profiles: tuple[Profile, ...]
     graphs: bool
@@ -44,7 +44,7 @@ class Loaded:
 
 
 @dataclass
-class _Prepared:
+class _PreparedContext:
     """An execution context that is set up for one shape."""
 
     context: Any
@@ -57,7 +57,7 @@ class _Prepared:
     graph: CudaGraph | None = None
     recordable: bool = True
 
-    def forget_graph(self) -> None:
+    def free_graph(self) -> None:
         if self.graph is not None:
             self.graph.free()
             self.graph = None
@@ -66,97 +66,99 @@ class _Prepared:
 class Lane:
     """Runs one picture at a time. To be used with the CUDA context current."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedEngine) -> None:
         self.loaded = loaded
         gpu = loaded.gpu
         self.stream = gpu.stream()
         self.device_in, self.device_out = DeviceBuffer(gpu), DeviceBuffer(gpu)
         self.host_in, self.host_out = PinnedBuffer(gpu), PinnedBuffer(gpu)
         self.memory = DeviceBuffer(gpu)
-        self._prepared: OrderedDict[Dims, _Prepared] = OrderedDict()
+        self._prepared: OrderedDict[Dims, _PreparedContext] = OrderedDict()
 
     @property
     def handle(self) -> int:
         """CUDA's own number of the stream."""
         return int(self.stream.handle)
 
-    def reserve(self, taken: int, given: int) -> tuple[int, int]:
-        """Device addresses of `taken` and `given` bytes, for the input and the output."""
+    def reserve(self, input_bytes: int, output_bytes: int) -> tuple[int, int]:
+        """Device addresses of `input_bytes` and `output_bytes`, for the input and the output."""
         wait = self.stream.synchronize
-        return self.device_in.reserve(taken, wait), self.device_out.reserve(given, wait)
+        return self.device_in.reserve(input_bytes, wait), self.device_out.reserve(output_bytes, wait)
 
     def launch(self, shape: Dims, expected: Dims, source: int, target: int) -> None:
         """Queue a run from device address `source`, pixels of `shape` [N, H, W, C], to `target`.
 
         Raises OutOfMemoryError, ModelError where the engine gives another shape than `expected`.
         """
-        ready = self._ready(shape, expected)
-        self._bind(ready, source, target)
-        if ready.graph is not None:
-            ready.graph.launch(self.handle)
-        elif self.loaded.graphs and ready.recordable and ready.runs:
-            self._record(ready)
+        prepared = self._prepare(shape, expected)
+        self._bind(prepared, source, target)
+        if prepared.graph is not None:
+            prepared.graph.launch(self.handle)
+        elif self.loaded.graphs and prepared.recordable and prepared.runs:
+            self._record(prepared)
         else:
-            api.execute(ready.context, self.handle, self.loaded.log)
-        ready.runs += 1
+            api.execute(prepared.context, self.handle, self.loaded.log)
+        prepared.runs += 1
 
-    def _record(self, ready: _Prepared) -> None:
+    def _record(self, prepared: _PreparedContext) -> None:
         """Record the run as a graph and replay it; without one, where it cannot be recorded."""
         loaded = self.loaded
         try:
-            ready.graph = CudaGraph(self.handle, lambda: api.execute(ready.context, self.handle, loaded.log))
+            prepared.graph = CudaGraph(
+                self.handle, lambda: api.execute(prepared.context, self.handle, loaded.log)
+            )
         except (RuntimeError, AttributeError, ModelError):
-            ready.recordable = False
+            prepared.recordable = False
             loaded.log.take()
-            api.execute(ready.context, self.handle, loaded.log)
+            api.execute(prepared.context, self.handle, loaded.log)
         else:
-            ready.graph.launch(self.handle)
+            prepared.graph.launch(self.handle)
 
-    def _ready(self, shape: Dims, expected: Dims) -> _Prepared:
+    def _prepare(self, shape: Dims, expected: Dims) -> _PreparedContext:
         """The context for `shape`: the one it was set up in, else the one that was not used for longest."""
         if shape in self._prepared:
             self._prepared.move_to_end(shape)
             return self._prepared[shape]
-        context = self._spare_context()
+        context = self._unused_context()
         loaded = self.loaded
         profile = choose_profile(loaded.profiles, shape[:3])
-        api.set_shape(context, loaded.taken, shape, profile, self.handle, loaded.log)
-        found = api.output_shape(context, loaded.given)
+        api.set_shape(context, loaded.input_name, shape, profile, self.handle, loaded.log)
+        found = api.output_shape(context, loaded.output_name)
         if found != expected:
             raise ModelError(
                 f"the engine makes {found} of {shape}, its record says {expected}; build it again"
             )
-        ready = _Prepared(context, api.memory_needed(loaded.engine, context, profile))
-        self._prepared[shape] = ready
-        return ready
+        prepared = _PreparedContext(context, api.memory_needed(loaded.engine, context, profile))
+        self._prepared[shape] = prepared
+        return prepared
 
-    def _spare_context(self) -> Any:
+    def _unused_context(self) -> Any:
         if len(self._prepared) < self.loaded.shapes_kept:
             return api.new_context(self.loaded.trt, self.loaded.engine, self.loaded.log)
         _, oldest = self._prepared.popitem(last=False)
         self.stream.synchronize()
-        oldest.forget_graph()
+        oldest.free_graph()
         return oldest.context
 
-    def _bind(self, ready: _Prepared, source: int, target: int) -> None:
+    def _bind(self, prepared: _PreparedContext, source: int, target: int) -> None:
         loaded = self.loaded
-        memory = self.memory.reserve(ready.memory, self._before_moving)
-        if ready.bound == (source, target, memory):
+        memory = self.memory.reserve(prepared.memory, self._unbind_all)
+        if prepared.bound == (source, target, memory):
             return
-        ready.forget_graph()
-        api.give_memory(ready.context, memory, self.memory.size)
-        api.bind(ready.context, loaded.taken, source, loaded.log)
-        api.bind(ready.context, loaded.given, target, loaded.log)
-        ready.bound, ready.runs = (source, target, memory), 0
+        prepared.free_graph()
+        api.give_memory(prepared.context, memory, self.memory.size)
+        api.bind(prepared.context, loaded.input_name, source, loaded.log)
+        api.bind(prepared.context, loaded.output_name, target, loaded.log)
+        prepared.bound, prepared.runs = (source, target, memory), 0
 
-    def _before_moving(self) -> None:
+    def _unbind_all(self) -> None:
         """The working memory is about to move: nothing may use it, and graphs that name it are void."""
         self.stream.synchronize()
-        for ready in self._prepared.values():
-            ready.forget_graph()
-            ready.bound = (0, 0, 0)
+        for prepared in self._prepared.values():
+            prepared.free_graph()
+            prepared.bound = (0, 0, 0)
 
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes of device memory, TensorRT's own aside."""
         return self.device_in.size + self.device_out.size + self.memory.size
 
@@ -168,9 +170,9 @@ class Lane:
     def _release(self) -> None:
         with suppress(Exception):  # a GPU that failed cannot be waited for, and its memory is gone anyway
             self.stream.synchronize()
-        for ready in self._prepared.values():
+        for prepared in self._prepared.values():
             with suppress(Exception):
-                ready.forget_graph()
+                prepared.free_graph()
         self._prepared.clear()
         for buffer in (self.memory, self.device_in, self.device_out, self.host_in, self.host_out):
             with suppress(Exception):
@@ -181,10 +183,10 @@ class Lane:
 class Lanes:
     """The lanes of one engine, made when they are first needed, `most` of them. Serves several threads."""
 
-    def __init__(self, make: Callable[[], Any], most: int) -> None:
-        self._make, self._most = make, most
+    def __init__(self, make: Callable[[], Any], limit: int) -> None:
+        self._make, self._limit = make, limit
         self._idle: deque[Any] = deque()
-        self._made = 0
+        self._count = 0
         self._closed = False
         self._change = threading.Condition()
 
@@ -200,28 +202,28 @@ class Lanes:
                     raise UsageError("this engine is closed; make a new one")
                 if self._idle:
                     return self._idle.pop()
-                if self._made < self._most and (lane := self._another()) is not None:
+                if self._count < self._limit and (lane := self._make_lane()) is not None:
                     return lane
                 if not wait:
                     return None
                 self._change.wait()
 
-    def _another(self) -> Any:
+    def _make_lane(self) -> Any:
         try:
             lane = self._make()
         except OutOfMemoryError:
-            if not self._made:
+            if not self._count:
                 raise
-            self._most = self._made
+            self._limit = self._count
             return None
-        self._made += 1
+        self._count += 1
         return lane
 
-    def give(self, lane: Any) -> None:
+    def give_back(self, lane: Any) -> None:
         """A lane whose run has ended well. After `close` it is released."""
         with self._change:
             if self._closed:
-                self._drop(lane)
+                self._release_lane(lane)
             else:
                 self._idle.append(lane)
             self._change.notify()
@@ -229,11 +231,11 @@ class Lanes:
     def discard(self, lane: Any) -> None:
         """A lane whose run failed: what is queued in it is not known."""
         with self._change:
-            self._drop(lane)
+            self._release_lane(lane)
             self._change.notify()
 
-    def _drop(self, lane: Any) -> None:
-        self._made -= 1
+    def _release_lane(self, lane: Any) -> None:
+        self._count -= 1
         lane.close()
         self._change.notify_all()
 
@@ -242,15 +244,15 @@ class Lanes:
         with self._change:
             self._closed = True
             while self._idle:
-                self._drop(self._idle.pop())
+                self._release_lane(self._idle.pop())
             self._change.notify_all()
-            self._change.wait_for(lambda: not self._made, timeout=_PATIENCE)
+            self._change.wait_for(lambda: not self._count, timeout=_CLOSE_SECONDS)
 
     def trim(self) -> None:
         """Release idle lanes, for the memory they hold."""
         with self._change:
             while self._idle:
-                self._drop(self._idle.pop())
+                self._release_lane(self._idle.pop())
 
     def idle(self) -> Sequence[Any]:
         """Those that nothing runs in at the moment."""

@@ -20,10 +20,10 @@ _TYPES = (
     ("fp16", re.compile(r"fp16|half|float16", re.IGNORECASE)),
     ("fp32", re.compile(r"fp32|float", re.IGNORECASE)),
 )
-_KERNEL = re.compile(r"_(i8|bf16|f16|f32)\1_")
+_KERNEL_TYPES = re.compile(r"_(i8|bf16|f16|f32)\1_")
 """In the names of kernels: what is multiplied with what, as in "fprop_implicit_gemm_f16f16_f16f16_f16"."""
-_OF_KERNEL = {"i8": "int8", "f16": "fp16", "f32": "fp32"}
-_COMPUTE = re.compile(r"conv|gemm|matmul|matrix|kgen|myelin|fused|xmma|foreign", re.IGNORECASE)
+_KERNEL_TYPE_NAMES = {"i8": "int8", "f16": "fp16", "f32": "fp32"}
+_COMPUTE_LAYER = re.compile(r"conv|gemm|matmul|matrix|kgen|myelin|fused|xmma|foreign", re.IGNORECASE)
 
 
 def precisions(description: str) -> dict[str, int]:
@@ -35,7 +35,7 @@ def precisions(description: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for entry in _layers(description):
         kind = f"{entry.get('LayerType', '')} {entry.get('ParameterType', '')} {entry.get('TacticName', '')}"
-        if _COMPUTE.search(kind) and (name := _computes_in(entry)):
+        if _COMPUTE_LAYER.search(kind) and (name := _compute_type(entry)):
             found[name] = found.get(name, 0) + 1
     return found
 
@@ -51,22 +51,22 @@ def _layers(description: str) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _computes_in(entry: dict[str, Any]) -> str | None:
+def _compute_type(entry: dict[str, Any]) -> str | None:
     """The type of a layer's weights as they are in the engine, else of its kernel, else of what goes in.
 
     In an engine with profiles, what goes in is "N/A due to dynamic shapes", so that comes last.
     """
     weights = entry.get("Weights")
-    if isinstance(weights, dict) and weights.get("Count", 1) and (name := _named(weights.get("Type"))):
+    if isinstance(weights, dict) and weights.get("Count", 1) and (name := _type_in(weights.get("Type"))):
         return name
-    if kernel := _KERNEL.search(str(entry.get("TacticName", ""))):
-        return _OF_KERNEL.get(kernel[1], kernel[1])
+    if kernel := _KERNEL_TYPES.search(str(entry.get("TacticName", ""))):
+        return _KERNEL_TYPE_NAMES.get(kernel[1], kernel[1])
     ports = [port for port in entry.get("Inputs", []) if isinstance(port, dict)]
-    types = (_named(port.get("Format/Datatype", port.get("Datatype"))) for port in ports)
+    types = (_type_in(port.get("Format/Datatype", port.get("Datatype"))) for port in ports)
     return next((name for name in types if name), None)
 
 
-def _named(text: object) -> str | None:
+def _type_in(text: object) -> str | None:
     return next((name for name, pattern in _TYPES if pattern.search(str(text))), None)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_NAMES = {1: "fp32", 3: "int8", 10: "fp16", 16: "bf16"}
+_PRECISION_NAMES = {1: "fp32", 3: "int8", 10: "fp16", 16: "bf16"}
 """TensorProto.DataType, those a precision is named after."""
 _GRAPH, _NODE, _INITIALISER, _ATTRIBUTE, _TENSOR = 7, 1, 5, 5, 5
 """Fields: of ModelProto, of GraphProto (two), of NodeProto, of AttributeProto."""
 _DIMS, _DATA_TYPE = 1, 2
 """Fields of TensorProto."""
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 """How a field of a protobuf message is written."""
 Field = tuple[int, "int | memoryview"]
 
@@ -28,8 +28,8 @@ def stored_types(model: bytes) -> set[str]:
     try:
         for tensor in _tensors(memoryview(model)):
             kind, count = _kind_and_count(tensor)
-            if kind in _NAMES and count > 1:
-                found.add(_NAMES[kind])
+            if kind in _PRECISION_NAMES and count > 1:
+                found.add(_PRECISION_NAMES[kind])
     except (IndexError, ValueError):  # cut off, or not protobuf
         return set()
     return found
@@ -56,9 +56,9 @@ def _kind_and_count(tensor: memoryview) -> tuple[int, int]:
 
 
 def _packed(values: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(values):
-        value, at = _varint(values, at)
+    position = 0
+    while position < len(values):
+        value, position = _varint(values, position)
         yield value
 
 
@@ -70,32 +70,32 @@ def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
 
 def _fields(message: memoryview) -> Iterator[Field]:
     """(number, value) of each field: a number, or bytes. Raises ValueError or IndexError for no such message."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
-            value, at = _varint(message, at)
+            value, position = _varint(message, position)
             yield number, value
             continue
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-        elif kind in (_EIGHT, _FOUR):
-            size = 8 if kind == _EIGHT else 4
+        if kind == _LENGTH_DELIMITED:
+            size, position = _varint(message, position)
+        elif kind in (_FIXED64, _FIXED32):
+            size = 8 if kind == _FIXED64 else 4
         else:
             raise ValueError(f"field {number} is written in no known way ({kind})")
-        if at + size > len(message):
+        if position + size > len(message):
             raise ValueError(f"field {number} is cut off")
-        yield number, message[at : at + size]
-        at += size
+        yield number, message[position : position + size]
+        position += size
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        byte = data[at]
-        at += 1
+        byte = data[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value, position
         shift += 7

@@ -37,7 +37,7 @@ class Profile:
         return all(a <= n <= c for a, n, c in zip(self.low, shape, self.high, strict=True))
 
     @property
-    def room(self) -> int:
+    def largest_pixels(self) -> int:
         """Pixels of the largest shape."""
         return self.high[0] * self.high[1] * self.high[2]
 
@@ -66,13 +66,13 @@ def plan_profiles(spec: ModelSpec, options: BuildOptions) -> tuple[Profile, ...]
     low = rule.padded(1, 1)
     sizes = [rule.padded(*size) for size in options.sizes]
     exact = [
-        Profile(name=_named(s), low=(1, *s), best=(1, *s), high=(batch, *s)) for s in dict.fromkeys(sizes)
+        Profile(name=_size_name(s), low=(1, *s), best=(1, *s), high=(batch, *s)) for s in dict.fromkeys(sizes)
     ]
-    largest = _largest(rule, options, sizes)
-    return (*exact, *_general(low, largest, rule.padded(options.small, options.small), batch))
+    largest = _largest_size(rule, options, sizes)
+    return (*exact, *_general_profiles(low, largest, rule.padded(options.small, options.small), batch))
 
 
-def _general(
+def _general_profiles(
     low: tuple[int, int], largest: tuple[int, int], small: tuple[int, int], batch: int
 ) -> list[Profile]:
     """The small profile, where one is of use, and the one for the rest."""
@@ -83,7 +83,7 @@ def _general(
     return [*found, Profile(name="tile", low=(1, *low), best=(1, *best), high=(batch, *largest))]
 
 
-def _largest(rule: SizeRule, options: BuildOptions, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+def _largest_size(rule: SizeRule, options: BuildOptions, sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """What every size up to is covered: a box around the tile and all frequent sizes."""
     tile = rule.padded(options.tile, options.tile)
     return max(tile[0], *(s[0] for s in sizes), 0), max(tile[1], *(s[1] for s in sizes), 0)
@@ -96,21 +96,21 @@ def choose_profile(profiles: Sequence[Profile], shape: Sequence[int]) -> int:
     """
     fitting = [number for number, profile in enumerate(profiles) if profile.covers(shape)]
     if not fitting:
-        largest = max(profiles, key=lambda profile: profile.room).high
+        largest = max(profiles, key=lambda profile: profile.largest_pixels).high
         raise UsageError(
             f"the engine takes no {shape[0]} pictures of {shape[2]}x{shape[1]} pixels; it takes up to {largest[0]} of "
             f"{largest[2]}x{largest[1]}; tile the picture, or build with a larger --tile"
         )
-    return min(fitting, key=lambda number: (profiles[number].room, number))
+    return min(fitting, key=lambda number: (profiles[number].largest_pixels, number))
 
 
 def largest_size(profiles: Sequence[Profile]) -> tuple[int, int]:
     """(height, width) up to which every size is taken."""
-    widest = max(profiles, key=lambda profile: profile.room)
+    widest = max(profiles, key=lambda profile: profile.largest_pixels)
     return widest.high[1], widest.high[2]
 
 
-def _named(size: tuple[int, int]) -> str:
+def _size_name(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 

@@ -20,7 +20,7 @@ from sr_deploy.spec import ModelSpec
 
 SCHEMA = 1
 SUFFIX = ".json"
-_BUILD = "sr-deploy build"
+_BUILD_COMMAND = "sr-deploy build"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def read_engine(path: Path) -> tuple[bytes, EngineRecord]:
         plan = path.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"cannot read the engine {path} ({error.strerror or error}); {_BUILD} makes one"
+            f"cannot read the engine {path} ({error.strerror or error}); {_BUILD_COMMAND} makes one"
         ) from error
     record = read_record(path)
     if len(plan) != record.plan_size or digest(plan) != record.plan_sha256:
@@ -128,7 +128,7 @@ def read_record(path: Path) -> EngineRecord:
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the engine {path} has no record {sidecar.name} beside it, so what it computes is not known; copy both, or "
-            f"build it again with `{_BUILD}`"
+            f"build it again with `{_BUILD_COMMAND}`"
         ) from error
     return EngineRecord.from_json(text)
 
@@ -140,10 +140,10 @@ def differences(record: EngineRecord, here: BuildMachine, model_sha256: str | No
         found.append(
             f"it was built from another model ({record.spec.name}, sha256 {record.model_sha256[:12]}, not {model_sha256[:12]})"
         )
-    if not _version_runs(there.tensorrt, here.tensorrt, options.version_compatible):
+    if not _version_matches(there.tensorrt, here.tensorrt, options.version_compatible):
         found.append(f"it was built with TensorRT {there.tensorrt}, this is {here.tensorrt}")
-    if not _gpu_runs(there, here, options.hardware_compatible):
-        found.append(f"it was built for {_gpu(there)}, this is {_gpu(here)}")
+    if not _gpu_matches(there, here, options.hardware_compatible):
+        found.append(f"it was built for {_gpu_text(there)}, this is {_gpu_text(here)}")
     return found
 
 
@@ -160,7 +160,7 @@ def require_usable(
 def rebuild_command(record: EngineRecord, path: Path) -> str:
     """What builds the engine again, with the options it was built with."""
     options, usual = record.options, BuildOptions()
-    parts = [_BUILD, _quoted(record.model_name), "-o", _quoted(str(path)), "--overwrite"]
+    parts = [_BUILD_COMMAND, _quoted(record.model_name), "-o", _quoted(str(path)), "--overwrite"]
     if options.sizes:
         parts += ["--sizes", ",".join(f"{width}x{height}" for height, width in options.sizes)]
     for name, flag in (
@@ -179,7 +179,7 @@ def rebuild_command(record: EngineRecord, path: Path) -> str:
 
 
 def engine_key(
-    model_sha256: str, pixels: str, options: BuildOptions, machine: BuildMachine, made_by: str
+    model_sha256: str, pixels: str, options: BuildOptions, machine: BuildMachine, sr_deploy_version: str
 ) -> str:
     """The name an engine is cached under: a hash of everything that what is built depends on."""
     parts = {
@@ -187,7 +187,7 @@ def engine_key(
         "pixels": pixels,
         "options": options.to_dict(),
         "machine": asdict(machine),
-        "made_by": made_by,
+        "made_by": sr_deploy_version,
         "schema": SCHEMA,
     }
     return digest(json.dumps(parts, sort_keys=True).encode("utf-8"))[:32]
@@ -198,7 +198,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _version_runs(built: str, here: str, compatible: bool) -> bool:
+def _version_matches(built: str, here: str, compatible: bool) -> bool:
     if not compatible:
         return built == here
     return _numbers(built) <= _numbers(here)  # forward, never backward
@@ -208,7 +208,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
 
 
-def _gpu_runs(there: BuildMachine, here: BuildMachine, compatible: str) -> bool:
+def _gpu_matches(there: BuildMachine, here: BuildMachine, compatible: str) -> bool:
     if compatible == "ampere+":
         return here.capability >= (8, 0)
     if compatible == "same-capability":
@@ -216,7 +216,7 @@ def _gpu_runs(there: BuildMachine, here: BuildMachine, compatible: str) -> bool:
     return (there.gpu, there.capability) == (here.gpu, here.capability)
 
 
-def _gpu(machine: BuildMachine) -> str:
+def _gpu_text(machine: BuildMachine) -> str:
     return f"{machine.gpu} (compute capability {machine.capability[0]}.{machine.capability[1]})"
 
 

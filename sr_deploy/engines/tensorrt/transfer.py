@@ -19,13 +19,13 @@ from sr_deploy.engines.tensorrt.cuda import is_pinned
 from sr_deploy.engines.tensorrt.lane import Lane
 from sr_deploy.system.cores import usable_cores
 
-_PIECE = 4 << 20
+_PIECE_BYTES = 4 << 20
 """Bytes: some 100 microseconds on the bus, against a few for each piece."""
-_WORTH_THREADS = 16 << 20
-_MOST_THREADS = 4
+_THREADED_BYTES = 16 << 20
+_MAX_THREADS = 4
 
 
-class Copiers:
+class CopyThreads:
     """Threads that copy between arrays in main memory, started when they are first worth it."""
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class Copiers:
 
     def submit(self, size: int, copy: Callable[[], None]) -> Future[None] | None:
         """Do `copy`, part of a job of `size` bytes: at once and return None, or in a thread."""
-        if size < _WORTH_THREADS:
+        if size < _THREADED_BYTES:
             copy()
             return None
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(min(_MOST_THREADS, usable_cores() or 1), "sr-deploy-copy")
+            self._pool = ThreadPoolExecutor(min(_MAX_THREADS, usable_cores() or 1), "sr-deploy-copy")
         return self._pool.submit(copy)
 
     def close(self) -> None:
@@ -60,14 +60,14 @@ def send(lane: Lane, batch: Batch, address: int) -> None:
 class PendingResult:
     """A result on its way to main memory. `finish` waits for it and puts it into its array."""
 
-    def __init__(self, lane: Lane, address: int, out: Batch, copiers: Copiers) -> None:
+    def __init__(self, lane: Lane, address: int, out: Batch, copy_threads: CopyThreads) -> None:
         """Queue the copies from device memory `address` into `out`, or into what is between."""
-        self._lane, self._out, self._copiers = lane, out, copiers
+        self._lane, self._out, self._copy_threads = lane, out, copy_threads
         self._direct = is_pinned(out)
         target = out if self._direct else lane.host_out.view(out.shape, out.dtype)
         self._flat: Any = target.reshape(-1).view(np.uint8)
         self._pieces = deque[tuple[int, int, Any]]()
-        step = out.nbytes if self._direct else _PIECE
+        step = out.nbytes if self._direct else _PIECE_BYTES
         for start in range(0, out.nbytes, step):
             self._queue(address, start, min(start + step, out.nbytes))
 
@@ -93,4 +93,4 @@ class PendingResult:
         return self._out
 
     def _copy(self, target: Any, source: Any) -> Future[None] | None:
-        return self._copiers.submit(self._out.nbytes, lambda: np.copyto(target, source))
+        return self._copy_threads.submit(self._out.nbytes, lambda: np.copyto(target, source))

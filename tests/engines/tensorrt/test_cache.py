@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.engines.tensorrt import cache as cache_module
-from sr_deploy.engines.tensorrt.cache import EngineCache, distrust, engine_folder
+from sr_deploy.engines.tensorrt.cache import EngineCache, distrust_reason, engine_folder
 from sr_deploy.engines.tensorrt.sidecar import digest, record_path
 from tests.engines.tensorrt.test_sidecar import PLAN, a_record
 from tests.paths import ROOT
@@ -110,7 +110,7 @@ def test_engines_that_others_may_have_put_there_are_not_loaded(tmp_path, said):
     assert EngineCache.of_user(folder, said.append) is None
     assert "others may write to it" in said[0]
     folder.chmod(0o755)
-    assert distrust(folder) is None
+    assert distrust_reason(folder) is None
     assert EngineCache.of_user(folder) is not None
 
 

@@ -29,7 +29,7 @@ def test_lanes_are_made_when_needed_and_used_again():
     made: list[Made] = []
     lanes = Lanes(lambda: made.append(Made()) or made[-1], 3)
     first = lanes.take()
-    lanes.give(first)
+    lanes.give_back(first)
     assert lanes.take() is first
     second = lanes.take()
     assert made == [first, second]
@@ -39,7 +39,7 @@ def test_who_does_not_wait_gets_nothing_when_all_are_busy():
     lanes = Lanes(Made, 1)
     lane = lanes.take()
     assert lanes.take(wait=False) is None
-    lanes.give(lane)
+    lanes.give_back(lane)
     assert lanes.take(wait=False) is lane
 
 
@@ -50,7 +50,7 @@ def test_who_waits_gets_the_next_that_comes_back():
     thread.start()
     time.sleep(0.05)
     assert got == []
-    lanes.give(lane)
+    lanes.give_back(lane)
     thread.join(10)
     assert got == [lane]
 
@@ -68,7 +68,7 @@ def test_no_more_than_the_most_are_busy_at_once():
                 most.append(len(busy))
             with lock:
                 busy.remove(lane)
-            lanes.give(lane)
+            lanes.give_back(lane)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -99,7 +99,7 @@ def test_where_memory_does_not_suffice_for_another_those_there_have_to_do():
     lanes = Lanes(make, 5)
     assert lanes.take() is first
     assert lanes.take(wait=False) is None
-    lanes.give(first)
+    lanes.give_back(first)
     assert lanes.take() is first
 
 
@@ -114,7 +114,7 @@ def test_no_memory_for_the_first_is_an_error():
 def test_trimming_releases_what_is_idle_alone():
     lanes = Lanes(Made, 2)
     busy, idle = lanes.take(), lanes.take()
-    lanes.give(idle)
+    lanes.give_back(idle)
     lanes.trim()
     assert (busy.closed, idle.closed) == (False, True)
     assert lanes.idle() == ()
@@ -123,8 +123,8 @@ def test_trimming_releases_what_is_idle_alone():
 def test_closing_waits_for_busy_lanes_and_then_nothing_can_be_taken():
     lanes = Lanes(Made, 2)
     busy, idle = lanes.take(), lanes.take()
-    lanes.give(idle)
-    timer = threading.Timer(0.1, lambda: lanes.give(busy))
+    lanes.give_back(idle)
+    timer = threading.Timer(0.1, lambda: lanes.give_back(busy))
     timer.start()
     lanes.close()
     assert (busy.closed, idle.closed) == (True, True)
@@ -145,7 +145,7 @@ def test_closing_wakes_those_who_wait():
     thread = threading.Thread(target=wait)
     thread.start()
     time.sleep(0.05)
-    timer = threading.Timer(0.1, lambda: lanes.give(busy))
+    timer = threading.Timer(0.1, lambda: lanes.give_back(busy))
     timer.start()
     lanes.close()
     thread.join(10)

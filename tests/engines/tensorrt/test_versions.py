@@ -139,7 +139,7 @@ class Said:
     def __init__(self, words: str) -> None:
         self.words = words
 
-    def last_words(self) -> str:
+    def last_message(self) -> str:
         return self.words
 
 
