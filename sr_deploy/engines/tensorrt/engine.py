@@ -1,10 +1,11 @@
-"""Run a model with TensorRT on an NVIDIA GPU: from an engine file, or from an ONNX file whose engine is kept.
+"""Runs a model with TensorRT on an NVIDIA GPU, from an engine file or from an ONNX file whose engine is cached.
 
-Pixels go in and come out as they are (uint8, or float32 in 0..1); the arithmetic around the net is compiled into the
-engine. Calls of several threads run at once, each in a lane of its own (`tensorrt_lane`). What TensorRT is called
-is in `tensorrt_api`, what CUDA is called in `tensorrt_cuda`; this module brings them together.
+Input and output are pixels as they are: uint8, or float32 in 0..1. All arithmetic around the network is
+compiled into the engine. Calls of several threads run at the same time, each in a lane of its own
+(`lane.py`). `api.py` holds the calls into TensorRT and `cuda.py` those into CUDA; this module combines them.
 
-An engine is machine code: load only those you built, or had from somebody whose programs you would run.
+An engine is machine code: load only engines that you built, or whose author you trust to run programs on your
+machine.
 """
 
 from __future__ import annotations
@@ -48,15 +49,19 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _open_engines: weakref.WeakSet[TensorRTEngine] = weakref.WeakSet()
+"""Engines that are not closed yet; the rest are closed when the interpreter exits."""
 
 
 class TensorRTEngine:
-    """A model in TensorRT. Implements `sr_deploy.engines.base.Engine`.
+    """A model in TensorRT. Implements `sr_deploy.engines.base.Engine`, so threads may share it.
 
-    `model`: an engine file (`.engine`, `.plan`, `.trt`, with its record beside it), or an ONNX file, its bytes, or
-    the model itself, whose engine is looked up in the user's cache and built where it is not there.
-    Raises MissingRuntimeError without TensorRT, PyCUDA, driver or GPU; ModelError for an engine of another model,
-    version or GPU, a truncated one, or one without its record, with the command that rebuilds it.
+    `model` is an engine file (`.engine`, `.plan` or `.trt`, with its sidecar beside it), or an ONNX file, its
+    bytes, or the loaded model. For those, the engine is looked up in the user's cache, and built if it is
+    missing. That takes minutes and happens at the first `run` or `prepare`, not here.
+
+    Raises MissingRuntimeError without TensorRT, PyCUDA, driver or GPU. Raises ModelError for an engine of
+    another model, TensorRT version or GPU, and for one that is truncated or lacks its sidecar; the message
+    ends in the command that rebuilds it.
     """
 
     backend = "tensorrt"
@@ -86,24 +91,36 @@ class TensorRTEngine:
     def open(
         cls, model: Path | bytes | ModelProto, options: Any = None, threads: int | None = None
     ) -> TensorRTEngine:
-        """What `sr_deploy.engines.open_engine` calls; `threads` are the CPU's and change nothing here."""
+        """Open an engine for `sr_deploy.engines.registry.open_engine`.
+
+        `threads` is accepted because all backends are opened alike; it has no effect on a GPU. Raises
+        UsageError if `options` are those of another backend.
+        """
         if options is not None and not isinstance(options, TensorRTOptions):
             raise UsageError(f"the tensorrt backend takes TensorRTOptions, got {type(options).__name__}")
         return cls(model, options)
 
     @staticmethod
     def check() -> None:
-        """Raises MissingRuntimeError where TensorRT, PyCUDA, the driver or a GPU is missing."""
+        """Raises MissingRuntimeError if TensorRT, PyCUDA, the NVIDIA driver or a GPU is missing."""
         build.require_tensorrt()
 
     @property
     def record(self) -> EngineRecord:
-        """Of the engine for 8-bit pictures, else of the one there is; it is loaded, and built, where needed."""
+        """The sidecar's content for the engine that takes uint8 pixels, or else float32 pixels.
+
+        Loads the engine, and builds it, if that has not happened yet.
+        """
         kinds = [kind for kind in (build.UINT8, build.FLOAT32) if self._model.has(kind)]
         return self._loaded_engine(kinds[0]).record
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
-        """See `Engine.run`. Fastest with `batch` and `out` from `empty`, which the GPU reads and writes itself."""
+        """Upscale `batch` [N, H, W, C] as `Engine.run` describes.
+
+        Fastest if `batch` and `out` come from `empty`: the GPU then accesses them directly. Blocks while all
+        lanes are busy. Raises UsageError for pixels that the engine does not take, OutOfMemoryError, or
+        ModelError if TensorRT fails.
+        """
         shape, loaded_engine = self._check(batch, out)
         result = np.empty(shape, batch.dtype) if out is None else out
         lane = loaded_engine.lanes.take()
@@ -113,10 +130,12 @@ class TensorRTEngine:
         return result
 
     def run_stream(self, batches: Iterable[Batch], depth: int | None = None) -> Iterator[Batch]:
-        """The results of `batches`, in order, with copying in, computing and copying out overlapped.
+        """Yield the results of `batches` in order, while copies in, computing and copies out overlap.
 
-        Up to `depth` (default: the option `contexts`) are on their way at once; each is read before the next but
-        `depth` is asked for. Ends well when it is closed early.
+        Up to `depth` batches are in flight at once; the default and the limit are the option `contexts`. A
+        batch has been read when the `depth`-th batch after it is requested, and may be overwritten then. Each
+        result is a new array. An iterator that is closed early, or never read to its end, releases its lanes
+        when it or the engine is closed. Raises as `run` does.
         """
         depth = min(depth or self.options.contexts, self.options.contexts)
         runs: _PendingRuns = deque()
@@ -135,11 +154,16 @@ class TensorRTEngine:
             self._finish_all(runs)
 
     def run_device(self, source: Any, out: Any = None, stream: int | None = None) -> DeviceArray:
-        """As `run`, for arrays on the GPU: anything with `__cuda_array_interface__`, or DLPack.
+        """Upscale an array in GPU memory and return one in GPU memory.
 
-        `stream`: CUDA's handle of the caller's stream. The run waits for what is queued there, and what is queued
-        there later waits for the run; this call does not wait. Without one, the result is whole on return.
-        `out` [N, H*scale, W*scale, C] is filled where given. Raises UsageError for arrays that do not fit.
+        `source` [N, H, W, C] is any object with `__cuda_array_interface__` or DLPack. `out` [N, H*scale,
+        W*scale, C] is filled if given; otherwise memory is allocated, and released with the result.
+
+        `stream` is the handle of the caller's CUDA stream. With it, the run starts after the work queued
+        there, later work there waits for the run, and this call returns at once. Without it, the result is
+        complete on return.
+
+        Raises UsageError for arrays that do not fit; otherwise as `run`.
         """
         taken = as_device_array(source, stream)
         shape, loaded_engine = self._check_device(taken)
@@ -151,7 +175,10 @@ class TensorRTEngine:
         return given
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.uint8) -> Batch:
-        """An array in page-locked memory: `run` reads from it and writes into it without a copy between."""
+        """Return an uninitialised array in page-locked memory.
+
+        `run` reads and writes such arrays without an intermediate copy.
+        """
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with self._gpu.current():
             block = pinned_empty(self._gpu.cuda, size)
@@ -159,11 +186,14 @@ class TensorRTEngine:
         return array
 
     def prepare(self, dtype: Any = np.uint8) -> None:
-        """Load, and where needed build, what pictures of `dtype` need; else the first `run` does."""
+        """Load the engine for pixels of `dtype` now, building it if needed.
+
+        Otherwise the first `run` does it. Raises as `run` and `build_engine` do.
+        """
         self._loaded_engine(build.pixels_of(dtype))
 
     def device_memory(self) -> int:
-        """Bytes of device memory that the idle lanes hold, TensorRT's own aside."""
+        """Bytes of device memory held by lanes that are idle; the engine's own memory is not counted."""
         return sum(
             lane.held_bytes()
             for loaded_engine in self._loaded_engines.values()
@@ -171,13 +201,17 @@ class TensorRTEngine:
         )
 
     def close(self) -> None:
-        """Release everything on the GPU; calls in other threads still end well. Calling it again does nothing."""
+        """Release everything on the GPU. Calling it again does nothing.
+
+        Runs in other threads are allowed to finish, for up to ten seconds; later calls raise UsageError.
+        Streams that nobody reads to the end are finished first, which brings their lanes back.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             loaded_engines, self._loaded_engines = list(self._loaded_engines.values()), {}
-        for runs in list(self._open_streams):  # of streams that nobody reads to the end
+        for runs in list(self._open_streams):
             self._finish_all(runs)
         with self._gpu.current():
             for loaded_engine in loaded_engines:
@@ -196,17 +230,18 @@ class TensorRTEngine:
     # one run
 
     def _check(self, batch: Batch, out: Batch | None) -> tuple[tuple[int, ...], _EngineLanes]:
+        """Check the arrays of a run; return the shape of the result and the engine for their type."""
         shape = check_batch(self.spec, self.limits, batch, out)
         return shape, self._loaded_engine(build.pixels_of(batch.dtype))
 
     def _check_device(self, taken: DeviceArray) -> tuple[tuple[int, ...], _EngineLanes]:
-        like: Any = np.broadcast_to(
-            np.zeros((), taken.dtype), taken.shape
-        )  # its shape and type, and no memory
+        # an array of that shape and type that takes no memory
+        """Check an array in GPU memory by the same rules as one in main memory."""
+        like: Any = np.broadcast_to(np.zeros((), taken.dtype), taken.shape)
         return self._check(like, None)
 
     def _queue_run(self, lane: Lane, batch: Batch, result: Batch) -> PendingResult:
-        """Queue all of a run; the CUDA context is current."""
+        """Queue the copies and the run on the lane's stream; the CUDA context must be current."""
         source, target = lane.reserve(batch.nbytes, result.nbytes)
         send(lane, batch, source)
         lane.launch(batch.shape, result.shape, source, target)
@@ -215,16 +250,18 @@ class TensorRTEngine:
     def _submit(
         self, loaded_engine: _EngineLanes, lane: Lane, batch: Batch, result: Batch
     ) -> tuple[_EngineLanes, Lane, PendingResult, tuple[int, ...]]:
+        """Queue one run of a stream, and return what `_finish_oldest` needs."""
         with self._running(loaded_engine, lane, batch.shape):
             return loaded_engine, lane, self._queue_run(lane, batch, result), batch.shape
 
     def _finish_all(self, runs: _PendingRuns) -> None:
-        """Bring what is still on its way to an end, and its lanes back."""
+        """Finish all runs of a stream, give their lanes back, and forget the stream."""
         self._open_streams[:] = [each for each in self._open_streams if each is not runs]
         while runs:
             self._finish_oldest(runs)
 
     def _finish_oldest(self, runs: _PendingRuns) -> Batch:
+        """Wait for the oldest run of a stream, give its lane back, and return the result."""
         loaded_engine, lane, pending, shape = runs.popleft()
         with self._running(loaded_engine, lane, shape):
             result = pending.finish()
@@ -232,6 +269,7 @@ class TensorRTEngine:
         return result
 
     def _run_device(self, lane: Lane, taken: DeviceArray, given: DeviceArray, stream: int | None) -> None:
+        """Run on device memory, ordered with the caller's stream, or waiting for the result."""
         if stream is not None:
             order_streams(stream, lane.handle)
         lane.launch(taken.shape, given.shape, taken.address, given.address)
@@ -241,6 +279,7 @@ class TensorRTEngine:
             order_streams(lane.handle, stream)
 
     def _output(self, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any) -> DeviceArray:
+        """Return the array for the result: `out` if it fits, else new device memory."""
         if out is None:
             with self._gpu.current():
                 memory = OwnedMemory(self._gpu, int(np.prod(shape)) * dtype.itemsize)
@@ -254,7 +293,11 @@ class TensorRTEngine:
 
     @contextmanager
     def _running(self, loaded_engine: _EngineLanes, lane: Lane, shape: tuple[int, ...]) -> Iterator[None]:
-        """With the CUDA context current; a run that fails in here gives up its lane, and says what it was on."""
+        """Make the CUDA context current for one run.
+
+        If the run fails, its lane is discarded, because work may still be queued in it. After a lack of
+        memory the idle lanes are released too. CUDA's errors are raised as ours, with the size of the batch.
+        """
         try:
             with self._gpu.current():
                 yield
@@ -270,6 +313,11 @@ class TensorRTEngine:
     # what is loaded
 
     def _loaded_engine(self, pixels: str) -> _EngineLanes:
+        """Return the loaded engine for the pixel type `pixels`, loading or building it on first use.
+
+        Holds the lock meanwhile, so threads that start together do not build twice. Raises UsageError after
+        `close`.
+        """
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
@@ -280,7 +328,7 @@ class TensorRTEngine:
             return self._loaded_engines[pixels]
 
     def _load(self, plan: bytes, record: EngineRecord) -> tuple[Any, LoadedEngine]:
-        """TensorRT's runtime, which must outlive the engine, and the engine in it."""
+        """Load the engine in `plan`; returns TensorRT's runtime, which must outlive the engine, and the engine."""
         made = api.new_runtime(self._trt, self._log, host_code=record.options.version_compatible)
         engine = api.load(made, plan, self._log, record.spec.name)
         input_name, output_name = api.port_names(self._trt, engine)
@@ -300,7 +348,7 @@ class TensorRTEngine:
 
 
 class _EngineLanes:
-    """One engine on the GPU, with its lanes."""
+    """One engine on the GPU with the lanes that run it."""
 
     def __init__(self, owner: TensorRTEngine, plan: bytes, record: EngineRecord) -> None:
         self.record = record
@@ -310,23 +358,28 @@ class _EngineLanes:
         self.lanes = Lanes(self._lane, owner.options.contexts)
 
     def _lane(self) -> Lane:
+        """Make a lane in the engine's CUDA context."""
         with self._gpu.current():
             assert self._loaded is not None
             return Lane(self._loaded)
 
     def close(self) -> None:
-        """Contexts before the engine, the engine before the runtime; the CUDA context is current."""
+        """Release contexts, engine and runtime, in that order; the CUDA context must be current.
+
+        The order matters: TensorRT needs the engine to release a context, and the runtime to release an
+        engine.
+        """
         self.lanes.close()
         self._loaded = None
         self._runtime = None
 
 
 _PendingRuns = deque[tuple[_EngineLanes, Lane, PendingResult, tuple[int, ...]]]
-"""Runs that are on their way, the oldest first."""
+"""Runs in flight, the oldest first: engine, lane, result and input shape."""
 
 
 class _EngineFile:
-    """An engine from an explicit path."""
+    """An engine from a path that the user named. Raises ModelError if it cannot be used on this machine."""
 
     def __init__(self, path: Path, options: TensorRTOptions, version: str) -> None:
         self._plan, self._record = read_engine(path)
@@ -336,19 +389,21 @@ class _EngineFile:
         self.spec, self.profiles = self._record.spec, self._record.profiles
 
     def has(self, pixels: str) -> bool:
+        """Return whether the engine takes the pixel type `pixels`."""
         return pixels == self._record.pixels
 
     def engine(self, pixels: str) -> tuple[bytes, EngineRecord]:
+        """Return the engine's bytes and record. Raises UsageError for another pixel type."""
         if not self.has(pixels):
             wants = "uint8" if pixels == build.UINT8 else "float"
             raise UsageError(
-                f"{self._path} was built for {self._record.pixels} pictures, got {pixels}; build one with --io {wants}"
+                f"{self._path} was built for {self._record.pixels} pixels, got {pixels}; build one with --io {wants}"
             )
         return self._plan, self._record
 
 
 class _OnnxModel:
-    """A model whose engines are kept in the cache, and built where they are not there."""
+    """A model whose engines are cached, and built if they are missing."""
 
     def __init__(self, model: Path | bytes | ModelProto, options: TensorRTOptions) -> None:
         from sr_deploy.graph.runnable import RunnableModel
@@ -365,9 +420,14 @@ class _OnnxModel:
         self.profiles = plan_profiles(self.spec, built)
 
     def has(self, pixels: str) -> bool:
+        """Return whether an engine for the pixel type `pixels` can be made."""
         return pixels == build.UINT8 or not self._bytes_only
 
     def engine(self, pixels: str) -> tuple[bytes, EngineRecord]:
+        """Return the engine's bytes and record from the cache, building it if needed.
+
+        Raises UsageError if the file takes 8-bit pixels only, otherwise as `engine_from_cache`.
+        """
         if not self.has(pixels):
             raise UsageError(
                 f"{self.spec.name} was exported with uint8 pixel I/O and takes 8-bit pictures only; "
@@ -389,8 +449,8 @@ class _OnnxModel:
             )
 
 
-class _model_file:  # noqa: N801 - used as a function
-    """The model as a file: itself, or a temporary one of its bytes."""
+class _model_file:  # noqa: N801 - used like a function
+    """Context manager that gives the model as a file: its own path, or a temporary file of its bytes."""
 
     def __init__(self, model: Path | bytes | ModelProto) -> None:
         self._model, self._folder = model, None if isinstance(model, Path) else _temporary()
@@ -414,14 +474,16 @@ class _model_file:  # noqa: N801 - used as a function
 
 
 def _temporary() -> Any:
+    """Make a temporary folder; imported only when needed, to keep start-up short."""
     from tempfile import TemporaryDirectory
 
     return TemporaryDirectory(prefix="sr-deploy-")
 
 
 def _limits(spec: ModelSpec, profiles: tuple[Profile, ...]) -> Limits:
+    """Return the limits of an engine: its largest profile, and the memory a pixel costs."""
     height, width = largest_size(profiles)
-    # what grows with a picture here is its copies in main memory; on the GPU, profiles set the bounds
+    # counted are the copies of input and output in main memory; on the GPU the profiles set the limit
     host = spec.channels * (1 + spec.scale**2)
     return Limits(
         max_height=height,
@@ -432,11 +494,11 @@ def _limits(spec: ModelSpec, profiles: tuple[Profile, ...]) -> Limits:
 
 
 def _say(message: str) -> None:
-    """A build takes minutes, and whoever waits wants to know for what."""
+    """Print a line on stderr at once: builds take minutes, and users want to know what they wait for."""
     print(message, file=sys.stderr, flush=True)
 
 
 def _close_all() -> None:
-    """At the end of the interpreter, while CUDA is still there."""
+    """Close all open engines at exit, while CUDA can still be used."""
     for engine in list(_open_engines):
         engine.close()

@@ -1,9 +1,10 @@
-"""A lane: what one call at a time needs to run an engine on the GPU, and the pool that calls take lanes from.
+"""A lane: what one run at a time needs to use an engine on the GPU; and the pool that runs take lanes from.
 
-A lane has a stream, working memory, and buffers for pixels, all grown to the largest picture so far. For a few
-shapes it keeps an execution context set up, and once a shape comes up again, the CUDA graph of its run: a context
-that never changes its shape is what makes replaying a graph of it safe. Everything of a lane is queued on its own
-stream, so nothing in it is ever used by two runs at once.
+A lane has a CUDA stream, working memory, and buffers for pixels, all grown to the largest picture so far. For
+a few shapes it keeps an execution context set up. From the second run of a shape on, it also keeps the CUDA
+graph of the run. Such a context never changes its shape, which makes replaying its graph safe.
+
+All work of a lane is queued on its own stream, so two runs never use the same memory at the same time.
 """
 
 from __future__ import annotations
@@ -22,25 +23,31 @@ from sr_deploy.engines.tensorrt.profiles import Profile, choose_profile
 from sr_deploy.errors import ModelError, OutOfMemoryError, UsageError
 
 Dims = tuple[int, ...]
+"""A shape [N, H, W, C]."""
 _CLOSE_SECONDS = 10.0
-"""Seconds that `close` waits for runs in other threads; one that hangs must not hang the end of the program."""
+"""Time that `Lanes.close` waits for runs in other threads; a run that hangs must not block the exit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedEngine:
-    """An engine on the GPU, as all its lanes see it."""
+    """An engine on the GPU, shared by all its lanes."""
 
     trt: ModuleType
+    """The `tensorrt` package."""
     gpu: GpuContext
     engine: Any
+    """TensorRT's `ICudaEngine`."""
     log: api.TensorRTLog
     input_name: str
-    """Name of the input."""
+    """Name of the input tensor."""
     output_name: str
-    """Name of the output."""
+    """Name of the output tensor."""
     profiles: tuple[Profile, ...]
+    """The profiles, in the order of their numbers in the engine."""
     graphs: bool
+    """Record shapes that come up again as CUDA graphs."""
     shapes_kept: int
+    """Number of contexts that each lane keeps set up."""
 
 
 @dataclass
@@ -49,22 +56,28 @@ class _PreparedContext:
 
     context: Any
     memory: int
-    """Bytes of working memory it needs."""
+    """Working memory it needs, in bytes."""
     bound: tuple[int, int, int] = (0, 0, 0)
-    """Addresses of the input, the output and the working memory."""
+    """Device addresses of the input, the output and the working memory; 0: not bound."""
     runs: int = 0
-    """With these addresses."""
+    """Number of runs with these addresses."""
     graph: CudaGraph | None = None
+    """The recorded run; valid only for the addresses in `bound`."""
     recordable: bool = True
+    """False after recording has failed once, so that it is not tried again."""
 
     def free_graph(self) -> None:
+        """Release the graph, if there is one."""
         if self.graph is not None:
             self.graph.free()
             self.graph = None
 
 
 class Lane:
-    """Runs one picture at a time. To be used with the CUDA context current."""
+    """Runs one picture at a time. Not thread-safe: a lane belongs to the run that took it.
+
+    Needs the CUDA context to be current, except in `close`.
+    """
 
     def __init__(self, loaded: LoadedEngine) -> None:
         self.loaded = loaded
@@ -77,18 +90,23 @@ class Lane:
 
     @property
     def handle(self) -> int:
-        """CUDA's own number of the stream."""
+        """CUDA's handle of the stream, as an integer."""
         return int(self.stream.handle)
 
     def reserve(self, input_bytes: int, output_bytes: int) -> tuple[int, int]:
-        """Device addresses of `input_bytes` and `output_bytes`, for the input and the output."""
+        """Return device addresses of at least `input_bytes` and `output_bytes`; waits for the stream if they
+        move.
+        """
         wait = self.stream.synchronize
         return self.device_in.reserve(input_bytes, wait), self.device_out.reserve(output_bytes, wait)
 
     def launch(self, shape: Dims, expected: Dims, source: int, target: int) -> None:
-        """Queue a run from device address `source`, pixels of `shape` [N, H, W, C], to `target`.
+        """Queue a run from the device address `source`, pixels of `shape` [N, H, W, C], to `target`; does not
+        wait.
 
-        Raises OutOfMemoryError, ModelError where the engine gives another shape than `expected`.
+        The first run with given addresses is executed directly, the second is recorded as a graph, later ones
+        replay it. Raises OutOfMemoryError, or ModelError if the output shape differs from `expected` or
+        TensorRT fails.
         """
         prepared = self._prepare(shape, expected)
         self._bind(prepared, source, target)
@@ -101,7 +119,7 @@ class Lane:
         prepared.runs += 1
 
     def _record(self, prepared: _PreparedContext) -> None:
-        """Record the run as a graph and replay it; without one, where it cannot be recorded."""
+        """Record the run as a graph and replay it. If it cannot be recorded, execute it directly from now on."""
         loaded = self.loaded
         try:
             prepared.graph = CudaGraph(
@@ -115,7 +133,11 @@ class Lane:
             prepared.graph.launch(self.handle)
 
     def _prepare(self, shape: Dims, expected: Dims) -> _PreparedContext:
-        """The context for `shape`: the one it was set up in, else the one that was not used for longest."""
+        """Return the context for `shape`: the one set up for it, or else a newly set up one.
+
+        Raises ModelError if the engine's output shape is not `expected`: then engine and sidecar do not
+        belong together.
+        """
         if shape in self._prepared:
             self._prepared.move_to_end(shape)
             return self._prepared[shape]
@@ -126,13 +148,14 @@ class Lane:
         found = api.output_shape(context, loaded.output_name)
         if found != expected:
             raise ModelError(
-                f"the engine makes {found} of {shape}, its record says {expected}; build it again"
+                f"the engine turns shape {shape} into {found}, its sidecar says {expected}; build it again"
             )
         prepared = _PreparedContext(context, api.memory_needed(loaded.engine, context, profile))
         self._prepared[shape] = prepared
         return prepared
 
     def _unused_context(self) -> Any:
+        """Return a new context, or at the limit `shapes_kept` the one that was not used for longest."""
         if len(self._prepared) < self.loaded.shapes_kept:
             return api.new_context(self.loaded.trt, self.loaded.engine, self.loaded.log)
         _, oldest = self._prepared.popitem(last=False)
@@ -141,6 +164,10 @@ class Lane:
         return oldest.context
 
     def _bind(self, prepared: _PreparedContext, source: int, target: int) -> None:
+        """Bind input, output and working memory to the context, unless they are bound already.
+
+        Graphs hold addresses, so a change releases the context's graph.
+        """
         loaded = self.loaded
         memory = self.memory.reserve(prepared.memory, self._unbind_all)
         if prepared.bound == (source, target, memory):
@@ -152,23 +179,29 @@ class Lane:
         prepared.bound, prepared.runs = (source, target, memory), 0
 
     def _unbind_all(self) -> None:
-        """The working memory is about to move: nothing may use it, and graphs that name it are void."""
+        """Prepare for the working memory to move.
+
+        Waits until no run uses it, and releases all graphs, since they hold its old address.
+        """
         self.stream.synchronize()
         for prepared in self._prepared.values():
             prepared.free_graph()
             prepared.bound = (0, 0, 0)
 
     def held_bytes(self) -> int:
-        """Bytes of device memory, TensorRT's own aside."""
+        """Device memory of the buffers in bytes; TensorRT's own memory is not counted."""
         return self.device_in.size + self.device_out.size + self.memory.size
 
     def close(self) -> None:
-        """Release everything, in the order that each needs what comes after it. The context need not be current."""
+        """Release everything, ignoring errors. The CUDA context need not be current."""
         with suppress(Exception), self.loaded.gpu.current():
             self._release()
 
     def _release(self) -> None:
-        with suppress(Exception):  # a GPU that failed cannot be waited for, and its memory is gone anyway
+        """Wait for the stream, then release graphs, contexts, buffers and stream, each before what it depends
+        on.
+        """
+        with suppress(Exception):  # waiting for a GPU that failed raises; its memory is lost anyway
             self.stream.synchronize()
         for prepared in self._prepared.values():
             with suppress(Exception):
@@ -181,7 +214,10 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of one engine, made when they are first needed, `most` of them. Serves several threads."""
+    """The pool of lanes of one engine: made on demand, up to `limit` of them. Thread-safe.
+
+    `make` creates a lane. The lane that came back last is taken first.
+    """
 
     def __init__(self, make: Callable[[], Any], limit: int) -> None:
         self._make, self._limit = make, limit
@@ -191,10 +227,11 @@ class Lanes:
         self._change = threading.Condition()
 
     def take(self, *, wait: bool = True) -> Any:
-        """A lane for one run, to be given back; None where all are busy and `wait` is off.
+        """Take a lane for one run; it must be given back or discarded afterwards.
 
-        Raises UsageError after `close`, and what making the first lane raises. Where memory does not suffice for
-        another one, those that are there have to do.
+        Blocks while all lanes are busy; with `wait` off, returns None instead. If memory does not suffice for
+        another lane, the limit is lowered to the lanes that exist. Raises UsageError after `close`, and
+        OutOfMemoryError if not even the first lane can be made.
         """
         with self._change:
             while True:
@@ -209,6 +246,7 @@ class Lanes:
                 self._change.wait()
 
     def _make_lane(self) -> Any:
+        """Make a lane, or lower the limit and return None if memory runs out; the first lane's error is raised."""
         try:
             lane = self._make()
         except OutOfMemoryError:
@@ -220,7 +258,7 @@ class Lanes:
         return lane
 
     def give_back(self, lane: Any) -> None:
-        """A lane whose run has ended well. After `close` it is released."""
+        """Return a lane whose run succeeded. After `close` it is released."""
         with self._change:
             if self._closed:
                 self._release_lane(lane)
@@ -229,18 +267,19 @@ class Lanes:
             self._change.notify()
 
     def discard(self, lane: Any) -> None:
-        """A lane whose run failed: what is queued in it is not known."""
+        """Release a lane whose run failed: it is not known what is still queued in it."""
         with self._change:
             self._release_lane(lane)
             self._change.notify()
 
     def _release_lane(self, lane: Any) -> None:
+        """Release a lane and wake waiting threads; the lock must be held."""
         self._count -= 1
         lane.close()
         self._change.notify_all()
 
     def close(self) -> None:
-        """Release idle lanes, and wait for busy ones to come back and be released."""
+        """Release idle lanes, and wait up to `_CLOSE_SECONDS` for busy ones. Later calls of `take` raise."""
         with self._change:
             self._closed = True
             while self._idle:
@@ -249,12 +288,12 @@ class Lanes:
             self._change.wait_for(lambda: not self._count, timeout=_CLOSE_SECONDS)
 
     def trim(self) -> None:
-        """Release idle lanes, for the memory they hold."""
+        """Release idle lanes to free their memory."""
         with self._change:
             while self._idle:
                 self._release_lane(self._idle.pop())
 
     def idle(self) -> Sequence[Any]:
-        """Those that nothing runs in at the moment."""
+        """Return the lanes that are not in use at the moment."""
         with self._change:
             return tuple(self._idle)

@@ -110,7 +110,7 @@ def test_a_file_that_is_not_what_its_record_says_is_refused_before_minutes_are_s
     _, path = stored(tiny, tmp_path, "plain")
     source = source_of(path)
     wrong = replace(source, spec=source.spec.with_(precision="fp16"))
-    with pytest.raises(ModelError, match=r"recorded as fp16, but its weights are fp32.*`sr-deploy convert`$"):
+    with pytest.raises(ModelError, match=r"spec of plain says fp16, but its weights are fp32.*`sr-deploy convert`$"):
         build_module._check_types(OLD, wrong)
 
 
@@ -150,7 +150,7 @@ def test_an_engine_whose_writing_fails_half_way_leaves_no_record_of_another(tmp_
     with pytest.raises(OutputError, match="No space left"):
         write_engine(path, PLAN * 2, a_record())
     assert not record_path(path).exists()
-    with pytest.raises(ModelError, match="no record"):
+    with pytest.raises(ModelError, match="no sidecar"):
         read_engine(path)
 
 

@@ -103,7 +103,7 @@ def test_an_engine_that_quietly_computes_in_fp32_is_an_error(tiny, tmp_path, sta
     stand_in(halves=False)
     half = source(tiny, tmp_path, to_fp16)
     with pytest.raises(
-        ModelError, match=r"was to compute in fp16, but its layers do in others \(3 in fp32\)"
+        ModelError, match=r"should compute in fp16, but its layers do not \(3 in fp32\)"
     ):
         build_engine(half, OPTIONS)
     assert build_engine(half, OPTIONS, check_precision=False).record.precisions == {"fp32": 3}

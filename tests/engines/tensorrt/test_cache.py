@@ -61,7 +61,7 @@ def test_a_damaged_engine_is_not_found_and_said(cache, said, spoil):
         path.write_bytes({"truncated": PLAN[:-1], "empty": b"", "other bytes": PLAN[::-1]}[spoil])
     assert cache.find(KEY) is None
     assert len(said) == 1
-    assert said[0].endswith("it is built anew")
+    assert said[0].endswith("it is built again now")
 
 
 def test_finding_an_engine_says_that_it_was_used(cache):

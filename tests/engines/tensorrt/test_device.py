@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_refused(change, said):
 
 
 def test_arrays_in_main_memory_are_refused():
-    with pytest.raises(UsageError, match="does not lie on a CUDA GPU"):
+    with pytest.raises(UsageError, match="is not on a CUDA GPU"):
         as_device_array(np.zeros((1, 2, 2, 3), np.uint8))
     with pytest.raises(UsageError, match="got list"):
         as_device_array([1, 2])

@@ -75,7 +75,7 @@ def test_where_nothing_else_is_known_the_ports_say_it():
 
 
 def test_an_engine_in_another_precision_is_an_error():
-    with pytest.raises(ModelError, match=r"was to compute in fp16.*3 in fp32"):
+    with pytest.raises(ModelError, match=r"should compute in fp16.*3 in fp32"):
         require_precision(precisions(REAL), "fp16", "net")
     require_precision(precisions(REAL), "fp32", "net")
     require_precision({"fp32": 1, "fp16": 5}, "fp16", "net")

@@ -75,9 +75,9 @@ def test_a_record_survives_json():
 def test_a_damaged_record_is_refused(spoil):
     fields = json.loads(a_record().to_json())
     spoil(fields)
-    with pytest.raises(ModelError, match="record cannot be used"):
+    with pytest.raises(ModelError, match="sidecar of an engine cannot be used"):
         EngineRecord.from_json(json.dumps(fields))
-    with pytest.raises(ModelError, match="record cannot be used"):
+    with pytest.raises(ModelError, match="sidecar of an engine cannot be used"):
         EngineRecord.from_json("[")
 
 
@@ -94,14 +94,14 @@ def test_a_truncated_engine_is_refused_with_the_command_that_rebuilds_it(tmp_pat
 
 def test_another_engine_under_the_record_is_refused(tmp_path):
     path = write(tmp_path / "net.engine", PLAN[::-1])
-    with pytest.raises(ModelError, match="not the one its record speaks of"):
+    with pytest.raises(ModelError, match="not the one that its sidecar describes"):
         read_engine(path)
 
 
 def test_an_engine_without_its_record_is_refused(tmp_path):
     path = tmp_path / "net.engine"
     path.write_bytes(PLAN)
-    with pytest.raises(ModelError, match=r"no record net\.engine\.json beside it"):
+    with pytest.raises(ModelError, match=r"no sidecar net\.engine\.json beside it"):
         read_engine(path)
 
 

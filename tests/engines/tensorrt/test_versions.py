@@ -240,7 +240,7 @@ def test_a_profile_that_is_refused_is_named():
     profile = Recorder("10.16", "IOptimizationProfile")
     answers = {"create_builder_config": lambda: config, "create_optimization_profile": lambda: profile}
     builder = Recorder("10.16", "Builder", answers)
-    with pytest.raises(UsageError, match="does not take the profile"):
+    with pytest.raises(UsageError, match="refuses the profile"):
         api.configure(
             Module("10.16"),
             builder,
