@@ -1,8 +1,8 @@
-"""Building engines for `gpu_run.py`: which, with which profiles, and where the time of a build goes.
+"""Builds engines for `tests/gpu/run.py`, and shows where the time of a build goes.
 
-Three kinds. "any": every size, built fast, for what must merely be right. "crops": the sizes of the compared pictures,
-built fast. "timed WxH": one size alone and TensorRT's usual search, for what is timed. All start from the timings of
-those before.
+There are three kinds of engines. "any": every size, built fast, for checks of correctness. "crops": the sizes
+of the compared pictures, built fast. "timed WxH": a single size and TensorRT's usual search, for timing.
+"usual" adds what a user gets. Each build starts from the kernel timings of those before.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from unittest.mock import patch
 from benchmarks.gpu.common import COMMON, Run, named
 
 FAST, USUAL = 1, 3
-"""TensorRT's optimisation levels. 0 would not do: it takes the first kernel that runs, in whatever precision."""
+"""TensorRT's optimisation levels. Not 0, which takes the first kernel that runs, in whatever precision."""
 EXPECTED_SECONDS = {FAST: 20.0, USUAL: 45.0}
-"""Seconds that a build of one profile is expected to take before one was seen."""
+"""Expected seconds per profile of a build, until one of that level has been seen."""
 CROPS_SIDE = 192
+"""Side that holds all compared pictures, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineToBuild:
-    """One engine to be built; `name` is what sections call it."""
+    """One engine to be built; sections refer to it by `name`."""
 
     model: str
     precision: str
@@ -52,13 +53,13 @@ class EngineToBuild:
 
 
 def for_any_size(model: str, precision: str) -> EngineToBuild:
-    """Two profiles: 960x540, and all up to that."""
+    """Two profiles: 960x540, and all sizes up to that."""
     options = {"sizes": COMMON[:1], "tile": 540, "small": 540, "optimisation_level": FAST}
     return EngineToBuild(model=model, precision=precision, kind="any", options=options, profiles=2)
 
 
 def for_crops(model: str, precision: str, pixels: str = "uint8") -> EngineToBuild:
-    """One profile: all up to the compared pictures."""
+    """One profile: all sizes up to those of the compared pictures."""
     options = {"tile": CROPS_SIDE, "small": CROPS_SIDE, "optimisation_level": FAST}
     return EngineToBuild(
         model=model, precision=precision, kind="crops", options=options, profiles=1, pixels=pixels
@@ -66,7 +67,7 @@ def for_crops(model: str, precision: str, pixels: str = "uint8") -> EngineToBuil
 
 
 def to_be_timed(model: str, precision: str, size: tuple[int, int]) -> EngineToBuild:
-    """One profile, of one size."""
+    """One profile of one size."""
     kind = f"timed {named(size)}"
     options = {"optimisation_level": USUAL}
     return EngineToBuild(
@@ -75,24 +76,25 @@ def to_be_timed(model: str, precision: str, size: tuple[int, int]) -> EngineToBu
 
 
 def usual(model: str, precision: str) -> EngineToBuild:
-    """What a user gets who names three sizes: five profiles. It shows how long that takes, and why."""
+    """The engine a user gets who names three sizes: five profiles. Shows how long that takes, and why."""
     options = {"sizes": COMMON, "optimisation_level": USUAL}
     return EngineToBuild(model=model, precision=precision, kind="usual", options=options, profiles=5)
 
 
 def seconds_expected(run: Run, plan: EngineToBuild) -> float:
-    """By the slowest profile of that level so far."""
+    """Expected seconds of a build, by the slowest profile of that level so far."""
     seen = [row["seconds"] / row["profiles"] for row in run.results["builds"] if row["level"] == plan.level]
     return max(seen, default=EXPECTED_SECONDS[plan.level]) * plan.profiles
 
 
 def build_section(run: Run, plan: EngineToBuild) -> None:
-    """The section that builds `plan`, where the run has its graph."""
+    """Run the section that builds `plan`, if its graph was prepared."""
     if run.row(plan.model, plan.precision, plan.pixels) is not None:
         run.section(f"build/{plan.name}", lambda: build(run, plan), needs=seconds_expected(run, plan))
 
 
 def source(run: Run, row: dict[str, Any]) -> Any:
+    """The source for a build, from a row of the prepared models."""
     from sr_deploy.engines.tensorrt.build import BuildSource
     from sr_deploy.spec import ModelSpec
 
@@ -148,16 +150,16 @@ def build(run: Run, plan: EngineToBuild) -> dict[str, Any]:
 
 
 def build_with_fallbacks(run: Run, made: Any, plan: EngineToBuild) -> Any:
-    """Build; where TensorRT cannot, at its usual level, and then without the smallest pictures.
+    """Build; if TensorRT fails, try its usual level, and then without the smallest pictures.
 
-    So the rest can still be seen, and what failed is in the record.
+    So the rest can still be checked; every failure is in the record.
     """
     from sr_deploy.engines.tensorrt.build import build_engine
     from sr_deploy.engines.tensorrt.options import BuildOptions
     from sr_deploy.errors import ModelError
     from sr_deploy.spec import SizeRule
 
-    # the precision is asserted in a section of its own
+    # the precision is checked in a section of its own
     go = partial(build_engine, say=run.log, check_precision=False, timings=run.timings)
     options = BuildOptions(**plan.options)
     tries = [(made, options)]
@@ -178,6 +180,7 @@ def build_with_fallbacks(run: Run, made: Any, plan: EngineToBuild) -> Any:
 
 
 def parse_layers(layers: str) -> Any:
+    """The description of the layers as JSON values, or as text if it is not JSON."""
     try:
         return json.loads(layers, strict=False)
     except ValueError:
@@ -186,7 +189,7 @@ def parse_layers(layers: str) -> Any:
 
 @dataclass
 class BuildTimes:
-    """Where the time of a build goes, by what TensorRT says while it builds: it names each kernel that it tries."""
+    """Time and kernels tried for each of TensorRT's runners, from what it logs during a build."""
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     tried: Counter[str] = field(default_factory=Counter)
@@ -196,7 +199,7 @@ class BuildTimes:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Listen to every log that is made in here."""
+        """Listen to every log that is created inside the block."""
         from sr_deploy.engines.tensorrt.api import TensorRTLog
 
         heard, self._at = TensorRTLog._receive, time.perf_counter()
@@ -210,7 +213,7 @@ class BuildTimes:
         self.hear("", time.perf_counter())
 
     def hear(self, text: str, at: float) -> None:
-        """What was said at second `at`; the time since the last word belongs to what was tried then."""
+        """Take a message logged at second `at`; the time since the last one counts for what was tried then."""
         self.seconds[self._now] += at - self._at
         self._at = at
         if runner := re.search(r"Timing Runner: .*\((\w+)", text):
@@ -223,7 +226,7 @@ class BuildTimes:
             self.totals.append(" ".join(text.split())[:160])
 
     def shown(self) -> dict[str, Any]:
-        """For the report."""
+        """The times, for the report."""
         slowest = sorted(self.seconds.items(), key=lambda item: -item[1])
         return {
             "seconds_by_runner": {name: round(n, 2) for name, n in slowest[:8]},

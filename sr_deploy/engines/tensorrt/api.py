@@ -43,8 +43,8 @@ Progress = Callable[[str, int, int], bool]
 def runtime() -> ModuleType:
     """Import and return the `tensorrt` package.
 
-    Raises MissingRuntimeError if it is not installed, cannot be loaded, or is older than 8.6, which is told
-    by `execute_async_v3`: everything here relies on it.
+    Raises MissingRuntimeError if it is not installed, cannot be loaded, or is older than 8.6. Such
+    versions lack `execute_async_v3`, which all runs use.
     """
     try:
         import tensorrt
@@ -291,9 +291,8 @@ def _set_flags(trt: ModuleType, config: Any, options: BuildOptions, types: Colle
     if options.tf32:
         config.set_flag(flags.TF32)
     else:
-        config.clear_flag(
-            flags.TF32
-        )  # TensorRT turns it on by default, but it rounds factors to 10 bits, so it is not fp32
+        # TensorRT turns it on by default, but it rounds factors to 10 bits, so it is not fp32
+        config.clear_flag(flags.TF32)
     if options.version_compatible:
         config.set_flag(flags.VERSION_COMPATIBLE)
     if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):

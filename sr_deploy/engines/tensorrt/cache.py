@@ -36,7 +36,7 @@ _TEMPORARY_FILE = re.compile(r"\.(?:" + _CACHE_FILE.pattern + r")\.[0-9a-f]{8}\.
 _ENGINE_FILE = re.compile(rf"({_KEY})\.engine")
 """Name of an engine file; the group is its key."""
 _DAY_SECONDS = 24 * 60 * 60
-"""Seconds of a day. A temporary file older than a day belongs to a process that was killed."""
+"""Seconds in a day. A temporary file older than a day belongs to a process that was killed."""
 _POLL_SECONDS = 0.2
 """Interval between two attempts to get a lock."""
 
@@ -114,9 +114,8 @@ class EngineCache:
         except ModelError as error:
             self._say(f"{error}; it is built again now")
             return None
-        with suppress(
-            OSError
-        ):  # the modification time marks the last use, because access times are often turned off
+        # the modification time marks the last use, because access times are often turned off
+        with suppress(OSError):
             os.utime(path)
         return found
 

@@ -226,10 +226,8 @@ class OwnedMemory:
     def __del__(self) -> None:
         memory = self.__dict__.pop("_memory", None)
         if memory is not None:
-            with (
-                suppress(Exception),
-                self._gpu.current(),
-            ):  # at exit the context may be gone already, and the memory with it
+            # at exit the context may be gone already, and the memory with it
+            with suppress(Exception), self._gpu.current():
                 memory.free()
 
 

@@ -133,9 +133,9 @@ class TensorRTEngine:
         """Yield the results of `batches` in order, while copies in, computing and copies out overlap.
 
         Up to `depth` batches are in flight at once; the default and the limit are the option `contexts`. A
-        batch has been read when the `depth`-th batch after it is requested, and may be overwritten then. Each
-        result is a new array. An iterator that is closed early, or never read to its end, releases its lanes
-        when it or the engine is closed. Raises as `run` does.
+        batch may be overwritten as soon as the batch `depth` + 1 places later is requested. Each result is a
+        new array. An iterator that is closed early, or never read to its end, releases its lanes when it or
+        the engine is closed. Raises as `run` does.
         """
         depth = min(depth or self.options.contexts, self.options.contexts)
         runs: _PendingRuns = deque()
@@ -165,14 +165,14 @@ class TensorRTEngine:
 
         Raises UsageError for arrays that do not fit; otherwise as `run`.
         """
-        taken = as_device_array(source, stream)
-        shape, loaded_engine = self._check_device(taken)
-        given = self._output(shape, taken.dtype, out)
+        pixels_in = as_device_array(source, stream)
+        shape, loaded_engine = self._check_device(pixels_in)
+        pixels_out = self._output(shape, pixels_in.dtype, out)
         lane = loaded_engine.lanes.take()
-        with self._running(loaded_engine, lane, taken.shape):
-            self._run_device(lane, taken, given, stream)
+        with self._running(loaded_engine, lane, pixels_in.shape):
+            self._run_device(lane, pixels_in, pixels_out, stream)
         loaded_engine.lanes.give_back(lane)
-        return given
+        return pixels_out
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.uint8) -> Batch:
         """Return an uninitialised array in page-locked memory.
@@ -227,17 +227,17 @@ class TensorRTEngine:
     ) -> None:
         self.close()
 
-    # one run
+    # running
 
     def _check(self, batch: Batch, out: Batch | None) -> tuple[tuple[int, ...], _EngineLanes]:
         """Check the arrays of a run; return the shape of the result and the engine for their type."""
         shape = check_batch(self.spec, self.limits, batch, out)
         return shape, self._loaded_engine(build.pixels_of(batch.dtype))
 
-    def _check_device(self, taken: DeviceArray) -> tuple[tuple[int, ...], _EngineLanes]:
-        # an array of that shape and type that takes no memory
+    def _check_device(self, pixels_in: DeviceArray) -> tuple[tuple[int, ...], _EngineLanes]:
         """Check an array in GPU memory by the same rules as one in main memory."""
-        like: Any = np.broadcast_to(np.zeros((), taken.dtype), taken.shape)
+        # an array of that shape and type that takes no memory
+        like: Any = np.broadcast_to(np.zeros((), pixels_in.dtype), pixels_in.shape)
         return self._check(like, None)
 
     def _queue_run(self, lane: Lane, batch: Batch, result: Batch) -> PendingResult:
@@ -268,11 +268,13 @@ class TensorRTEngine:
         loaded_engine.lanes.give_back(lane)
         return result
 
-    def _run_device(self, lane: Lane, taken: DeviceArray, given: DeviceArray, stream: int | None) -> None:
+    def _run_device(
+        self, lane: Lane, pixels_in: DeviceArray, pixels_out: DeviceArray, stream: int | None
+    ) -> None:
         """Run on device memory, ordered with the caller's stream, or waiting for the result."""
         if stream is not None:
             order_streams(stream, lane.handle)
-        lane.launch(taken.shape, given.shape, taken.address, given.address)
+        lane.launch(pixels_in.shape, pixels_out.shape, pixels_in.address, pixels_out.address)
         if stream is None:
             lane.stream.synchronize()
         else:
@@ -284,12 +286,12 @@ class TensorRTEngine:
             with self._gpu.current():
                 memory = OwnedMemory(self._gpu, int(np.prod(shape)) * dtype.itemsize)
             return DeviceArray(memory.address, shape, dtype, memory)
-        given = as_device_array(out)
-        if given.shape != shape or given.dtype != dtype:
+        pixels_out = as_device_array(out)
+        if pixels_out.shape != shape or pixels_out.dtype != dtype:
             raise UsageError(
-                f"out must be a {dtype} array {shape} on the GPU, got {given.dtype} {given.shape}"
+                f"out must be a {dtype} array {shape} on the GPU, got {pixels_out.dtype} {pixels_out.shape}"
             )
-        return given
+        return pixels_out
 
     @contextmanager
     def _running(self, loaded_engine: _EngineLanes, lane: Lane, shape: tuple[int, ...]) -> Iterator[None]:
@@ -310,7 +312,7 @@ class TensorRTEngine:
                 raise
             raise known from error
 
-    # what is loaded
+    # loading
 
     def _loaded_engine(self, pixels: str) -> _EngineLanes:
         """Return the loaded engine for the pixel type `pixels`, loading or building it on first use.

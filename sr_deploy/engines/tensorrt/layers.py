@@ -1,6 +1,6 @@
 """Finds out in which precisions the layers of an engine compute, from TensorRT's description of them.
 
-The options of a build do not tell: with weak typing (8.6) a type is only allowed, and TensorRT uses what it
+The options of a build do not show this: with weak typing (8.6) a type is only allowed, and TensorRT uses what it
 finds fastest. So every engine is examined after its build, and one that computes in another precision than
 its model is an error. TensorRT itself is not used here, only the text that it gives.
 """

@@ -20,7 +20,7 @@ from sr_deploy.engines.tensorrt.lane import Lane
 from sr_deploy.system.cores import usable_cores
 
 _PIECE_BYTES = 4 << 20
-"""Bytes that a result is divided into.
+"""Size of the pieces that a result is divided into, in bytes.
 
 4 MiB take about 100 microseconds on the bus, while the overhead of a piece is a few microseconds.
 """
@@ -59,7 +59,7 @@ class CopyThreads:
 def send(lane: Lane, batch: Batch, address: int) -> None:
     """Queue the copy of `batch` to the device address `address` on the lane's stream.
 
-    Other than page-locked arrays are first copied into the lane's page-locked buffer. A page-locked `batch`
+    An array that is not page-locked is first copied into the lane's page-locked buffer. A page-locked `batch`
     must not change until the run has finished.
     """
     source: Any = np.ascontiguousarray(batch)

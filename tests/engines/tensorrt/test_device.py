@@ -1,6 +1,6 @@
-"""Arrays on the GPU as their owners describe them: read right, refused where they do not fit, given back in time.
+"""Tests of arrays in GPU memory: read correctly, refused if they do not fit, returned to their producers.
 
-NumPy's capsules have the same form as those of arrays on a GPU, so reading them is tested with NumPy.
+Capsules of NumPy arrays have the same form as those of arrays on a GPU, so NumPy stands in for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sr_deploy.errors import UsageError
 
 
 class OnGpu:
-    """An array that says it lies at `address` of a GPU."""
+    """An object that claims to be an array at address 4096 of a GPU; `changes` replace parts of its interface."""
 
     def __init__(self, **changes):
         self.__cuda_array_interface__ = {

@@ -1,4 +1,4 @@
-"""The pool that runs take their lanes from."""
+"""Tests of the pool of lanes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sr_deploy.errors import OutOfMemoryError, UsageError
 
 
 class Made:
-    """A lane that knows whether it was released."""
+    """A stand-in for a lane that knows whether it was released."""
 
     count = 0
 

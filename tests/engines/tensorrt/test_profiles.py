@@ -1,4 +1,4 @@
-"""Which shapes an engine is built for, which profile serves a picture, and what the options take."""
+"""Tests of planning profiles, choosing one for a shape, and checking options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies beside an engine, and what is said of an engine that does not fit."""
+"""Tests of sidecars, and of the messages about engines that do not fit."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ HERE = BuildMachine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), dr
 
 
 def a_record(**changes) -> EngineRecord:
+    """A sidecar's content for the engine `PLAN`, with `changes`."""
     spec = ModelSpec(
         name="net", scale=4, halo=7, size_rule=SizeRule(multiple_of=2), parameters={"features": 8}
     )
@@ -51,6 +52,7 @@ def a_record(**changes) -> EngineRecord:
 
 
 def write(path: Path, plan: bytes = PLAN, record: EngineRecord | None = None) -> Path:
+    """Write an engine with its sidecar to `path`."""
     path.write_bytes(plan)
     record_path(path).write_text((record or a_record()).to_json(), encoding="utf-8")
     return path
@@ -169,7 +171,7 @@ def test_the_key_depends_on_everything_that_the_engine_does():
 
 
 def every_other_option() -> list[BuildOptions]:
-    """For every field of BuildOptions, one object that differs from the usual in it alone."""
+    """For each field of BuildOptions, options that differ from the default in that field only."""
     changed = {
         "sizes": ((9, 9),),
         "small": 9,

@@ -1,4 +1,7 @@
-"""What is called of TensorRT in each version, recorded: objects that have that version's names and no others."""
+"""Tests of the calls that `api.py` makes in each version of TensorRT.
+
+The calls are recorded by objects that have the names of that version and no others.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ SPEC = ModelSpec(name="net", scale=2, halo=3)
 
 
 class Recorder:
-    """Has the names that `version` gives to `kind`; notes what is called and set, answers as told."""
+    """A stand-in for an object of class `kind` in `version`.
+
+    Records calls and assignments. Calls return True, or what `answers` contains for them.
+    """
 
     def __init__(self, version: str, kind: str, answers: dict[str, Any] | None = None) -> None:
         self.__dict__.update(_names=NAMES[version][kind], _answers=answers or {}, calls=[], values={})
@@ -42,7 +48,7 @@ class Recorder:
 
 
 class Enum:
-    """An enumeration with the members that `version` has, each equal to its name and to a number of its own."""
+    """An enumeration with the members of `version`; each equals its name and has a number of its own."""
 
     def __init__(self, version: str, kind: str) -> None:
         for number, name in enumerate(sorted(NAMES[version].get(kind, ()))):
@@ -50,7 +56,7 @@ class Enum:
 
 
 class Module:
-    """`tensorrt` of one version, as far as enumerations go."""
+    """A stand-in for `tensorrt` in one version, with its enumerations."""
 
     KINDS = (
         *(
@@ -84,12 +90,14 @@ class Module:
 
 
 class Tensor:
+    """An input or output [N, H, W, 3]."""
+
     def __init__(self, dtype: str) -> None:
         self.name, self.dtype, self.shape = "pixels", f"DataType.{dtype}", (-1, -1, -1, 3)
 
 
 def network_of(version: str) -> Recorder:
-    """A network as a parser leaves it. Of its layers nothing is asked: 8.6 calls what is in them FLOAT, whatever the file."""
+    """A network as a parser leaves it. Has no layers: 8.6 calls all their types FLOAT, so nothing may ask."""
     answers = {
         "num_inputs": 1,
         "num_outputs": 1,
@@ -100,7 +108,7 @@ def network_of(version: str) -> Recorder:
 
 
 def configured(version: str, *types: str, **options: Any) -> tuple[Recorder, Recorder]:
-    """The configuration that is made for a file with numbers of `types`, and the profile that was set last."""
+    """The configuration made for a file with numbers of `types`, and the profile that was set last."""
     config = Recorder(version, "IBuilderConfig", {"add_optimization_profile": lambda profile: 0})
     profile = Recorder(version, "IOptimizationProfile")
     builder = Recorder(
@@ -115,11 +123,12 @@ def configured(version: str, *types: str, **options: Any) -> tuple[Recorder, Rec
 
 
 def flags_of(config: Recorder) -> dict[str, set[str]]:
+    """The flags that were set and cleared."""
     return {name: {str(c[1]) for c in config.calls if c[0] == name} for name in ("set_flag", "clear_flag")}
 
 
 class Heard:
-    """A log that heard `errors`."""
+    """A log that has received `errors`."""
 
     def __init__(self, *errors: str) -> None:
         self.errors, self.logger = list(errors), None
@@ -132,7 +141,7 @@ class Heard:
 
 
 class Said:
-    """A log whose last words are known."""
+    """A log whose last message is known."""
 
     logger = None
 
@@ -147,7 +156,7 @@ DIGEST = (
     "2: [builder.cpp::createCaskKernelLibraryImpl::182] Error Code 2: Internal Error "
     "(Assertion validateCaskKLibDigest(sha256sum) failed. )"
 )
-"""What 8.6.0 said, on an H100, with a library in which bytes had been changed."""
+"""Message of 8.6.0 on an H100 for a library in which bytes had been changed."""
 
 
 @pytest.mark.parametrize(
