@@ -125,7 +125,7 @@ def build(run: Run, plan: EngineToBuild) -> dict[str, Any]:
         "state": "failed",
     }
     try:
-        with account.kept():
+        with account.listening():
             built = build_with_fallbacks(run, made, plan)
         report |= {
             "state": "built",
@@ -198,15 +198,15 @@ class BuildTimes:
     _at: float = 0.0
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Listen to every log that is created inside the block."""
         from sr_deploy.engines.tensorrt.api import TensorRTLog
 
-        heard, self._at = TensorRTLog._receive, time.perf_counter()
+        receive, self._at = TensorRTLog._receive, time.perf_counter()
 
         def hear(log: Any, severity: Any, text: str) -> None:
             self.hear(text, time.perf_counter())
-            heard(log, severity, text)
+            receive(log, severity, text)
 
         with patch.object(TensorRTLog, "_receive", hear):
             yield

@@ -41,13 +41,13 @@ def page() -> str:
     parts = [HEAD]
     for path in sorted(FOLDER.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        told = of_torch(found) if "timings" in found else of_tensorrt(found)
+        told = torch_section(found) if "timings" in found else tensorrt_section(found)
         notes = [NOTES[path.name] + "\n"] if path.name in NOTES else []
         parts += [f"## {path.name}\n", *notes, *told]
     return "\n".join(parts)
 
 
-def of_tensorrt(found: dict[str, Any]) -> Iterator[str]:
+def tensorrt_section(found: dict[str, Any]) -> Iterator[str]:
     """Sections about a run of `tests/gpu/run.py`."""
     sections = found["sections"]
     where = sections["environment"].get("result", {})
@@ -99,7 +99,7 @@ def timings(sections: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield name.removeprefix("timing/"), f"{device:.3f} ms", f"{host:.3f} ms", f"{rate:.0f}"
 
 
-def of_torch(found: dict[str, Any]) -> Iterator[str]:
+def torch_section(found: dict[str, Any]) -> Iterator[str]:
     """Sections about a run of `torch_peer.py`."""
     where = found["environment"]
     yield f"torch {where['torch']}, CUDA {where['cuda']}, {where['gpu']}; {found['seconds']:.0f} s in all.\n"

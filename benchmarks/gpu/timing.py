@@ -111,7 +111,7 @@ def device_times(engine: Any, size: tuple[int, int], count: int = 50) -> list[fl
             source, target = lane.reserve(int(np.prod(taken)), int(np.prod(given)))
             pixels = np.random.default_rng(1).integers(0, 256, taken, np.uint8)
             engine._gpu.cuda.memcpy_htod(source, pixels)
-            count = bounded(
+            count = sample_count(
                 lambda: (lane.launch(taken, given, source, target), lane.stream.synchronize()), count
             )
             return event_times(
@@ -121,7 +121,7 @@ def device_times(engine: Any, size: tuple[int, int], count: int = 50) -> list[fl
         loaded_engine.lanes.give_back(lane)
 
 
-def bounded(work: Callable[[], object], count: int, most: float = 1.5) -> int:
+def sample_count(work: Callable[[], object], count: int, most: float = 1.5) -> int:
     """Number of times that `work` fits into `most` seconds, limited to 10..`count`."""
     work()
     once = min(wall_times(work, 2, 0))
@@ -138,7 +138,7 @@ def host_times(engine: Any, batch: Any) -> dict[str, Any]:
         engine.empty(shape),
     )
     locked_in[...] = batch
-    count = bounded(lambda: engine.run(batch, ordinary), 40)
+    count = sample_count(lambda: engine.run(batch, ordinary), 40)
     found = {
         "host": wall_times(lambda: engine.run(batch, ordinary), count),
         "host_page_locked": wall_times(lambda: engine.run(locked_in, locked_out), count),

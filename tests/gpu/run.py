@@ -27,8 +27,7 @@ import numpy as np
 from benchmarks.gpu.build import EngineToBuild, build_section, for_any_size, for_crops, to_be_timed, usual
 from benchmarks.gpu.common import COMMON, Run
 from benchmarks.gpu.timing import peaks, timing
-from tests.gpu import checks
-from tests.gpu import parity as right
+from tests.gpu import checks, parity
 from tests.gpu.processes import child, exits, interrupted, two_processes
 
 FIRST = "rt-x4"
@@ -90,11 +89,11 @@ def sections(run: Run) -> None:
     run.section("environment", lambda: environment(run))
     run.section("peaks", lambda: peaks(run))
     build_section(run, any_size)
-    right_pixels(run, any_size)
+    pixel_checks(run, any_size)
     for model in others:
         timed(run, model, "fp16", COMMON[0], compare=True)
     timed(run, FIRST, "fp16", COMMON[0])
-    stands(run, any_size)
+    robustness(run, any_size)
     for model in others:
         timed(run, f"{model}{PLAIN}", "fp16", COMMON[0])
     other_forms(run)
@@ -104,7 +103,7 @@ def sections(run: Run) -> None:
         for size in COMMON[1:]:
             timed(run, model, "fp16", size)
         timed(run, model, "fp32", COMMON[0])
-    run.section("sweep/large", lambda: right.sweep(run, any_size, right.LARGE), needs=40, of=any_size.name)
+    run.section("sweep/large", lambda: parity.sweep(run, any_size, parity.LARGE), needs=40, of=any_size.name)
     build_section(run, usual(FIRST, "fp16"))
 
 
@@ -113,10 +112,10 @@ def models_of(run: Run) -> list[str]:
     return list(dict.fromkeys(row["model"] for row in run.models if not row["model"].endswith(PLAIN)))
 
 
-def right_pixels(run: Run, plan: EngineToBuild) -> None:
+def pixel_checks(run: Run, plan: EngineToBuild) -> None:
     """Sections that check precision and pixels of an engine."""
-    run.section(f"precision/{plan.name}", lambda: right.precision_shown(run, plan), of=plan.name)
-    run.section(f"parity/{plan.name}", lambda: right.parity(run, plan), needs=5, of=plan.name)
+    run.section(f"precision/{plan.name}", lambda: parity.precision_shown(run, plan), of=plan.name)
+    run.section(f"parity/{plan.name}", lambda: parity.parity(run, plan), needs=5, of=plan.name)
 
 
 def timed(run: Run, model: str, precision: str, size: tuple[int, int], *, compare: bool = False) -> None:
@@ -129,18 +128,18 @@ def timed(run: Run, model: str, precision: str, size: tuple[int, int], *, compar
         return
     if compare:
         build_section(run, checked)
-        right_pixels(run, checked)
+        pixel_checks(run, checked)
     build_section(run, plan)
-    run.section(f"precision/{plan.name}", lambda: right.precision_shown(run, plan), of=plan.name)
+    run.section(f"precision/{plan.name}", lambda: parity.precision_shown(run, plan), of=plan.name)
     run.section(f"timing/{plan.name}", lambda: timing(run, plan, size), needs=10, of=plan.name)
     if compare and checked.name in run.engines:
-        run.section(f"agree/{plan.name}", lambda: right.agree(run, plan, checked), needs=5, of=plan.name)
+        run.section(f"agree/{plan.name}", lambda: parity.agree(run, plan, checked), needs=5, of=plan.name)
 
 
-def stands(run: Run, plan: EngineToBuild) -> None:
+def robustness(run: Run, plan: EngineToBuild) -> None:
     """Sections that check the robustness of the engine for every size."""
     works: tuple[tuple[str, Callable[[Run, EngineToBuild], Any], float], ...] = (
-        ("sweep", right.sweep, 20),
+        ("sweep", parity.sweep, 20),
         ("threads", checks.threads, 10),
         ("refused", checks.refused, 10),
         ("device", checks.device_arrays, 5),
@@ -159,12 +158,12 @@ def other_forms(run: Run) -> None:
         for row in [r for r in run.models if r["precision"] == precision and r["pixels"] == "uint8"]:
             plan = for_crops(row["model"], precision)
             build_section(run, plan)
-            right_pixels(run, plan)
+            pixel_checks(run, plan)
             if precision == "int8":
                 timed(run, row["model"], precision, COMMON[0])
     plan = for_crops(FIRST, "fp16", "float32")
     build_section(run, plan)
-    run.section("float", lambda: right.float_pixels(run, plan), needs=5, of=plan.name)
+    run.section("float", lambda: parity.float_pixels(run, plan), needs=5, of=plan.name)
 
 
 def environment(run: Run) -> dict[str, Any]:

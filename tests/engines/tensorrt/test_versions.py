@@ -127,7 +127,7 @@ def flags_of(config: Recorder) -> dict[str, set[str]]:
     return {name: {str(c[1]) for c in config.calls if c[0] == name} for name in ("set_flag", "clear_flag")}
 
 
-class Heard:
+class LogWithErrors:
     """A log that has received `errors`."""
 
     def __init__(self, *errors: str) -> None:
@@ -140,7 +140,7 @@ class Heard:
         return api.TensorRTLog.error(self, what, advice, **more)  # type: ignore[arg-type]
 
 
-class Said:
+class LogWithLastMessage:
     """A log whose last message is known."""
 
     logger = None
@@ -180,7 +180,7 @@ def test_a_tensorrt_that_does_not_start_says_why_and_what_helps(said, remedy, st
     trt.Builder = trt.Runtime = refuse
     start = api.new_builder if starts == "builder" else partial(api.new_runtime, host_code=False)
     with pytest.raises(MissingRuntimeError) as caught:
-        start(trt, Said(said))
+        start(trt, LogWithLastMessage(said))
     assert said in str(caught.value)
     assert remedy in str(caught.value)
     assert ("driver" in str(caught.value).rpartition(";")[2]) == ("driver" in remedy or "doctor" in remedy)
@@ -270,7 +270,7 @@ def test_contexts_get_their_memory_from_us_in_every_version():
             lambda *a, context=context: context,
         )
         engine = Recorder(version, "ICudaEngine", make)
-        assert api.new_context(Module(version), engine, Heard()) is context
+        assert api.new_context(Module(version), engine, LogWithErrors()) is context
         calls[version] = engine.calls
         assert context.values["nvtx_verbosity"] == "NONE"
     managed = [("create_execution_context", "USER_MANAGED")]
@@ -299,8 +299,8 @@ def test_memory_is_given_by_address_and_where_the_version_takes_it_by_size():
 
 def test_the_profile_is_changed_only_where_it_has_to_be():
     context = Recorder("8.6", "IExecutionContext", {"active_optimization_profile": 1})
-    api.set_shape(context, "pixels", (1, 2, 3, 3), 1, 77, Heard())
-    api.set_shape(context, "pixels", (1, 2, 3, 3), 2, 77, Heard())
+    api.set_shape(context, "pixels", (1, 2, 3, 3), 1, 77, LogWithErrors())
+    api.set_shape(context, "pixels", (1, 2, 3, 3), 2, 77, LogWithErrors())
     names = [call[0] for call in context.calls]
     assert names == ["set_input_shape", "set_optimization_profile_async", "set_input_shape"]
 
@@ -319,16 +319,18 @@ def test_the_profile_is_changed_only_where_it_has_to_be():
 def test_what_tensorrt_says_decides_the_kind_of_error(said, kind):
     context = Recorder("10.16", "IExecutionContext", {"execute_async_v3": lambda stream: False})
     with pytest.raises(kind, match="cannot run the engine") as caught:
-        api.execute(context, 5, Heard(said))
+        api.execute(context, 5, LogWithErrors(said))
     assert type(caught.value) is kind
 
 
 def test_a_build_that_runs_out_of_memory_says_what_to_build_instead():
     builder = Recorder("11.4", "Builder", {"build_serialized_network": lambda network, config: None})
     with pytest.raises(OutOfMemoryError, match=r"a smaller --tile$"):
-        api.build(builder, None, None, Heard("[globWriter.cpp] Cuda Runtime (out of memory)"), "net")
+        api.build(builder, None, None, LogWithErrors("[globWriter.cpp] Cuda Runtime (out of memory)"), "net")
     with pytest.raises(ModelError, match=r"Could not find any implementation.*--level 2$"):
-        api.build(builder, None, None, Heard("Could not find any implementation for node Conv_0"), "net")
+        api.build(
+            builder, None, None, LogWithErrors("Could not find any implementation for node Conv_0"), "net"
+        )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -347,7 +349,7 @@ def test_an_operator_that_is_lacking_is_named(version):
     with pytest.raises(
         ModelError, match=f"cannot read net: .*node {where}: .*op: Sharpen.*--backend onnxruntime"
     ):
-        api.parse(trt, network_of(version), Heard(), b"", "net")
+        api.parse(trt, network_of(version), LogWithErrors(), b"", "net")
 
 
 def test_a_timing_cache_of_another_machine_is_started_anew():
