@@ -106,7 +106,7 @@ class TensorRTLog:
         Nothing is used up. Meant for a TensorRT that fails to start, where a warning may be all there is.
         """
         with self._lock:
-            return next((said[-1] for said in (self._errors, self._warnings) if said), "")
+            return next((kept[-1] for kept in (self._errors, self._warnings) if kept), "")
 
     def error(self, what: str, advice: str, *, smaller: str = "use smaller tiles") -> SrDeployError:
         """Make an exception that says what failed, why, and what to do; the logged errors are used up.
@@ -184,7 +184,7 @@ _DEFAULT_REMEDY = "run `sr-deploy doctor`, and install TensorRT or the NVIDIA dr
 def _start_error(trt: ModuleType, log: TensorRTLog, error: Exception) -> MissingRuntimeError:
     """Make the exception for a TensorRT that does not start, from its log or else from `error`."""
     why = log.last_message() or " ".join(str(error).split())
-    remedy = next((advice for said, advice in _REMEDIES if said.search(why)), _DEFAULT_REMEDY)
+    remedy = next((advice for pattern, advice in _REMEDIES if pattern.search(why)), _DEFAULT_REMEDY)
     return MissingRuntimeError(f"TensorRT {version(trt)} does not start here ({_shortened(why)}); {remedy}")
 
 
@@ -196,10 +196,10 @@ def new_network(trt: ModuleType, builder: Any) -> Any:
     EXPLICIT_BATCH; it accepts STRONGLY_TYPED and ignores it.
     """
     flags = trt.NetworkDefinitionCreationFlag
-    wanted = [flags.STRONGLY_TYPED] if hasattr(flags, "STRONGLY_TYPED") else []
-    if not wanted and hasattr(flags, "EXPLICIT_BATCH"):
-        wanted = [flags.EXPLICIT_BATCH]
-    return builder.create_network(sum(1 << int(flag) for flag in wanted))
+    chosen = [flags.STRONGLY_TYPED] if hasattr(flags, "STRONGLY_TYPED") else []
+    if not chosen and hasattr(flags, "EXPLICIT_BATCH"):
+        chosen = [flags.EXPLICIT_BATCH]
+    return builder.create_network(sum(1 << int(flag) for flag in chosen))
 
 
 def parse(trt: ModuleType, network: Any, log: TensorRTLog, graph: bytes, name: str) -> Any:
@@ -210,10 +210,10 @@ def parse(trt: ModuleType, network: Any, log: TensorRTLog, graph: bytes, name: s
     """
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(graph):
-        said = [_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
-        said = said or log.take() or ["TensorRT gave no reason"]
+        messages = [_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
+        messages = messages or log.take() or ["TensorRT gave no reason"]
         raise ModelError(
-            f"TensorRT {version(trt)} cannot read {name}: {'; '.join(_shortened(text) for text in said[:3])}; export it with "
+            f"TensorRT {version(trt)} cannot read {name}: {'; '.join(_shortened(text) for text in messages[:3])}; export it with "
             "operators that TensorRT supports, or use --backend onnxruntime"
         )
     return parser
@@ -308,12 +308,12 @@ def _set_hardware(trt: ModuleType, config: Any, options: BuildOptions) -> None:
     """Set the range of GPUs the engine is for. Raises UsageError if this version cannot build for it."""
     if options.hardware_compatible == "none":
         return
-    levels, wanted = trt.HardwareCompatibilityLevel, _HARDWARE_LEVELS[options.hardware_compatible]
-    if not hasattr(levels, wanted):
+    levels, level = trt.HardwareCompatibilityLevel, _HARDWARE_LEVELS[options.hardware_compatible]
+    if not hasattr(levels, level):
         raise UsageError(
             f"TensorRT {version(trt)} cannot build for {options.hardware_compatible!r} hardware; use 'ampere+' or 'none'"
         )
-    config.hardware_compatibility_level = getattr(levels, wanted)
+    config.hardware_compatibility_level = getattr(levels, level)
 
 
 def _set_previews(trt: ModuleType, config: Any) -> None:
@@ -333,9 +333,9 @@ def _set_previews(trt: ModuleType, config: Any) -> None:
 def _add_profile(builder: Any, config: Any, input_name: str, profile: Profile, channels: int) -> None:
     """Add one optimisation profile. Raises UsageError if TensorRT refuses its shapes."""
     shapes = [(*shape, channels) for shape in (profile.low, profile.best, profile.high)]
-    made = builder.create_optimization_profile()
-    made.set_shape(input_name, *shapes)
-    if config.add_optimization_profile(made) < 0:
+    optimisation_profile = builder.create_optimization_profile()
+    optimisation_profile.set_shape(input_name, *shapes)
+    if config.add_optimization_profile(optimisation_profile) < 0:
         raise UsageError(f"TensorRT refuses the profile {profile.name} ({shapes}); choose other sizes")
 
 
@@ -412,12 +412,12 @@ def new_runtime(trt: ModuleType, log: TensorRTLog, *, host_code: bool) -> Any:
     Raises MissingRuntimeError if TensorRT does not start.
     """
     try:
-        made = trt.Runtime(log.logger)
+        trt_runtime = trt.Runtime(log.logger)
     except (TypeError, RuntimeError) as error:
         raise _start_error(trt, log, error) from error
     if host_code:
-        made.engine_host_code_allowed = True
-    return made
+        trt_runtime.engine_host_code_allowed = True
+    return trt_runtime
 
 
 def load(trt_runtime: Any, plan: bytes, log: TensorRTLog, name: str) -> Any:

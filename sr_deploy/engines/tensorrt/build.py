@@ -310,12 +310,14 @@ def engine_from_cache(
         # look again: another process may have built it while this one waited for the lock
         if cache and (found := cache.find(key)):
             return found
-        made = source()
+        prepared = source()
         if say:
-            say(f"building an engine of {made.spec.name} for {here.gpu}; this takes minutes, but only once")
+            say(
+                f"building an engine of {prepared.spec.name} for {here.gpu}; this takes minutes, but only once"
+            )
         timings = cache.timings(here) if cache else b""
         built = build_engine(
-            made, options, device=device, context=context, timings=timings, progress=progress
+            prepared, options, device=device, context=context, timings=timings, progress=progress
         )
         if cache:
             cache.store(key, built.plan, built.record)

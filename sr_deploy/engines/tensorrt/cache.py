@@ -131,9 +131,9 @@ class EngineCache:
             write_whole(path, plan)
             write_whole(record_path(path), record.to_json().encode("utf-8"))
         except OSError as error:
-            for left in (path, record_path(path)):
+            for file in (path, record_path(path)):
                 with suppress(OSError):
-                    left.unlink()
+                    file.unlink()
             self._say(
                 f"the engine cannot be stored in {self.folder} ({error.strerror or error}); it will be built again next time"
             )

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _open_engines: weakref.WeakSet[TensorRTEngine] = weakref.WeakSet()
-"""Engines that are not closed yet; the rest are closed when the interpreter exits."""
+"""Engines that are not closed yet; they are closed when the interpreter exits."""
 
 
 class TensorRTEngine:
@@ -307,10 +307,12 @@ class TensorRTEngine:
             loaded_engine.lanes.discard(lane)
             if isinstance(error, MemoryError):
                 loaded_engine.lanes.trim()
-            known = translated_error(error, f"{self.spec.name} on {shape[0]} x {shape[2]}x{shape[1]} pixels")
-            if known is None or known is error:
+            translated = translated_error(
+                error, f"{self.spec.name} on {shape[0]} x {shape[2]}x{shape[1]} pixels"
+            )
+            if translated is None or translated is error:
                 raise
-            raise known from error
+            raise translated from error
 
     # loading
 
@@ -331,8 +333,8 @@ class TensorRTEngine:
 
     def _load(self, plan: bytes, record: EngineRecord) -> tuple[Any, LoadedEngine]:
         """Load the engine in `plan`; returns TensorRT's runtime, which must outlive the engine, and the engine."""
-        made = api.new_runtime(self._trt, self._log, host_code=record.options.version_compatible)
-        engine = api.load(made, plan, self._log, record.spec.name)
+        trt_runtime = api.new_runtime(self._trt, self._log, host_code=record.options.version_compatible)
+        engine = api.load(trt_runtime, plan, self._log, record.spec.name)
         input_name, output_name = api.port_names(self._trt, engine)
         profiles = record.profiles[: api.profile_count(engine)]
         loaded = LoadedEngine(
@@ -346,7 +348,7 @@ class TensorRTEngine:
             graphs=self.options.graphs,
             shapes_kept=self.options.shapes_kept,
         )
-        return made, loaded
+        return trt_runtime, loaded
 
 
 class _EngineLanes:

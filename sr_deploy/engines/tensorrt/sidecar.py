@@ -156,16 +156,16 @@ def differences(record: EngineRecord, here: BuildMachine, model_sha256: str | No
     Checks model (only if `model_sha256` is given), TensorRT version and GPU. An empty list means that it can
     be used. A different driver alone is no reason.
     """
-    there, options, found = record.machine, record.options, []
+    built_on, options, reasons = record.machine, record.options, []
     if model_sha256 is not None and model_sha256 != record.model_sha256:
-        found.append(
+        reasons.append(
             f"it was built from another model ({record.spec.name}, sha256 {record.model_sha256[:12]}, not {model_sha256[:12]})"
         )
-    if not _version_matches(there.tensorrt, here.tensorrt, options.version_compatible):
-        found.append(f"it was built with TensorRT {there.tensorrt}, this is {here.tensorrt}")
-    if not _gpu_matches(there, here, options.hardware_compatible):
-        found.append(f"it was built for {_gpu_text(there)}, this is {_gpu_text(here)}")
-    return found
+    if not _version_matches(built_on.tensorrt, here.tensorrt, options.version_compatible):
+        reasons.append(f"it was built with TensorRT {built_on.tensorrt}, this is {here.tensorrt}")
+    if not _gpu_matches(built_on, here, options.hardware_compatible):
+        reasons.append(f"it was built for {_gpu_text(built_on)}, this is {_gpu_text(here)}")
+    return reasons
 
 
 def require_usable(
@@ -175,15 +175,15 @@ def require_usable(
 
     `path` is the engine file. With `model_sha256`, the engine must be of that model.
     """
-    if found := differences(record, here, model_sha256):
+    if reasons := differences(record, here, model_sha256):
         raise ModelError(
-            f"the engine {path} cannot be used: {'; '.join(found)}; rebuild it: {rebuild_command(record, path)}"
+            f"the engine {path} cannot be used: {'; '.join(reasons)}; rebuild it: {rebuild_command(record, path)}"
         )
 
 
 def rebuild_command(record: EngineRecord, path: Path) -> str:
     """Return the command that builds the engine `path` again, with the options of the first build."""
-    options, usual = record.options, BuildOptions()
+    options, defaults = record.options, BuildOptions()
     parts = [_BUILD_COMMAND, _quoted(record.model_name), "-o", _quoted(str(path)), "--overwrite"]
     if options.sizes:
         parts += ["--sizes", ",".join(f"{width}x{height}" for height, width in options.sizes)]
@@ -195,7 +195,7 @@ def rebuild_command(record: EngineRecord, path: Path) -> str:
         ("optimisation_level", "--level"),
         ("hardware_compatible", "--hardware-compatible"),
     ):
-        if getattr(options, name) != getattr(usual, name):
+        if getattr(options, name) != getattr(defaults, name):
             parts += [flag, str(getattr(options, name))]
     parts += ["--tf32"] * options.tf32 + ["--version-compatible"] * options.version_compatible
     parts += ["--io", "float"] * (record.pixels == "float32")
@@ -237,13 +237,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
 
 
-def _gpu_matches(there: BuildMachine, here: BuildMachine, compatible: str) -> bool:
-    """Return whether an engine built on `there`, `compatible` with some GPUs, runs on that of `here`."""
+def _gpu_matches(built_on: BuildMachine, here: BuildMachine, compatible: str) -> bool:
+    """Return whether an engine of the machine `built_on`, `compatible` with some GPUs, runs on that of `here`."""
     if compatible == "ampere+":
         return here.capability >= (8, 0)
     if compatible == "same-capability":
-        return here.capability == there.capability
-    return (there.gpu, there.capability) == (here.gpu, here.capability)
+        return here.capability == built_on.capability
+    return (built_on.gpu, built_on.capability) == (here.gpu, here.capability)
 
 
 def _gpu_text(machine: BuildMachine) -> str:
