@@ -1,8 +1,8 @@
-"""Building engines for `gpu_run.py`: which, with which profiles, and where the time of a build goes.
+"""Builds engines for `tests/gpu/run.py`, and shows where the time of a build goes.
 
-Three kinds. "any": every size, built fast, for what must merely be right. "crops": the sizes of the compared pictures,
-built fast. "timed WxH": one size alone and TensorRT's usual search, for what is timed. All start from the timings of
-those before.
+There are three kinds of engines. "any": every size, built fast, for checks of correctness. "crops": the sizes
+of the compared pictures, built fast. "timed WxH": a single size and TensorRT's usual search, for timing.
+"usual" adds what a user gets. Each build starts from the kernel timings of those before.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from unittest.mock import patch
 from benchmarks.gpu.common import COMMON, Run, named
 
 FAST, USUAL = 1, 3
-"""TensorRT's optimisation levels. 0 would not do: it takes the first kernel that runs, in whatever precision."""
-GUESS = {FAST: 20.0, USUAL: 45.0}
-"""Seconds that a build of one profile is expected to take before one was seen."""
+"""TensorRT's optimisation levels. Not 0, which takes the first kernel that runs, in whatever precision."""
+EXPECTED_SECONDS = {FAST: 20.0, USUAL: 45.0}
+"""Expected seconds per profile of a build, until one of that level has been seen."""
 CROPS_SIDE = 192
+"""Side that holds all compared pictures, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One engine to be built; `name` is what sections call it."""
+class EngineToBuild:
+    """One engine to be built; sections refer to it by `name`."""
 
     model: str
     precision: str
@@ -51,44 +52,49 @@ class Plan:
         return int(self.options["optimisation_level"])
 
 
-def for_any_size(model: str, precision: str) -> Plan:
-    """Two profiles: 960x540, and all up to that."""
+def for_any_size(model: str, precision: str) -> EngineToBuild:
+    """Two profiles: 960x540, and all sizes up to that."""
     options = {"sizes": COMMON[:1], "tile": 540, "small": 540, "optimisation_level": FAST}
-    return Plan(model=model, precision=precision, kind="any", options=options, profiles=2)
+    return EngineToBuild(model=model, precision=precision, kind="any", options=options, profiles=2)
 
 
-def for_crops(model: str, precision: str, pixels: str = "uint8") -> Plan:
-    """One profile: all up to the compared pictures."""
+def for_crops(model: str, precision: str, pixels: str = "uint8") -> EngineToBuild:
+    """One profile: all sizes up to those of the compared pictures."""
     options = {"tile": CROPS_SIDE, "small": CROPS_SIDE, "optimisation_level": FAST}
-    return Plan(model=model, precision=precision, kind="crops", options=options, profiles=1, pixels=pixels)
+    return EngineToBuild(
+        model=model, precision=precision, kind="crops", options=options, profiles=1, pixels=pixels
+    )
 
 
-def to_be_timed(model: str, precision: str, size: tuple[int, int]) -> Plan:
-    """One profile, of one size."""
+def to_be_timed(model: str, precision: str, size: tuple[int, int]) -> EngineToBuild:
+    """One profile of one size."""
     kind = f"timed {named(size)}"
     options = {"optimisation_level": USUAL}
-    return Plan(model=model, precision=precision, kind=kind, options=options, profiles=1, only_size=size)
+    return EngineToBuild(
+        model=model, precision=precision, kind=kind, options=options, profiles=1, only_size=size
+    )
 
 
-def usual(model: str, precision: str) -> Plan:
-    """What a user gets who names three sizes: five profiles. It shows how long that takes, and why."""
+def usual(model: str, precision: str) -> EngineToBuild:
+    """The engine a user gets who names three sizes: five profiles. Shows how long that takes, and why."""
     options = {"sizes": COMMON, "optimisation_level": USUAL}
-    return Plan(model=model, precision=precision, kind="usual", options=options, profiles=5)
+    return EngineToBuild(model=model, precision=precision, kind="usual", options=options, profiles=5)
 
 
-def seconds_expected(run: Run, plan: Plan) -> float:
-    """By the slowest profile of that level so far."""
+def seconds_expected(run: Run, plan: EngineToBuild) -> float:
+    """Expected seconds of a build, by the slowest profile of that level so far."""
     seen = [row["seconds"] / row["profiles"] for row in run.results["builds"] if row["level"] == plan.level]
-    return max(seen, default=GUESS[plan.level]) * plan.profiles
+    return max(seen, default=EXPECTED_SECONDS[plan.level]) * plan.profiles
 
 
-def build_section(run: Run, plan: Plan) -> None:
-    """The section that builds `plan`, where the run has its graph."""
+def build_section(run: Run, plan: EngineToBuild) -> None:
+    """Run the section that builds `plan`, if its graph was prepared."""
     if run.row(plan.model, plan.precision, plan.pixels) is not None:
         run.section(f"build/{plan.name}", lambda: build(run, plan), needs=seconds_expected(run, plan))
 
 
 def source(run: Run, row: dict[str, Any]) -> Any:
+    """The source for a build, from a row of the prepared models."""
     from sr_deploy.engines.tensorrt.build import BuildSource
     from sr_deploy.spec import ModelSpec
 
@@ -101,14 +107,14 @@ def source(run: Run, row: dict[str, Any]) -> Any:
     )
 
 
-def build(run: Run, plan: Plan) -> dict[str, Any]:
+def build(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """Build `plan`, keep the engine, and report where the time went."""
     from sr_deploy.engines.tensorrt.build import write_engine
     from sr_deploy.spec import SizeRule
 
     row = run.row(plan.model, plan.precision, plan.pixels)
     assert row is not None
-    made, account = source(run, row), Account()
+    made, account = source(run, row), BuildTimes()
     if plan.only_size:
         made = replace(made, spec=made.spec.with_(size_rule=SizeRule(fixed=plan.only_size)))
     begun, known = time.perf_counter(), len(run.timings)
@@ -119,8 +125,8 @@ def build(run: Run, plan: Plan) -> dict[str, Any]:
         "state": "failed",
     }
     try:
-        with account.kept():
-            built = either_way(run, made, plan)
+        with account.listening():
+            built = build_with_fallbacks(run, made, plan)
         report |= {
             "state": "built",
             "plan_bytes": len(built.plan),
@@ -136,24 +142,24 @@ def build(run: Run, plan: Plan) -> dict[str, Any]:
     path = Path(tempfile.gettempdir()) / f"{plan.name}.engine"
     write_engine(path, built.plan, built.record)
     run.engines[plan.name] = path
-    run.layers[plan.name] = described(built.layers)
+    run.layers[plan.name] = parse_layers(built.layers)
     run.log(
         f"built {plan.name}: {report['seconds']} s, {report['precisions']}, {report['seconds_by_runner']}"
     )
     return {"record": json.loads(built.record.to_json()), **report}
 
 
-def either_way(run: Run, made: Any, plan: Plan) -> Any:
-    """Build; where TensorRT cannot, at its usual level, and then without the smallest pictures.
+def build_with_fallbacks(run: Run, made: Any, plan: EngineToBuild) -> Any:
+    """Build; if TensorRT fails, try its usual level, and then without the smallest pictures.
 
-    So the rest can still be seen, and what failed is in the record.
+    So the rest can still be checked; every failure is in the record.
     """
     from sr_deploy.engines.tensorrt.build import build_engine
     from sr_deploy.engines.tensorrt.options import BuildOptions
     from sr_deploy.errors import ModelError
     from sr_deploy.spec import SizeRule
 
-    # the precision is asserted in a section of its own
+    # the precision is checked in a section of its own
     go = partial(build_engine, say=run.log, check_precision=False, timings=run.timings)
     options = BuildOptions(**plan.options)
     tries = [(made, options)]
@@ -173,7 +179,8 @@ def either_way(run: Run, made: Any, plan: Plan) -> Any:
     raise AssertionError("there is always a first try")
 
 
-def described(layers: str) -> Any:
+def parse_layers(layers: str) -> Any:
+    """The description of the layers as JSON values, or as text if it is not JSON."""
     try:
         return json.loads(layers, strict=False)
     except ValueError:
@@ -181,8 +188,8 @@ def described(layers: str) -> Any:
 
 
 @dataclass
-class Account:
-    """Where the time of a build goes, by what TensorRT says while it builds: it names each kernel that it tries."""
+class BuildTimes:
+    """Time and kernels tried for each of TensorRT's runners, from what it logs during a build."""
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     tried: Counter[str] = field(default_factory=Counter)
@@ -191,22 +198,22 @@ class Account:
     _at: float = 0.0
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Listen to every log that is made in here."""
+    def listening(self) -> Iterator[None]:
+        """Listen to every log that is created inside the block."""
         from sr_deploy.engines.tensorrt.api import TensorRTLog
 
-        heard, self._at = TensorRTLog._heard, time.perf_counter()
+        receive, self._at = TensorRTLog._receive, time.perf_counter()
 
         def hear(log: Any, severity: Any, text: str) -> None:
             self.hear(text, time.perf_counter())
-            heard(log, severity, text)
+            receive(log, severity, text)
 
-        with patch.object(TensorRTLog, "_heard", hear):
+        with patch.object(TensorRTLog, "_receive", hear):
             yield
         self.hear("", time.perf_counter())
 
     def hear(self, text: str, at: float) -> None:
-        """What was said at second `at`; the time since the last word belongs to what was tried then."""
+        """Take a message logged at second `at`; the time since the last one counts for what was tried then."""
         self.seconds[self._now] += at - self._at
         self._at = at
         if runner := re.search(r"Timing Runner: .*\((\w+)", text):
@@ -219,7 +226,7 @@ class Account:
             self.totals.append(" ".join(text.split())[:160])
 
     def shown(self) -> dict[str, Any]:
-        """For the report."""
+        """The times, for the report."""
         slowest = sorted(self.seconds.items(), key=lambda item: -item[1])
         return {
             "seconds_by_runner": {name: round(n, 2) for name, n in slowest[:8]},

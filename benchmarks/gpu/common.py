@@ -1,4 +1,4 @@
-"""What the parts of `gpu_run.py` share: the state of a run, its sections, and opening what was built."""
+"""State shared by the parts of `tests/gpu/run.py`: the state of a run, its sections, and opening engines."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import numpy as np
 from benchmarks.pages import ROOT
 
 COMMON = ((540, 960), (360, 640), (1080, 1920))
-"""(height, width), that of the acceptance line first."""
+"""(height, width); the first is the size that the acceptance criterion names."""
 STEPS = {"fp32": 1, "fp16": 3, "bf16": 8, "int8": 96}
-"""8-bit steps that a pixel may differ by from fp32 on the CPU. The tolerance that counts is that of PSNR."""
+"""8-bit steps by which a pixel may differ from fp32 on the CPU; the decisive tolerance is that of PSNR."""
 PSNR_LOSS = {"fp32": 0.005, "fp16": 0.01, "bf16": 0.03, "int8": 0.1}
-"""dB of PSNR on Y against the originals that an engine may lose, on average."""
+"""Mean loss of PSNR on Y against the originals that is accepted, in dB."""
 
 
 @dataclass
 class Run:
-    """What is known so far, and where it goes."""
+    """State of a run: what was found so far, and where it is written."""
 
     folder: Path
     out: Path
@@ -37,19 +37,22 @@ class Run:
     engines: dict[str, Path] = field(default_factory=dict)
     layers: dict[str, Any] = field(default_factory=dict)
     timings: bytes = b""
-    """What the builds so far have timed; each starts from it."""
+    """Kernel timings of the builds so far; each build starts from them."""
 
     @property
     def elapsed(self) -> float:
+        """Seconds since the start."""
         return time.perf_counter() - self.start
 
     def log(self, text: str) -> None:
+        """Print a line and append it to `gpu_run.log`."""
         line = f"[{self.elapsed:7.1f}] {text}"
         print(line, flush=True)
         with (self.out / "gpu_run.log").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def save(self) -> None:
+        """Write all results so far, each file completely or not at all."""
         self.results["seconds"] = round(self.elapsed, 1)
         for name, content in (("gpu_run.json", self.results), ("layers.json", self.layers)):
             draft = self.out / f".{name}"
@@ -57,9 +60,10 @@ class Run:
             os.replace(draft, self.out / name)
 
     def section(self, name: str, work: Callable[[], Any], *, needs: float = 0.0, of: str = "") -> None:
-        """Do `work`, whatever happens in it; not where `needs` seconds are not left, or the engine `of` was not built.
+        """Run `work` and record its result or its exception.
 
-        What is written before it starts says that it did: a run that is killed in a section does not lose that.
+        Skipped if fewer than `needs` seconds are left, or if the engine `of` was not built. The record says
+        "started" before it runs, so a run that is killed during a section shows where.
         """
         if self.only and not any(name.startswith(wanted) for wanted in self.only):
             return
@@ -84,6 +88,7 @@ class Run:
         self.save()
 
     def _reason_to_skip(self, needs: float, of: str) -> str:
+        """Return why a section cannot run, or an empty string."""
         if of and of not in self.engines:
             return f"no engine {of}"
         if self.elapsed + needs > self.budget:
@@ -91,20 +96,23 @@ class Run:
         return ""
 
     def row(self, model: str, precision: str, pixels: str = "uint8") -> dict[str, Any] | None:
+        """The prepared model of that name, precision and pixel type, or None."""
         wanted = (model, precision, pixels)
         return next((r for r in self.models if (r["model"], r["precision"], r["pixels"]) == wanted), None)
 
     def pictures(self, model: str) -> list[tuple[Any, Any, Any]]:
-        """(original, small, what the CPU made of that) of the prepared pictures."""
+        """(original, small picture, the CPU's result) for each prepared picture, uint8."""
         data, found = np.load(self.folder / "pictures.npz"), np.load(self.folder / f"{model}.npz")
         return [(data[f"hr{n}"], data[f"lr{n}"], found[f"sr{n}"]) for n in range(len(found.files))]
 
 
 def named(size: tuple[int, int]) -> str:
+    """A size (height, width) as width x height."""
     return f"{size[1]}x{size[0]}"
 
 
 def open_engine(run: Run, name: str, **options: Any) -> Any:
+    """Open a built engine by its name."""
     from sr_deploy.engines.tensorrt.engine import TensorRTEngine
     from sr_deploy.engines.tensorrt.options import TensorRTOptions
 
@@ -112,6 +120,6 @@ def open_engine(run: Run, name: str, **options: Any) -> Any:
 
 
 def filled(base: Any, height: int, width: int) -> Any:
-    """A picture of that size, made of `base` side by side."""
+    """A picture of that size, made of copies of `base` side by side."""
     times = (-(-height // base.shape[0]), -(-width // base.shape[1]), 1)
     return np.ascontiguousarray(np.tile(base, times)[:height, :width])

@@ -1,6 +1,8 @@
-"""What `tests/gpu/run.py` takes to a GPU machine: graphs with pixel I/O, pictures, and what the CPU makes of them.
+"""Prepares what `tests/gpu/run.py` takes to a GPU machine: graphs with pixel I/O, pictures, and the CPU's
+results.
 
-Needs onnx and ONNX Runtime, which that machine need not have; `gpu_run.py --prepare FOLDER` calls it.
+Needs onnx and ONNX Runtime, which the GPU machine need not have. Called by `python -m tests.gpu.run
+--prepare`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from sr_deploy.spec import ModelSpec
 EXAMPLE = ROOT / "examples" / "colosseum.png"
 SCALE = 4
 PLAIN = "-plain"
+"""Suffix of models whose last convolution stays behind the PixelShuffle."""
 CROPS = ((120, 180), (97, 131), (64, 64), (1, 17), (131, 150))
 """(height, width) of the pictures whose results are compared; two of them odd, one a single row."""
 
@@ -52,7 +55,7 @@ def prepare(folder: Path, models: list[Path], int8: list[Path], photos: Path | N
 
 
 def _model(folder: Path, spare: Path, path: Path) -> list[dict[str, Any]]:
-    """The fp32 file `path`, in every form that is built, with the references of its fp32 form."""
+    """Rows for the fp32 file `path` in every form that is built, with reference results of the fp32 form."""
     model = load_model(path)
     spec = require_spec(model, str(path))
     _references(folder, spec, path)
@@ -60,17 +63,19 @@ def _model(folder: Path, spare: Path, path: Path) -> list[dict[str, Any]]:
     save_model(to_fp16(model), half)
     operations = operations_per_pixel(model, spec.channels)
     forms = [source_of(path), source_of(half)]
-    if spec.architecture == "rt":  # one is enough to show that it works
+    if spec.architecture == "rt":  # one model is enough to show that the float form works
         forms.append(source_of(half, FLOAT32))
     rows = [_row(folder, form, spec.name, operations) for form in forms]
     plain = source_of(half, shuffle_late=False)
-    if plain.graph != source_of(half).graph:  # what taking the last convolution through the shuffle is worth
+    if (
+        plain.graph != source_of(half).graph
+    ):  # shows what moving the last convolution in front of the shuffle saves
         rows.append(_row(folder, plain, f"{spec.name}{PLAIN}", operations))
     return rows
 
 
 def _int8(folder: Path, path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A Q/DQ file, held to the references of the fp32 model of the same architecture and scale."""
+    """Row for a Q/DQ file, compared with the fp32 model of the same architecture and scale."""
     spec = require_spec(load_model(path), str(path))
     like = next(
         row
@@ -81,6 +86,7 @@ def _int8(folder: Path, path: Path, rows: list[dict[str, Any]]) -> dict[str, Any
 
 
 def _row(folder: Path, source: BuildSource, model: str, operations: int) -> dict[str, Any]:
+    """Write a graph into `folder`, and return its row for `models.json`."""
     name = f"{model}-{source.spec.precision}-{source.pixels}.graph"
     (folder / name).write_bytes(source.graph)
     return {
@@ -96,21 +102,23 @@ def _row(folder: Path, source: BuildSource, model: str, operations: int) -> dict
 
 
 def _pictures(target: Path, photos: Path | None) -> None:
-    """Originals and what is made small of them, uint8; for models of scale 4."""
+    """Write originals and small versions of them, uint8, for models of scale 4."""
     files = sorted(p for p in photos.iterdir() if p.suffix == ".png") if photos else []
     files = files or [EXAMPLE]
     arrays: dict[str, Any] = {}
     for number, (height, width) in enumerate(CROPS):
         large = read_image(files[number * 7 % len(files)]).pixels
         times = (-(-height * SCALE // large.shape[0]), -(-width * SCALE // large.shape[1]), 1)
-        large = np.tile(large, times)[: height * SCALE, : width * SCALE]  # the example is small: repeated
+        large = np.tile(large, times)[
+            : height * SCALE, : width * SCALE
+        ]  # the example picture is small, so it is repeated
         small = np.ascontiguousarray(_shrunk(large, height, width, SCALE))
         arrays |= {f"hr{number}": large, f"lr{number}": small}
     np.savez_compressed(target, **arrays)
 
 
 def _references(folder: Path, spec: ModelSpec, model: Path) -> None:
-    """What ONNX Runtime makes of the small pictures on the CPU, in fp32."""
+    """Write ONNX Runtime's fp32 results for the small pictures on the CPU."""
     if spec.scale != SCALE:
         raise UsageError(f"{model}: this suite compares models of scale {SCALE}, got {spec.scale}")
     data = np.load(folder / "pictures.npz")
@@ -120,13 +128,14 @@ def _references(folder: Path, spec: ModelSpec, model: Path) -> None:
 
 
 def _shrunk(large: Any, height: int, width: int, scale: int) -> Any:
+    """The original, made smaller."""
     if min(height, width) == 1:  # nothing to interpolate along that axis
         return large[::scale, ::scale]
     return imresize(large, size=(height, width))
 
 
 def operations_per_pixel(model: onnx.ModelProto, channels: int, side: int = 64) -> int:
-    """Multiplications and additions of the convolutions, for one input pixel."""
+    """Multiplications and additions of all convolutions, per input pixel."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
     port = twin.graph.input[0]
@@ -150,7 +159,7 @@ def operations_per_pixel(model: onnx.ModelProto, channels: int, side: int = 64) 
 
 
 def _srresnet(folder: Path, spare: Path, source: str) -> Path:
-    """A checkpoint's net as ONNX; of a number, an untrained net with that seed, for a rehearsal."""
+    """Export a checkpoint to ONNX; for a number, an untrained net with that seed, for a rehearsal."""
     from sr_deploy.training.checkpoint import CheckpointInfo, find_checkpoint, save_checkpoint
     from sr_deploy.training.export.to_onnx import export_onnx
 
@@ -174,7 +183,7 @@ def _info(kind: Any) -> Any:
 
 
 def _unsupported(path: Path) -> None:
-    """A graph with an operator that no runtime has, which must be named."""
+    """Write a graph with an operator that no runtime has; the error must name it."""
     pictures = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 3, f"{name}h", f"{name}w"])
         for name in ("pixels", "upscaled")

@@ -1,4 +1,4 @@
-"""What ran on a GPU, as Markdown: `results/gpu/README.md`, from the raw results beside it. No number is typed here.
+"""Writes `results/gpu/README.md`, the page of GPU results, from the raw results beside it. No number is typed here.
 
 python -m benchmarks.gpu.tables [--check]
 """
@@ -17,22 +17,22 @@ from benchmarks.pages import ROOT
 FOLDER = ROOT / "benchmarks" / "results" / "gpu"
 PAGE = FOLDER / "README.md"
 HEAD = """\
-<!-- made by benchmarks/gpu/tables.py from the results beside it -->
+<!-- written by benchmarks/gpu/tables.py from the results beside it -->
 # What ran on a GPU
 
-Raw results of `tests/gpu/run.py` and `benchmarks/gpu/torch_peer.py`, as they came; only paths were shortened. A section
-that failed or was skipped shows nothing, and is listed as such. The rt-x4 of these runs was a wider net than the one that
-is bundled now: 32 features, 88,752 parameters.
+These are the raw results of `tests/gpu/run.py` and `benchmarks/gpu/torch_peer.py`, unchanged except for shortened paths.
+A section that failed or was skipped proves nothing and is listed as such. The rt-x4 of these runs was wider than the one
+that is bundled now: 32 features, 88,752 parameters.
 """
 NOTES = {
     "tensorrt-8.6-h100.json": (
-        "The first run. TensorRT's kernels for other GPUs had been blanked to make it small enough to be carried to that "
-        "machine, and its check of that library's digest was jumped over there; kernels for this GPU were left as they are. Every "
-        "fp16 build was refused by a check of this project that asked the network for its types, which TensorRT 8.6 does "
-        "not tell; the record's `precisions` are empty because its description of the layers is no strict JSON. Both are "
-        "mended since, and nothing here ran an engine."
+        "The first run. To make TensorRT small enough for transfer to that machine, its kernels for other GPUs were "
+        "blanked out, and its check of that library's digest was skipped; the kernels for this GPU were left "
+        "unchanged. Every fp16 build was refused by a check of this project that asked the network for its types, which "
+        "TensorRT 8.6 does not report. The `precisions` of the engine are empty, because TensorRT's description of the "
+        "layers is not strict JSON. Both faults have been fixed since. Nothing here ran an engine."
     ),
-    "torch-h100.json": "There was no checkpoint of srresnet-x4 on that machine, so only rt-x4 was timed.",
+    "torch-h100.json": "No checkpoint of srresnet-x4 was on that machine, so only rt-x4 was timed.",
 }
 
 
@@ -41,13 +41,14 @@ def page() -> str:
     parts = [HEAD]
     for path in sorted(FOLDER.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        told = of_torch(found) if "timings" in found else of_tensorrt(found)
+        told = torch_section(found) if "timings" in found else tensorrt_section(found)
         notes = [NOTES[path.name] + "\n"] if path.name in NOTES else []
         parts += [f"## {path.name}\n", *notes, *told]
     return "\n".join(parts)
 
 
-def of_tensorrt(found: dict[str, Any]) -> Iterator[str]:
+def tensorrt_section(found: dict[str, Any]) -> Iterator[str]:
+    """Sections about a run of `tests/gpu/run.py`."""
     sections = found["sections"]
     where = sections["environment"].get("result", {})
     yield (
@@ -63,6 +64,7 @@ def of_tensorrt(found: dict[str, Any]) -> Iterator[str]:
 
 
 def builds(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row for each build that succeeded."""
     for name, section in found["sections"].items():
         if name.startswith("build/") and section["state"] == "ran":
             made = section["result"]
@@ -79,12 +81,14 @@ def builds(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def copies(sections: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row for each kind of copy."""
     for name, found in sections.get("peaks", {}).get("result", {}).items():
         rate = found["bytes"] / min(found["seconds"]) / 1e9
         yield name.replace("_", " "), f"{rate:.0f}"
 
 
 def timings(sections: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row for each engine that was timed."""
     for name, section in sections.items():
         if name.startswith("timing/") and section["state"] == "ran":
             found = section["result"]
@@ -95,7 +99,8 @@ def timings(sections: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield name.removeprefix("timing/"), f"{device:.3f} ms", f"{host:.3f} ms", f"{rate:.0f}"
 
 
-def of_torch(found: dict[str, Any]) -> Iterator[str]:
+def torch_section(found: dict[str, Any]) -> Iterator[str]:
+    """Sections about a run of `torch_peer.py`."""
     where = found["environment"]
     yield f"torch {where['torch']}, CUDA {where['cuda']}, {where['gpu']}; {found['seconds']:.0f} s in all.\n"
     rows = [
@@ -121,6 +126,7 @@ def of_torch(found: dict[str, Any]) -> Iterator[str]:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table; empty if there are no rows."""
     if not rows:
         return ""
     lines = [head, ("---",) * len(head), *rows]
@@ -130,16 +136,14 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def main() -> int:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument(
-        "--check", action="store_true", help="write nothing, fail where the page is not up to date"
+        "--check", action="store_true", help="write nothing; exit with 1 if the page is out of date"
     )
     made = page()
     if not cli.parse_args().check:
         PAGE.write_text(made, encoding="utf-8", newline="\n")
         return 0
     if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != made:
-        print(
-            "results/gpu/README.md is not up to date; run: python -m benchmarks.gpu.tables", file=sys.stderr
-        )
+        print("results/gpu/README.md is out of date; run: python -m benchmarks.gpu.tables", file=sys.stderr)
         return 1
     return 0
 

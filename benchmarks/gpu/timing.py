@@ -1,4 +1,7 @@
-"""How fast: what copying reaches on the device, and engines on one picture, for `gpu_run.py`. Raw samples, in seconds."""
+"""Measures speed for `tests/gpu/run.py`: copies on, to and from the device, and engines on one picture.
+
+All results are raw samples in seconds.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.build import Plan
+from benchmarks.gpu.build import EngineToBuild
 from benchmarks.gpu.common import Run, named, open_engine
 
 
 def peaks(run: Run) -> dict[str, Any]:
-    """What copying reaches here: within the device, to it, from it. Bytes read and written are both counted within."""
+    """The rates that copies reach: within the device (reading and writing both count), to it and from it."""
     from sr_deploy.engines.tensorrt.cuda import DeviceBuffer, GpuContext, pinned_empty
 
     gpu, size = GpuContext(0, "primary"), 1 << 30
@@ -43,7 +46,7 @@ def peaks(run: Run) -> dict[str, Any]:
 
 
 def event_times(gpu: Any, stream: Any, work: Callable[[], None], count: int, warm_up: int = 3) -> list[float]:
-    """Seconds of `work` on the device, between two events each; the CUDA context is current."""
+    """Seconds of `work` on the device, between two events each; the CUDA context must be current."""
     cuda = gpu.cuda
     for _ in range(warm_up):
         work()
@@ -57,6 +60,7 @@ def event_times(gpu: Any, stream: Any, work: Callable[[], None], count: int, war
 
 
 def wall_times(work: Callable[[], object], count: int, warm_up: int = 2) -> list[float]:
+    """Wall-clock seconds of `work`, `count` samples after `warm_up` unmeasured ones."""
     samples = []
     for number in range(count + warm_up):
         start = time.perf_counter()
@@ -66,8 +70,11 @@ def wall_times(work: Callable[[], object], count: int, warm_up: int = 2) -> list
     return samples
 
 
-def timing(run: Run, plan: Plan, size: tuple[int, int]) -> dict[str, Any]:
-    """One picture: on the device alone, with and without graph replay, and from host pixels to host pixels."""
+def timing(run: Run, plan: EngineToBuild, size: tuple[int, int]) -> dict[str, Any]:
+    """Time one picture.
+
+    On the device alone, with and without graph replay; and from host pixels to host pixels.
+    """
     row = run.row(plan.model, plan.precision)
     assert row is not None
     batch = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
@@ -86,6 +93,7 @@ def timing(run: Run, plan: Plan, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def profile_of(engine: Any, size: tuple[int, int]) -> str:
+    """Name of the profile that `size` runs in."""
     from sr_deploy.engines.tensorrt.profiles import choose_profile
 
     profiles = engine.record.profiles
@@ -93,35 +101,35 @@ def profile_of(engine: Any, size: tuple[int, int]) -> str:
 
 
 def device_times(engine: Any, size: tuple[int, int], count: int = 50) -> list[float]:
-    """Seconds on the device, pixels in device memory before and after."""
+    """Seconds of a run on the device, with pixels in device memory before and after."""
     scale, channels = engine.spec.scale, engine.spec.channels
     taken, given = (1, *size, channels), (1, size[0] * scale, size[1] * scale, channels)
-    program = engine._program("uint8")
-    lane = program.lanes.take()
+    loaded_engine = engine._loaded_engine("uint8")
+    lane = loaded_engine.lanes.take()
     try:
         with engine._gpu.current():
             source, target = lane.reserve(int(np.prod(taken)), int(np.prod(given)))
             pixels = np.random.default_rng(1).integers(0, 256, taken, np.uint8)
             engine._gpu.cuda.memcpy_htod(source, pixels)
-            count = bounded(
+            count = sample_count(
                 lambda: (lane.launch(taken, given, source, target), lane.stream.synchronize()), count
             )
             return event_times(
                 engine._gpu, lane.stream, lambda: lane.launch(taken, given, source, target), count
             )
     finally:
-        program.lanes.give(lane)
+        loaded_engine.lanes.give_back(lane)
 
 
-def bounded(work: Callable[[], object], count: int, most: float = 1.5) -> int:
-    """How often `work` fits into `most` seconds, 10 to `count` times."""
+def sample_count(work: Callable[[], object], count: int, most: float = 1.5) -> int:
+    """Number of times that `work` fits into `most` seconds, limited to 10..`count`."""
     work()
     once = min(wall_times(work, 2, 0))
     return max(10, min(count, int(most / max(once, 1e-6))))
 
 
 def host_times(engine: Any, batch: Any) -> dict[str, Any]:
-    """Ordinary arrays, page-locked ones, and a stream of frames, seconds a frame each."""
+    """Seconds per picture with ordinary arrays, with page-locked ones, and in a stream of frames."""
     scale = engine.spec.scale
     shape = (1, batch.shape[1] * scale, batch.shape[2] * scale, 3)
     ordinary, locked_in, locked_out = (
@@ -130,7 +138,7 @@ def host_times(engine: Any, batch: Any) -> dict[str, Any]:
         engine.empty(shape),
     )
     locked_in[...] = batch
-    count = bounded(lambda: engine.run(batch, ordinary), 40)
+    count = sample_count(lambda: engine.run(batch, ordinary), 40)
     found = {
         "host": wall_times(lambda: engine.run(batch, ordinary), count),
         "host_page_locked": wall_times(lambda: engine.run(locked_in, locked_out), count),

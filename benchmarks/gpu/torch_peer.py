@@ -1,11 +1,11 @@
-"""What torch makes of the same nets on the same GPU, to hold TensorRT against: eager and compiled, in half precision.
+"""Times the same nets in torch on the same GPU, eager and compiled, in half precision, to compare TensorRT with.
 
     python -m benchmarks.gpu.torch_peer gpu_models --out RESULTS
 
-Needs torch with CUDA and safetensors, and neither TensorRT nor network. Times the net alone (CUDA events, half
-pixels in and out, channels-last, on the device) and the peak of matrix products and of copying, raw samples all.
-`torch.compile` also runs with CUDA graphs ("reduce-overhead") and, last and as time allows, with its search
-("max-autotune").
+Needs torch with CUDA and safetensors; needs neither TensorRT nor a network connection. Measures the net alone
+(CUDA events, half-precision pixels in and out, channels-last, in device memory), and the peak rates of matrix
+products and copies. All results are raw samples. `torch.compile` also runs with CUDA graphs
+("reduce-overhead") and, last and if time allows, with its search ("max-autotune").
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ from sr_deploy.training.checkpoint import load_net
 from sr_deploy.training.nets.blocks import fold
 
 FIRST, *OTHERS = ((540, 960), (360, 640), (1080, 1920))
-"""(height, width), that of the acceptance line first."""
+"""(height, width); the first is the size that the acceptance criterion names."""
 CHECKPOINTS = ROOT / "export" / "checkpoints"
 MODELS = ("srresnet-x4", "rt-x4")
 USUAL = ("compile", "compile-reduce-overhead", "eager")
 SEARCHED = "compile-max-autotune"
-"""Takes twenty seconds a shape, so it comes last."""
+"""Takes twenty seconds per shape, so it runs last."""
 
 
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument(
-        "folder", type=Path, help="what gpu_run.py --prepare wrote; srresnet-x4.safetensors in it"
+        "folder",
+        type=Path,
+        help="the folder that tests.gpu.run --prepare wrote, with srresnet-x4.safetensors in it",
     )
     cli.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu_results")))
-    cli.add_argument("--budget", type=float, default=240.0, help="seconds")
+    cli.add_argument("--budget", type=float, default=240.0, help="time limit in seconds")
     options = cli.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -57,7 +59,7 @@ def main() -> None:
     results["peaks"] = guarded(peaks)
     save()
     checkpoints = {name: CHECKPOINTS / f"{name}.safetensors" for name in MODELS}
-    if (own := options.folder / "srresnet-x4.safetensors").exists():  # a rehearsal's
+    if (own := options.folder / "srresnet-x4.safetensors").exists():  # of a rehearsal
         checkpoints["srresnet-x4"] = own
     for name, mode, size in order():
         key, path, gone = f"{name}/{mode}/{size[1]}x{size[0]}", checkpoints[name], time.perf_counter() - start
@@ -91,6 +93,7 @@ def environment() -> dict[str, Any]:
 
 
 def guarded(work: Callable[[], Any]) -> Any:
+    """Result of `work`, or its error as text: one failure must not lose the other measurements."""
     try:
         return work()
     except Exception as error:
@@ -99,6 +102,7 @@ def guarded(work: Callable[[], Any]) -> Any:
 
 
 def brief(found: Any) -> str:
+    """One line about a result."""
     if "seconds" not in found:
         return str(found.get("error"))
     return f"{statistics.median(found['seconds']) * 1e3:.3f} ms (warm-up {found['warm_up_seconds']:.1f} s)"
@@ -106,6 +110,7 @@ def brief(found: Any) -> str:
 
 @torch.inference_mode()
 def timing(checkpoint: Path, mode: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Seconds of warm-up, and samples of one net in one mode on one size (height, width)."""
     torch.backends.cudnn.benchmark = True
     torch._dynamo.reset()
     net, _ = load_net(checkpoint)
@@ -139,7 +144,9 @@ def samples(work: Callable[[], object], most_seconds: float = 1.5) -> list[float
 
 @torch.inference_mode()
 def peaks(side: int = 8192) -> dict[str, Any]:
-    """The fastest matrix product and the fastest copy within the device; bytes read and written are both counted."""
+    """The fastest matrix product of `side` and the fastest copy within the device; reading and writing both
+    count.
+    """
     found: dict[str, Any] = {}
     kinds = {"fp16": torch.half, "bf16": torch.bfloat16, "fp32": torch.float32}
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -94,7 +94,7 @@ def _file(record: EngineRecord) -> str:
 
 def _notes(records: Sequence[EngineRecord]) -> Iterator[str]:
     first = records[0]
-    largest = max(first.profiles, key=lambda profile: profile.room).high
+    largest = max(first.profiles, key=lambda profile: profile.largest_pixels).high
     yield f"the server must have TensorRT {first.machine.tensorrt}, which its release notes tell"
     yield f"it takes pictures of up to {largest[2]}x{largest[1]} pixels; clients have to tile larger ones"
     if any(record.options.version_compatible for record in records):

@@ -51,10 +51,13 @@ def test_a_section_that_cannot_run_is_skipped_and_says_why(run, limits, why):
 
 
 def test_what_a_build_is_expected_to_take_is_what_the_slowest_took(run):
-    from benchmarks.gpu.build import GUESS, USUAL, seconds_expected, to_be_timed, usual
+    from benchmarks.gpu.build import EXPECTED_SECONDS, USUAL, seconds_expected, to_be_timed, usual
 
     one, five = to_be_timed("net", "fp16", (540, 960)), usual("net", "fp16")
-    assert (seconds_expected(run, one), seconds_expected(run, five)) == (GUESS[USUAL], 5 * GUESS[USUAL])
+    assert (seconds_expected(run, one), seconds_expected(run, five)) == (
+        EXPECTED_SECONDS[USUAL],
+        5 * EXPECTED_SECONDS[USUAL],
+    )
     run.results["builds"] += [{"level": USUAL, "profiles": 1, "seconds": 3.0}] * 2
     run.results["builds"] += [{"level": USUAL, "profiles": 5, "seconds": 50.0}]
     assert seconds_expected(run, one) == 10.0
@@ -79,9 +82,9 @@ def test_what_is_built_for_the_important_sections_is_small_and_quick():
 
 
 def test_the_time_of_a_build_is_told_by_what_it_tries():
-    from benchmarks.gpu.build import Account
+    from benchmarks.gpu.build import BuildTimes
 
-    account = Account()
+    account = BuildTimes()
     account.hear("[MemUsageChange] Init CUDA", 1.0)
     account.hear("--------------- Timing Runner: core/Conv_2 (CaskConvolution[0x80000009])", 2.0)
     account.hear("Tactic: 0xe47e164f4a743900 Time: 0.231", 4.5)

@@ -1,4 +1,7 @@
-"""What an engine must stand, for `gpu_run.py`: threads, long use, little memory, others' memory, and what is no engine."""
+"""Checks of robustness for `run.py`: threads, long use, little memory, foreign contexts, damaged engines.
+
+Each returns its findings for the record, and raises AssertionError if the engine fails.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.build import Plan
+from benchmarks.gpu.build import EngineToBuild
 from benchmarks.gpu.common import STEPS, Run, filled, open_engine
 
 
-def threads(run: Run, plan: Plan, count: int = 8) -> dict[str, Any]:
-    """Eight threads on one engine give the bytes of one."""
+def threads(run: Run, plan: EngineToBuild, count: int = 8) -> dict[str, Any]:
+    """Eight threads on one engine get the same bytes as a single one."""
     sizes = ((64, 64), (97, 131), (180, 320), (255, 190), (360, 640), (33, 200))
     base = run.pictures(plan.model)[0][0]
     batches = [filled(base, *size)[None] for size in sizes]
@@ -48,8 +51,8 @@ def threads(run: Run, plan: Plan, count: int = 8) -> dict[str, Any]:
     return {"threads": count, "runs": count * 40, "seconds": seconds, "stream_equal": equal}
 
 
-def frames(run: Run, plan: Plan, count: int = 1000) -> dict[str, Any]:
-    """1,000 frames of changing sizes leave the memory of device and host as they found it."""
+def frames(run: Run, plan: EngineToBuild, count: int = 1000) -> dict[str, Any]:
+    """1,000 frames of changing sizes do not increase the memory used on device and host."""
     rng, rows = np.random.default_rng(5), []
     sizes = [
         (int(h), int(w)) for h, w in zip(rng.integers(40, 500, 40), rng.integers(40, 700, 40), strict=True)
@@ -73,14 +76,15 @@ def frames(run: Run, plan: Plan, count: int = 1000) -> dict[str, Any]:
 
 
 def resident() -> int:
+    """Resident memory of this process in bytes."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
-def refused(run: Run, plan: Plan) -> dict[str, Any]:
-    """Engines of another model, version or GPU, damaged ones, and an operator that TensorRT lacks."""
+def refused(run: Run, plan: EngineToBuild) -> dict[str, Any]:
+    """Engines of another model, version or GPU are refused, and so are damaged ones and unknown operators."""
     from sr_deploy.engines.tensorrt.build import BuildSource, build_engine
     from sr_deploy.engines.tensorrt.engine import TensorRTEngine
     from sr_deploy.engines.tensorrt.options import TensorRTOptions
@@ -92,14 +96,14 @@ def refused(run: Run, plan: Plan) -> dict[str, Any]:
     spec = record.spec
     cases: dict[str, Callable[[Path], Any]] = {
         "truncated": lambda p: stored(p, data[: len(data) // 3], record),
-        "without its record": lambda p: p.write_bytes(data),
+        "without its sidecar": lambda p: p.write_bytes(data),
         "of another version": lambda p: stored(
             p, data, replace(record, machine=replace(record.machine, tensorrt="9.9.9"))
         ),
         "of another gpu": lambda p: stored(
             p, data, replace(record, machine=replace(record.machine, gpu="NVIDIA T4"))
         ),
-        "spoiled, with a record to match": lambda p: stored(
+        "spoiled, with a matching sidecar": lambda p: stored(
             p, garbage, replace(record, plan_sha256=digest(garbage), plan_size=len(garbage))
         ),
     }
@@ -126,6 +130,7 @@ def refused(run: Run, plan: Plan) -> dict[str, Any]:
 
 
 def stored(path: Path, plan: bytes, record: Any) -> None:
+    """Write an engine and its sidecar."""
     from sr_deploy.engines.tensorrt.sidecar import record_path
 
     path.write_bytes(plan)
@@ -133,6 +138,7 @@ def stored(path: Path, plan: bytes, record: Any) -> None:
 
 
 def refusal(work: Callable[[], Any], kind: type[Exception]) -> str:
+    """Run `work`, which must raise `kind`, and return the error as text."""
     try:
         work()
     except kind as error:
@@ -140,8 +146,8 @@ def refusal(work: Callable[[], Any], kind: type[Exception]) -> str:
     raise AssertionError("it was not refused")
 
 
-def device_arrays(run: Run, plan: Plan) -> dict[str, Any]:
-    """Pixels that are on the GPU already, with and without the caller's stream, give the bytes of `run`."""
+def device_arrays(run: Run, plan: EngineToBuild) -> dict[str, Any]:
+    """Pixels in GPU memory give the same bytes as `run`, with and without the caller's stream."""
     from sr_deploy.engines.tensorrt.cuda import OwnedMemory
     from sr_deploy.engines.tensorrt.device import DeviceArray
 
@@ -168,8 +174,8 @@ def device_arrays(run: Run, plan: Plan) -> dict[str, Any]:
     return equal | {"interface": str(interface)}
 
 
-def out_of_memory(run: Run, plan: Plan) -> dict[str, Any]:
-    """With little device memory left, a large picture is done in smaller tiles, with one line, and comes out equal."""
+def out_of_memory(run: Run, plan: EngineToBuild) -> dict[str, Any]:
+    """With little device memory left, a large picture is computed in smaller tiles, with one line, equally."""
     from sr_deploy.engines.tensorrt.cuda import DeviceBuffer
     from sr_deploy.upscale import Upscaler
 
@@ -178,15 +184,19 @@ def out_of_memory(run: Run, plan: Plan) -> dict[str, Any]:
     with open_engine(run, plan.name) as engine:
         expected = Upscaler(engine, tile=200).upscale_pixels(picture)
     with open_engine(run, plan.name) as engine:
-        engine.run(np.zeros((1, 32, 32, 3), np.uint8))  # loads the code of its kernels
-        # follows the shape from TensorRT 10 on
-        scratch = engine._programs["uint8"].lanes.idle()[0].memory.size
+        engine.run(
+            np.zeros((1, 32, 32, 3), np.uint8)
+        )  # loads the code of the kernels, which takes memory too
+        # working memory follows the shape from TensorRT 10 on
+        scratch = engine._loaded_engines["uint8"].lanes.idle()[0].memory.size
         pixels = engine.limits.max_height * engine.limits.max_width * 3 * (1 + engine.spec.scale**2)
-        engine._programs["uint8"].lanes.trim()
+        engine._loaded_engines["uint8"].lanes.trim()
         with engine._gpu.current():
             ballast = DeviceBuffer(engine._gpu)
             free, _ = engine._gpu.free_memory()
-            left = scratch + pixels * 3 // 4  # too little for the largest tile, enough for half of it
+            left = (
+                scratch + pixels * 3 // 4
+            )  # too little for the largest tile, enough for one of half its side
             ballast.reserve(free - left)
         try:
             result = Upscaler(engine, say=said.append).upscale_pixels(picture)
@@ -200,8 +210,8 @@ def out_of_memory(run: Run, plan: Plan) -> dict[str, Any]:
     return {"left": left, "scratch": scratch, "said": said, "max_step": worst}
 
 
-def callers_context(run: Run, plan: Plan) -> dict[str, Any]:
-    """In a context that is the caller's, not the device's primary one."""
+def callers_context(run: Run, plan: EngineToBuild) -> dict[str, Any]:
+    """An engine also runs in a context of the caller instead of the device's primary one."""
     small = run.pictures(plan.model)[1][1][None]
     with open_engine(run, plan.name) as engine:
         expected = engine.run(small)

@@ -1,5 +1,7 @@
-"""Tests that need an NVIDIA GPU with TensorRT and PyCUDA. Where those are not there they are skipped, with the reason;
-a run that skipped them says nothing of the GPU. `tests/gpu/run.py` shows more, on real models, without pytest.
+"""Tests that need an NVIDIA GPU with TensorRT and PyCUDA. Without them they are skipped, with the reason.
+
+A run that skipped them proves nothing about the GPU. `tests/gpu/run.py` checks more, on real models, without
+pytest.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from sr_deploy.engines.tensorrt.options import BuildOptions, TensorRTOptions
 from sr_deploy.errors import MissingRuntimeError
 
 QUICK = BuildOptions(tile=96, small=16, optimisation_level=0, max_batch=2)
+"""Options for engines that are built fast, because these tests check behaviour, not speed."""
 
 
 def missing() -> str | None:
-    """Why nothing can be run here; None where it can."""
+    """Return why nothing can be run here, or None if everything is present."""
     try:
         require_tensorrt()
     except MissingRuntimeError as error:
@@ -39,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory) -> Path:
+    """One cache for the whole session; writable by its owner only, or it would be refused."""
     folder = tmp_path_factory.mktemp("engines")
     folder.chmod(0o700)
     return folder
@@ -46,7 +50,7 @@ def cache_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def opened(cache_folder) -> Callable[..., Any]:
-    """Opens an engine of a model, built quickly once a session."""
+    """Returns a function that opens the engine of a model; each engine is built once a session."""
     from sr_deploy.engines.tensorrt.engine import TensorRTEngine
 
     engines = []

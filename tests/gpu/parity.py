@@ -1,4 +1,4 @@
-"""Right pixels, for `gpu_run.py`: against ONNX Runtime on the CPU, at every size, and in the precision asked for."""
+"""Checks of pixels for `run.py`: against ONNX Runtime on the CPU, at every size, in the precision asked for."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.build import Plan
+from benchmarks.gpu.build import EngineToBuild
 from benchmarks.gpu.common import COMMON, PSNR_LOSS, STEPS, Run, filled, named, open_engine
 
 SWEEP = (
     *((16, 16), (17, 23), (31, 64), (97, 131), (180, 320), (256, 256), (257, 255), (359, 641)),
     *((540, 960), (721, 1279), (1080, 1920), (1081, 1923)),
 )
+"""Sizes (height, width) from tiny to full HD, many of them odd."""
 LARGE = ((2160, 3840), (3001, 2003), (4096, 4096))
+"""Sizes (height, width) that are always tiled."""
 
 
-def precision_shown(run: Run, plan: Plan) -> dict[str, Any]:
-    """TensorRT's own account of what the layers compute in shows the precision that was asked for."""
+def precision_shown(run: Run, plan: EngineToBuild) -> dict[str, Any]:
+    """TensorRT's own description of the layers shows the precision that was asked for."""
     from sr_deploy.engines.tensorrt.layers import require_precision
     from sr_deploy.engines.tensorrt.sidecar import read_engine
 
@@ -30,13 +32,13 @@ def precision_shown(run: Run, plan: Plan) -> dict[str, Any]:
     return found
 
 
-def parity(run: Run, plan: Plan) -> dict[str, Any]:
-    """The engine against ONNX Runtime's fp32 on the CPU, on photographs of several sizes."""
+def parity(run: Run, plan: EngineToBuild) -> dict[str, Any]:
+    """The engine agrees with ONNX Runtime's fp32 on the CPU, on photographs of several sizes."""
     rows, model, precision = [], plan.model, plan.precision
     with open_engine(run, plan.name) as engine:
         for number, (large, small, expected) in enumerate(run.pictures(model)):
             found = engine.run(small[None])[0]
-            again = engine.run(small[None])[0]  # by a graph, from the third run on
+            again = engine.run(small[None])[0]  # recorded as a graph; replayed from the third run on
             third = engine.run(small[None])[0]
             rows.append(compared(large, expected, found, engine.spec.scale))
             rows[-1] |= {
@@ -52,6 +54,7 @@ def parity(run: Run, plan: Plan) -> dict[str, Any]:
 
 
 def acceptable(row: dict[str, Any], precision: str) -> bool:
+    """Return whether one picture is within the tolerances of `precision`."""
     return bool(
         row["max_step"] <= STEPS[precision]
         and row["repeats_equal"]
@@ -60,6 +63,7 @@ def acceptable(row: dict[str, Any], precision: str) -> bool:
 
 
 def compared(large: Any, expected: Any, found: Any, shave: int) -> dict[str, Any]:
+    """Compare the result with the CPU's and, cropped by `shave`, with the original; pixels are uint8."""
     difference = np.abs(found.astype(np.int16) - expected.astype(np.int16))
     mean = (found.astype(np.float64) - expected).mean(axis=(0, 1))
     return {
@@ -72,11 +76,12 @@ def compared(large: Any, expected: Any, found: Any, shave: int) -> dict[str, Any
 
 
 def luma(pixels: Any) -> Any:
-    """BT.601, 16..235, as papers measure it."""
+    """Luma by BT.601 with values 16..235, as papers measure it."""
     return 16 + pixels.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255
 
 
 def psnr(first: Any, second: Any, shave: int = 0) -> float:
+    """PSNR in dB of 8-bit pixels, cropped by `shave` if large enough; 99 if they are equal."""
     error = first.astype(np.float64) - second.astype(np.float64)
     if shave and min(error.shape[:2]) > 4 * shave:
         error = error[shave:-shave, shave:-shave]
@@ -84,8 +89,8 @@ def psnr(first: Any, second: Any, shave: int = 0) -> float:
     return 99.0 if mse == 0 else float(10 * np.log10(255**2 / mse))
 
 
-def sweep(run: Run, plan: Plan, sizes: tuple[tuple[int, int], ...] = SWEEP) -> dict[str, Any]:
-    """Every size on one engine, by tiles where it is larger than that takes; crops of each must agree with it."""
+def sweep(run: Run, plan: EngineToBuild, sizes: tuple[tuple[int, int], ...] = SWEEP) -> dict[str, Any]:
+    """One engine upscales every size, in tiles if necessary, and crops of each result agree with it."""
     from sr_deploy.upscale import Upscaler
 
     rng, rows = np.random.default_rng(3), []
@@ -109,7 +114,7 @@ def sweep(run: Run, plan: Plan, sizes: tuple[tuple[int, int], ...] = SWEEP) -> d
 
 
 def crop_difference(engine: Any, picture: Any, result: Any, rng: Any) -> int:
-    """The largest difference between a part of `result` and what the engine makes of just that part and its halo."""
+    """Largest difference between a part of `result` and the engine's result for that part and its halo."""
     height, width = picture.shape[:2]
     halo, scale, side = engine.spec.halo, engine.spec.scale, 48
     top, left = int(rng.integers(0, max(height - side, 1))), int(rng.integers(0, max(width - side, 1)))
@@ -124,8 +129,8 @@ def crop_difference(engine: Any, picture: Any, result: Any, rng: Any) -> int:
     return int(np.abs(mine.astype(np.int16) - theirs.astype(np.int16)).max())
 
 
-def float_pixels(run: Run, plan: Plan) -> dict[str, Any]:
-    """The float form, for 16-bit pictures: rounded, it is the 8-bit form."""
+def float_pixels(run: Run, plan: EngineToBuild) -> dict[str, Any]:
+    """The float form, for 16-bit pictures, gives the 8-bit form's pixels before rounding."""
     _, small, expected = run.pictures(plan.model)[1]
     with open_engine(run, plan.name) as engine:
         found = engine.run(small[None].astype(np.float32) / np.float32(255))[0]
@@ -135,8 +140,8 @@ def float_pixels(run: Run, plan: Plan) -> dict[str, Any]:
     return {"max_off_8_bit_steps": off}
 
 
-def agree(run: Run, timed: Plan, checked: Plan) -> dict[str, Any]:
-    """The engine that is timed gives the pixels of the one whose pixels were compared with the CPU's."""
+def agree(run: Run, timed: EngineToBuild, checked: EngineToBuild) -> dict[str, Any]:
+    """The engine that is timed agrees with the one whose pixels were compared with the CPU's."""
     from sr_deploy.upscale import Upscaler
 
     picture = filled(run.pictures(timed.model)[0][0], *(timed.only_size or COMMON[0]))

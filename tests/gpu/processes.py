@@ -1,4 +1,4 @@
-"""What happens to whole programs, for `gpu_run.py`: how they end, two that want one engine, one that is interrupted."""
+"""Checks of whole programs for `run.py`: how they end, two that want one engine, one that is interrupted."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.build import FAST, USUAL, Plan, source
+from benchmarks.gpu.build import FAST, USUAL, EngineToBuild, source
 from benchmarks.gpu.common import COMMON, ROOT, Run
 
 QUICK: dict[str, Any] = {"tile": 300, "small": 300, "optimisation_level": FAST}
+"""Options of an engine that is built fast."""
 LONG: dict[str, Any] = {"sizes": COMMON, "optimisation_level": USUAL}
-"""Options of what children build: soon done, or long enough to be interrupted."""
+"""Options of an engine whose build takes long enough to be interrupted."""
 
 
-def exits(run: Run, plan: Plan) -> dict[str, Any]:
-    """Programs that leave their engine open, their stream unread, or drop things in any order, end with 0 and in silence."""
+def exits(run: Run, plan: EngineToBuild) -> dict[str, Any]:
+    """Programs end with exit code 0 and no output, whatever they leave open or release in whatever order."""
     path = run.engines[plan.name]
     start = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
@@ -49,7 +50,7 @@ def exits(run: Run, plan: Plan) -> dict[str, Any]:
 
 
 def started(run: Run, folder: str, kind: str) -> subprocess.Popen[str]:
-    """A process that takes one engine from the cache in `folder`, or builds it there."""
+    """Start a process that takes one engine from the cache in `folder`, or builds it there."""
     command = [
         sys.executable,
         "-m",
@@ -66,7 +67,7 @@ def started(run: Run, folder: str, kind: str) -> subprocess.Popen[str]:
 
 
 def two_processes(run: Run) -> dict[str, Any]:
-    """Two that want the same engine build it once."""
+    """Two processes that want the same engine build it once."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "timings").write_bytes(run.timings)
         both = [started(run, folder, "quick") for _ in range(2)]
@@ -81,13 +82,13 @@ def two_processes(run: Run) -> dict[str, Any]:
 
 
 def interrupted(run: Run, after: float = 8.0) -> dict[str, Any]:
-    """A build that is stopped half-way leaves nothing but its lock, which is empty and stays by design."""
+    """A build that is interrupted leaves only its lock, which is empty and stays by design."""
     with tempfile.TemporaryDirectory() as folder:
         process = started(run, folder, "long")
         assert process.stderr is not None
         while (line := process.stderr.readline()) and "building" not in line:
             pass
-        time.sleep(after)  # starting TensorRT takes four seconds, and is not yet a build
+        time.sleep(after)  # starting TensorRT takes four of them and is not part of the build
         if process.poll() is not None:
             raise AssertionError(f"it ended by itself: {process.returncode}, {process.stderr.read()[-800:]}")
         process.send_signal(signal.SIGINT)
@@ -106,7 +107,7 @@ def interrupted(run: Run, after: float = 8.0) -> dict[str, Any]:
 
 
 def child(run: Run, folder: str, kind: str) -> None:
-    """What the processes do that `started` starts."""
+    """Main function of the processes that `started` starts."""
     from sr_deploy.engines.tensorrt.api import runtime, version
     from sr_deploy.engines.tensorrt.build import engine_from_cache
     from sr_deploy.engines.tensorrt.cache import EngineCache

@@ -1,11 +1,12 @@
-"""Everything that TensorRT can only show on a GPU, in one go, with no network, the important part in five minutes.
+"""Checks everything about TensorRT that needs a GPU, in one go and offline; the important part in five minutes.
 
     python -m tests.gpu.run --prepare gpu_models          # here: needs onnx, ONNX Runtime
     python -X faulthandler -m tests.gpu.run gpu_models --out RESULTS   # there: TensorRT, PyCUDA, NumPy
 
-The sections run from the most to the least important. One that fails is recorded with its traceback and does not
-stop the others; before and after each, what is known is written to `gpu_run.json`, raw. A section whose seconds are
-not left of `--budget` is skipped, and the record says so: nothing that did not run counts as passed.
+The sections run from the most to the least important. A section that fails is recorded with its traceback and
+does not stop the others. Before and after each section, all raw results so far are written to `gpu_run.json`.
+A section that needs more seconds than are left of `--budget` is skipped, and the record says so: nothing that
+did not run counts as passed.
 """
 
 from __future__ import annotations
@@ -23,31 +24,37 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.build import Plan, build_section, for_any_size, for_crops, to_be_timed, usual
+from benchmarks.gpu.build import EngineToBuild, build_section, for_any_size, for_crops, to_be_timed, usual
 from benchmarks.gpu.common import COMMON, Run
 from benchmarks.gpu.timing import peaks, timing
-from tests.gpu import checks
-from tests.gpu import parity as right
+from tests.gpu import checks, parity
 from tests.gpu.processes import child, exits, interrupted, two_processes
 
 FIRST = "rt-x4"
+"""The model that all checks use."""
 PLAIN = "-plain"
+"""Suffix of models whose last convolution stays behind the PixelShuffle."""
 
 
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_argument("folder", type=Path, nargs="?", help="what --prepare wrote")
+    cli.add_argument("folder", type=Path, nargs="?", help="the folder that --prepare wrote")
     cli.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu_results")))
-    cli.add_argument("--budget", type=float, default=300.0, help="seconds")
-    cli.add_argument("--only", action="append", default=[], help="run sections whose names begin so")
-    cli.add_argument("--prepare", type=Path, help="write the folder to take along, and stop")
+    cli.add_argument("--budget", type=float, default=300.0, help="time limit in seconds")
     cli.add_argument(
-        "--model", type=Path, action="append", default=[], help="an fp32 ONNX file, beside rt-x4"
+        "--only",
+        action="append",
+        default=[],
+        help="run only sections whose names begin with this; repeatable",
+    )
+    cli.add_argument("--prepare", type=Path, help="write the folder for the GPU machine and stop")
+    cli.add_argument(
+        "--model", type=Path, action="append", default=[], help="another fp32 ONNX file besides rt-x4"
     )
     cli.add_argument("--int8", type=Path, action="append", default=[], help="a Q/DQ ONNX file")
-    cli.add_argument("--photos", type=Path, help="a folder of PNG photographs; default: the example")
+    cli.add_argument("--photos", type=Path, help="folder of PNG photographs; default: the example picture")
     cli.add_argument(
-        "--srresnet", default="", help="a checkpoint of srresnet-x4, or a seed for an untrained one"
+        "--srresnet", default="", help="checkpoint of srresnet-x4, or a seed for an untrained one"
     )
     cli.add_argument("--child", help=argparse.SUPPRESS)
     cli.add_argument("--child-builds", default="quick", help=argparse.SUPPRESS)
@@ -76,17 +83,17 @@ def main() -> None:
 
 
 def sections(run: Run) -> None:
-    """All of it, in order of importance."""
+    """Run all sections, in order of importance."""
     others = [m for m in models_of(run) if m != FIRST]
     any_size = for_any_size(FIRST, "fp16")
     run.section("environment", lambda: environment(run))
     run.section("peaks", lambda: peaks(run))
     build_section(run, any_size)
-    right_pixels(run, any_size)
+    pixel_checks(run, any_size)
     for model in others:
         timed(run, model, "fp16", COMMON[0], compare=True)
     timed(run, FIRST, "fp16", COMMON[0])
-    stands(run, any_size)
+    robustness(run, any_size)
     for model in others:
         timed(run, f"{model}{PLAIN}", "fp16", COMMON[0])
     other_forms(run)
@@ -96,38 +103,43 @@ def sections(run: Run) -> None:
         for size in COMMON[1:]:
             timed(run, model, "fp16", size)
         timed(run, model, "fp32", COMMON[0])
-    run.section("sweep/large", lambda: right.sweep(run, any_size, right.LARGE), needs=40, of=any_size.name)
+    run.section("sweep/large", lambda: parity.sweep(run, any_size, parity.LARGE), needs=40, of=any_size.name)
     build_section(run, usual(FIRST, "fp16"))
 
 
 def models_of(run: Run) -> list[str]:
+    """Names of the prepared models."""
     return list(dict.fromkeys(row["model"] for row in run.models if not row["model"].endswith(PLAIN)))
 
 
-def right_pixels(run: Run, plan: Plan) -> None:
-    run.section(f"precision/{plan.name}", lambda: right.precision_shown(run, plan), of=plan.name)
-    run.section(f"parity/{plan.name}", lambda: right.parity(run, plan), needs=5, of=plan.name)
+def pixel_checks(run: Run, plan: EngineToBuild) -> None:
+    """Sections that check precision and pixels of an engine."""
+    run.section(f"precision/{plan.name}", lambda: parity.precision_shown(run, plan), of=plan.name)
+    run.section(f"parity/{plan.name}", lambda: parity.parity(run, plan), needs=5, of=plan.name)
 
 
 def timed(run: Run, model: str, precision: str, size: tuple[int, int], *, compare: bool = False) -> None:
-    """Build for that size, time it; with `compare`, hold its pixels to those of an engine held to the CPU's."""
+    """Build an engine for `size` and time it.
+
+    With `compare`, its pixels are compared with those of an engine that was itself compared with the CPU.
+    """
     plan, checked = to_be_timed(model, precision, size), for_crops(model, precision)
     if run.row(model, precision) is None:
         return
     if compare:
         build_section(run, checked)
-        right_pixels(run, checked)
+        pixel_checks(run, checked)
     build_section(run, plan)
-    run.section(f"precision/{plan.name}", lambda: right.precision_shown(run, plan), of=plan.name)
+    run.section(f"precision/{plan.name}", lambda: parity.precision_shown(run, plan), of=plan.name)
     run.section(f"timing/{plan.name}", lambda: timing(run, plan, size), needs=10, of=plan.name)
     if compare and checked.name in run.engines:
-        run.section(f"agree/{plan.name}", lambda: right.agree(run, plan, checked), needs=5, of=plan.name)
+        run.section(f"agree/{plan.name}", lambda: parity.agree(run, plan, checked), needs=5, of=plan.name)
 
 
-def stands(run: Run, plan: Plan) -> None:
-    """What the engine of every size must stand."""
-    works: tuple[tuple[str, Callable[[Run, Plan], Any], float], ...] = (
-        ("sweep", right.sweep, 20),
+def robustness(run: Run, plan: EngineToBuild) -> None:
+    """Sections that check the robustness of the engine for every size."""
+    works: tuple[tuple[str, Callable[[Run, EngineToBuild], Any], float], ...] = (
+        ("sweep", parity.sweep, 20),
         ("threads", checks.threads, 10),
         ("refused", checks.refused, 10),
         ("device", checks.device_arrays, 5),
@@ -141,20 +153,21 @@ def stands(run: Run, plan: Plan) -> None:
 
 
 def other_forms(run: Run) -> None:
-    """int8, fp32 and float pixels, on the compared pictures; int8 is timed as well."""
+    """Sections for int8, fp32 and float pixels on the compared pictures; int8 is timed too."""
     for precision in ("int8", "fp32"):
         for row in [r for r in run.models if r["precision"] == precision and r["pixels"] == "uint8"]:
             plan = for_crops(row["model"], precision)
             build_section(run, plan)
-            right_pixels(run, plan)
+            pixel_checks(run, plan)
             if precision == "int8":
                 timed(run, row["model"], precision, COMMON[0])
     plan = for_crops(FIRST, "fp16", "float32")
     build_section(run, plan)
-    run.section("float", lambda: right.float_pixels(run, plan), needs=5, of=plan.name)
+    run.section("float", lambda: parity.float_pixels(run, plan), needs=5, of=plan.name)
 
 
 def environment(run: Run) -> dict[str, Any]:
+    """Versions, GPU, memory and host, for the record."""
     from sr_deploy.engines.tensorrt import api
     from sr_deploy.engines.tensorrt.cuda import GpuContext, machine
     from sr_deploy.version import __version__
@@ -185,6 +198,7 @@ def environment(run: Run) -> dict[str, Any]:
 
 
 def shell(*command: str) -> str:
+    """Output of a command, or the error as text."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:

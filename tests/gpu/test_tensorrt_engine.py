@@ -1,4 +1,4 @@
-"""TensorRT on a real GPU: the right pixels, from any thread, in any memory, and released in any order."""
+"""Tests of TensorRT on a real GPU: pixels, threads, memory, and release in any order."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from sr_deploy.graph.onnx_file import save_model
 from sr_deploy.upscale import Upscaler
 
 STEP = 1 / 255
+"""One 8-bit step in 0..1."""
 
 
 def picture(height: int, width: int, count: int = 1, seed: int = 0) -> np.ndarray:
+    """Random pixels [count, height, width, 3], uint8."""
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
 def close_to(found: np.ndarray, expected: np.ndarray) -> bool:
-    """Within one 8-bit step: sums in another order round the other way."""
+    """Return whether two arrays differ by at most one 8-bit step: sums in another order may round differently."""
     return bool(np.abs(found.astype(np.int16) - expected.astype(np.int16)).max() <= 1)
 
 
 def expected_of(model, batch: np.ndarray) -> np.ndarray:
+    """The reference result for uint8 pixels, rounded to uint8."""
     return np.rint(model.reference(batch / np.float32(255)) * 255).astype(np.uint8)
 
 

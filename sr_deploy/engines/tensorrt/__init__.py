@@ -1,1 +1,1 @@
-"""TensorRT: building engines, keeping them, running them."""
+"""The TensorRT backend: builds engines for NVIDIA GPUs, caches them and runs them."""

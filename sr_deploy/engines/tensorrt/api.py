@@ -1,7 +1,14 @@
-"""The one place that names things of TensorRT: 8.6, 10.x and 11.x behind one set of functions.
+"""The only module that uses the `tensorrt` package: one set of functions for versions 8.6, 10.x and 11.x.
 
-What a version lacks is asked of the version (`hasattr`), never of its number, but where one name means two things.
-Every name here is checked by a test against the bindings of 8.6, 10.16 and 11.4. No CUDA: see `tensorrt_cuda`.
+Differences between versions are found with `hasattr` on the name that is about to be used, not by comparing
+version numbers.
+
+`tests/engines/tensorrt/test_names.py` checks every TensorRT name used here against the bindings of 8.6, 10.16
+and 11.4. It recognises TensorRT objects by the names of local variables (`config`, `network`, `context` and
+so on), so keep to those names.
+
+CUDA itself is used in `cuda.py`, not here. Functions that take an `engine` or a `context` need the CUDA
+context to be current in the calling thread.
 """
 
 from __future__ import annotations
@@ -18,93 +25,122 @@ from sr_deploy.engines.tensorrt.profiles import Profile
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, SrDeployError, UsageError
 
 INSTALL = 'pip install "sr-deploy[gpu]"'
+"""The command that installs the backend; messages about missing packages end in it."""
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemory|insufficient memory|Requested amount of GPU memory|cudaErrorMemoryAllocation",
     re.IGNORECASE,
 )
-_COMPATIBLE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
+"""Matches the messages of TensorRT and CUDA when GPU memory runs out.
+
+TensorRT reports such a failure as an ordinary logged error, so its text is the only sign.
+"""
+_HARDWARE_LEVELS = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
+"""Members of TensorRT's `HardwareCompatibilityLevel`, by the values of `BuildOptions.hardware_compatible`."""
 Progress = Callable[[str, int, int], bool]
-"""(phase, steps done, steps) -> whether to go on."""
+"""Callback (phase, steps done, steps in all) -> bool; False asks TensorRT to stop the build."""
 
 
 def runtime() -> ModuleType:
-    """The `tensorrt` package. Raises MissingRuntimeError where it is not installed, or does not load."""
+    """Import and return the `tensorrt` package.
+
+    Raises MissingRuntimeError if it is not installed, cannot be loaded, or is older than 8.6. Such
+    versions lack `execute_async_v3`, which all runs use.
+    """
     try:
         import tensorrt
-    except Exception as error:  # its loader raises whatever the platform's linker does
+    except Exception as error:  # not only ImportError: its loader passes on whatever the linker raises
         raise MissingRuntimeError(
             f"the tensorrt backend needs TensorRT, which cannot be imported ({error}); {INSTALL}"
         ) from error
     if not hasattr(tensorrt, "Builder") or not hasattr(tensorrt.IExecutionContext, "execute_async_v3"):
-        found = getattr(tensorrt, "__version__", "of no known version")
-        raise MissingRuntimeError(f"TensorRT here is {found}, 8.6 or later is needed; {INSTALL}")
+        found = getattr(tensorrt, "__version__", "of unknown version")
+        raise MissingRuntimeError(f"the installed TensorRT is {found}, 8.6 or later is needed; {INSTALL}")
     return tensorrt  # type: ignore[no-any-return]
 
 
 def version(trt: ModuleType) -> str:
-    """As "8.6.0"."""
+    """Version of the `tensorrt` package, for example "8.6.0"."""
     return str(trt.__version__)
 
 
 class TensorRTLog:
-    """What TensorRT says: its errors are kept, for it raises none itself. Serves several threads."""
+    """Collects what TensorRT logs, and turns its errors into exceptions.
+
+    TensorRT's Python calls return None or False on failure and give the reason only to the logger. May be
+    used by several threads; errors of different threads are not kept apart.
+    """
 
     def __init__(self, trt: ModuleType, say: Callable[[str], None] | None = None) -> None:
+        """Make the log. `say` receives each warning; without it, warnings are only kept.
+
+        The last 20 errors and 5 warnings are kept, so that a long-lived engine does not collect messages
+        without end.
+        """
         self._lock, self._say = threading.Lock(), say
         self._errors, self._warnings = deque[str](maxlen=20), deque[str](maxlen=5)
         severity = trt.ILogger.Severity
-        self._grave, self._worth_saying = (severity.INTERNAL_ERROR, severity.ERROR), severity.WARNING
-        self.logger = _logger_class(trt)(self._heard)
+        self._error_levels, self._warning_level = (severity.INTERNAL_ERROR, severity.ERROR), severity.WARNING
+        self.logger = _logger_class(trt)(self._receive)
 
-    def _heard(self, severity: Any, text: str) -> None:
-        if severity in self._grave:
+    def _receive(self, severity: Any, text: str) -> None:
+        """Take one message. Line breaks are removed from what is kept, since errors are one line."""
+        if severity in self._error_levels:
             with self._lock:
                 self._errors.append(" ".join(text.split()))
-        elif severity == self._worth_saying:
+        elif severity == self._warning_level:
             with self._lock:
                 self._warnings.append(" ".join(text.split()))
             if self._say is not None:
                 self._say(f"TensorRT: {text}")
 
     def take(self) -> list[str]:
-        """The errors since the last call."""
+        """Return the errors logged since the last call, oldest first, and forget them."""
         with self._lock:
             errors = list(self._errors)
             self._errors.clear()
         return errors
 
-    def last_words(self) -> str:
-        """The last error, else the last warning: what it says when it does not even start."""
+    def last_message(self) -> str:
+        """Return the last error, or else the last warning, or an empty string.
+
+        Nothing is used up. Meant for a TensorRT that fails to start, where a warning may be all there is.
+        """
         with self._lock:
-            return next((said[-1] for said in (self._errors, self._warnings) if said), "")
+            return next((kept[-1] for kept in (self._errors, self._warnings) if kept), "")
 
     def error(self, what: str, advice: str, *, smaller: str = "use smaller tiles") -> SrDeployError:
-        """`what` went wrong, as an exception that says why: OutOfMemoryError where memory ran out, else ModelError.
+        """Make an exception that says what failed, why, and what to do; the logged errors are used up.
 
-        It ends in `advice`, or where memory ran out in `smaller`.
+        Returns OutOfMemoryError, ending in `smaller`, if the logged errors show that GPU memory ran out;
+        otherwise ModelError, ending in `advice`. Only the last three errors are quoted, each once and
+        shortened, so that the message stays one readable line.
         """
         errors = self.take()
-        why = "; ".join(dict.fromkeys(_short(text) for text in errors[-3:])) or "it did not say why"
+        why = "; ".join(dict.fromkeys(_shortened(text) for text in errors[-3:])) or "TensorRT gave no reason"
         if any(_OUT_OF_MEMORY.search(text) for text in errors):
             return OutOfMemoryError(f"{what}: no memory left on the GPU ({why}); {smaller}")
         return ModelError(f"{what}: {why}; {advice}")
 
 
 def _logger_class(trt: ModuleType) -> Any:
-    """TensorRT's logger, with Python behind it; a class made here, for its base is only known here."""
+    """Return a subclass of TensorRT's logger that passes messages on.
+
+    The class is made at run time, because its base class is known only after `tensorrt` has been imported.
+    """
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self, heard: Callable[[Any, str], None]) -> None:
+        def __init__(self, receive: Callable[[Any, str], None]) -> None:
             trt.ILogger.__init__(self)
-            self.heard = heard
+            self.receive = receive
 
         def log(self, severity: Any, msg: str) -> None:
-            self.heard(severity, msg)
+            self.receive(severity, msg)
 
     return Logger
 
 
-def _short(text: str, limit: int = 300) -> str:
+def _shortened(text: str, limit: int = 300) -> str:
+    """Cut `text` to at most `limit` characters, so that an error stays readable."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -112,63 +148,79 @@ def _short(text: str, limit: int = 300) -> str:
 
 
 def new_builder(trt: ModuleType, log: TensorRTLog) -> Any:
-    """A builder. Raises MissingRuntimeError where it does not start, with what to do about it."""
+    """Create a builder.
+
+    Raises MissingRuntimeError with the reason and a remedy if TensorRT does not start.
+    """
     try:
         return trt.Builder(log.logger)
     except (TypeError, RuntimeError) as error:
-        raise _not_started(trt, log, error) from error
+        raise _start_error(trt, log, error) from error
 
 
 _REMEDIES = (
     (
         re.compile(r"digest|sha256|checksum", re.IGNORECASE),
-        "its files are not those that NVIDIA shipped, so install TensorRT again",
+        "its files differ from those that NVIDIA ships, so install TensorRT again",
     ),
     (
         re.compile(r"error: 100\b|no CUDA-capable", re.IGNORECASE),
-        "no GPU was found, so see whether `nvidia-smi` lists one",
+        "no GPU was found, so check whether `nvidia-smi` lists one",
     ),
     (
         re.compile(r"error: (35|803|804)\b|insufficient|driver", re.IGNORECASE),
         "install a newer NVIDIA driver",
     ),
 )
-"""What TensorRT says when it does not start, and what helps."""
-_OTHERWISE = "run `sr-deploy doctor`, and install TensorRT or the NVIDIA driver again"
+"""Patterns of start-up errors, each with the advice that fits; the first match wins.
+
+The digest error (`validateCaskKLibDigest`) is what 8.6.0 logged on an H100 with an altered library. The
+numbers are CUDA errors: 100 no device, 35 driver too old, 803 and 804 driver and CUDA do not fit together.
+"""
+_DEFAULT_REMEDY = "run `sr-deploy doctor`, and install TensorRT or the NVIDIA driver again"
+"""Advice for a start-up error that no pattern matches."""
 
 
-def _not_started(trt: ModuleType, log: TensorRTLog, error: Exception) -> MissingRuntimeError:
-    why = log.last_words() or " ".join(str(error).split())
-    remedy = next((advice for said, advice in _REMEDIES if said.search(why)), _OTHERWISE)
-    return MissingRuntimeError(f"TensorRT {version(trt)} does not start here ({_short(why)}); {remedy}")
+def _start_error(trt: ModuleType, log: TensorRTLog, error: Exception) -> MissingRuntimeError:
+    """Make the exception for a TensorRT that does not start, from its log or else from `error`."""
+    why = log.last_message() or " ".join(str(error).split())
+    remedy = next((advice for pattern, advice in _REMEDIES if pattern.search(why)), _DEFAULT_REMEDY)
+    return MissingRuntimeError(f"TensorRT {version(trt)} does not start here ({_shortened(why)}); {remedy}")
 
 
 def new_network(trt: ModuleType, builder: Any) -> Any:
-    """An empty network, strongly typed where the version has that: types are then the file's, not a choice."""
+    """Create an empty network, strongly typed if the version supports that.
+
+    In a strongly typed network every layer computes in the type that the file gives. TensorRT 8.6 has weak
+    typing only, and needs EXPLICIT_BATCH to read ONNX files. Version 11 has neither weak typing nor
+    EXPLICIT_BATCH; it accepts STRONGLY_TYPED and ignores it.
+    """
     flags = trt.NetworkDefinitionCreationFlag
-    wanted = [flags.STRONGLY_TYPED] if hasattr(flags, "STRONGLY_TYPED") else []
-    if not wanted and hasattr(flags, "EXPLICIT_BATCH"):
-        wanted = [flags.EXPLICIT_BATCH]
-    return builder.create_network(sum(1 << int(flag) for flag in wanted))
+    chosen = [flags.STRONGLY_TYPED] if hasattr(flags, "STRONGLY_TYPED") else []
+    if not chosen and hasattr(flags, "EXPLICIT_BATCH"):
+        chosen = [flags.EXPLICIT_BATCH]
+    return builder.create_network(sum(1 << int(flag) for flag in chosen))
 
 
 def parse(trt: ModuleType, network: Any, log: TensorRTLog, graph: bytes, name: str) -> Any:
-    """Read the ONNX bytes `graph` into `network`; the parser, which must outlive it.
+    """Read the ONNX file `graph` (its bytes) into `network`, and return the parser.
 
-    Raises ModelError naming the node and operator that TensorRT lacks.
+    Keep the parser for as long as the network is used: it owns the memory of the weights. `name` is the
+    model's name, for messages. Raises ModelError with the node and the operator that TensorRT cannot read.
     """
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(graph):
-        said = [_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
-        said = said or log.take() or ["it did not say why"]
+        messages = [_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
+        messages = messages or log.take() or ["TensorRT gave no reason"]
         raise ModelError(
-            f"TensorRT {version(trt)} cannot read {name}: {'; '.join(_short(text) for text in said[:3])}; export it with "
-            "operators that TensorRT has, or use --backend onnxruntime"
+            f"TensorRT {version(trt)} cannot read {name}: {'; '.join(_shortened(text) for text in messages[:3])}; export it with "
+            "operators that TensorRT supports, or use --backend onnxruntime"
         )
     return parser
 
 
 def _parser_error(error: Any) -> str:
+    """Describe one parser error in one line; 8.6 gives the node's number instead of its name."""
     operator = error.node_operator() if hasattr(error, "node_operator") else ""
     node = error.node_name() if hasattr(error, "node_name") else f"number {error.node()}"
     named = f"operator {operator}, " if operator else ""
@@ -176,23 +228,26 @@ def _parser_error(error: Any) -> str:
 
 
 def ports(network: Any) -> tuple[Any, Any]:
-    """The one input and the one output of `network`. Raises ModelError for others."""
+    """Return the input and the output tensor of `network`.
+
+    Raises ModelError unless there is exactly one of each.
+    """
     if network.num_inputs != 1 or network.num_outputs != 1:
         raise ModelError(
-            f"TensorRT sees {network.num_inputs} inputs and {network.num_outputs} outputs, expected one picture each; "
+            f"TensorRT finds {network.num_inputs} inputs and {network.num_outputs} outputs, expected one of each; "
             "export the model again"
         )
     return network.get_input(0), network.get_output(0)
 
 
 def fixed_batch(network: Any) -> int | None:
-    """The number of pictures a call must have; None: any."""
+    """Return the batch size that the network is fixed to, or None if it accepts any."""
     count = int(next(iter(ports(network)[0].shape)))
     return None if count < 0 else count
 
 
 def has_bf16(trt: ModuleType) -> bool:
-    """Whether this version knows bf16 at all."""
+    """Return whether this version of TensorRT has the type bf16; 8.6 does not."""
     return hasattr(trt.DataType, "BF16")
 
 
@@ -205,74 +260,91 @@ def configure(
     channels: int,
     types: Collection[str],
 ) -> Any:
-    """A builder's configuration for `network`, whose file has numbers of `types`, as "fp16".
+    """Create the builder's configuration for `network`.
 
-    Raises UsageError for what this version of TensorRT lacks.
+    `profiles` are added in the given order, so their numbers in the engine are their positions. `channels` is
+    the size of the last axis of the input [N, H, W, C]. `types` are the precisions that the file contains
+    ("fp32", "fp16", "bf16", "int8"); they matter only where typing is weak.
+
+    Raises UsageError for options that this version of TensorRT cannot serve.
     """
     config = builder.create_builder_config()
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.builder_optimization_level = options.optimisation_level
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector has nothing to say
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # without it, the inspector gives names only
     _set_flags(trt, config, options, types)
     _set_hardware(trt, config, options)
     _set_previews(trt, config)
-    # convolutions need neither cuDNN nor cuBLAS, whose loading costs memory and half a second
+    # convolutions need neither cuDNN nor cuBLAS, and loading those costs memory and half a second
     sources = trt.TacticSource
     config.set_tactic_sources(1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS))
-    taken = ports(network)[0].name
+    input_name = ports(network)[0].name
     for profile in profiles:
-        _add_profile(builder, config, taken, profile, channels)
+        _add_profile(builder, config, input_name, profile, channels)
     return config
 
 
 def _set_flags(trt: ModuleType, config: Any, options: BuildOptions, types: Collection[str]) -> None:
+    """Set the flags for TF32, version compatibility and, where typing is weak, the precisions in `types`."""
     flags = trt.BuilderFlag
     if options.tf32:
         config.set_flag(flags.TF32)
     else:
-        config.clear_flag(flags.TF32)  # on by default, and not fp32
+        # TensorRT turns it on by default, but it rounds factors to 10 bits, so it is not fp32
+        config.clear_flag(flags.TF32)
     if options.version_compatible:
         config.set_flag(flags.VERSION_COMPATIBLE)
     if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         return
-    # typing is weak: without the flag a type is not used at all, with it wherever that is faster
+    # Weak typing: without the flag a type is never used; with it, wherever TensorRT finds it faster.
+    # Strongly typed networks refuse these flags, and version 11 has none.
     for kind in ("fp16", "bf16", "int8"):
         if kind in types and hasattr(flags, kind.upper()):
             config.set_flag(getattr(flags, kind.upper()))
 
 
 def _set_hardware(trt: ModuleType, config: Any, options: BuildOptions) -> None:
+    """Set the range of GPUs the engine is for. Raises UsageError if this version cannot build for it."""
     if options.hardware_compatible == "none":
         return
-    levels, wanted = trt.HardwareCompatibilityLevel, _COMPATIBLE[options.hardware_compatible]
-    if not hasattr(levels, wanted):
+    levels, level = trt.HardwareCompatibilityLevel, _HARDWARE_LEVELS[options.hardware_compatible]
+    if not hasattr(levels, level):
         raise UsageError(
             f"TensorRT {version(trt)} cannot build for {options.hardware_compatible!r} hardware; use 'ampere+' or 'none'"
         )
-    config.hardware_compatibility_level = getattr(levels, wanted)
+    config.hardware_compatibility_level = getattr(levels, level)
 
 
 def _set_previews(trt: ModuleType, config: Any) -> None:
-    features = trt.PreviewFeature
-    if hasattr(features, "RUNTIME_ACTIVATION_RESIZE_10_10"):  # memory that follows the shape
+    """Turn on preview features for working memory and for shared profiles.
+
+    RUNTIME_ACTIVATION_RESIZE_10_10 makes working memory follow the actual shape instead of the largest shape
+    of a profile. PROFILE_SHARING_0806 lets several contexts use one profile in 8.6; later versions always
+    allow that.
+    """
+    features = trt.PreviewFeature  # a feature that has become standard is no longer listed
+    if hasattr(features, "RUNTIME_ACTIVATION_RESIZE_10_10"):
         config.set_preview_feature(features.RUNTIME_ACTIVATION_RESIZE_10_10, True)
-    elif hasattr(
-        features, "PROFILE_SHARING_0806"
-    ):  # several contexts on one profile: later versions just can
+    elif hasattr(features, "PROFILE_SHARING_0806"):
         config.set_preview_feature(features.PROFILE_SHARING_0806, True)
 
 
-def _add_profile(builder: Any, config: Any, taken: str, profile: Profile, channels: int) -> None:
+def _add_profile(builder: Any, config: Any, input_name: str, profile: Profile, channels: int) -> None:
+    """Add one optimisation profile. Raises UsageError if TensorRT refuses its shapes."""
     shapes = [(*shape, channels) for shape in (profile.low, profile.best, profile.high)]
-    made = builder.create_optimization_profile()
-    made.set_shape(taken, *shapes)
-    if config.add_optimization_profile(made) < 0:
-        raise UsageError(f"TensorRT does not take the profile {profile.name} ({shapes}); give other sizes")
+    optimisation_profile = builder.create_optimization_profile()
+    optimisation_profile.set_shape(input_name, *shapes)
+    if config.add_optimization_profile(optimisation_profile) < 0:
+        raise UsageError(f"TensorRT refuses the profile {profile.name} ({shapes}); choose other sizes")
 
 
 def use_timing_cache(config: Any, data: bytes) -> None:
-    """Start from the timings in `data`, where they are of this TensorRT and this GPU."""
+    """Let the build start from the kernel timings in `data`, as returned by `timings_of`.
+
+    Timings belong to one GPU and one version of TensorRT. If TensorRT refuses them, the build starts with an
+    empty cache: ignoring the mismatch would be unsafe.
+    """
     for content in (data, b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, False):
@@ -280,13 +352,17 @@ def use_timing_cache(config: Any, data: bytes) -> None:
 
 
 def timings_of(config: Any) -> bytes:
-    """The timings that a build has come to know."""
+    """Return the kernel timings known after a build, as bytes for `use_timing_cache`; empty if there are none."""
     cache = config.get_timing_cache()
     return b"" if cache is None else bytes(cache.serialize())
 
 
 def watch(trt: ModuleType, config: Any, progress: Progress) -> Any:
-    """Let `progress` hear of the build that follows; None, and nothing changed, where the version cannot."""
+    """Attach `progress` to the build that follows, and return the monitor.
+
+    The caller must keep the monitor until the build has ended: TensorRT holds no reference to it. Versions
+    before 10 have no progress monitor; then nothing happens and None is returned.
+    """
     if not hasattr(config, "progress_monitor"):
         return None
 
@@ -309,7 +385,11 @@ def watch(trt: ModuleType, config: Any, progress: Progress) -> Any:
 
 
 def build(builder: Any, network: Any, config: Any, log: TensorRTLog, name: str) -> bytes:
-    """The compiled engine. Raises OutOfMemoryError or ModelError with what TensorRT said."""
+    """Compile `network` and return the engine as bytes. `name` is the model's name, for messages.
+
+    Takes minutes and cannot be interrupted except through `watch`. Raises OutOfMemoryError or ModelError with
+    TensorRT's reason.
+    """
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise log.error(
@@ -324,18 +404,28 @@ def build(builder: Any, network: Any, config: Any, log: TensorRTLog, name: str) 
 
 
 def new_runtime(trt: ModuleType, log: TensorRTLog, *, host_code: bool) -> Any:
-    """What loads engines. `host_code`: version-compatible engines bring code for the processor too."""
+    """Create the TensorRT runtime that loads engines; it must outlive every engine it loads.
+
+    `host_code` permits engines that contain code for the CPU, which version-compatible engines do. Permitting
+    it means trusting the engine like a program, so it is off for all others.
+
+    Raises MissingRuntimeError if TensorRT does not start.
+    """
     try:
-        made = trt.Runtime(log.logger)
+        trt_runtime = trt.Runtime(log.logger)
     except (TypeError, RuntimeError) as error:
-        raise _not_started(trt, log, error) from error
+        raise _start_error(trt, log, error) from error
     if host_code:
-        made.engine_host_code_allowed = True
-    return made
+        trt_runtime.engine_host_code_allowed = True
+    return trt_runtime
 
 
 def load(trt_runtime: Any, plan: bytes, log: TensorRTLog, name: str) -> Any:
-    """The engine in `plan`. Raises ModelError or OutOfMemoryError with what TensorRT said."""
+    """Load the engine in `plan` (TensorRT's word for the bytes of an engine). `name` is the model's name.
+
+    Loading runs code from `plan`: pass only bytes that are trusted and complete. Raises ModelError or
+    OutOfMemoryError with TensorRT's reason.
+    """
     engine = trt_runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise log.error(f"TensorRT cannot load the engine of {name}", "build it again with `sr-deploy build`")
@@ -343,52 +433,67 @@ def load(trt_runtime: Any, plan: bytes, log: TensorRTLog, name: str) -> Any:
 
 
 def port_names(trt: ModuleType, engine: Any) -> tuple[str, str]:
-    """The names of the picture that goes in and of the one that comes out."""
+    """Return the names of the input and the output tensor. Raises ModelError unless there is one of each."""
     names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
-    taken = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    given = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
-    if len(taken) != 1 or len(given) != 1:
-        raise ModelError(f"the engine has the ports {names}, expected one picture each way; build it again")
-    return taken[0], given[0]
+    input_name = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    output_name = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+    if len(input_name) != 1 or len(output_name) != 1:
+        raise ModelError(
+            f"the engine has the tensors {names}, expected one input and one output; build it again"
+        )
+    return input_name[0], output_name[0]
 
 
 def profile_count(engine: Any) -> int:
-    """How many profiles the engine was built with."""
+    """Return the number of optimisation profiles in `engine`."""
     return int(engine.num_optimization_profiles)
 
 
 def new_context(trt: ModuleType, engine: Any, log: TensorRTLog) -> Any:
-    """An execution context whose working memory is ours to give. Raises as `TensorRTLog.error` does."""
+    """Create an execution context without working memory; the caller provides it with `give_memory`.
+
+    Lanes grow one buffer for all their contexts, instead of one allocation by TensorRT for each. Raises
+    OutOfMemoryError or ModelError with TensorRT's reason.
+    """
     if hasattr(trt, "ExecutionContextAllocationStrategy"):
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     else:
         context = engine.create_execution_context_without_device_memory()
     if context is None:
-        raise log.error("TensorRT cannot make an execution context", "use fewer contexts")
-    context.nvtx_verbosity = trt.ProfilingVerbosity.NONE  # marks for profilers, which cost time at every run
+        raise log.error("TensorRT cannot create an execution context", "use fewer contexts")
+    context.nvtx_verbosity = trt.ProfilingVerbosity.NONE  # markers for profilers cost time in every run
     return context
 
 
 def set_shape(
-    context: Any, taken: str, shape: tuple[int, ...], profile: int, stream: int, log: TensorRTLog
+    context: Any, input_name: str, shape: tuple[int, ...], profile: int, stream: int, log: TensorRTLog
 ) -> tuple[int, ...]:
-    """Choose the profile and the input's shape; the output is then known, and returned by the caller's spec."""
+    """Choose profile number `profile` and set the input shape [N, H, W, C]; returns `shape`.
+
+    A change of profile is queued on `stream`; it is skipped if the profile is already active.
+
+    Raises ModelError if TensorRT refuses the profile or the shape.
+    """
     if context.active_optimization_profile != profile and not context.set_optimization_profile_async(
         profile, stream
     ):
-        raise log.error(f"TensorRT does not take profile {profile}", "build the engine again")
-    if not context.set_input_shape(taken, shape):
-        raise log.error(f"TensorRT does not take the shape {shape}", "build the engine again")
+        raise log.error(f"TensorRT refuses profile {profile}", "build the engine again")
+    if not context.set_input_shape(input_name, shape):
+        raise log.error(f"TensorRT refuses the shape {shape}", "build the engine again")
     return shape
 
 
-def output_shape(context: Any, given: str) -> tuple[int, ...]:
-    """Of the output, for the input shape that was set."""
-    return tuple(int(n) for n in context.get_tensor_shape(given))
+def output_shape(context: Any, output_name: str) -> tuple[int, ...]:
+    """Return the shape [N, H*scale, W*scale, C] of the output for the input shape that was set."""
+    return tuple(int(n) for n in context.get_tensor_shape(output_name))
 
 
 def memory_needed(engine: Any, context: Any, profile: int) -> int:
-    """Bytes of working memory for the shape that was set, or as close above it as the version can tell."""
+    """Return the bytes of working memory that `context` needs.
+
+    From TensorRT 10 on this is the need of the shape that was set. Versions without that call report the need
+    of the profile, or (8.6) of the largest profile of the engine.
+    """
     if hasattr(context, "update_device_memory_size_for_shapes"):
         return int(context.update_device_memory_size_for_shapes())
     if hasattr(engine, "get_device_memory_size_for_profile"):
@@ -397,7 +502,7 @@ def memory_needed(engine: Any, context: Any, profile: int) -> int:
 
 
 def give_memory(context: Any, address: int, size: int) -> None:
-    """Let `context` work in the device memory at `address`."""
+    """Let `context` use the `size` bytes of device memory at `address`; 8.6 takes no size."""
     if hasattr(context, "set_device_memory"):
         context.set_device_memory(address, size)
     else:
@@ -405,13 +510,16 @@ def give_memory(context: Any, address: int, size: int) -> None:
 
 
 def bind(context: Any, name: str, address: int, log: TensorRTLog) -> None:
-    """Let the port `name` lie at device memory `address`."""
+    """Place the tensor `name` at the device address `address`. Raises ModelError if TensorRT refuses it."""
     if not context.set_tensor_address(name, address):
-        raise log.error(f"TensorRT does not take an address for {name}", "build the engine again")
+        raise log.error(f"TensorRT refuses the address of {name}", "build the engine again")
 
 
 def execute(context: Any, stream: int, log: TensorRTLog) -> None:
-    """Queue one run on `stream`."""
+    """Queue one run of the engine on `stream`, without waiting for it.
+
+    Raises OutOfMemoryError or ModelError with TensorRT's reason.
+    """
     if not context.execute_async_v3(stream):
         raise log.error("TensorRT cannot run the engine", "build it again with `sr-deploy build`")
 
@@ -420,6 +528,9 @@ def execute(context: Any, stream: int, log: TensorRTLog) -> None:
 
 
 def describe_layers(trt: ModuleType, engine: Any) -> str:
-    """TensorRT's own description of the layers, in JSON."""
+    """Return TensorRT's description of the layers as text, meant to be JSON (see `layers.py`).
+
+    Contains details only if the engine was built with the verbosity DETAILED, which `configure` sets.
+    """
     inspector = engine.create_engine_inspector()
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -1,7 +1,8 @@
-"""ONNX to a compiled TensorRT engine with its record. Nothing is run; where the result is kept is the caller's to say.
+"""Compiles an ONNX model into a TensorRT engine with its sidecar. Nothing is run on pictures here.
 
-A build is one long call into TensorRT, so it happens in a thread of its own: Ctrl-C is heard while it goes on, and
-nothing is written before all of it, the check of its precision included, has gone well.
+A build is one long call into TensorRT. It runs in a thread of its own, so that Ctrl-C is handled while it
+lasts. Nothing is written until the whole build, including the check of its precision, has succeeded. The
+caller decides where the result is stored.
 """
 
 from __future__ import annotations
@@ -20,57 +21,69 @@ import numpy as np
 
 from sr_deploy.engines.tensorrt import api
 from sr_deploy.engines.tensorrt.cache import EngineCache
-from sr_deploy.engines.tensorrt.cuda import GpuContext, explained, machine
+from sr_deploy.engines.tensorrt.cuda import GpuContext, machine, translated_error
 from sr_deploy.engines.tensorrt.layers import precisions, require_precision
 from sr_deploy.engines.tensorrt.onnx_types import stored_types
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
 from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, engine_key, record_path
-from sr_deploy.errors import MissingRuntimeError, ModelError, OutputError, UsageError
+from sr_deploy.errors import ModelError, OutputError, UsageError
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.files import write_whole
 from sr_deploy.version import __version__
 
 UINT8, FLOAT32 = "uint8", "float32"
-_POLL = 0.2
-_GRACE = 5.0
-"""Seconds an interrupted build is given to stop by itself."""
+"""The two forms of pixel I/O that an engine can have: 0..255 or 0..1."""
+_POLL_SECONDS = 0.2
+"""Interval at which the main thread looks for Ctrl-C during a build."""
+_CANCEL_SECONDS = 5.0
+"""Time an interrupted build gets to stop by itself.
+
+The builder asks only between its steps whether to go on, and versions before 10 never ask. After that time
+the thread is left behind; it is a daemon, so the program can still end.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSource:
-    """A model as it is built: its graph with pixel I/O, and where that came from."""
+    """A model ready to be compiled: its graph with pixel I/O, and the file it came from."""
 
     graph: bytes
-    """ONNX, [N, H, W, C] in and out."""
+    """The ONNX file as bytes; input and output are [N, H, W, C]."""
     spec: ModelSpec
+    """The model's spec, before pixel I/O was grafted on."""
     pixels: str
-    """"uint8" or "float32": the type of the ports."""
+    """Type of input and output: "uint8" or "float32"."""
     sha256: str
-    """Of the model file."""
+    """SHA-256 of the model file, in hex."""
     name: str
-    """Of the model file, as the user named it."""
+    """Path of the model file as the user gave it, used in the command that rebuilds the engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """What a build gave."""
+    """The result of a build."""
 
     plan: bytes
+    """The engine; "plan" is TensorRT's word for its bytes."""
     record: EngineRecord
+    """Content of the sidecar."""
     timings: bytes
-    """What is to be kept for the next build on this machine."""
+    """Kernel timings, to be kept for the next build on this machine."""
     layers: str
-    """TensorRT's description of the layers, in JSON."""
+    """TensorRT's description of the layers, meant to be JSON."""
 
 
 def source_of(
     path: Path, pixels: str = UINT8, spec: ModelSpec | None = None, *, shuffle_late: bool = True
 ) -> BuildSource:
-    """The model file `path`, ready to be built.
+    """Prepare the model file `path` for a build.
 
-    `shuffle_late` takes a last convolution through the PixelShuffle before it (`sr_deploy.graph.subpixel`).
-    Raises ModelError as `load_model` does, and for a model without a record.
+    `pixels` is the type of input and output. `spec` replaces the spec in the file. `shuffle_late` moves a
+    last convolution in front of the PixelShuffle that precedes it (`sr_deploy.graph.subpixel`), where it
+    costs less.
+
+    Raises ModelError if the file cannot be read, is no usable model, or holds no spec and none is given.
     """
     from sr_deploy.graph.onnx_file import load_model, require_spec
     from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
@@ -86,7 +99,7 @@ def source_of(
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file `path`, in hex. Raises ModelError where it cannot be read."""
+    """SHA-256 of the file `path`, in hex. Raises ModelError if it cannot be read."""
     try:
         with path.open("rb") as file:
             found = hashlib.sha256()
@@ -98,7 +111,7 @@ def file_digest(path: Path) -> str:
 
 
 def key_of(sha256: str, pixels: str, options: BuildOptions, here: BuildMachine) -> str:
-    """What the engine of a model is cached under."""
+    """The key under which the cache stores the engine of a model built on the machine `here`."""
     return engine_key(sha256, pixels, options, here, __version__)
 
 
@@ -115,18 +128,23 @@ def build_engine(
 ) -> BuiltEngine:
     """Compile `source` on GPU number `device`.
 
-    `progress(phase, done, steps)` is called as far as the version of TensorRT tells. Raises MissingRuntimeError
-    without TensorRT, PyCUDA, driver or GPU, ModelError for an operator that TensorRT lacks or an engine in another
-    precision than the model's, OutOfMemoryError, UsageError for options that this version cannot serve.
+    Blocks for minutes. `context` is "primary" or "current", as in `TensorRTOptions`. `timings` are those of
+    earlier builds on this machine. `progress(phase, done, steps)` is called from the build's thread, only
+    from TensorRT 10 on. `say` receives TensorRT's warnings. `check_precision` can be turned off to examine an
+    engine that would be refused.
+
+    Raises MissingRuntimeError without TensorRT, PyCUDA, driver or GPU; ModelError for an operator that
+    TensorRT lacks, or if the layers compute in another precision than the model's; OutOfMemoryError;
+    UsageError for options that this version of TensorRT cannot serve.
     """
     options = options or BuildOptions()
     trt = api.runtime()
     gpu = GpuContext(device, context)
     here = machine(device, api.version(trt))
-    job = _Job(trt, gpu, source, options, timings, progress, say)
+    task = _Build(trt, gpu, source, options, timings, progress, say)
     start = time.perf_counter()
-    _in_a_thread(job)
-    job.require_done()
+    _run_in_thread(task)
+    task.raise_error()
     record = EngineRecord(
         spec=source.spec,
         pixels=source.pixels,
@@ -134,21 +152,25 @@ def build_engine(
         model_name=source.name,
         options=options,
         machine=here,
-        profiles=job.profiles,
-        plan_sha256=digest(job.plan),
-        plan_size=len(job.plan),
-        precisions=precisions(job.layers),
+        profiles=task.profiles,
+        plan_sha256=digest(task.plan),
+        plan_size=len(task.plan),
+        precisions=precisions(task.layers),
         build_seconds=round(time.perf_counter() - start, 3),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         sr_deploy=__version__,
     )
     if check_precision:
         require_precision(dict(record.precisions), source.spec.precision, source.spec.name)
-    return BuiltEngine(plan=job.plan, record=record, timings=job.timings, layers=job.layers)
+    return BuiltEngine(plan=task.plan, record=record, timings=task.timings, layers=task.layers)
 
 
-class _Job:
-    """One build, done in a thread; what it gave is in `plan`, `layers` and `timings`, or `error` says why not."""
+class _Build:
+    """One build, to be run in a thread.
+
+    Afterwards either `plan`, `layers` and `timings` hold the result, or `error` holds what was raised.
+    Setting `cancelled` from another thread stops the build after TensorRT's current step.
+    """
 
     def __init__(
         self,
@@ -168,20 +190,25 @@ class _Job:
         self.cancelled = False
 
     def __call__(self) -> None:
+        """Run the build and keep any exception, which a thread would otherwise lose."""
         try:
             with self.gpu.current():
                 self._build()
         except BaseException as error:
             self.error = error
 
-    def require_done(self) -> None:
-        """Raises what went wrong."""
+    def raise_error(self) -> None:
+        """Raise the exception that ended the build, if there was one; CUDA's errors become ours."""
         if self.error is None:
             return
         error = self.error
-        raise (explained(error, f"building {self.source.spec.name}") or error) from error
+        raise (translated_error(error, f"building {self.source.spec.name}") or error) from error
 
     def _build(self) -> None:
+        """Read the graph, configure the builder and compile.
+
+        A batch size that is fixed in the graph replaces `max_batch` in the profiles.
+        """
         trt, source = self.trt, self.source
         _check_types(trt, source)
         log = api.TensorRTLog(trt, self.say)
@@ -196,50 +223,56 @@ class _Job:
             trt, builder, network, self.options, self.profiles, source.spec.channels, types
         )
         api.use_timing_cache(config, self.timings)
-        monitor = api.watch(trt, config, self._heard)
+        monitor = api.watch(trt, config, self._on_progress)
         self.plan = api.build(builder, network, config, log, source.spec.name)
         self.timings = api.timings_of(config)
-        del monitor, parser  # kept until here: TensorRT holds no reference to either
+        del monitor, parser  # must live until here: TensorRT holds no reference to either
         self._inspect(log)
 
     def _inspect(self, log: api.TensorRTLog) -> None:
-        """Load what was built, which shows that it can be, and ask what its layers compute in."""
+        """Load the new engine, which proves that it loads, and ask TensorRT what its layers compute in."""
         trt_runtime = api.new_runtime(self.trt, log, host_code=self.options.version_compatible)
         engine = api.load(trt_runtime, self.plan, log, self.source.spec.name)
         self.layers = api.describe_layers(self.trt, engine)
         del engine
 
-    def _heard(self, phase: str, done: int, steps: int) -> bool:
+    def _on_progress(self, phase: str, done: int, steps: int) -> bool:
+        """Pass progress on. Returns False, which stops the build, once it has been cancelled."""
         if self.progress is not None and not self.cancelled:
             self.progress(phase, done, steps)
         return not self.cancelled
 
 
 def _check_types(trt: Any, source: BuildSource) -> None:
-    """Raises UsageError for a precision that this version lacks, ModelError for a file that is not what its record says.
+    """Check, before minutes are spent on a build, that the precision of `source` can come out of it.
 
-    Asked of the file, for the network says nothing of it: TensorRT 8.6 calls all values FLOAT until it has built them.
+    Looks at the file's bytes, not at the parsed network: TensorRT 8.6 reports every value as FLOAT until the
+    engine is built.
+
+    Raises UsageError for a precision that this version of TensorRT lacks, ModelError for an fp16 spec over
+    fp32 weights.
     """
     if source.spec.precision == "bf16" and not api.has_bf16(trt):
         raise UsageError(
-            f"{source.spec.name} is bf16, which TensorRT {api.version(trt)} lacks; use an fp16 file, or TensorRT 10"
+            f"{source.spec.name} is bf16, which TensorRT {api.version(trt)} lacks; use an fp16 file, or TensorRT 10 or later"
         )
     stored = stored_types(source.graph)
     if source.spec.precision == "fp16" and "fp32" in stored and "fp16" not in stored:
         raise ModelError(
-            f"{source.spec.name} is recorded as fp16, but its weights are fp32; convert it again with `sr-deploy convert`"
+            f"the spec of {source.spec.name} says fp16, but its weights are fp32; convert it again with `sr-deploy convert`"
         )
 
 
-def _in_a_thread(job: _Job) -> None:
-    thread = threading.Thread(target=job, name="sr-deploy-build", daemon=True)
+def _run_in_thread(task: _Build) -> None:
+    """Run `task` in a thread until it ends. An exception here, such as Ctrl-C, cancels it and is re-raised."""
+    thread = threading.Thread(target=task, name="sr-deploy-build", daemon=True)
     thread.start()
     try:
         while thread.is_alive():
-            thread.join(_POLL)
-    except BaseException:  # Ctrl-C: the builder asks after every step whether to go on
-        job.cancelled = True
-        thread.join(_GRACE)
+            thread.join(_POLL_SECONDS)
+    except BaseException:  # Ctrl-C included
+        task.cancelled = True
+        thread.join(_CANCEL_SECONDS)
         raise
 
 
@@ -256,10 +289,14 @@ def engine_from_cache(
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> tuple[bytes, EngineRecord]:
-    """The engine of a model and its record: from `cache`, else built and kept there.
+    """Return the engine of a model and its record from `cache`; build and store it if it is missing.
 
-    Two processes that ask for the same one build it once. `source` is only called where it has to be built.
-    Raises ModelError where it is not there and `build_missing` is off; else as `build_engine`.
+    `sha256` is that of the model file. `source` is called only if a build is needed, because preparing the
+    graph needs the onnx package. Among several processes that ask for the same engine, one builds and the
+    others wait. Without `cache`, every call builds.
+
+    Raises ModelError if the engine is missing and `build_missing` is off; otherwise the errors of
+    `build_engine`.
     """
     here = machine(device, api.version(api.runtime()))
     key = key_of(sha256, pixels, options, here)
@@ -270,14 +307,17 @@ def engine_from_cache(
             f"there is no engine of this model for TensorRT {here.tensorrt} on {here.gpu}; run `sr-deploy build` once"
         )
     with cache.locked(key) if cache else nullcontext():
+        # look again: another process may have built it while this one waited for the lock
         if cache and (found := cache.find(key)):
             return found
-        made = source()
+        prepared = source()
         if say:
-            say(f"building an engine of {made.spec.name} for {here.gpu}, once; this takes minutes")
+            say(
+                f"building an engine of {prepared.spec.name} for {here.gpu}; this takes minutes, but only once"
+            )
         timings = cache.timings(here) if cache else b""
         built = build_engine(
-            made, options, device=device, context=context, timings=timings, progress=progress
+            prepared, options, device=device, context=context, timings=timings, progress=progress
         )
         if cache:
             cache.store(key, built.plan, built.record)
@@ -286,31 +326,31 @@ def engine_from_cache(
 
 
 def write_engine(path: Path, plan: bytes, record: EngineRecord) -> None:
-    """Write an engine and its record beside it, each whole or not at all. Raises OutputError."""
+    """Write an engine to `path` and its sidecar beside it, each completely or not at all.
+
+    Existing files are replaced. Raises OutputError if either cannot be written.
+    """
     from sr_deploy.system.output_file import checked_target
 
     target = checked_target(path, overwrite=True)
     try:
-        record_path(target).unlink(missing_ok=True)  # an old record must not stand beside a new engine
+        record_path(target).unlink(missing_ok=True)  # an old sidecar must not lie beside a new engine
         write_whole(target, plan)
         write_whole(record_path(target), record.to_json().encode("utf-8"))
     except OSError as error:
         raise OutputError(
-            f"cannot write {path} ({error.strerror or error}); make room on the disk or choose another place"
+            f"cannot write {path} ({error.strerror or error}); free some disk space or choose another folder"
         ) from error
 
 
 def pixels_of(dtype: Any) -> str:
-    """How engines name the type of a picture."""
+    """Name of the pixel type for arrays of `dtype`: "uint8", or "float32" for every other type."""
     return UINT8 if np.dtype(dtype) == np.uint8 else FLOAT32
 
 
 def require_tensorrt() -> None:
-    """Raises MissingRuntimeError where nothing can be built or run here."""
+    """Raises MissingRuntimeError unless TensorRT, PyCUDA, the NVIDIA driver and a GPU are present."""
     from sr_deploy.engines.tensorrt.cuda import driver
 
-    try:
-        api.runtime()
-    except MissingRuntimeError:
-        raise
+    api.runtime()
     driver()

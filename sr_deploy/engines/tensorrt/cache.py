@@ -1,8 +1,10 @@
-"""Compiled engines, kept in the user's cache folder: found by everything that they depend on, written whole.
+"""Keeps compiled engines in the user's cache folder, under a key made of everything they depend on.
 
-An engine is machine code, so it is only loaded from here if nobody but the user can write here. Two processes that
-want the same engine do not both build it: one waits for the other. Nothing but what this module wrote is deleted.
-A folder that cannot be written to costs a build at every start, never a result.
+- An engine is machine code, so engines are loaded from the folder only if nobody but the user can write to
+  it.
+- Of two processes that want the same engine, one builds it and the other waits.
+- Files are written completely or not at all, and only files that this module wrote are ever deleted.
+- A folder that cannot be written to costs a build at every start, but never a result.
 """
 
 from __future__ import annotations
@@ -24,36 +26,53 @@ from sr_deploy.graph.cache import cache_folder
 from sr_deploy.system.files import try_lock, unlock, write_whole
 
 SUFFIX = ".engine"
+"""Suffix of engine files in the cache."""
 _KEY = r"[0-9a-f]{32}"
-_OURS = re.compile(rf"{_KEY}\.(engine|engine\.json|lock)|timings-[0-9a-f]{{16}}\.(cache|lock)")
-_DRAFT = re.compile(r"\.(?:" + _OURS.pattern + r")\.[0-9a-f]{8}\.tmp")
-_ENGINE = re.compile(rf"({_KEY})\.engine")
-_DAY = 24 * 60 * 60
-_POLL = 0.2
+"""A key in a file name: the first 32 hex digits of a SHA-256 (see `sidecar.engine_key`)."""
+_CACHE_FILE = re.compile(rf"{_KEY}\.(engine|engine\.json|lock)|timings-[0-9a-f]{{16}}\.(cache|lock)")
+"""Names of all files that this module writes; nothing else in the folder is touched."""
+_TEMPORARY_FILE = re.compile(r"\.(?:" + _CACHE_FILE.pattern + r")\.[0-9a-f]{8}\.tmp")
+"""Names that `write_whole` gives to files it has not finished yet."""
+_ENGINE_FILE = re.compile(rf"({_KEY})\.engine")
+"""Name of an engine file; the group is its key."""
+_DAY_SECONDS = 24 * 60 * 60
+"""Seconds in a day. A temporary file older than a day belongs to a process that was killed."""
+_POLL_SECONDS = 0.2
+"""Interval between two attempts to get a lock."""
 
 
 def engine_folder() -> Path | None:
-    """Where engines are kept: beside the prepared graphs, `SR_DEPLOY_CACHE` included; None: nowhere."""
+    """Return the folder of the engine cache, or None if caching is turned off.
+
+    It lies beside the folder of prepared graphs, so `SR_DEPLOY_CACHE` moves both or, set to nothing, turns
+    both off.
+    """
     graphs = cache_folder()
     return None if graphs is None else graphs.parent / "engines"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachedEngine:
-    """One engine in the cache."""
+    """An engine in the cache, as listed by `EngineCache.entries`."""
 
     key: str
+    """The key it is found by, 32 hex digits."""
     path: Path
+    """The engine file; its sidecar lies beside it."""
     size: int
-    """Bytes, of the engine."""
+    """Size of the engine file in bytes."""
     used: float
-    """When it was last loaded, in seconds since 1970."""
+    """Time of the last load, in seconds since 1970."""
     record: EngineRecord | None
-    """None where it is missing or damaged, and the engine of no use."""
+    """Content of the sidecar; None if it is missing or damaged, which makes the engine unusable."""
 
 
 class EngineCache:
-    """The engines in `folder`. Serves several threads and processes."""
+    """The engines in one folder.
+
+    May be used by several threads and processes at once. Failures to read or write never raise, except where
+    a method says so; those that cost a build are reported through `say`, one line each.
+    """
 
     def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
         self.folder = folder
@@ -63,61 +82,77 @@ class EngineCache:
     def of_user(
         cls, folder: Path | None = None, say: Callable[[str], None] | None = None
     ) -> EngineCache | None:
-        """The cache in `folder`, else the user's own; None where it is turned off, or others may write to it."""
+        """Open the cache in `folder`, or the user's own.
+
+        Returns None if caching is turned off, or if others may write to the folder; the latter is reported
+        through `say`.
+        """
         folder = folder or engine_folder()
         if folder is None:
             return None
-        if reason := distrust(folder):
+        if reason := distrust_reason(folder):
             (say or (lambda message: None))(
-                f"not using the engine cache {folder}: {reason}, and an engine is code; make it yours alone"
+                f"not using the engine cache {folder}: {reason}, and an engine is code; remove other users' write access"
             )
             return None
         return cls(folder, say)
 
     def path(self, key: str) -> Path:
-        """Where the engine of `key` lies, if it does."""
+        """Return the path that the engine of `key` has in the cache; the file need not exist."""
         return self.folder / f"{key}{SUFFIX}"
 
     def find(self, key: str) -> tuple[bytes, EngineRecord] | None:
-        """The engine of `key` and its record; None where they are not there, or not what was written."""
+        """Return the engine of `key` and its record, or None if it is missing or damaged.
+
+        A damaged engine is reported. Finding an engine marks it as used now.
+        """
         path = self.path(key)
         if not path.exists():
             return None
         try:
             found = read_engine(path)
         except ModelError as error:
-            self._say(f"{error}; it is built anew")
+            self._say(f"{error}; it is built again now")
             return None
-        with suppress(OSError):  # when it was last used: access times are often turned off
+        # the modification time marks the last use, because access times are often turned off
+        with suppress(OSError):
             os.utime(path)
         return found
 
     def store(self, key: str, plan: bytes, record: EngineRecord) -> bool:
-        """Keep an engine; whether that went well. What goes wrong is said, not raised."""
+        """Store an engine. Returns whether it was stored; failures are reported, not raised.
+
+        The sidecar is written last: an engine without one is never used, so a process that dies in between
+        does no harm.
+        """
         path = self.path(key)
         try:
             self.make_folder()
             write_whole(path, plan)
             write_whole(record_path(path), record.to_json().encode("utf-8"))
         except OSError as error:
-            for left in (path, record_path(path)):
+            for file in (path, record_path(path)):
                 with suppress(OSError):
-                    left.unlink()
+                    file.unlink()
             self._say(
-                f"the engine is not kept in {self.folder} ({error.strerror or error}); it will be built again"
+                f"the engine cannot be stored in {self.folder} ({error.strerror or error}); it will be built again next time"
             )
             return False
         return True
 
     def make_folder(self) -> None:
-        """Make the folder, readable and writable by its owner alone. Raises OSError."""
+        """Create the folder if needed, readable and writable by its owner only. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
-        """Alone with `key`, among all processes on this machine; at once where the folder cannot be written to.
+        """Hold the lock of `key` among all threads and processes of this machine.
 
-        The lock is an empty file, and it stays: who deleted it would let two in that opened it before and after.
+        Waits until the lock is free. If the folder cannot be written to, there is no lock and the body runs
+        at once: the worst that can happen is a second build. The system drops the lock when the process dies.
+
+        The lock is an empty file, and it stays. Deleting it would break the lock: a process that had opened
+        the old file and one that creates a new file would both believe they hold it.
         """
         try:
             self.make_folder()
@@ -134,111 +169,130 @@ class EngineCache:
                     unlock(file.fileno())
 
     def _wait_for(self, file: IO[bytes]) -> None:
-        said = False
+        """Block until the lock on `file` is obtained. A wait is reported once."""
+        reported = False
         while not _try_lock(file):
-            if not said:
+            if not reported:
                 self._say("another process is building this engine; waiting for it")
-                said = True
-            time.sleep(_POLL)
+                reported = True
+            time.sleep(_POLL_SECONDS)
 
     def timings(self, machine: BuildMachine) -> bytes:
-        """What earlier builds on this machine timed; empty where there is nothing."""
+        """Return the kernel timings of earlier builds on `machine`, or no bytes if there are none."""
         with suppress(OSError):
             return self._timings_path(machine).read_bytes()
         return b""
 
     def store_timings(self, machine: BuildMachine, data: bytes) -> None:
-        """Keep what a build timed, for the next one; the larger file wins where two builds end at once."""
+        """Store the kernel timings of a build for the next one; failures are ignored.
+
+        Timings only accumulate, so when two builds end at the same time, the larger file is kept.
+        """
         path = self._timings_path(machine)
         with suppress(OSError), self.locked(path.stem):
             if data and (not path.exists() or path.stat().st_size <= len(data)):
                 write_whole(path, data)
 
     def _timings_path(self, machine: BuildMachine) -> Path:
+        """Return the timings file of `machine`: timings depend on TensorRT, GPU and driver."""
         parts = (machine.tensorrt, machine.gpu, *map(str, machine.capability), machine.driver)
         return self.folder / f"timings-{digest('|'.join(parts).encode('utf-8'))[:16]}.cache"
 
     def entries(self) -> list[CachedEngine]:
-        """All engines, the last used first."""
+        """Return all engines in the cache, the last used first; an unreadable folder counts as empty."""
         found = []
         with suppress(OSError):
             for path in sorted(self.folder.iterdir()):
-                if match := _ENGINE.fullmatch(path.name):
+                if match := _ENGINE_FILE.fullmatch(path.name):
                     with suppress(OSError):
-                        found.append(_entry(match[1], path))
+                        found.append(_read_entry(match[1], path))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def prune(self, *, days: float | None = None, most_bytes: int | None = None) -> list[CachedEngine]:
-        """Delete engines not used for `days`, the least used beyond `most_bytes`, and what is of no use; they.
+        """Delete engines and return them.
 
-        Neither of the two: all engines. Raises OutputError where one cannot be deleted. Files that this module did not write stay, and so does the folder.
+        Deletes those not used for `days`, the least recently used beyond `most_bytes` in all, and every
+        unusable one. With neither limit, deletes all engines and the timings too. Leftovers of builds that
+        were killed are always deleted. Locks, foreign files and the folder itself stay.
+
+        Raises OutputError if an engine cannot be deleted.
         """
-        now, total, gone = time.time(), 0, []
+        now, total, deleted = time.time(), 0, []
         for entry in self.entries():
             total += entry.size
-            old = days is not None and now - entry.used > days * _DAY
+            old = days is not None and now - entry.used > days * _DAY_SECONDS
             beyond = most_bytes is not None and total > most_bytes
             if (days is None and most_bytes is None) or old or beyond or entry.record is None:
                 self._delete(entry.path)
-                gone.append(entry)
+                deleted.append(entry)
         self._delete_leftovers(now, everything=days is None and most_bytes is None)
-        return gone
+        return deleted
 
     def _delete(self, path: Path) -> None:
+        """Delete one engine and its sidecar under its lock, so that no build of it is disturbed."""
         with self.locked(path.name.removesuffix(SUFFIX)):
             for each in (path, record_path(path)):
                 try:
                     each.unlink(missing_ok=True)
                 except OSError as error:
                     raise OutputError(
-                        f"cannot delete {each} ({error.strerror or error}); see who may write to {self.folder}"
+                        f"cannot delete {each} ({error.strerror or error}); check the permissions of {self.folder}"
                     ) from error
 
     def _delete_leftovers(self, now: float, *, everything: bool) -> None:
-        """Drafts of builds that were killed, records without an engine; timings too, where all is to go."""
+        """Delete old temporary files and sidecars without an engine; timings too if `everything`."""
         with suppress(OSError):
             for path in list(self.folder.iterdir()):
                 if _is_leftover(path, now) or (
-                    everything and path.name.startswith("timings-") and _OURS.fullmatch(path.name)
+                    everything and path.name.startswith("timings-") and _CACHE_FILE.fullmatch(path.name)
                 ):
                     with suppress(OSError):
                         path.unlink()
 
 
 def _is_leftover(path: Path, now: float) -> bool:
-    if _DRAFT.fullmatch(path.name):
-        return now - path.stat().st_mtime > _DAY
+    """Return whether `path` is an old temporary file, or a sidecar whose engine is gone."""
+    if _TEMPORARY_FILE.fullmatch(path.name):
+        return now - path.stat().st_mtime > _DAY_SECONDS
     return (
-        bool(_OURS.fullmatch(path.name)) and path.name.endswith(".json") and not path.with_suffix("").exists()
+        bool(_CACHE_FILE.fullmatch(path.name))
+        and path.name.endswith(".json")
+        and not path.with_suffix("").exists()
     )
 
 
-def _entry(key: str, path: Path) -> CachedEngine:
-    facts = path.stat()
+def _read_entry(key: str, path: Path) -> CachedEngine:
+    """Describe the engine file `path`. A sidecar that states another size counts as missing."""
+    status = path.stat()
     record = None
     with suppress(OSError, ValueError, ModelError):
         record = EngineRecord.from_json(record_path(path).read_text(encoding="utf-8"))
-        record = record if record.plan_size == facts.st_size else None
-    return CachedEngine(key=key, path=path, size=facts.st_size, used=facts.st_mtime, record=record)
+        record = record if record.plan_size == status.st_size else None
+    return CachedEngine(key=key, path=path, size=status.st_size, used=status.st_mtime, record=record)
 
 
-def distrust(folder: Path) -> str | None:
-    """Why an engine in `folder` is not to be run: others may have put it there. None where it is ours alone."""
-    if sys.platform == "win32":  # folders under a user's profile are that user's
+def distrust_reason(folder: Path) -> str | None:
+    """Return why engines in `folder` must not be loaded, or None if only the user can write there.
+
+    Owners may be the user or root. Not checked on Windows, where the folder lies in the user's own profile. A
+    folder that does not exist yet, or cannot be read, is no danger: nothing is loaded from it.
+    """
+    if sys.platform == "win32":
         return None
     try:
-        facts = folder.stat()
+        status = folder.stat()
     except OSError:
-        return None  # not there yet, or not to be read, in which case nothing is
-    if facts.st_uid not in (os.getuid(), 0):
+        return None
+    if status.st_uid not in (os.getuid(), 0):
         return "it belongs to another user"
-    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return "others may write to it"
     return None
 
 
 def _try_lock(file: IO[bytes]) -> bool:
+    """Try to lock `file` without waiting, and return whether that succeeded."""
     try:
         return try_lock(file.fileno())
-    except OSError:  # a file system without locks: two builds cost time, and do no harm
+    except OSError:  # a file system without locks: a second build costs time, but does no harm
         return True

@@ -1,7 +1,8 @@
-"""CUDA as the TensorRT runner needs it, through PyCUDA: the device, its context, memory, streams, graphs.
+"""CUDA as the TensorRT backend needs it, through PyCUDA: device, context, memory, streams and graphs.
 
-PyCUDA has no graphs and cannot record events on a caller's stream; those few calls go to the driver library
-itself. Nothing of TensorRT is named here. All of it but `GpuContext` wants the context to be current (`GpuContext.current`).
+PyCUDA has no CUDA graphs and cannot record events on a stream that it did not create; those few calls go to
+the driver library directly. TensorRT is not used here. Everything except `GpuContext` and the functions that
+describe the machine needs the CUDA context to be current in the calling thread (`GpuContext.current`).
 """
 
 from __future__ import annotations
@@ -24,20 +25,33 @@ from sr_deploy.engines.tensorrt.sidecar import BuildMachine
 from sr_deploy.errors import MissingRuntimeError, OutOfMemoryError, SrDeployError, UsageError
 
 INSTALL = 'pip install "sr-deploy[gpu]"'
-_NON_BLOCKING = 1
-_NO_TIMING = 2
-_THREAD_LOCAL = 1
-_MEMORY_TYPE, _HOST = 2, 1
+"""The command that installs the backend; messages about missing packages end in it."""
+_STREAM_NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING."""
+_EVENT_DISABLE_TIMING = 2
+"""CU_EVENT_DISABLE_TIMING: events are used for order only."""
+_CAPTURE_THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL.
+
+While a lane records a graph, other threads may allocate memory; the stricter global mode would forbid that.
+"""
+_ATTRIBUTE_MEMORY_TYPE, _HOST_MEMORY = 2, 1
+"""CU_POINTER_ATTRIBUTE_MEMORY_TYPE and its value CU_MEMORYTYPE_HOST (page-locked)."""
 _ALIGNMENT = 1 << 16
-_primary: dict[int, Any] = {}
+"""Allocations are rounded up to a multiple of this many bytes (64 KiB)."""
+_primary_contexts: dict[int, Any] = {}
+"""Primary contexts by GPU number, retained once per process and released at exit."""
 _primary_lock = threading.Lock()
 
 
 def driver() -> ModuleType:
-    """PyCUDA's driver interface, started. Raises MissingRuntimeError where package, driver or GPU is not there."""
+    """Return PyCUDA's driver interface, initialised.
+
+    Raises MissingRuntimeError if PyCUDA, the NVIDIA driver or a GPU is missing.
+    """
     try:
         import pycuda.driver as cuda
-    except Exception as error:  # ImportError, or what its loading of the driver library raises
+    except Exception as error:  # ImportError, or whatever loading the driver library raises
         if "libcuda" in str(error) or "nvcuda" in str(error):
             raise MissingRuntimeError(
                 f"there is no NVIDIA driver here ({error}); install one, or use --backend onnxruntime"
@@ -50,7 +64,7 @@ def driver() -> ModuleType:
         count = cuda.Device.count()
     except Exception as error:
         raise MissingRuntimeError(
-            f"the NVIDIA driver does not start ({error}); see `nvidia-smi`, update the driver, or use --backend onnxruntime"
+            f"the NVIDIA driver does not start ({error}); run `nvidia-smi`, update the driver, or use --backend onnxruntime"
         ) from error
     if not count:
         raise MissingRuntimeError("there is no NVIDIA GPU here; use --backend onnxruntime")
@@ -58,7 +72,10 @@ def driver() -> ModuleType:
 
 
 def machine(ordinal: int, tensorrt: str) -> BuildMachine:
-    """What an engine built here depends on. Raises MissingRuntimeError, UsageError for a GPU that is not there."""
+    """Describe what an engine built on GPU number `ordinal` depends on; `tensorrt` is its version.
+
+    Raises MissingRuntimeError if CUDA is missing, UsageError if there is no such GPU.
+    """
     device = _device(driver(), ordinal)
     return BuildMachine(
         tensorrt=tensorrt,
@@ -69,7 +86,11 @@ def machine(ordinal: int, tensorrt: str) -> BuildMachine:
 
 
 def driver_version() -> str:
-    """As "580.159.04", or what CUDA says of itself where the management library is not there."""
+    """Version of the NVIDIA driver, for example "580.159.04".
+
+    If the management library (NVML) is missing, the version of CUDA that the driver supports, for example
+    "CUDA 12040".
+    """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
         text = ctypes.create_string_buffer(96)
@@ -79,31 +100,46 @@ def driver_version() -> str:
 
 
 def _device(cuda: ModuleType, ordinal: int) -> Any:
+    """Return GPU number `ordinal`. Raises UsageError if there is no such GPU."""
     count = cuda.Device.count()
     if ordinal >= count:
-        raise UsageError(f"there is no GPU number {ordinal}, this machine has {count}; count from 0")
+        raise UsageError(f"there is no GPU number {ordinal}; this machine has {count}, numbered from 0")
     return cuda.Device(ordinal)
 
 
 class GpuContext:
-    """One device and the context that everything on it happens in."""
+    """One GPU and the CUDA context in which everything on it happens.
+
+    May be used by several threads; each must enter `current` for itself.
+    """
 
     def __init__(self, ordinal: int, context: str) -> None:
-        self.cuda = driver()
-        self._context = _primary_context(self.cuda, ordinal) if context == "primary" else self._callers()
+        """Use GPU number `ordinal` in its "primary" context, or in the "current" one of this thread.
 
-    def _callers(self) -> Any:
+        Raises MissingRuntimeError without a usable GPU, UsageError if "current" is asked for and there is
+        none.
+        """
+        self.cuda = driver()
+        self._context = (
+            _primary_context(self.cuda, ordinal) if context == "primary" else self._caller_context()
+        )
+
+    def _caller_context(self) -> Any:
+        """Return the context that is current in this thread. Raises UsageError if there is none."""
         context = self.cuda.Context.get_current() if hasattr(self.cuda.Context, "get_current") else None
         if context is None:
             raise UsageError(
-                "context='current' was asked for, and this thread has no current PyCUDA context; push one first, or use "
+                "context='current' needs a current PyCUDA context in this thread, and there is none; push one first, or use "
                 "context='primary'"
             )
         return context
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread, and put back what was before. What goes wrong inside is told apart."""
+        """Make the context current in this thread, and restore the previous one afterwards.
+
+        PyCUDA's out-of-memory error becomes OutOfMemoryError; other exceptions pass through.
+        """
         self._context.push()
         try:
             yield
@@ -113,28 +149,30 @@ class GpuContext:
             self.cuda.Context.pop()
 
     def stream(self) -> Any:
-        """A stream that does not wait for the default one."""
-        return self.cuda.Stream(_NON_BLOCKING)
+        """Create a stream that does not wait for CUDA's default stream."""
+        return self.cuda.Stream(_STREAM_NON_BLOCKING)
 
     def free_memory(self) -> tuple[int, int]:
-        """Bytes free, and of the device."""
+        """Return the free and the total device memory, in bytes."""
         free, total = self.cuda.mem_get_info()
         return int(free), int(total)
 
 
 def _primary_context(cuda: ModuleType, ordinal: int) -> Any:
+    """Return the primary context of GPU number `ordinal`, retaining it on first use."""
     with _primary_lock:
-        if ordinal not in _primary:
-            if not _primary:
-                atexit.register(_let_go_of_primary)
-            _primary[ordinal] = _device(cuda, ordinal).retain_primary_context()
-        return _primary[ordinal]
+        if ordinal not in _primary_contexts:
+            if not _primary_contexts:
+                atexit.register(_release_primary_contexts)
+            _primary_contexts[ordinal] = _device(cuda, ordinal).retain_primary_context()
+        return _primary_contexts[ordinal]
 
 
-def _let_go_of_primary() -> None:
+def _release_primary_contexts() -> None:
+    """Release the retained contexts at exit; errors are ignored, for the process ends anyway."""
     with _primary_lock:
-        contexts = list(_primary.values())
-        _primary.clear()
+        contexts = list(_primary_contexts.values())
+        _primary_contexts.clear()
     for context in contexts:
         with suppress(Exception):
             context.push()
@@ -142,14 +180,22 @@ def _let_go_of_primary() -> None:
 
 
 class DeviceBuffer:
-    """Device memory that grows. Its address changes when it does."""
+    """Device memory that grows on demand and never shrinks. Growing changes its address.
+
+    `size` is its size in bytes and `address` its device address, both 0 while nothing is allocated. For one
+    thread at a time.
+    """
 
     def __init__(self, gpu: GpuContext) -> None:
         self._gpu, self.size, self.address = gpu, 0, 0
         self._memory: Any = None
 
     def reserve(self, size: int, before: Callable[[], None] | None = None) -> int:
-        """The address of at least `size` bytes. `before` is called where the old ones are about to go."""
+        """Return the address of at least `size` bytes; old content is lost if the buffer grows.
+
+        `before` is called before existing memory is released. It must make sure that nothing uses that memory
+        any more. The old memory goes first, so that both are never held together.
+        """
         if size > self.size or self._memory is None:
             if before is not None and self._memory is not None:
                 before()
@@ -160,7 +206,7 @@ class DeviceBuffer:
         return self.address
 
     def free(self) -> None:
-        """Give it back. Calling it again does nothing."""
+        """Release the memory. Calling it again does nothing."""
         memory, self._memory = self._memory, None
         self.size = self.address = 0
         if memory is not None:
@@ -168,7 +214,10 @@ class DeviceBuffer:
 
 
 class OwnedMemory:
-    """Device memory of a result, given back when nobody holds it any more, in whatever thread that is."""
+    """Device memory of a result, `size` bytes, released when the last reference goes.
+
+    That may happen in any thread, so the destructor makes the context current itself.
+    """
 
     def __init__(self, gpu: GpuContext, size: int) -> None:
         self._gpu, self._memory = gpu, gpu.cuda.mem_alloc(max(size, 1))
@@ -177,22 +226,23 @@ class OwnedMemory:
     def __del__(self) -> None:
         memory = self.__dict__.pop("_memory", None)
         if memory is not None:
-            with (
-                suppress(Exception),
-                self._gpu.current(),
-            ):  # at exit, the context may be gone, and this with it
+            # at exit the context may be gone already, and the memory with it
+            with suppress(Exception), self._gpu.current():
                 memory.free()
 
 
 class PinnedBuffer:
-    """Page-locked host memory that grows."""
+    """Page-locked host memory that grows on demand and never shrinks. For one thread at a time.
+
+    Copies between page-locked memory and the GPU run without the CPU.
+    """
 
     def __init__(self, gpu: GpuContext) -> None:
         self._gpu = gpu
         self._array: Any = None
 
     def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """An array of `shape` over it; valid until the next call."""
+        """Return an array of `shape` and `dtype` on this memory, uninitialised; valid until the next call."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self._array is None or self._array.nbytes < size:
             self.free()
@@ -201,47 +251,56 @@ class PinnedBuffer:
         return array
 
     def free(self) -> None:
-        """Give it back. No view of it may be used afterwards."""
+        """Release the memory. Views of it must not be used afterwards."""
         array, self._array = self._array, None
         if array is not None:
             array.base.free()
 
 
 def pinned_empty(cuda: ModuleType, size: int) -> Any:
-    """uint8 [size], page-locked."""
+    """Return a page-locked uint8 array of at least `size` bytes, rounded up to `_ALIGNMENT`."""
     return cuda.pagelocked_empty(-(-max(size, 1) // _ALIGNMENT) * _ALIGNMENT, np.uint8)
 
 
-class _Driver:
-    """The few calls of the CUDA driver that PyCUDA lacks."""
+class _DriverLibrary:
+    """The few functions of the CUDA driver library that PyCUDA does not offer."""
 
     def __init__(self) -> None:
         self._library = load_driver()
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Raises RuntimeError with CUDA's own number where it fails."""
+        """Call the driver function `name`. Raises RuntimeError with CUDA's error number if it fails."""
         code = getattr(self._library, name)(*arguments)
         if code:
             raise RuntimeError(f"{name} failed with CUDA error {code}")
 
 
-_driver: _Driver | None = None
+_driver_library: _DriverLibrary | None = None
+"""The driver library, loaded at the first call."""
 
 
 def _call(name: str, *arguments: Any) -> None:
-    global _driver
-    if _driver is None:
-        _driver = _Driver()
-    _driver.call(name, *arguments)
+    """Call a driver function, loading the library first. Raises RuntimeError if the call fails."""
+    global _driver_library
+    if _driver_library is None:
+        _driver_library = _DriverLibrary()
+    _driver_library.call(name, *arguments)
 
 
 class CudaGraph:
-    """What `work` queues on a stream, recorded once, replayed with one call."""
+    """The work that a function queues on a stream, recorded once and replayed with a single call.
+
+    Shapes and device addresses are fixed by the recording; use a new graph after either changes.
+    """
 
     def __init__(self, stream: int, work: Callable[[], None]) -> None:
-        """Raises RuntimeError where something in `work` cannot be recorded; the stream is usable afterwards."""
-        self._made, graph = ctypes.c_void_p(), ctypes.c_void_p()
-        _call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), ctypes.c_int(_THREAD_LOCAL))
+        """Record what `work` queues on `stream` (a handle), without running it.
+
+        Raises RuntimeError if something in `work` cannot be recorded, or what `work` raises. The stream stays
+        usable.
+        """
+        self._executable, graph = ctypes.c_void_p(), ctypes.c_void_p()
+        _call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), ctypes.c_int(_CAPTURE_THREAD_LOCAL))
         try:
             work()
         except BaseException:
@@ -251,39 +310,47 @@ class CudaGraph:
             raise
         _call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
         try:
-            _call("cuGraphInstantiateWithFlags", ctypes.byref(self._made), graph, ctypes.c_ulonglong(0))
+            _call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
         finally:
             _destroy_graph(graph)
 
     def launch(self, stream: int) -> None:
-        """Queue it on `stream`."""
-        _call("cuGraphLaunch", self._made, ctypes.c_void_p(stream))
+        """Queue the recorded work on `stream`, a handle."""
+        _call("cuGraphLaunch", self._executable, ctypes.c_void_p(stream))
 
     def free(self) -> None:
-        """Give it back. Calling it again does nothing."""
-        made, self._made = self._made, ctypes.c_void_p()
-        if made:
-            _call("cuGraphExecDestroy", made)
+        """Release the graph. Calling it again does nothing."""
+        executable, self._executable = self._executable, ctypes.c_void_p()
+        if executable:
+            _call("cuGraphExecDestroy", executable)
 
 
 def _destroy_graph(graph: ctypes.c_void_p) -> None:
+    """Release a recorded graph; the executable made from it does not need it."""
     if graph:
         _call("cuGraphDestroy", graph)
 
 
-def order(first: int, then: int) -> None:
-    """Let what is queued on stream `then` from now on wait for what is queued on `first` by now."""
+def order_streams(first: int, then: int) -> None:
+    """Let work queued on stream `then` from now on wait for everything queued on `first` so far.
+
+    Both are handles. Returns at once.
+    """
     event = ctypes.c_void_p()
-    _call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(_NO_TIMING))
+    _call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(_EVENT_DISABLE_TIMING))
     try:
         _call("cuEventRecord", event, ctypes.c_void_p(first))
         _call("cuStreamWaitEvent", ctypes.c_void_p(then), event, ctypes.c_uint(0))
     finally:
-        _call("cuEventDestroy_v2", event)  # CUDA keeps it until it has happened
+        _call("cuEventDestroy_v2", event)  # CUDA releases it only after it has been reached
 
 
 def is_pinned(array: npt.NDArray[Any]) -> bool:
-    """Whether all of `array` is page-locked, whoever locked it, so that a GPU can copy from and to it by itself."""
+    """Return whether the memory of `array` is page-locked, so that a GPU can access it directly.
+
+    It may have been locked by anyone. The first and the last byte are checked; any failure of the query means
+    False.
+    """
     kind = ctypes.c_uint(0)
     first = int(array.ctypes.data)
     for address in (first, first + max(array.nbytes - 1, 0)):
@@ -291,18 +358,22 @@ def is_pinned(array: npt.NDArray[Any]) -> bool:
             _call(
                 "cuPointerGetAttribute",
                 ctypes.byref(kind),
-                ctypes.c_int(_MEMORY_TYPE),
+                ctypes.c_int(_ATTRIBUTE_MEMORY_TYPE),
                 ctypes.c_void_p(address),
             )
         except (RuntimeError, OSError, AttributeError):
             return False
-        if kind.value != _HOST:
+        if kind.value != _HOST_MEMORY:
             return False
     return True
 
 
-def explained(error: BaseException, what: str) -> SrDeployError | None:
-    """An error of CUDA's as one of ours; None for what is not CUDA's."""
+def translated_error(error: BaseException, what: str) -> SrDeployError | None:
+    """Return an exception of CUDA as one of ours, or None if `error` is not CUDA's.
+
+    `what` says what was being done. Our own exceptions are returned unchanged. A lack of memory becomes
+    OutOfMemoryError, every other CUDA error MissingRuntimeError: a context is unusable after such an error.
+    """
     if isinstance(error, SrDeployError):
         return error
     text = " ".join(str(error).split())
@@ -311,6 +382,6 @@ def explained(error: BaseException, what: str) -> SrDeployError | None:
     module = type(error).__module__ or ""
     if module.startswith("pycuda") or "CUDA error" in text:
         return MissingRuntimeError(
-            f"{what}: the GPU failed ({text}); a failed GPU context cannot be used again, so start the program anew"
+            f"{what}: the GPU failed ({text}); its context cannot be used again, so restart the program"
         )
     return None

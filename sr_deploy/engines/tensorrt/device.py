@@ -1,7 +1,7 @@
-"""Pixels that are on the GPU already: arrays of callers (`__cuda_array_interface__`, DLPack), and ours to give.
+"""Arrays in GPU memory: those of callers (`__cuda_array_interface__` or DLPack) and those that we return.
 
-`as_device_array` reads either protocol; nothing is copied. `DeviceArray` is what comes out where the caller brought
-no array for it: torch, CuPy and Numba take it through `__cuda_array_interface__`.
+`as_device_array` reads either protocol without copying. `DeviceArray` is the result if the caller gave no
+output array; torch, CuPy and Numba read it through `__cuda_array_interface__`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,38 @@ import numpy as np
 from sr_deploy.errors import UsageError
 
 _TYPES: dict[str, np.dtype[Any]] = {"|u1": np.dtype(np.uint8), "<f4": np.dtype(np.float32)}
+"""The types that engines take, by their names in `__cuda_array_interface__`."""
 _DLPACK_TYPES: dict[tuple[int, int], np.dtype[Any]] = {
     (1, 8): np.dtype(np.uint8),
     (2, 32): np.dtype(np.float32),
 }
-"""(kDLUInt, kDLFloat) and bits."""
-_CUDA = 2
+"""The same types, by DLPack's code (1: kDLUInt, 2: kDLFloat) and number of bits."""
+_DLPACK_CUDA = 2
+"""DLPack's device type kDLCUDA."""
 
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """An array on the GPU: address, shape, type. `owner` keeps its memory alive."""
+    """A C-contiguous array in GPU memory. `owner` keeps the memory alive as long as the array exists."""
 
     address: int
+    """Device address of the first element."""
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     owner: Any = field(default=None, repr=False)
 
     @property
     def nbytes(self) -> int:
-        """Bytes it takes."""
+        """Size in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3 of the protocol; what is in it is finished, so no stream has to be waited for."""
+        """Version 3 of the protocol.
+
+        It names no stream to wait for. After `run_device` without a stream the pixels are complete; with one,
+        the caller orders its own work after that stream.
+        """
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
@@ -51,9 +58,13 @@ class DeviceArray:
 
 
 def as_device_array(source: Any, stream: int | None = None) -> DeviceArray:
-    """`source` as a `DeviceArray`. `stream`: the caller's, for producers that order their work by it.
+    """Return `source` as a `DeviceArray`, without copying.
 
-    Raises UsageError for what lies in no CUDA memory, is neither uint8 nor float32, or is not contiguous.
+    `stream` is the handle of the caller's stream; DLPack producers make sure that their work is done before
+    later work on it.
+
+    Raises UsageError if the array is not in CUDA memory, is neither uint8 nor float32, or is not
+    C-contiguous.
     """
     if isinstance(source, DeviceArray):
         return source
@@ -69,6 +80,7 @@ def as_device_array(source: Any, stream: int | None = None) -> DeviceArray:
 
 
 def _from_interface(interface: dict[str, Any], owner: Any) -> DeviceArray:
+    """Read a `__cuda_array_interface__`; `owner` is the object it came from."""
     dtype = _TYPES.get(str(interface["typestr"]).replace("|f4", "<f4"))
     shape = tuple(int(n) for n in interface["shape"])
     if dtype is None:
@@ -80,19 +92,28 @@ def _from_interface(interface: dict[str, Any], owner: Any) -> DeviceArray:
 
 
 def _check_strides(shape: tuple[int, ...], strides: Any, unit: int) -> None:
+    """Raises UsageError if `strides` are not those of a C-contiguous array of `shape`.
+
+    `unit` is the size of an element in the unit of the strides: bytes, or 1 if they count elements. None
+    means contiguous. Axes of length 1 may have any stride.
+    """
     if strides is None:
         return
-    expected = zip(shape, strides, _contiguous(shape, unit), strict=True)
+    expected = zip(shape, strides, _contiguous_strides(shape, unit), strict=True)
     if any(length > 1 and int(found) != step for length, found, step in expected):
-        raise UsageError("the array on the GPU is not C-contiguous; make a contiguous copy of it first")
+        raise UsageError("the array on the GPU is not C-contiguous; make a contiguous copy first")
 
 
-def _contiguous(shape: tuple[int, ...], unit: int) -> tuple[int, ...]:
+def _contiguous_strides(shape: tuple[int, ...], unit: int) -> tuple[int, ...]:
+    """Return the strides of a C-contiguous array of `shape`, in the unit of `unit`."""
     strides, step = [], unit
     for length in reversed(shape):
         strides.append(step)
         step *= length
     return tuple(reversed(strides))
+
+
+# The structures of dlpack.h; their fields and order are its ABI.
 
 
 class _DLDevice(ctypes.Structure):
@@ -119,8 +140,11 @@ class _DLManagedTensor(ctypes.Structure):
     _fields_ = (("tensor", _DLTensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
 
 
-class _Borrowed:
-    """A DLPack tensor that is ours until this goes; its producer is told then."""
+class _DLPackOwner:
+    """Owns a DLPack tensor whose capsule was consumed.
+
+    When the last reference goes, it calls the tensor's deleter, which returns the memory to the producer.
+    """
 
     def __init__(self, managed: int, deleter: int | None) -> None:
         self._managed, self._deleter = managed, deleter
@@ -132,37 +156,48 @@ class _Borrowed:
 
 
 def _from_dlpack(source: Any, stream: int | None) -> DeviceArray:
-    if int(source.__dlpack_device__()[0]) != _CUDA:
-        raise UsageError("the DLPack array does not lie on a CUDA GPU; use run() for arrays in main memory")
-    return read_capsule(source.__dlpack__(stream=stream if stream else 1))  # 1: the default stream of CUDA
+    """Read an array through DLPack.
+
+    Without a stream, 1 is passed: CUDA's legacy default stream. The protocol forbids 0, which would be
+    ambiguous.
+    """
+    if int(source.__dlpack_device__()[0]) != _DLPACK_CUDA:
+        raise UsageError("the DLPack array is not on a CUDA GPU; use run() for arrays in main memory")
+    return read_capsule(source.__dlpack__(stream=stream if stream else 1))
 
 
 def read_capsule(capsule: Any) -> DeviceArray:
-    """What the DLPack `capsule` holds. Its producer gets it back when the array is let go of."""
+    """Read the DLPack `capsule` and take over its tensor, which goes back to its producer with the array.
+
+    The capsule is renamed as the protocol demands, so that nobody else takes it. Raises UsageError as
+    `as_device_array` does.
+    """
     get = _capsule_call("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
     rename = _capsule_call("PyCapsule_SetName", ctypes.c_int, ctypes.py_object, ctypes.c_char_p)
     address = get(capsule, b"dltensor")
-    rename(capsule, _USED)
+    rename(capsule, _USED_NAME)
     managed = _DLManagedTensor.from_address(address)
-    return _of_tensor(managed.tensor, _Borrowed(address, managed.deleter))
+    return _from_tensor(managed.tensor, _DLPackOwner(address, managed.deleter))
 
 
-_USED = b"used_dltensor"
-"""Kept alive here: a capsule holds no copy of its name."""
+_USED_NAME = b"used_dltensor"
+"""Name of a consumed capsule. Kept in a variable, because a capsule does not copy its name."""
 
 
-def _of_tensor(tensor: _DLTensor, owner: Any) -> DeviceArray:
+def _from_tensor(tensor: _DLTensor, owner: Any) -> DeviceArray:
+    """Make the array from DLPack's description of it. Raises UsageError for other types or layouts."""
     kind = (int(tensor.dtype.code), int(tensor.dtype.bits))
     if kind not in _DLPACK_TYPES or tensor.dtype.lanes != 1:
         raise UsageError(f"expected uint8 or float32 on the GPU, got DLPack type {kind}; convert it first")
     dtype = _DLPACK_TYPES[kind]
     shape = tuple(int(tensor.shape[axis]) for axis in range(tensor.ndim))
     strides = [int(tensor.strides[a]) for a in range(tensor.ndim)] if tensor.strides else None
-    _check_strides(shape, strides, 1)  # DLPack counts in elements
+    _check_strides(shape, strides, 1)  # DLPack counts strides in elements
     return DeviceArray(int(tensor.data) + int(tensor.byte_offset), shape, dtype, owner)
 
 
 def _capsule_call(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """Return a function of Python's C API with its result and argument types set."""
     function = getattr(ctypes.pythonapi, name)
     function.restype, function.argtypes = result, list(arguments)
     return function  # type: ignore[no-any-return]

@@ -1,10 +1,11 @@
-"""Run a model with TensorRT on an NVIDIA GPU: from an engine file, or from an ONNX file whose engine is kept.
+"""Runs a model with TensorRT on an NVIDIA GPU, from an engine file or from an ONNX file whose engine is cached.
 
-Pixels go in and come out as they are (uint8, or float32 in 0..1); the arithmetic around the net is compiled into the
-engine. Calls of several threads run at once, each in a lane of its own (`tensorrt_lane`). What TensorRT is called
-is in `tensorrt_api`, what CUDA is called in `tensorrt_cuda`; this module brings them together.
+Input and output are pixels as they are: uint8, or float32 in 0..1. All arithmetic around the network is
+compiled into the engine. Calls of several threads run at the same time, each in a lane of its own
+(`lane.py`). `api.py` holds the calls into TensorRT and `cuda.py` those into CUDA; this module combines them.
 
-An engine is machine code: load only those you built, or had from somebody whose programs you would run.
+An engine is machine code: load only engines that you built, or whose author you trust to run programs on your
+machine.
 """
 
 from __future__ import annotations
@@ -30,33 +31,37 @@ from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.cuda import (
     GpuContext,
     OwnedMemory,
-    explained,
     machine,
-    order,
+    order_streams,
     pinned_empty,
+    translated_error,
 )
 from sr_deploy.engines.tensorrt.device import DeviceArray, as_device_array
-from sr_deploy.engines.tensorrt.lane import Lane, Lanes, Loaded
+from sr_deploy.engines.tensorrt.lane import Lane, Lanes, LoadedEngine
 from sr_deploy.engines.tensorrt.options import TensorRTOptions
 from sr_deploy.engines.tensorrt.profiles import Profile, largest_size, plan_profiles
 from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine, require_usable
-from sr_deploy.engines.tensorrt.transfer import Copiers, PendingResult, send
+from sr_deploy.engines.tensorrt.transfer import CopyThreads, PendingResult, send
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_open: weakref.WeakSet[TensorRTEngine] = weakref.WeakSet()
+_open_engines: weakref.WeakSet[TensorRTEngine] = weakref.WeakSet()
+"""Engines that are not closed yet; they are closed when the interpreter exits."""
 
 
 class TensorRTEngine:
-    """A model in TensorRT. Implements `sr_deploy.engines.base.Engine`.
+    """A model in TensorRT. Implements `sr_deploy.engines.base.Engine`, so threads may share it.
 
-    `model`: an engine file (`.engine`, `.plan`, `.trt`, with its record beside it), or an ONNX file, its bytes, or
-    the model itself, whose engine is looked up in the user's cache and built where it is not there.
-    Raises MissingRuntimeError without TensorRT, PyCUDA, driver or GPU; ModelError for an engine of another model,
-    version or GPU, a truncated one, or one without its record, with the command that rebuilds it.
+    `model` is an engine file (`.engine`, `.plan` or `.trt`, with its sidecar beside it), or an ONNX file, its
+    bytes, or the loaded model. For those, the engine is looked up in the user's cache, and built if it is
+    missing. That takes minutes and happens at the first `run` or `prepare`, not here.
+
+    Raises MissingRuntimeError without TensorRT, PyCUDA, driver or GPU. Raises ModelError for an engine of
+    another model, TensorRT version or GPU, and for one that is truncated or lacks its sidecar; the message
+    ends in the command that rebuilds it.
     """
 
     backend = "tensorrt"
@@ -66,10 +71,10 @@ class TensorRTEngine:
         trt = api.runtime()
         self._trt, self._log = trt, api.TensorRTLog(trt)
         self._gpu = GpuContext(self.options.device, self.options.context)
-        self._copiers = Copiers()
+        self._copy_threads = CopyThreads()
         self._lock = threading.RLock()
-        self._programs: dict[str, _Program] = {}
-        self._streams: list[_Waiting] = []
+        self._loaded_engines: dict[str, _EngineLanes] = {}
+        self._open_streams: list[_PendingRuns] = []
         self._closed = False
         self._model: _OnnxModel | _EngineFile
         if isinstance(model, Path) and model.suffix.lower() in ENGINE_SUFFIXES:
@@ -78,80 +83,102 @@ class TensorRTEngine:
             self._model = _OnnxModel(model, self.options)
         self.spec: ModelSpec = self._model.spec
         self.limits = _limits(self.spec, self._model.profiles)
-        if not _open:
+        if not _open_engines:
             atexit.register(_close_all)
-        _open.add(self)
+        _open_engines.add(self)
 
     @classmethod
     def open(
         cls, model: Path | bytes | ModelProto, options: Any = None, threads: int | None = None
     ) -> TensorRTEngine:
-        """What `sr_deploy.engines.open_engine` calls; `threads` are the CPU's and change nothing here."""
+        """Open an engine for `sr_deploy.engines.registry.open_engine`.
+
+        `threads` is accepted because all backends are opened alike; it has no effect on a GPU. Raises
+        UsageError if `options` are those of another backend.
+        """
         if options is not None and not isinstance(options, TensorRTOptions):
             raise UsageError(f"the tensorrt backend takes TensorRTOptions, got {type(options).__name__}")
         return cls(model, options)
 
     @staticmethod
     def check() -> None:
-        """Raises MissingRuntimeError where TensorRT, PyCUDA, the driver or a GPU is missing."""
+        """Raises MissingRuntimeError if TensorRT, PyCUDA, the NVIDIA driver or a GPU is missing."""
         build.require_tensorrt()
 
     @property
     def record(self) -> EngineRecord:
-        """Of the engine for 8-bit pictures, else of the one there is; it is loaded, and built, where needed."""
+        """The sidecar's content for the engine that takes uint8 pixels, or else float32 pixels.
+
+        Loads the engine, and builds it, if that has not happened yet.
+        """
         kinds = [kind for kind in (build.UINT8, build.FLOAT32) if self._model.has(kind)]
-        return self._program(kinds[0]).record
+        return self._loaded_engine(kinds[0]).record
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
-        """See `Engine.run`. Fastest with `batch` and `out` from `empty`, which the GPU reads and writes itself."""
-        shape, program = self._checked(batch, out)
+        """Upscale `batch` [N, H, W, C] as `Engine.run` describes.
+
+        Fastest if `batch` and `out` come from `empty`: the GPU then accesses them directly. Blocks while all
+        lanes are busy. Raises UsageError for pixels that the engine does not take, OutOfMemoryError, or
+        ModelError if TensorRT fails.
+        """
+        shape, loaded_engine = self._check(batch, out)
         result = np.empty(shape, batch.dtype) if out is None else out
-        lane = program.lanes.take()
-        with self._running(program, lane, batch.shape):
-            self._begin(lane, batch, result).finish()
-        program.lanes.give(lane)
+        lane = loaded_engine.lanes.take()
+        with self._running(loaded_engine, lane, batch.shape):
+            self._queue_run(lane, batch, result).finish()
+        loaded_engine.lanes.give_back(lane)
         return result
 
     def run_stream(self, batches: Iterable[Batch], depth: int | None = None) -> Iterator[Batch]:
-        """The results of `batches`, in order, with copying in, computing and copying out overlapped.
+        """Yield the results of `batches` in order, while copies in, computing and copies out overlap.
 
-        Up to `depth` (default: the option `contexts`) are on their way at once; each is read before the next but
-        `depth` is asked for. Ends well when it is closed early.
+        Up to `depth` batches are in flight at once; the default and the limit are the option `contexts`. A
+        batch may be overwritten as soon as the batch `depth` + 1 places later is requested. Each result is a
+        new array. An iterator that is closed early, or never read to its end, releases its lanes when it or
+        the engine is closed. Raises as `run` does.
         """
         depth = min(depth or self.options.contexts, self.options.contexts)
-        waiting: _Waiting = deque()
-        self._streams.append(waiting)
+        runs: _PendingRuns = deque()
+        self._open_streams.append(runs)
         try:
             for batch in batches:
-                shape, program = self._checked(batch, None)
-                if len(waiting) >= depth:
-                    yield self._collect(waiting)
-                while (lane := program.lanes.take(wait=not waiting)) is None:
-                    yield self._collect(waiting)
-                waiting.append(self._submitted(program, lane, batch, np.empty(shape, batch.dtype)))
-            while waiting:
-                yield self._collect(waiting)
+                shape, loaded_engine = self._check(batch, None)
+                if len(runs) >= depth:
+                    yield self._finish_oldest(runs)
+                while (lane := loaded_engine.lanes.take(wait=not runs)) is None:
+                    yield self._finish_oldest(runs)
+                runs.append(self._submit(loaded_engine, lane, batch, np.empty(shape, batch.dtype)))
+            while runs:
+                yield self._finish_oldest(runs)
         finally:
-            self._drain(waiting)
+            self._finish_all(runs)
 
     def run_device(self, source: Any, out: Any = None, stream: int | None = None) -> DeviceArray:
-        """As `run`, for arrays on the GPU: anything with `__cuda_array_interface__`, or DLPack.
+        """Upscale an array in GPU memory and return one in GPU memory.
 
-        `stream`: CUDA's handle of the caller's stream. The run waits for what is queued there, and what is queued
-        there later waits for the run; this call does not wait. Without one, the result is whole on return.
-        `out` [N, H*scale, W*scale, C] is filled where given. Raises UsageError for arrays that do not fit.
+        `source` [N, H, W, C] is any object with `__cuda_array_interface__` or DLPack. `out` [N, H*scale,
+        W*scale, C] is filled if given; otherwise memory is allocated, and released with the result.
+
+        `stream` is the handle of the caller's CUDA stream. With it, the run starts after the work queued
+        there, later work there waits for the run, and this call returns at once. Without it, the result is
+        complete on return.
+
+        Raises UsageError for arrays that do not fit; otherwise as `run`.
         """
-        taken = as_device_array(source, stream)
-        shape, program = self._checked_device(taken)
-        given = self._output(shape, taken.dtype, out)
-        lane = program.lanes.take()
-        with self._running(program, lane, taken.shape):
-            self._run_device(lane, taken, given, stream)
-        program.lanes.give(lane)
-        return given
+        pixels_in = as_device_array(source, stream)
+        shape, loaded_engine = self._check_device(pixels_in)
+        pixels_out = self._output(shape, pixels_in.dtype, out)
+        lane = loaded_engine.lanes.take()
+        with self._running(loaded_engine, lane, pixels_in.shape):
+            self._run_device(lane, pixels_in, pixels_out, stream)
+        loaded_engine.lanes.give_back(lane)
+        return pixels_out
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.uint8) -> Batch:
-        """An array in page-locked memory: `run` reads from it and writes into it without a copy between."""
+        """Return an uninitialised array in page-locked memory.
+
+        `run` reads and writes such arrays without an intermediate copy.
+        """
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with self._gpu.current():
             block = pinned_empty(self._gpu.cuda, size)
@@ -159,27 +186,38 @@ class TensorRTEngine:
         return array
 
     def prepare(self, dtype: Any = np.uint8) -> None:
-        """Load, and where needed build, what pictures of `dtype` need; else the first `run` does."""
-        self._program(build.pixels_of(dtype))
+        """Load the engine for pixels of `dtype` now, building it if needed.
+
+        Otherwise the first `run` does it. Raises as `run` and `build_engine` do.
+        """
+        self._loaded_engine(build.pixels_of(dtype))
 
     def device_memory(self) -> int:
-        """Bytes of device memory that the idle lanes hold, TensorRT's own aside."""
-        return sum(lane.held() for program in self._programs.values() for lane in program.lanes.idle())
+        """Bytes of device memory held by lanes that are idle; the engine's own memory is not counted."""
+        return sum(
+            lane.held_bytes()
+            for loaded_engine in self._loaded_engines.values()
+            for lane in loaded_engine.lanes.idle()
+        )
 
     def close(self) -> None:
-        """Release everything on the GPU; calls in other threads still end well. Calling it again does nothing."""
+        """Release everything on the GPU. Calling it again does nothing.
+
+        Runs in other threads are allowed to finish, for up to ten seconds; later calls raise UsageError.
+        Streams that nobody reads to the end are finished first, which brings their lanes back.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            programs, self._programs = list(self._programs.values()), {}
-        for waiting in list(self._streams):  # of streams that nobody reads to the end
-            self._drain(waiting)
+            loaded_engines, self._loaded_engines = list(self._loaded_engines.values()), {}
+        for runs in list(self._open_streams):
+            self._finish_all(runs)
         with self._gpu.current():
-            for program in programs:
-                program.close()
-        self._copiers.close()
-        _open.discard(self)
+            for loaded_engine in loaded_engines:
+                loaded_engine.close()
+        self._copy_threads.close()
+        _open_engines.discard(self)
 
     def __enter__(self) -> TensorRTEngine:
         return self
@@ -189,140 +227,163 @@ class TensorRTEngine:
     ) -> None:
         self.close()
 
-    # one run
+    # running
 
-    def _checked(self, batch: Batch, out: Batch | None) -> tuple[tuple[int, ...], _Program]:
+    def _check(self, batch: Batch, out: Batch | None) -> tuple[tuple[int, ...], _EngineLanes]:
+        """Check the arrays of a run; return the shape of the result and the engine for their type."""
         shape = check_batch(self.spec, self.limits, batch, out)
-        return shape, self._program(build.pixels_of(batch.dtype))
+        return shape, self._loaded_engine(build.pixels_of(batch.dtype))
 
-    def _checked_device(self, taken: DeviceArray) -> tuple[tuple[int, ...], _Program]:
-        like: Any = np.broadcast_to(
-            np.zeros((), taken.dtype), taken.shape
-        )  # its shape and type, and no memory
-        return self._checked(like, None)
+    def _check_device(self, pixels_in: DeviceArray) -> tuple[tuple[int, ...], _EngineLanes]:
+        """Check an array in GPU memory by the same rules as one in main memory."""
+        # an array of that shape and type that takes no memory
+        like: Any = np.broadcast_to(np.zeros((), pixels_in.dtype), pixels_in.shape)
+        return self._check(like, None)
 
-    def _begin(self, lane: Lane, batch: Batch, result: Batch) -> PendingResult:
-        """Queue all of a run; the CUDA context is current."""
+    def _queue_run(self, lane: Lane, batch: Batch, result: Batch) -> PendingResult:
+        """Queue the copies and the run on the lane's stream; the CUDA context must be current."""
         source, target = lane.reserve(batch.nbytes, result.nbytes)
         send(lane, batch, source)
         lane.launch(batch.shape, result.shape, source, target)
-        return PendingResult(lane, target, result, self._copiers)
+        return PendingResult(lane, target, result, self._copy_threads)
 
-    def _submitted(
-        self, program: _Program, lane: Lane, batch: Batch, result: Batch
-    ) -> tuple[_Program, Lane, PendingResult, tuple[int, ...]]:
-        with self._running(program, lane, batch.shape):
-            return program, lane, self._begin(lane, batch, result), batch.shape
+    def _submit(
+        self, loaded_engine: _EngineLanes, lane: Lane, batch: Batch, result: Batch
+    ) -> tuple[_EngineLanes, Lane, PendingResult, tuple[int, ...]]:
+        """Queue one run of a stream, and return what `_finish_oldest` needs."""
+        with self._running(loaded_engine, lane, batch.shape):
+            return loaded_engine, lane, self._queue_run(lane, batch, result), batch.shape
 
-    def _drain(self, waiting: _Waiting) -> None:
-        """Bring what is still on its way to an end, and its lanes back."""
-        self._streams[:] = [each for each in self._streams if each is not waiting]
-        while waiting:
-            self._collect(waiting)
+    def _finish_all(self, runs: _PendingRuns) -> None:
+        """Finish all runs of a stream, give their lanes back, and forget the stream."""
+        self._open_streams[:] = [each for each in self._open_streams if each is not runs]
+        while runs:
+            self._finish_oldest(runs)
 
-    def _collect(self, waiting: _Waiting) -> Batch:
-        program, lane, coming, shape = waiting.popleft()
-        with self._running(program, lane, shape):
-            result = coming.finish()
-        program.lanes.give(lane)
+    def _finish_oldest(self, runs: _PendingRuns) -> Batch:
+        """Wait for the oldest run of a stream, give its lane back, and return the result."""
+        loaded_engine, lane, pending, shape = runs.popleft()
+        with self._running(loaded_engine, lane, shape):
+            result = pending.finish()
+        loaded_engine.lanes.give_back(lane)
         return result
 
-    def _run_device(self, lane: Lane, taken: DeviceArray, given: DeviceArray, stream: int | None) -> None:
+    def _run_device(
+        self, lane: Lane, pixels_in: DeviceArray, pixels_out: DeviceArray, stream: int | None
+    ) -> None:
+        """Run on device memory, ordered with the caller's stream, or waiting for the result."""
         if stream is not None:
-            order(stream, lane.handle)
-        lane.launch(taken.shape, given.shape, taken.address, given.address)
+            order_streams(stream, lane.handle)
+        lane.launch(pixels_in.shape, pixels_out.shape, pixels_in.address, pixels_out.address)
         if stream is None:
             lane.stream.synchronize()
         else:
-            order(lane.handle, stream)
+            order_streams(lane.handle, stream)
 
     def _output(self, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any) -> DeviceArray:
+        """Return the array for the result: `out` if it fits, else new device memory."""
         if out is None:
             with self._gpu.current():
                 memory = OwnedMemory(self._gpu, int(np.prod(shape)) * dtype.itemsize)
             return DeviceArray(memory.address, shape, dtype, memory)
-        given = as_device_array(out)
-        if given.shape != shape or given.dtype != dtype:
+        pixels_out = as_device_array(out)
+        if pixels_out.shape != shape or pixels_out.dtype != dtype:
             raise UsageError(
-                f"out must be a {dtype} array {shape} on the GPU, got {given.dtype} {given.shape}"
+                f"out must be a {dtype} array {shape} on the GPU, got {pixels_out.dtype} {pixels_out.shape}"
             )
-        return given
+        return pixels_out
 
     @contextmanager
-    def _running(self, program: _Program, lane: Lane, shape: tuple[int, ...]) -> Iterator[None]:
-        """With the CUDA context current; a run that fails in here gives up its lane, and says what it was on."""
+    def _running(self, loaded_engine: _EngineLanes, lane: Lane, shape: tuple[int, ...]) -> Iterator[None]:
+        """Make the CUDA context current for one run.
+
+        If the run fails, its lane is discarded, because work may still be queued in it. After a lack of
+        memory the idle lanes are released too. CUDA's errors are raised as ours, with the size of the batch.
+        """
         try:
             with self._gpu.current():
                 yield
         except BaseException as error:
-            program.lanes.discard(lane)
+            loaded_engine.lanes.discard(lane)
             if isinstance(error, MemoryError):
-                program.lanes.trim()
-            known = explained(error, f"{self.spec.name} on {shape[0]} x {shape[2]}x{shape[1]} pixels")
-            if known is None or known is error:
+                loaded_engine.lanes.trim()
+            translated = translated_error(
+                error, f"{self.spec.name} on {shape[0]} x {shape[2]}x{shape[1]} pixels"
+            )
+            if translated is None or translated is error:
                 raise
-            raise known from error
+            raise translated from error
 
-    # what is loaded
+    # loading
 
-    def _program(self, pixels: str) -> _Program:
+    def _loaded_engine(self, pixels: str) -> _EngineLanes:
+        """Return the loaded engine for the pixel type `pixels`, loading or building it on first use.
+
+        Holds the lock meanwhile, so threads that start together do not build twice. Raises UsageError after
+        `close`.
+        """
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
-            if pixels not in self._programs:
+            if pixels not in self._loaded_engines:
                 plan, record = self._model.engine(pixels)
                 with self._gpu.current():
-                    self._programs[pixels] = _Program(self, plan, record)
-            return self._programs[pixels]
+                    self._loaded_engines[pixels] = _EngineLanes(self, plan, record)
+            return self._loaded_engines[pixels]
 
-    def _loaded(self, plan: bytes, record: EngineRecord) -> tuple[Any, Loaded]:
-        """TensorRT's runtime, which must outlive the engine, and the engine in it."""
-        made = api.new_runtime(self._trt, self._log, host_code=record.options.version_compatible)
-        engine = api.load(made, plan, self._log, record.spec.name)
-        taken, given = api.port_names(self._trt, engine)
+    def _load(self, plan: bytes, record: EngineRecord) -> tuple[Any, LoadedEngine]:
+        """Load the engine in `plan`; returns TensorRT's runtime, which must outlive the engine, and the engine."""
+        trt_runtime = api.new_runtime(self._trt, self._log, host_code=record.options.version_compatible)
+        engine = api.load(trt_runtime, plan, self._log, record.spec.name)
+        input_name, output_name = api.port_names(self._trt, engine)
         profiles = record.profiles[: api.profile_count(engine)]
-        loaded = Loaded(
+        loaded = LoadedEngine(
             trt=self._trt,
             gpu=self._gpu,
             engine=engine,
             log=self._log,
-            taken=taken,
-            given=given,
+            input_name=input_name,
+            output_name=output_name,
             profiles=profiles,
             graphs=self.options.graphs,
             shapes_kept=self.options.shapes_kept,
         )
-        return made, loaded
+        return trt_runtime, loaded
 
 
-class _Program:
-    """One engine on the GPU, with its lanes."""
+class _EngineLanes:
+    """One engine on the GPU with the lanes that run it."""
 
     def __init__(self, owner: TensorRTEngine, plan: bytes, record: EngineRecord) -> None:
         self.record = record
-        self._loaded: Loaded | None
-        self._runtime, self._loaded = owner._loaded(plan, record)
+        self._loaded: LoadedEngine | None
+        self._runtime, self._loaded = owner._load(plan, record)
         self._gpu = owner._gpu
         self.lanes = Lanes(self._lane, owner.options.contexts)
 
     def _lane(self) -> Lane:
+        """Make a lane in the engine's CUDA context."""
         with self._gpu.current():
             assert self._loaded is not None
             return Lane(self._loaded)
 
     def close(self) -> None:
-        """Contexts before the engine, the engine before the runtime; the CUDA context is current."""
+        """Release contexts, engine and runtime, in that order; the CUDA context must be current.
+
+        The order matters: TensorRT needs the engine to release a context, and the runtime to release an
+        engine.
+        """
         self.lanes.close()
         self._loaded = None
         self._runtime = None
 
 
-_Waiting = deque[tuple[_Program, Lane, PendingResult, tuple[int, ...]]]
-"""Runs that are on their way, the oldest first."""
+_PendingRuns = deque[tuple[_EngineLanes, Lane, PendingResult, tuple[int, ...]]]
+"""Runs in flight, the oldest first: engine, lane, result and input shape."""
 
 
 class _EngineFile:
-    """An engine from an explicit path."""
+    """An engine from a path that the user named. Raises ModelError if it cannot be used on this machine."""
 
     def __init__(self, path: Path, options: TensorRTOptions, version: str) -> None:
         self._plan, self._record = read_engine(path)
@@ -332,19 +393,21 @@ class _EngineFile:
         self.spec, self.profiles = self._record.spec, self._record.profiles
 
     def has(self, pixels: str) -> bool:
+        """Return whether the engine takes the pixel type `pixels`."""
         return pixels == self._record.pixels
 
     def engine(self, pixels: str) -> tuple[bytes, EngineRecord]:
+        """Return the engine's bytes and record. Raises UsageError for another pixel type."""
         if not self.has(pixels):
             wants = "uint8" if pixels == build.UINT8 else "float"
             raise UsageError(
-                f"{self._path} was built for {self._record.pixels} pictures, got {pixels}; build one with --io {wants}"
+                f"{self._path} was built for {self._record.pixels} pixels, got {pixels}; build one with --io {wants}"
             )
         return self._plan, self._record
 
 
 class _OnnxModel:
-    """A model whose engines are kept in the cache, and built where they are not there."""
+    """A model whose engines are cached, and built if they are missing."""
 
     def __init__(self, model: Path | bytes | ModelProto, options: TensorRTOptions) -> None:
         from sr_deploy.graph.runnable import RunnableModel
@@ -361,9 +424,14 @@ class _OnnxModel:
         self.profiles = plan_profiles(self.spec, built)
 
     def has(self, pixels: str) -> bool:
+        """Return whether an engine for the pixel type `pixels` can be made."""
         return pixels == build.UINT8 or not self._bytes_only
 
     def engine(self, pixels: str) -> tuple[bytes, EngineRecord]:
+        """Return the engine's bytes and record from the cache, building it if needed.
+
+        Raises UsageError if the file takes 8-bit pixels only, otherwise as `engine_from_cache`.
+        """
         if not self.has(pixels):
             raise UsageError(
                 f"{self.spec.name} was exported with uint8 pixel I/O and takes 8-bit pictures only; "
@@ -371,7 +439,7 @@ class _OnnxModel:
             )
         options = self._options
         cache = EngineCache.of_user(options.folder, _say) if options.cache else None
-        with _as_file(self._model) as path:
+        with _model_file(self._model) as path:
             return build.engine_from_cache(
                 partial(build.source_of, path, pixels, self.spec),
                 build.file_digest(path),
@@ -385,8 +453,8 @@ class _OnnxModel:
             )
 
 
-class _as_file:  # noqa: N801 - used as a function
-    """The model as a file: itself, or a temporary one of its bytes."""
+class _model_file:  # noqa: N801 - used like a function
+    """Context manager that gives the model as a file: its own path, or a temporary file of its bytes."""
 
     def __init__(self, model: Path | bytes | ModelProto) -> None:
         self._model, self._folder = model, None if isinstance(model, Path) else _temporary()
@@ -410,14 +478,16 @@ class _as_file:  # noqa: N801 - used as a function
 
 
 def _temporary() -> Any:
+    """Make a temporary folder; imported only when needed, to keep start-up short."""
     from tempfile import TemporaryDirectory
 
     return TemporaryDirectory(prefix="sr-deploy-")
 
 
 def _limits(spec: ModelSpec, profiles: tuple[Profile, ...]) -> Limits:
+    """Return the limits of an engine: its largest profile, and the memory a pixel costs."""
     height, width = largest_size(profiles)
-    # what grows with a picture here is its copies in main memory; on the GPU, profiles set the bounds
+    # counted are the copies of input and output in main memory; on the GPU the profiles set the limit
     host = spec.channels * (1 + spec.scale**2)
     return Limits(
         max_height=height,
@@ -428,11 +498,11 @@ def _limits(spec: ModelSpec, profiles: tuple[Profile, ...]) -> Limits:
 
 
 def _say(message: str) -> None:
-    """A build takes minutes, and whoever waits wants to know for what."""
+    """Print a line on stderr at once: builds take minutes, and users want to know what they wait for."""
     print(message, file=sys.stderr, flush=True)
 
 
 def _close_all() -> None:
-    """At the end of the interpreter, while CUDA is still there."""
-    for engine in list(_open):
+    """Close all open engines at exit, while CUDA can still be used."""
+    for engine in list(_open_engines):
         engine.close()

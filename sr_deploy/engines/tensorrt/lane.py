@@ -1,9 +1,10 @@
-"""A lane: what one call at a time needs to run an engine on the GPU, and the pool that calls take lanes from.
+"""A lane: what one run at a time needs to use an engine on the GPU; and the pool that runs take lanes from.
 
-A lane has a stream, working memory, and buffers for pixels, all grown to the largest picture so far. For a few
-shapes it keeps an execution context set up, and once a shape comes up again, the CUDA graph of its run: a context
-that never changes its shape is what makes replaying a graph of it safe. Everything of a lane is queued on its own
-stream, so nothing in it is ever used by two runs at once.
+A lane has a CUDA stream, working memory, and buffers for pixels, all grown to the largest picture so far. For
+a few shapes it keeps an execution context set up. From the second run of a shape on, it also keeps the CUDA
+graph of the run. Such a context never changes its shape, which makes replaying its graph safe.
+
+All work of a lane is queued on its own stream, so two runs never use the same memory at the same time.
 """
 
 from __future__ import annotations
@@ -22,155 +23,189 @@ from sr_deploy.engines.tensorrt.profiles import Profile, choose_profile
 from sr_deploy.errors import ModelError, OutOfMemoryError, UsageError
 
 Dims = tuple[int, ...]
-_PATIENCE = 10.0
-"""Seconds that `close` waits for runs in other threads; one that hangs must not hang the end of the program."""
+"""A shape [N, H, W, C]."""
+_CLOSE_SECONDS = 10.0
+"""Time that `Lanes.close` waits for runs in other threads; a run that hangs must not block the exit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """An engine on the GPU, as all its lanes see it."""
+class LoadedEngine:
+    """An engine on the GPU, shared by all its lanes."""
 
     trt: ModuleType
+    """The `tensorrt` package."""
     gpu: GpuContext
     engine: Any
+    """TensorRT's `ICudaEngine`."""
     log: api.TensorRTLog
-    taken: str
-    """Name of the input."""
-    given: str
-    """Name of the output."""
+    input_name: str
+    """Name of the input tensor."""
+    output_name: str
+    """Name of the output tensor."""
     profiles: tuple[Profile, ...]
+    """The profiles, in the order of their numbers in the engine."""
     graphs: bool
+    """Record shapes that come up again as CUDA graphs."""
     shapes_kept: int
+    """Number of contexts that each lane keeps set up."""
 
 
 @dataclass
-class _Prepared:
+class _PreparedContext:
     """An execution context that is set up for one shape."""
 
     context: Any
     memory: int
-    """Bytes of working memory it needs."""
+    """Working memory it needs, in bytes."""
     bound: tuple[int, int, int] = (0, 0, 0)
-    """Addresses of the input, the output and the working memory."""
+    """Device addresses of the input, the output and the working memory; 0: not bound."""
     runs: int = 0
-    """With these addresses."""
+    """Number of runs with these addresses."""
     graph: CudaGraph | None = None
+    """The recorded run; valid only for the addresses in `bound`."""
     recordable: bool = True
+    """False after recording has failed once, so that it is not tried again."""
 
-    def forget_graph(self) -> None:
+    def free_graph(self) -> None:
+        """Release the graph, if there is one."""
         if self.graph is not None:
             self.graph.free()
             self.graph = None
 
 
 class Lane:
-    """Runs one picture at a time. To be used with the CUDA context current."""
+    """Runs one picture at a time. Not thread-safe: a lane belongs to the run that took it.
 
-    def __init__(self, loaded: Loaded) -> None:
+    Needs the CUDA context to be current, except in `close`.
+    """
+
+    def __init__(self, loaded: LoadedEngine) -> None:
         self.loaded = loaded
         gpu = loaded.gpu
         self.stream = gpu.stream()
         self.device_in, self.device_out = DeviceBuffer(gpu), DeviceBuffer(gpu)
         self.host_in, self.host_out = PinnedBuffer(gpu), PinnedBuffer(gpu)
         self.memory = DeviceBuffer(gpu)
-        self._prepared: OrderedDict[Dims, _Prepared] = OrderedDict()
+        self._prepared: OrderedDict[Dims, _PreparedContext] = OrderedDict()
 
     @property
     def handle(self) -> int:
-        """CUDA's own number of the stream."""
+        """CUDA's handle of the stream, as an integer."""
         return int(self.stream.handle)
 
-    def reserve(self, taken: int, given: int) -> tuple[int, int]:
-        """Device addresses of `taken` and `given` bytes, for the input and the output."""
+    def reserve(self, input_bytes: int, output_bytes: int) -> tuple[int, int]:
+        """Return device addresses of at least `input_bytes` and `output_bytes`; waits for the stream if they
+        move.
+        """
         wait = self.stream.synchronize
-        return self.device_in.reserve(taken, wait), self.device_out.reserve(given, wait)
+        return self.device_in.reserve(input_bytes, wait), self.device_out.reserve(output_bytes, wait)
 
     def launch(self, shape: Dims, expected: Dims, source: int, target: int) -> None:
-        """Queue a run from device address `source`, pixels of `shape` [N, H, W, C], to `target`.
+        """Queue a run from the device address `source`, pixels of `shape` [N, H, W, C], to `target`; does not
+        wait.
 
-        Raises OutOfMemoryError, ModelError where the engine gives another shape than `expected`.
+        The first run with given addresses is executed directly, the second is recorded as a graph, later ones
+        replay it. Raises OutOfMemoryError, or ModelError if the output shape differs from `expected` or
+        TensorRT fails.
         """
-        ready = self._ready(shape, expected)
-        self._bind(ready, source, target)
-        if ready.graph is not None:
-            ready.graph.launch(self.handle)
-        elif self.loaded.graphs and ready.recordable and ready.runs:
-            self._record(ready)
+        prepared = self._prepare(shape, expected)
+        self._bind(prepared, source, target)
+        if prepared.graph is not None:
+            prepared.graph.launch(self.handle)
+        elif self.loaded.graphs and prepared.recordable and prepared.runs:
+            self._record(prepared)
         else:
-            api.execute(ready.context, self.handle, self.loaded.log)
-        ready.runs += 1
+            api.execute(prepared.context, self.handle, self.loaded.log)
+        prepared.runs += 1
 
-    def _record(self, ready: _Prepared) -> None:
-        """Record the run as a graph and replay it; without one, where it cannot be recorded."""
+    def _record(self, prepared: _PreparedContext) -> None:
+        """Record the run as a graph and replay it. If it cannot be recorded, execute it directly from now on."""
         loaded = self.loaded
         try:
-            ready.graph = CudaGraph(self.handle, lambda: api.execute(ready.context, self.handle, loaded.log))
+            prepared.graph = CudaGraph(
+                self.handle, lambda: api.execute(prepared.context, self.handle, loaded.log)
+            )
         except (RuntimeError, AttributeError, ModelError):
-            ready.recordable = False
+            prepared.recordable = False
             loaded.log.take()
-            api.execute(ready.context, self.handle, loaded.log)
+            api.execute(prepared.context, self.handle, loaded.log)
         else:
-            ready.graph.launch(self.handle)
+            prepared.graph.launch(self.handle)
 
-    def _ready(self, shape: Dims, expected: Dims) -> _Prepared:
-        """The context for `shape`: the one it was set up in, else the one that was not used for longest."""
+    def _prepare(self, shape: Dims, expected: Dims) -> _PreparedContext:
+        """Return the context for `shape`: the one set up for it, or else a newly set up one.
+
+        Raises ModelError if the engine's output shape is not `expected`: then engine and sidecar do not
+        belong together.
+        """
         if shape in self._prepared:
             self._prepared.move_to_end(shape)
             return self._prepared[shape]
-        context = self._spare_context()
+        context = self._unused_context()
         loaded = self.loaded
         profile = choose_profile(loaded.profiles, shape[:3])
-        api.set_shape(context, loaded.taken, shape, profile, self.handle, loaded.log)
-        found = api.output_shape(context, loaded.given)
+        api.set_shape(context, loaded.input_name, shape, profile, self.handle, loaded.log)
+        found = api.output_shape(context, loaded.output_name)
         if found != expected:
             raise ModelError(
-                f"the engine makes {found} of {shape}, its record says {expected}; build it again"
+                f"the engine turns shape {shape} into {found}, its sidecar says {expected}; build it again"
             )
-        ready = _Prepared(context, api.memory_needed(loaded.engine, context, profile))
-        self._prepared[shape] = ready
-        return ready
+        prepared = _PreparedContext(context, api.memory_needed(loaded.engine, context, profile))
+        self._prepared[shape] = prepared
+        return prepared
 
-    def _spare_context(self) -> Any:
+    def _unused_context(self) -> Any:
+        """Return a new context, or at the limit `shapes_kept` the one that was not used for longest."""
         if len(self._prepared) < self.loaded.shapes_kept:
             return api.new_context(self.loaded.trt, self.loaded.engine, self.loaded.log)
         _, oldest = self._prepared.popitem(last=False)
         self.stream.synchronize()
-        oldest.forget_graph()
+        oldest.free_graph()
         return oldest.context
 
-    def _bind(self, ready: _Prepared, source: int, target: int) -> None:
+    def _bind(self, prepared: _PreparedContext, source: int, target: int) -> None:
+        """Bind input, output and working memory to the context, unless they are bound already.
+
+        Graphs hold addresses, so a change releases the context's graph.
+        """
         loaded = self.loaded
-        memory = self.memory.reserve(ready.memory, self._before_moving)
-        if ready.bound == (source, target, memory):
+        memory = self.memory.reserve(prepared.memory, self._unbind_all)
+        if prepared.bound == (source, target, memory):
             return
-        ready.forget_graph()
-        api.give_memory(ready.context, memory, self.memory.size)
-        api.bind(ready.context, loaded.taken, source, loaded.log)
-        api.bind(ready.context, loaded.given, target, loaded.log)
-        ready.bound, ready.runs = (source, target, memory), 0
+        prepared.free_graph()
+        api.give_memory(prepared.context, memory, self.memory.size)
+        api.bind(prepared.context, loaded.input_name, source, loaded.log)
+        api.bind(prepared.context, loaded.output_name, target, loaded.log)
+        prepared.bound, prepared.runs = (source, target, memory), 0
 
-    def _before_moving(self) -> None:
-        """The working memory is about to move: nothing may use it, and graphs that name it are void."""
+    def _unbind_all(self) -> None:
+        """Prepare for the working memory to move.
+
+        Waits until no run uses it, and releases all graphs, since they hold its old address.
+        """
         self.stream.synchronize()
-        for ready in self._prepared.values():
-            ready.forget_graph()
-            ready.bound = (0, 0, 0)
+        for prepared in self._prepared.values():
+            prepared.free_graph()
+            prepared.bound = (0, 0, 0)
 
-    def held(self) -> int:
-        """Bytes of device memory, TensorRT's own aside."""
+    def held_bytes(self) -> int:
+        """Device memory of the buffers in bytes; TensorRT's own memory is not counted."""
         return self.device_in.size + self.device_out.size + self.memory.size
 
     def close(self) -> None:
-        """Release everything, in the order that each needs what comes after it. The context need not be current."""
+        """Release everything, ignoring errors. The CUDA context need not be current."""
         with suppress(Exception), self.loaded.gpu.current():
             self._release()
 
     def _release(self) -> None:
-        with suppress(Exception):  # a GPU that failed cannot be waited for, and its memory is gone anyway
+        """Wait for the stream, then release graphs, contexts, buffers and stream, each before what it depends
+        on.
+        """
+        with suppress(Exception):  # waiting for a GPU that failed raises; its memory is lost anyway
             self.stream.synchronize()
-        for ready in self._prepared.values():
+        for prepared in self._prepared.values():
             with suppress(Exception):
-                ready.forget_graph()
+                prepared.free_graph()
         self._prepared.clear()
         for buffer in (self.memory, self.device_in, self.device_out, self.host_in, self.host_out):
             with suppress(Exception):
@@ -179,20 +214,24 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of one engine, made when they are first needed, `most` of them. Serves several threads."""
+    """The pool of lanes of one engine: made on demand, up to `limit` of them. Thread-safe.
 
-    def __init__(self, make: Callable[[], Any], most: int) -> None:
-        self._make, self._most = make, most
+    `make` creates a lane. The lane that came back last is taken first.
+    """
+
+    def __init__(self, make: Callable[[], Any], limit: int) -> None:
+        self._make, self._limit = make, limit
         self._idle: deque[Any] = deque()
-        self._made = 0
+        self._count = 0
         self._closed = False
         self._change = threading.Condition()
 
     def take(self, *, wait: bool = True) -> Any:
-        """A lane for one run, to be given back; None where all are busy and `wait` is off.
+        """Take a lane for one run; it must be given back or discarded afterwards.
 
-        Raises UsageError after `close`, and what making the first lane raises. Where memory does not suffice for
-        another one, those that are there have to do.
+        Blocks while all lanes are busy; with `wait` off, returns None instead. If memory does not suffice for
+        another lane, the limit is lowered to the lanes that exist. Raises UsageError after `close`, and
+        OutOfMemoryError if not even the first lane can be made.
         """
         with self._change:
             while True:
@@ -200,59 +239,61 @@ class Lanes:
                     raise UsageError("this engine is closed; make a new one")
                 if self._idle:
                     return self._idle.pop()
-                if self._made < self._most and (lane := self._another()) is not None:
+                if self._count < self._limit and (lane := self._make_lane()) is not None:
                     return lane
                 if not wait:
                     return None
                 self._change.wait()
 
-    def _another(self) -> Any:
+    def _make_lane(self) -> Any:
+        """Make a lane, or lower the limit and return None if memory runs out; the first lane's error is raised."""
         try:
             lane = self._make()
         except OutOfMemoryError:
-            if not self._made:
+            if not self._count:
                 raise
-            self._most = self._made
+            self._limit = self._count
             return None
-        self._made += 1
+        self._count += 1
         return lane
 
-    def give(self, lane: Any) -> None:
-        """A lane whose run has ended well. After `close` it is released."""
+    def give_back(self, lane: Any) -> None:
+        """Return a lane whose run succeeded. After `close` it is released."""
         with self._change:
             if self._closed:
-                self._drop(lane)
+                self._release_lane(lane)
             else:
                 self._idle.append(lane)
             self._change.notify()
 
     def discard(self, lane: Any) -> None:
-        """A lane whose run failed: what is queued in it is not known."""
+        """Release a lane whose run failed: it is not known what is still queued in it."""
         with self._change:
-            self._drop(lane)
+            self._release_lane(lane)
             self._change.notify()
 
-    def _drop(self, lane: Any) -> None:
-        self._made -= 1
+    def _release_lane(self, lane: Any) -> None:
+        """Release a lane and wake waiting threads; the lock must be held."""
+        self._count -= 1
         lane.close()
         self._change.notify_all()
 
     def close(self) -> None:
-        """Release idle lanes, and wait for busy ones to come back and be released."""
+        """Release idle lanes, and wait up to `_CLOSE_SECONDS` for busy ones. Later calls of `take` raise."""
         with self._change:
             self._closed = True
             while self._idle:
-                self._drop(self._idle.pop())
+                self._release_lane(self._idle.pop())
             self._change.notify_all()
-            self._change.wait_for(lambda: not self._made, timeout=_PATIENCE)
+            self._change.wait_for(lambda: not self._count, timeout=_CLOSE_SECONDS)
 
     def trim(self) -> None:
-        """Release idle lanes, for the memory they hold."""
+        """Release idle lanes to free their memory."""
         with self._change:
             while self._idle:
-                self._drop(self._idle.pop())
+                self._release_lane(self._idle.pop())
 
     def idle(self) -> Sequence[Any]:
-        """Those that nothing runs in at the moment."""
+        """Return the lanes that are not in use at the moment."""
         with self._change:
             return tuple(self._idle)

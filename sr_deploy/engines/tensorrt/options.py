@@ -1,7 +1,7 @@
-"""How a TensorRT engine is built and run: two frozen values, handed down whole. Stdlib only.
+"""Options for building and running TensorRT engines: two frozen dataclasses. Standard library only.
 
-`BuildOptions` changes the engine, so all of it goes into the key of the engine cache. `TensorRTOptions` has those
-and what can change from run to run without a new build.
+Everything in `BuildOptions` changes the engine, so all of it is part of the cache key. `TensorRTOptions`
+contains them, plus what can change between runs without a new build.
 """
 
 from __future__ import annotations
@@ -13,36 +13,44 @@ from typing import Any, Literal
 from sr_deploy.errors import UsageError
 
 HARDWARE = ("none", "ampere+", "same-capability")
-"""On which GPUs an engine runs: the kind it was built on; any since Ampere; any of the same compute capability."""
+"""On which GPUs an engine runs.
+
+Only the kind it was built on; any since Ampere; or any of the same compute capability.
+"""
 LARGEST_SIDE = 1 << 14
-"""Pixels; twice 8K. A larger profile is a typing error."""
+"""Largest side of a profile in pixels, twice that of 8K; a larger one is a typing error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What an engine is built for. Sizes are (height, width) in input pixels."""
+    """Options of a build, part of the cache key. Sizes are (height, width) in input pixels. Raises UsageError
+    for bad values.
+    """
 
     sizes: tuple[tuple[int, int], ...] = ()
-    """Sizes that come up often: each gets kernels of its own."""
+    """Frequent sizes; each gets a profile with kernels chosen for exactly that size."""
     small: int = 256
-    """Pictures up to this side get kernels chosen for small ones."""
+    """Largest side of the profile for small pictures, in pixels."""
     tile: int = 1024
-    """Side of the largest picture taken whole, where no larger one of `sizes` says otherwise; larger ones are tiled."""
+    """Largest side of a picture that is computed whole, in pixels, 16 or more.
+
+    A larger entry in `sizes` raises it. Larger pictures are cut into tiles.
+    """
     max_batch: int = 1
-    """Pictures in one call."""
+    """Largest number of pictures in one call, 1 to 64."""
     workspace_mib: int | None = None
-    """Scratch memory that kernels may take; None: as much as the GPU has."""
+    """Limit of the scratch memory for kernels in MiB; None: all memory of the GPU."""
     optimisation_level: int = 3
-    """0 (builds fast) to 5 (searches long), TensorRT's own scale."""
+    """TensorRT's own scale, from 0 (fast build) to 5 (long search for fast kernels)."""
     tf32: bool = False
-    """Let fp32 convolutions round their factors to 10 bits on the matrix units: faster, and no longer fp32."""
+    """Let fp32 convolutions round their factors to 10 bits (TF32): faster, but no longer fp32."""
     version_compatible: bool = False
-    """Runs on later versions of TensorRT too, and perhaps slower."""
+    """Make an engine that also runs on later versions of TensorRT, perhaps more slowly."""
     hardware_compatible: Literal["none", "ampere+", "same-capability"] = "none"
-    """One of `HARDWARE`."""
+    """On which GPUs the engine runs: one of `HARDWARE`."""
 
     def __post_init__(self) -> None:
-        # JSON has lists, and a key must not depend on which of the two it was
+        """Check the values. Sizes become tuples, because JSON has only lists, and keys must not depend on that."""
         object.__setattr__(self, "sizes", tuple((int(h), int(w)) for h, w in self.sizes))
         _check("tile", self.tile, 16, LARGEST_SIDE)
         _check("small", self.small, 1, LARGEST_SIDE)
@@ -50,7 +58,7 @@ class BuildOptions:
         _check("optimisation_level", self.optimisation_level, 0, 5)
         for size in self.sizes:
             for side in size:
-                _check("a side of sizes", side, 1, LARGEST_SIDE)
+                _check("each side in sizes", side, 1, LARGEST_SIDE)
         if self.workspace_mib is not None:
             _check("workspace_mib", self.workspace_mib, 1, 1 << 20)
         if self.hardware_compatible not in HARDWARE:
@@ -59,39 +67,46 @@ class BuildOptions:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values, read back by `from_dict`."""
+        """Return the options as JSON values, for `from_dict`."""
         return asdict(self) | {"sizes": [list(size) for size in self.sizes]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BuildOptions:
-        """Raises UsageError, TypeError or ValueError for what `to_dict` did not write."""
+        """Read what `to_dict` wrote. Raises UsageError, TypeError or ValueError for anything else."""
         return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorRTOptions:
-    """How TensorRT runs a model; `build` is what it is compiled for where no engine is there yet."""
+    """Options for running a model with TensorRT. Raises UsageError for bad values."""
 
     build: BuildOptions = field(default_factory=BuildOptions)
+    """Options of the build, if the engine has to be built."""
     device: int = 0
-    """Which GPU, by CUDA's own numbers."""
+    """Number of the GPU, as CUDA counts them, from 0."""
     contexts: int = 3
-    """Calls that may be on the GPU at once: each has memory and a stream of its own, made when first needed."""
+    """Largest number of runs on the GPU at once, 1 to 64.
+
+    Each has a stream and memory of its own, created when first needed.
+    """
     graphs: bool = True
-    """Replay what was recorded of a shape that comes up again (CUDA graphs), for fewer calls into the driver."""
+    """Replay shapes that come up again as CUDA graphs, which saves calls into the driver."""
     shapes_kept: int = 4
-    """Shapes for which each context stays set up."""
+    """Number of shapes for which each lane keeps a context set up, 1 to 64."""
     context: Literal["primary", "current"] = "primary"
-    """Whose CUDA context: the device's primary one, which torch and CuPy share, or the one that is current in
-    the thread that opens the engine. With "current", all calls and `close` belong in threads where it is."""
+    """The CUDA context to use.
+
+    "primary": the device's own, which torch and CuPy share. "current": the one that is current in the thread
+    that opens the engine; then all calls, `close` included, belong in threads where it is current.
+    """
     cache: bool = True
-    """Look for the engine in the user's cache, and keep a built one there."""
+    """Look for the engine in the cache, and store a built one there."""
     folder: Path | None = None
-    """Of the cache; None: the user's own."""
+    """Folder of the cache; None: the user's own."""
     build_missing: bool = True
-    """Build an engine that is not in the cache; where not, that is an error."""
+    """Build an engine that is not in the cache; if off, a missing engine is an error."""
     model: Path | None = None
-    """The ONNX file an engine file is meant to be of; with it, an engine of another model is refused."""
+    """The ONNX file that an engine file must have been built from; None: not checked."""
 
     def __post_init__(self) -> None:
         _check("device", self.device, 0, 255)
@@ -102,16 +117,20 @@ class TensorRTOptions:
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """Texts such as "1920x1080,640x360" (width x height) as ((1080, 1920), (360, 640)). Raises UsageError for other texts."""
+    """Parse sizes such as "1920x1080,640x360" (width x height) into ((1080, 1920), (360, 640)).
+
+    Repeated sizes are dropped. Raises UsageError for anything else.
+    """
     sizes = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         width, _, height = part.lower().partition("x")
         if not (width.isdecimal() and height.isdecimal()):
-            raise UsageError(f"{part!r} is no size; give WIDTHxHEIGHT, such as 1920x1080")
+            raise UsageError(f"{part!r} is not a size; use WIDTHxHEIGHT, such as 1920x1080")
         sizes.append((int(height), int(width)))
     return tuple(dict.fromkeys(sizes))
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
+    """Raises UsageError unless `value` is an integer from `low` to `high`; a bool is refused."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{name} must be a whole number of {low} to {high}, got {value!r}")
+        raise UsageError(f"{name} must be a whole number from {low} to {high}, got {value!r}")

@@ -1,8 +1,9 @@
-"""What lies beside a compiled engine: `model.engine.json`, and whether that engine may run here. Stdlib only.
+"""The sidecar of an engine file, `model.engine.json`, and the decision whether the engine may run here.
 
-A compiled engine ("plan") is machine code of one model for one version of TensorRT on one kind of GPU, and says
-nothing of it that can be relied on. So it travels with a record: what it was made from, for what, and the checksum
-of its bytes. `require_usable` answers an engine that does not fit with what differs and how to rebuild it.
+An engine ("plan" in TensorRT's words) is machine code of one model for one version of TensorRT and one kind
+of GPU, and contains no reliable statement of them. So a sidecar lies beside it: what the engine was made from
+and for, and the checksum of its bytes. `require_usable` refuses an engine that does not fit, and says how to
+rebuild it. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,54 +20,66 @@ from sr_deploy.errors import ModelError, SrDeployError
 from sr_deploy.spec import ModelSpec
 
 SCHEMA = 1
+"""Version of the sidecar's format; part of the cache key. Other versions are refused."""
 SUFFIX = ".json"
-_BUILD = "sr-deploy build"
+"""Appended to the name of the engine file to name its sidecar."""
+_BUILD_COMMAND = "sr-deploy build"
+"""The command that the messages recommend."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildMachine:
-    """What an engine depends on beside the model and the options."""
+    """The GPU and the software that an engine depends on, besides the model and the options."""
 
     tensorrt: str
-    """Version, as "8.6.0"."""
+    """Version of TensorRT, for example "8.6.0"."""
     gpu: str
-    """Name, as "NVIDIA H100 80GB HBM3"."""
+    """Name of the GPU, for example "NVIDIA H100 80GB HBM3"."""
     capability: tuple[int, int]
-    """Compute capability."""
+    """Compute capability (major, minor)."""
     driver: str
+    """Version of the NVIDIA driver, for example "580.159.04"."""
 
     def __post_init__(self) -> None:
+        """Turn the capability into a tuple of integers; JSON gives a list."""
         major, minor = self.capability
         object.__setattr__(self, "capability", (int(major), int(minor)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecord:
-    """Of one engine file."""
+    """The content of a sidecar. Engine caches and Triton repositories use it too."""
 
     spec: ModelSpec
-    """Of the model it was built from."""
+    """Spec of the model that the engine was built from."""
     pixels: str
-    """What goes in and comes out: "uint8" or "float32"."""
+    """Type of input and output: "uint8" or "float32"."""
     model_sha256: str
+    """SHA-256 of the model file, in hex."""
     model_name: str
-    """The file the model came from, for the command that rebuilds."""
+    """Path of the model file, for the command that rebuilds the engine."""
     options: BuildOptions
+    """The options of the build."""
     machine: BuildMachine
+    """The machine it was built on."""
     profiles: tuple[Profile, ...]
+    """The profiles, in the order of their numbers in the engine."""
     plan_sha256: str
+    """SHA-256 of the engine file, in hex."""
     plan_size: int
+    """Size of the engine file in bytes."""
     precisions: Mapping[str, int] = field(default_factory=dict)
-    """How many layers compute in which type, from TensorRT's own inspector."""
+    """Number of layers that compute in each precision, as TensorRT's inspector describes them."""
     build_seconds: float = 0.0
+    """Duration of the build."""
     created: str = ""
-    """When, in UTC, as ISO 8601 has it."""
+    """Time of the build in UTC, in ISO 8601."""
     sr_deploy: str = ""
-    """The version that built it."""
+    """Version of sr-deploy that built the engine."""
     schema: int = SCHEMA
 
     def to_json(self) -> str:
-        """Indented, keys sorted; read back by `from_json`."""
+        """Return the sidecar's text: indented, keys sorted. `from_json` reads it back."""
         fields = asdict(self) | {
             "spec": json.loads(self.spec.to_json()),
             "options": self.options.to_dict(),
@@ -77,11 +90,11 @@ class EngineRecord:
 
     @classmethod
     def from_json(cls, text: str) -> EngineRecord:
-        """Raises ModelError for anything that `to_json` did not write."""
+        """Read what `to_json` wrote. Raises ModelError for anything else, or another schema."""
         try:
             fields = json.loads(text)
             if fields.get("schema") != SCHEMA:
-                raise ValueError(f"its schema is {fields.get('schema')!r}, this sr-deploy knows {SCHEMA}")
+                raise ValueError(f"its schema is {fields.get('schema')!r}, this sr-deploy reads {SCHEMA}")
             return cls(
                 **fields
                 | {
@@ -93,26 +106,30 @@ class EngineRecord:
             )
         except (ValueError, TypeError, KeyError, AttributeError, SrDeployError) as error:
             raise ModelError(
-                f"an engine's record cannot be used ({error}); build the engine again"
+                f"the sidecar of an engine cannot be used ({error}); build the engine again"
             ) from error
 
 
 def record_path(engine: Path) -> Path:
-    """Where the record of the engine file `engine` lies."""
+    """Return the path of the sidecar of the engine file `engine`."""
     return engine.with_name(engine.name + SUFFIX)
 
 
 def read_engine(path: Path) -> tuple[bytes, EngineRecord]:
-    """The engine file `path` and its record. Raises ModelError where either is missing, damaged or truncated."""
+    """Read the engine file `path` and its sidecar.
+
+    Raises ModelError if either is missing or damaged, or if size or checksum of the engine differ from the
+    sidecar.
+    """
     try:
         plan = path.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"cannot read the engine {path} ({error.strerror or error}); {_BUILD} makes one"
+            f"cannot read the engine {path} ({error.strerror or error}); make one with `{_BUILD_COMMAND}`"
         ) from error
     record = read_record(path)
     if len(plan) != record.plan_size or digest(plan) != record.plan_sha256:
-        state = "truncated" if len(plan) < record.plan_size else "not the one its record speaks of"
+        state = "truncated" if len(plan) < record.plan_size else "not the one that its sidecar describes"
         raise ModelError(
             f"the engine {path} is {state} ({len(plan)} bytes, expected {record.plan_size}); copy it again, or "
             f"rebuild it: {rebuild_command(record, path)}"
@@ -121,46 +138,53 @@ def read_engine(path: Path) -> tuple[bytes, EngineRecord]:
 
 
 def read_record(path: Path) -> EngineRecord:
-    """The record beside the engine file `path`. Raises ModelError where it is missing or damaged."""
+    """Read the sidecar of the engine file `path`. Raises ModelError if it is missing or damaged."""
     sidecar = record_path(path)
     try:
         text = sidecar.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"the engine {path} has no record {sidecar.name} beside it, so what it computes is not known; copy both, or "
-            f"build it again with `{_BUILD}`"
+            f"the engine {path} has no sidecar {sidecar.name} beside it, so what it computes is not known; copy both, or "
+            f"build it again with `{_BUILD_COMMAND}`"
         ) from error
     return EngineRecord.from_json(text)
 
 
 def differences(record: EngineRecord, here: BuildMachine, model_sha256: str | None = None) -> list[str]:
-    """Why the engine of `record` cannot run `here`, one clause each; with `model_sha256`, as that model."""
-    there, options, found = record.machine, record.options, []
+    """Return why the engine of `record` cannot be used on the machine `here`, one clause per reason.
+
+    Checks model (only if `model_sha256` is given), TensorRT version and GPU. An empty list means that it can
+    be used. A different driver alone is no reason.
+    """
+    built_on, options, reasons = record.machine, record.options, []
     if model_sha256 is not None and model_sha256 != record.model_sha256:
-        found.append(
+        reasons.append(
             f"it was built from another model ({record.spec.name}, sha256 {record.model_sha256[:12]}, not {model_sha256[:12]})"
         )
-    if not _version_runs(there.tensorrt, here.tensorrt, options.version_compatible):
-        found.append(f"it was built with TensorRT {there.tensorrt}, this is {here.tensorrt}")
-    if not _gpu_runs(there, here, options.hardware_compatible):
-        found.append(f"it was built for {_gpu(there)}, this is {_gpu(here)}")
-    return found
+    if not _version_matches(built_on.tensorrt, here.tensorrt, options.version_compatible):
+        reasons.append(f"it was built with TensorRT {built_on.tensorrt}, this is {here.tensorrt}")
+    if not _gpu_matches(built_on, here, options.hardware_compatible):
+        reasons.append(f"it was built for {_gpu_text(built_on)}, this is {_gpu_text(here)}")
+    return reasons
 
 
 def require_usable(
     record: EngineRecord, here: BuildMachine, path: Path, model_sha256: str | None = None
 ) -> None:
-    """Raises ModelError where the engine cannot run `here`, with what differs and the command that rebuilds it."""
-    if found := differences(record, here, model_sha256):
+    """Raises ModelError if the engine cannot be used `here`, with the reasons and the command that rebuilds it.
+
+    `path` is the engine file. With `model_sha256`, the engine must be of that model.
+    """
+    if reasons := differences(record, here, model_sha256):
         raise ModelError(
-            f"the engine {path} cannot be used: {'; '.join(found)}; rebuild it: {rebuild_command(record, path)}"
+            f"the engine {path} cannot be used: {'; '.join(reasons)}; rebuild it: {rebuild_command(record, path)}"
         )
 
 
 def rebuild_command(record: EngineRecord, path: Path) -> str:
-    """What builds the engine again, with the options it was built with."""
-    options, usual = record.options, BuildOptions()
-    parts = [_BUILD, _quoted(record.model_name), "-o", _quoted(str(path)), "--overwrite"]
+    """Return the command that builds the engine `path` again, with the options of the first build."""
+    options, defaults = record.options, BuildOptions()
+    parts = [_BUILD_COMMAND, _quoted(record.model_name), "-o", _quoted(str(path)), "--overwrite"]
     if options.sizes:
         parts += ["--sizes", ",".join(f"{width}x{height}" for height, width in options.sizes)]
     for name, flag in (
@@ -171,7 +195,7 @@ def rebuild_command(record: EngineRecord, path: Path) -> str:
         ("optimisation_level", "--level"),
         ("hardware_compatible", "--hardware-compatible"),
     ):
-        if getattr(options, name) != getattr(usual, name):
+        if getattr(options, name) != getattr(defaults, name):
             parts += [flag, str(getattr(options, name))]
     parts += ["--tf32"] * options.tf32 + ["--version-compatible"] * options.version_compatible
     parts += ["--io", "float"] * (record.pixels == "float32")
@@ -179,46 +203,54 @@ def rebuild_command(record: EngineRecord, path: Path) -> str:
 
 
 def engine_key(
-    model_sha256: str, pixels: str, options: BuildOptions, machine: BuildMachine, made_by: str
+    model_sha256: str, pixels: str, options: BuildOptions, machine: BuildMachine, sr_deploy_version: str
 ) -> str:
-    """The name an engine is cached under: a hash of everything that what is built depends on."""
+    """Return the cache key: 32 hex digits of a hash over everything that the engine depends on.
+
+    The driver is included, although `differences` ignores it.
+    """
     parts = {
         "model": model_sha256,
         "pixels": pixels,
         "options": options.to_dict(),
         "machine": asdict(machine),
-        "made_by": made_by,
+        "made_by": sr_deploy_version,
         "schema": SCHEMA,
     }
     return digest(json.dumps(parts, sort_keys=True).encode("utf-8"))[:32]
 
 
 def digest(data: bytes) -> str:
-    """SHA-256, in hex."""
+    """SHA-256 of `data`, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
-def _version_runs(built: str, here: str, compatible: bool) -> bool:
+def _version_matches(built: str, here: str, compatible: bool) -> bool:
+    """Return whether an engine of TensorRT `built` runs on version `here`."""
     if not compatible:
         return built == here
-    return _numbers(built) <= _numbers(here)  # forward, never backward
+    return _numbers(built) <= _numbers(here)  # compatible with later versions only
 
 
 def _numbers(version: str) -> tuple[int, ...]:
+    """Return the first three numbers of a version: (8, 6, 0) for "8.6.0"."""
     return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
 
 
-def _gpu_runs(there: BuildMachine, here: BuildMachine, compatible: str) -> bool:
+def _gpu_matches(built_on: BuildMachine, here: BuildMachine, compatible: str) -> bool:
+    """Return whether an engine of the machine `built_on`, `compatible` with some GPUs, runs on that of `here`."""
     if compatible == "ampere+":
         return here.capability >= (8, 0)
     if compatible == "same-capability":
-        return here.capability == there.capability
-    return (there.gpu, there.capability) == (here.gpu, here.capability)
+        return here.capability == built_on.capability
+    return (built_on.gpu, built_on.capability) == (here.gpu, here.capability)
 
 
-def _gpu(machine: BuildMachine) -> str:
+def _gpu_text(machine: BuildMachine) -> str:
+    """Describe a GPU for messages."""
     return f"{machine.gpu} (compute capability {machine.capability[0]}.{machine.capability[1]})"
 
 
 def _quoted(name: str) -> str:
+    """Put a name with spaces in quotes, so that the command can be pasted into a shell."""
     return f'"{name}"' if " " in name else name

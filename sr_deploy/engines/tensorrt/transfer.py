@@ -1,8 +1,8 @@
-"""Pixels to the GPU and back, overlapped with each other and with copying in main memory.
+"""Copies pixels to the GPU and back, overlapping the copies with each other and with work in main memory.
 
-A GPU reads and writes page-locked memory by itself, and everything else through a page-locked copy. The result of
-a large picture is copied out of that in pieces, each as soon as it has come, by a few threads: one core moves a
-fifth of what the bus does.
+The GPU accesses page-locked memory directly; all other memory needs a page-locked copy in between. The result
+of a large picture is copied out of that in pieces, each as soon as it has arrived, and by several threads:
+one core copies at a fifth of the speed of the bus.
 """
 
 from __future__ import annotations
@@ -19,36 +19,49 @@ from sr_deploy.engines.tensorrt.cuda import is_pinned
 from sr_deploy.engines.tensorrt.lane import Lane
 from sr_deploy.system.cores import usable_cores
 
-_PIECE = 4 << 20
-"""Bytes: some 100 microseconds on the bus, against a few for each piece."""
-_WORTH_THREADS = 16 << 20
-_MOST_THREADS = 4
+_PIECE_BYTES = 4 << 20
+"""Size of the pieces that a result is divided into, in bytes.
+
+4 MiB take about 100 microseconds on the bus, while the overhead of a piece is a few microseconds.
+"""
+_THREADED_BYTES = 16 << 20
+"""Copies of smaller results are not handed to threads."""
+_MAX_THREADS = 4
+"""Number of copying threads at most."""
 
 
-class Copiers:
-    """Threads that copy between arrays in main memory, started when they are first worth it."""
+class CopyThreads:
+    """Threads that copy between arrays in main memory, started when they are first needed. Shared by all lanes."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
 
     def submit(self, size: int, copy: Callable[[], None]) -> Future[None] | None:
-        """Do `copy`, part of a job of `size` bytes: at once and return None, or in a thread."""
-        if size < _WORTH_THREADS:
+        """Perform `copy`, part of a result of `size` bytes.
+
+        Small copies are done at once and None is returned; others run in a thread, and their future is
+        returned.
+        """
+        if size < _THREADED_BYTES:
             copy()
             return None
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(min(_MOST_THREADS, usable_cores() or 1), "sr-deploy-copy")
+            self._pool = ThreadPoolExecutor(min(_MAX_THREADS, usable_cores() or 1), "sr-deploy-copy")
         return self._pool.submit(copy)
 
     def close(self) -> None:
-        """End the threads."""
+        """Wait for the copies that were submitted, and end the threads."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown()
 
 
 def send(lane: Lane, batch: Batch, address: int) -> None:
-    """Queue the copy of `batch` to device memory. `batch` may change once `fetch` has returned, not before."""
+    """Queue the copy of `batch` to the device address `address` on the lane's stream.
+
+    An array that is not page-locked is first copied into the lane's page-locked buffer. A page-locked `batch`
+    must not change until the run has finished.
+    """
     source: Any = np.ascontiguousarray(batch)
     if not is_pinned(source):
         staged = lane.host_in.view(source.shape, source.dtype)
@@ -58,20 +71,25 @@ def send(lane: Lane, batch: Batch, address: int) -> None:
 
 
 class PendingResult:
-    """A result on its way to main memory. `finish` waits for it and puts it into its array."""
+    """A result that is being copied to main memory. `finish` waits for it."""
 
-    def __init__(self, lane: Lane, address: int, out: Batch, copiers: Copiers) -> None:
-        """Queue the copies from device memory `address` into `out`, or into what is between."""
-        self._lane, self._out, self._copiers = lane, out, copiers
+    def __init__(self, lane: Lane, address: int, out: Batch, copy_threads: CopyThreads) -> None:
+        """Queue the copies from the device address `address`.
+
+        They go to `out` itself if it is page-locked, otherwise to the lane's page-locked buffer, piece by
+        piece.
+        """
+        self._lane, self._out, self._copy_threads = lane, out, copy_threads
         self._direct = is_pinned(out)
         target = out if self._direct else lane.host_out.view(out.shape, out.dtype)
         self._flat: Any = target.reshape(-1).view(np.uint8)
         self._pieces = deque[tuple[int, int, Any]]()
-        step = out.nbytes if self._direct else _PIECE
+        step = out.nbytes if self._direct else _PIECE_BYTES
         for start in range(0, out.nbytes, step):
             self._queue(address, start, min(start + step, out.nbytes))
 
     def _queue(self, address: int, start: int, stop: int) -> None:
+        """Queue the copy of bytes `start` to `stop`, and an event that tells when it has arrived."""
         cuda = self._lane.loaded.gpu.cuda
         cuda.memcpy_dtoh_async(self._flat[start:stop], address + start, self._lane.stream)
         event = cuda.Event(cuda.event_flags.DISABLE_TIMING)
@@ -79,18 +97,19 @@ class PendingResult:
         self._pieces.append((start, stop, event))
 
     def finish(self) -> Batch:
-        """The array, whole."""
+        """Wait until the whole result is in `out`, and return it."""
         out: Any = self._out.reshape(-1).view(np.uint8)
-        jobs = []
+        copies = []
         while self._pieces:
             start, stop, event = self._pieces.popleft()
             event.synchronize()
             if not self._direct:
-                jobs.append(self._copy(out[start:stop], self._flat[start:stop]))
-        for job in jobs:
-            if job is not None:
-                job.result()
+                copies.append(self._copy(out[start:stop], self._flat[start:stop]))
+        for copy in copies:
+            if copy is not None:
+                copy.result()
         return self._out
 
     def _copy(self, target: Any, source: Any) -> Future[None] | None:
-        return self._copiers.submit(self._out.nbytes, lambda: np.copyto(target, source))
+        """Copy one piece from the page-locked buffer into the result, perhaps in a thread."""
+        return self._copy_threads.submit(self._out.nbytes, lambda: np.copyto(target, source))

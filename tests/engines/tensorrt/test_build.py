@@ -1,4 +1,4 @@
-"""Building: the graph that TensorRT gets, what is written, and what is said where nothing can be built."""
+"""Tests of building: the graph that TensorRT gets, the files written, and the errors where nothing can be built."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ KNOWN = {
     *("Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Identity", "Min", "Mul", "Relu"),
     *("Reshape", "Round", "Shape", "Slice", "Sub", "Transpose"),
 }
-"""Operators that the ONNX parsers of TensorRT 8.6 to 11 all have."""
+"""Operators that the ONNX parsers of TensorRT 8.6 to 11 all support."""
 
 
 def stored(tiny, tmp_path, name, change=lambda model: model):
+    """Write the tiny model `name`, changed by `change`, to a file; returns the model and the path."""
     model = tiny(name)
     path = tmp_path / f"{name.replace('.', '')}.onnx"
     save_model(change(model.model), path)
@@ -85,7 +86,7 @@ def test_a_half_precision_net_moves_halves_and_gives_the_same_pixels(tiny, tmp_p
 
 
 def tensorrt_of(version: str, *types: str) -> object:
-    """As much of TensorRT as tells which types it has."""
+    """A stand-in for `tensorrt` with a version and the types it has."""
     return type("trt", (), {"__version__": version, "DataType": type("DataType", (), dict.fromkeys(types))})
 
 
@@ -110,7 +111,9 @@ def test_a_file_that_is_not_what_its_record_says_is_refused_before_minutes_are_s
     _, path = stored(tiny, tmp_path, "plain")
     source = source_of(path)
     wrong = replace(source, spec=source.spec.with_(precision="fp16"))
-    with pytest.raises(ModelError, match=r"recorded as fp16, but its weights are fp32.*`sr-deploy convert`$"):
+    with pytest.raises(
+        ModelError, match=r"spec of plain says fp16, but its weights are fp32.*`sr-deploy convert`$"
+    ):
         build_module._check_types(OLD, wrong)
 
 
@@ -150,13 +153,13 @@ def test_an_engine_whose_writing_fails_half_way_leaves_no_record_of_another(tmp_
     with pytest.raises(OutputError, match="No space left"):
         write_engine(path, PLAN * 2, a_record())
     assert not record_path(path).exists()
-    with pytest.raises(ModelError, match="no record"):
+    with pytest.raises(ModelError, match="no sidecar"):
         read_engine(path)
 
 
 @pytest.fixture
 def here(monkeypatch):
-    """A machine with TensorRT and a GPU, as far as looking into the cache goes."""
+    """A machine with TensorRT and a GPU, as far as looking into the cache is concerned."""
     monkeypatch.setattr(build_module.api, "runtime", lambda: type("trt", (), {"__version__": HERE.tensorrt}))
     monkeypatch.setattr(build_module, "machine", lambda device, version: HERE)
     return HERE
@@ -167,7 +170,7 @@ def test_an_engine_in_the_cache_is_not_built_again(tmp_path, here):
     cache.store(key_of("ab", "uint8", BuildOptions(), here), PLAN, a_record())
 
     def never() -> BuildSource:
-        raise AssertionError("it was to be built")
+        raise AssertionError("the engine was built again")
 
     found = engine_from_cache(never, "ab", "uint8", BuildOptions(), device=0, context="primary", cache=cache)
     assert found == (PLAN, a_record())

@@ -1,7 +1,7 @@
-"""A whole build with what TensorRT 8.6 was seen to do on a GPU: its names and no others, and its own words on layers.
+"""A whole build with a stand-in for TensorRT 8.6, which behaves as that version did on a real GPU.
 
-The stand-in builds nothing. It calls all values FLOAT, as 8.6 does, and describes the layers as 8.6 described a real
-engine's, with weights in the type that the flags allow.
+The stand-in has the names of 8.6 and no others. It compiles nothing. Like 8.6, it calls all values FLOAT. It
+describes layers with 8.6's own words about a real engine, with weights in the type that the flags allow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPTIONS = BuildOptions(sizes=((36, 64),), tile=96, small=16)
 
 
 class StandIn:
-    """`tensorrt` 8.6; `halves`: whether it takes fp16 kernels where it may."""
+    """A stand-in for `tensorrt` 8.6. `halves`: it uses fp16 kernels where they are allowed."""
 
     def __init__(self, *, halves: bool = True) -> None:
         self.halves, self.flags, self.profiles = halves, set(), []
@@ -38,9 +38,11 @@ class StandIn:
         trt.Runtime = lambda logger: self.made("Runtime", deserialize_cuda_engine=lambda plan: self.engine())
 
     def made(self, kind: str, **answers: Any) -> Recorder:
+        """A recorder of the class `kind` of 8.6."""
         return Recorder(VERSION, kind, answers)
 
     def builder(self) -> Recorder:
+        """The builder; its plan is a constant."""
         return self.made(
             "Builder",
             create_network=lambda flags: network_of(VERSION),
@@ -50,6 +52,7 @@ class StandIn:
         )
 
     def config(self) -> Recorder:
+        """The configuration; keeps flags and profiles for the tests."""
         return self.made(
             "IBuilderConfig",
             set_flag=lambda flag: self.flags.add(str(flag)),
@@ -58,6 +61,7 @@ class StandIn:
         )
 
     def engine(self) -> Recorder:
+        """The engine; its inspector gives the description of a real engine."""
         kind = "Half" if self.halves and "FP16" in self.flags else "Float"
         words = REAL.replace('"Type": "Float"', f'"Type": "{kind}"')
         inspector = self.made("EngineInspector", get_engine_information=lambda form: words)
@@ -66,6 +70,8 @@ class StandIn:
 
 @pytest.fixture
 def stand_in(monkeypatch):
+    """Returns a function that replaces TensorRT, CUDA and the machine by stand-ins."""
+
     def use(**options: Any) -> StandIn:
         made = StandIn(**options)
         monkeypatch.setattr(build_module.api, "runtime", lambda: made.module)
@@ -78,6 +84,7 @@ def stand_in(monkeypatch):
 
 
 def source(tiny, tmp_path, change=lambda model: model):
+    """The tiny model `plain`, changed by `change`, as a source for a build."""
     path = tmp_path / "model.onnx"
     save_model(change(tiny("plain").model), path)
     return source_of(path)
@@ -102,9 +109,7 @@ def test_an_fp32_file_becomes_an_fp32_engine(tiny, tmp_path, stand_in):
 def test_an_engine_that_quietly_computes_in_fp32_is_an_error(tiny, tmp_path, stand_in):
     stand_in(halves=False)
     half = source(tiny, tmp_path, to_fp16)
-    with pytest.raises(
-        ModelError, match=r"was to compute in fp16, but its layers do in others \(3 in fp32\)"
-    ):
+    with pytest.raises(ModelError, match=r"should compute in fp16, but its layers do not \(3 in fp32\)"):
         build_engine(half, OPTIONS)
     assert build_engine(half, OPTIONS, check_precision=False).record.precisions == {"fp32": 3}
 

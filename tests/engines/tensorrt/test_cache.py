@@ -1,4 +1,4 @@
-"""The cache of engines: whole files or none, one build for two processes, nothing of anyone else's deleted."""
+"""Tests of the engine cache: whole files or none, one build for two processes, foreign files left alone."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.engines.tensorrt import cache as cache_module
-from sr_deploy.engines.tensorrt.cache import EngineCache, distrust, engine_folder
+from sr_deploy.engines.tensorrt.cache import EngineCache, distrust_reason, engine_folder
 from sr_deploy.engines.tensorrt.sidecar import digest, record_path
 from tests.engines.tensorrt.test_sidecar import PLAN, a_record
 from tests.paths import ROOT
 
 KEY, OTHER = "a" * 32, "b" * 32
-posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions are another matter on Windows")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
 
 
 @pytest.fixture
 def said() -> list[str]:
+    """The lines that the cache reports."""
     return []
 
 
@@ -33,6 +34,7 @@ def cache(tmp_path, said) -> EngineCache:
 
 
 def keep(cache: EngineCache, key: str, plan: bytes = PLAN, used: float | None = None) -> Path:
+    """Store an engine under `key`, last used at `used` (seconds since 1970); returns its path."""
     assert cache.store(key, plan, a_record(plan_sha256=digest(plan), plan_size=len(plan)))
     if used is not None:
         os.utime(cache.path(key), (used, used))
@@ -61,7 +63,7 @@ def test_a_damaged_engine_is_not_found_and_said(cache, said, spoil):
         path.write_bytes({"truncated": PLAN[:-1], "empty": b"", "other bytes": PLAN[::-1]}[spoil])
     assert cache.find(KEY) is None
     assert len(said) == 1
-    assert said[0].endswith("it is built anew")
+    assert said[0].endswith("it is built again now")
 
 
 def test_finding_an_engine_says_that_it_was_used(cache):
@@ -82,7 +84,7 @@ def test_a_full_disk_costs_a_line_and_leaves_nothing(cache, said, monkeypatch):
 
 
 @posix
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_is_read_only_costs_a_line(tmp_path, said):
     (tmp_path / "engines").mkdir(mode=0o500)
     cache = EngineCache(tmp_path / "engines", said.append)
@@ -110,7 +112,7 @@ def test_engines_that_others_may_have_put_there_are_not_loaded(tmp_path, said):
     assert EngineCache.of_user(folder, said.append) is None
     assert "others may write to it" in said[0]
     folder.chmod(0o755)
-    assert distrust(folder) is None
+    assert distrust_reason(folder) is None
     assert EngineCache.of_user(folder) is not None
 
 
@@ -150,7 +152,9 @@ def test_a_build_that_fails_leaves_its_lock_which_is_empty_and_locks_nobody_out(
     with cache.locked(KEY):
         pass
     cache.prune()
-    assert [path.name for path in cache.folder.iterdir()] == [f"{KEY}.lock"]  # another may have it open
+    assert [path.name for path in cache.folder.iterdir()] == [
+        f"{KEY}.lock"
+    ]  # another process may have it open
     assert (said, cache.entries()) == ([], [])
 
 
@@ -170,15 +174,17 @@ print("ready", flush=True)
 sys.stdin.readline()
 with cache.locked(key):
     if cache.find(key) is None:
-        time.sleep(0.7)  # a build
+        time.sleep(0.7)  # stands for a build
         cache.store(key, PLAN, a_record())
         print("built", flush=True)
     else:
         print("found", flush=True)
 """
+"""A program that waits for a line on stdin, then builds the engine or finds it, and prints which."""
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
+    """Start `PROGRAM` on the cache in `folder`."""
     command = [sys.executable, "-c", PROGRAM, str(folder), str(ROOT)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

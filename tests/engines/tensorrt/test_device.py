@@ -1,6 +1,6 @@
-"""Arrays on the GPU as their owners describe them: read right, refused where they do not fit, given back in time.
+"""Tests of arrays in GPU memory: read correctly, refused if they do not fit, returned to their producers.
 
-NumPy's capsules have the same form as those of arrays on a GPU, so reading them is tested with NumPy.
+Capsules of NumPy arrays have the same form as those of arrays on a GPU, so NumPy stands in for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sr_deploy.errors import UsageError
 
 
 class OnGpu:
-    """An array that says it lies at `address` of a GPU."""
+    """An object that claims to be an array at address 4096 of a GPU; `changes` replace parts of its interface."""
 
     def __init__(self, **changes):
         self.__cuda_array_interface__ = {
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_refused(change, said):
 
 
 def test_arrays_in_main_memory_are_refused():
-    with pytest.raises(UsageError, match="does not lie on a CUDA GPU"):
+    with pytest.raises(UsageError, match="is not on a CUDA GPU"):
         as_device_array(np.zeros((1, 2, 2, 3), np.uint8))
     with pytest.raises(UsageError, match="got list"):
         as_device_array([1, 2])

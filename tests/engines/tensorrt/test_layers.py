@@ -1,6 +1,7 @@
-"""What engines compute in, by TensorRT's own description of their layers: a real one of 8.6, and what others say.
+"""Tests of reading precisions from TensorRT's description of layers: a real one of 8.6, and made-up ones.
 
-`layers-8.6.json` is six layers of what TensorRT 8.6.0 said of rt-x4, fp32, with five profiles, on an H100.
+`layers-8.6.json` contains six layers of TensorRT 8.6.0's description of rt-x4, fp32, five profiles, on an
+H100.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from sr_deploy.errors import ModelError
 
 REAL = (Path(__file__).parent / "layers-8.6.json").read_text(encoding="utf-8")
 UNKNOWN = "N/A due to dynamic shapes"
-"""What 8.6 says of every port in an engine with profiles."""
+"""Type that 8.6 gives for every tensor in an engine with profiles."""
 
 
 def layers(*types: str, kind: str = "CaskConvolution", **more: Any) -> str:
+    """A description of one layer for each of `types` (of its input), a layer that only moves values, and a bare
+    name.
+    """
     rows = [
         {"Name": "x", "LayerType": kind, "Inputs": [{"Name": "a", "Format/Datatype": t}], **more}
         for t in types
@@ -75,8 +79,8 @@ def test_where_nothing_else_is_known_the_ports_say_it():
 
 
 def test_an_engine_in_another_precision_is_an_error():
-    with pytest.raises(ModelError, match=r"was to compute in fp16.*3 in fp32"):
+    with pytest.raises(ModelError, match=r"should compute in fp16.*3 in fp32"):
         require_precision(precisions(REAL), "fp16", "net")
     require_precision(precisions(REAL), "fp32", "net")
     require_precision({"fp32": 1, "fp16": 5}, "fp16", "net")
-    require_precision({}, "fp16", "net")  # nothing known is nothing said
+    require_precision({}, "fp16", "net")  # nothing known proves nothing

@@ -1,6 +1,7 @@
-"""Every name that is used of TensorRT is in its bindings: of 8.6, 10.16 and 11.4, or asked for before it is used.
+"""Checks that every TensorRT name used in `api.py` exists in the bindings of 8.6, 10.16 and 11.4.
 
-The lists in `names/` were read off the wheels that their first lines name.
+Names that a version lacks must be tested for before they are used. The lists in `names/` were read from the
+wheels named in their first lines.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ OBJECTS = {
     "context": "IExecutionContext",
     "inspector": "EngineInspector",
 }
-"""What the variables of `tensorrt_api` are."""
+"""TensorRT classes by the names that their objects have in `api.py`."""
 LACKING = {
     ("module", "ExecutionContextAllocationStrategy"): {"8.6"},
     ("module", "IProgressMonitor"): {"8.6"},
@@ -51,17 +52,18 @@ LACKING = {
     ("IExecutionContext", "set_device_memory"): {"8.6"},
     ("IExecutionContext", "update_device_memory_size_for_shapes"): {"8.6"},
 }
-"""Names that some version lacks, and which; the code asks for each, or for the one that stands in for it."""
+"""Names that some version lacks, with those versions; the code tests for each, or for its partner."""
 STAND_INS = {
     "ExecutionContextAllocationStrategy": "create_execution_context_without_device_memory",
     "IProgressMonitor": "progress_monitor",
     "USER_MANAGED": "create_execution_context_without_device_memory",
     "device_memory_size": "get_device_memory_size_for_profile",
 }
+"""Names that need no test of their own, each with the name whose presence implies it or its absence."""
 
 
 def read_names(version: str) -> dict[str, set[str]]:
-    """Class -> names, of one version."""
+    """Return the names of each class in one version."""
     text = (Path(__file__).parent / "names" / f"{version}.txt").read_text(encoding="utf-8")
     rows = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
     return {kind: set(names.split()) for kind, _, names in rows}
@@ -72,7 +74,7 @@ TREE = ast.parse(Path(tensorrt_api.__file__).read_text(encoding="utf-8"))
 
 
 def class_of(node: ast.expr, function: ast.AST) -> str | None:
-    """The TensorRT class that an expression is of; None for what is not TensorRT's."""
+    """Return the TensorRT class of an expression, or None if it is not TensorRT's."""
     if isinstance(node, ast.Name) and node.id == "flags":
         return "BuilderFlag" if "BuilderFlag" in ast.dump(function) else "NetworkDefinitionCreationFlag"
     if isinstance(node, ast.Name):
@@ -86,7 +88,7 @@ def class_of(node: ast.expr, function: ast.AST) -> str | None:
 
 
 def uses() -> set[tuple[str, str]]:
-    """(class, name) of every attribute of TensorRT that the code touches or asks for."""
+    """Return (class, name) of every TensorRT attribute that the code uses or tests for."""
     found = set()
     for function in (node for node in ast.walk(TREE) if isinstance(node, ast.FunctionDef)):
         for node in ast.walk(function):
@@ -104,6 +106,7 @@ def uses() -> set[tuple[str, str]]:
 
 
 def is_hasattr(node: ast.AST) -> bool:
+    """Return whether `node` is a call of `hasattr`."""
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "hasattr"
 
 

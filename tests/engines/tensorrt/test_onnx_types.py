@@ -1,4 +1,4 @@
-"""The types of a file's numbers, read off its bytes, against what onnx says of the same file."""
+"""Tests of `stored_types` against the onnx package, on the same files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ NAMES = {
 
 
 def said_by_onnx(model: onnx.ModelProto) -> set[str]:
+    """The types of a model's weights, by the onnx package."""
     names = dict(NAMES)
     tensors = [*model.graph.initializer]
     tensors += [a.t for node in model.graph.node for a in node.attribute if a.HasField("t")]
@@ -26,6 +27,7 @@ def said_by_onnx(model: onnx.ModelProto) -> set[str]:
 
 
 def model_of(*tensors: onnx.TensorProto, constants: tuple[onnx.TensorProto, ...] = ()) -> onnx.ModelProto:
+    """A model with the given initialisers and constants."""
     nodes = [helper.make_node("Constant", [], [f"c{n}"], value=t) for n, t in enumerate(constants)]
     return helper.make_model(helper.make_graph(nodes, "g", [], [], [*tensors]))
 

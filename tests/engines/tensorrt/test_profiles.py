@@ -1,4 +1,4 @@
-"""Which shapes an engine is built for, which profile serves a picture, and what the options take."""
+"""Tests of planning profiles, choosing one for a shape, and checking options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_size_up_to_the_limits_is_covered(built, spec, data):
     shape = (data.draw(st.integers(1, built.max_batch)), *spec.size_rule.padded(height, width))
     chosen = profiles[choose_profile(profiles, shape)]
     assert chosen.covers(shape)
-    assert all(chosen.room <= other.room for other in profiles if other.covers(shape))
+    assert all(chosen.largest_pixels <= other.largest_pixels for other in profiles if other.covers(shape))
 
 
 @given(options, st.sampled_from([ANY, EIGHTS]))

@@ -1,4 +1,4 @@
-"""What lies beside an engine, and what is said of an engine that does not fit."""
+"""Tests of sidecars, and of the messages about engines that do not fit."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ HERE = BuildMachine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), dr
 
 
 def a_record(**changes) -> EngineRecord:
+    """A sidecar's content for the engine `PLAN`, with `changes`."""
     spec = ModelSpec(
         name="net", scale=4, halo=7, size_rule=SizeRule(multiple_of=2), parameters={"features": 8}
     )
@@ -51,6 +52,7 @@ def a_record(**changes) -> EngineRecord:
 
 
 def write(path: Path, plan: bytes = PLAN, record: EngineRecord | None = None) -> Path:
+    """Write an engine with its sidecar to `path`."""
     path.write_bytes(plan)
     record_path(path).write_text((record or a_record()).to_json(), encoding="utf-8")
     return path
@@ -75,9 +77,9 @@ def test_a_record_survives_json():
 def test_a_damaged_record_is_refused(spoil):
     fields = json.loads(a_record().to_json())
     spoil(fields)
-    with pytest.raises(ModelError, match="record cannot be used"):
+    with pytest.raises(ModelError, match="sidecar of an engine cannot be used"):
         EngineRecord.from_json(json.dumps(fields))
-    with pytest.raises(ModelError, match="record cannot be used"):
+    with pytest.raises(ModelError, match="sidecar of an engine cannot be used"):
         EngineRecord.from_json("[")
 
 
@@ -94,14 +96,14 @@ def test_a_truncated_engine_is_refused_with_the_command_that_rebuilds_it(tmp_pat
 
 def test_another_engine_under_the_record_is_refused(tmp_path):
     path = write(tmp_path / "net.engine", PLAN[::-1])
-    with pytest.raises(ModelError, match="not the one its record speaks of"):
+    with pytest.raises(ModelError, match="not the one that its sidecar describes"):
         read_engine(path)
 
 
 def test_an_engine_without_its_record_is_refused(tmp_path):
     path = tmp_path / "net.engine"
     path.write_bytes(PLAN)
-    with pytest.raises(ModelError, match=r"no record net\.engine\.json beside it"):
+    with pytest.raises(ModelError, match=r"no sidecar net\.engine\.json beside it"):
         read_engine(path)
 
 
@@ -169,7 +171,7 @@ def test_the_key_depends_on_everything_that_the_engine_does():
 
 
 def every_other_option() -> list[BuildOptions]:
-    """For every field of BuildOptions, one object that differs from the usual in it alone."""
+    """For each field of BuildOptions, options that differ from the default in that field only."""
     changed = {
         "sizes": ((9, 9),),
         "small": 9,

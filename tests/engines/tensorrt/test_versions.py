@@ -1,4 +1,7 @@
-"""What is called of TensorRT in each version, recorded: objects that have that version's names and no others."""
+"""Tests of the calls that `api.py` makes in each version of TensorRT.
+
+The calls are recorded by objects that have the names of that version and no others.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ SPEC = ModelSpec(name="net", scale=2, halo=3)
 
 
 class Recorder:
-    """Has the names that `version` gives to `kind`; notes what is called and set, answers as told."""
+    """A stand-in for an object of class `kind` in `version`.
+
+    Records calls and assignments. Calls return True, or what `answers` contains for them.
+    """
 
     def __init__(self, version: str, kind: str, answers: dict[str, Any] | None = None) -> None:
         self.__dict__.update(_names=NAMES[version][kind], _answers=answers or {}, calls=[], values={})
@@ -42,7 +48,7 @@ class Recorder:
 
 
 class Enum:
-    """An enumeration with the members that `version` has, each equal to its name and to a number of its own."""
+    """An enumeration with the members of `version`; each equals its name and has a number of its own."""
 
     def __init__(self, version: str, kind: str) -> None:
         for number, name in enumerate(sorted(NAMES[version].get(kind, ()))):
@@ -50,7 +56,7 @@ class Enum:
 
 
 class Module:
-    """`tensorrt` of one version, as far as enumerations go."""
+    """A stand-in for `tensorrt` in one version, with its enumerations."""
 
     KINDS = (
         *(
@@ -84,12 +90,14 @@ class Module:
 
 
 class Tensor:
+    """An input or output [N, H, W, 3]."""
+
     def __init__(self, dtype: str) -> None:
         self.name, self.dtype, self.shape = "pixels", f"DataType.{dtype}", (-1, -1, -1, 3)
 
 
 def network_of(version: str) -> Recorder:
-    """A network as a parser leaves it. Of its layers nothing is asked: 8.6 calls what is in them FLOAT, whatever the file."""
+    """A network as a parser leaves it. Has no layers: 8.6 calls all their types FLOAT, so nothing may ask."""
     answers = {
         "num_inputs": 1,
         "num_outputs": 1,
@@ -100,7 +108,7 @@ def network_of(version: str) -> Recorder:
 
 
 def configured(version: str, *types: str, **options: Any) -> tuple[Recorder, Recorder]:
-    """The configuration that is made for a file with numbers of `types`, and the profile that was set last."""
+    """The configuration made for a file with numbers of `types`, and the profile that was set last."""
     config = Recorder(version, "IBuilderConfig", {"add_optimization_profile": lambda profile: 0})
     profile = Recorder(version, "IOptimizationProfile")
     builder = Recorder(
@@ -115,11 +123,12 @@ def configured(version: str, *types: str, **options: Any) -> tuple[Recorder, Rec
 
 
 def flags_of(config: Recorder) -> dict[str, set[str]]:
+    """The flags that were set and cleared."""
     return {name: {str(c[1]) for c in config.calls if c[0] == name} for name in ("set_flag", "clear_flag")}
 
 
-class Heard:
-    """A log that heard `errors`."""
+class LogWithErrors:
+    """A log that has received `errors`."""
 
     def __init__(self, *errors: str) -> None:
         self.errors, self.logger = list(errors), None
@@ -131,15 +140,15 @@ class Heard:
         return api.TensorRTLog.error(self, what, advice, **more)  # type: ignore[arg-type]
 
 
-class Said:
-    """A log whose last words are known."""
+class LogWithLastMessage:
+    """A log whose last message is known."""
 
     logger = None
 
     def __init__(self, words: str) -> None:
         self.words = words
 
-    def last_words(self) -> str:
+    def last_message(self) -> str:
         return self.words
 
 
@@ -147,7 +156,7 @@ DIGEST = (
     "2: [builder.cpp::createCaskKernelLibraryImpl::182] Error Code 2: Internal Error "
     "(Assertion validateCaskKLibDigest(sha256sum) failed. )"
 )
-"""What 8.6.0 said, on an H100, with a library in which bytes had been changed."""
+"""Message of 8.6.0 on an H100 for a library in which bytes had been changed."""
 
 
 @pytest.mark.parametrize(
@@ -171,7 +180,7 @@ def test_a_tensorrt_that_does_not_start_says_why_and_what_helps(said, remedy, st
     trt.Builder = trt.Runtime = refuse
     start = api.new_builder if starts == "builder" else partial(api.new_runtime, host_code=False)
     with pytest.raises(MissingRuntimeError) as caught:
-        start(trt, Said(said))
+        start(trt, LogWithLastMessage(said))
     assert said in str(caught.value)
     assert remedy in str(caught.value)
     assert ("driver" in str(caught.value).rpartition(";")[2]) == ("driver" in remedy or "doctor" in remedy)
@@ -240,7 +249,7 @@ def test_a_profile_that_is_refused_is_named():
     profile = Recorder("10.16", "IOptimizationProfile")
     answers = {"create_builder_config": lambda: config, "create_optimization_profile": lambda: profile}
     builder = Recorder("10.16", "Builder", answers)
-    with pytest.raises(UsageError, match="does not take the profile"):
+    with pytest.raises(UsageError, match="refuses the profile"):
         api.configure(
             Module("10.16"),
             builder,
@@ -261,7 +270,7 @@ def test_contexts_get_their_memory_from_us_in_every_version():
             lambda *a, context=context: context,
         )
         engine = Recorder(version, "ICudaEngine", make)
-        assert api.new_context(Module(version), engine, Heard()) is context
+        assert api.new_context(Module(version), engine, LogWithErrors()) is context
         calls[version] = engine.calls
         assert context.values["nvtx_verbosity"] == "NONE"
     managed = [("create_execution_context", "USER_MANAGED")]
@@ -290,8 +299,8 @@ def test_memory_is_given_by_address_and_where_the_version_takes_it_by_size():
 
 def test_the_profile_is_changed_only_where_it_has_to_be():
     context = Recorder("8.6", "IExecutionContext", {"active_optimization_profile": 1})
-    api.set_shape(context, "pixels", (1, 2, 3, 3), 1, 77, Heard())
-    api.set_shape(context, "pixels", (1, 2, 3, 3), 2, 77, Heard())
+    api.set_shape(context, "pixels", (1, 2, 3, 3), 1, 77, LogWithErrors())
+    api.set_shape(context, "pixels", (1, 2, 3, 3), 2, 77, LogWithErrors())
     names = [call[0] for call in context.calls]
     assert names == ["set_input_shape", "set_optimization_profile_async", "set_input_shape"]
 
@@ -310,16 +319,18 @@ def test_the_profile_is_changed_only_where_it_has_to_be():
 def test_what_tensorrt_says_decides_the_kind_of_error(said, kind):
     context = Recorder("10.16", "IExecutionContext", {"execute_async_v3": lambda stream: False})
     with pytest.raises(kind, match="cannot run the engine") as caught:
-        api.execute(context, 5, Heard(said))
+        api.execute(context, 5, LogWithErrors(said))
     assert type(caught.value) is kind
 
 
 def test_a_build_that_runs_out_of_memory_says_what_to_build_instead():
     builder = Recorder("11.4", "Builder", {"build_serialized_network": lambda network, config: None})
     with pytest.raises(OutOfMemoryError, match=r"a smaller --tile$"):
-        api.build(builder, None, None, Heard("[globWriter.cpp] Cuda Runtime (out of memory)"), "net")
+        api.build(builder, None, None, LogWithErrors("[globWriter.cpp] Cuda Runtime (out of memory)"), "net")
     with pytest.raises(ModelError, match=r"Could not find any implementation.*--level 2$"):
-        api.build(builder, None, None, Heard("Could not find any implementation for node Conv_0"), "net")
+        api.build(
+            builder, None, None, LogWithErrors("Could not find any implementation for node Conv_0"), "net"
+        )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -338,7 +349,7 @@ def test_an_operator_that_is_lacking_is_named(version):
     with pytest.raises(
         ModelError, match=f"cannot read net: .*node {where}: .*op: Sharpen.*--backend onnxruntime"
     ):
-        api.parse(trt, network_of(version), Heard(), b"", "net")
+        api.parse(trt, network_of(version), LogWithErrors(), b"", "net")
 
 
 def test_a_timing_cache_of_another_machine_is_started_anew():
