@@ -26,26 +26,28 @@ from sr_deploy.system.cpu import describe_cpu
 _DISTRIBUTIONS = ("onnxruntime-", "onnxruntime_gpu-", "openvino-")
 _SIDE = 128
 _RUNS = 3
-_ENOUGH = 0.003  # seconds: a net that takes less on so small a picture is not worth a second runtime's start
-_MARGIN = (
+_FAST_ENOUGH = (
+    0.003  # seconds: a net that takes less on so small a picture is not worth a second runtime's start
+)
+_CLEARLY_FASTER = (
     0.9  # of the time of an earlier one: a later one has to be clearly faster, or the choice would waver
 )
 
 
-def kept_verdict(model: Path, threads: int | None) -> str | None:
+def cached_choice(model: Path, threads: int | None) -> str | None:
     """The backend that an earlier measurement chose; None where there was none."""
-    kept = RunnableModel(model).recall(_kind(threads))
+    kept = RunnableModel(model).read_cached(_cache_kind(threads))
     if kept:
         with suppress(ValueError, KeyError, TypeError):
             return str(json.loads(kept)["backend"])
     return None
 
 
-def worth_measuring(model: Path) -> bool:
+def can_cache_choice(model: Path) -> bool:
     """Whether the verdict on `model` can be kept; without, every start would measure."""
     runnable = RunnableModel(model)
     with suppress(SrDeployError):  # of the model itself, which whoever opens it will see
-        return runnable.facts is not None and runnable.is_kept
+        return runnable.facts is not None and runnable.is_cached
     return False
 
 
@@ -60,25 +62,25 @@ def fastest(
     seconds: dict[str, float] = {}
     for name, open_it in opened.items():
         with suppress(SrDeployError), open_it() as engine:
-            seconds[name] = _seconds(engine)
-        if name in seconds and not len(seconds) > 1 and seconds[name] < _ENOUGH:
+            seconds[name] = _measure_seconds(engine)
+        if name in seconds and not len(seconds) > 1 and seconds[name] < _FAST_ENOUGH:
             break
-    chosen = _winner(list(opened), seconds)
+    chosen = _choose(list(opened), seconds)
     if seconds:
-        verdict = json.dumps({"backend": chosen, "seconds": seconds})
-        RunnableModel(model).remember(_kind(threads), verdict.encode("utf-8"))
+        choice = json.dumps({"backend": chosen, "seconds": seconds})
+        RunnableModel(model).write_cached(_cache_kind(threads), choice.encode("utf-8"))
     return chosen, seconds
 
 
-def _winner(names: Sequence[str], seconds: Mapping[str, float]) -> str:
+def _choose(names: Sequence[str], seconds: Mapping[str, float]) -> str:
     best = next((name for name in names if name in seconds), names[0])
     for name in names:
-        if name in seconds and seconds[name] < _MARGIN * seconds[best]:
+        if name in seconds and seconds[name] < _CLEARLY_FASTER * seconds[best]:
             best = name
     return best
 
 
-def _seconds(engine: Engine) -> float:
+def _measure_seconds(engine: Engine) -> float:
     """The least time of a few runs on a small picture."""
     height, width = engine.spec.size_rule.fixed or engine.spec.size_rule.padded(_SIDE, _SIDE)
     picture: Any = np.random.default_rng(0).integers(
@@ -93,7 +95,7 @@ def _seconds(engine: Engine) -> float:
     return min(taken)
 
 
-def _kind(threads: int | None) -> str:
+def _cache_kind(threads: int | None) -> str:
     cpu = describe_cpu()
     parts = [cpu.name, *cpu.features, str(threads or cpu.usable_cores), *_versions()]
     return f"{sha256('|'.join(parts).encode('utf-8')).hexdigest()[:16]}.fastest"

@@ -31,7 +31,7 @@ BACKENDS = {
     "onnxruntime-tensorrt": "sr_deploy.engines.onnxruntime.gpu:TensorRTProviderEngine",
     "nearest": "sr_deploy.engines.nearest:NearestEngine",
 }
-_MEASURING = threading.Lock()
+_MEASURING_LOCK = threading.Lock()
 """Threads that open a model at once would disturb each other's times, and choose differently."""
 _ON_GPU = ("tensorrt", "onnxruntime-cuda")
 _ON_CPU = ("onnxruntime", "openvino")
@@ -87,31 +87,31 @@ def choose_backend(
         return backend
     if isinstance(model, Path) and model.suffix in ENGINE_SUFFIXES:
         return "tensorrt"
-    usable = [name for name in _ON_GPU if _reason_against(name) is None] if _has_nvidia_driver() else []
+    usable = [name for name in _ON_GPU if _why_unusable(name) is None] if _has_nvidia_driver() else []
     if usable:
         return usable[0]
     if isinstance(model, Path):
-        return _fastest(model, threads, say or (lambda message: None))
-    return _installed(1)[0]
+        return _choose_on_cpu(model, threads, say or (lambda message: None))
+    return _usable_on_cpu(1)[0]
 
 
-def _fastest(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
+def _choose_on_cpu(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
     from sr_deploy.graph.cache import cache_folder
 
-    if sum(map(_is_there, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
-        return _installed(1)[0]
-    with _MEASURING:
-        return _measured(model, threads, say)
+    if sum(map(_is_installed, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
+        return _usable_on_cpu(1)[0]
+    with _MEASURING_LOCK:
+        return _choose_by_measuring(model, threads, say)
 
 
-def _measured(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
-    from sr_deploy.engines.fastest import fastest, kept_verdict, worth_measuring
+def _choose_by_measuring(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
+    from sr_deploy.engines.fastest import cached_choice, can_cache_choice, fastest
 
-    chosen = kept_verdict(model, threads)
+    chosen = cached_choice(model, threads)
     if chosen in _ON_CPU:
         return chosen
-    names = _installed()
-    if len(names) == 1 or not worth_measuring(model):
+    names = _usable_on_cpu()
+    if len(names) == 1 or not can_cache_choice(model):
         return names[0]
     chosen, seconds = fastest(
         model, {name: partial(_engine_class(name).open, model, None, threads) for name in names}, threads
@@ -122,7 +122,7 @@ def _measured(model: Path, threads: int | None, say: Callable[[str], None]) -> s
     return chosen
 
 
-def _is_there(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     """Whether `package` is installed; far quicker than importing it, or than asking for its version."""
     try:
         return find_spec(package) is not None
@@ -141,12 +141,12 @@ def _has_nvidia_driver() -> bool:
     return True
 
 
-def _installed(most: int = len(_ON_CPU)) -> list[str]:
+def _usable_on_cpu(most: int = len(_ON_CPU)) -> list[str]:
     """Up to `most` of the CPU backends that can run here, best first."""
     reasons: dict[str, str] = {}
     found: list[str] = []
     for name in _ON_CPU:
-        reason = _reason_against(name)  # asked one after the other: importing a runtime takes long
+        reason = _why_unusable(name)  # asked one after the other: importing a runtime takes long
         if reason is not None:
             reasons[name] = reason
         else:
@@ -162,10 +162,10 @@ def _installed(most: int = len(_ON_CPU)) -> list[str]:
 
 def available_backends() -> dict[str, str | None]:
     """Every backend, with None where it can run here, else with why not and what to do."""
-    return {name: _reason_against(name) for name in BACKENDS}
+    return {name: _why_unusable(name) for name in BACKENDS}
 
 
-def _reason_against(name: str) -> str | None:
+def _why_unusable(name: str) -> str | None:
     """Why the backend `name` cannot run here; None where it can."""
     try:
         _engine_class(name).check()

@@ -36,7 +36,7 @@ class Verdict:
     backends: Mapping[str, str] = field(default_factory=dict)
     """Backend -> "passed", "failed" or "not run"; "graph" and "file" are the file itself."""
 
-    def speaks_against(self, backend: str) -> bool:
+    def rejects(self, backend: str) -> bool:
         """Whether running the model on `backend` was found wrong, or the model itself was."""
         wrong = any(self.backends.get(part) == "failed" for part in ("graph", "file"))
         return not self.passed and (wrong or self.backends.get(backend) != "passed")
@@ -74,7 +74,7 @@ def read_verdict(model: Path) -> Verdict | None:
 def warn_of_failure(model: Path, backend: str) -> None:
     """Warn where `sr-deploy verify` found the file `model` wrong on `backend`. Looks at no file that is not there."""
     verdict = read_verdict(model)
-    if verdict is not None and verdict.speaks_against(backend):
+    if verdict is not None and verdict.rejects(backend):
         warnings.warn(
             f"{model} failed `sr-deploy verify` against {verdict.against}: {verdict.why}; export or build it again",
             FailedVerdictWarning,

@@ -20,7 +20,7 @@ from sr_deploy.system.files import write_whole
 from sr_deploy.system.sources import sources_digest
 from sr_deploy.version import __version__
 
-LARGEST = 64 << 20
+LARGEST_MODEL = 64 << 20
 """Bytes of a model worth keeping a second time."""
 
 _PACKAGE = "sr_deploy.graph"
@@ -42,8 +42,8 @@ _ENTRY = re.compile(
 )
 _DRAFT = re.compile(r"\." + _ENTRY.pattern + r"\.[0-9a-f]{8}\.tmp")
 _DAY = 24 * 60 * 60
-_UNUSED = 90 * _DAY
-_MOST = 256 << 20
+_LONGEST_UNUSED = 90 * _DAY
+_LARGEST_TOTAL = 256 << 20
 """Bytes of all entries together."""
 
 
@@ -58,7 +58,7 @@ class CacheEntry:
         """Of the model file `path`; None where nothing is kept of it."""
         folder = cache_folder()
         try:
-            if folder is None or path.stat().st_size > LARGEST:
+            if folder is None or path.stat().st_size > LARGEST_MODEL:
                 return None
             data = path.read_bytes()
         except (OSError, ValueError):
@@ -105,12 +105,12 @@ def _prune(folder: Path) -> None:
             with suppress(OSError):
                 facts = entry.stat(follow_symlinks=False)
                 # a draft lives for moments, unless its program was killed
-                old = now - facts.st_mtime > (_DAY if entry.name.startswith(".") else _UNUSED)
+                old = now - facts.st_mtime > (_DAY if entry.name.startswith(".") else _LONGEST_UNUSED)
                 used.append((0.0 if old else facts.st_mtime, facts.st_size, entry.path))
     total = 0
     for when, size, path in sorted(used, reverse=True):
         total += size
-        if not when or total > _MOST:
+        if not when or total > _LARGEST_TOTAL:
             with suppress(OSError):
                 os.unlink(path)
 

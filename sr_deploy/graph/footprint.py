@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, shape_inference
 
 from sr_deploy.graph.onnx_file import copy_of, picture_io
 
-_LARGE = 256  # values; smaller constants may be shapes, which inference has to see
+_LARGEST_KEPT_CONSTANT = 256  # values; smaller constants may be shapes, which inference has to see
 _VIEWS = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 
 
@@ -20,7 +20,7 @@ def peak_bytes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> int 
     For a runner that takes node after node, frees a result after its last use and computes nothing in place.
     The input does not count, nor do weights. 16-bit floats count as 32-bit ones: CPUs compute with those.
     """
-    graph = _inferred(model, shape)
+    graph = _infer_shapes(model, shape)
     if graph is None:
         return None
     sizes = {value.name: _size(value) for value in (*graph.value_info, *graph.output)}
@@ -32,36 +32,36 @@ def peak_bytes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> int 
 
 def output_shape(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> tuple[int, ...] | None:
     """What `model` makes of an input of `shape`, whatever it declares; None: cannot tell."""
-    graph = _inferred(model, shape)
+    graph = _infer_shapes(model, shape)
     return _shape(graph.output[0]) if graph else None
 
 
-def _inferred(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.GraphProto | None:
+def _infer_shapes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.GraphProto | None:
     """The graph of `model` with the shapes of its results for one of the input; None: cannot tell."""
     try:
-        return shape_inference.infer_shapes(_skeleton(model, shape), data_prop=True).graph
+        return shape_inference.infer_shapes(_without_weights(model, shape), data_prop=True).graph
     except Exception:  # inference raises several kinds; a model that it does not know may still run
         return None
 
 
-def _skeleton(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.ModelProto:
+def _without_weights(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.ModelProto:
     """A copy of `model` for one shape, whose large weights are inputs: their values would only be carried.
 
     What it declares of its results is gone: exporters write down sizes of the picture they traced.
     """
-    twin, (port, _) = copy_of(model), picture_io(model)
-    weights = [t for t in twin.graph.initializer if math.prod(t.dims) > _LARGE]
+    copied, (port, _) = copy_of(model), picture_io(model)
+    weights = [t for t in copied.graph.initializer if math.prod(t.dims) > _LARGEST_KEPT_CONSTANT]
     named = {t.name for t in weights} | {port.name}
-    others = [v for v in twin.graph.input if v.name not in named]
+    others = [v for v in copied.graph.input if v.name not in named]
     ports = [(port.name, port.elem_type, shape), *((t.name, t.data_type, t.dims) for t in weights)]
     inputs = [*others, *(helper.make_tensor_value_info(*entry) for entry in ports)]
-    del twin.graph.input[:], twin.graph.value_info[:]
-    twin.graph.input.extend(inputs)
-    for value in twin.graph.output:
+    del copied.graph.input[:], copied.graph.value_info[:]
+    copied.graph.input.extend(inputs)
+    for value in copied.graph.output:
         value.type.tensor_type.ClearField("shape")
     for tensor in weights:
-        twin.graph.initializer.remove(tensor)
-    return twin
+        copied.graph.initializer.remove(tensor)
+    return copied
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
@@ -74,13 +74,13 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
 
 def _size(value: onnx.ValueInfoProto) -> int | None:
     """Bytes of a tensor; None where an axis is not known."""
-    shape, kind = _shape(value), value.type.tensor_type.elem_type
+    shape, elem_type = _shape(value), value.type.tensor_type.elem_type
     if shape is None:
         return None
-    if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+    if elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
         width = 4
     else:
-        width = int(helper.tensor_dtype_to_np_dtype(kind).itemsize) if kind else 0
+        width = int(helper.tensor_dtype_to_np_dtype(elem_type).itemsize) if elem_type else 0
     return math.prod(shape) * width
 
 

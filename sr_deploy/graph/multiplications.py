@@ -36,13 +36,13 @@ def _shapes(model: onnx.ModelProto, picture: tuple[int, ...]) -> dict[str, tuple
 
     from sr_deploy.graph.onnx_file import copy_of, picture_io
 
-    twin, (port, _) = copy_of(model), picture_io(model)
-    others = [value for value in twin.graph.input if value.name != port.name]
-    del twin.graph.input[:], twin.graph.value_info[:]
-    twin.graph.input.extend([helper.make_tensor_value_info(port.name, port.elem_type, picture), *others])
-    for value in twin.graph.output:
+    copied, (port, _) = copy_of(model), picture_io(model)
+    others = [value for value in copied.graph.input if value.name != port.name]
+    del copied.graph.input[:], copied.graph.value_info[:]
+    copied.graph.input.extend([helper.make_tensor_value_info(port.name, port.elem_type, picture), *others])
+    for value in copied.graph.output:
         value.type.tensor_type.ClearField("shape")  # exporters write down sizes of the picture they traced
-    graph = shape_inference.infer_shapes(twin, data_prop=True).graph
+    graph = shape_inference.infer_shapes(copied, data_prop=True).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         axes = value.type.tensor_type.shape.dim

@@ -7,7 +7,7 @@ pixel and cost next to nothing, so they stay in single precision where 8 bits of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 import onnx
@@ -25,7 +25,7 @@ class NodeRoles:
 
     convolutions: tuple[int, ...]
     """Convolutions of the net itself, first to last."""
-    around: frozenset[int]
+    skip_path: frozenset[int]
     """Convolutions on the picture's own way around the net (no other one before or after), and what prepares
     their input."""
     tail: frozenset[int]
@@ -35,24 +35,24 @@ class NodeRoles:
 def node_roles(model: onnx.ModelProto) -> NodeRoles:
     """Tell the convolutions of the net from what goes around it and comes after it."""
     nodes = list(model.graph.node)
-    deep = _reached([], nodes)  # values that some convolution has been through
-    feeds = _feeding(nodes)  # values that some convolution will read
+    after_convolution = _values_after_convolutions(nodes)  # values that some convolution has been through
+    before_convolution = _values_before_convolutions(nodes)  # values that some convolution will read
     convolutions: list[int] = []
-    around, tail = set[int](), set[int]()
+    skip_path, tail = set[int](), set[int]()
     for index, node in enumerate(nodes):
-        later = any(name in feeds for name in node.output)
+        later = any(name in before_convolution for name in node.output)
         if node.op_type in CONVOLUTIONS:
-            shallow = not later and not any(name in deep for name in node.input)
-            (around.add if shallow else convolutions.append)(index)
+            shallow = not later and not any(name in after_convolution for name in node.input)
+            (skip_path.add if shallow else convolutions.append)(index)
         elif not later:
             tail.add(index)
     if not convolutions:  # a net of one convolution: nothing goes around it
-        convolutions, around = sorted(around), set()
-    around |= _only_for(around, nodes, {port.name for port in model.graph.output})
-    return NodeRoles(tuple(convolutions), frozenset(around), frozenset(tail))
+        convolutions, skip_path = sorted(skip_path), set()
+    skip_path |= _nodes_only_read_by(skip_path, nodes, {port.name for port in model.graph.output})
+    return NodeRoles(tuple(convolutions), frozenset(skip_path), frozenset(tail))
 
 
-def _only_for(chosen: Set[int], nodes: list[onnx.NodeProto], given: Set[str]) -> set[int]:
+def _nodes_only_read_by(chosen: Set[int], nodes: list[onnx.NodeProto], given: Set[str]) -> set[int]:
     """The nodes whose results, none of which is in `given`, nothing reads but those of `chosen`, and these."""
     readers: dict[str, set[int]] = {}
     for index, node in enumerate(nodes):
@@ -67,16 +67,16 @@ def _only_for(chosen: Set[int], nodes: list[onnx.NodeProto], given: Set[str]) ->
     return found
 
 
-def _reached(values: Iterable[str], nodes: list[onnx.NodeProto]) -> set[str]:
+def _values_after_convolutions(nodes: list[onnx.NodeProto]) -> set[str]:
     """The results of convolutions, and of everything that follows from one or from `values`."""
-    found = set(values)
+    found = set[str]()
     for node in nodes:
         if node.op_type in CONVOLUTIONS or not found.isdisjoint(node.input):
             found.update(node.output)
     return found
 
 
-def _feeding(nodes: list[onnx.NodeProto]) -> set[str]:
+def _values_before_convolutions(nodes: list[onnx.NodeProto]) -> set[str]:
     """What convolutions read, and everything that leads there."""
     found: set[str] = set()
     for node in reversed(nodes):

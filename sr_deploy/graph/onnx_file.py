@@ -132,13 +132,13 @@ def picture_io(model: onnx.ModelProto, name: str = "the model") -> tuple[Port, P
             raise ModelError(
                 f"{name} has {len(values)} {kind}s ({found}), expected one picture; export it with a single {kind}"
             )
-    taken, given = _port(inputs[0], name), _port(model.graph.output[0], name, may_be_shapeless=True)
-    if taken.dims[0] not in (None, 1):
+    port_in, port_out = _port(inputs[0], name), _port(model.graph.output[0], name, may_be_shapeless=True)
+    if port_in.dims[0] not in (None, 1):
         raise ModelError(
-            f"{name} takes exactly {taken.dims[0]} pictures a call, expected 1 or any number; "
+            f"{name} takes exactly {port_in.dims[0]} pictures a call, expected 1 or any number; "
             "export it with a dynamic batch axis"
         )
-    return taken, given
+    return port_in, port_out
 
 
 def _port(value: onnx.ValueInfoProto, name: str, *, may_be_shapeless: bool = False) -> Port:
@@ -171,9 +171,9 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy to change."""
-    twin = onnx.ModelProto()
-    twin.CopyFrom(model)
-    return twin
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
 
 
 def read_spec(model: onnx.ModelProto) -> ModelSpec | None:

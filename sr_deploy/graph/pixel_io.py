@@ -51,7 +51,7 @@ def with_pixel_io(
 
     `spec` stands in for the record in `model`. The record in the result describes the new ports. Raises ModelError for a model without a record, or one that no picture can be run through.
     """
-    return _grafted(model, spec, TensorProto.UINT8, for_tensorrt)
+    return _graft_io(model, spec, TensorProto.UINT8, for_tensorrt)
 
 
 def with_float_io(
@@ -63,7 +63,7 @@ def with_float_io(
     """
     if has_pixel_io(model):
         raise ModelError("a model with uint8 pixel I/O has no float form; export it with `--io float`")
-    return _grafted(model, spec, TensorProto.FLOAT, for_tensorrt)
+    return _graft_io(model, spec, TensorProto.FLOAT, for_tensorrt)
 
 
 def has_pixel_io(model: onnx.ModelProto) -> bool:
@@ -71,30 +71,30 @@ def has_pixel_io(model: onnx.ModelProto) -> bool:
     return any(port.elem_type == TensorProto.UINT8 for port in picture_io(model))
 
 
-def _grafted(
-    model: onnx.ModelProto, spec: ModelSpec | None, kind: int, for_tensorrt: bool
+def _graft_io(
+    model: onnx.ModelProto, spec: ModelSpec | None, elem_type: int, for_tensorrt: bool
 ) -> onnx.ModelProto:
     spec = spec or require_spec(model)
     if spec.layout == "NHWC" and all(port.elem_type == TensorProto.UINT8 for port in picture_io(model)):
         return copy_of(model)
     core = in_opset(model, _OLDEST_OPSET)
-    _prefix(core.graph)
-    taken, given = picture_io(core)
-    graft = _Graft(core.graph, spec, kind)
-    graft.enter(taken)
-    (graft.leave_as_floats if for_tensorrt else graft.leave)(given)
-    graft.declare(taken, given)
-    full = (0.0, 255.0) if kind == TensorProto.UINT8 else (0.0, 1.0)
+    _prefix_names(core.graph)
+    port_in, port_out = picture_io(core)
+    graft = _Graft(core.graph, spec, elem_type)
+    graft.write_input(port_in)
+    (graft.write_output_as_floats if for_tensorrt else graft.write_output)(port_out)
+    graft.declare(port_in, port_out)
+    full = (0.0, 255.0) if elem_type == TensorProto.UINT8 else (0.0, 1.0)
     return write_spec(core, spec.with_(layout="NHWC", value_range=full))
 
 
-def _prefix(graph: onnx.GraphProto) -> None:
+def _prefix_names(graph: onnx.GraphProto) -> None:
     """Set every name in `graph` apart from those that will be written around it."""
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = [_CORE + name if name else "" for name in names]
         for inner in _subgraphs(node):
-            _prefix(inner)
+            _prefix_names(inner)
     for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node):
         named.name = _CORE + named.name if named.name else ""
     for sparse in graph.sparse_initializer:
@@ -118,8 +118,8 @@ class _Shuffle:
 class _Graft:
     """Writes nodes around a graph. `kind`: the element type of the new ports."""
 
-    def __init__(self, graph: onnx.GraphProto, spec: ModelSpec, kind: int) -> None:
-        self.graph, self.spec, self.kind = graph, spec, kind
+    def __init__(self, graph: onnx.GraphProto, spec: ModelSpec, elem_type: int) -> None:
+        self.graph, self.spec, self.elem_type = graph, spec, elem_type
         self.black, self.span = spec.value_range[0], spec.value_range[1] - spec.value_range[0]
         self.head: list[onnx.NodeProto] = []
         self.tail: list[onnx.NodeProto] = []
@@ -139,67 +139,67 @@ class _Graft:
     def scalar(self, value: float) -> str:
         return self.constant(value, np.float32)
 
-    def enter(self, taken: Port) -> None:
+    def write_input(self, port_in: Port) -> None:
         """From the new input to the core's: cast, scale, transpose."""
         value = PIXELS
-        if taken.elem_type != TensorProto.UINT8:
-            if self.kind == TensorProto.UINT8:
+        if port_in.elem_type != TensorProto.UINT8:
+            if self.elem_type == TensorProto.UINT8:
                 value = self.op("Cast", value, to=TensorProto.FLOAT)
-            full = 255.0 if self.kind == TensorProto.UINT8 else 1.0
+            full = 255.0 if self.elem_type == TensorProto.UINT8 else 1.0
             if self.span != full:  # a division, so that 8-bit pixels become exactly what NumPy makes of them
                 value = self.op("Div", value, self.scalar(full / self.span))
             if self.black:
                 value = self.op("Add", value, self.scalar(self.black))
-            if taken.elem_type != TensorProto.FLOAT:
-                value = self.op("Cast", value, to=taken.elem_type)
+            if port_in.elem_type != TensorProto.FLOAT:
+                value = self.op("Cast", value, to=port_in.elem_type)
         if self.spec.layout == "NCHW":
             value = self.op("Transpose", value, perm=[0, 3, 1, 2])
-        self.op("Identity", value, out=taken.name)
+        self.op("Identity", value, out=port_in.name)
 
-    def leave(self, given: Port) -> None:
+    def write_output(self, port_out: Port) -> None:
         """From the core's output to the new one: clip, scale, round, and only then shuffle and transpose."""
-        self.op("Identity", self._moved(given, self._finished, self._shuffled), out=UPSCALED)
+        self.op("Identity", self._output_pixels(port_out, self._to_pixels, self._shuffle), out=UPSCALED)
 
-    def leave_as_floats(self, given: Port) -> None:
+    def write_output_as_floats(self, port_out: Port) -> None:
         """As `leave`, for a runtime without bytes inside its graph: round, move, and cast last of all.
 
         Values of 0 to 255 are exact in half precision, so a half-precision net moves those.
         """
-        value = self._moved(given, self._clipped, self._shuffled_at_once)
-        if self.kind == given.elem_type == TensorProto.UINT8:
+        value = self._output_pixels(port_out, self._to_float_pixels, self._shuffle_in_one_transpose)
+        if self.elem_type == port_out.elem_type == TensorProto.UINT8:
             self.op("Identity", value, out=UPSCALED)
         else:
-            self.op("Cast", value, to=self.kind, out=UPSCALED)
+            self.op("Cast", value, to=self.elem_type, out=UPSCALED)
 
-    def _moved(
+    def _output_pixels(
         self,
-        given: Port,
-        finished: Callable[[str], str],
-        shuffled: Callable[[str, _Shuffle], str],
+        port_out: Port,
+        to_pixels: Callable[[str], str],
+        do_shuffle: Callable[[str, _Shuffle], str],
     ) -> str:
         """The core's output, `finished` where it is no bytes yet, `shuffled` where it ends so, colours last."""
         self.nodes = self.tail
-        shuffle = _take_shuffle(self.graph, given.name) if self.spec.layout == "NCHW" else None
-        value = given.name
-        if given.elem_type != TensorProto.UINT8:
-            if given.elem_type != TensorProto.FLOAT:
+        shuffle = _take_shuffle(self.graph, port_out.name) if self.spec.layout == "NCHW" else None
+        value = port_out.name
+        if port_out.elem_type != TensorProto.UINT8:
+            if port_out.elem_type != TensorProto.FLOAT:
                 value = self.op("Cast", value, to=TensorProto.FLOAT)
-            value = finished(value)
+            value = to_pixels(value)
         if shuffle:
-            return shuffled(value, shuffle)
+            return do_shuffle(value, shuffle)
         return self.op("Transpose", value, perm=[0, 2, 3, 1]) if self.spec.layout == "NCHW" else value
 
-    def _clipped(self, value: str) -> str:
+    def _to_float_pixels(self, value: str) -> str:
         """What `_finished` makes, left in a floating-point type."""
-        if self.kind != TensorProto.UINT8:
-            return self._finished(value)
+        if self.elem_type != TensorProto.UINT8:
+            return self._to_pixels(value)
         if self.black:
             value = self.op("Sub", value, self.scalar(self.black))
         value = self.op("Div", value, self.scalar(self.span / 255.0))
         value = self.op("Round", self.op("Clip", value, self.scalar(0.0), self.scalar(255.0)))
         return self.op("Cast", value, to=TensorProto.FLOAT16) if self.spec.precision == "fp16" else value
 
-    def _shuffled_at_once(self, value: str, shuffle: _Shuffle) -> str:
+    def _shuffle_in_one_transpose(self, value: str, shuffle: _Shuffle) -> str:
         """[N, block * block * C, H, W] -> [N, H * block, W * block, C] in one transpose of six axes."""
         block, channels = shuffle.block, self.spec.channels
         parts = [block, block, channels] if shuffle.pixel_last else [channels, block, block]
@@ -215,17 +215,17 @@ class _Graft:
         order = [0, 4, 1, 5, 2, 3] if shuffle.pixel_last else [0, 4, 2, 5, 3, 1]
         return self.op("Reshape", self.op("Transpose", value, perm=order), joined)
 
-    def _finished(self, value: str) -> str:
+    def _to_pixels(self, value: str) -> str:
         if self.black:
             value = self.op("Sub", value, self.scalar(self.black))
-        if self.kind == TensorProto.UINT8:  # scales, rounds half to even, clips and casts in one pass
+        if self.elem_type == TensorProto.UINT8:  # scales, rounds half to even, clips and casts in one pass
             step, zero = self.scalar(self.span / 255.0), self.constant(0, np.uint8)
             return self.op("QuantizeLinear", value, step, zero)
         if self.span != 1.0:
             value = self.op("Div", value, self.scalar(self.span))
         return self.op("Clip", value, self.scalar(0.0), self.scalar(1.0))
 
-    def _shuffled(self, value: str, shuffle: _Shuffle) -> str:
+    def _shuffle(self, value: str, shuffle: _Shuffle) -> str:
         """[N, block * block * C, H, W] -> [N, H * block, W * block, C]."""
         block, channels = shuffle.block, self.spec.channels
         if not shuffle.pixel_last and channels > 1:
@@ -238,17 +238,17 @@ class _Graft:
         value = self.op("Transpose", value, perm=[0, 1, 3, 2, 4])
         return self.op("Reshape", value, shape)
 
-    def declare(self, taken: Port, given: Port) -> None:
+    def declare(self, port_in: Port, port_out: Port) -> None:
         """Join the pieces and declare the new ports."""
-        nodes = [*self.head, *(_copied(self.graph.node)), *self.tail]
+        nodes = [*self.head, *(_copies(self.graph.node)), *self.tail]
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(nodes)
-        ports = ((self.graph.input, taken, PIXELS, "hw"), (self.graph.output, given, UPSCALED, "HW"))
+        ports = ((self.graph.input, port_in, PIXELS, "hw"), (self.graph.output, port_out, UPSCALED, "HW"))
         for values, port, name, axes in ports:
             kept = [value for value in values if value.name != port.name]
             dims = self._dims(port, axes)
             del values[:]
-            values.extend([*kept, helper.make_tensor_value_info(name, self.kind, dims)])
+            values.extend([*kept, helper.make_tensor_value_info(name, self.elem_type, dims)])
 
     def _dims(self, port: Port, axes: str) -> list[int | str]:
         batch, *rest = port.dims
@@ -256,7 +256,7 @@ class _Graft:
         return [batch or "n", height or axes[0], width or axes[1], self.spec.channels]
 
 
-def _copied(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+def _copies(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Nodes that outlive the graph they are taken from."""
     copies = []
     for node in nodes:
@@ -281,15 +281,15 @@ def _take_shuffle(graph: onnx.GraphProto, output: str) -> _Shuffle | None:
         if uses.count(name) != (name != output):
             return None
         if node.op_type == "DepthToSpace" and node.domain in ("", "ai.onnx"):
-            return _unshuffled(graph, node)
-        following = _picture_of(node, makers, constants)
+            return _remove_shuffle(graph, node)
+        following = _only_variable_input(node, makers, constants)
         if following is None:
             return None
         name = following
     return None
 
 
-def _picture_of(
+def _only_variable_input(
     node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], constants: dict[str, onnx.TensorProto]
 ) -> str | None:
     """The one input of a value-by-value `node` that is not a constant scalar; None for another node."""
@@ -308,7 +308,7 @@ def _is_scalar(name: str, makers: dict[str, onnx.NodeProto], constants: dict[str
     return tensor is not None and int(np.prod(tensor.dims)) == 1
 
 
-def _unshuffled(graph: onnx.GraphProto, node: onnx.NodeProto) -> _Shuffle | None:
+def _remove_shuffle(graph: onnx.GraphProto, node: onnx.NodeProto) -> _Shuffle | None:
     """What `node` does, which is now nothing; None, and nothing changed, where it is not a DepthToSpace by the book."""
     settings = {a.name: a for a in node.attribute}
     block = settings["blocksize"].i if "blocksize" in settings else 0

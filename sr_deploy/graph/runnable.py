@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_deploy.errors import ModelError, SrDeployError, UsageError
-from sr_deploy.graph.cache import LARGEST, CacheEntry
+from sr_deploy.graph.cache import LARGEST_MODEL, CacheEntry
 from sr_deploy.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -60,17 +60,17 @@ class RunnableModel:
 
     def __init__(self, model: Path | bytes | onnx.ModelProto, spec: ModelSpec | None = None) -> None:
         self._source, self._spec = model, spec
-        self._kept = CacheEntry.of(model) if isinstance(model, Path) and spec is None else None
+        self._entry = CacheEntry.of(model) if isinstance(model, Path) and spec is None else None
 
     @cached_property
     def facts(self) -> ModelFacts:
         """Of the model; from the cache where they are there."""
-        kept = self._kept.read("json") if self._kept else None
+        kept = self._entry.read("json") if self._entry else None
         if kept:
             with suppress(ValueError, TypeError, KeyError, SrDeployError):
                 return ModelFacts.from_json(kept.decode("utf-8"))
-        facts = _facts(self._live, self._spec, self._name)
-        self._keep("json", facts.to_json().encode("utf-8"))
+        facts = _facts(self._loaded_model, self._spec, self._name)
+        self._write_entry("json", facts.to_json().encode("utf-8"))
         return facts
 
     def graph(self, dtype: np.dtype[Any], *, fresh: bool = False) -> bytes:
@@ -85,37 +85,37 @@ class RunnableModel:
                 "use a file exported with `--io float`"
             )
         kind = f"{dtype}.onnx"
-        kept = self._kept.read(kind) if self._kept and not fresh else None
+        kept = self._entry.read(kind) if self._entry and not fresh else None
         if kept:
             return kept
         from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
 
         graft = with_pixel_io if dtype == np.uint8 else with_float_io
-        made = bytes(graft(self._live, self.facts.spec).SerializeToString(deterministic=True))
-        self._keep(kind, made)
+        made = bytes(graft(self._loaded_model, self.facts.spec).SerializeToString(deterministic=True))
+        self._write_entry(kind, made)
         return made
 
-    def recall(self, kind: str) -> bytes | None:
+    def read_cached(self, kind: str) -> bytes | None:
         """What `remember` kept of this model's file as `kind`; None where there is nothing."""
-        return self._kept.read(kind) if self._kept else None
+        return self._entry.read(kind) if self._entry else None
 
-    def remember(self, kind: str, data: bytes) -> None:
+    def write_cached(self, kind: str, data: bytes) -> None:
         """Keep `data`, which a runtime made of the graph, for the next start. `kind` names what it depends on
         beside the file."""
-        if self._kept and self.is_kept and len(data) <= LARGEST:
-            self._kept.write(kind, data)
+        if self._entry and self.is_cached and len(data) <= LARGEST_MODEL:
+            self._entry.write(kind, data)
 
     @property
-    def is_kept(self) -> bool:
+    def is_cached(self) -> bool:
         """Whether anything is kept of this model: not of one in memory, with weights in another file, or too large."""
-        return self._kept is not None and self._kept.read("json") is not None
+        return self._entry is not None and self._entry.read("json") is not None
 
     @property
     def _name(self) -> str:
         return str(self._source) if isinstance(self._source, Path) else "the model"
 
     @cached_property
-    def _live(self) -> onnx.ModelProto:
+    def _loaded_model(self) -> onnx.ModelProto:
         from sr_deploy.graph.onnx_file import load_model, parse_model, require_embedded
 
         if isinstance(self._source, Path):
@@ -124,10 +124,14 @@ class RunnableModel:
         require_embedded(model)
         return model
 
-    def _keep(self, kind: str, data: bytes) -> None:
+    def _write_entry(self, kind: str, data: bytes) -> None:
         # weights in a file beside the model are not part of the key
-        if self._kept and len(data) <= LARGEST and self._live.ByteSize() <= self._kept.size + 1024:
-            self._kept.write(kind, data)
+        if (
+            self._entry
+            and len(data) <= LARGEST_MODEL
+            and self._loaded_model.ByteSize() <= self._entry.size + 1024
+        ):
+            self._entry.write(kind, data)
 
 
 def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFacts:
@@ -138,7 +142,7 @@ def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFa
     spec = spec or require_spec(model, name)
     _check_ports(model, spec)
     height, width = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
-    _check_growth(model, spec, height, width)
+    _check_result_size(model, spec, height, width)
     bytes_only = has_pixel_io(model)
     graph = (with_pixel_io if bytes_only else with_float_io)(model, spec)
     peak = peak_bytes(graph, (1, height, width, spec.channels))
@@ -171,7 +175,7 @@ def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
         )
 
 
-def _check_growth(model: onnx.ModelProto, spec: ModelSpec, height: int, width: int) -> None:
+def _check_result_size(model: onnx.ModelProto, spec: ModelSpec, height: int, width: int) -> None:
     """Raises ModelError where `model` plainly makes of a picture other than what its record says."""
     from sr_deploy.graph.footprint import output_shape
 

@@ -19,7 +19,7 @@ from sr_deploy.graph.runnable import EXACT_INT8
 
 Picture = npt.NDArray[np.float32]
 
-_NUMPY: dict[int, np.dtype[Any]] = {
+_NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.FLOAT16: np.dtype(np.float16),
     TensorProto.DOUBLE: np.dtype(np.float64),
@@ -54,25 +54,25 @@ def detect_precision(model: onnx.ModelProto) -> str:
 
 def without_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model`, or where it computes in bf16, which ONNX Runtime's CPU kernels lack, a copy that does in fp32."""
-    if not _holds_bf16(model):
+    if not _uses_bf16(model):
         return model
-    twin = copy_of(model)
-    del twin.graph.value_info[:]
-    for tensor in constant_tensors(twin):
+    copied = copy_of(model)
+    del copied.graph.value_info[:]
+    for tensor in constant_tensors(copied):
         if tensor.data_type == TensorProto.BFLOAT16:
             values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for value in (*twin.graph.input, *twin.graph.output):
+    for value in (*copied.graph.input, *copied.graph.output):
         if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-    for node in twin.graph.node:
+    for node in copied.graph.node:
         for attribute in node.attribute:
             if attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.BFLOAT16:
                 attribute.i = TensorProto.FLOAT
-    return twin
+    return copied
 
 
-def _holds_bf16(model: onnx.ModelProto) -> bool:
+def _uses_bf16(model: onnx.ModelProto) -> bool:
     kinds = {tensor.data_type for tensor in constant_tensors(model)}
     kinds |= {value.type.tensor_type.elem_type for value in model.graph.input}
     kinds |= {a.i for node in model.graph.node for a in node.attribute if a.name in _TYPE_ATTRIBUTES}
@@ -138,7 +138,7 @@ class SessionRunner:
         if self.takes_bytes:
             tensor = np.clip(np.rint(tensor), 0, 255)
         with np.errstate(over="ignore", invalid="ignore"):  # fp16 cannot hold the wildest pictures
-            feed = {self.port.name: np.ascontiguousarray(tensor[None], _NUMPY[self.port.elem_type])}
+            feed = {self.port.name: np.ascontiguousarray(tensor[None], _NUMPY_TYPES[self.port.elem_type])}
         try:
             (result,) = self.session.run(None, feed)
         except Exception as error:  # ONNX Runtime's errors share no base class but this one

@@ -19,19 +19,19 @@ from onnx import helper, numpy_helper
 from sr_deploy.graph.onnx_file import copy_of
 
 _PHASES = "/phases"
-_MOST = 64
+_MOST_CHANNELS = 64
 """Channels of the new convolution; beyond, its zeros cost more than the shuffle did."""
 
 
 def convolve_before_shuffle(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of `model` in which every DepthToSpace that only feeds a narrow convolution comes after it."""
-    twin = copy_of(model)
-    for shuffle in [node for node in twin.graph.node if node.op_type == "DepthToSpace"]:
-        convolution = _only_reader(twin.graph, shuffle.output[0])
+    copied = copy_of(model)
+    for shuffle in [node for node in copied.graph.node if node.op_type == "DepthToSpace"]:
+        convolution = _only_reader(copied.graph, shuffle.output[0])
         if convolution is not None:
-            _exchange(twin.graph, shuffle, convolution)
-    _drop_unused(twin.graph)
-    return twin
+            _swap(copied.graph, shuffle, convolution)
+    _drop_unused(copied.graph)
+    return copied
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
@@ -56,7 +56,7 @@ def _only_reader(graph: onnx.GraphProto, name: str) -> onnx.NodeProto | None:
     )
 
 
-def _exchange(graph: onnx.GraphProto, shuffle: onnx.NodeProto, convolution: onnx.NodeProto) -> None:
+def _swap(graph: onnx.GraphProto, shuffle: onnx.NodeProto, convolution: onnx.NodeProto) -> None:
     """Do it, where the convolution is a plain one whose weights are known; nothing otherwise."""
     settings = {a.name: helper.get_attribute_value(a) for a in shuffle.attribute}
     block, pixel_last = int(settings["blocksize"]), settings.get("mode", b"DCR") == b"DCR"
@@ -64,9 +64,9 @@ def _exchange(graph: onnx.GraphProto, shuffle: onnx.NodeProto, convolution: onnx
     if not all(name in tensors for name in convolution.input[1:] if name):
         return
     kernel = numpy_helper.to_array(tensors[convolution.input[1]])
-    if not _is_plain(convolution, kernel) or kernel.shape[0] * block**2 > _MOST:
+    if not _keeps_size(convolution, kernel) or kernel.shape[0] * block**2 > _MOST_CHANNELS:
         return
-    wide = phases_of(kernel, block, pixel_last=pixel_last)
+    wide = kernel_before_shuffle(kernel, block, pixel_last=pixel_last)
     names = [_store(graph, convolution.input[1] + _PHASES, wide)]
     if len(convolution.input) > 2 and convolution.input[2]:
         bias = numpy_helper.to_array(tensors[convolution.input[2]])
@@ -74,7 +74,7 @@ def _exchange(graph: onnx.GraphProto, shuffle: onnx.NodeProto, convolution: onnx
     _rewire(graph, shuffle, convolution, names, wide.shape[2], block)
 
 
-def _is_plain(node: onnx.NodeProto, kernel: npt.NDArray[Any]) -> bool:
+def _keeps_size(node: onnx.NodeProto, kernel: npt.NDArray[Any]) -> bool:
     """Whether `node` is an odd square convolution that keeps the size: no strides, gaps or groups."""
     side = kernel.shape[2]
     settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -90,7 +90,7 @@ def _is_plain(node: onnx.NodeProto, kernel: npt.NDArray[Any]) -> bool:
     )
 
 
-def phases_of(kernel: npt.NDArray[Any], block: int, *, pixel_last: bool) -> npt.NDArray[Any]:
+def kernel_before_shuffle(kernel: npt.NDArray[Any], block: int, *, pixel_last: bool) -> npt.NDArray[Any]:
     """The kernel [O, C, k, k] of a convolution after a shuffle as one before it, [O * block**2, C * block**2, K, K].
 
     Row `y` of the large picture is row `y % block` within row `y // block` of the small one, so the tap `d` of the
@@ -98,16 +98,16 @@ def phases_of(kernel: npt.NDArray[Any], block: int, *, pixel_last: bool) -> npt.
     (O, row, column); input channels as DepthToSpace has them, (C, row, column), or (row, column, C): `pixel_last`.
     """
     outputs, inputs, side, _ = kernel.shape
-    reach = -(-(side // 2) // block)
-    wide = np.zeros((outputs, block, block, inputs, block, block, 2 * reach + 1, 2 * reach + 1), kernel.dtype)
+    halo = -(-(side // 2) // block)
+    wide = np.zeros((outputs, block, block, inputs, block, block, 2 * halo + 1, 2 * halo + 1), kernel.dtype)
     steps = [(i, d, *divmod(i + d - side // 2, block)) for i in range(block) for d in range(side)]
     for row, down, row_away, row_phase in steps:
         for column, across, column_away, column_phase in steps:
             taps = kernel[:, :, down, across]
-            wide[:, row, column, :, row_phase, column_phase, row_away + reach, column_away + reach] = taps
+            wide[:, row, column, :, row_phase, column_phase, row_away + halo, column_away + halo] = taps
     if pixel_last:
         wide = wide.transpose(0, 1, 2, 4, 5, 3, 6, 7)
-    return wide.reshape(outputs * block**2, inputs * block**2, 2 * reach + 1, 2 * reach + 1)
+    return wide.reshape(outputs * block**2, inputs * block**2, 2 * halo + 1, 2 * halo + 1)
 
 
 def _store(graph: onnx.GraphProto, name: str, values: npt.NDArray[Any]) -> str:
@@ -125,10 +125,10 @@ def _rewire(
 ) -> None:
     """The convolution first, then the shuffle; what came out of the one now comes out of the other."""
     between, result = f"{shuffle.output[0]}/unshuffled", convolution.output[0]
-    reach = side // 2
+    halo = side // 2
     first = helper.make_node(
         "Conv", [shuffle.input[0], *weights], [between], name=f"{convolution.name}_before",
-        kernel_shape=[side, side], pads=[reach] * 4,
+        kernel_shape=[side, side], pads=[halo] * 4,
     )  # fmt: skip
     second = helper.make_node(
         "DepthToSpace", [between], [result], name=f"{shuffle.name}_after", blocksize=block, mode="CRD"

@@ -17,26 +17,26 @@ _FLOATS, _STEPS = "/floats", "/steps"
 
 def quantise_weights_in_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of `model` whose int8 constants are floats with a QuantizeLinear of the scale they are read with."""
-    twin = copy_of(model)
-    tensors = {tensor.name: tensor for tensor in twin.graph.initializer}
+    copied = copy_of(model)
+    tensors = {tensor.name: tensor for tensor in copied.graph.initializer}
     before: list[tuple[int, onnx.NodeProto]] = []
-    for index, node in enumerate(twin.graph.node):
+    for index, node in enumerate(copied.graph.node):
         if node.op_type != "DequantizeLinear" or node.input[1] not in tensors:
             continue
         kept = tensors.get(node.input[0])
         if kept is not None and kept.data_type == TensorProto.INT8:
-            before.append((index, _quantiser(twin.graph, node, kept, tensors)))
-    nodes = list(twin.graph.node)
+            before.append((index, _make_quantiser(copied.graph, node, kept, tensors)))
+    nodes = list(copied.graph.node)
     for index, made in reversed(before):
         nodes.insert(index, made)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del twin.graph.node[:]
-    twin.graph.node.extend(copies)
-    _drop_unread(twin.graph, {made.output[0].removesuffix(_STEPS) for _, made in before})
-    return twin
+    del copied.graph.node[:]
+    copied.graph.node.extend(copies)
+    _drop_unread(copied.graph, {made.output[0].removesuffix(_STEPS) for _, made in before})
+    return copied
 
 
-def _quantiser(
+def _make_quantiser(
     graph: onnx.GraphProto, node: onnx.NodeProto, kept: onnx.TensorProto, tensors: dict[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
     """The QuantizeLinear that gives the values of `kept`; `node` reads it from now on."""

@@ -20,8 +20,13 @@ import onnx
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.onnx_file import picture_io
 from sr_deploy.graph.session import RefusedInputError, SessionRunner, open_session
+from sr_deploy.probe.perturbation import (
+    HaloProbe,
+    observed_halo,
+    picture_perturbations,
+    structural_perturbation,
+)
 from sr_deploy.probe.range import Range
-from sr_deploy.probe.reach import Probe, measure_reach, picture_stimuli, structural_stimulus
 from sr_deploy.probe.shape import Shape
 from sr_deploy.probe.structure import structure_of
 from sr_deploy.probe.tiles import tiles_agree
@@ -33,10 +38,10 @@ _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 _TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2, "int8": 5e-2}
 """How far tile and whole may differ, in parts of full scale: rounding depends on the shape that is run."""
 
-_CHEAP_REACH = 100
+_LARGEST_HALO_TO_CONFIRM = 100
 """Above this many pixels the structure's word is taken alone: pictures would need too large a probe."""
 
-_CHEAP_PHASES = 8
+_MOST_OFFSETS = 8
 """Pixels perturbed in pictures, at most, where the structure has already told the halo."""
 
 
@@ -44,13 +49,13 @@ _CHEAP_PHASES = 8
 class Halo:
     """The radius in input pixels (None: global, or not to be trusted) and the size rule it holds for."""
 
-    radius: int | None
+    pixels: int | None
     rule: SizeRule
     undecided: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Reach:
+class _HaloEvidence:
     """What the two witnesses of reach say. None: beyond the largest probe; `structural` is also None where
     there is no twin, and `measured` is -1 where nothing was measured."""
 
@@ -59,7 +64,7 @@ class _Reach:
     followed: bool
 
     @property
-    def radius(self) -> int | None:
+    def pixels(self) -> int | None:
         """The safe one of the two."""
         if not self.followed:
             return self.measured
@@ -69,22 +74,22 @@ class _Reach:
 
 
 @dataclass(frozen=True)
-class _EvidencePixels:
-    pictures: Probe
-    twin: Probe | None
+class _HaloProbes:
+    pictures: HaloProbe
+    twin: HaloProbe | None
     unfollowed: tuple[str, ...]
     precision: str
 
-    def reach(self, step: int) -> _Reach:
+    def measure(self, step: int) -> _HaloEvidence:
         """The reach of pixels at every phase of `step`."""
         if self.twin is None:
-            return _Reach(None, measure_reach(self.pictures, range(step)), False)
-        structural = measure_reach(self.twin, range(step))
-        if structural is None or structural > _CHEAP_REACH:
-            return _Reach(structural, -1, True)
-        phases = sorted({round(i * (step - 1) / (_CHEAP_PHASES - 1)) for i in range(_CHEAP_PHASES)})
-        few = replace(self.pictures, stimuli=self.pictures.stimuli[:2])
-        return _Reach(structural, measure_reach(few, phases), True)
+            return _HaloEvidence(None, observed_halo(self.pictures, range(step)), False)
+        structural = observed_halo(self.twin, range(step))
+        if structural is None or structural > _LARGEST_HALO_TO_CONFIRM:
+            return _HaloEvidence(structural, -1, True)
+        offsets = sorted({round(i * (step - 1) / (_MOST_OFFSETS - 1)) for i in range(_MOST_OFFSETS)})
+        few = replace(self.pictures, perturbations=self.pictures.perturbations[:2])
+        return _HaloEvidence(structural, observed_halo(few, offsets), True)
 
     def tiles_agree(self, halo: int, step: int) -> bool:
         """Whether tiles with this halo, `step` apart, compute what the whole does."""
@@ -100,24 +105,22 @@ def find_halo(
     precision: str,
 ) -> Halo:
     """Measure the halo as the module's docstring defines it; `run` is a runner of `model`."""
-    witnesses = _call_witnesses(model, run, shape, rule, value_range, precision)
-    first = witnesses.reach(rule.multiple_of)
-    if first.radius is None:
-        return Halo(None, rule, (_global_sentence(witnesses.pictures),))
-    step = _find_step(witnesses, first.radius)
+    probes = _make_probes(model, run, shape, rule, value_range, precision)
+    first = probes.measure(rule.multiple_of)
+    if first.pixels is None:
+        return Halo(None, rule, (_global_note(probes.pictures),))
+    step = _find_tile_step(probes, first.pixels)
     if step is None:
-        return Halo(None, rule, (_MOVES,))
-    reach = first if step == rule.multiple_of else witnesses.reach(step)
-    if reach.radius is None:
-        return Halo(None, rule, (_global_sentence(witnesses.pictures),))
-    if step > 1 and not witnesses.tiles_agree(reach.radius, step):  # at 1, _find_step asked the same
-        return Halo(None, rule, (_MOVES,))
-    return Halo(
-        reach.radius, replace(rule, multiple_of=step), tuple(_sentences(witnesses, reach, rule, step))
-    )
+        return Halo(None, rule, (_POSITION_DEPENDENT,))
+    evidence = first if step == rule.multiple_of else probes.measure(step)
+    if evidence.pixels is None:
+        return Halo(None, rule, (_global_note(probes.pictures),))
+    if step > 1 and not probes.tiles_agree(evidence.pixels, step):  # at 1, _find_step asked the same
+        return Halo(None, rule, (_POSITION_DEPENDENT,))
+    return Halo(evidence.pixels, replace(rule, multiple_of=step), tuple(_notes(probes, evidence, rule, step)))
 
 
-def measure_radius(model: onnx.ModelProto, spec: ModelSpec) -> int | None:
+def measure_halo(model: onnx.ModelProto, spec: ModelSpec) -> int | None:
     """The radius of the receptive field of `model`, whose record says all but this truly, in input pixels.
 
     None where it is beyond the largest probe. As in `find_halo`, the larger of what the structure allows and what
@@ -126,26 +129,28 @@ def measure_radius(model: onnx.ModelProto, spec: ModelSpec) -> int | None:
     run = SessionRunner(open_session(model, spec.name), picture_io(model, spec.name)[0], spec.layout)
     size = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
     shape = Shape(layout=spec.layout, channels=spec.channels, scale=spec.scale, size=size)
-    witnesses = _call_witnesses(model, run, shape, spec.size_rule, spec.value_range, spec.precision)
-    return witnesses.reach(spec.size_rule.multiple_of).radius
+    probes = _make_probes(model, run, shape, spec.size_rule, spec.value_range, spec.precision)
+    return probes.measure(spec.size_rule.multiple_of).pixels
 
 
-def _call_witnesses(
+def _make_probes(
     model: onnx.ModelProto,
     run: SessionRunner,
     shape: Shape,
     rule: SizeRule,
     value_range: Range,
     precision: str,
-) -> _EvidencePixels:
+) -> _HaloProbes:
     structure = structure_of(model, run.port.name)
-    stimuli = picture_stimuli(shape.channels, value_range)
-    pictures = Probe(run, shape.scale, rule, shape.channels, value_range, stimuli, structure.attends)
+    perturbations = picture_perturbations(shape.channels, value_range)
+    pictures = HaloProbe(
+        run, shape.scale, rule, shape.channels, value_range, perturbations, structure.has_attention
+    )
     twin = _open_twin(structure.twin, pictures, shape) if structure.twin else None
-    return _EvidencePixels(pictures, twin, structure.unfollowed, precision)
+    return _HaloProbes(pictures, twin, structure.unfollowed, precision)
 
 
-def _open_twin(twin: onnx.ModelProto, pictures: Probe, shape: Shape) -> Probe | None:
+def _open_twin(twin: onnx.ModelProto, pictures: HaloProbe, shape: Shape) -> HaloProbe | None:
     """The probe of the structural twin; None where the twin does not run, or makes NaN out of nothing."""
     port = pictures.run.port
     if pictures.run.takes_bytes:
@@ -158,23 +163,23 @@ def _open_twin(twin: onnx.ModelProto, pictures: Probe, shape: Shape) -> Probe | 
     expected = (shape.size[0] * shape.scale, shape.size[1] * shape.scale, shape.channels)
     if result.shape != expected or not np.isfinite(result).all():
         return None
-    return replace(pictures, run=run, stimuli=(structural_stimulus(shape.channels),))
+    return replace(pictures, run=run, perturbations=(structural_perturbation(shape.channels),))
 
 
-def _find_step(witnesses: _EvidencePixels, reach: int) -> int | None:
+def _find_tile_step(probes: _HaloProbes, halo: int) -> int | None:
     """The smallest multiple of the size rule's step at which the model's grid repeats; None: it never does."""
-    base = witnesses.pictures.rule.multiple_of
+    base = probes.pictures.rule.multiple_of
     steps = [base, *(base * factor for factor in _STEPS[1:] if base * factor <= _STEPS[-1])]
-    return next((step for step in steps if witnesses.tiles_agree(reach + 2 * step - 2, step)), None)
+    return next((step for step in steps if probes.tiles_agree(halo + 2 * step - 2, step)), None)
 
 
-_MOVES = (
+_POSITION_DEPENDENT = (
     "The result depends on where a tile lies, so no halo makes tiles equal to the whole; "
     "the model is taken as global and will not be tiled unless an overlap is asked for."
 )
 
 
-def _global_sentence(probe: Probe) -> str:
+def _global_note(probe: HaloProbe) -> str:
     *_, largest = probe.windows(0)
     return (
         f"One pixel reaches the border of the largest probe ({max(largest)} px): the model is taken as global and "
@@ -182,23 +187,23 @@ def _global_sentence(probe: Probe) -> str:
     )
 
 
-def _sentences(witnesses: _EvidencePixels, reach: _Reach, rule: SizeRule, step: int) -> Iterator[str]:
+def _notes(probes: _HaloProbes, evidence: _HaloEvidence, rule: SizeRule, step: int) -> Iterator[str]:
     if step != rule.multiple_of:
         takes = "any size" if rule.multiple_of == 1 else f"any multiple of {rule.multiple_of}"
         yield (
             f"The model takes {takes}, but its inner grid repeats every {step} px; sizes and tile positions are kept "
             f"to multiples of {step}."
         )
-    if not reach.followed:
-        held = ", ".join(witnesses.unfollowed) or "numbers that cannot carry a NaN"
+    if not evidence.followed:
+        held = ", ".join(probes.unfollowed) or "numbers that cannot carry a NaN"
         yield (
-            f"The halo of {reach.measured} px is the largest seen in perturbed pictures; the graph's structure could not "
+            f"The halo of {evidence.measured} px is the largest seen in perturbed pictures; the graph's structure could not "
             f"confirm it, for it holds {held}."
         )
-    elif reach.measured is not None and -1 < reach.measured < (reach.structural or 0):
+    elif evidence.measured is not None and -1 < evidence.measured < (evidence.structural or 0):
         yield (
-            f"The halo of {reach.structural} px is what the graph's structure allows; perturbed pictures showed "
-            f"{reach.measured} px."
+            f"The halo of {evidence.structural} px is what the graph's structure allows; perturbed pictures showed "
+            f"{evidence.measured} px."
         )
-    if rule.fixed and min(rule.fixed) - 2 * (reach.radius or 0) <= step:
+    if rule.fixed and min(rule.fixed) - 2 * (evidence.pixels or 0) <= step:
         yield "The fixed size leaves nothing to keep inside the halo, so larger pictures cannot be tiled exactly."

@@ -37,10 +37,10 @@ class KnownFacts:
     halo: int | Literal["global"] | None = None
 
 
-_NOTHING = KnownFacts()
+_NOTHING_KNOWN = KnownFacts()
 
 
-def probe(model: onnx.ModelProto | Path, *, name: str, given: KnownFacts = _NOTHING) -> ModelSpec:
+def probe(model: onnx.ModelProto | Path, *, name: str, given: KnownFacts = _NOTHING_KNOWN) -> ModelSpec:
     """The spec of `model`, found by running it on pictures; takes seconds for small nets, minutes for huge ones.
 
     `halo` is the radius of the receptive field in input pixels such that a tile starting at a multiple of
@@ -52,29 +52,29 @@ def probe(model: onnx.ModelProto | Path, *, name: str, given: KnownFacts = _NOTH
     MissingRuntimeError without ONNX Runtime.
     """
     loaded = load_model(model) if isinstance(model, Path) else model
-    graph = _runnable(loaded)
+    graph = _prepared(loaded)
     port, _ = picture_io(graph, f"model {name!r}")
     session = open_session(graph, name)  # before anything reads the nodes: it checks them
     precision = detect_precision(loaded)
     shape = find_shape(session, port, name)
     run = SessionRunner(session, port, shape.layout)
-    rule, about_sizes = find_size_rule(SizeTrial(run, shape), port)
-    value_range, about_range = _find_range(run, shape, rule, given)
+    rule, size_notes = find_size_rule(SizeTrial(run, shape), port)
+    value_range, range_notes = _find_range(run, shape, rule, given)
     halo = _find_halo(graph, run, shape, rule, value_range, precision, given)
     return ModelSpec(
         name=name,
         scale=shape.scale,
-        halo=halo.radius,
+        halo=halo.pixels,
         channels=shape.channels,
         value_range=value_range,
         layout=shape.layout,
         precision=precision,
         size_rule=halo.rule,
-        undecided=(*about_sizes, *about_range, *_about_colours(shape.channels), *halo.undecided),
+        undecided=(*size_notes, *range_notes, *_colour_order_notes(shape.channels), *halo.undecided),
     )
 
 
-def _runnable(model: onnx.ModelProto) -> onnx.ModelProto:
+def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model as ONNX Runtime's CPU kernels and the structural twin can take it: no bf16, no functions."""
     return without_bf16(inliner.inline_local_functions(model) if model.functions else model)
 
@@ -102,7 +102,7 @@ def _find_halo(
     return find_halo(graph, run, shape, rule, value_range, precision)
 
 
-def _about_colours(channels: int) -> list[str]:
+def _colour_order_notes(channels: int) -> list[str]:
     if channels == 1:
         return []
     return ["Whether the three channels are RGB or BGR does not show from outside; RGB is taken."]

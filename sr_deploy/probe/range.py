@@ -20,10 +20,10 @@ Range = tuple[float, float]
 UNIT, BYTES, SIGNED = (0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)
 _CANDIDATES = (UNIT, BYTES, SIGNED)
 
-_FITS = 0.6
+_LARGEST_FITTING_ERROR = 0.6
 """Largest restoration error, in standard deviations of the picture, of a range that may be the right one."""
 
-_CLEARLY = 1.02
+_CLEAR_RATIO = 1.02
 """A range wins where the others' errors are this many times larger. Trained nets show 1.03 to 1.06 between -1..1
 and 0..1, which is its upper half, and 1.5 and more between other pairs."""
 
@@ -46,11 +46,11 @@ def find_range(
             "the model gives no numbers (NaN or infinity) for a picture, in any value range; it is broken, or overflows in "
             "half precision: export it again in fp32"
         )
-    if min(errors.values()) < _FITS and _is_homogeneous(run, (*size, channels)):
+    if min(errors.values()) < _LARGEST_FITTING_ERROR and _is_homogeneous(run, (*size, channels)):
         return UNIT, [
             "The model is linear and has no biases, so it works alike in every value range; 0..1 is taken."
         ]
-    fitting = [candidate for candidate in _CANDIDATES if errors[candidate] < _FITS]
+    fitting = [candidate for candidate in _CANDIDATES if errors[candidate] < _LARGEST_FITTING_ERROR]
     bounds = _output_bounds(run, (*size, channels)) if fitting else (-np.inf, np.inf)
     for candidate in fitting:
         if _ends_at(bounds, candidate):
@@ -62,18 +62,18 @@ def _decide(errors: dict[Range, float], fitting: list[Range]) -> tuple[Range, li
     best = min(errors, key=lambda candidate: errors[candidate])
     if not fitting:
         return UNIT, [
-            f"In no value range does the model give its picture back (best {spelled(best)}, {errors[best]:.2g} standard "
+            f"In no value range does the model give its picture back (best {format_range(best)}, {errors[best]:.2g} standard "
             "deviations off); 0..1 is taken."
         ]
-    close = [candidate for candidate in fitting if errors[candidate] <= _CLEARLY * errors[best]]
+    close = [candidate for candidate in fitting if errors[candidate] <= _CLEAR_RATIO * errors[best]]
     if len(close) == 1:
         return best, []
     choice = UNIT if UNIT in close else best
-    names = ", ".join(spelled(candidate) for candidate in close)
-    return choice, [f"The value ranges {names} fit equally well; {spelled(choice)} is taken."]
+    names = ", ".join(format_range(candidate) for candidate in close)
+    return choice, [f"The value ranges {names} fit equally well; {format_range(choice)} is taken."]
 
 
-def spelled(value_range: Range) -> str:
+def format_range(value_range: Range) -> str:
     """A range as people write it: 0..255."""
     return f"{value_range[0]:g}..{value_range[1]:g}"
 
@@ -108,9 +108,9 @@ def _is_homogeneous(run: SessionRunner, shape: tuple[int, int, int]) -> bool:
 
 def _output_bounds(run: SessionRunner, shape: tuple[int, int, int]) -> Range:
     """Smallest and largest output for an input far too dark and far too bright."""
-    loud = np.where(np.random.default_rng(4).random(shape) < 0.5, -1e4, 1e4)
+    extreme = np.where(np.random.default_rng(4).random(shape) < 0.5, -1e4, 1e4)
     try:
-        result = run(loud.astype(np.float32))
+        result = run(extreme.astype(np.float32))
     except RefusedInputError:
         return -np.inf, np.inf
     return float(result.min()), float(result.max())
@@ -131,11 +131,13 @@ def dead_leaves(height: int, width: int, channels: int) -> Picture:
     for _ in range(_DISCS):
         radius = (near - random.random() * (near - far)) ** -0.5
         colour = np.clip(random.uniform(0.05, 0.95) + random.uniform(-0.08, 0.08, channels), 0, 1)
-        _paint(picture, random.random() * height, random.random() * width, radius, colour.astype(np.float32))
+        _paint_disc(
+            picture, random.random() * height, random.random() * width, radius, colour.astype(np.float32)
+        )
     return picture
 
 
-def _paint(picture: Picture, y: float, x: float, radius: float, colour: Picture) -> None:
+def _paint_disc(picture: Picture, y: float, x: float, radius: float, colour: Picture) -> None:
     """One disc with smooth edges, in place."""
     top, left = (max(int(middle - radius - 1), 0) for middle in (y, x))
     area = picture[top : int(y + radius + 2), left : int(x + radius + 2)]

@@ -64,7 +64,7 @@ def noise(height: int, width: int, channels: int, seed: int = 0) -> Picture:
 def find_shape(session: Any, port: Port, name: str) -> Shape:
     """Layout, channels and scale. Raises ModelError naming what the model does where that is no upscaling."""
     refusals, misfits = [], []
-    for layout, channels in _interpretations(port, name):
+    for layout, channels in _possible_layouts(port, name):
         run = SessionRunner(session, port, layout)
         for size in _sizes_to_try(port, layout):
             try:
@@ -78,14 +78,14 @@ def find_shape(session: Any, port: Port, name: str) -> Shape:
                 return Shape(layout, channels, scale, size)
             misfits.append((run, size, channels, result.shape))
     if misfits:
-        raise ModelError(f"model {name!r} is not an upscaler: {_misfit(*misfits[0])}")
+        raise ModelError(f"model {name!r} is not an upscaler: {_misfit_message(*misfits[0])}")
     raise ModelError(
         f"model {name!r} ran at none of {len(refusals)} sizes tried ({refusals[0]}); "
         "export it with dynamic height and width, or with the size it was traced at as fixed axes"
     )
 
 
-def _interpretations(port: Port, name: str) -> list[tuple[str, int]]:
+def _possible_layouts(port: Port, name: str) -> list[tuple[str, int]]:
     """(layout, channels) that the declared axes allow, likeliest first."""
     axes = {"NCHW": port.dims[1], "NHWC": port.dims[3]}
     declared = [(layout, size) for layout, size in axes.items() if size in (1, 3)]
@@ -93,13 +93,13 @@ def _interpretations(port: Port, name: str) -> list[tuple[str, int]]:
         return [(layout, size) for layout, size in declared if size]
     if any(size is not None for size in axes.values()):
         raise ModelError(
-            f"model {name!r} takes input of shape {_spelled(port)}, expected 3 channels (RGB) or 1 (grey) in axis 1 or 3; "
+            f"model {name!r} takes input of shape {_format_axes(port)}, expected 3 channels (RGB) or 1 (grey) in axis 1 or 3; "
             "export it with the packing or the alpha channel left out"
         )
     return [("NCHW", 3), ("NHWC", 3), ("NCHW", 1), ("NHWC", 1)]
 
 
-def _spelled(port: Port) -> str:
+def _format_axes(port: Port) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in port.dims) + "]"
 
 
@@ -119,7 +119,7 @@ def _sizes_to_try(port: Port, layout: str) -> Iterator[tuple[int, int]]:
         yield from ((size, size) for size in _FIRST_SIZES)
 
 
-def _misfit(run: SessionRunner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
+def _misfit_message(run: SessionRunner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
     """Why `result` [H, W, C] is no whole multiple of `size`, and what to do."""
     asked = f"for {size[1]}x{size[0]} pixels of {channels} channels it gives {result[1]}x{result[0]} of {result[2]}"
     if result[2] != channels:

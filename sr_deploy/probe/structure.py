@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.graph.onnx_file import copy_of, opset_of
 
-_TYPES_OF_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_MEASURES = {"Shape", "Size"}
+_FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_SHAPE_READERS = {"Shape", "Size"}
 """Read the shape of a tensor only: no pixel goes through."""
 
 _FIRST_INPUT_ONLY = {
@@ -88,7 +88,7 @@ class Structure:
     """Float in, float out, same shapes as the model; None where an operator cannot be followed."""
     unfollowed: tuple[str, ...]
     """The operators that cannot be followed, sorted."""
-    attends: bool
+    has_attention: bool
     """Activations are multiplied with activations as matrices: memory grows with the square of the picture."""
 
 
@@ -96,36 +96,36 @@ def structure_of(model: onnx.ModelProto, port_name: str) -> Structure:
     """Build the structural twin of `model`, whose picture input is `port_name`."""
     twin, opset = copy_of(model), opset_of(model)
     graph = twin.graph
-    reached, unfollowed, attends = {port_name}, set[str](), False
+    dependent, unfollowed, has_attention = {port_name}, set[str](), False
     nodes = []
     for node in graph.node:
-        from_pixels = [name in reached for name in node.input]
-        if not (any(from_pixels) or _captures(node, reached)) or node.op_type in _MEASURES:
+        from_pixels = [name in dependent for name in node.input]
+        if not (any(from_pixels) or _subgraph_depends_on(node, dependent)) or node.op_type in _SHAPE_READERS:
             nodes.append(node)
             continue
-        reached.update(node.output)
-        attends |= node.op_type in ("MatMul", "Einsum") and sum(from_pixels) > 1
-        replacement = _transparent(node, from_pixels, opset)
+        dependent.update(node.output)
+        has_attention |= node.op_type in ("MatMul", "Einsum") and sum(from_pixels) > 1
+        replacement = _twin_node(node, from_pixels, opset)
         if replacement is None:
             unfollowed.add(node.op_type)
         else:
             nodes.append(replacement)
     if unfollowed:
-        return Structure(None, tuple(sorted(unfollowed)), attends)
-    _rebuild(graph, nodes, port_name)
-    return Structure(twin, (), attends)
+        return Structure(None, tuple(sorted(unfollowed)), has_attention)
+    _turn_into_twin(graph, nodes, port_name)
+    return Structure(twin, (), has_attention)
 
 
-def _captures(node: onnx.NodeProto, reached: set[str]) -> bool:
+def _subgraph_depends_on(node: onnx.NodeProto, dependent: set[str]) -> bool:
     """Whether a subgraph of `node` (If, Loop, Scan) reads a value that depends on pixels."""
     return any(
-        not reached.isdisjoint(inner.input) or _captures(inner, reached)
+        not dependent.isdisjoint(inner.input) or _subgraph_depends_on(inner, dependent)
         for attribute in node.attribute
         for inner in attribute.g.node
     )
 
 
-def _transparent(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> onnx.NodeProto | None:
+def _twin_node(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> onnx.NodeProto | None:
     """The node of the twin that stands for `node`; None where there is none."""
     if node.domain not in ("", "ai.onnx") or not any(from_pixels):
         return None
@@ -136,7 +136,7 @@ def _transparent(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> o
         return helper.make_node("Identity", node.input[:1], node.output[:1])
     if node.op_type == "Where" and not from_pixels[0]:
         return node
-    replace = _REPLACED.get(node.op_type)
+    replace = _REPLACEMENTS.get(node.op_type)
     return replace(node, opset) if replace else None
 
 
@@ -167,7 +167,7 @@ def _renamed(op_type: str) -> Callable[[onnx.NodeProto, int], onnx.NodeProto | N
     return rename
 
 
-_REPLACED: dict[str, Callable[[onnx.NodeProto, int], onnx.NodeProto | None]] = {
+_REPLACEMENTS: dict[str, Callable[[onnx.NodeProto, int], onnx.NodeProto | None]] = {
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
     "MaxPool": _max_pool,
@@ -181,14 +181,14 @@ _REPLACED: dict[str, Callable[[onnx.NodeProto, int], onnx.NodeProto | None]] = {
 """Operators that may swallow a NaN, or make one out of zeros, and the one that spreads it just as far."""
 
 
-def _rebuild(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], port_name: str) -> None:
+def _turn_into_twin(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], port_name: str) -> None:
     weights = {name for node in nodes if node.op_type in _WEIGHTED for name in node.input[1:2]}
     for tensor in graph.initializer:
-        if tensor.name in weights and tensor.data_type in _TYPES_OF_FLOATS:
+        if tensor.name in weights and tensor.data_type in _FLOAT_TYPES:
             zeros = np.zeros_like(numpy_helper.to_array(tensor))
             tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
     for value in graph.input:
-        if value.name == port_name and value.type.tensor_type.elem_type not in _TYPES_OF_FLOATS:
+        if value.name == port_name and value.type.tensor_type.elem_type not in _FLOAT_TYPES:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     result = "sr_deploy_structure"
     nodes = [*nodes, helper.make_node("Cast", [graph.output[0].name], [result], to=TensorProto.FLOAT)]

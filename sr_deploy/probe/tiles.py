@@ -8,24 +8,24 @@ from dataclasses import replace
 import numpy as np
 
 from sr_deploy.graph.session import Picture, RefusedInputError
-from sr_deploy.probe.reach import Probe
+from sr_deploy.probe.perturbation import HaloProbe
 from sr_deploy.probe.shape import noise
 
-_LENGTH = 96
+_EXTRA_LENGTH = 96
 """What the compared strips are longer than the halo on both sides, in pixels."""
 
 
-def tiles_agree(probe: Probe, halo: int, step: int, tolerance: float) -> bool:
+def tiles_agree(probe: HaloProbe, halo: int, step: int, tolerance: float) -> bool:
     """Whether tiles cut `step` pixels from a border compute, from `halo` inside the cut on, what the whole does,
     within `tolerance` of full scale, along both axes.
 
     A size that the runtime refuses, or a fixed one that holds no more than the halos, counts as agreement:
     nothing was seen that speaks against it.
     """
-    pairs = _fixed_pairs if probe.rule.fixed else _pairs
+    pairs = _fixed_size_pairs if probe.rule.fixed else _free_size_pairs
     try:
         return all(
-            _close(probe, tile, whole, tolerance)
+            _is_close(probe, tile, whole, tolerance)
             for axis in (0, 1)
             for tile, whole in pairs(probe, axis, halo, step)
         )
@@ -33,17 +33,17 @@ def tiles_agree(probe: Probe, halo: int, step: int, tolerance: float) -> bool:
         return True
 
 
-def _close(probe: Probe, tile: Picture, whole: Picture, tolerance: float) -> bool:
+def _is_close(probe: HaloProbe, tile: Picture, whole: Picture, tolerance: float) -> bool:
     low, high = probe.value_range
     full_scale = max(high - low, float(np.ptp(whole)) if whole.size else 0.0)
     with np.errstate(invalid="ignore"):
         return bool(np.all(np.abs(tile - whole) <= tolerance * full_scale))
 
 
-def _pairs(probe: Probe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
+def _free_size_pairs(probe: HaloProbe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
     """What a tile and the whole give for the same pixels, `axis` leading: cut at the front, then the back."""
-    breadth = 32 if halo < _LENGTH else 16
-    length, breadth = replace(probe.rule, multiple_of=step).padded(_LENGTH + 2 * halo, breadth)
+    breadth = 32 if halo < _EXTRA_LENGTH else 16
+    length, breadth = replace(probe.rule, multiple_of=step).padded(_EXTRA_LENGTH + 2 * halo, breadth)
     picture = _strip(probe, length + step, breadth)
     whole = _run_along(probe, picture, axis)
     scale = probe.scale
@@ -52,23 +52,23 @@ def _pairs(probe: Probe, axis: int, halo: int, step: int) -> Iterator[tuple[Pict
     yield _run_along(probe, picture[:length], axis)[:kept], whole[:kept]
 
 
-def _fixed_pairs(probe: Probe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
+def _fixed_size_pairs(probe: HaloProbe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
     """The same for a model of one size: two tiles, `step` apart, where they overlap."""
     assert probe.rule.fixed is not None
     length, breadth = probe.rule.fixed[axis], probe.rule.fixed[1 - axis]
     picture = _strip(probe, length + step, breadth)
-    first, second = (_run_along(probe, picture[at : at + length], axis) for at in (0, step))
+    first, second = (_run_along(probe, picture[start : start + length], axis) for start in (0, step))
     kept = max(length - step - 2 * halo, 0) * probe.scale
     from_first, from_second = (step + halo) * probe.scale, halo * probe.scale
     yield first[from_first : from_first + kept], second[from_second : from_second + kept]
 
 
-def _strip(probe: Probe, length: int, breadth: int) -> Picture:
+def _strip(probe: HaloProbe, length: int, breadth: int) -> Picture:
     low, high = probe.value_range
     strip: Picture = low + (high - low) * noise(length, breadth, probe.channels, seed=3)
     return strip
 
 
-def _run_along(probe: Probe, picture: Picture, axis: int) -> Picture:
+def _run_along(probe: HaloProbe, picture: Picture, axis: int) -> Picture:
     """Run `picture` [along, across, C] with its first axis as the model's `axis`; the result likewise."""
     return probe.run(picture) if axis == 0 else probe.run(picture.swapaxes(0, 1)).swapaxes(0, 1)

@@ -180,7 +180,7 @@ def test_entries_nobody_used_are_deleted_and_nothing_else_is(cache, model):
 
 
 def test_the_least_used_entries_go_where_all_are_too_large(cache, model, monkeypatch):
-    monkeypatch.setattr(kept, "_MOST", 100_000)
+    monkeypatch.setattr(kept, "_LARGEST_TOTAL", 100_000)
     cache.mkdir(parents=True)
     old, older, oldest = (aged(cache, d, f"{d}" * 32 + "-json", 40_000) for d in (1, 2, 3))
     RunnableModel(model).graph(UINT8)

@@ -21,7 +21,7 @@ from sr_deploy.engines.onnxruntime.session import (
     OnnxRuntimeOptions,
     check_providers,
     open_session,
-    quiet,
+    quiet_run_options,
     run_error,
     runtime,
     session_options,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxRuntimeEngine", "OnnxRuntimeOptions"]
 
-_ARENA = 1.6
+_ARENA_FACTOR = 1.6
 """Measured on plain nets of 256x256 to 700x700 pixels: the arena takes 1.43 to 1.57 times the peak of the
 graph's own results, for it grows in large steps and holds the copies that blocked layouts need."""
 
@@ -89,7 +89,7 @@ class OnnxRuntimeEngine:
         """Batch size and working memory, told from the graph."""
         facts = self._model.facts
         peak = facts.peak_per_pixel
-        return Limits(max_batch=facts.max_batch, bytes_per_pixel=peak * _ARENA if peak else None)
+        return Limits(max_batch=facts.max_batch, bytes_per_pixel=peak * _ARENA_FACTOR if peak else None)
 
     def prepare(self, dtype: npt.DTypeLike) -> None:
         """Make the session for pictures of `dtype` now, which the first `run` would do. Raises as `run` does."""
@@ -108,7 +108,7 @@ class OnnxRuntimeEngine:
                 (binding.bind_output, session.get_outputs()[0].name, result),
             ):
                 bind(name, "cpu", 0, pixels.dtype.type, pixels.shape, pixels.ctypes.data)
-            session.run_with_iobinding(binding, quiet())
+            session.run_with_iobinding(binding, quiet_run_options())
         except Exception as error:  # ONNX Runtime's errors share no other base class
             raise run_error(error, self.spec.name, batch.shape) from error
         return result
@@ -133,10 +133,10 @@ class OnnxRuntimeEngine:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
             if dtype not in self._sessions:
-                self._sessions[dtype] = self._opened(dtype)
+                self._sessions[dtype] = self._make_session(dtype)
             return self._sessions[dtype]
 
-    def _opened(self, dtype: np.dtype[Any]) -> Any:
+    def _make_session(self, dtype: np.dtype[Any]) -> Any:
         options = self.options
         named = [(name, options.provider_options.get(name, {})) for name in options.providers]
         if self.spec.precision == "bf16" and options.providers == (CPU,):

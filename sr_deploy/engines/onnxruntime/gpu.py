@@ -31,7 +31,7 @@ from sr_deploy.engines.onnxruntime.session import (
     OnnxRuntimeOptions,
     check_providers,
     open_session,
-    quiet,
+    quiet_run_options,
     run_error,
     runtime,
     session_options,
@@ -91,7 +91,7 @@ class _GpuEngine(ABC):
         self.check()
         self._model = RunnableModel(model)
         self.spec: ModelSpec = self._model.facts.spec
-        self._shapes = Recent(self.options.shapes)
+        self._shapes = RecentlyUsed(self.options.shapes)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -121,9 +121,9 @@ class _GpuEngine(ABC):
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
         """See `Engine.run`. Raises ModelError too, for what only running shows to be wrong with the model."""
         shape = check_batch(self.spec, self.limits, batch, out)
-        resident = self._resident(batch.dtype, batch.shape, shape)
+        shape_session = self._shape_session(batch.dtype, batch.shape, shape)
         try:
-            return resident.run(np.ascontiguousarray(batch), out)  # type: ignore[arg-type]
+            return shape_session.run(np.ascontiguousarray(batch), out)  # type: ignore[arg-type]
         except Exception as error:  # ONNX Runtime's errors share no other base class
             raise run_error(error, self.spec.name, batch.shape) from error
 
@@ -141,21 +141,25 @@ class _GpuEngine(ABC):
     ) -> None:
         self.close()
 
-    def _resident(self, dtype: np.dtype[Any], taken: tuple[int, ...], given: tuple[int, ...]) -> Resident:
+    def _shape_session(
+        self, dtype: np.dtype[Any], input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> ShapeSession:
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
-            key = (dtype, taken)
-            resident: Resident | None = self._shapes.find(key)
-            if resident is None:
-                session = self._session(dtype, taken)
-                resident = Resident(session, "cuda", self.options.device, dtype, taken, given)
-                self._shapes.add(key, resident)
-            return resident
+            key = (dtype, input_shape)
+            shape_session: ShapeSession | None = self._shapes.find(key)
+            if shape_session is None:
+                session = self._session(dtype, input_shape)
+                shape_session = ShapeSession(
+                    session, "cuda", self.options.device, dtype, input_shape, output_shape
+                )
+                self._shapes.add(key, shape_session)
+            return shape_session
 
-    def _session(self, dtype: np.dtype[Any], taken: tuple[int, ...]) -> Any:
+    def _session(self, dtype: np.dtype[Any], input_shape: tuple[int, ...]) -> Any:
         graph = self._model.graph(dtype)
-        return open_session(graph, gpu_session_options(taken), self.providers(graph), self.spec.name)
+        return open_session(graph, gpu_session_options(input_shape), self.providers(graph), self.spec.name)
 
     @abstractmethod
     def providers(self, graph: bytes) -> list[Provider]:
@@ -184,7 +188,7 @@ class TensorRTProviderEngine(_GpuEngine):
         folder = None
         if self.options.cache:
             key = tensorrt_key(graph, self.options, runtime().__version__, gpu_identity())
-            folder = tensorrt_folder(key)
+            folder = tensorrt_cache_folder(key)
         rest = cuda_settings(self.options) | {"enable_cuda_graph": "0"}  # TensorRT's own graph holds the run
         return [(TENSORRT, tensorrt_settings(self.options, self.spec, folder)), (CUDA, rest)]
 
@@ -207,7 +211,7 @@ def check_gpu(asking: str) -> None:
         )
 
 
-class Resident:
+class ShapeSession:
     """A session for one shape, and its buffers on `device`. One run at a time: they are the session's own."""
 
     def __init__(
@@ -216,13 +220,13 @@ class Resident:
         device: str,
         number: int,
         dtype: np.dtype[Any],
-        taken: tuple[int, ...],
-        given: tuple[int, ...],
+        input_shape: tuple[int, ...],
+        output_shape: tuple[int, ...],
     ) -> None:
         make = runtime().OrtValue.ortvalue_from_shape_and_type
         self._session, self._lock = session, threading.Lock()
-        self._source = make(taken, dtype.type, device, number)
-        self._result = make(given, dtype.type, device, number)
+        self._source = make(input_shape, dtype.type, device, number)
+        self._result = make(output_shape, dtype.type, device, number)
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(session.get_inputs()[0].name, self._source)
         self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._result)
@@ -231,20 +235,20 @@ class Resident:
         """Copy in, run, copy out."""
         with self._lock:
             self._source.update_inplace(batch)
-            self._session.run_with_iobinding(self._binding, quiet())
+            self._session.run_with_iobinding(self._binding, quiet_run_options())
             result: Batch = self._result.numpy()
-            if out is None and not self._shares(result):
+            if out is None and not self._is_own_buffer(result):
                 return result
             made: Any = np.empty_like(result) if out is None else out
             np.copyto(made, result)
             return made  # type: ignore[no-any-return]
 
-    def _shares(self, array: Batch) -> bool:
+    def _is_own_buffer(self, array: Batch) -> bool:
         """Whether `array` is the buffer itself, as it is on a CPU."""
         return bool(array.ctypes.data == self._result.data_ptr())
 
 
-class Recent:
+class RecentlyUsed:
     """The `most` values that were used last, by key."""
 
     def __init__(self, most: int) -> None:
@@ -268,10 +272,10 @@ class Recent:
         self._held.clear()
 
 
-def gpu_session_options(taken: tuple[int, ...]) -> Any:
+def gpu_session_options(input_shape: tuple[int, ...]) -> Any:
     """Session options under which pictures of shape `taken` are computed on the GPU, whole."""
     options = session_options(OnnxRuntimeOptions(session_config={"session.disable_cpu_ep_fallback": "1"}))
-    for axis, size in zip(_AXES, taken[:3], strict=True):
+    for axis, size in zip(_AXES, input_shape[:3], strict=True):
         options.add_free_dimension_override_by_name(axis, size)
     return options
 
@@ -318,7 +322,7 @@ def tensorrt_key(graph: bytes, options: OnnxRuntimeGpuOptions, version: str, gpu
     return sha256(head + graph).hexdigest()[:32]
 
 
-def tensorrt_folder(key: str) -> Path | None:
+def tensorrt_cache_folder(key: str) -> Path | None:
     """Where the engines of `key` are kept; None: nowhere, for there is no cache or it cannot be written."""
     graphs = cache_folder()
     if graphs is None:

@@ -101,7 +101,7 @@ def session_options(options: OnnxRuntimeOptions) -> Any:
     return made
 
 
-def said(error: Exception, limit: int = 240) -> str:
+def message_of(error: Exception, limit: int = 240) -> str:
     """What ONNX Runtime said, without its code and its own source files, in one line."""
     text = re.sub(
         r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S*onnxruntime_src\S* ", "", " ".join(str(error).split())
@@ -127,7 +127,7 @@ def open_session(
         )
     except Exception as error:  # ONNX Runtime's errors share no other base class
         raise ModelError(
-            f"ONNX Runtime cannot load {name}: {said(error)}; export it with standard operators"
+            f"ONNX Runtime cannot load {name}: {message_of(error)}; export it with standard operators"
         ) from error
     for provider, _ in providers:
         if provider not in session.get_providers():
@@ -137,7 +137,7 @@ def open_session(
     return session
 
 
-def quiet() -> Any:
+def quiet_run_options() -> Any:
     """Run options under which errors are raised and not printed too."""
     options = runtime().RunOptions()
     options.log_severity_level = 4
@@ -152,6 +152,6 @@ def run_error(error: Exception, name: str, shape: Sequence[int]) -> Exception:
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
         return OutOfMemoryError(f"{name}: {size} at once do not fit into memory; use smaller tiles")
     return ModelError(
-        f"ONNX Runtime cannot run {name} on {size}: {said(error)}; "
+        f"ONNX Runtime cannot run {name} on {size}: {message_of(error)}; "
         "if its record is wrong, run `sr-deploy stamp` on it"
     )

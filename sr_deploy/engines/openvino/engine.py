@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.engines.base import Batch, Limits, check_batch
-from sr_deploy.engines.openvino.around import with_precise_around
+from sr_deploy.engines.openvino.skip_path import with_fp32_skip_path
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     import onnx
 
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|bad_array_new|failed to allocate|out.?of.?memory|length_error", re.I)
-_OVERHEAD = 1.25
+_MEMORY_FACTOR = 1.25
 """Measured on plain and residual nets of 256x256 to 700x700 pixels: 0.8 to 1.07 times the peak of the graph's
 own results; the rest is for what was not measured."""
-_SHRINKS = 4
+_SHRINK_FACTOR = 4
 """Working memory is given back when a picture needs less than this share of it."""
-_MOVES = {"Identity", "Transpose", "Reshape", "Gather", "DepthToSpace"}
-_CHANGING_MODELS = ("around", "engine")
+_VALUE_MOVERS = {"Identity", "Transpose", "Reshape", "Gather", "DepthToSpace"}
+_CHANGING_MODELS = ("engine", "skip_path")
 """The modules of this package that change a model before it is compiled; its cached form depends on them."""
-_NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +112,16 @@ class OpenVinoEngine:
         """Batch size and working memory, told from the graph."""
         facts = self._model.facts
         peak = facts.peak_per_pixel
-        return Limits(max_batch=facts.max_batch, bytes_per_pixel=peak * _OVERHEAD if peak else None)
+        return Limits(max_batch=facts.max_batch, bytes_per_pixel=peak * _MEMORY_FACTOR if peak else None)
 
     def prepare(self, dtype: npt.DTypeLike) -> None:
         """Compile for pictures of `dtype` now, which the first `run` would do. Raises as `run` does."""
-        self._ready(np.dtype(dtype))
+        self._compiled_for(np.dtype(dtype))
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
         """See `Engine.run`. Raises ModelError too, for what only running shows to be wrong with the model."""
         shape = check_batch(self.spec, self.limits, batch, out)
-        compiled = self._ready(batch.dtype)
+        compiled = self._compiled_for(batch.dtype)
         try:
             result: Any = np.empty(shape, batch.dtype) if out is None else out
             source = batch.copy() if np.may_share_memory(batch, result) else np.ascontiguousarray(batch)
@@ -151,39 +151,39 @@ class OpenVinoEngine:
         """What the processor computes in, in OpenVINO's words."""
         return tuple(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
-    def _ready(self, dtype: np.dtype[Any]) -> _Compiled:
+    def _compiled_for(self, dtype: np.dtype[Any]) -> _Compiled:
         """The compiled model for pictures of `dtype`, made when it is first asked for."""
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
             if dtype not in self._compiled:
-                self._compiled[dtype] = _Compiled(self._loaded(dtype))
+                self._compiled[dtype] = _Compiled(self._load(dtype))
             return self._compiled[dtype]
 
-    def _loaded(self, dtype: np.dtype[Any]) -> Any:
+    def _load(self, dtype: np.dtype[Any]) -> Any:
         settings = self._settings()
-        kind = f"{dtype}.{self._key(settings)}.openvino"
-        kept = self._model.recall(kind) if self.options.cache else None
+        kind = f"{dtype}.{self._cache_key(settings)}.openvino"
+        kept = self._model.read_cached(kind) if self.options.cache else None
         if kept:
             with suppress(RuntimeError):  # of another build of OpenVINO: compile again
                 return self._core.import_model(BytesIO(kept), "CPU", settings)
-        compiled = self._made(dtype, settings)
+        compiled = self._compile(dtype, settings)
         if self.options.cache:
-            self._model.remember(kind, bytes(compiled.export_model().getvalue()))
+            self._model.write_cached(kind, bytes(compiled.export_model().getvalue()))
         return compiled
 
-    def _made(self, dtype: np.dtype[Any], settings: Mapping[str, Any]) -> Any:
+    def _compile(self, dtype: np.dtype[Any], settings: Mapping[str, Any]) -> Any:
         graph = self._model.graph(dtype)
         try:
             model = self._core.read_model(graph)
             if dtype == np.uint8:
-                _round_plainly(model)
+                _write_rounding_as_arithmetic(model)
             if self.computes_in == "bf16":
-                model = with_precise_around(self._core, model)
+                model = with_fp32_skip_path(self._core, model)
             compiled = self._core.compile_model(model, "CPU", dict(settings))
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             raise ModelError(
-                f"OpenVINO cannot load {self.spec.name}: {_said(error)}; export it with standard operators, or use "
+                f"OpenVINO cannot load {self.spec.name}: {_message_of(error)}; export it with standard operators, or use "
                 "--backend onnxruntime"
             ) from error
         if self.spec.precision == "int8":
@@ -194,7 +194,7 @@ class OpenVinoEngine:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": _NAMES[self.computes_in],
+            "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[self.computes_in],
             "ENABLE_CPU_PINNING": False,  # threads of several engines would share the first cores
         }
         threads = self.options.threads or usable_cores()
@@ -202,7 +202,7 @@ class OpenVinoEngine:
             settings["INFERENCE_NUM_THREADS"] = threads
         return settings | dict(self.options.properties)
 
-    def _key(self, settings: Mapping[str, Any]) -> str:
+    def _cache_key(self, settings: Mapping[str, Any]) -> str:
         """Of everything beside the model that a compiled one depends on, this module included."""
         parts = (
             sources_digest("sr_deploy.engines.openvino", _CHANGING_MODELS),
@@ -224,7 +224,7 @@ class OpenVinoEngine:
                 f"{self.spec.name}: {size} at once do not fit into memory; use smaller tiles"
             )
         return ModelError(
-            f"OpenVINO cannot run {self.spec.name} on {size}: {_said(error)}; "
+            f"OpenVINO cannot run {self.spec.name} on {size}: {_message_of(error)}; "
             "if its record is wrong, run `sr-deploy stamp` on it"
         )
 
@@ -242,7 +242,7 @@ class _Compiled:
     def infer(self, source: Batch, result: Batch) -> None:
         """Compute `result` from `source`, in place."""
         tensor = _runtime().Tensor
-        with self._entered(source.size):
+        with self._counted_call(source.size):
             request = self._model.create_infer_request()
             request.set_input_tensor(tensor(source, shared_memory=True))
             request.set_output_tensor(tensor(result, shared_memory=True))
@@ -251,10 +251,10 @@ class _Compiled:
                 raise ModelError(f"the graph gives {tuple(request.get_output_tensor().shape)}")
 
     @contextmanager
-    def _entered(self, size: int) -> Iterator[None]:
+    def _counted_call(self, size: int) -> Iterator[None]:
         """Count the call in and out; before a much smaller picture than before, give memory back."""
         with self._lock:
-            if not self._running and size * _SHRINKS < self._largest:
+            if not self._running and size * _SHRINK_FACTOR < self._largest:
                 self._model.release_memory()
                 self._largest = 0
             self._running += 1
@@ -292,11 +292,11 @@ def _core() -> Any:
     It gives the thread that first compiles a stack for signals. Where another thread lets the core go, that stack
     is freed but not taken back, and the first thread's next signal, such as Ctrl-C, crashes the process.
     """
-    return _kept_core(_runtime())
+    return _core_of(_runtime())
 
 
 @lru_cache(maxsize=1)
-def _kept_core(runtime: ModuleType) -> Any:
+def _core_of(runtime: ModuleType) -> Any:
     return runtime.Core()
 
 
@@ -309,14 +309,14 @@ def check_bf16() -> None:
         )
 
 
-def _round_plainly(model: Any) -> None:
+def _write_rounding_as_arithmetic(model: Any) -> None:
     """Write the rounding to uint8 at the end of `model` as arithmetic.
 
     Grafted as an ONNX QuantizeLinear it would be lost where it comes last (the output is then float), and fused
     into a bf16 convolution that cannot be run (both seen in OpenVINO 2026.4).
     """
     node = model.output(0).get_node().input_value(0).get_node()
-    while node.get_type_name() in _MOVES:
+    while node.get_type_name() in _VALUE_MOVERS:
         node = node.input_value(0).get_node()
     quantised = node.input_value(0).get_node() if node.get_type_name() == "Convert" else node
     if node is quantised or quantised.get_type_name() != "FakeQuantize":
@@ -332,16 +332,16 @@ def _round_plainly(model: Any) -> None:
 def _check_int8(compiled: Any, name: str) -> None:
     """Raises ModelError where no convolution of an int8 file is computed in int8."""
     convolutions = [
-        op for op in compiled.get_runtime_model().get_ops() if _layer(op, "layerType") == "Convolution"
+        op for op in compiled.get_runtime_model().get_ops() if _runtime_info(op, "layerType") == "Convolution"
     ]
-    if not any(_layer(op, "runtimePrecision") in ("i8", "u8") for op in convolutions):
+    if not any(_runtime_info(op, "runtimePrecision") in ("i8", "u8") for op in convolutions):
         raise ModelError(
             f"{name} is int8, and OpenVINO {_runtime().__version__} computes none of its {len(convolutions)} "
             "convolutions so; use the fp32 file, or report this"
         )
 
 
-def _layer(op: Any, what: str) -> str:
+def _runtime_info(op: Any, what: str) -> str:
     """What the runtime says of one of its operators."""
     info = op.get_rt_info()
     return str(info[what].astype(str)) if what in info else ""
@@ -367,7 +367,7 @@ def _opset() -> ModuleType:
     return import_module("openvino.opset13")
 
 
-def _said(error: Exception, limit: int = 240) -> str:
+def _message_of(error: Exception, limit: int = 240) -> str:
     """What OpenVINO said, without its own source files, in one line."""
     text = re.sub(r"Exception from \S+:\d+:|Check '.*?' failed at \S+:\d+:", "", " ".join(str(error).split()))
     text = " ".join(text.split("Summary:")[-1].split("To facilitate")[0].split())

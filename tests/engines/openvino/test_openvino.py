@@ -63,7 +63,7 @@ def test_the_second_start_takes_the_compiled_model_from_the_cache(tiny, tmp_path
     for _ in range(2):
         with OpenVinoEngine(path) as engine:
             tiny("plain").check(engine.run)
-        monkeypatch.setattr(OpenVinoEngine, "_made", lambda *_: pytest.fail("it was compiled again"))
+        monkeypatch.setattr(OpenVinoEngine, "_compile", lambda *_: pytest.fail("it was compiled again"))
 
 
 def test_a_damaged_entry_of_the_cache_is_made_again(tiny, tmp_path, monkeypatch):

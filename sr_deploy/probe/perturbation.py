@@ -22,15 +22,15 @@ _ATTENTION_AREA = 8192
 
 
 @dataclass(frozen=True)
-class TestPicture:
+class Perturbation:
     """A picture to change one line of, and what that line becomes; both of the shape asked for."""
 
     background: Callable[[int, int], Picture]
-    poke: Callable[[Picture], Picture]
+    change: Callable[[Picture], Picture]
 
 
 @dataclass(frozen=True)
-class Probe:
+class HaloProbe:
     """What is run to measure reach: a runner, the sizes it takes, and pictures to change."""
 
     run: SessionRunner
@@ -38,8 +38,8 @@ class Probe:
     rule: SizeRule
     channels: int
     value_range: Range
-    stimuli: tuple[TestPicture, ...]
-    attends: bool = False
+    perturbations: tuple[Perturbation, ...]
+    has_attention: bool = False
 
     def windows(self, axis: int) -> Iterator[tuple[int, int]]:
         """(height, width) of growing probes, long along `axis`."""
@@ -48,61 +48,65 @@ class Probe:
             return
         for length in _LENGTHS:
             long, breadth = self.rule.padded(length, _BREADTH)
-            if not (self.attends and long * breadth > _ATTENTION_AREA and length > _LENGTHS[0]):
+            if not (self.has_attention and long * breadth > _ATTENTION_AREA and length > _LENGTHS[0]):
                 yield (long, breadth) if axis == 0 else (breadth, long)
 
 
-def measure_reach(probe: Probe, phases: Iterable[int]) -> int | None:
+def observed_halo(probe: HaloProbe, offsets: Iterable[int]) -> int | None:
     """The receptive-field radius in input pixels: the largest distance between a changed input pixel i and
     the pixel o // scale that a changed output o belongs to, over both axes and over pixels at `phases`.
 
     None where the change reaches the border of the largest probe.
     """
-    phases = tuple(phases)
-    reach = 0
+    offsets = tuple(offsets)
+    halo = 0
     for axis in (0, 1):
-        along = _reach_along(probe, axis, phases)
+        along = _halo_along(probe, axis, offsets)
         if along is None:
             return None
-        reach = max(reach, along)
-    return reach
+        halo = max(halo, along)
+    return halo
 
 
-def _reach_along(probe: Probe, axis: int, phases: tuple[int, ...]) -> int | None:
+def _halo_along(probe: HaloProbe, axis: int, offsets: tuple[int, ...]) -> int | None:
     for window in probe.windows(axis):
         try:
-            reach = _reach_within(probe, axis, window, phases)
+            halo = _halo_within(probe, axis, window, offsets)
         except RefusedInputError:
             return None
-        if reach is not None:
-            return reach
+        if halo is not None:
+            return halo
     return None
 
 
-def _reach_within(probe: Probe, axis: int, window: tuple[int, int], phases: tuple[int, ...]) -> int | None:
+def _halo_within(
+    probe: HaloProbe, axis: int, window: tuple[int, int], offsets: tuple[int, ...]
+) -> int | None:
     """The reach along `axis` in a probe of one size; None where it touches a border."""
-    step = max(phases) + 1
+    step = max(offsets) + 1
     middle = window[axis] // 2 // step * step
-    reach = 0
-    for stimulus in probe.stimuli:
-        picture = stimulus.background(*window)
-        before, noise_floor = _steady(probe.run, picture)
-        if before is None:
+    halo = 0
+    for perturbation in probe.perturbations:
+        picture = perturbation.background(*window)
+        reference, noise_floor = _unperturbed_output(probe.run, picture)
+        if reference is None:
             continue
-        for phase in phases:
-            at = min(middle + phase, window[axis] - 1)
-            touched = _changed(before, probe.run(_poked(picture, axis, at, stimulus)), noise_floor, axis)
-            if touched.size and (touched[0] == 0 or touched[-1] == before.shape[axis] - 1):
-                return None
-            reach = (
-                max(reach, *(abs(int(o) // probe.scale - at) for o in touched[[0, -1]]))
-                if touched.size
-                else reach
+        for offset in offsets:
+            position = min(middle + offset, window[axis] - 1)
+            changed = _changed_positions(
+                reference, probe.run(_perturbed(picture, axis, position, perturbation)), noise_floor, axis
             )
-    return reach
+            if changed.size and (changed[0] == 0 or changed[-1] == reference.shape[axis] - 1):
+                return None
+            halo = (
+                max(halo, *(abs(int(o) // probe.scale - position) for o in changed[[0, -1]]))
+                if changed.size
+                else halo
+            )
+    return halo
 
 
-def _steady(run: SessionRunner, picture: Picture) -> tuple[Picture | None, float]:
+def _unperturbed_output(run: SessionRunner, picture: Picture) -> tuple[Picture | None, float]:
     """The output for `picture` and how far two runs of it differ; None where it is not finite."""
     first, second = run(picture), run(picture)
     if not np.isfinite(first).all():
@@ -110,53 +114,55 @@ def _steady(run: SessionRunner, picture: Picture) -> tuple[Picture | None, float
     return first, float(np.abs(first - second).max())
 
 
-def _poked(picture: Picture, axis: int, at: int, stimulus: TestPicture) -> Picture:
-    poked: Picture = picture.copy()
-    line = (at,) if axis == 0 else (slice(None), at)
-    poked[line] = stimulus.poke(poked[line])
-    return poked
+def _perturbed(picture: Picture, axis: int, position: int, perturbation: Perturbation) -> Picture:
+    changed: Picture = picture.copy()
+    line = (position,) if axis == 0 else (slice(None), position)
+    changed[line] = perturbation.change(changed[line])
+    return changed
 
 
-def _changed(before: Picture, after: Picture, noise_floor: float, axis: int) -> npt.NDArray[np.intp]:
+def _changed_positions(
+    reference: Picture, after: Picture, noise_floor: float, axis: int
+) -> npt.NDArray[np.intp]:
     """Positions along `axis` where anything differs by more than the runtime's own noise; NaN differs."""
     with np.errstate(invalid="ignore"):
-        same = np.abs(after - before) <= noise_floor
+        same = np.abs(after - reference) <= noise_floor
     return np.flatnonzero(~same.all(axis=(1 - axis, 2)))
 
 
-def structural_stimulus(channels: int) -> TestPicture:
+def structural_perturbation(channels: int) -> Perturbation:
     """For the structural twin: NaN into zeros."""
-    return TestPicture(
+    return Perturbation(
         lambda height, width: np.zeros((height, width, channels), np.float32),
         lambda line: np.full_like(line, np.nan),
     )
 
 
-def picture_stimuli(channels: int, value_range: tuple[float, float]) -> tuple[TestPicture, ...]:
+def picture_perturbations(channels: int, value_range: tuple[float, float]) -> tuple[Perturbation, ...]:
     """For the model itself: noise in and far beyond its range, black and flat grey, changed by pixels of both
     signs; a path that one background keeps shut (a dead ReLU, a clip) another may open."""
     low, high = value_range
     span = high - low
 
-    def noisy(height: int, width: int) -> Picture:
+    def in_range(height: int, width: int) -> Picture:
         return low + span * noise(height, width, channels)
 
-    def wild(height: int, width: int) -> Picture:
+    def beyond_range(height: int, width: int) -> Picture:
         centred: Picture = noise(height, width, channels, seed=1) - np.float32(0.5)
         return 20 * span * centred
 
     def flat(value: float) -> Callable[[int, int], Picture]:
         return lambda height, width: np.full((height, width, channels), value, np.float32)
 
-    def mixed(size: float) -> Callable[[Picture], Picture]:
+    def added_signs(size: float) -> Callable[[Picture], Picture]:
         return lambda line: line + size * span * _signs(line.shape)
 
     return (
-        TestPicture(noisy, lambda line: low + high - line),
-        TestPicture(noisy, mixed(100)),
-        TestPicture(wild, mixed(100)),
-        TestPicture(flat(low), mixed(1)),
-        TestPicture(flat((low + high) / 2), mixed(10)),
+        Perturbation(in_range, lambda line: low + high - line),
+        Perturbation(in_range, added_signs(100)),
+        Perturbation(beyond_range, added_signs(100)),
+        Perturbation(flat(low), added_signs(1)),
+        Perturbation(flat((low + high) / 2), added_signs(10)),
     )
 
 

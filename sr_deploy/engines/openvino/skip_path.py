@@ -17,19 +17,21 @@ _ATTRIBUTE = {"name": "precise", "version": "0"}
 """What OpenVINO 2026.4 calls an operator that keeps its own precision; a version that does not know it ignores it."""
 
 
-def with_precise_around(core: Any, model: Any) -> Any:
+def with_fp32_skip_path(core: Any, model: Any) -> Any:
     """`model`, an openvino.Model, whose way around the net is computed in fp32 whatever the hint says.
 
     The way around: convolutions with no other before or after them, and what leads to them. A model without
     one, or of one convolution, comes back as it is.
     """
     operators = model.get_ordered_ops()
-    around = _around(operators)
-    if not around or len(around) == sum(map(_is_one, operators)):
+    skip_path = _skip_convolutions(operators)
+    if not skip_path or len(skip_path) == sum(map(_is_convolution, operators)):
         return model
     import openvino
 
-    names = {_lasting(operator).get_friendly_name() for operator in _with_what_leads_to(around)}
+    names = {
+        _with_lasting_attributes(operator).get_friendly_name() for operator in _with_ancestors(skip_path)
+    }
     with TemporaryDirectory() as folder:  # Python can set no such attribute but in a file
         text, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
         openvino.serialize(model, str(text), str(weights))
@@ -43,19 +45,19 @@ def with_precise_around(core: Any, model: Any) -> Any:
     return core.read_model(ElementTree.tostring(graph), content)
 
 
-def _around(operators: list[Any]) -> list[Any]:
+def _skip_convolutions(operators: list[Any]) -> list[Any]:
     """The convolutions that have no other before or after them. `operators` come in order."""
     before, after = set[str](), set[str]()  # operators with a convolution on that side of them
     for operator in operators:
-        if any(_is_one(source) or source.get_name() in before for source in _sources(operator)):
+        if any(_is_convolution(source) or source.get_name() in before for source in _sources(operator)):
             before.add(operator.get_name())
     for operator in reversed(operators):
-        if _is_one(operator) or operator.get_name() in after:
+        if _is_convolution(operator) or operator.get_name() in after:
             after.update(source.get_name() for source in _sources(operator))
-    return [op for op in operators if _is_one(op) and op.get_name() not in before | after]
+    return [op for op in operators if _is_convolution(op) and op.get_name() not in before | after]
 
 
-def _lasting(operator: Any) -> Any:
+def _with_lasting_attributes(operator: Any) -> Any:
     """What computes the same as `operator` in its place, where OpenVINO would put in one of its own, without the
     attribute: it does so with divisions by a constant, and with `Pad` as ONNX has it."""
     from openvino import opset1
@@ -75,7 +77,7 @@ def _lasting(operator: Any) -> Any:
     return same
 
 
-def _is_one(operator: Any) -> bool:
+def _is_convolution(operator: Any) -> bool:
     return operator.get_type_name() in _CONVOLUTIONS
 
 
@@ -83,7 +85,7 @@ def _sources(operator: Any) -> list[Any]:
     return [operator.input_value(i).get_node() for i in range(operator.get_input_size())]
 
 
-def _with_what_leads_to(convolutions: list[Any]) -> list[Any]:
+def _with_ancestors(convolutions: list[Any]) -> list[Any]:
     """`convolutions` and all between the model's inputs and them."""
     found = {node.get_name(): node for node in convolutions}
     waiting = list(convolutions)
