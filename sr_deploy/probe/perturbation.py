@@ -1,4 +1,8 @@
-"""How far one input pixel reaches in the output, by changing it and looking where the output changes."""
+"""Measure a halo by changing input pixels and looking where the output changes.
+
+A whole line is changed at once: a row to measure along the height, a column to measure along the width. The
+distance is then measured across the line only.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,29 @@ from sr_deploy.probe.shape import noise
 from sr_deploy.spec import SizeRule
 
 _LENGTHS = (64, 256, 1024)
-"""Long sides of the probes, in pixels, until the field fits; strips, since cost then grows with one side."""
+"""Long sides of the probes in pixels, tried in turn until the change stays inside. The probes are strips,
+because the cost of a strip grows with one side only."""
 
 _BREADTH = 16
+"""Short side of a probe in pixels, before the size rule enlarges it. Strips keep runs cheap."""
 _ATTENTION_AREA = 8192
-"""Largest probe, in pixels, for a net that multiplies all places with all places: its square must fit memory."""
+"""Largest probe, in pixels, for a net that multiplies every place with every other place: its memory grows
+with the square of this."""
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A picture to change one line of, and what that line becomes; both of the shape asked for."""
+    """A picture, and a change to one line of it."""
 
     background: Callable[[int, int], Picture]
+    """Makes the picture, float32 [H, W, C] in the model's value range, from (height, width)."""
     change: Callable[[Picture], Picture]
+    """Returns the changed line, float32 [length, C], for the line as it was."""
 
 
 @dataclass(frozen=True)
 class HaloProbe:
-    """What is run to measure reach: a runner, the sizes it takes, and pictures to change."""
+    """A runner of a model, the sizes it takes, and the perturbations to try on it."""
 
     run: SessionRunner
     scale: int
@@ -40,9 +49,14 @@ class HaloProbe:
     value_range: Range
     perturbations: tuple[Perturbation, ...]
     has_attention: bool = False
+    """The memory of a run grows with the square of the picture (`_ATTENTION_AREA`)."""
 
     def windows(self, axis: int) -> Iterator[tuple[int, int]]:
-        """(height, width) of growing probes, long along `axis`."""
+        """Yield the (height, width) of growing probes that are long along `axis`.
+
+        A model of fixed size has one probe. A net with attention always gets the first, and no larger one
+        beyond `_ATTENTION_AREA`.
+        """
         if self.rule.fixed:
             yield self.rule.fixed
             return
@@ -53,10 +67,11 @@ class HaloProbe:
 
 
 def observed_halo(probe: HaloProbe, offsets: Iterable[int]) -> int | None:
-    """The receptive-field radius in input pixels: the largest distance between a changed input pixel i and
-    the pixel o // scale that a changed output o belongs to, over both axes and over pixels at `phases`.
+    """Return the halo in input pixels that the perturbations of `probe` show.
 
-    None where the change reaches the border of the largest probe.
+    That is the largest distance between a changed input pixel i and the pixel o // scale to which a changed
+    output pixel o belongs, over both axes and over input pixels at all `offsets` within a cell. None if the
+    change extends to the border of the largest probe.
     """
     offsets = tuple(offsets)
     halo = 0
@@ -69,6 +84,7 @@ def observed_halo(probe: HaloProbe, offsets: Iterable[int]) -> int | None:
 
 
 def _halo_along(probe: HaloProbe, axis: int, offsets: tuple[int, ...]) -> int | None:
+    """Return the halo along `axis`, from the smallest probe that holds it; None if none does."""
     for window in probe.windows(axis):
         try:
             halo = _halo_within(probe, axis, window, offsets)
@@ -82,7 +98,12 @@ def _halo_along(probe: HaloProbe, axis: int, offsets: tuple[int, ...]) -> int | 
 def _halo_within(
     probe: HaloProbe, axis: int, window: tuple[int, int], offsets: tuple[int, ...]
 ) -> int | None:
-    """The reach along `axis` in a probe of one size; None where it touches a border."""
+    """Return the halo along `axis` in a probe of one size; None if the change extends to a border.
+
+    A perturbation on whose unchanged picture the model gives NaN or infinity is skipped. Raises
+    RefusedInputError where the runtime fails.
+    """
+    # a multiple of the step, so that `offset` is the place inside a cell of the grid
     step = max(offsets) + 1
     middle = window[axis] // 2 // step * step
     halo = 0
@@ -107,7 +128,10 @@ def _halo_within(
 
 
 def _unperturbed_output(run: SessionRunner, picture: Picture) -> tuple[Picture | None, float]:
-    """The output for `picture` and how far two runs of it differ; None where it is not finite."""
+    """Return the output for `picture`, and the largest difference between two runs of it.
+
+    That difference is the runtime's own noise, so it is no change. The output is None if it is not finite.
+    """
     first, second = run(picture), run(picture)
     if not np.isfinite(first).all():
         return None, 0.0
@@ -115,6 +139,7 @@ def _unperturbed_output(run: SessionRunner, picture: Picture) -> tuple[Picture |
 
 
 def _perturbed(picture: Picture, axis: int, position: int, perturbation: Perturbation) -> Picture:
+    """Return a copy of `picture` with the line at `position` along `axis` changed."""
     changed: Picture = picture.copy()
     line = (position,) if axis == 0 else (slice(None), position)
     changed[line] = perturbation.change(changed[line])
@@ -124,14 +149,15 @@ def _perturbed(picture: Picture, axis: int, position: int, perturbation: Perturb
 def _changed_positions(
     reference: Picture, after: Picture, noise_floor: float, axis: int
 ) -> npt.NDArray[np.intp]:
-    """Positions along `axis` where anything differs by more than the runtime's own noise; NaN differs."""
+    """Return the positions along `axis` where any value differs by more than `noise_floor`. NaN counts as
+    different."""
     with np.errstate(invalid="ignore"):
         same = np.abs(after - reference) <= noise_floor
     return np.flatnonzero(~same.all(axis=(1 - axis, 2)))
 
 
 def structural_perturbation(channels: int) -> Perturbation:
-    """For the structural twin: NaN into zeros."""
+    """Return the perturbation for a structural twin: a line of NaN in a picture of zeros."""
     return Perturbation(
         lambda height, width: np.zeros((height, width, channels), np.float32),
         lambda line: np.full_like(line, np.nan),
@@ -139,8 +165,11 @@ def structural_perturbation(channels: int) -> Perturbation:
 
 
 def picture_perturbations(channels: int, value_range: tuple[float, float]) -> tuple[Perturbation, ...]:
-    """For the model itself: noise in and far beyond its range, black and flat grey, changed by pixels of both
-    signs; a path that one background keeps shut (a dead ReLU, a clip) another may open."""
+    """Return the perturbations for the model itself; beside a structural twin only the first two are used.
+
+    The pictures are noise inside and far outside the value range, black, and flat grey; the changes have
+    both signs. A path that one picture closes (a dead ReLU, a clip) may be open in another.
+    """
     low, high = value_range
     span = high - low
 
@@ -167,6 +196,7 @@ def picture_perturbations(channels: int, value_range: tuple[float, float]) -> tu
 
 
 def _signs(shape: tuple[int, ...]) -> Picture:
+    """Return noise of both signs with magnitudes in 0.5..1.5, so that no change is close to 0."""
     random = np.random.default_rng(2)
     signs = np.where(random.random(shape) < 0.5, np.float32(-1), np.float32(1))
     signed: Picture = signs * (0.5 + random.random(shape, np.float32))

@@ -1,9 +1,10 @@
-"""Which outputs an input pixel *can* reach, whatever the weights and the picture: the structural twin.
+"""Build the structural twin of a graph, which shows every pixel that an output can depend on.
 
-The twin is a copy of the graph through which a NaN spreads along every path the structure has: weights are
-zero (0 * NaN is NaN, so a dead weight hides nothing, and nothing overflows), activations are identities, max
-pooling is average pooling. Poking one NaN pixel into it shows the receptive field exactly, with all strides,
-dilations, shuffles and reshapes as the runtime itself executes them. Nothing is run here.
+The twin is a copy of the graph through which a NaN spreads along every path of the structure, whatever the
+weights and the picture are. Its weights are zero: 0 * NaN is NaN, so a dead weight hides nothing, and
+nothing overflows. Activations become identities, and max pooling becomes average pooling. One line of NaN
+in its input then shows the halo exactly, with all strides, dilations, shuffles and reshapes as the runtime
+itself executes them. Nothing is run here.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.graph.onnx_file import copy_of, opset_of
 
 _FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+"""Types in which a value can be NaN; bf16 was replaced before the twin is built."""
 _SHAPE_READERS = {"Shape", "Size"}
-"""Read the shape of a tensor only: no pixel goes through."""
+"""Operators that read only the shape of a tensor, so no pixel passes through them."""
 
 _FIRST_INPUT_ONLY = {
     *(
@@ -38,13 +40,15 @@ _FIRST_INPUT_ONLY = {
     *("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "CumSum", "GridSample"),
     *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
 }
-"""NaN goes through the first input; the others say where to and how much, so must not depend on pixels."""
+"""Operators through whose first input NaN passes. The other inputs say where values go and how they are
+scaled, so they must not depend on pixels."""
 
 _ANY_INPUT = {
     *("Add", "Sub", "Mul", "Sum", "Mean", "Neg", "Identity", "Concat", "Transpose", "Flatten", "Einsum"),
     *("Conv", "ConvTranspose", "MatMul", "Gemm", "DepthToSpace", "SpaceToDepth", "LRN", "LpNormalization"),
     *("AveragePool", "GlobalAveragePool"),
 }
+"""Operators that spread a NaN from any input as far as they spread values; the twin keeps them."""
 _POINTWISE = {
     *(
         "Relu",
@@ -75,25 +79,32 @@ _POINTWISE = {
     *("Reciprocal", "Pow", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Dropout", "Cast", "CastLike"),
     *("QuantizeLinear", "DequantizeLinear"),
 }
-"""A value comes from one value at the same place: identities in the twin, so that none can swallow a NaN."""
+"""Operators in which a value depends on one value at the same place. The twin has identities instead, so
+that none can turn a NaN into a number."""
 
 _WEIGHTED = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+"""Operators whose second input, if it is constant, is set to zero in the twin."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What the graph alone tells of the receptive field."""
+    """The result of following a graph: its twin, or the operators that prevent one."""
 
     twin: onnx.ModelProto | None
-    """Float in, float out, same shapes as the model; None where an operator cannot be followed."""
+    """The structural twin: float in, float out, the same shapes as the model. None if an operator cannot be
+    followed."""
     unfollowed: tuple[str, ...]
-    """The operators that cannot be followed, sorted."""
+    """Operators that cannot be followed; sorted."""
     has_attention: bool
-    """Activations are multiplied with activations as matrices: memory grows with the square of the picture."""
+    """Activations are multiplied with activations as matrices, so memory grows with the square of the
+    picture."""
 
 
 def structure_of(model: onnx.ModelProto, port_name: str) -> Structure:
-    """Build the structural twin of `model`, whose picture input is `port_name`."""
+    """Build the structural twin of `model`, whose picture input is `port_name`.
+
+    `model` is not changed. An operator without a twin node is no error: it is named in `unfollowed`.
+    """
     twin, opset = copy_of(model), opset_of(model)
     graph = twin.graph
     dependent, unfollowed, has_attention = {port_name}, set[str](), False
@@ -117,7 +128,7 @@ def structure_of(model: onnx.ModelProto, port_name: str) -> Structure:
 
 
 def _subgraph_depends_on(node: onnx.NodeProto, dependent: set[str]) -> bool:
-    """Whether a subgraph of `node` (If, Loop, Scan) reads a value that depends on pixels."""
+    """Return True if a subgraph of `node` (If, Loop, Scan) reads a value in `dependent`."""
     return any(
         not dependent.isdisjoint(inner.input) or _subgraph_depends_on(inner, dependent)
         for attribute in node.attribute
@@ -126,7 +137,8 @@ def _subgraph_depends_on(node: onnx.NodeProto, dependent: set[str]) -> bool:
 
 
 def _twin_node(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> onnx.NodeProto | None:
-    """The node of the twin that stands for `node`; None where there is none."""
+    """Return the twin's node for `node`; None if there is none. `from_pixels` says for each input whether
+    it depends on pixels."""
     if node.domain not in ("", "ai.onnx") or not any(from_pixels):
         return None
     first_only = not any(from_pixels[1:])
@@ -141,13 +153,17 @@ def _twin_node(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> onn
 
 
 def _softmax(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
-    if opset < 13:  # flattened to two axes in those days
+    """Spread a NaN along the axis of a Softmax by the sum in a normalisation. Before opset 13 Softmax
+    flattened its input to two axes; there is no twin of that."""
+    if opset < 13:  # it flattened its input to two axes
         return None
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
     return helper.make_node("LpNormalization", node.input, node.output, axis=axis, p=1)
 
 
 def _max_pool(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
+    """Replace max pooling, in which a NaN may lose, by average pooling over the same window. AveragePool
+    has dilations from opset 19 on."""
     kept = [attribute for attribute in node.attribute if attribute.name != "storage_order"]
     dilated = any(attribute.name == "dilations" and set(attribute.ints) != {1} for attribute in kept)
     if dilated and opset < 19:
@@ -158,6 +174,8 @@ def _max_pool(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
 
 
 def _renamed(op_type: str) -> Callable[[onnx.NodeProto, int], onnx.NodeProto | None]:
+    """Return a function that copies a node under another operator name."""
+
     def rename(node: onnx.NodeProto, opset: int) -> onnx.NodeProto:
         other = onnx.NodeProto()
         other.CopyFrom(node)
@@ -178,10 +196,12 @@ _REPLACEMENTS: dict[str, Callable[[onnx.NodeProto, int], onnx.NodeProto | None]]
     "Min": _renamed("Sum"),
     "Div": _renamed("Add"),
 }
-"""Operators that may swallow a NaN, or make one out of zeros, and the one that spreads it just as far."""
+"""Operators that may turn a NaN into a number, or make a NaN out of zeros, and the operator that spreads a
+NaN just as far."""
 
 
 def _turn_into_twin(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], port_name: str) -> None:
+    """Put `nodes` into `graph`, set its weights to zero, and make its input and output float."""
     weights = {name for node in nodes if node.op_type in _WEIGHTED for name in node.input[1:2]}
     for tensor in graph.initializer:
         if tensor.name in weights and tensor.data_type in _FLOAT_TYPES:
