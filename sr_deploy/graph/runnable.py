@@ -1,8 +1,8 @@
-"""A model as a runner takes it: its facts, and its graph with pixel I/O, kept on disk once made.
+"""Prepare a model for a runner: its facts, and its graph with pixel I/O, both cached on disk.
 
-Grafting needs the `onnx` package, whose import alone takes longer than upscaling a small picture. So what was
-made of a file is kept (`sr_deploy.graph.cache`): the second start of a model needs no `onnx` at all. This module
-runs nothing.
+Grafting needs the `onnx` package, whose import alone takes longer than upscaling a small picture. So the
+results are kept (`sr_deploy.graph.cache`), and the second start of a model needs no `onnx` at all. Nothing
+is run here.
 """
 
 from __future__ import annotations
@@ -24,38 +24,41 @@ if TYPE_CHECKING:
     import onnx
 
 EXACT_INT8 = ("session.x64quantprecision", "1")
-"""ONNX Runtime's switch against overflow, for every session: on x86 without VNNI it adds products of int8 in 16 bits, which
-gave white as a third of white. With this it makes the weights uint8 there first."""
+"""ONNX Runtime's setting against int8 overflow, for every session. On x86 without VNNI it adds products of
+int8 in 16 bits, which turned white into a third of white. With this setting it makes the weights uint8
+there first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What is known of a model before it is run."""
+    """Facts of a model that are known before it is run."""
 
     spec: ModelSpec
     max_batch: int | None
-    """Pictures in one call; None: any number."""
+    """Largest number of pictures per call; None: any number."""
     peak_per_pixel: float | None
-    """Bytes of results alive at the worst moment of a run, per input pixel; None: cannot be told."""
+    """Most bytes of results alive at once in a run, per input pixel; None: unknown."""
     bytes_only: bool
     """The file has uint8 pixel I/O itself, and so no float form."""
 
     def to_json(self) -> str:
-        """One line, read back by `from_json`."""
+        """Return the facts as one line, which `from_json` reads."""
         return json.dumps(self.__dict__ | {"spec": self.spec.to_json()})
 
     @classmethod
     def from_json(cls, text: str) -> ModelFacts:
-        """Read what `to_json` wrote. Raises ValueError, TypeError or ModelError for anything else."""
+        """Read the text that `to_json` wrote. Raises ValueError, TypeError, KeyError or ModelError for any
+        other text."""
         record = json.loads(text)
         return cls(**record | {"spec": ModelSpec.from_json(record["spec"])})
 
 
 class RunnableModel:
-    """`model`: the path of an ONNX file, its bytes, or the model itself. `spec` stands in for its record.
+    """A model, its facts, and its graph with pixel I/O.
 
-    Raises ModelError for a model that no picture can be run through, that has no record, or whose record
-    contradicts its graph.
+    `model` is the path of an ONNX file, its bytes, or the model itself. `spec` replaces the spec in it;
+    then nothing is cached, because the cache is found by the file alone. `facts` and `graph` raise
+    ModelError for a model that takes no picture, that has no spec, or whose spec contradicts its graph.
     """
 
     def __init__(self, model: Path | bytes | onnx.ModelProto, spec: ModelSpec | None = None) -> None:
@@ -64,7 +67,7 @@ class RunnableModel:
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """Of the model; from the cache where they are there."""
+        """The facts of the model, from the cache if they are there."""
         kept = self._entry.read("json") if self._entry else None
         if kept:
             with suppress(ValueError, TypeError, KeyError, SrDeployError):
@@ -74,10 +77,11 @@ class RunnableModel:
         return facts
 
     def graph(self, dtype: np.dtype[Any], *, fresh: bool = False) -> bytes:
-        """The serialised graph that takes and gives pixels of `dtype` [N, H, W, C]: uint8, or float32 0..1.
+        """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1;
+        [N, H, W, C].
 
-        `fresh` makes it anew, whatever the cache holds. Raises UsageError for the float form of a file that
-        takes bytes itself.
+        With `fresh` it is made again, whatever the cache holds. Raises UsageError for the float form of a
+        file that has uint8 pixel I/O itself.
         """
         if dtype != np.uint8 and self.facts.bytes_only:
             raise UsageError(
@@ -96,18 +100,23 @@ class RunnableModel:
         return made
 
     def read_cached(self, kind: str) -> bytes | None:
-        """What `remember` kept of this model's file as `kind`; None where there is nothing."""
+        """Return the bytes that `write_cached` kept for this model's file as `kind`; None if there are
+        none."""
         return self._entry.read(kind) if self._entry else None
 
     def write_cached(self, kind: str, data: bytes) -> None:
-        """Keep `data`, which a runtime made of the graph, for the next start. `kind` names what it depends on
-        beside the file."""
+        """Keep `data`, which a runtime made from the graph, for the next start.
+
+        `kind` names all that it depends on beside the file. Data above the cache's limit, and models that
+        are not cached, are skipped.
+        """
         if self._entry and self.is_cached and len(data) <= LARGEST_MODEL:
             self._entry.write(kind, data)
 
     @property
     def is_cached(self) -> bool:
-        """Whether anything is kept of this model: not of one in memory, with weights in another file, or too large."""
+        """True if something is kept for this model. That is never so for a model in memory, with weights in
+        another file, or too large."""
         return self._entry is not None and self._entry.read("json") is not None
 
     @property
@@ -116,6 +125,7 @@ class RunnableModel:
 
     @cached_property
     def _loaded_model(self) -> onnx.ModelProto:
+        """The model itself, read when it is first needed."""
         from sr_deploy.graph.onnx_file import load_model, parse_model, require_embedded
 
         if isinstance(self._source, Path):
@@ -125,7 +135,11 @@ class RunnableModel:
         return model
 
     def _write_entry(self, kind: str, data: bytes) -> None:
-        # weights in a file beside the model are not part of the key
+        """Keep `data` if the whole model is in the file that the cache key is made from.
+
+        A loaded model larger than its file (by more than 1024 bytes) has weights in another file, whose
+        changes the key would miss.
+        """
         if (
             self._entry
             and len(data) <= LARGEST_MODEL
@@ -135,6 +149,7 @@ class RunnableModel:
 
 
 def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFacts:
+    """Compute the facts of `model`. Raises ModelError if the spec contradicts the graph."""
     from sr_deploy.graph.footprint import peak_bytes
     from sr_deploy.graph.onnx_file import picture_io, require_spec
     from sr_deploy.graph.pixel_io import has_pixel_io, with_float_io, with_pixel_io
@@ -155,7 +170,7 @@ def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFa
 
 
 def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Raises ModelError where the record contradicts the graph."""
+    """Raise ModelError if the declared channels or sizes contradict the spec."""
     from sr_deploy.graph.onnx_file import picture_io
 
     _, *axes = picture_io(model, spec.name)[0].dims
@@ -164,19 +179,22 @@ def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
     height, width, channels = axes
     if channels not in (None, spec.channels):
         raise ModelError(
-            f"{spec.name}: the graph takes {channels} channels, its record says {spec.channels}; "
+            f"{spec.name}: the graph takes {channels} channels, its spec says {spec.channels}; "
             "run `sr-deploy stamp` on it again"
         )
     fixed = spec.size_rule.fixed
     if (height, width) != (fixed or (None, None)) and (height or width):
         raise ModelError(
-            f"{spec.name}: the graph takes {width or 'any'}x{height or 'any'} pixels, its record says "
+            f"{spec.name}: the graph takes {width or 'any'}x{height or 'any'} pixels, its spec says "
             f"{'any size' if fixed is None else f'{fixed[1]}x{fixed[0]}'}; run `sr-deploy stamp` on it again"
         )
 
 
 def _check_result_size(model: onnx.ModelProto, spec: ModelSpec, height: int, width: int) -> None:
-    """Raises ModelError where `model` plainly makes of a picture other than what its record says."""
+    """Raise ModelError if the output for a picture has another size than the spec says.
+
+    Sizes come from shape inference; where that finds none, only a run can tell.
+    """
     from sr_deploy.graph.footprint import output_shape
 
     last = spec.layout == "NHWC"
@@ -192,5 +210,5 @@ def _check_result_size(model: onnx.ModelProto, spec: ModelSpec, height: int, wid
     if channels == spec.channels and tall % height == 0 and tall * width == wide * height:
         found = f"x{tall // height}"
     raise ModelError(
-        f"{spec.name}: its record says x{spec.scale}, the graph gives {found}; run `sr-deploy stamp --force` on it"
+        f"{spec.name}: its spec says x{spec.scale}, the graph gives {found}; run `sr-deploy stamp --force` on it"
     )

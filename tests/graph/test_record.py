@@ -54,7 +54,7 @@ def test_a_model_without_a_record_is_sent_to_stamp(tiny):
     model = tiny("plain").model
     del model.metadata_props[:]
     assert read_spec(model) is None
-    with pytest.raises(ModelError, match=r"net.onnx has no sr_deploy record.*sr-deploy stamp"):
+    with pytest.raises(ModelError, match=r"net.onnx has no sr_deploy spec.*sr-deploy stamp"):
         require_spec(model, "net.onnx")
 
 

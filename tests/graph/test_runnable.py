@@ -208,7 +208,9 @@ def test_a_record_of_another_scale_is_found_out_before_a_picture_runs(each_tiny,
         assert RunnableModel(each_tiny.model).facts.spec == spec
         return
     lying = write_spec(each_tiny.model, spec.with_(scale=claimed))
-    said = f"{spec.name}: its record says x{claimed}, the graph gives x{spec.scale}; run `sr-deploy stamp --force`"
+    said = (
+        f"{spec.name}: its spec says x{claimed}, the graph gives x{spec.scale}; run `sr-deploy stamp --force`"
+    )
     with pytest.raises(ModelError, match=re.escape(said)):
         RunnableModel(lying).facts  # noqa: B018
 

@@ -247,7 +247,7 @@ def test_a_model_without_a_record_names_the_command_that_makes_one(tiny, tmp_pat
     plain, path = tiny("plain"), tmp_path / "foreign.onnx"
     del plain.model.metadata_props[:]
     save_model(plain.model, path)
-    with pytest.raises(ModelError, match=r"foreign\.onnx has no sr_deploy record.*`sr-deploy stamp`"):
+    with pytest.raises(ModelError, match=r"foreign\.onnx has no sr_deploy spec.*`sr-deploy stamp`"):
         OnnxRuntimeEngine(path)
     with OnnxRuntimeEngine(path, spec=plain.spec) as engine:
         plain.check(engine.run)
@@ -256,10 +256,10 @@ def test_a_model_without_a_record_names_the_command_that_makes_one(tiny, tmp_pat
 @pytest.mark.parametrize(
     ("name", "changes", "says"),
     [
-        ("plain", {"channels": 1}, "takes 3 channels, its record says 1"),
+        ("plain", {"channels": 1}, "takes 3 channels, its spec says 1"),
         ("plain", {"layout": "NHWC"}, "sr-deploy stamp"),
-        ("fixed", {"size_rule": SizeRule()}, "takes 9x6 pixels, its record says any size"),
-        ("fixed", {"size_rule": SizeRule(fixed=(9, 6))}, "takes 9x6 pixels, its record says 6x9"),
+        ("fixed", {"size_rule": SizeRule()}, "takes 9x6 pixels, its spec says any size"),
+        ("fixed", {"size_rule": SizeRule(fixed=(9, 6))}, "takes 9x6 pixels, its spec says 6x9"),
     ],
 )
 def test_a_record_that_contradicts_the_graph_is_refused_before_anything_runs(tiny, name, changes, says):
