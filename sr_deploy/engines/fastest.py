@@ -30,15 +30,11 @@ _SIDE = 128
 """Side of the measured picture in pixels, before the size rule enlarges it."""
 _RUNS = 3
 """Timed runs per backend, after one that is not timed."""
-_FAST_ENOUGH = (
-    0.003  # seconds: a net that takes less on so small a picture is not worth a second runtime's start
-)
+_FAST_ENOUGH = 0.003
 """Seconds. A net that takes less on so small a picture is not worth starting a second runtime."""
-_CLEARLY_FASTER = (
-    0.9  # of the time of an earlier one: a later one has to be clearly faster, or the choice would waver
-)
-"""Share of an earlier backend's time that a later one must stay below. Without it, noise would change the
-choice from machine start to machine start."""
+_CLEARLY_FASTER = 0.9
+"""Share of an earlier backend's time that a later one must stay below. Without it, the choice would change
+from one measurement to the next."""
 
 
 def cached_choice(model: Path, threads: int | None) -> str | None:
@@ -53,7 +49,7 @@ def cached_choice(model: Path, threads: int | None) -> str | None:
 def can_cache_choice(model: Path) -> bool:
     """Return True if a choice for `model` can be cached. If not, every start would have to measure."""
     runnable = RunnableModel(model)
-    with suppress(SrDeployError):  # of the model itself, which whoever opens it will see
+    with suppress(SrDeployError):  # an error of the model itself is raised when it is opened
         return runnable.facts is not None and runnable.is_cached
     return False
 
