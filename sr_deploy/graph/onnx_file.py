@@ -90,9 +90,7 @@ def parse_model(data: bytes, name: str = "the model") -> onnx.ModelProto:
         raise ModelError(f"{name} is not an ONNX model, or is truncated; copy or export it again")
     if not model.graph.output:
         raise ModelError(f"{name} has a graph without outputs; export it again")
-    if not all(
-        isinstance(text, str) for text in _texts(model)
-    ):  # protobuf gives bytes if a text is not UTF-8
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes for other than UTF-8
         raise ModelError(
             f"{name} is a damaged ONNX model: it has names that are no text; copy or export it again"
         )

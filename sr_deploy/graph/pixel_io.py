@@ -163,9 +163,7 @@ class _Graft:
             if self.elem_type == TensorProto.UINT8:
                 value = self.op("Cast", value, to=TensorProto.FLOAT)
             full = 255.0 if self.elem_type == TensorProto.UINT8 else 1.0
-            if (
-                self.span != full
-            ):  # a division: 8-bit pixels become exactly what NumPy computes, which a product would not
+            if self.span != full:  # a division, not a product: 8-bit pixels then equal what NumPy computes
                 value = self.op("Div", value, self.scalar(full / self.span))
             if self.black:
                 value = self.op("Add", value, self.scalar(self.black))

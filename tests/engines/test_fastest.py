@@ -1,4 +1,4 @@
-"""`auto`: the fastest of the CPU's backends for a file, measured once and said."""
+"""`auto` takes the fastest CPU backend for a file: measured once, and reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model(tiny, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def both(monkeypatch):
-    """Two CPU backends, opened by what the test puts here: name -> seconds a run, or an error."""
+    """Two CPU backends, whose behaviour the test sets: name -> seconds per run, or an error."""
     speeds: dict[str, float | Exception] = {}
 
     class Opener:
@@ -83,7 +83,7 @@ def test_threads_that_open_a_model_at_once_measure_it_once_and_get_the_same(mode
 
 def test_another_version_of_a_runtime_is_measured_anew(model, both, tmp_path, monkeypatch):
     before = fastest._cache_kind(None)
-    (tmp_path / "openvino_telemetry-1.0.dist-info").mkdir()  # none of them
+    (tmp_path / "openvino_telemetry-1.0.dist-info").mkdir()  # no runtime
     monkeypatch.syspath_prepend(tmp_path)
     assert fastest._cache_kind(None) == before
     (tmp_path / "openvino-1.0.dist-info").mkdir()

@@ -1,4 +1,4 @@
-"""A verdict is kept beside the model, counts for its bytes only, and a failed one warns when the model is opened."""
+"""A verdict lies beside the model and holds for its bytes only; opening a model that failed warns."""
 
 from __future__ import annotations
 

@@ -198,9 +198,8 @@ class TensorRTProviderEngine(_GpuEngine):
         if self.options.cache:
             key = tensorrt_key(graph, self.options, runtime().__version__, gpu_identity())
             folder = tensorrt_cache_folder(key)
-        rest = cuda_settings(self.options) | {
-            "enable_cuda_graph": "0"
-        }  # TensorRT records the run in a graph of its own
+        # TensorRT records the whole run in a CUDA graph of its own
+        rest = cuda_settings(self.options) | {"enable_cuda_graph": "0"}
         return [(TENSORRT, tensorrt_settings(self.options, self.spec, folder)), (CUDA, rest)]
 
 

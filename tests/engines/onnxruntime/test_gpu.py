@@ -1,5 +1,8 @@
-"""ONNX Runtime on GPUs, as far as a machine without one can tell: what the providers are asked for, what is kept
-where, the buffers of a shape, and that what is missing is said."""
+"""ONNX Runtime on GPUs, as far as it can be tested without one.
+
+Tested are the settings of the providers, the cache keys and folders, the buffers of a shape, and the errors
+for what is missing.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +129,7 @@ def test_the_gpu_is_known_by_its_name_and_driver(monkeypatch):
 @pytest.mark.parametrize("name", ["plain", "grey", "nhwc"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_a_shape_has_its_own_session_and_buffers_and_results_are_the_callers(tiny, name, dtype):
-    """On the CPU's provider; where the buffers are is all that is different on a GPU."""
+    """The CPU's provider stands in: on a GPU only the place of the buffers differs."""
     model = tiny(name)
     random = np.random.default_rng(0)
     shape = (1, 5, 9, model.spec.channels)
