@@ -61,6 +61,7 @@ class NearestEngine:
         result = np.empty(shape, batch.dtype) if out is None else out
         scale = self.spec.scale
         count, height, width, channels = batch.shape
+        # cells[n, y, :, x, :, c] are all output pixels of one input pixel; broadcasting fills them at once
         cells = result.reshape(count, height, scale, width, scale, channels)
         cells[...] = batch[:, :, None, :, None, :]
         if batch.dtype == np.float32:

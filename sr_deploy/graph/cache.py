@@ -112,8 +112,9 @@ def _prune(folder: Path) -> None:
                 facts = entry.stat(follow_symlinks=False)
                 # a draft older than a day was left by a program that was killed
                 old = now - facts.st_mtime > (_DAY if entry.name.startswith(".") else _LONGEST_UNUSED)
+                # 0.0 marks an entry that goes however small the total is
                 used.append((0.0 if old else facts.st_mtime, facts.st_size, entry.path))
-    total = 0
+    total = 0  # bytes of the entries used last, newest first
     for when, size, path in sorted(used, reverse=True):
         total += size
         if not when or total > _LARGEST_TOTAL:

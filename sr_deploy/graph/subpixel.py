@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from sr_deploy.graph.onnx_file import copy_of
 
 _PHASES = "/phases"
-"""Name ending of kernels and biases that were laid out anew."""
+"""Name ending of kernels and biases that were laid out again for the phases."""
 _MOST_CHANNELS = 64
 """Largest number of channels of the new convolution. Beyond it, its zeros cost more than the shuffle did."""
 

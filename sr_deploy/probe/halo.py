@@ -247,4 +247,4 @@ def _notes(probes: _HaloProbes, evidence: _HaloEvidence, rule: SizeRule, step: i
             f"{evidence.measured} px."
         )
     if rule.fixed and min(rule.fixed) - 2 * (evidence.pixels or 0) <= step:
-        yield "The fixed size leaves no pixels inside the halo, so larger pictures cannot be tiled exactly."
+        yield "The halo takes up the whole fixed size, so larger pictures cannot be tiled exactly."

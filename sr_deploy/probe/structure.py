@@ -111,6 +111,7 @@ def structure_of(model: onnx.ModelProto, port_name: str) -> Structure:
     nodes = []
     for node in graph.node:
         from_pixels = [name in dependent for name in node.input]
+        # nodes that no pixel passes through compute shapes and constants; the twin needs them unchanged
         if not (any(from_pixels) or _subgraph_depends_on(node, dependent)) or node.op_type in _SHAPE_READERS:
             nodes.append(node)
             continue
@@ -202,6 +203,7 @@ NaN just as far."""
 
 def _turn_into_twin(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], port_name: str) -> None:
     """Put `nodes` into `graph`, set its weights to zero, and make its input and output float."""
+    # 0 * NaN is NaN, so zero weights pass on every NaN and compute nothing else
     weights = {name for node in nodes if node.op_type in _WEIGHTED for name in node.input[1:2]}
     for tensor in graph.initializer:
         if tensor.name in weights and tensor.data_type in _FLOAT_TYPES:

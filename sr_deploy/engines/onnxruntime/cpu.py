@@ -107,6 +107,7 @@ class OnnxRuntimeEngine:
             result = np.empty(shape, batch.dtype) if out is None else out
             # the runtime writes `result` while it may still read the input
             source = batch.copy() if np.may_share_memory(batch, result) else np.ascontiguousarray(batch)
+            # a binding hands over addresses, so neither the input nor the result is copied
             binding = session.io_binding()
             for bind, name, pixels in (
                 (binding.bind_input, session.get_inputs()[0].name, source),
@@ -144,6 +145,7 @@ class OnnxRuntimeEngine:
     def _make_session(self, dtype: np.dtype[Any]) -> Any:
         """Make the session for pictures of `dtype`. Raises ModelError for bf16 on the CPU."""
         options = self.options
+        # each provider with its settings; an empty mapping leaves ONNX Runtime's defaults
         named = [(name, options.provider_options.get(name, {})) for name in options.providers]
         if self.spec.precision == "bf16" and options.providers == (CPU,):
             raise ModelError(

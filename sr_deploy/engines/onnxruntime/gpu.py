@@ -292,6 +292,7 @@ class RecentlyUsed:
 
 def gpu_session_options(input_shape: tuple[int, ...]) -> Any:
     """Return session options under which the whole graph runs on the GPU, for pictures of `input_shape`."""
+    # a node without a GPU kernel is then an error, where ONNX Runtime would run it on the CPU
     options = session_options(OnnxRuntimeOptions(session_config={"session.disable_cpu_ep_fallback": "1"}))
     for axis, size in zip(_AXES, input_shape[:3], strict=True):
         options.add_free_dimension_override_by_name(axis, size)
