@@ -52,7 +52,10 @@ _AXES = ("n", "h", "w")
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeGpuOptions:
-    """Options for running a model with ONNX Runtime on a GPU. Immutable."""
+    """Options for running a model with ONNX Runtime on a GPU. Immutable.
+
+    Raises UsageError for a negative device and for less than one shape.
+    """
 
     device: int = 0
     """Number of the GPU, as CUDA counts."""
@@ -291,7 +294,10 @@ class RecentlyUsed:
 
 
 def gpu_session_options(input_shape: tuple[int, ...]) -> Any:
-    """Return session options under which the whole graph runs on the GPU, for pictures of `input_shape`."""
+    """Return session options under which the whole graph runs on the GPU, for pictures of `input_shape`.
+
+    N, H and W become constants, so that ONNX Runtime computes no sizes, which it would do on the CPU.
+    """
     # a node without a GPU kernel is then an error, where ONNX Runtime would run it on the CPU
     options = session_options(OnnxRuntimeOptions(session_config={"session.disable_cpu_ep_fallback": "1"}))
     for axis, size in zip(_AXES, input_shape[:3], strict=True):
@@ -300,7 +306,10 @@ def gpu_session_options(input_shape: tuple[int, ...]) -> Any:
 
 
 def cuda_settings(options: OnnxRuntimeGpuOptions) -> dict[str, str]:
-    """Return the settings for ONNX Runtime's CUDA provider; the user's own settings come last and win."""
+    """Return the settings for ONNX Runtime's CUDA provider; the user's own settings come last and win.
+
+    Values are text, as ONNX Runtime takes them.
+    """
     settings = {
         "device_id": str(options.device),
         "use_tf32": str(int(options.tf32)),

@@ -25,7 +25,10 @@ _OUT_OF_MEMORY = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeOptions:
-    """Options for running a model with ONNX Runtime. Immutable, so engines and threads may share them."""
+    """Options for running a model with ONNX Runtime. Immutable, so engines and threads may share them.
+
+    Raises UsageError for threads below 1 and for no providers.
+    """
 
     threads: int | None = None
     """Threads that one call computes with; None: the physical cores that this process may use."""
@@ -79,7 +82,10 @@ def install_line(provider: str) -> str:
 
 
 def session_options(options: OnnxRuntimeOptions) -> Any:
-    """Return `options` as ONNX Runtime's SessionOptions, with the setting against int8 overflow."""
+    """Return `options` as ONNX Runtime's SessionOptions, with the setting against int8 overflow.
+
+    The user's `session_config` comes last and wins. Raises MissingRuntimeError without ONNX Runtime.
+    """
     ort = runtime()
     made = ort.SessionOptions()
     made.log_severity_level = 4  # errors are raised, so they need not be printed too
@@ -149,8 +155,10 @@ def quiet_run_options() -> Any:
 
 
 def run_error(error: Exception, name: str, shape: Sequence[int]) -> Exception:
-    """Return the error to raise for a failed run on a batch of `shape` [N, H, W, C]: OutOfMemoryError or
-    ModelError."""
+    """Return the error to raise for a failed run on a batch of `shape` [N, H, W, C].
+
+    OutOfMemoryError if the message says that memory ran out, else ModelError. `name` is the model's.
+    """
     size = (
         f"{shape[2]}x{shape[1]} pixels" if shape[0] == 1 else f"{shape[0]} pictures of {shape[2]}x{shape[1]}"
     )
