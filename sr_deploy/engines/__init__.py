@@ -1,1 +1,1 @@
-"""Engines that run a model, one package a runtime. `registry` opens them by name; `base` is what they have in common."""
+"""Engines: objects that run a model on a runtime, one package or module per backend."""

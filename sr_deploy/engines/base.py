@@ -1,4 +1,4 @@
-"""The `Engine` protocol: what a runner of one model promises, whatever runtime is behind it."""
+"""The `Engine` protocol: what every engine promises, whatever runtime computes."""
 
 from __future__ import annotations
 
@@ -13,52 +13,57 @@ from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
 
 Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""Pixels [N, H, W, C]: uint8 in 0..255, or float32 in 0..1."""
 _Self = TypeVar("_Self", bound="Engine")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What an engine can take in one call, in input pixels. None: no limit of its own."""
+    """Largest input of an engine in one call, in input pixels. None: the engine sets no limit."""
 
     max_height: int | None = None
     max_width: int | None = None
     max_batch: int | None = None
+    """Largest number of pictures in one call."""
     bytes_per_pixel: float | None = None
-    """Working memory an input pixel costs inside the engine, where it is known; plans tile sizes."""
+    """Bytes of working memory inside the engine per input pixel; None: unknown. Tile sizes are planned from
+    it."""
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """A model, ready to run. Safe to call from several threads; nothing is kept between calls."""
+    """A model that is ready to run. Threads may share an engine; nothing of a picture is kept between
+    calls."""
 
     @property
     def spec(self) -> ModelSpec:
-        """Of the model it runs."""
+        """Spec of the model that the engine runs."""
         ...
 
     @property
     def limits(self) -> Limits:
-        """What it can take in one call."""
+        """Largest input that one call takes."""
         ...
 
     @property
     def backend(self) -> str:
-        """The name the user chooses it by, as in `--backend`."""
+        """Name by which the user chooses the engine, as in `--backend`."""
         ...
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
         """Upscale `batch` [N, H, W, C] (C = spec.channels, RGB order) to [N, H*scale, W*scale, C].
 
-        uint8 in, uint8 out (0..255, rounded to nearest); float32 in, float32 out (0..1, clipped to it).
-        Synchronous: when it returns, the array is whole and the caller's. `out`, where given, is a
-        C-contiguous array of the right shape and dtype that is filled and returned.
-        Raises UsageError for a shape or dtype the model does not take, OutOfMemoryError when the runtime ran
-        out of memory.
+        uint8 in gives uint8 (0..255, rounded to nearest); float32 in gives float32 (0..1, clipped). The
+        call is synchronous: when it returns, the array is complete and belongs to the caller. `out`, if
+        given, is a C-contiguous array of the right shape and dtype; it is filled and returned.
+
+        Raises UsageError for a shape or dtype that the model does not take, and for a closed engine;
+        OutOfMemoryError if the runtime ran out of memory.
         """
         ...
 
     def close(self) -> None:
-        """Release what the engine holds. Calling it again does nothing; running it afterwards raises."""
+        """Release what the engine holds. A second call does nothing; `run` raises UsageError afterwards."""
         ...
 
     def __enter__(self: _Self) -> _Self: ...
@@ -72,9 +77,9 @@ class Engine(Protocol):
 
 
 def check_batch(spec: ModelSpec, limits: Limits, batch: Batch, out: Batch | None = None) -> tuple[int, ...]:
-    """Check `batch` (and `out`) against what the model declares; the shape of the result.
+    """Check `batch` and `out` against the spec and the limits; returns the shape of the result.
 
-    Raises UsageError naming what was got and what was expected.
+    Raises UsageError that says what was passed and what was expected.
     """
     if not isinstance(batch, np.ndarray) or batch.dtype not in (np.uint8, np.float32):
         got = getattr(batch, "dtype", type(batch).__name__)
@@ -85,7 +90,7 @@ def check_batch(spec: ModelSpec, limits: Limits, batch: Batch, out: Batch | None
     rule = spec.size_rule
     if (rule.fixed and (height, width) != rule.fixed) or rule.padded(height, width) != (height, width):
         raise UsageError(
-            f"{spec.name}: cannot take {width}x{height} pixels, its size rule is {rule}; pad first"
+            f"{spec.name}: cannot take {width}x{height} pixels, its size rule is {rule}; pad the picture first"
         )
     for size, limit, what in (
         (height, limits.max_height, "rows"),

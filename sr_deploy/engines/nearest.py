@@ -1,5 +1,8 @@
-"""Nearest-neighbour upscaling in NumPy: the engine every upper layer is tested with, and the floor of
-what a pipeline costs when the net costs nothing."""
+"""Nearest-neighbour upscaling in NumPy.
+
+All upper layers are tested with this engine. It also shows what a pipeline costs by itself, because the net
+costs almost nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class NearestEngine:
-    """Repeats every pixel `scale` times along each axis."""
+    """Repeats every pixel `scale` times along each axis. Threads may share it."""
 
     backend = "nearest"
 
@@ -33,7 +36,10 @@ class NearestEngine:
     def open(
         cls, model: Path | bytes | ModelProto, options: object = None, threads: int | None = None
     ) -> NearestEngine:
-        """An engine of the scale and channels that `model` records; what `open_engine` calls."""
+        """Open an engine with the scale and channels of the spec in `model`; `open_engine` calls this.
+
+        There are no options, so `options` must be None (else UsageError); `threads` is ignored.
+        """
         from sr_deploy.graph.onnx_file import load_model, parse_model, require_spec
 
         if options is not None:
@@ -45,16 +51,17 @@ class NearestEngine:
 
     @staticmethod
     def check() -> None:
-        """NumPy is all it needs."""
+        """Do nothing: NumPy is always installed."""
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
-        """See `Engine.run`."""
+        """Upscale a batch; see `Engine.run`."""
         if self._closed:
             raise UsageError("this engine is closed; make a new one")
         shape = check_batch(self.spec, self.limits, batch, out)
         result = np.empty(shape, batch.dtype) if out is None else out
         scale = self.spec.scale
         count, height, width, channels = batch.shape
+        # cells[n, y, :, x, :, c] are all output pixels of one input pixel; broadcasting fills them at once
         cells = result.reshape(count, height, scale, width, scale, channels)
         cells[...] = batch[:, :, None, :, None, :]
         if batch.dtype == np.float32:
@@ -62,7 +69,7 @@ class NearestEngine:
         return result
 
     def close(self) -> None:
-        """Running it afterwards raises."""
+        """Close the engine; `run` raises UsageError afterwards."""
         self._closed = True
 
     def __enter__(self) -> NearestEngine:

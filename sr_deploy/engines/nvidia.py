@@ -1,4 +1,4 @@
-"""NVIDIA's driver library, by the name each system has for it. Starts nothing on a GPU."""
+"""Load NVIDIA's driver library. Starts nothing on a GPU."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import sys
 
 
 def load_driver() -> ctypes.CDLL:
-    """The library. Raises OSError where it is not there."""
+    """Load the library by the name that the system has for it. Raises OSError if it is not installed."""
     return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -1,7 +1,7 @@
-"""The backends, by the names users choose them by. Each is imported when it is first asked for.
+"""The backends by the names that users choose. Each is imported when it is first asked for.
 
-A backend's class has `open(model, options, threads)`, which makes an engine, and `check()`, which raises
-MissingRuntimeError where its runtime is not there.
+A backend's class has `open(model, options, threads)`, which returns an engine, and `check()`, which raises
+MissingRuntimeError if its runtime cannot run here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sr_deploy.engines.base import Engine
 
 AUTO = "auto"
+"""The name that stands for the best backend that can run here."""
 BACKENDS = {
     "onnxruntime": "sr_deploy.engines.onnxruntime.cpu:OnnxRuntimeEngine",
     "openvino": "sr_deploy.engines.openvino.engine:OpenVinoEngine",
@@ -31,13 +32,16 @@ BACKENDS = {
     "onnxruntime-tensorrt": "sr_deploy.engines.onnxruntime.gpu:TensorRTProviderEngine",
     "nearest": "sr_deploy.engines.nearest:NearestEngine",
 }
-_MEASURING = threading.Lock()
-"""Threads that open a model at once would disturb each other's times, and choose differently."""
+"""Backend -> "module:class". Text, because importing a runtime takes long."""
+_MEASURING_LOCK = threading.Lock()
+"""Only one thread measures at a time. Threads that open a model at once would disturb each other's times
+and choose differently."""
 _ON_GPU = ("tensorrt", "onnxruntime-cuda")
+"""GPU backends from which "auto" chooses, best first. They come before those of the CPU."""
 _ON_CPU = ("onnxruntime", "openvino")
-"""What "auto" chooses from, in the order of preference: a GPU where there is one, else the fastest on the CPU."""
+"""CPU backends from which "auto" chooses, best first where none is measured."""
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
-"""Of compiled engines, which TensorRT alone reads."""
+"""Suffixes of compiled engine files, which only TensorRT reads."""
 
 
 def open_engine(
@@ -48,16 +52,17 @@ def open_engine(
     options: Any = None,
     say: Callable[[str], None] | None = None,
 ) -> Engine:
-    """An engine that runs `model`: the path of an ONNX file, its bytes, or the model itself.
+    """Open an engine that runs `model`: the path of an ONNX file, its bytes, or the model itself.
 
-    `options` is the backend's own options object, such as `OnnxRuntimeOptions`; `threads` stands for one that
-    sets nothing else. `say` is told what "auto" chose, when it measured. Raises UsageError for an unknown
-    backend or options that are not its own, ModelError for a model that cannot be run, MissingRuntimeError where
-    the runtime is not there. Warns of a file that `sr-deploy verify` found wrong on this backend
-    (FailedVerdictWarning).
+    `options` is the backend's own options object, such as `OnnxRuntimeOptions`; `threads` may be given
+    instead of it. `say` is called with one line if "auto" measured. May be called from several threads.
+
+    Raises UsageError for an unknown backend, for options of another one, and for both options and threads;
+    ModelError for a model that cannot be run; MissingRuntimeError if the runtime is missing. Warns
+    (FailedVerdictWarning) of a file that `sr-deploy verify` found wrong on this backend.
     """
     if options is not None and threads is not None:
-        raise UsageError("give either threads or options, not both; options have threads of their own")
+        raise UsageError("give either threads or options, not both; options have their own threads field")
     source = Path(model) if isinstance(model, str) else model
     chosen = choose_backend(backend, source, threads=threads, say=say)
     if isinstance(source, Path) and os.path.exists(f"{source}.verify.json"):
@@ -75,43 +80,45 @@ def choose_backend(
     threads: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> str:
-    """The backend that `backend` stands for: itself, or with "auto" the best one whose runtime is there.
+    """Return `backend`, or for "auto" the best backend that can run here.
 
-    "auto" is a GPU's where one can be used. On the CPU it is the fastest for the model file, measured when that
-    is met for the first time (`sr_deploy.engines.fastest`); `say` is told. Without a file, or with the cache
-    turned off, it is the first that is installed. Raises UsageError for an unknown name, MissingRuntimeError
-    where "auto" finds none.
+    "auto" prefers a GPU. On the CPU it takes the backend that is fastest for the model file, measured when
+    the file is first seen (`sr_deploy.engines.fastest`); `say` is told. Without a file, or with the cache
+    off, it takes the first backend that is installed. Raises UsageError for an unknown name,
+    MissingRuntimeError if "auto" finds no backend.
     """
     if backend != AUTO:
         _check_name(backend)
         return backend
     if isinstance(model, Path) and model.suffix in ENGINE_SUFFIXES:
         return "tensorrt"
-    usable = [name for name in _ON_GPU if _reason_against(name) is None] if _has_nvidia_driver() else []
+    usable = [name for name in _ON_GPU if _why_unusable(name) is None] if _has_nvidia_driver() else []
     if usable:
         return usable[0]
     if isinstance(model, Path):
-        return _fastest(model, threads, say or (lambda message: None))
-    return _installed(1)[0]
+        return _choose_on_cpu(model, threads, say or (lambda message: None))
+    return _usable_on_cpu(1)[0]
 
 
-def _fastest(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
+def _choose_on_cpu(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
+    """Return the CPU backend for a file: measured if there are two and the cache is on, else the first."""
     from sr_deploy.graph.cache import cache_folder
 
-    if sum(map(_is_there, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
-        return _installed(1)[0]
-    with _MEASURING:
-        return _measured(model, threads, say)
+    if sum(map(_is_installed, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
+        return _usable_on_cpu(1)[0]
+    with _MEASURING_LOCK:
+        return _choose_by_measuring(model, threads, say)
 
 
-def _measured(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
-    from sr_deploy.engines.fastest import fastest, kept_verdict, worth_measuring
+def _choose_by_measuring(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
+    """Return the cached choice for a file, or measure now."""
+    from sr_deploy.engines.fastest import cached_choice, can_cache_choice, fastest
 
-    chosen = kept_verdict(model, threads)
+    chosen = cached_choice(model, threads)
     if chosen in _ON_CPU:
         return chosen
-    names = _installed()
-    if len(names) == 1 or not worth_measuring(model):
+    names = _usable_on_cpu()
+    if len(names) == 1 or not can_cache_choice(model):
         return names[0]
     chosen, seconds = fastest(
         model, {name: partial(_engine_class(name).open, model, None, threads) for name in names}, threads
@@ -122,16 +129,17 @@ def _measured(model: Path, threads: int | None, say: Callable[[str], None]) -> s
     return chosen
 
 
-def _is_there(package: str) -> bool:
-    """Whether `package` is installed; far quicker than importing it, or than asking for its version."""
+def _is_installed(package: str) -> bool:
+    """Return True if `package` is installed. Much faster than importing it or asking for its version."""
     try:
         return find_spec(package) is not None
-    except (ImportError, ValueError):  # whoever finds modules here says no
+    except (ImportError, ValueError):  # raised by import hooks that do not know the package
         return False
 
 
 def _has_nvidia_driver() -> bool:
-    """Whether it can be loaded: asked first, for importing what runs on its GPUs takes a while."""
+    """Return True if NVIDIA's driver library can be loaded. Asked first, because importing the GPU runtimes
+    takes a while."""
     from sr_deploy.engines.nvidia import load_driver
 
     try:
@@ -141,12 +149,15 @@ def _has_nvidia_driver() -> bool:
     return True
 
 
-def _installed(most: int = len(_ON_CPU)) -> list[str]:
-    """Up to `most` of the CPU backends that can run here, best first."""
+def _usable_on_cpu(most: int = len(_ON_CPU)) -> list[str]:
+    """Return up to `most` CPU backends that can run here, best first.
+
+    Raises MissingRuntimeError with the reason for each backend if there are none.
+    """
     reasons: dict[str, str] = {}
     found: list[str] = []
     for name in _ON_CPU:
-        reason = _reason_against(name)  # asked one after the other: importing a runtime takes long
+        reason = _why_unusable(name)  # one by one, and only as many as needed: importing a runtime takes long
         if reason is not None:
             reasons[name] = reason
         else:
@@ -161,12 +172,12 @@ def _installed(most: int = len(_ON_CPU)) -> list[str]:
 
 
 def available_backends() -> dict[str, str | None]:
-    """Every backend, with None where it can run here, else with why not and what to do."""
-    return {name: _reason_against(name) for name in BACKENDS}
+    """Return every backend with None if it can run here, else with the reason and what to do."""
+    return {name: _why_unusable(name) for name in BACKENDS}
 
 
-def _reason_against(name: str) -> str | None:
-    """Why the backend `name` cannot run here; None where it can."""
+def _why_unusable(name: str) -> str | None:
+    """Return the reason why the backend `name` cannot run here; None if it can."""
     try:
         _engine_class(name).check()
     except MissingRuntimeError as error:
@@ -175,11 +186,13 @@ def _reason_against(name: str) -> str | None:
 
 
 def _engine_class(name: str) -> Any:
+    """Import the class of a backend."""
     module, attribute = BACKENDS[name].split(":")
     return getattr(import_module(module), attribute)
 
 
 def _check_name(name: str) -> None:
+    """Raise UsageError for an unknown backend, with the name that is closest to it."""
     if name in BACKENDS:
         return
     from difflib import get_close_matches

@@ -1,7 +1,7 @@
-"""What `sr-deploy verify` found, kept beside the model file: `model.onnx.verify.json`.
+"""Keep the outcome of `sr-deploy verify` beside the model file: `model.onnx.verify.json`.
 
-A verdict counts for the bytes it was passed on, by their checksum, and for the backends that were run.
-Nothing is verified here.
+A verdict holds for the bytes that were verified, which a checksum identifies, and for the backends that
+were run. Nothing is verified here.
 """
 
 from __future__ import annotations
@@ -17,40 +17,46 @@ from sr_deploy.system.files import digest_of
 from sr_deploy.system.output_file import appearing, checked_target
 
 SUFFIX = ".verify.json"
+"""Added to the name of the model file."""
 SCHEMA = 1
+"""Version of the JSON file; another version is read as no verdict."""
 
 
 class FailedVerdictWarning(UserWarning):
-    """A model is opened that `sr-deploy verify` found wrong."""
+    """Warning that a model is opened which failed `sr-deploy verify`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The outcome for one model file."""
+    """The outcome of `verify` for one model file."""
 
     passed: bool
+    """True if everything that was checked passed."""
     against: str
-    """The name of what it was held to."""
+    """Name of the reference that the model was compared with."""
     why: str = ""
-    """What failed, in one line."""
+    """The failure in one line; empty if the model passed."""
     backends: Mapping[str, str] = field(default_factory=dict)
-    """Backend -> "passed", "failed" or "not run"; "graph" and "file" are the file itself."""
+    """Outcome by backend: "passed", "failed" or "not run". "graph" and "file" stand for the file itself."""
 
-    def speaks_against(self, backend: str) -> bool:
-        """Whether running the model on `backend` was found wrong, or the model itself was."""
+    def rejects(self, backend: str) -> bool:
+        """Return True if the verdict speaks against running the model on `backend`.
+
+        After a failure of the file itself that is every backend, else every one that did not pass.
+        """
         wrong = any(self.backends.get(part) == "failed" for part in ("graph", "file"))
         return not self.passed and (wrong or self.backends.get(backend) != "passed")
 
 
 def verdict_path(model: Path) -> Path:
-    """Where the verdict on the file `model` is kept."""
+    """Return the path of the verdict on the model file `model`."""
     return model.with_name(model.name + SUFFIX)
 
 
 def store_verdict(model: Path, verdict: Verdict) -> Path:
-    """Write `verdict` beside the file `model`, under its checksum; the file that was written.
+    """Write `verdict` with the checksum of `model` beside that file; returns the path written.
 
-    Raises OutputError where that cannot be written.
+    The file is written whole or not at all. Raises OutputError if it cannot be written.
     """
     path = verdict_path(model)
     record = {"schema": SCHEMA, "sha256": digest_of(model), **asdict(verdict)}
@@ -61,7 +67,8 @@ def store_verdict(model: Path, verdict: Verdict) -> Path:
 
 
 def read_verdict(model: Path) -> Verdict | None:
-    """The verdict on the file `model` as it is now; None where there is none, or it was passed on other bytes."""
+    """Return the verdict on `model` as the file is now; None if there is none, or it is damaged or for
+    other bytes."""
     try:
         record: dict[str, Any] = json.loads(verdict_path(model).read_text(encoding="utf-8"))
         if record.pop("schema") != SCHEMA or record.pop("sha256") != digest_of(model):
@@ -72,11 +79,11 @@ def read_verdict(model: Path) -> Verdict | None:
 
 
 def warn_of_failure(model: Path, backend: str) -> None:
-    """Warn where `sr-deploy verify` found the file `model` wrong on `backend`. Looks at no file that is not there."""
+    """Warn (FailedVerdictWarning) if the verdict on `model` speaks against `backend`."""
     verdict = read_verdict(model)
-    if verdict is not None and verdict.speaks_against(backend):
+    if verdict is not None and verdict.rejects(backend):
         warnings.warn(
             f"{model} failed `sr-deploy verify` against {verdict.against}: {verdict.why}; export or build it again",
             FailedVerdictWarning,
-            stacklevel=3,
+            stacklevel=3,  # the caller of `open_engine`
         )

@@ -1,1 +1,1 @@
-"""Surgery on ONNX graphs: records, pixel I/O, precision, footprints, probing. No torch, no pictures on disk."""
+"""Read, write and change ONNX graphs, without torch."""

@@ -1,9 +1,10 @@
-"""What was made of model files, kept in the user's cache folder for the next start.
+"""Keep prepared graphs of model files in the user's cache folder, for the next start.
 
-An entry is found by the hash of the model file's bytes, of this package's version and of the sources that made
-it, so neither a changed file nor a changed program can meet an old one. Entries nobody used for a season are
-deleted, and the least used ones where all of them grow large. `SR_DEPLOY_CACHE` names another folder; empty,
-it turns the cache off. Nothing here raises.
+An entry is found by the hash of the model file's bytes, of this package's version, and of the sources that
+made the entry. So neither a changed file nor a changed program can find an old entry. Entries that nobody
+used for 90 days are deleted, and the ones unused for longest if all together are too large.
+`SR_DEPLOY_CACHE` names another folder; if it is empty, nothing is cached. Nothing here raises: every
+failure is a miss, which costs time and never a result.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from sr_deploy.system.files import write_whole
 from sr_deploy.system.sources import sources_digest
 from sr_deploy.version import __version__
 
-LARGEST = 64 << 20
-"""Bytes of a model worth keeping a second time."""
+LARGEST_MODEL = 64 << 20
+"""Largest model file, in bytes, that is worth keeping a second time."""
 
 _PACKAGE = "sr_deploy.graph"
 _MAKERS = (
@@ -36,29 +37,33 @@ _MAKERS = (
     "subpixel",
     "weights_qdq",
 )
-"""The modules of this package: a change in any of them makes every entry anew. A test holds the list complete."""
+"""The modules of this package. A change in any of them makes all entries invalid. A test checks that the
+list is complete."""
 _ENTRY = re.compile(
     r"[0-9a-f]{32}-(json|(uint8|float32)\.(onnx|[0-9a-f]{16}\.openvino)|[0-9a-f]{16}\.fastest)"
 )
+"""Names of our entries: the key, then the kind. Only files with such names are ever deleted."""
 _DRAFT = re.compile(r"\." + _ENTRY.pattern + r"\.[0-9a-f]{8}\.tmp")
+"""Names of entries that are being written."""
 _DAY = 24 * 60 * 60
-_UNUSED = 90 * _DAY
-_MOST = 256 << 20
-"""Bytes of all entries together."""
+_LONGEST_UNUSED = 90 * _DAY
+"""Seconds after which an unused entry is deleted."""
+_LARGEST_TOTAL = 256 << 20
+"""Largest size of all entries together, in bytes."""
 
 
 class CacheEntry:
-    """What was made of one model file. Anything that goes wrong here is a miss."""
+    """The cached results of one model file. `kind` names a result; processes may share the folder."""
 
     def __init__(self, folder: Path, key: str, size: int) -> None:
         self.folder, self.key, self.size = folder, key, size
 
     @classmethod
     def of(cls, path: Path) -> CacheEntry | None:
-        """Of the model file `path`; None where nothing is kept of it."""
+        """Return the cache entry for `path`; None if caching is off or the file is unreadable or too large."""
         folder = cache_folder()
         try:
-            if folder is None or path.stat().st_size > LARGEST:
+            if folder is None or path.stat().st_size > LARGEST_MODEL:
                 return None
             data = path.read_bytes()
         except (OSError, ValueError):
@@ -67,7 +72,7 @@ class CacheEntry:
         return cls(folder, hashlib.sha256(head.encode() + data).hexdigest()[:32], len(data))
 
     def read(self, kind: str) -> bytes | None:
-        """The bytes kept, None where there are none or where they are not what was written."""
+        """Return the bytes kept as `kind`; None if there are none, or if their checksum is wrong."""
         path = self.folder / f"{self.key}-{kind}"
         try:
             digest, data = path.read_bytes().split(b"\n", 1)
@@ -75,15 +80,15 @@ class CacheEntry:
             return None
         if hashlib.sha256(data).hexdigest().encode() != digest:
             return None
-        with suppress(OSError):  # the time of the last use, to the day: access times are often turned off
+        with suppress(OSError):  # the time of the last use, to the day; systems often turn access times off
             if time.time() - path.stat().st_mtime > _DAY:
                 os.utime(path)
         return data
 
     def write(self, kind: str, data: bytes) -> None:
-        """Keep `data`, and make room for it."""
+        """Keep `data` as `kind`, and delete old entries. Failures are ignored."""
         target = self.folder / f"{self.key}-{kind}"
-        with suppress(OSError):  # a read-only or full cache costs time, never a result
+        with suppress(OSError):  # a read-only or full cache must not stop a run
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(target, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         with suppress(OSError):
@@ -96,7 +101,8 @@ def _sources() -> str:
 
 
 def _prune(folder: Path) -> None:
-    """Delete what nobody used for long, and the least used of what is too much; no files but our own."""
+    """Delete entries that were not used for long, then the ones unused for longest until the rest is small
+    enough. Other files are not touched."""
     now, used = time.time(), list[tuple[float, int, str]]()
     with os.scandir(folder) as found:
         for entry in found:
@@ -104,19 +110,21 @@ def _prune(folder: Path) -> None:
                 continue
             with suppress(OSError):
                 facts = entry.stat(follow_symlinks=False)
-                # a draft lives for moments, unless its program was killed
-                old = now - facts.st_mtime > (_DAY if entry.name.startswith(".") else _UNUSED)
+                # a draft older than a day was left by a program that was killed
+                old = now - facts.st_mtime > (_DAY if entry.name.startswith(".") else _LONGEST_UNUSED)
+                # 0.0 marks an entry that goes however small the total is
                 used.append((0.0 if old else facts.st_mtime, facts.st_size, entry.path))
-    total = 0
+    total = 0  # bytes of the entries used last, newest first
     for when, size, path in sorted(used, reverse=True):
         total += size
-        if not when or total > _MOST:
+        if not when or total > _LARGEST_TOTAL:
             with suppress(OSError):
                 os.unlink(path)
 
 
 def cache_folder() -> Path | None:
-    """Where entries are kept: `SR_DEPLOY_CACHE`, else the platform's place; None: nowhere."""
+    """Return the folder of the entries: in `SR_DEPLOY_CACHE`, else in the platform's cache folder. None if
+    caching is off or there is no home folder."""
     chosen = os.environ.get("SR_DEPLOY_CACHE")
     if chosen is not None:
         return Path(chosen) / "graphs" if chosen else None

@@ -1,4 +1,4 @@
-"""What running a graph takes in memory and gives in size, told from shapes alone. Nothing is run."""
+"""Compute a graph's working memory and output size from shapes alone. Nothing is run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from onnx import TensorProto, helper, shape_inference
 
 from sr_deploy.graph.onnx_file import copy_of, picture_io
 
-_LARGE = 256  # values; smaller constants may be shapes, which inference has to see
+_LARGEST_KEPT_CONSTANT = 256
+"""Largest constant, in values, that shape inference gets to see. Small ones may be shapes, which it needs."""
 _VIEWS = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+"""Operators that change only the shape, so that their result shares the memory of their input."""
 
 
 def peak_bytes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> int | None:
-    """Bytes of results alive at once, at the worst moment of a run on an input of `shape`; None: cannot tell.
+    """Return the most bytes of results alive at once in a run on an input of `shape`; None if unknown.
 
-    For a runner that takes node after node, frees a result after its last use and computes nothing in place.
-    The input does not count, nor do weights. 16-bit floats count as 32-bit ones: CPUs compute with those.
+    This holds for a runner that computes node after node, frees a result after its last use, and computes
+    nothing in place. The input and the weights are not counted. 16-bit floats count as 32-bit ones, because
+    CPUs compute with those.
     """
-    graph = _inferred(model, shape)
+    graph = _infer_shapes(model, shape)
     if graph is None:
         return None
     sizes = {value.name: _size(value) for value in (*graph.value_info, *graph.output)}
@@ -31,41 +34,43 @@ def peak_bytes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> int 
 
 
 def output_shape(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> tuple[int, ...] | None:
-    """What `model` makes of an input of `shape`, whatever it declares; None: cannot tell."""
-    graph = _inferred(model, shape)
+    """Return the shape of the output for an input of `shape`, whatever the model declares; None if unknown."""
+    graph = _infer_shapes(model, shape)
     return _shape(graph.output[0]) if graph else None
 
 
-def _inferred(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.GraphProto | None:
-    """The graph of `model` with the shapes of its results for one of the input; None: cannot tell."""
+def _infer_shapes(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.GraphProto | None:
+    """Return the graph of `model` with the shapes of all results for an input of `shape`; None if ONNX's
+    shape inference fails."""
     try:
-        return shape_inference.infer_shapes(_skeleton(model, shape), data_prop=True).graph
-    except Exception:  # inference raises several kinds; a model that it does not know may still run
+        return shape_inference.infer_shapes(_without_weights(model, shape), data_prop=True).graph
+    except Exception:  # shape inference raises many types, also for models that run
         return None
 
 
-def _skeleton(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.ModelProto:
-    """A copy of `model` for one shape, whose large weights are inputs: their values would only be carried.
+def _without_weights(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> onnx.ModelProto:
+    """Return a copy of `model` for one input shape, whose large weights are inputs without values.
 
-    What it declares of its results is gone: exporters write down sizes of the picture they traced.
+    Inference needs only their shapes, and copying the values would take time. Declared shapes of results
+    are removed, because exporters declare the size of the picture they traced.
     """
-    twin, (port, _) = copy_of(model), picture_io(model)
-    weights = [t for t in twin.graph.initializer if math.prod(t.dims) > _LARGE]
+    copied, (port, _) = copy_of(model), picture_io(model)
+    weights = [t for t in copied.graph.initializer if math.prod(t.dims) > _LARGEST_KEPT_CONSTANT]
     named = {t.name for t in weights} | {port.name}
-    others = [v for v in twin.graph.input if v.name not in named]
+    others = [v for v in copied.graph.input if v.name not in named]
     ports = [(port.name, port.elem_type, shape), *((t.name, t.data_type, t.dims) for t in weights)]
     inputs = [*others, *(helper.make_tensor_value_info(*entry) for entry in ports)]
-    del twin.graph.input[:], twin.graph.value_info[:]
-    twin.graph.input.extend(inputs)
-    for value in twin.graph.output:
+    del copied.graph.input[:], copied.graph.value_info[:]
+    copied.graph.input.extend(inputs)
+    for value in copied.graph.output:
         value.type.tensor_type.ClearField("shape")
     for tensor in weights:
-        twin.graph.initializer.remove(tensor)
-    return twin
+        copied.graph.initializer.remove(tensor)
+    return copied
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """The axes of a tensor; None where one is not known."""
+    """Return the axes of a tensor; None if one is unknown."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape") or any(not axis.HasField("dim_value") for axis in tensor.shape.dim):
         return None
@@ -73,19 +78,22 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
 
 
 def _size(value: onnx.ValueInfoProto) -> int | None:
-    """Bytes of a tensor; None where an axis is not known."""
-    shape, kind = _shape(value), value.type.tensor_type.elem_type
+    """Return the bytes of a tensor; None if an axis is unknown."""
+    shape, elem_type = _shape(value), value.type.tensor_type.elem_type
     if shape is None:
         return None
-    if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+    if elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
         width = 4
     else:
-        width = int(helper.tensor_dtype_to_np_dtype(kind).itemsize) if kind else 0
+        width = int(helper.tensor_dtype_to_np_dtype(elem_type).itemsize) if elem_type else 0
     return math.prod(shape) * width
 
 
 def _peak(nodes: Iterable[onnx.NodeProto], sizes: dict[str, int]) -> int:
-    """The most bytes alive at once. A view keeps alive what it is a view of."""
+    """Return the most bytes alive at once. A view keeps alive the value it is a view of.
+
+    `sizes` are bytes by the name of the value; a view has none of its own.
+    """
     roots: dict[str, str] = {}
     last_use: dict[str, int] = {}
     order = list(nodes)

@@ -1,4 +1,4 @@
-"""How many multiplications a net takes, told from its graph. Nothing is run."""
+"""Count the multiplications of a net from its graph. Nothing is run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ if TYPE_CHECKING:
     import onnx
 
 _SIDE = 64
+"""Side in pixels of the picture for which shapes are inferred, unless the size is fixed."""
 
 
 def multiply_adds_per_pixel(path: Path) -> float | None:
-    """Multiply-adds of the convolutions and matrix products in a model file, per input pixel; None: cannot tell."""
+    """Return the multiply-adds of the convolutions and matrix products in a model file, per input pixel.
+
+    None if the file has no spec, or if the shape of one of their values cannot be inferred.
+    """
     from sr_deploy.graph.onnx_file import load_model, require_spec
 
     try:
@@ -23,7 +27,7 @@ def multiply_adds_per_pixel(path: Path) -> float | None:
         channels = spec.channels
         nchw = (1, channels, height, width)
         shapes = _shapes(model, (1, height, width, channels) if spec.layout == "NHWC" else nchw)
-    except Exception:  # inference raises several kinds; a model that it does not know may still run
+    except Exception:  # shape inference raises many types, also for models that run
         return None
     counts = [_multiply_adds(node, shapes) for node in model.graph.node]
     known = [count for count in counts if count is not None]
@@ -31,18 +35,18 @@ def multiply_adds_per_pixel(path: Path) -> float | None:
 
 
 def _shapes(model: onnx.ModelProto, picture: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shape of every value whose shape can be told, for a picture of that shape."""
+    """Return the shapes that can be inferred for a picture of shape `picture`, by the name of the value."""
     from onnx import helper, shape_inference
 
     from sr_deploy.graph.onnx_file import copy_of, picture_io
 
-    twin, (port, _) = copy_of(model), picture_io(model)
-    others = [value for value in twin.graph.input if value.name != port.name]
-    del twin.graph.input[:], twin.graph.value_info[:]
-    twin.graph.input.extend([helper.make_tensor_value_info(port.name, port.elem_type, picture), *others])
-    for value in twin.graph.output:
-        value.type.tensor_type.ClearField("shape")  # exporters write down sizes of the picture they traced
-    graph = shape_inference.infer_shapes(twin, data_prop=True).graph
+    copied, (port, _) = copy_of(model), picture_io(model)
+    others = [value for value in copied.graph.input if value.name != port.name]
+    del copied.graph.input[:], copied.graph.value_info[:]
+    copied.graph.input.extend([helper.make_tensor_value_info(port.name, port.elem_type, picture), *others])
+    for value in copied.graph.output:
+        value.type.tensor_type.ClearField("shape")  # exporters declare the size of the picture they traced
+    graph = shape_inference.infer_shapes(copied, data_prop=True).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         axes = value.type.tensor_type.shape.dim
@@ -52,6 +56,11 @@ def _shapes(model: onnx.ModelProto, picture: tuple[int, ...]) -> dict[str, tuple
 
 
 def _multiply_adds(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int | None:
+    """Return the multiply-adds of one node; 0 for other operators, None if a shape is unknown.
+
+    Every value of a convolution's result needs one product per weight of its output channel; in a
+    transposed convolution, every value of the input does.
+    """
     if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
         return 0
     first, second, result = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))

@@ -1,13 +1,14 @@
-"""Where in a graph precision matters: its convolutions, what goes around them, and what comes after them.
+"""Find the nodes of a graph in which precision matters: convolutions, skip path and tail.
 
-Looks at a graph and changes nothing. A net computes detail with its convolutions and adds it to the picture
-itself; the picture's way around the net and what follows the last convolution decide the last bit of every
-pixel and cost next to nothing, so they stay in single precision where 8 bits of mantissa would show.
+A net computes detail with its convolutions and adds it to the picture itself. The skip path, which takes
+the picture around the net, and the tail after the last convolution decide the last bit of every pixel and
+cost next to nothing. So both stay in fp32 where 8 bits of mantissa would show. Graphs are read here; only
+`in_opset` makes a changed copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 import onnx
@@ -17,43 +18,50 @@ from sr_deploy.errors import ModelError
 from sr_deploy.graph.onnx_file import copy_of, opset_of
 
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
+"""Operators that count as convolutions."""
 
 
 @dataclass(frozen=True)
 class NodeRoles:
-    """The nodes of a graph, by index, in the order they are computed."""
+    """The nodes of a graph by their role. Nodes are given by their index, in the order they are computed."""
 
     convolutions: tuple[int, ...]
     """Convolutions of the net itself, first to last."""
-    around: frozenset[int]
-    """Convolutions on the picture's own way around the net (no other one before or after), and what prepares
-    their input."""
+    skip_path: frozenset[int]
+    """Convolutions of the skip path (with no other convolution before or after them), and the nodes that
+    only prepare their input."""
     tail: frozenset[int]
-    """What is computed after the last convolution."""
+    """Nodes after the last convolution."""
 
 
 def node_roles(model: onnx.ModelProto) -> NodeRoles:
-    """Tell the convolutions of the net from what goes around it and comes after it."""
+    """Return which nodes are convolutions of the net, which its skip path, and which its tail.
+
+    In a net of one convolution, that convolution is the net, and there is no skip path.
+    """
     nodes = list(model.graph.node)
-    deep = _reached([], nodes)  # values that some convolution has been through
-    feeds = _feeding(nodes)  # values that some convolution will read
+    after_convolution = _values_after_convolutions(nodes)
+    before_convolution = _values_before_convolutions(nodes)
     convolutions: list[int] = []
-    around, tail = set[int](), set[int]()
+    skip_path, tail = set[int](), set[int]()
     for index, node in enumerate(nodes):
-        later = any(name in feeds for name in node.output)
+        later = any(name in before_convolution for name in node.output)
         if node.op_type in CONVOLUTIONS:
-            shallow = not later and not any(name in deep for name in node.input)
-            (around.add if shallow else convolutions.append)(index)
+            shallow = not later and not any(name in after_convolution for name in node.input)
+            (skip_path.add if shallow else convolutions.append)(index)
         elif not later:
             tail.add(index)
-    if not convolutions:  # a net of one convolution: nothing goes around it
-        convolutions, around = sorted(around), set()
-    around |= _only_for(around, nodes, {port.name for port in model.graph.output})
-    return NodeRoles(tuple(convolutions), frozenset(around), frozenset(tail))
+    if not convolutions:  # a net of one convolution has no skip path
+        convolutions, skip_path = sorted(skip_path), set()
+    skip_path |= _nodes_only_read_by(skip_path, nodes, {port.name for port in model.graph.output})
+    return NodeRoles(tuple(convolutions), frozenset(skip_path), frozenset(tail))
 
 
-def _only_for(chosen: Set[int], nodes: list[onnx.NodeProto], given: Set[str]) -> set[int]:
-    """The nodes whose results, none of which is in `given`, nothing reads but those of `chosen`, and these."""
+def _nodes_only_read_by(chosen: Set[int], nodes: list[onnx.NodeProto], given: Set[str]) -> set[int]:
+    """Return the nodes whose results are read only by `chosen`, or by other such nodes.
+
+    A node with a result in `given`, the outputs of the graph, does not count.
+    """
     readers: dict[str, set[int]] = {}
     for index, node in enumerate(nodes):
         for name in node.input:
@@ -67,17 +75,17 @@ def _only_for(chosen: Set[int], nodes: list[onnx.NodeProto], given: Set[str]) ->
     return found
 
 
-def _reached(values: Iterable[str], nodes: list[onnx.NodeProto]) -> set[str]:
-    """The results of convolutions, and of everything that follows from one or from `values`."""
-    found = set(values)
+def _values_after_convolutions(nodes: list[onnx.NodeProto]) -> set[str]:
+    """Return the names of the values that depend on a convolution."""
+    found = set[str]()
     for node in nodes:
         if node.op_type in CONVOLUTIONS or not found.isdisjoint(node.input):
             found.update(node.output)
     return found
 
 
-def _feeding(nodes: list[onnx.NodeProto]) -> set[str]:
-    """What convolutions read, and everything that leads there."""
+def _values_before_convolutions(nodes: list[onnx.NodeProto]) -> set[str]:
+    """Return the names of the values on which a convolution depends."""
     found: set[str] = set()
     for node in reversed(nodes):
         if node.op_type in CONVOLUTIONS or not found.isdisjoint(node.output):
@@ -86,7 +94,7 @@ def _feeding(nodes: list[onnx.NodeProto]) -> set[str]:
 
 
 def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Constant tensors by the name of their value: initialisers, and what Constant nodes hold."""
+    """Return the constant tensors by the name of their value: initialisers, and tensors of Constant nodes."""
     found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
@@ -95,30 +103,33 @@ def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 
 def name_of(node: onnx.NodeProto) -> str:
-    """What a convolution is called to a reader: its weights' name, or its own."""
+    """Return the name by which a reader knows a convolution: its weights' name, else its own."""
     weight = node.input[1] if len(node.input) > 1 else ""
     return weight.removesuffix(".weight") or node.name or node.output[0]
 
 
 def in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """A copy of `model` in `opset` at least, record and all. Raises ModelError where it cannot be brought there."""
+    """Return a copy of `model` in `opset` or a later one, metadata included.
+
+    Raises ModelError if ONNX's version converter cannot convert the model.
+    """
     if opset_of(model) >= opset:
         return copy_of(model)
     try:
         newer = version_converter.convert_version(model, opset)
-    except Exception as error:  # the converter raises RuntimeError and others, for whatever it does not know
+    except Exception as error:  # the converter raises RuntimeError and other types
         reason = " ".join(str(error).split())[:160]
         raise ModelError(
-            f"the model is written in opset {opset_of(model)}, and cannot be brought to {opset} ({reason}); export it "
+            f"the model has opset {opset_of(model)} and cannot be converted to {opset} ({reason}); export it "
             "again with a newer opset"
         ) from error
     del newer.metadata_props[:]
-    newer.metadata_props.extend(model.metadata_props)
+    newer.metadata_props.extend(model.metadata_props)  # the spec is in there
     return newer
 
 
 def largest_weight(tensor: onnx.TensorProto) -> float:
-    """The largest magnitude in `tensor`; 0 for an empty one."""
+    """Return the largest magnitude in `tensor`; 0 for an empty one."""
     import numpy as np
 
     return float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0.0))

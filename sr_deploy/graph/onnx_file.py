@@ -1,8 +1,8 @@
-"""Read and write ONNX files and the record (`ModelSpec`) in them. Changes no graph and runs nothing.
+"""Read and write ONNX files and the spec (`ModelSpec`) in them. No graph is changed and nothing is run.
 
-The core graph every part agrees on is `pixels`, float [N, C, H, W], RGB, in the record's value range, to
-`upscaled`, float [N, C, H * scale, W * scale]. Foreign files name and lay out theirs as they like:
-`picture_io` finds the two ports, the record says the rest.
+The core graph on which all parts agree takes `pixels`, float [N, C, H, W], RGB, in the spec's value range,
+and gives `upscaled`, float [N, C, H * scale, W * scale]. Foreign files have other names and layouts:
+`picture_io` finds their input and output, and the spec says the rest.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sr_deploy.system.files import digest_of
 from sr_deploy.system.output_file import appearing, checked_target
 
 PIXELS, UPSCALED = "pixels", "upscaled"
+"""Names of the input and the output in files of our own."""
 PICTURE_TYPES = (
     TensorProto.FLOAT,
     TensorProto.FLOAT16,
@@ -30,26 +31,30 @@ PICTURE_TYPES = (
     TensorProto.DOUBLE,
     TensorProto.UINT8,
 )
+"""Element types that an input or output of pixels may have."""
 _FOREIGN_FILES = {
     b"version https://git-lfs": "is a Git LFS pointer, not the model itself; run `git lfs pull`",
     b"PK\x03\x04": "is a PyTorch checkpoint, not an ONNX model; run `sr-deploy export` on it first",
 }
+"""First bytes of files that users often pass by mistake, and what to say of them."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """The input or the output of a graph: its name, ONNX element type and axes (None: dynamic)."""
+    """The input or the output of a graph."""
 
     name: str
     elem_type: int
+    """Element type, a number of `TensorProto.DataType`."""
     dims: tuple[int | None, ...]
+    """Size of each axis; None: dynamic."""
 
 
 def load_model(path: Path) -> onnx.ModelProto:
-    """The model in the file `path`, weights that it keeps in files beside it included.
+    """Read the model in the file `path`, with weights that it keeps in files beside it.
 
-    Raises ModelError for a file that is missing, empty, unreadable, truncated or not ONNX at all, and for
-    one whose weights are missing.
+    Raises ModelError for a file that is missing, empty, unreadable, truncated or no ONNX file, and for one
+    whose weights are missing.
     """
     try:
         data = path.read_bytes()
@@ -68,7 +73,10 @@ def load_model(path: Path) -> onnx.ModelProto:
 
 
 def parse_model(data: bytes, name: str = "the model") -> onnx.ModelProto:
-    """The model in `data`, the bytes of an ONNX file. Raises ModelError where they are not one."""
+    """Parse the bytes of an ONNX file. `name` stands in messages. Weights in other files are not read.
+
+    Raises ModelError if the bytes are no ONNX model, or a damaged one.
+    """
     if not data:
         raise ModelError(f"{name} is empty; copy or export it again")
     for head, answer in _FOREIGN_FILES.items():
@@ -78,17 +86,19 @@ def parse_model(data: bytes, name: str = "the model") -> onnx.ModelProto:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise ModelError(f"{name} is not an ONNX model, or is truncated; copy or export it again") from error
-    if not (model.graph.node and model.opset_import):  # garbage can parse, as a message with nothing in it
+    if not (model.graph.node and model.opset_import):  # random bytes can parse as an empty message
         raise ModelError(f"{name} is not an ONNX model, or is truncated; copy or export it again")
     if not model.graph.output:
         raise ModelError(f"{name} has a graph without outputs; export it again")
-    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes for what is not UTF-8
-        raise ModelError(f"{name} is a damaged ONNX model: names in it are no text; copy or export it again")
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes for other than UTF-8
+        raise ModelError(
+            f"{name} is a damaged ONNX model: it has names that are no text; copy or export it again"
+        )
     return model
 
 
 def _texts(model: onnx.ModelProto) -> Iterator[object]:
-    """Everything in `model` that names something, in graphs within its graph too."""
+    """Yield every name and text in `model`, in graphs inside its graph too."""
     yield from (model.producer_name, model.producer_version)
     for entry in model.metadata_props:
         yield from (entry.key, entry.value)
@@ -98,6 +108,7 @@ def _texts(model: onnx.ModelProto) -> Iterator[object]:
 
 
 def _texts_of_graph(graph: onnx.GraphProto) -> Iterator[object]:
+    """Yield every name in `graph` and in the graphs inside its nodes."""
     for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         yield named.name
     for value in (*graph.input, *graph.output):
@@ -113,16 +124,17 @@ def _texts_of_graph(graph: onnx.GraphProto) -> Iterator[object]:
 
 
 def require_embedded(model: onnx.ModelProto, name: str = "the model") -> None:
-    """Raises ModelError where weights of `model` lie in a file that was not read."""
+    """Raise ModelError if `model` has weights in a file that was not read."""
     if any(uses_external_data(tensor) for tensor in model.graph.initializer):
         raise ModelError(f"{name} keeps its weights in another file; load it from its path, not from bytes")
 
 
 def picture_io(model: onnx.ModelProto, name: str = "the model") -> tuple[Port, Port]:
-    """The one picture that goes in and the one that comes out.
+    """Return the one input and the one output of `model`, which hold pictures.
 
-    Raises ModelError for a graph that no picture can be run through: several inputs or outputs, sequences,
-    other than four axes, types that do not hold pixels, a batch fixed at more than one.
+    Initialisers that old files list among the inputs do not count. Raises ModelError for a graph that takes
+    no picture: several inputs or outputs, sequences, other than four axes, types that hold no pixels, a
+    batch fixed at more than one.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -132,16 +144,20 @@ def picture_io(model: onnx.ModelProto, name: str = "the model") -> tuple[Port, P
             raise ModelError(
                 f"{name} has {len(values)} {kind}s ({found}), expected one picture; export it with a single {kind}"
             )
-    taken, given = _port(inputs[0], name), _port(model.graph.output[0], name, may_be_shapeless=True)
-    if taken.dims[0] not in (None, 1):
+    port_in, port_out = _port(inputs[0], name), _port(model.graph.output[0], name, may_be_shapeless=True)
+    if port_in.dims[0] not in (None, 1):
         raise ModelError(
-            f"{name} takes exactly {taken.dims[0]} pictures a call, expected 1 or any number; "
+            f"{name} takes exactly {port_in.dims[0]} pictures a call, expected 1 or any number; "
             "export it with a dynamic batch axis"
         )
-    return taken, given
+    return port_in, port_out
 
 
 def _port(value: onnx.ValueInfoProto, name: str, *, may_be_shapeless: bool = False) -> Port:
+    """Return an input or output as a Port; raises ModelError if it is no picture.
+
+    With `may_be_shapeless` a missing shape means four dynamic axes.
+    """
     if not value.type.HasField("tensor_type"):
         kind = value.type.WhichOneof("value") or "untyped value"
         raise ModelError(
@@ -159,25 +175,25 @@ def _port(value: onnx.ValueInfoProto, name: str, *, may_be_shapeless: bool = Fal
         dims = (None,) * 4
     if len(dims) != 4:
         raise ModelError(
-            f"{name}: {value.name!r} has {len(dims)} axes, expected the 4 of a batch of pictures; export it so"
+            f"{name}: {value.name!r} has {len(dims)} axes, expected the 4 of a batch of pictures; export it with 4"
         )
     return Port(value.name, tensor.elem_type, dims)
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the standard operators that `model` is written in."""
+    """Return the opset of `model`: the version of the standard operators. 1 if it names none."""
     return int(next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1))
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy to change."""
-    twin = onnx.ModelProto()
-    twin.CopyFrom(model)
-    return twin
+    """Return a copy of `model` that may be changed."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
 
 
 def read_spec(model: onnx.ModelProto) -> ModelSpec | None:
-    """The record in `model`, None where there is none. Raises ModelError for one that cannot be read."""
+    """Return the spec in `model`; None if it has none. Raises ModelError for one that cannot be read."""
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             return ModelSpec.from_json(entry.value)
@@ -185,17 +201,20 @@ def read_spec(model: onnx.ModelProto) -> ModelSpec | None:
 
 
 def require_spec(model: onnx.ModelProto, name: str = "the model") -> ModelSpec:
-    """The record in `model`. Raises ModelError where there is none."""
+    """Return the spec in `model`. Raises ModelError if it has none."""
     spec = read_spec(model)
     if spec is None:
         raise ModelError(
-            f"{name} has no sr_deploy record, so its scale and halo are not known; run `sr-deploy stamp` on it once"
+            f"{name} has no sr_deploy spec, so its scale and halo are not known; run `sr-deploy stamp` on it once"
         )
     return spec
 
 
 def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
-    """Put `spec` into `model`, in place of the record it has. Changes `model` and returns it."""
+    """Write `spec` into `model`, in place of the one it has. Changes `model` and returns it.
+
+    Metadata entries are sorted, so that the same model gives the same bytes.
+    """
     kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
     record = onnx.StringStringEntryProto(key=METADATA_KEY, value=spec.to_json())
     others = [onnx.StringStringEntryProto(key=entry.key, value=entry.value) for entry in kept]
@@ -207,8 +226,8 @@ def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
 def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Write `model` to `path`: the same bytes for the same model, and all of them or none.
 
-    A link is written through, and a file that was there keeps its permissions. Raises OutputError where `path`
-    cannot be written; what was there is then still there.
+    A link is followed, and an existing file keeps its permissions. Raises OutputError if `path` cannot be
+    written; an existing file is then unchanged.
     """
     target = checked_target(path, overwrite=True)
     with appearing(path, target, overwrite=True, suffix=".onnx") as draft:
@@ -217,21 +236,25 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
-    """The file around a model."""
+    """Facts of a model file."""
 
     path: Path
     size: int
-    """Bytes; of the .onnx file alone, where weights lie in another."""
+    """Bytes of the .onnx file; weights in other files are not counted."""
     sha256: str
+    """Checksum of the .onnx file, in hexadecimal digits."""
     opset: int
     producer: str
+    """Name and version of the program that wrote the file; "unknown" if it does not say."""
     nodes: int
+    """Nodes of the main graph."""
     weights: int
-    """Numbers in the graph's constant tensors, biases and all."""
+    """Numbers in all constant tensors of the graph, biases included."""
 
 
 def file_facts(path: Path, model: onnx.ModelProto) -> FileFacts:
-    """The facts of `path`, whose content is `model`. Raises ModelError where the file cannot be read."""
+    """Return the facts of the file `path`, whose content is `model`. Raises ModelError if the file cannot
+    be read."""
     try:
         size, digest = path.stat().st_size, digest_of(path)
     except OSError as error:
@@ -248,7 +271,7 @@ def file_facts(path: Path, model: onnx.ModelProto) -> FileFacts:
 
 
 def constant_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """The initialisers of the graph and the tensors in its nodes, Constant nodes above all."""
+    """Return the initialisers of the graph and the tensors in its nodes, such as Constant nodes."""
     inner = [
         attribute.t
         for node in model.graph.node

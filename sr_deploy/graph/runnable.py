@@ -1,8 +1,8 @@
-"""A model as a runner takes it: its facts, and its graph with pixel I/O, kept on disk once made.
+"""Prepare a model for a runner: its facts, and its graph with pixel I/O, both cached on disk.
 
-Grafting needs the `onnx` package, whose import alone takes longer than upscaling a small picture. So what was
-made of a file is kept (`sr_deploy.graph.cache`): the second start of a model needs no `onnx` at all. This module
-runs nothing.
+Grafting needs the `onnx` package, whose import alone takes longer than upscaling a small picture. So the
+results are kept (`sr_deploy.graph.cache`), and the second start of a model needs no `onnx` at all. Nothing
+is run here.
 """
 
 from __future__ import annotations
@@ -17,67 +17,71 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_deploy.errors import ModelError, SrDeployError, UsageError
-from sr_deploy.graph.cache import LARGEST, CacheEntry
+from sr_deploy.graph.cache import LARGEST_MODEL, CacheEntry
 from sr_deploy.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnx
 
 EXACT_INT8 = ("session.x64quantprecision", "1")
-"""ONNX Runtime's switch against overflow, for every session: on x86 without VNNI it adds products of int8 in 16 bits, which
-gave white as a third of white. With this it makes the weights uint8 there first."""
+"""ONNX Runtime's setting against int8 overflow, for every session. On x86 without VNNI it adds products of
+int8 in 16 bits, which turned white into a third of white. With this setting it makes the weights uint8
+there first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What is known of a model before it is run."""
+    """Facts of a model that are known before it is run."""
 
     spec: ModelSpec
     max_batch: int | None
-    """Pictures in one call; None: any number."""
+    """Largest number of pictures per call; None: any number."""
     peak_per_pixel: float | None
-    """Bytes of results alive at the worst moment of a run, per input pixel; None: cannot be told."""
+    """Most bytes of results alive at once in a run, per input pixel; None: unknown."""
     bytes_only: bool
     """The file has uint8 pixel I/O itself, and so no float form."""
 
     def to_json(self) -> str:
-        """One line, read back by `from_json`."""
+        """Return the facts as one line, which `from_json` reads."""
         return json.dumps(self.__dict__ | {"spec": self.spec.to_json()})
 
     @classmethod
     def from_json(cls, text: str) -> ModelFacts:
-        """Read what `to_json` wrote. Raises ValueError, TypeError or ModelError for anything else."""
+        """Read the text that `to_json` wrote. Raises ValueError, TypeError, KeyError or ModelError for any
+        other text."""
         record = json.loads(text)
         return cls(**record | {"spec": ModelSpec.from_json(record["spec"])})
 
 
 class RunnableModel:
-    """`model`: the path of an ONNX file, its bytes, or the model itself. `spec` stands in for its record.
+    """A model, its facts, and its graph with pixel I/O.
 
-    Raises ModelError for a model that no picture can be run through, that has no record, or whose record
-    contradicts its graph.
+    `model` is the path of an ONNX file, its bytes, or the model itself. `spec` replaces the spec in it;
+    then nothing is cached, because the cache is found by the file alone. `facts` and `graph` raise
+    ModelError for a model that takes no picture, that has no spec, or whose spec contradicts its graph.
     """
 
     def __init__(self, model: Path | bytes | onnx.ModelProto, spec: ModelSpec | None = None) -> None:
         self._source, self._spec = model, spec
-        self._kept = CacheEntry.of(model) if isinstance(model, Path) and spec is None else None
+        self._entry = CacheEntry.of(model) if isinstance(model, Path) and spec is None else None
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """Of the model; from the cache where they are there."""
-        kept = self._kept.read("json") if self._kept else None
+        """The facts of the model, from the cache if they are there."""
+        kept = self._entry.read("json") if self._entry else None
         if kept:
             with suppress(ValueError, TypeError, KeyError, SrDeployError):
                 return ModelFacts.from_json(kept.decode("utf-8"))
-        facts = _facts(self._live, self._spec, self._name)
-        self._keep("json", facts.to_json().encode("utf-8"))
+        facts = _facts(self._loaded_model, self._spec, self._name)
+        self._write_entry("json", facts.to_json().encode("utf-8"))
         return facts
 
     def graph(self, dtype: np.dtype[Any], *, fresh: bool = False) -> bytes:
-        """The serialised graph that takes and gives pixels of `dtype` [N, H, W, C]: uint8, or float32 0..1.
+        """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1;
+        [N, H, W, C].
 
-        `fresh` makes it anew, whatever the cache holds. Raises UsageError for the float form of a file that
-        takes bytes itself.
+        With `fresh` it is made again, whatever the cache holds. Raises UsageError for the float form of a
+        file that has uint8 pixel I/O itself.
         """
         if dtype != np.uint8 and self.facts.bytes_only:
             raise UsageError(
@@ -85,37 +89,43 @@ class RunnableModel:
                 "use a file exported with `--io float`"
             )
         kind = f"{dtype}.onnx"
-        kept = self._kept.read(kind) if self._kept and not fresh else None
+        kept = self._entry.read(kind) if self._entry and not fresh else None
         if kept:
             return kept
         from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
 
         graft = with_pixel_io if dtype == np.uint8 else with_float_io
-        made = bytes(graft(self._live, self.facts.spec).SerializeToString(deterministic=True))
-        self._keep(kind, made)
+        made = bytes(graft(self._loaded_model, self.facts.spec).SerializeToString(deterministic=True))
+        self._write_entry(kind, made)
         return made
 
-    def recall(self, kind: str) -> bytes | None:
-        """What `remember` kept of this model's file as `kind`; None where there is nothing."""
-        return self._kept.read(kind) if self._kept else None
+    def read_cached(self, kind: str) -> bytes | None:
+        """Return the bytes that `write_cached` kept for this model's file as `kind`; None if there are
+        none."""
+        return self._entry.read(kind) if self._entry else None
 
-    def remember(self, kind: str, data: bytes) -> None:
-        """Keep `data`, which a runtime made of the graph, for the next start. `kind` names what it depends on
-        beside the file."""
-        if self._kept and self.is_kept and len(data) <= LARGEST:
-            self._kept.write(kind, data)
+    def write_cached(self, kind: str, data: bytes) -> None:
+        """Keep `data`, which a runtime made from the graph, for the next start.
+
+        `kind` names all that it depends on beside the file. Data above the cache's limit, and models that
+        are not cached, are skipped.
+        """
+        if self._entry and self.is_cached and len(data) <= LARGEST_MODEL:
+            self._entry.write(kind, data)
 
     @property
-    def is_kept(self) -> bool:
-        """Whether anything is kept of this model: not of one in memory, with weights in another file, or too large."""
-        return self._kept is not None and self._kept.read("json") is not None
+    def is_cached(self) -> bool:
+        """True if something is kept for this model. That is never so for a model in memory, with weights in
+        another file, or too large."""
+        return self._entry is not None and self._entry.read("json") is not None
 
     @property
     def _name(self) -> str:
         return str(self._source) if isinstance(self._source, Path) else "the model"
 
     @cached_property
-    def _live(self) -> onnx.ModelProto:
+    def _loaded_model(self) -> onnx.ModelProto:
+        """The model itself, read when it is first needed."""
         from sr_deploy.graph.onnx_file import load_model, parse_model, require_embedded
 
         if isinstance(self._source, Path):
@@ -124,13 +134,22 @@ class RunnableModel:
         require_embedded(model)
         return model
 
-    def _keep(self, kind: str, data: bytes) -> None:
-        # weights in a file beside the model are not part of the key
-        if self._kept and len(data) <= LARGEST and self._live.ByteSize() <= self._kept.size + 1024:
-            self._kept.write(kind, data)
+    def _write_entry(self, kind: str, data: bytes) -> None:
+        """Keep `data` if the whole model is in the file that the cache key is made from.
+
+        A loaded model larger than its file (by more than 1024 bytes) has weights in another file, whose
+        changes the key would miss.
+        """
+        if (
+            self._entry
+            and len(data) <= LARGEST_MODEL
+            and self._loaded_model.ByteSize() <= self._entry.size + 1024
+        ):
+            self._entry.write(kind, data)
 
 
 def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFacts:
+    """Compute the facts of `model`. Raises ModelError if the spec contradicts the graph."""
     from sr_deploy.graph.footprint import peak_bytes
     from sr_deploy.graph.onnx_file import picture_io, require_spec
     from sr_deploy.graph.pixel_io import has_pixel_io, with_float_io, with_pixel_io
@@ -138,7 +157,7 @@ def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFa
     spec = spec or require_spec(model, name)
     _check_ports(model, spec)
     height, width = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
-    _check_growth(model, spec, height, width)
+    _check_result_size(model, spec, height, width)
     bytes_only = has_pixel_io(model)
     graph = (with_pixel_io if bytes_only else with_float_io)(model, spec)
     peak = peak_bytes(graph, (1, height, width, spec.channels))
@@ -151,7 +170,7 @@ def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFa
 
 
 def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Raises ModelError where the record contradicts the graph."""
+    """Raise ModelError if the declared channels or sizes contradict the spec."""
     from sr_deploy.graph.onnx_file import picture_io
 
     _, *axes = picture_io(model, spec.name)[0].dims
@@ -160,19 +179,22 @@ def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
     height, width, channels = axes
     if channels not in (None, spec.channels):
         raise ModelError(
-            f"{spec.name}: the graph takes {channels} channels, its record says {spec.channels}; "
+            f"{spec.name}: the graph takes {channels} channels, its spec says {spec.channels}; "
             "run `sr-deploy stamp` on it again"
         )
     fixed = spec.size_rule.fixed
     if (height, width) != (fixed or (None, None)) and (height or width):
         raise ModelError(
-            f"{spec.name}: the graph takes {width or 'any'}x{height or 'any'} pixels, its record says "
+            f"{spec.name}: the graph takes {width or 'any'}x{height or 'any'} pixels, its spec says "
             f"{'any size' if fixed is None else f'{fixed[1]}x{fixed[0]}'}; run `sr-deploy stamp` on it again"
         )
 
 
-def _check_growth(model: onnx.ModelProto, spec: ModelSpec, height: int, width: int) -> None:
-    """Raises ModelError where `model` plainly makes of a picture other than what its record says."""
+def _check_result_size(model: onnx.ModelProto, spec: ModelSpec, height: int, width: int) -> None:
+    """Raise ModelError if the output for a picture has another size than the spec says.
+
+    Sizes come from shape inference; where that finds none, only a run can tell.
+    """
     from sr_deploy.graph.footprint import output_shape
 
     last = spec.layout == "NHWC"
@@ -188,5 +210,5 @@ def _check_growth(model: onnx.ModelProto, spec: ModelSpec, height: int, width: i
     if channels == spec.channels and tall % height == 0 and tall * width == wide * height:
         found = f"x{tall // height}"
     raise ModelError(
-        f"{spec.name}: its record says x{spec.scale}, the graph gives {found}; run `sr-deploy stamp --force` on it"
+        f"{spec.name}: its spec says x{spec.scale}, the graph gives {found}; run `sr-deploy stamp --force` on it"
     )

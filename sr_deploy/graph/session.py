@@ -1,6 +1,6 @@
-"""Run an undescribed ONNX on a picture: a session, and a callable that hides type and layout.
+"""Run an ONNX model without a spec on a picture: a session, and a runner that hides type and layout.
 
-Everything here is about running; what the runs tell is for the other probe modules to say.
+The CPU is always used. The conclusions from the runs are drawn in `sr_deploy.probe`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,31 @@ from sr_deploy.graph.onnx_file import Port, constant_tensors, copy_of
 from sr_deploy.graph.runnable import EXACT_INT8
 
 Picture = npt.NDArray[np.float32]
+"""float32 [H, W, C], in the model's own value range."""
 
-_NUMPY: dict[int, np.dtype[Any]] = {
+_NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.FLOAT16: np.dtype(np.float16),
     TensorProto.DOUBLE: np.dtype(np.float64),
     TensorProto.UINT8: np.dtype(np.uint8),
 }
+"""NumPy type of each element type; bf16, which NumPy lacks, is replaced before (`without_bf16`)."""
 
 
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
+"""Attributes of nodes that hold an element type."""
 
 
 class RefusedInputError(Exception):
-    """The runtime did not take this input; the message is its own, in one line. Never leaves the probe."""
+    """The runtime did not take an input. The message is the runtime's, in one line. Never leaves the probe."""
 
 
 def detect_precision(model: onnx.ModelProto) -> str:
-    """fp32, fp16, bf16 or int8: what most of the weights are kept in, and int8 where the graph quantizes."""
+    """Return the precision of a model without a spec: fp32, fp16, bf16 or int8.
+
+    A graph that quantises is int8; otherwise the type of most weights decides, and fp32 where there are
+    none.
+    """
     if any(
         "QuantizeLinear" in node.op_type or node.op_type.startswith("QLinear") for node in model.graph.node
     ):
@@ -53,26 +60,27 @@ def detect_precision(model: onnx.ModelProto) -> str:
 
 
 def without_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model`, or where it computes in bf16, which ONNX Runtime's CPU kernels lack, a copy that does in fp32."""
-    if not _holds_bf16(model):
+    """Return `model` itself, or a copy in fp32 if it uses bf16, for which ONNX Runtime has no CPU kernels."""
+    if not _uses_bf16(model):
         return model
-    twin = copy_of(model)
-    del twin.graph.value_info[:]
-    for tensor in constant_tensors(twin):
+    copied = copy_of(model)
+    del copied.graph.value_info[:]
+    for tensor in constant_tensors(copied):
         if tensor.data_type == TensorProto.BFLOAT16:
             values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for value in (*twin.graph.input, *twin.graph.output):
+    for value in (*copied.graph.input, *copied.graph.output):
         if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-    for node in twin.graph.node:
+    for node in copied.graph.node:
         for attribute in node.attribute:
             if attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.BFLOAT16:
                 attribute.i = TensorProto.FLOAT
-    return twin
+    return copied
 
 
-def _holds_bf16(model: onnx.ModelProto) -> bool:
+def _uses_bf16(model: onnx.ModelProto) -> bool:
+    """Return True if a constant, the input or an attribute of `model` has type bf16."""
     kinds = {tensor.data_type for tensor in constant_tensors(model)}
     kinds |= {value.type.tensor_type.elem_type for value in model.graph.input}
     kinds |= {a.i for node in model.graph.node for a in node.attribute if a.name in _TYPE_ATTRIBUTES}
@@ -80,9 +88,10 @@ def _holds_bf16(model: onnx.ModelProto) -> bool:
 
 
 def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) -> Any:
-    """An ONNX Runtime session on the CPU that keeps quiet and keeps no memory between runs.
+    """Open an ONNX Runtime session on the CPU that prints nothing and keeps no memory between runs.
 
-    Raises ModelError where the runtime cannot load the graph, MissingRuntimeError where there is no runtime.
+    `optimise=False` runs the graph as it stands. Raises ModelError if the runtime cannot load the graph,
+    MissingRuntimeError if ONNX Runtime is not installed.
     """
     try:
         import onnxruntime
@@ -102,7 +111,7 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
             model.SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # it would try the same again, and print about it
+            enable_fallback=0,  # a fallback would try the same again and print about it
         )
     except Exception as error:  # ONNX Runtime's errors share no base class but this one
         raise ModelError(
@@ -111,21 +120,24 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """The message of `error` without line breaks, cut to `limit` characters."""
+    """Return the message of `error` without line breaks, cut to `limit` characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 @dataclass(frozen=True)
 class SessionRunner:
-    """Calls a session with pictures [H, W, C] in the model's own value range; returns [H', W', C'] float32."""
+    """Runs a session on pictures [H, W, C] in the model's own value range; gives [H', W', C'] float32."""
 
     session: Any
+    """An ONNX Runtime session."""
     port: Port
+    """The picture input of the model."""
     layout: str
+    """Order of the model's axes: "NCHW" or "NHWC"."""
 
     def __call__(self, picture: Picture) -> Picture:
-        """Raises RefusedError where the runtime fails or the result is no picture."""
+        """Run the model. Raises RefusedInputError if the runtime fails or the result is not 4-D."""
         result = self.raw(picture)
         if result.ndim != 4:
             raise RefusedInputError(f"the output is {result.ndim}-D, of shape {list(result.shape)}")
@@ -133,12 +145,12 @@ class SessionRunner:
         return upscaled
 
     def raw(self, picture: Picture) -> Picture:
-        """The output tensor as the model gives it, cast to float32."""
+        """Return the output tensor in the model's own layout, cast to float32."""
         tensor = picture if self.layout == "NHWC" else picture.transpose(2, 0, 1)
         if self.takes_bytes:
             tensor = np.clip(np.rint(tensor), 0, 255)
-        with np.errstate(over="ignore", invalid="ignore"):  # fp16 cannot hold the wildest pictures
-            feed = {self.port.name: np.ascontiguousarray(tensor[None], _NUMPY[self.port.elem_type])}
+        with np.errstate(over="ignore", invalid="ignore"):  # the brightest test pictures overflow fp16
+            feed = {self.port.name: np.ascontiguousarray(tensor[None], _NUMPY_TYPES[self.port.elem_type])}
         try:
             (result,) = self.session.run(None, feed)
         except Exception as error:  # ONNX Runtime's errors share no base class but this one
@@ -148,5 +160,5 @@ class SessionRunner:
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether the input is uint8."""
+        """True if the input is uint8; pictures are then rounded and clipped to 0..255."""
         return self.port.elem_type == TensorProto.UINT8

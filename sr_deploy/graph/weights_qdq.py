@@ -1,7 +1,8 @@
-"""Weights that a file keeps in int8, written as TensorRT before 10 wants them: floats, quantised in the graph.
+"""Write constant int8 weights as TensorRT before 10 wants them: floats that the graph quantises.
 
-A Q/DQ file of ours holds int8 weights with a DequantizeLinear. TensorRT folds a QuantizeLinear of constant floats into
-the same int8 weights, and older versions read no others. The values are the same to the bit.
+Our quantised (Q/DQ) files hold int8 weights with a DequantizeLinear. TensorRT folds a QuantizeLinear of
+constant floats into the same int8 weights, and versions before 10 read no others. The values are the same
+to the bit.
 """
 
 from __future__ import annotations
@@ -13,33 +14,42 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.graph.onnx_file import copy_of
 
 _FLOATS, _STEPS = "/floats", "/steps"
+"""Name endings of the float weights and of the int8 values that are made from them."""
 
 
 def quantise_weights_in_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of `model` whose int8 constants are floats with a QuantizeLinear of the scale they are read with."""
-    twin = copy_of(model)
-    tensors = {tensor.name: tensor for tensor in twin.graph.initializer}
+    """Return a copy of `model` whose constant int8 tensors are floats behind a QuantizeLinear.
+
+    Only tensors that a DequantizeLinear with a constant scale reads are changed; the QuantizeLinear uses
+    that scale. Int8 constants that nothing else reads are removed.
+    """
+    copied = copy_of(model)
+    tensors = {tensor.name: tensor for tensor in copied.graph.initializer}
     before: list[tuple[int, onnx.NodeProto]] = []
-    for index, node in enumerate(twin.graph.node):
+    for index, node in enumerate(copied.graph.node):
         if node.op_type != "DequantizeLinear" or node.input[1] not in tensors:
             continue
         kept = tensors.get(node.input[0])
         if kept is not None and kept.data_type == TensorProto.INT8:
-            before.append((index, _quantiser(twin.graph, node, kept, tensors)))
-    nodes = list(twin.graph.node)
+            before.append((index, _make_quantiser(copied.graph, node, kept, tensors)))
+    nodes = list(copied.graph.node)
     for index, made in reversed(before):
         nodes.insert(index, made)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del twin.graph.node[:]
-    twin.graph.node.extend(copies)
-    _drop_unread(twin.graph, {made.output[0].removesuffix(_STEPS) for _, made in before})
-    return twin
+    del copied.graph.node[:]
+    copied.graph.node.extend(copies)
+    _drop_unread(copied.graph, {made.output[0].removesuffix(_STEPS) for _, made in before})
+    return copied
 
 
-def _quantiser(
+def _make_quantiser(
     graph: onnx.GraphProto, node: onnx.NodeProto, kept: onnx.TensorProto, tensors: dict[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
-    """The QuantizeLinear that gives the values of `kept`; `node` reads it from now on."""
+    """Make the QuantizeLinear that gives the int8 values of `kept`, and let `node` read its result.
+
+    One scale serves the whole tensor, or each index along `axis` has its own. The floats have the type of
+    the scale; a product of an int8 value and its scale quantises back to the same value.
+    """
     steps, scale = numpy_helper.to_array(kept), numpy_helper.to_array(tensors[node.input[1]])
     zero = (
         numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.int8(0)
@@ -57,6 +67,8 @@ def _quantiser(
 
 
 def _drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
+    """Remove the initialisers in `names` that no node reads, from the inputs too: old files list them
+    there."""
     read = {name for node in graph.node for name in node.input}
     for entries in (graph.initializer, graph.input):
         for entry in [e for e in entries if e.name in names - read]:

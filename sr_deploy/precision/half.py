@@ -58,7 +58,7 @@ def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     brain = in_opset(_checked_copy(model), _BF16_OPSET)
     brain.ir_version = max(brain.ir_version, 10)
     places, nodes = node_roles(brain), brain.graph.node
-    precise = {name for index in places.tail | places.around for name in nodes[index].output}
+    precise = {name for index in places.tail | places.skip_path for name in nodes[index].output}
     _Narrower(brain, TensorProto.BFLOAT16, precise).convert()
     return _recorded(brain, "bf16")
 

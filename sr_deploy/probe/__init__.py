@@ -1,1 +1,1 @@
-"""Finding out what a foreign ONNX file is, by running it."""
+"""Find the spec of a foreign ONNX file by running the file on pictures."""

@@ -1,7 +1,7 @@
-"""Find layout, channels, scale and size rule of an undescribed model by running it at many sizes.
+"""Find layout, channels, scale and size rule of a model without a spec by running it at many sizes.
 
-A size counts as taken only where the output is exactly scale times the input: a net that crops or pads odd
-sizes in silence does not take them.
+A size counts as taken only if the output is exactly scale times the input: a net that silently crops or
+pads odd sizes does not take them.
 """
 
 from __future__ import annotations
@@ -18,31 +18,37 @@ from sr_deploy.graph.session import Picture, RefusedInputError, SessionRunner
 from sr_deploy.spec import SizeRule
 
 _FIRST_SIZES = (32, 64, 48, 96, 128, 40, 56, 72, 160, 192, 224, 256, 512)
-"""Where the search for a size that runs begins: small first, most divisors covered."""
+"""Sides in pixels of the square pictures that are tried until one runs: small ones first, in an order that
+covers most divisors."""
 
 _LARGEST_SCALE = 16
+"""Largest scale that a spec can hold."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the tensors look like, and one input size known to run."""
+    """Layout and scale of a model, and one input size that is known to run."""
 
     layout: str
+    """Order of the axes: "NCHW" or "NHWC"."""
     channels: int
+    """3 (RGB) or 1 (grey)."""
     scale: int
+    """Output pixels per input pixel, along each axis."""
     size: tuple[int, int]
+    """(height, width) in input pixels."""
 
 
 @dataclass
 class SizeTrial:
-    """Which input sizes a model takes; every size is run once."""
+    """Tries input sizes on a model, and runs every size only once."""
 
     run: SessionRunner
     shape: Shape
     _known: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def takes(self, height: int, width: int) -> bool:
-        """Whether the model runs at this size and gives exactly scale times it."""
+        """Return True if the model runs at this size and the output is exactly scale times it."""
         if (height, width) not in self._known:
             self._known[height, width] = self._try(height, width)
         return self._known[height, width]
@@ -57,14 +63,19 @@ class SizeTrial:
 
 
 def noise(height: int, width: int, channels: int, seed: int = 0) -> Picture:
-    """Uniform noise in 0..1, the same for the same arguments."""
+    """Return uniform noise, float32 [H, W, C] in 0..1; the same for the same arguments."""
     return np.random.default_rng(seed).random((height, width, channels), np.float32)
 
 
 def find_shape(session: Any, port: Port, name: str) -> Shape:
-    """Layout, channels and scale. Raises ModelError naming what the model does where that is no upscaling."""
+    """Find layout, channels and scale by running the model.
+
+    `session` is an ONNX Runtime session, `port` its picture input, and `name` stands in messages. The first
+    size and layout whose output is a whole multiple of the input decide. Raises ModelError if no size runs,
+    or if the model does not upscale; the message says what it does instead.
+    """
     refusals, misfits = [], []
-    for layout, channels in _interpretations(port, name):
+    for layout, channels in _possible_layouts(port, name):
         run = SessionRunner(session, port, layout)
         for size in _sizes_to_try(port, layout):
             try:
@@ -78,37 +89,40 @@ def find_shape(session: Any, port: Port, name: str) -> Shape:
                 return Shape(layout, channels, scale, size)
             misfits.append((run, size, channels, result.shape))
     if misfits:
-        raise ModelError(f"model {name!r} is not an upscaler: {_misfit(*misfits[0])}")
+        raise ModelError(f"model {name!r} is not an upscaler: {_misfit_message(*misfits[0])}")
     raise ModelError(
         f"model {name!r} ran at none of {len(refusals)} sizes tried ({refusals[0]}); "
         "export it with dynamic height and width, or with the size it was traced at as fixed axes"
     )
 
 
-def _interpretations(port: Port, name: str) -> list[tuple[str, int]]:
-    """(layout, channels) that the declared axes allow, likeliest first."""
+def _possible_layouts(port: Port, name: str) -> list[tuple[str, int]]:
+    """Return the (layout, channels) that the declared axes allow, likeliest first."""
     axes = {"NCHW": port.dims[1], "NHWC": port.dims[3]}
     declared = [(layout, size) for layout, size in axes.items() if size in (1, 3)]
     if declared:
         return [(layout, size) for layout, size in declared if size]
     if any(size is not None for size in axes.values()):
         raise ModelError(
-            f"model {name!r} takes input of shape {_spelled(port)}, expected 3 channels (RGB) or 1 (grey) in axis 1 or 3; "
+            f"model {name!r} takes input of shape {_format_axes(port)}, expected 3 channels (RGB) or 1 (grey) in axis 1 or 3; "
             "export it with the packing or the alpha channel left out"
         )
     return [("NCHW", 3), ("NHWC", 3), ("NCHW", 1), ("NHWC", 1)]
 
 
-def _spelled(port: Port) -> str:
+def _format_axes(port: Port) -> str:
+    """Write the declared axes as people do: [1, 3, ?, ?]."""
     return "[" + ", ".join("?" if size is None else str(size) for size in port.dims) + "]"
 
 
 def declared_size(port: Port, layout: str) -> tuple[int | None, int | None]:
-    """The (height, width) that the graph fixes; None for a dynamic axis."""
+    """Return the (height, width) that the graph fixes; None for a dynamic axis."""
     return port.dims[1:3] if layout == "NHWC" else port.dims[2:4]  # type: ignore[return-value]  # four, says picture_io
 
 
 def _sizes_to_try(port: Port, layout: str) -> Iterator[tuple[int, int]]:
+    """Yield (height, width) to run: the declared one, a square where one axis is fixed, else the first
+    sizes."""
     height, width = declared_size(port, layout)
     if height and width:
         yield height, width
@@ -119,8 +133,12 @@ def _sizes_to_try(port: Port, layout: str) -> Iterator[tuple[int, int]]:
         yield from ((size, size) for size in _FIRST_SIZES)
 
 
-def _misfit(run: SessionRunner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
-    """Why `result` [H, W, C] is no whole multiple of `size`, and what to do."""
+def _misfit_message(run: SessionRunner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
+    """Say why `result` [H, W, C] is no whole multiple of `size`, and what to do.
+
+    A second run at twice the size tells a net without padding, whose output lacks a border of constant
+    width, from a net of another scale.
+    """
     asked = f"for {size[1]}x{size[0]} pixels of {channels} channels it gives {result[1]}x{result[0]} of {result[2]}"
     if result[2] != channels:
         return f"{asked}, expected as many channels; export it with the picture as its only output"
@@ -138,7 +156,10 @@ def _misfit(run: SessionRunner, size: tuple[int, int], channels: int, result: tu
 
 
 def find_size_rule(trial: SizeTrial, port: Port) -> tuple[SizeRule, list[str]]:
-    """Minimum, multiple or fixed size of the model, and sentences about what stays open."""
+    """Return minimum, multiple or fixed size of the model, and notes about what stays open.
+
+    The multiple is the smallest divisor of a size known to run at which all tried multiples run.
+    """
     height, width = declared_size(port, trial.shape.layout)
     if height and width:
         return SizeRule(fixed=(height, width)), []
@@ -157,8 +178,11 @@ def find_size_rule(trial: SizeTrial, port: Port) -> tuple[SizeRule, list[str]]:
 
 
 def _takes_multiples(trial: SizeTrial, step: int, base: int) -> bool:
-    """Whether every multiple of `step` from `base` on seems taken, on either axis: primes tell it apart from
-    larger steps, neighbours from sizes of another rule."""
+    """Return True if every multiple of `step` from `base` on seems to be taken, on either axis.
+
+    Four sizes are run. Prime multiples tell `step` from a larger step; neighbouring multiples tell it from
+    a rule that takes only some multiples.
+    """
     first, second = _two_primes(-(-base // step))
     near = base // step
     pairs = ((first, second), (second, first), (near + 1, near + 2), (near + 3, near))
@@ -166,12 +190,13 @@ def _takes_multiples(trial: SizeTrial, step: int, base: int) -> bool:
 
 
 def _two_primes(at_least: int) -> tuple[int, int]:
+    """Return the two smallest primes from `at_least` on."""
     primes = [n for n in range(2, 4 * at_least + 8) if all(n % d for d in range(2, n)) and n >= at_least]
     return primes[0], primes[1]
 
 
 def _find_minimum(trial: SizeTrial, step: int, base: int) -> int:
-    """The smallest multiple of `step` that runs beside itself and beside `base`, by bisection."""
+    """Return the smallest multiple of `step` that runs as a square and beside `base`, by bisection."""
     low, high = 0, base // step
     while high - low > 1:
         middle = (low + high) // 2

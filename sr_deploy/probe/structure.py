@@ -1,9 +1,10 @@
-"""Which outputs an input pixel *can* reach, whatever the weights and the picture: the structural twin.
+"""Build the structural twin of a graph, which shows every pixel that an output can depend on.
 
-The twin is a copy of the graph through which a NaN spreads along every path the structure has: weights are
-zero (0 * NaN is NaN, so a dead weight hides nothing, and nothing overflows), activations are identities, max
-pooling is average pooling. Poking one NaN pixel into it shows the receptive field exactly, with all strides,
-dilations, shuffles and reshapes as the runtime itself executes them. Nothing is run here.
+The twin is a copy of the graph through which a NaN spreads along every path of the structure, whatever the
+weights and the picture are. Its weights are zero: 0 * NaN is NaN, so a dead weight hides nothing, and
+nothing overflows. Activations become identities, and max pooling becomes average pooling. One line of NaN
+in its input then shows the halo exactly, with all strides, dilations, shuffles and reshapes as the runtime
+itself executes them. Nothing is run here.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.graph.onnx_file import copy_of, opset_of
 
-_TYPES_OF_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_MEASURES = {"Shape", "Size"}
-"""Read the shape of a tensor only: no pixel goes through."""
+_FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+"""Types in which a value can be NaN; bf16 was replaced before the twin is built."""
+_SHAPE_READERS = {"Shape", "Size"}
+"""Operators that read only the shape of a tensor, so no pixel passes through them."""
 
 _FIRST_INPUT_ONLY = {
     *(
@@ -38,13 +40,15 @@ _FIRST_INPUT_ONLY = {
     *("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "CumSum", "GridSample"),
     *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
 }
-"""NaN goes through the first input; the others say where to and how much, so must not depend on pixels."""
+"""Operators through whose first input NaN passes. The other inputs say where values go and how they are
+scaled, so they must not depend on pixels."""
 
 _ANY_INPUT = {
     *("Add", "Sub", "Mul", "Sum", "Mean", "Neg", "Identity", "Concat", "Transpose", "Flatten", "Einsum"),
     *("Conv", "ConvTranspose", "MatMul", "Gemm", "DepthToSpace", "SpaceToDepth", "LRN", "LpNormalization"),
     *("AveragePool", "GlobalAveragePool"),
 }
+"""Operators that spread a NaN from any input as far as they spread values; the twin keeps them."""
 _POINTWISE = {
     *(
         "Relu",
@@ -75,58 +79,67 @@ _POINTWISE = {
     *("Reciprocal", "Pow", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Dropout", "Cast", "CastLike"),
     *("QuantizeLinear", "DequantizeLinear"),
 }
-"""A value comes from one value at the same place: identities in the twin, so that none can swallow a NaN."""
+"""Operators in which a value depends on one value at the same place. The twin has identities instead, so
+that none can turn a NaN into a number."""
 
 _WEIGHTED = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+"""Operators whose second input, if it is constant, is set to zero in the twin."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What the graph alone tells of the receptive field."""
+    """The result of following a graph: its twin, or the operators that prevent one."""
 
     twin: onnx.ModelProto | None
-    """Float in, float out, same shapes as the model; None where an operator cannot be followed."""
+    """The structural twin: float in, float out, the same shapes as the model. None if an operator cannot be
+    followed."""
     unfollowed: tuple[str, ...]
-    """The operators that cannot be followed, sorted."""
-    attends: bool
-    """Activations are multiplied with activations as matrices: memory grows with the square of the picture."""
+    """Operators that cannot be followed; sorted."""
+    has_attention: bool
+    """Activations are multiplied with activations as matrices, so memory grows with the square of the
+    picture."""
 
 
 def structure_of(model: onnx.ModelProto, port_name: str) -> Structure:
-    """Build the structural twin of `model`, whose picture input is `port_name`."""
+    """Build the structural twin of `model`, whose picture input is `port_name`.
+
+    `model` is not changed. An operator without a twin node is no error: it is named in `unfollowed`.
+    """
     twin, opset = copy_of(model), opset_of(model)
     graph = twin.graph
-    reached, unfollowed, attends = {port_name}, set[str](), False
+    dependent, unfollowed, has_attention = {port_name}, set[str](), False
     nodes = []
     for node in graph.node:
-        from_pixels = [name in reached for name in node.input]
-        if not (any(from_pixels) or _captures(node, reached)) or node.op_type in _MEASURES:
+        from_pixels = [name in dependent for name in node.input]
+        # nodes that no pixel passes through compute shapes and constants; the twin needs them unchanged
+        if not (any(from_pixels) or _subgraph_depends_on(node, dependent)) or node.op_type in _SHAPE_READERS:
             nodes.append(node)
             continue
-        reached.update(node.output)
-        attends |= node.op_type in ("MatMul", "Einsum") and sum(from_pixels) > 1
-        replacement = _transparent(node, from_pixels, opset)
+        dependent.update(node.output)
+        has_attention |= node.op_type in ("MatMul", "Einsum") and sum(from_pixels) > 1
+        replacement = _twin_node(node, from_pixels, opset)
         if replacement is None:
             unfollowed.add(node.op_type)
         else:
             nodes.append(replacement)
     if unfollowed:
-        return Structure(None, tuple(sorted(unfollowed)), attends)
-    _rebuild(graph, nodes, port_name)
-    return Structure(twin, (), attends)
+        return Structure(None, tuple(sorted(unfollowed)), has_attention)
+    _turn_into_twin(graph, nodes, port_name)
+    return Structure(twin, (), has_attention)
 
 
-def _captures(node: onnx.NodeProto, reached: set[str]) -> bool:
-    """Whether a subgraph of `node` (If, Loop, Scan) reads a value that depends on pixels."""
+def _subgraph_depends_on(node: onnx.NodeProto, dependent: set[str]) -> bool:
+    """Return True if a subgraph of `node` (If, Loop, Scan) reads a value in `dependent`."""
     return any(
-        not reached.isdisjoint(inner.input) or _captures(inner, reached)
+        not dependent.isdisjoint(inner.input) or _subgraph_depends_on(inner, dependent)
         for attribute in node.attribute
         for inner in attribute.g.node
     )
 
 
-def _transparent(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> onnx.NodeProto | None:
-    """The node of the twin that stands for `node`; None where there is none."""
+def _twin_node(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> onnx.NodeProto | None:
+    """Return the twin's node for `node`; None if there is none. `from_pixels` says for each input whether
+    it depends on pixels."""
     if node.domain not in ("", "ai.onnx") or not any(from_pixels):
         return None
     first_only = not any(from_pixels[1:])
@@ -136,18 +149,22 @@ def _transparent(node: onnx.NodeProto, from_pixels: list[bool], opset: int) -> o
         return helper.make_node("Identity", node.input[:1], node.output[:1])
     if node.op_type == "Where" and not from_pixels[0]:
         return node
-    replace = _REPLACED.get(node.op_type)
+    replace = _REPLACEMENTS.get(node.op_type)
     return replace(node, opset) if replace else None
 
 
 def _softmax(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
-    if opset < 13:  # flattened to two axes in those days
+    """Spread a NaN along the axis of a Softmax by the sum in a normalisation. Before opset 13 Softmax
+    flattened its input to two axes; there is no twin of that."""
+    if opset < 13:  # it flattened its input to two axes
         return None
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
     return helper.make_node("LpNormalization", node.input, node.output, axis=axis, p=1)
 
 
 def _max_pool(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
+    """Replace max pooling, in which a NaN may lose, by average pooling over the same window. AveragePool
+    has dilations from opset 19 on."""
     kept = [attribute for attribute in node.attribute if attribute.name != "storage_order"]
     dilated = any(attribute.name == "dilations" and set(attribute.ints) != {1} for attribute in kept)
     if dilated and opset < 19:
@@ -158,6 +175,8 @@ def _max_pool(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
 
 
 def _renamed(op_type: str) -> Callable[[onnx.NodeProto, int], onnx.NodeProto | None]:
+    """Return a function that copies a node under another operator name."""
+
     def rename(node: onnx.NodeProto, opset: int) -> onnx.NodeProto:
         other = onnx.NodeProto()
         other.CopyFrom(node)
@@ -167,7 +186,7 @@ def _renamed(op_type: str) -> Callable[[onnx.NodeProto, int], onnx.NodeProto | N
     return rename
 
 
-_REPLACED: dict[str, Callable[[onnx.NodeProto, int], onnx.NodeProto | None]] = {
+_REPLACEMENTS: dict[str, Callable[[onnx.NodeProto, int], onnx.NodeProto | None]] = {
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
     "MaxPool": _max_pool,
@@ -178,17 +197,20 @@ _REPLACED: dict[str, Callable[[onnx.NodeProto, int], onnx.NodeProto | None]] = {
     "Min": _renamed("Sum"),
     "Div": _renamed("Add"),
 }
-"""Operators that may swallow a NaN, or make one out of zeros, and the one that spreads it just as far."""
+"""Operators that may turn a NaN into a number, or make a NaN out of zeros, and the operator that spreads a
+NaN just as far."""
 
 
-def _rebuild(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], port_name: str) -> None:
+def _turn_into_twin(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], port_name: str) -> None:
+    """Put `nodes` into `graph`, set its weights to zero, and make its input and output float."""
+    # 0 * NaN is NaN, so zero weights pass on every NaN and compute nothing else
     weights = {name for node in nodes if node.op_type in _WEIGHTED for name in node.input[1:2]}
     for tensor in graph.initializer:
-        if tensor.name in weights and tensor.data_type in _TYPES_OF_FLOATS:
+        if tensor.name in weights and tensor.data_type in _FLOAT_TYPES:
             zeros = np.zeros_like(numpy_helper.to_array(tensor))
             tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
     for value in graph.input:
-        if value.name == port_name and value.type.tensor_type.elem_type not in _TYPES_OF_FLOATS:
+        if value.name == port_name and value.type.tensor_type.elem_type not in _FLOAT_TYPES:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     result = "sr_deploy_structure"
     nodes = [*nodes, helper.make_node("Cast", [graph.output[0].name], [result], to=TensorProto.FLOAT)]

@@ -1,4 +1,8 @@
-"""Whether tiles of an undescribed model equal the whole: the last check of a halo, by doing what tiling does."""
+"""Check a halo by comparing tiles of a picture with the whole picture.
+
+This does what tiling does, so it finds what single pixels do not show: a grid that is counted from the
+picture's corner, and a result that depends on where a tile lies.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,24 @@ from dataclasses import replace
 import numpy as np
 
 from sr_deploy.graph.session import Picture, RefusedInputError
-from sr_deploy.probe.reach import Probe
+from sr_deploy.probe.perturbation import HaloProbe
 from sr_deploy.probe.shape import noise
 
-_LENGTH = 96
-"""What the compared strips are longer than the halo on both sides, in pixels."""
+_EXTRA_LENGTH = 96
+"""Length of the compared strips in pixels, beyond the halo on both sides."""
 
 
-def tiles_agree(probe: Probe, halo: int, step: int, tolerance: float) -> bool:
-    """Whether tiles cut `step` pixels from a border compute, from `halo` inside the cut on, what the whole does,
-    within `tolerance` of full scale, along both axes.
+def tiles_agree(probe: HaloProbe, halo: int, step: int, tolerance: float) -> bool:
+    """Return True if tiles cut `step` pixels from a border equal the whole, along both axes.
 
-    A size that the runtime refuses, or a fixed one that holds no more than the halos, counts as agreement:
-    nothing was seen that speaks against it.
+    Pixels closer than `halo` to the cut are left out. Values may differ by `tolerance`, a share of full
+    scale. A size that the runtime refuses, or a fixed one that is no larger than the halos, counts as
+    agreement, because no difference was seen.
     """
-    pairs = _fixed_pairs if probe.rule.fixed else _pairs
+    pairs = _fixed_size_pairs if probe.rule.fixed else _free_size_pairs
     try:
         return all(
-            _close(probe, tile, whole, tolerance)
+            _is_close(probe, tile, whole, tolerance)
             for axis in (0, 1)
             for tile, whole in pairs(probe, axis, halo, step)
         )
@@ -33,17 +37,19 @@ def tiles_agree(probe: Probe, halo: int, step: int, tolerance: float) -> bool:
         return True
 
 
-def _close(probe: Probe, tile: Picture, whole: Picture, tolerance: float) -> bool:
+def _is_close(probe: HaloProbe, tile: Picture, whole: Picture, tolerance: float) -> bool:
+    """Compare two results [along, across, C]. Full scale is the value range, or the range of `whole` if
+    that is larger."""
     low, high = probe.value_range
     full_scale = max(high - low, float(np.ptp(whole)) if whole.size else 0.0)
     with np.errstate(invalid="ignore"):
         return bool(np.all(np.abs(tile - whole) <= tolerance * full_scale))
 
 
-def _pairs(probe: Probe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
-    """What a tile and the whole give for the same pixels, `axis` leading: cut at the front, then the back."""
-    breadth = 32 if halo < _LENGTH else 16
-    length, breadth = replace(probe.rule, multiple_of=step).padded(_LENGTH + 2 * halo, breadth)
+def _free_size_pairs(probe: HaloProbe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
+    """Yield (tile, whole) for the same pixels, `axis` leading: cut at the front, then at the back."""
+    breadth = 32 if halo < _EXTRA_LENGTH else 16
+    length, breadth = replace(probe.rule, multiple_of=step).padded(_EXTRA_LENGTH + 2 * halo, breadth)
     picture = _strip(probe, length + step, breadth)
     whole = _run_along(probe, picture, axis)
     scale = probe.scale
@@ -52,23 +58,28 @@ def _pairs(probe: Probe, axis: int, halo: int, step: int) -> Iterator[tuple[Pict
     yield _run_along(probe, picture[:length], axis)[:kept], whole[:kept]
 
 
-def _fixed_pairs(probe: Probe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
-    """The same for a model of one size: two tiles, `step` apart, where they overlap."""
+def _fixed_size_pairs(probe: HaloProbe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
+    """Yield the overlap of two tiles, `step` apart, for a model of one fixed size.
+
+    The whole cannot be run here, so the tiles are compared with each other.
+    """
     assert probe.rule.fixed is not None
     length, breadth = probe.rule.fixed[axis], probe.rule.fixed[1 - axis]
     picture = _strip(probe, length + step, breadth)
-    first, second = (_run_along(probe, picture[at : at + length], axis) for at in (0, step))
+    first, second = (_run_along(probe, picture[start : start + length], axis) for start in (0, step))
     kept = max(length - step - 2 * halo, 0) * probe.scale
     from_first, from_second = (step + halo) * probe.scale, halo * probe.scale
     yield first[from_first : from_first + kept], second[from_second : from_second + kept]
 
 
-def _strip(probe: Probe, length: int, breadth: int) -> Picture:
+def _strip(probe: HaloProbe, length: int, breadth: int) -> Picture:
+    """Return noise [length, breadth, C] in the value range of the model."""
     low, high = probe.value_range
     strip: Picture = low + (high - low) * noise(length, breadth, probe.channels, seed=3)
     return strip
 
 
-def _run_along(probe: Probe, picture: Picture, axis: int) -> Picture:
-    """Run `picture` [along, across, C] with its first axis as the model's `axis`; the result likewise."""
+def _run_along(probe: HaloProbe, picture: Picture, axis: int) -> Picture:
+    """Run `picture` [along, across, C] so that its first axis is the model's `axis`; returns the result in
+    the same order of axes."""
     return probe.run(picture) if axis == 0 else probe.run(picture.swapaxes(0, 1)).swapaxes(0, 1)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sr_deploy.engines.base import Engine
 from sr_deploy.errors import CheckFailedError, MissingRuntimeError, ModelError, UsageError
 from sr_deploy.graph.pixel_io import has_pixel_io
-from sr_deploy.probe.halo import measure_radius
+from sr_deploy.probe.halo import measure_halo
 from sr_deploy.spec import ModelSpec
 from sr_deploy.upscale import Upscaler
 from sr_deploy.verify.crops import TILE, Bytes, VerifyCrop
@@ -225,7 +225,7 @@ def _file_rows(subject: ModelForm, reference: ModelForm) -> Iterator[PathResult]
 
 def _wrong_halo(subject: ModelForm) -> Iterator[str]:
     assert subject.graph is not None
-    declared, measured = subject.spec.halo or 0, measure_radius(subject.graph, subject.spec)
+    declared, measured = subject.spec.halo or 0, measure_halo(subject.graph, subject.spec)
     if measured is not None and measured <= declared:
         return
     found = "a pixel reaches farther than any probe" if measured is None else f"measured is {measured}"

@@ -1,4 +1,4 @@
-"""`auto`: the fastest of the CPU's backends for a file, measured once and said."""
+"""`auto` takes the fastest CPU backend for a file: measured once, and reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model(tiny, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def both(monkeypatch):
-    """Two CPU backends, opened by what the test puts here: name -> seconds a run, or an error."""
+    """Two CPU backends, whose behaviour the test sets: name -> seconds per run, or an error."""
     speeds: dict[str, float | Exception] = {}
 
     class Opener:
@@ -82,12 +82,12 @@ def test_threads_that_open_a_model_at_once_measure_it_once_and_get_the_same(mode
 
 
 def test_another_version_of_a_runtime_is_measured_anew(model, both, tmp_path, monkeypatch):
-    before = fastest._kind(None)
-    (tmp_path / "openvino_telemetry-1.0.dist-info").mkdir()  # none of them
+    before = fastest._cache_kind(None)
+    (tmp_path / "openvino_telemetry-1.0.dist-info").mkdir()  # no runtime
     monkeypatch.syspath_prepend(tmp_path)
-    assert fastest._kind(None) == before
+    assert fastest._cache_kind(None) == before
     (tmp_path / "openvino-1.0.dist-info").mkdir()
-    assert fastest._kind(None) != before
+    assert fastest._cache_kind(None) != before
 
 
 def test_the_versions_are_those_that_the_installed_packages_say():
@@ -108,14 +108,14 @@ def test_another_number_of_threads_is_measured_anew(model, both):
 
 
 def test_a_later_backend_has_to_be_clearly_faster(model, both):
-    assert fastest._winner(["a", "b"], {"a": 1.0, "b": 0.95}) == "a"
-    assert fastest._winner(["a", "b"], {"a": 1.0, "b": 0.85}) == "b"
-    assert fastest._winner(["a", "b"], {"b": 7.0}) == "b"
-    assert fastest._winner(["a", "b"], {}) == "a"
+    assert fastest._choose(["a", "b"], {"a": 1.0, "b": 0.95}) == "a"
+    assert fastest._choose(["a", "b"], {"a": 1.0, "b": 0.85}) == "b"
+    assert fastest._choose(["a", "b"], {"b": 7.0}) == "b"
+    assert fastest._choose(["a", "b"], {}) == "a"
 
 
 def test_a_net_that_costs_nothing_starts_no_second_runtime(model, both, monkeypatch):
-    monkeypatch.setattr(fastest, "_ENOUGH", 10.0)
+    monkeypatch.setattr(fastest, "_FAST_ENOUGH", 10.0)
     both |= {"onnxruntime": 0.0, "openvino": AssertionError("it was opened")}
     said: list[str] = []
     assert choose_backend("auto", model, say=said.append) == "onnxruntime"

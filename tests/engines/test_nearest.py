@@ -1,4 +1,4 @@
-"""The nearest-neighbour engine: every pixel repeated, under the same contract as any other engine."""
+"""The nearest-neighbour engine repeats every pixel, under the same contract as any other engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A verdict is kept beside the model, counts for its bytes only, and a failed one warns when the model is opened."""
+"""A verdict lies beside the model and holds for its bytes only; opening a model that failed warns."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_opening_a_failed_model_warns_and_still_opens(model):
     ],
 )
 def test_a_failure_speaks_against_the_backend_it_was_found_on(backends, speaks):
-    assert Verdict(passed=False, against="x", backends=backends).speaks_against("onnxruntime") is speaks
-    assert not Verdict(passed=True, against="x", backends=backends).speaks_against("onnxruntime")
+    assert Verdict(passed=False, against="x", backends=backends).rejects("onnxruntime") is speaks
+    assert not Verdict(passed=True, against="x", backends=backends).rejects("onnxruntime")
 
 
 def test_a_model_that_passed_opens_silently(model):

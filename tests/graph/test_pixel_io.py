@@ -1,4 +1,4 @@
-"""Grafted pixel I/O: what goes in and comes out are pixels, whatever the core wants."""
+"""Grafted pixel I/O: pixels go in and come out, whatever the core takes."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_model_without_a_record_needs_a_spec(tiny):
 
 def test_the_footprint_of_a_graph_follows_from_its_shapes(tiny):
     graph = tiny("plain").model
-    # alive at once: eight channels before and after Relu; then those after it and twelve of the second convolution
+    # alive at once: eight channels before and after Relu; later eight after it and twelve of the second convolution
     assert peak_bytes(graph, (1, 3, 10, 20)) == 10 * 20 * 4 * max(8 + 8, 8 + 12, 12 + 12)
     assert peak_bytes(with_pixel_io(graph), (2, 10, 20, 3)) >= 2 * 10 * 20 * 4 * (8 + 12)
     graph.graph.node[0].op_type, graph.graph.node[0].domain = "Mystery", "com.example"

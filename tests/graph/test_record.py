@@ -1,4 +1,4 @@
-"""Model files: read whole or refused in one clear sentence, written whole or not at all."""
+"""Model files are read whole or refused in one clear sentence, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_model_without_a_record_is_sent_to_stamp(tiny):
     model = tiny("plain").model
     del model.metadata_props[:]
     assert read_spec(model) is None
-    with pytest.raises(ModelError, match=r"net.onnx has no sr_deploy record.*sr-deploy stamp"):
+    with pytest.raises(ModelError, match=r"net.onnx has no sr_deploy spec.*sr-deploy stamp"):
         require_spec(model, "net.onnx")
 
 
@@ -90,7 +90,7 @@ def test_a_model_cut_off_anywhere_is_refused_or_has_lost_its_record(tiny):
             model = parse_model(data[:length])
         except ModelError:
             continue
-        assert read_spec(model) is None, length  # cut between the graph and the record behind it
+        assert read_spec(model) is None, length  # cut between the graph and the spec behind it
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
@@ -134,7 +134,7 @@ def test_saving_replaces_the_file_that_was_there(tiny, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links and permissions are others there")
+@pytest.mark.skipif(os.name == "nt", reason="links and permissions differ on Windows")
 def test_saving_writes_through_a_link_and_keeps_the_permissions(tiny, tmp_path):
     (tmp_path / "store").mkdir()
     real, link = tmp_path / "store" / "net.onnx", tmp_path / "net.onnx"

@@ -1,4 +1,4 @@
-"""What is kept of a model between two starts: never stale, never needed, never trusted when damaged."""
+"""The cache of prepared models: never stale, never needed, never trusted when damaged."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_the_cache_lies_where_the_platform_wants_it(monkeypatch, tmp_path):
 
 @pytest.fixture
 def other_program(tmp_path, monkeypatch):
-    """Prepares graphs by a package made here, a folder or a zip archive that holds `graft.py`."""
+    """Let entries be made by a package of the test, a folder or a zip archive that holds `graft.py`."""
 
     def use(name: str, place: Path) -> None:
         monkeypatch.syspath_prepend(str(place))
@@ -180,7 +180,7 @@ def test_entries_nobody_used_are_deleted_and_nothing_else_is(cache, model):
 
 
 def test_the_least_used_entries_go_where_all_are_too_large(cache, model, monkeypatch):
-    monkeypatch.setattr(kept, "_MOST", 100_000)
+    monkeypatch.setattr(kept, "_LARGEST_TOTAL", 100_000)
     cache.mkdir(parents=True)
     old, older, oldest = (aged(cache, d, f"{d}" * 32 + "-json", 40_000) for d in (1, 2, 3))
     RunnableModel(model).graph(UINT8)
@@ -208,14 +208,16 @@ def test_a_record_of_another_scale_is_found_out_before_a_picture_runs(each_tiny,
         assert RunnableModel(each_tiny.model).facts.spec == spec
         return
     lying = write_spec(each_tiny.model, spec.with_(scale=claimed))
-    said = f"{spec.name}: its record says x{claimed}, the graph gives x{spec.scale}; run `sr-deploy stamp --force`"
+    said = (
+        f"{spec.name}: its spec says x{claimed}, the graph gives x{spec.scale}; run `sr-deploy stamp --force`"
+    )
     with pytest.raises(ModelError, match=re.escape(said)):
         RunnableModel(lying).facts  # noqa: B018
 
 
 def test_what_a_graph_declares_of_its_result_is_not_believed(tiny):
     plain = tiny("plain")
-    for i, side in enumerate((1, 3, 256, 256)):  # of the picture it was traced with
+    for i, side in enumerate((1, 3, 256, 256)):  # sizes of the picture it was traced with
         plain.model.graph.output[0].type.tensor_type.shape.dim[i].dim_value = side
     assert RunnableModel(plain.model).facts.spec.scale == 2
 
@@ -233,7 +235,7 @@ def test_a_graph_whose_shapes_nobody_can_tell_is_left_to_the_runtime():
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """`data` with some bytes changed, cut out, or repeated."""
+    """Return `data` with some bytes changed, cut out, or repeated."""
     for _ in range(rng.randint(1, 4)):
         at, length = rng.randrange(len(data)), rng.randint(1, 12)
         kind = rng.random()
@@ -249,7 +251,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def test_a_damaged_model_file_is_read_or_refused_and_never_a_crash(each_tiny, cache, tmp_path):
-    # most of a file is weights, which may be anything: damage is done to the rest as often
+    # most of a file is weights, in which any value is valid; so every second file is damaged without them
     whole = each_tiny.model.SerializeToString(deterministic=True)
     bare = load_bare(whole)
     rng, path = random.Random(each_tiny.name), tmp_path / "net.onnx"
@@ -267,7 +269,7 @@ def test_a_damaged_model_file_is_read_or_refused_and_never_a_crash(each_tiny, ca
 
 
 def load_bare(data: bytes) -> bytes:
-    """The model in `data` with weights of the same shapes and no values."""
+    """Return the model in `data` with weights of the same shapes but without values."""
     model = parse_model(data)
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")

@@ -1,4 +1,4 @@
-"""A convolution taken through the shuffle before it computes the same."""
+"""A convolution that was moved in front of the shuffle computes the same."""
 
 from __future__ import annotations
 

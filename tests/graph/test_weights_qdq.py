@@ -1,4 +1,4 @@
-"""int8 weights as floats that the graph quantises: the same values, and no int8 constants left."""
+"""Int8 weights written as floats that the graph quantises: the same values, and no int8 constants left."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_the_pictures_way_around_the_net_stays_as_it_is():
     model = residual_net()
     assert quantisable(model) == ("a", "c", "f")
     places = node_roles(model)
-    assert [model.graph.node[i].output[0] for i in sorted(places.around)] == ["g"]
+    assert [model.graph.node[i].output[0] for i in sorted(places.skip_path)] == ["g"]
     assert {model.graph.node[i].output[0] for i in places.tail} == {"h", "upscaled"}
     small = to_int8(model, dict.fromkeys(quantised_inputs(model).values(), 4.0))
     around = next(node for node in small.graph.node if node.output[0] == "g")
@@ -133,7 +133,7 @@ def test_what_prepares_the_picture_on_its_way_around_belongs_to_it():
     around = next(node for node in model.graph.node if node.output[0] == "g")
     model.graph.node.insert(0, helper.make_node("Relu", [around.input[0]], ["prepared"]))
     around.input[0] = "prepared"
-    assert [model.graph.node[i].output[0] for i in sorted(node_roles(model).around)] == ["prepared", "g"]
+    assert [model.graph.node[i].output[0] for i in sorted(node_roles(model).skip_path)] == ["prepared", "g"]
 
 
 def test_values_are_quantised_before_they_are_moved():

@@ -1,4 +1,5 @@
-"""A model nobody described is found out: every model here is built by hand, and so are the facts about it."""
+"""Probing finds the spec of a model without one. Every model here is built by hand, and so are its expected
+facts."""
 
 from __future__ import annotations
 
@@ -25,13 +26,14 @@ node = helper.make_node
 
 
 def weights(*shape: int) -> np.ndarray:
-    """Noise of a trained net's size; the same for the same shape."""
+    """Return noise as large as trained weights; the same for the same shape."""
     random = np.random.default_rng(shape)
     return (random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
 
 def keeping(weight: np.ndarray, scale: int) -> np.ndarray:
-    """A head [C * scale**2, C, K, K] whose middle repeats pixels, so that the model does upscale pictures."""
+    """Return a head [C * scale**2, C, K, K] whose middle repeats pixels, so that the model does upscale
+    pictures."""
     weight = 0.05 * weight
     middle = weight.shape[2] // 2
     for output in range(weight.shape[0]):
@@ -59,7 +61,7 @@ def build(
 
 
 def shuffled(kernel: int = 3, *, scale: int = 2, channels: int = 3, **build_options: Any) -> onnx.ModelProto:
-    """One convolution, then PixelShuffle: halo kernel // 2."""
+    """Build one convolution, then PixelShuffle; the halo is kernel // 2."""
     pads = [kernel // 2] * 4
     weight = keeping(weights(channels * scale**2, channels, kernel, kernel), scale)
     nodes = [
@@ -75,10 +77,12 @@ def found(model: onnx.ModelProto) -> ModelSpec:
 
 
 def strided_and_dilated() -> onnx.ModelProto:
-    """NHWC; a convolution of stride 2, one of dilation 2 on its grid, back up by 4: x2.
+    """Build an NHWC model: a convolution of stride 2, one of dilation 2 on that grid, and a shuffle by 4;
+    x2 in all.
 
-    By hand: inner pixel j reads 2j-1..2j+1, the dilated one j-2..j+2 of these, so 2j-5..2j+5 of the input;
-    it is drawn at input pixels 2j and 2j+1, so the farthest read is 2j+1 - (2j-5) = 6.
+    By hand: inner pixel j reads 2j-1..2j+1, and the dilated convolution reads j-2..j+2 of these, which is
+    2j-5..2j+5 of the input. Its result lies at input pixels 2j and 2j+1, so the farthest read is 2j+1 -
+    (2j-5) = 6.
     """
     nodes = [
         node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
@@ -105,7 +109,7 @@ def test_a_transposed_convolution_reaches_differently_to_either_side() -> None:
         node("Conv", ["x", "a"], ["c"], pads=[0, 0, 2, 4]),
         node("ConvTranspose", ["c", "b"], ["y"], strides=[2, 2], pads=[1] * 4),
     ]
-    # The first reads rows i..i+2 and columns i..i+4, so the two together -1..+3 and -1..+5.
+    # The first convolution reads rows i..i+2 and columns i..i+4, so both together read -1..+3 and -1..+5.
     spec = found(build(nodes, {"a": weights(8, 3, 3, 5), "b": weights(8, 3, 4, 4)}))
     assert (spec.scale, spec.halo) == (2, 5)
 
@@ -174,7 +178,7 @@ def test_an_operator_that_cannot_be_followed_leaves_a_measured_halo_and_says_so(
 
 
 def gated(pool: Sequence[onnx.NodeProto], **tensors: Any) -> onnx.ModelProto:
-    """A convolution times something (`g`) that `pool` makes of it."""
+    """Build a convolution times a value (`g`) that `pool` computes from it."""
     nodes = [
         node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
         *pool,
@@ -216,7 +220,7 @@ def test_attention_over_all_places_is_global() -> None:
 
 
 def test_attention_inside_windows_is_not_global() -> None:
-    # Pixels see their 4x4 window, and nothing else: 3 px from one end of it to the other.
+    # A pixel depends on its 4x4 window alone: 3 px from one end of it to the other.
     nodes = [
         node("SpaceToDepth", ["x"], ["s"], blocksize=4),
         node("Transpose", ["s"], ["t"], perm=[0, 2, 3, 1]),
@@ -240,14 +244,14 @@ def test_a_net_that_halves_twice_takes_multiples_of_four() -> None:
         node("Conv", ["a", "w"], ["b"], pads=[1] * 4, strides=[2, 2]),
         node("DepthToSpace", ["b"], ["y"], blocksize=8),
     ]
-    # Inner pixel j reads a's 2j-1..2j+1, which is the input's 4j-2..4j+3, and is drawn at 4j..4j+3.
+    # Inner pixel j reads 2j-1..2j+1 of `a`, which is 4j-2..4j+3 of the input. It lies at 4j..4j+3.
     spec = found(build(nodes, {"w": weights(192, 3, 3, 3)}))
     assert (spec.scale, spec.halo) == (2, 5)
     assert spec.size_rule == SizeRule(minimum=1, multiple_of=4)
 
 
 def inner_grid() -> onnx.ModelProto:
-    """x2 at any size, by means over 2x2 cells that are counted from the picture's corner."""
+    """Build an x2 model for any size that averages 2x2 cells, counted from the picture's corner."""
     nodes = [
         node("AveragePool", ["x"], ["a"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
         node("Resize", ["a", "", "four"], ["b"], mode="nearest"),
@@ -279,7 +283,7 @@ RUNTIME = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
 @pytest.mark.skipif(RUNTIME < (1, 25), reason="ONNX Runtime before 1.25 reflects more pixels than there are")
 def test_a_smallest_size_is_found() -> None:
     nodes = [
-        node("Pad", ["x", "ring"], ["p"], mode="reflect"),  # needs more pixels than the ring is wide
+        node("Pad", ["x", "ring"], ["p"], mode="reflect"),  # takes only pictures larger than the ring
         node("Conv", ["p", "w"], ["c"]),
         node("DepthToSpace", ["c"], ["y"], blocksize=2),
     ]
@@ -314,8 +318,11 @@ def test_a_result_that_depends_on_the_place_has_no_halo() -> None:
 
 
 def in_range(low: float, high: float) -> onnx.ModelProto:
-    """x2 that sharpens pictures between `low` and `high`, as trained nets do: faint edges are left alone (they
-    lie under a bias), strong ones get only so much (an activation is full), and nothing goes below black."""
+    """Build an x2 model that sharpens pictures between `low` and `high`, as trained nets do.
+
+    Faint edges stay as they are (they lie under a bias), strong ones are limited (an activation is full),
+    and nothing falls below black.
+    """
     edges = np.float32([[0, -1, 0], [-1, 4, -1], [0, -1, 0]]) / 8
     nodes = [
         node("Sub", ["x", "low"], ["a"]),
@@ -411,7 +418,7 @@ def test_bytes_in_means_zero_to_255() -> None:
 
 
 def half(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
-    """The same model in fp16 or bf16, pictures and all."""
+    """Return the same model in fp16 or bf16, its input and output included."""
     tensor = model.graph.initializer[0]
     values = numpy_helper.to_array(tensor)
     raw = helper.make_tensor(tensor.name, kind, values.shape, values.ravel())
@@ -503,7 +510,7 @@ def test_what_is_no_upscaler_is_refused_in_one_sentence(case: str) -> None:
         found(model)
     assert "foreign" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "export" in str(caught.value)  # it ends in what to do
+    assert "export" in str(caught.value)  # the message ends with what to do
 
 
 def test_the_structural_twin_carries_nothing_but_the_paths() -> None:

@@ -1,1 +1,1 @@
-"""ONNX Runtime: on the CPU, and its CUDA and TensorRT providers."""
+"""ONNX Runtime: engines for the CPU, and for its CUDA and TensorRT providers."""

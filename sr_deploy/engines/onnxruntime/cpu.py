@@ -1,7 +1,7 @@
-"""Run a model with ONNX Runtime: on the CPU, or on whatever its execution providers reach.
+"""Run a model with ONNX Runtime on the CPU, or with other execution providers of it.
 
-Pixel arithmetic is grafted into the graph (`sr_deploy.graph.pixel_io`), and the runtime reads and writes the
-caller's arrays in place, so a call costs what the net costs. Nothing of the graph's own is changed here.
+Pixel I/O is grafted onto the graph (`sr_deploy.graph.pixel_io`), and the runtime reads and writes the
+caller's arrays in place, so a call costs what the net costs. The nodes of the model itself are not changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sr_deploy.engines.onnxruntime.session import (
     OnnxRuntimeOptions,
     check_providers,
     open_session,
-    quiet,
+    quiet_run_options,
     run_error,
     runtime,
     session_options,
@@ -35,17 +35,19 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxRuntimeEngine", "OnnxRuntimeOptions"]
 
-_ARENA = 1.6
-"""Measured on plain nets of 256x256 to 700x700 pixels: the arena takes 1.43 to 1.57 times the peak of the
-graph's own results, for it grows in large steps and holds the copies that blocked layouts need."""
+_ARENA_FACTOR = 1.6
+"""Memory of the arena as a multiple of the peak of the graph's own results. On plain nets of 256x256 to
+700x700 pixels it was 1.43 to 1.57 (measured): the arena grows in large steps, and it holds the copies that
+blocked layouts need."""
 
 
 class OnnxRuntimeEngine:
-    """A model in ONNX Runtime. Implements `sr_deploy.engines.base.Engine`.
+    """A model in ONNX Runtime. Implements `sr_deploy.engines.base.Engine`; threads may share it.
 
-    `model`: the path of an ONNX file, its bytes, or the model itself. `spec` stands in for the record in it.
-    Raises ModelError for a model that cannot be run or has no record, MissingRuntimeError where ONNX Runtime
-    or a provider is missing. What only the runtime can find wrong is raised by the first `run`.
+    `model` is the path of an ONNX file, its bytes, or the model itself; `spec` replaces the spec in it.
+    There is one session per dtype, made when it is first needed. Raises ModelError for a model that cannot
+    be run or has no spec, MissingRuntimeError if ONNX Runtime or a provider is missing. Faults that only
+    the runtime finds are raised by the first `run`.
     """
 
     backend = "onnxruntime"
@@ -72,7 +74,7 @@ class OnnxRuntimeEngine:
         options: Any = None,
         threads: int | None = None,
     ) -> OnnxRuntimeEngine:
-        """What `sr_deploy.engines.open_engine` calls; `threads` stands for options of nothing else."""
+        """Open an engine; `open_engine` calls this. `threads` is used if there are no `options`."""
         if options is not None and not isinstance(options, OnnxRuntimeOptions):
             raise UsageError(
                 f"the onnxruntime backend takes OnnxRuntimeOptions, got {type(options).__name__}"
@@ -81,40 +83,44 @@ class OnnxRuntimeEngine:
 
     @staticmethod
     def check() -> None:
-        """Raises MissingRuntimeError where ONNX Runtime is not installed, or does not load."""
+        """Raise MissingRuntimeError if ONNX Runtime is not installed or does not load."""
         runtime()
 
     @cached_property
     def limits(self) -> Limits:
-        """Batch size and working memory, told from the graph."""
+        """Largest batch, and working memory computed from the graph."""
         facts = self._model.facts
         peak = facts.peak_per_pixel
-        return Limits(max_batch=facts.max_batch, bytes_per_pixel=peak * _ARENA if peak else None)
+        return Limits(max_batch=facts.max_batch, bytes_per_pixel=peak * _ARENA_FACTOR if peak else None)
 
     def prepare(self, dtype: npt.DTypeLike) -> None:
-        """Make the session for pictures of `dtype` now, which the first `run` would do. Raises as `run` does."""
+        """Make the session for pictures of `dtype` now instead of in the first `run`. Raises what `run`
+        raises."""
         self._session(np.dtype(dtype))
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
-        """See `Engine.run`. Raises ModelError too, for what only running shows to be wrong with the model."""
+        """Upscale a batch; see `Engine.run`. Also raises ModelError for faults of the model that only a run
+        shows."""
         shape = check_batch(self.spec, self.limits, batch, out)
         session = self._session(batch.dtype)
         try:
             result = np.empty(shape, batch.dtype) if out is None else out
+            # the runtime writes `result` while it may still read the input
             source = batch.copy() if np.may_share_memory(batch, result) else np.ascontiguousarray(batch)
+            # a binding hands over addresses, so neither the input nor the result is copied
             binding = session.io_binding()
             for bind, name, pixels in (
                 (binding.bind_input, session.get_inputs()[0].name, source),
                 (binding.bind_output, session.get_outputs()[0].name, result),
             ):
                 bind(name, "cpu", 0, pixels.dtype.type, pixels.shape, pixels.ctypes.data)
-            session.run_with_iobinding(binding, quiet())
-        except Exception as error:  # ONNX Runtime's errors share no other base class
+            session.run_with_iobinding(binding, quiet_run_options())
+        except Exception as error:  # ONNX Runtime's errors have no closer base class
             raise run_error(error, self.spec.name, batch.shape) from error
         return result
 
     def close(self) -> None:
-        """Let go of the sessions; a call in another thread still ends well."""
+        """Release the sessions. A call that is running in another thread still completes."""
         with self._lock:
             self._closed = True
             self._sessions = {}
@@ -128,16 +134,18 @@ class OnnxRuntimeEngine:
         self.close()
 
     def _session(self, dtype: np.dtype[Any]) -> Any:
-        """The session for pictures of `dtype`, made when it is first asked for."""
+        """Return the session for pictures of `dtype`; made when it is first needed, under the lock."""
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
             if dtype not in self._sessions:
-                self._sessions[dtype] = self._opened(dtype)
+                self._sessions[dtype] = self._make_session(dtype)
             return self._sessions[dtype]
 
-    def _opened(self, dtype: np.dtype[Any]) -> Any:
+    def _make_session(self, dtype: np.dtype[Any]) -> Any:
+        """Make the session for pictures of `dtype`. Raises ModelError for bf16 on the CPU."""
         options = self.options
+        # each provider with its settings; an empty mapping leaves ONNX Runtime's defaults
         named = [(name, options.provider_options.get(name, {})) for name in options.providers]
         if self.spec.precision == "bf16" and options.providers == (CPU,):
             raise ModelError(

@@ -1,10 +1,10 @@
-"""Run a model with ONNX Runtime on an NVIDIA GPU: through its CUDA provider, or through its TensorRT provider.
+"""Run a model with ONNX Runtime on an NVIDIA GPU, by its CUDA or its TensorRT provider.
 
-A session belongs to one shape of picture: everything is then computed on the GPU (sizes are constants, which
-ONNX Runtime would compute on the CPU), its buffers stay on the device, and the whole run is replayed as one
-CUDA graph. A node that the provider lacks is an error, never a silent step aside to the CPU. What TensorRT
-compiles is kept under our own key, for the provider's own cache does not notice another model, version or GPU.
-These engines have been run on no GPU yet: their tests cover everything that needs none.
+There is one session per shape of picture. Sizes are then constants, which ONNX Runtime would else compute
+on the CPU; so the whole graph runs on the GPU, its buffers stay there, and a run is replayed as one CUDA
+graph. A node that the provider lacks is an error: nothing silently moves to the CPU. Engines that TensorRT
+compiles are cached under our own key, because the provider's own cache does not notice another model,
+version or GPU. These engines have not been run on a GPU yet: their tests cover everything that needs none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sr_deploy.engines.onnxruntime.session import (
     OnnxRuntimeOptions,
     check_providers,
     open_session,
-    quiet,
+    quiet_run_options,
     run_error,
     runtime,
     session_options,
@@ -45,25 +45,30 @@ if TYPE_CHECKING:
     import onnx
 
 Provider = tuple[str, dict[str, str]]
-_AXES = ("n", "h", "w")  # what the grafts call the axes of a picture
+"""An execution provider's name and its settings."""
+_AXES = ("n", "h", "w")
+"""Names of the axes [N, H, W] that grafted pixel I/O declares."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeGpuOptions:
-    """How ONNX Runtime runs a model on a GPU."""
+    """Options for running a model with ONNX Runtime on a GPU. Immutable.
+
+    Raises UsageError for a negative device and for less than one shape.
+    """
 
     device: int = 0
-    """Number of the GPU, as CUDA counts them."""
+    """Number of the GPU, as CUDA counts."""
     cuda_graph: bool = True
     """Replay the run of a shape as one CUDA graph."""
     tf32: bool = False
-    """Let fp32 convolutions use TF32, which has 10 bits of mantissa."""
+    """Let fp32 convolutions use TF32, which has only 10 bits of mantissa."""
     memory_limit: int | None = None
-    """Bytes of device memory a session may take; None: all there is."""
+    """Bytes of device memory that a session may take; None: no limit."""
     shapes: int = 4
-    """Sessions kept, one a shape; each holds the weights and its buffers."""
+    """Largest number of sessions kept, one per shape. Each holds the weights and its buffers."""
     cache: bool = True
-    """Keep what TensorRT compiles in the user's cache folder."""
+    """Keep the engines that TensorRT compiles in the user's cache folder."""
     provider_options: Mapping[str, str] = field(default_factory=dict)
     """Further settings of the provider by ONNX Runtime's own names, such as "cudnn_conv_algo_search"."""
 
@@ -75,14 +80,15 @@ class OnnxRuntimeGpuOptions:
 
 
 class _GpuEngine(ABC):
-    """What both engines are. Implements `sr_deploy.engines.base.Engine`.
+    """The common part of both engines. Implements `sr_deploy.engines.base.Engine`; threads may share it.
 
-    Raises ModelError for a model that cannot be run or has no record, MissingRuntimeError where ONNX Runtime's
-    build has no such provider, or where it does not start: no driver, no GPU, other CUDA libraries.
+    Raises ModelError for a model that cannot be run or has no spec; MissingRuntimeError if ONNX Runtime
+    lacks the provider, or if the provider does not start: no driver, no GPU, other CUDA libraries.
     """
 
     backend: ClassVar[str]
     provider: ClassVar[str]
+    """The provider that must be there; it computes the net."""
 
     def __init__(
         self, model: Path | bytes | onnx.ModelProto, options: OnnxRuntimeGpuOptions | None = None
@@ -91,7 +97,7 @@ class _GpuEngine(ABC):
         self.check()
         self._model = RunnableModel(model)
         self.spec: ModelSpec = self._model.facts.spec
-        self._shapes = Recent(self.options.shapes)
+        self._shapes = RecentlyUsed(self.options.shapes)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -99,7 +105,7 @@ class _GpuEngine(ABC):
     def open(
         cls, model: Path | bytes | onnx.ModelProto, options: Any = None, threads: int | None = None
     ) -> _GpuEngine:
-        """What `sr_deploy.engines.open_engine` calls; `threads` are the CPU's and change nothing here."""
+        """Open an engine; `open_engine` calls this. `threads` concerns the CPU and is ignored."""
         if options is not None and not isinstance(options, OnnxRuntimeGpuOptions):
             raise UsageError(
                 f"the {cls.backend} backend takes OnnxRuntimeGpuOptions, got {type(options).__name__}"
@@ -108,27 +114,28 @@ class _GpuEngine(ABC):
 
     @classmethod
     def check(cls) -> None:
-        """Raises MissingRuntimeError where ONNX Runtime, its provider, the driver or a GPU is missing."""
+        """Raise MissingRuntimeError if ONNX Runtime, its provider, the driver or a GPU is missing."""
         check_providers([cls.provider])
         check_gpu(cls.backend)
 
     @cached_property
     def limits(self) -> Limits:
-        """Batch size and working memory, told from the graph."""
+        """Largest batch, and working memory computed from the graph."""
         facts = self._model.facts
         return Limits(max_batch=facts.max_batch, bytes_per_pixel=facts.peak_per_pixel)
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
-        """See `Engine.run`. Raises ModelError too, for what only running shows to be wrong with the model."""
+        """Upscale a batch; see `Engine.run`. Also raises ModelError for faults of the model that only a run
+        shows."""
         shape = check_batch(self.spec, self.limits, batch, out)
-        resident = self._resident(batch.dtype, batch.shape, shape)
+        shape_session = self._shape_session(batch.dtype, batch.shape, shape)
         try:
-            return resident.run(np.ascontiguousarray(batch), out)  # type: ignore[arg-type]
-        except Exception as error:  # ONNX Runtime's errors share no other base class
+            return shape_session.run(np.ascontiguousarray(batch), out)  # type: ignore[arg-type]
+        except Exception as error:  # ONNX Runtime's errors have no closer base class
             raise run_error(error, self.spec.name, batch.shape) from error
 
     def close(self) -> None:
-        """Let go of the sessions; a call in another thread still ends well."""
+        """Release the sessions. A call that is running in another thread still completes."""
         with self._lock:
             self._closed = True
             self._shapes.clear()
@@ -141,25 +148,34 @@ class _GpuEngine(ABC):
     ) -> None:
         self.close()
 
-    def _resident(self, dtype: np.dtype[Any], taken: tuple[int, ...], given: tuple[int, ...]) -> Resident:
+    def _shape_session(
+        self, dtype: np.dtype[Any], input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> ShapeSession:
+        """Return the session and buffers for one dtype and shape; made when first needed, under the lock.
+
+        The session that was not used for longest is released if there are too many.
+        """
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
-            key = (dtype, taken)
-            resident: Resident | None = self._shapes.find(key)
-            if resident is None:
-                session = self._session(dtype, taken)
-                resident = Resident(session, "cuda", self.options.device, dtype, taken, given)
-                self._shapes.add(key, resident)
-            return resident
+            key = (dtype, input_shape)
+            shape_session: ShapeSession | None = self._shapes.find(key)
+            if shape_session is None:
+                session = self._session(dtype, input_shape)
+                shape_session = ShapeSession(
+                    session, "cuda", self.options.device, dtype, input_shape, output_shape
+                )
+                self._shapes.add(key, shape_session)
+            return shape_session
 
-    def _session(self, dtype: np.dtype[Any], taken: tuple[int, ...]) -> Any:
+    def _session(self, dtype: np.dtype[Any], input_shape: tuple[int, ...]) -> Any:
+        """Make the session for one dtype and shape."""
         graph = self._model.graph(dtype)
-        return open_session(graph, gpu_session_options(taken), self.providers(graph), self.spec.name)
+        return open_session(graph, gpu_session_options(input_shape), self.providers(graph), self.spec.name)
 
     @abstractmethod
     def providers(self, graph: bytes) -> list[Provider]:
-        """The execution providers for `graph`, best first, each with its settings."""
+        """Return the execution providers for `graph`, best first, each with its settings."""
 
 
 class CudaEngine(_GpuEngine):
@@ -169,28 +185,32 @@ class CudaEngine(_GpuEngine):
     provider = CUDA
 
     def providers(self, graph: bytes) -> list[Provider]:
-        """CUDA alone."""
+        """Return the CUDA provider alone."""
         return [(CUDA, cuda_settings(self.options))]
 
 
 class TensorRTProviderEngine(_GpuEngine):
-    """A model in ONNX Runtime's TensorRT provider, with CUDA for what TensorRT lacks."""
+    """A model in ONNX Runtime's TensorRT provider, with CUDA for operators that TensorRT lacks."""
 
     backend = "onnxruntime-tensorrt"
     provider = TENSORRT
 
     def providers(self, graph: bytes) -> list[Provider]:
-        """TensorRT, then CUDA."""
+        """Return the TensorRT provider, then the CUDA provider."""
         folder = None
         if self.options.cache:
             key = tensorrt_key(graph, self.options, runtime().__version__, gpu_identity())
-            folder = tensorrt_folder(key)
-        rest = cuda_settings(self.options) | {"enable_cuda_graph": "0"}  # TensorRT's own graph holds the run
+            folder = tensorrt_cache_folder(key)
+        # TensorRT records the whole run in a CUDA graph of its own
+        rest = cuda_settings(self.options) | {"enable_cuda_graph": "0"}
         return [(TENSORRT, tensorrt_settings(self.options, self.spec, folder)), (CUDA, rest)]
 
 
 def check_gpu(asking: str) -> None:
-    """Raises MissingRuntimeError where the driver shows no GPU to this process. Starts nothing on one."""
+    """Raise MissingRuntimeError if the driver shows no GPU to this process. Starts nothing on one.
+
+    `asking` is the backend that needs a GPU, for the message.
+    """
     count = ctypes.c_int(0)
     try:
         driver = load_driver()
@@ -202,13 +222,17 @@ def check_gpu(asking: str) -> None:
     if failed or not count.value:
         why = f"CUDA error {failed}" if failed else "it lists none"
         raise MissingRuntimeError(
-            f"{asking} needs a GPU, and the driver shows none to this process ({why}); see `nvidia-smi`, or use "
+            f"{asking} needs a GPU, and the driver shows none to this process ({why}); check `nvidia-smi`, or use "
             "--backend auto"
         )
 
 
-class Resident:
-    """A session for one shape, and its buffers on `device`. One run at a time: they are the session's own."""
+class ShapeSession:
+    """A session for one shape, and its buffers on `device`.
+
+    The buffers belong to the session, so a lock lets only one run at a time in. `input_shape` and
+    `output_shape` are [N, H, W, C].
+    """
 
     def __init__(
         self,
@@ -216,73 +240,81 @@ class Resident:
         device: str,
         number: int,
         dtype: np.dtype[Any],
-        taken: tuple[int, ...],
-        given: tuple[int, ...],
+        input_shape: tuple[int, ...],
+        output_shape: tuple[int, ...],
     ) -> None:
         make = runtime().OrtValue.ortvalue_from_shape_and_type
         self._session, self._lock = session, threading.Lock()
-        self._source = make(taken, dtype.type, device, number)
-        self._result = make(given, dtype.type, device, number)
+        self._source = make(input_shape, dtype.type, device, number)
+        self._result = make(output_shape, dtype.type, device, number)
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(session.get_inputs()[0].name, self._source)
         self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._result)
 
     def run(self, batch: Batch, out: Batch | None) -> Batch:
-        """Copy in, run, copy out."""
+        """Copy `batch` to the device, run, and copy the result back, into `out` if it is given."""
         with self._lock:
             self._source.update_inplace(batch)
-            self._session.run_with_iobinding(self._binding, quiet())
+            self._session.run_with_iobinding(self._binding, quiet_run_options())
             result: Batch = self._result.numpy()
-            if out is None and not self._shares(result):
+            if out is None and not self._is_own_buffer(result):
                 return result
             made: Any = np.empty_like(result) if out is None else out
             np.copyto(made, result)
             return made  # type: ignore[no-any-return]
 
-    def _shares(self, array: Batch) -> bool:
-        """Whether `array` is the buffer itself, as it is on a CPU."""
+    def _is_own_buffer(self, array: Batch) -> bool:
+        """Return True if `array` is the session's buffer itself, as it is on a CPU; the caller must not get
+        it."""
         return bool(array.ctypes.data == self._result.data_ptr())
 
 
-class Recent:
-    """The `most` values that were used last, by key."""
+class RecentlyUsed:
+    """Keeps the `most` values that were used last, by key. Not thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._held: OrderedDict[Any, Any] = OrderedDict()
 
     def find(self, key: Any) -> Any:
-        """The value under `key`, None where there is none."""
+        """Return the value of `key` and mark it as used; None if there is none."""
         if key in self._held:
             self._held.move_to_end(key)
         return self._held.get(key)
 
     def add(self, key: Any, value: Any) -> None:
-        """Hold `value`, and let go of the one not used for longest where there are too many."""
+        """Keep `value`; releases the value that was not used for longest if there are too many."""
         self._held[key] = value
         while len(self._held) > self._most:
             self._held.popitem(last=False)
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Release all values."""
         self._held.clear()
 
 
-def gpu_session_options(taken: tuple[int, ...]) -> Any:
-    """Session options under which pictures of shape `taken` are computed on the GPU, whole."""
+def gpu_session_options(input_shape: tuple[int, ...]) -> Any:
+    """Return session options under which the whole graph runs on the GPU, for pictures of `input_shape`.
+
+    N, H and W become constants, so that ONNX Runtime computes no sizes, which it would do on the CPU.
+    """
+    # a node without a GPU kernel is then an error, where ONNX Runtime would run it on the CPU
     options = session_options(OnnxRuntimeOptions(session_config={"session.disable_cpu_ep_fallback": "1"}))
-    for axis, size in zip(_AXES, taken[:3], strict=True):
+    for axis, size in zip(_AXES, input_shape[:3], strict=True):
         options.add_free_dimension_override_by_name(axis, size)
     return options
 
 
 def cuda_settings(options: OnnxRuntimeGpuOptions) -> dict[str, str]:
-    """Of ONNX Runtime's CUDA provider."""
+    """Return the settings for ONNX Runtime's CUDA provider; the user's own settings come last and win.
+
+    Values are text, as ONNX Runtime takes them.
+    """
     settings = {
         "device_id": str(options.device),
         "use_tf32": str(int(options.tf32)),
         "enable_cuda_graph": str(int(options.cuda_graph)),
-        "arena_extend_strategy": "kSameAsRequested",  # the default doubles, whatever is asked for
+        "arena_extend_strategy": "kSameAsRequested",  # the default doubles the arena, however little is needed
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "cudnn_conv_use_max_workspace": "1",
     }
@@ -292,7 +324,8 @@ def cuda_settings(options: OnnxRuntimeGpuOptions) -> dict[str, str]:
 
 
 def tensorrt_settings(options: OnnxRuntimeGpuOptions, spec: ModelSpec, folder: Path | None) -> dict[str, str]:
-    """Of ONNX Runtime's TensorRT provider. The precision is the file's; engines are kept in `folder`."""
+    """Return the settings for ONNX Runtime's TensorRT provider. The file's precision is allowed and no
+    other; engines are cached in `folder`."""
     settings = {
         "device_id": str(options.device),
         "trt_cuda_graph_enable": str(options.cuda_graph),
@@ -313,13 +346,15 @@ def tensorrt_settings(options: OnnxRuntimeGpuOptions, spec: ModelSpec, folder: P
 
 
 def tensorrt_key(graph: bytes, options: OnnxRuntimeGpuOptions, version: str, gpu: str) -> str:
-    """Of everything that a compiled engine depends on: the graph, the options, the runtime, the GPU."""
+    """Return the cache key of a compiled engine: a hash of all that it depends on, which is the graph, the
+    options, the runtime's version and the GPU."""
     head = f"{version}|{gpu}|{options!r}|".encode()
     return sha256(head + graph).hexdigest()[:32]
 
 
-def tensorrt_folder(key: str) -> Path | None:
-    """Where the engines of `key` are kept; None: nowhere, for there is no cache or it cannot be written."""
+def tensorrt_cache_folder(key: str) -> Path | None:
+    """Return the folder for the engines of `key`; it is made. None if caching is off or the folder cannot
+    be made."""
     graphs = cache_folder()
     if graphs is None:
         return None
@@ -332,7 +367,7 @@ def tensorrt_folder(key: str) -> Path | None:
 
 
 def gpu_identity() -> str:
-    """Name and driver of the GPUs, as nvidia-smi tells them; "unknown" where it does not."""
+    """Return the name and driver of the GPUs as nvidia-smi prints them; "unknown" if it fails."""
     import subprocess
 
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]

@@ -1,6 +1,6 @@
-"""What every ONNX Runtime engine shares: its options, sessions, and errors in our own words.
+"""Options, sessions and error messages that all ONNX Runtime engines share.
 
-Runs nothing by itself. `onnxruntime.py` is the engine of the CPU, `onnxruntime_gpu.py` those of NVIDIA GPUs.
+Nothing is run here: `cpu.py` is the engine for the CPU, `gpu.py` those for NVIDIA GPUs.
 """
 
 from __future__ import annotations
@@ -16,28 +16,34 @@ from sr_deploy.graph.runnable import EXACT_INT8
 from sr_deploy.system.cores import usable_cores
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+"""ONNX Runtime's names of its execution providers."""
 _OUT_OF_MEMORY = re.compile(
     r"bad_alloc|failed to allocate|out.?of.?memory|alloc_failed|CUDA failure 2\b", re.IGNORECASE
 )
+"""Matches the messages by which ONNX Runtime, C++ and CUDA say that memory ran out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeOptions:
-    """How ONNX Runtime runs a model."""
+    """Options for running a model with ONNX Runtime. Immutable, so engines and threads may share them.
+
+    Raises UsageError for threads below 1 and for no providers.
+    """
 
     threads: int | None = None
-    """Threads one call computes with; None: the physical cores this process may use."""
+    """Threads that one call computes with; None: the physical cores that this process may use."""
     providers: tuple[str, ...] = (CPU,)
-    """Execution providers, best first. One that is asked for and not there is an error."""
+    """Execution providers, best first. It is an error if one of them is missing."""
     provider_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What each provider is set up with, by its name."""
+    """Settings of each provider, by the provider's name."""
     memory_arena: bool = True
-    """Keep working memory between calls, as large as the largest so far. Off, a call takes 1.2 to 1.7 times
-    as long (measured), in fetching fresh pages."""
+    """Keep working memory between calls, as much as the largest call so far needed. Without it a call takes
+    1.2 to 1.7 times as long (measured), because it fetches fresh pages."""
     graph_optimisation: Literal["none", "basic", "extended", "all"] = "all"
+    """ONNX Runtime's optimisation level."""
     spinning: bool = True
-    """Let idle threads spin between two operators, as ONNX Runtime does by itself. On an idle machine calls
-    took 0.84 times as long with it (measured); on one that is busy with other work, 1.04 to 1.12 times."""
+    """Let idle threads spin between two operators, which is ONNX Runtime's default. On an idle machine
+    calls took 0.84 times as long with it (measured); on a machine busy with other work, 1.04 to 1.12 times."""
     session_config: Mapping[str, str] = field(default_factory=dict)
     """Further session settings by ONNX Runtime's own keys, such as "session.disable_cpu_ep_fallback"."""
 
@@ -49,7 +55,7 @@ class OnnxRuntimeOptions:
 
 
 def runtime() -> ModuleType:
-    """ONNX Runtime, imported where it is needed."""
+    """Import ONNX Runtime. Raises MissingRuntimeError if it cannot be imported."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -60,7 +66,8 @@ def runtime() -> ModuleType:
 
 
 def check_providers(names: Sequence[str]) -> None:
-    """Raises MissingRuntimeError for a provider this build of ONNX Runtime lacks: it would use the CPU."""
+    """Raise MissingRuntimeError for a provider that this build of ONNX Runtime lacks. ONNX Runtime itself
+    would silently use the CPU."""
     there = runtime().get_available_providers()
     for name in names:
         if name not in there:
@@ -70,19 +77,22 @@ def check_providers(names: Sequence[str]) -> None:
 
 
 def install_line(provider: str) -> str:
-    """How to come by an execution provider."""
+    """Return the command that installs an execution provider."""
     return f'pip install "sr-deploy[{"cpu" if provider == CPU else "gpu"}]"'
 
 
 def session_options(options: OnnxRuntimeOptions) -> Any:
-    """ONNX Runtime's own form of `options`."""
+    """Return `options` as ONNX Runtime's SessionOptions, with the setting against int8 overflow.
+
+    The user's `session_config` comes last and wins. Raises MissingRuntimeError without ONNX Runtime.
+    """
     ort = runtime()
     made = ort.SessionOptions()
-    made.log_severity_level = 4  # what goes wrong is raised
+    made.log_severity_level = 4  # errors are raised, so they need not be printed too
     made.intra_op_num_threads = options.threads or usable_cores() or 0
     made.enable_cpu_mem_arena = options.memory_arena
     if options.providers == (CPU,):
-        # a plan for one size, for which the second picture of it fetches as much memory again (measured)
+        # a plan for one size makes the second picture of that size fetch the memory again (measured)
         made.enable_mem_pattern = False
     made.graph_optimization_level = {
         "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -92,7 +102,7 @@ def session_options(options: OnnxRuntimeOptions) -> Any:
     }[options.graph_optimisation]
     settings = {
         "session.intra_op.allow_spinning": str(int(options.spinning)),
-        "session.force_spinning_stop": "1",  # after a run; else threads spin on while its result is encoded
+        "session.force_spinning_stop": "1",  # after a run, so that no thread spins while the result is encoded
         EXACT_INT8[0]: EXACT_INT8[1],
         **options.session_config,
     }
@@ -101,8 +111,8 @@ def session_options(options: OnnxRuntimeOptions) -> Any:
     return made
 
 
-def said(error: Exception, limit: int = 240) -> str:
-    """What ONNX Runtime said, without its code and its own source files, in one line."""
+def message_of(error: Exception, limit: int = 240) -> str:
+    """Return ONNX Runtime's message in one line, without its error code and its source files."""
     text = re.sub(
         r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S*onnxruntime_src\S* ", "", " ".join(str(error).split())
     )
@@ -112,10 +122,10 @@ def said(error: Exception, limit: int = 240) -> str:
 def open_session(
     graph: bytes, options: Any, providers: Sequence[tuple[str, Mapping[str, Any]]], name: str
 ) -> Any:
-    """A session of `graph` on `providers`, all of which start.
+    """Open a session of `graph` in which all `providers` have started.
 
-    Raises ModelError for a graph it cannot load, MissingRuntimeError where a provider does not start: ONNX
-    Runtime itself would go on with the next one.
+    `name` stands in messages. Raises ModelError for a graph that ONNX Runtime cannot load,
+    MissingRuntimeError if a provider does not start: ONNX Runtime itself would go on with the next one.
     """
     try:
         session = runtime().InferenceSession(
@@ -127,7 +137,7 @@ def open_session(
         )
     except Exception as error:  # ONNX Runtime's errors share no other base class
         raise ModelError(
-            f"ONNX Runtime cannot load {name}: {said(error)}; export it with standard operators"
+            f"ONNX Runtime cannot load {name}: {message_of(error)}; export it with standard operators"
         ) from error
     for provider, _ in providers:
         if provider not in session.get_providers():
@@ -137,21 +147,24 @@ def open_session(
     return session
 
 
-def quiet() -> Any:
-    """Run options under which errors are raised and not printed too."""
+def quiet_run_options() -> Any:
+    """Return run options under which errors are raised, but not printed as well."""
     options = runtime().RunOptions()
     options.log_severity_level = 4
     return options
 
 
 def run_error(error: Exception, name: str, shape: Sequence[int]) -> Exception:
-    """What a failed run on a batch of `shape` is in our own words."""
+    """Return the error to raise for a failed run on a batch of `shape` [N, H, W, C].
+
+    OutOfMemoryError if the message says that memory ran out, else ModelError. `name` is the model's.
+    """
     size = (
         f"{shape[2]}x{shape[1]} pixels" if shape[0] == 1 else f"{shape[0]} pictures of {shape[2]}x{shape[1]}"
     )
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
         return OutOfMemoryError(f"{name}: {size} at once do not fit into memory; use smaller tiles")
     return ModelError(
-        f"ONNX Runtime cannot run {name} on {size}: {said(error)}; "
-        "if its record is wrong, run `sr-deploy stamp` on it"
+        f"ONNX Runtime cannot run {name} on {size}: {message_of(error)}; "
+        "if its spec is wrong, run `sr-deploy stamp` on it"
     )

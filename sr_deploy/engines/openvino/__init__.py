@@ -1,1 +1,1 @@
-"""OpenVINO, on the CPU."""
+"""OpenVINO: an engine for the CPU."""

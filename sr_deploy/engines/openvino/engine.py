@@ -1,8 +1,9 @@
-"""Run a model with OpenVINO on the CPU: fp32, bf16 where the processor has it, int8.
+"""Run a model with OpenVINO on the CPU: fp32, int8, and bf16 if the processor has it.
 
-Pixel arithmetic is grafted into the graph (`sr_deploy.graph.pixel_io`), and the runtime reads and writes the
-caller's arrays in place. A compiled model is kept in the user's cache folder, so the second start neither parses
-nor compiles. The file says in which precision its convolutions are computed; nothing falls back to another one.
+Pixel I/O is grafted onto the graph (`sr_deploy.graph.pixel_io`), and the runtime reads and writes the
+caller's arrays in place. A compiled model is kept in the user's cache folder, so the second start neither
+parses nor compiles. The file's precision decides what convolutions are computed in; the engine never falls
+back to another precision.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.engines.base import Batch, Limits, check_batch
-from sr_deploy.engines.openvino.around import with_precise_around
+from sr_deploy.engines.openvino.skip_path import with_fp32_skip_path
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
@@ -34,26 +35,31 @@ if TYPE_CHECKING:
     import onnx
 
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|bad_array_new|failed to allocate|out.?of.?memory|length_error", re.I)
-_OVERHEAD = 1.25
-"""Measured on plain and residual nets of 256x256 to 700x700 pixels: 0.8 to 1.07 times the peak of the graph's
-own results; the rest is for what was not measured."""
-_SHRINKS = 4
-"""Working memory is given back when a picture needs less than this share of it."""
-_MOVES = {"Identity", "Transpose", "Reshape", "Gather", "DepthToSpace"}
-_CHANGING_MODELS = ("around", "engine")
-"""The modules of this package that change a model before it is compiled; its cached form depends on them."""
-_NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+"""Matches the messages by which OpenVINO and C++ say that memory ran out."""
+_MEMORY_FACTOR = 1.25
+"""Working memory as a multiple of the peak of the graph's own results. On plain and residual nets of
+256x256 to 700x700 pixels it was 0.8 to 1.07 (measured); the rest is a margin for nets that were not
+measured."""
+_SHRINK_FACTOR = 4
+"""Working memory is given back when a picture is this many times smaller than the largest one so far."""
+_VALUE_MOVERS = {"Identity", "Transpose", "Reshape", "Gather", "DepthToSpace"}
+"""Operators that only move values, so that rounding may come before or after them."""
+_CHANGING_MODELS = ("engine", "skip_path")
+"""The modules of this package that change a model before it is compiled; the cached form depends on them. A
+test checks that the tuple is complete."""
+_OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+"""OpenVINO's names of our precisions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenVinoOptions:
-    """How OpenVINO runs a model."""
+    """Options for running a model with OpenVINO. Immutable, so engines and threads may share them."""
 
     threads: int | None = None
-    """Threads one call computes with; None: the physical cores this process may use."""
+    """Threads that one call computes with; None: the physical cores that this process may use."""
     precision: Literal["fp32", "bf16"] | None = None
-    """What is not quantised is computed in this; None: as the file says, see `computes_in`. bf16 on a processor
-    without it is an error."""
+    """Precision of everything that is not quantised; None: the file decides, see `computes_in`. bf16 is an
+    error on a processor without it."""
     cache: bool = True
     """Keep the compiled model in the user's cache folder."""
     properties: Mapping[str, Any] = field(default_factory=dict)
@@ -67,11 +73,12 @@ class OpenVinoOptions:
 
 
 class OpenVinoEngine:
-    """A model in OpenVINO. Implements `sr_deploy.engines.base.Engine`.
+    """A model in OpenVINO. Implements `sr_deploy.engines.base.Engine`; threads may share it.
 
-    `model`: the path of an ONNX file, its bytes, or the model itself. `spec` stands in for the record in it.
-    Raises ModelError for a model that cannot be run or has no record, MissingRuntimeError where OpenVINO, or a
-    precision in the processor, is missing. What only the runtime can find wrong is raised by the first `run`.
+    `model` is the path of an ONNX file, its bytes, or the model itself; `spec` replaces the spec in it.
+    There is one compiled model per dtype, made when it is first needed. Raises ModelError for a model that
+    cannot be run or has no spec, MissingRuntimeError if OpenVINO is missing or the processor lacks a
+    precision. Faults that only the runtime finds are raised by the first `run`.
     """
 
     backend = "openvino"
@@ -96,36 +103,37 @@ class OpenVinoEngine:
     def open(
         cls, model: Path | bytes | onnx.ModelProto, options: Any = None, threads: int | None = None
     ) -> OpenVinoEngine:
-        """What `sr_deploy.engines.open_engine` calls; `threads` stands for options of nothing else."""
+        """Open an engine; `open_engine` calls this. `threads` is used if there are no `options`."""
         if options is not None and not isinstance(options, OpenVinoOptions):
             raise UsageError(f"the openvino backend takes OpenVinoOptions, got {type(options).__name__}")
         return cls(model, options or OpenVinoOptions(threads=threads))
 
     @staticmethod
     def check() -> None:
-        """Raises MissingRuntimeError where OpenVINO is not installed, does not load, or has no CPU device."""
+        """Raise MissingRuntimeError if OpenVINO is not installed, does not load, or has no CPU device."""
         if "CPU" not in _core().available_devices:
             raise MissingRuntimeError(f"this OpenVINO has no device for the CPU; {_INSTALL}")
 
     @cached_property
     def limits(self) -> Limits:
-        """Batch size and working memory, told from the graph."""
+        """Largest batch, and working memory computed from the graph."""
         facts = self._model.facts
         peak = facts.peak_per_pixel
-        return Limits(max_batch=facts.max_batch, bytes_per_pixel=peak * _OVERHEAD if peak else None)
+        return Limits(max_batch=facts.max_batch, bytes_per_pixel=peak * _MEMORY_FACTOR if peak else None)
 
     def prepare(self, dtype: npt.DTypeLike) -> None:
-        """Compile for pictures of `dtype` now, which the first `run` would do. Raises as `run` does."""
-        self._ready(np.dtype(dtype))
+        """Compile for pictures of `dtype` now instead of in the first `run`. Raises what `run` raises."""
+        self._compiled_for(np.dtype(dtype))
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
-        """See `Engine.run`. Raises ModelError too, for what only running shows to be wrong with the model."""
+        """Upscale a batch; see `Engine.run`. Also raises ModelError for faults of the model that only a run
+        shows."""
         shape = check_batch(self.spec, self.limits, batch, out)
-        compiled = self._ready(batch.dtype)
+        compiled = self._compiled_for(batch.dtype)
         try:
             result: Any = np.empty(shape, batch.dtype) if out is None else out
             source = batch.copy() if np.may_share_memory(batch, result) else np.ascontiguousarray(batch)
-            if not source.flags.writeable:  # OpenVINO takes no other array without a copy
+            if not source.flags.writeable:  # OpenVINO shares memory only with writable arrays
                 source = source.copy()
             compiled.infer(cast("Batch", source), result)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
@@ -133,7 +141,7 @@ class OpenVinoEngine:
         return result  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Let go of the compiled models; a call in another thread still ends well."""
+        """Release the compiled models. A call that is running in another thread still completes."""
         with self._lock:
             self._closed = True
             self._compiled = {}
@@ -148,42 +156,45 @@ class OpenVinoEngine:
 
     @cached_property
     def _capabilities(self) -> tuple[str, ...]:
-        """What the processor computes in, in OpenVINO's words."""
+        """OpenVINO's names of the precisions that the processor computes in."""
         return tuple(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
-    def _ready(self, dtype: np.dtype[Any]) -> _Compiled:
-        """The compiled model for pictures of `dtype`, made when it is first asked for."""
+    def _compiled_for(self, dtype: np.dtype[Any]) -> _Compiled:
+        """Return the compiled model for pictures of `dtype`; made when it is first needed, under the lock."""
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
             if dtype not in self._compiled:
-                self._compiled[dtype] = _Compiled(self._loaded(dtype))
+                self._compiled[dtype] = _Compiled(self._load(dtype))
             return self._compiled[dtype]
 
-    def _loaded(self, dtype: np.dtype[Any]) -> Any:
+    def _load(self, dtype: np.dtype[Any]) -> Any:
+        """Load the compiled model from the cache, or compile it and keep it there."""
         settings = self._settings()
-        kind = f"{dtype}.{self._key(settings)}.openvino"
-        kept = self._model.recall(kind) if self.options.cache else None
+        kind = f"{dtype}.{self._cache_key(settings)}.openvino"
+        kept = self._model.read_cached(kind) if self.options.cache else None
         if kept:
-            with suppress(RuntimeError):  # of another build of OpenVINO: compile again
+            with suppress(RuntimeError):  # made by another build of OpenVINO: compile again
                 return self._core.import_model(BytesIO(kept), "CPU", settings)
-        compiled = self._made(dtype, settings)
+        compiled = self._compile(dtype, settings)
         if self.options.cache:
-            self._model.remember(kind, bytes(compiled.export_model().getvalue()))
+            self._model.write_cached(kind, bytes(compiled.export_model().getvalue()))
         return compiled
 
-    def _made(self, dtype: np.dtype[Any], settings: Mapping[str, Any]) -> Any:
+    def _compile(self, dtype: np.dtype[Any], settings: Mapping[str, Any]) -> Any:
+        """Compile the model for pictures of `dtype`. Raises ModelError if OpenVINO cannot, or if it
+        computes an int8 file in another precision."""
         graph = self._model.graph(dtype)
         try:
             model = self._core.read_model(graph)
             if dtype == np.uint8:
-                _round_plainly(model)
+                _write_rounding_as_arithmetic(model)
             if self.computes_in == "bf16":
-                model = with_precise_around(self._core, model)
+                model = with_fp32_skip_path(self._core, model)
             compiled = self._core.compile_model(model, "CPU", dict(settings))
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             raise ModelError(
-                f"OpenVINO cannot load {self.spec.name}: {_said(error)}; export it with standard operators, or use "
+                f"OpenVINO cannot load {self.spec.name}: {_message_of(error)}; export it with standard operators, or use "
                 "--backend onnxruntime"
             ) from error
         if self.spec.precision == "int8":
@@ -191,19 +202,22 @@ class OpenVinoEngine:
         return compiled
 
     def _settings(self) -> dict[str, Any]:
+        """Return the properties to compile with; the user's own come last and win. One stream: a call uses
+        all threads for one picture, so that its latency is lowest."""
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": _NAMES[self.computes_in],
-            "ENABLE_CPU_PINNING": False,  # threads of several engines would share the first cores
+            "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[self.computes_in],
+            "ENABLE_CPU_PINNING": False,  # pinned threads of several engines would all use the first cores
         }
         threads = self.options.threads or usable_cores()
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         return settings | dict(self.options.properties)
 
-    def _key(self, settings: Mapping[str, Any]) -> str:
-        """Of everything beside the model that a compiled one depends on, this module included."""
+    def _cache_key(self, settings: Mapping[str, Any]) -> str:
+        """Hash everything beside the model that a compiled one depends on, the sources of this package
+        included."""
         parts = (
             sources_digest("sr_deploy.engines.openvino", _CHANGING_MODELS),
             _runtime().__version__,
@@ -214,6 +228,8 @@ class OpenVinoEngine:
         return sha256("|".join(parts).encode("utf-8")).hexdigest()[:16]
 
     def _run_error(self, error: Exception, shape: tuple[int, ...]) -> Exception:
+        """Return the error to raise for a failed run on a batch of `shape` [N, H, W, C]: OutOfMemoryError
+        or ModelError."""
         size = (
             f"{shape[2]}x{shape[1]} pixels"
             if shape[0] == 1
@@ -224,14 +240,17 @@ class OpenVinoEngine:
                 f"{self.spec.name}: {size} at once do not fit into memory; use smaller tiles"
             )
         return ModelError(
-            f"OpenVINO cannot run {self.spec.name} on {size}: {_said(error)}; "
-            "if its record is wrong, run `sr-deploy stamp` on it"
+            f"OpenVINO cannot run {self.spec.name} on {size}: {_message_of(error)}; "
+            "if its spec is wrong, run `sr-deploy stamp` on it"
         )
 
 
 class _Compiled:
-    """A compiled model, and how many calls are in it. Every call has a request of its own, which costs
-    microseconds, so that nothing of a picture is kept."""
+    """A compiled model, and the number of calls that are running in it.
+
+    Every call has its own request, which costs microseconds, so that nothing of a picture is kept and
+    threads may call at once.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -240,9 +259,10 @@ class _Compiled:
         self._largest = 0
 
     def infer(self, source: Batch, result: Batch) -> None:
-        """Compute `result` from `source`, in place."""
+        """Compute `result` from `source`; both are used in place. Raises ModelError if the graph gives
+        another shape."""
         tensor = _runtime().Tensor
-        with self._entered(source.size):
+        with self._counted_call(source.size):
             request = self._model.create_infer_request()
             request.set_input_tensor(tensor(source, shared_memory=True))
             request.set_output_tensor(tensor(result, shared_memory=True))
@@ -251,10 +271,14 @@ class _Compiled:
                 raise ModelError(f"the graph gives {tuple(request.get_output_tensor().shape)}")
 
     @contextmanager
-    def _entered(self, size: int) -> Iterator[None]:
-        """Count the call in and out; before a much smaller picture than before, give memory back."""
+    def _counted_call(self, size: int) -> Iterator[None]:
+        """Count a call of `size` values while it runs.
+
+        OpenVINO keeps the memory of the largest picture so far. It is released before a much smaller
+        picture, and only while no call runs.
+        """
         with self._lock:
-            if not self._running and size * _SHRINKS < self._largest:
+            if not self._running and size * _SHRINK_FACTOR < self._largest:
                 self._model.release_memory()
                 self._largest = 0
             self._running += 1
@@ -269,11 +293,12 @@ class _Compiled:
 def computes_in(
     spec: ModelSpec, options: OpenVinoOptions, capabilities: tuple[str, ...]
 ) -> Literal["fp32", "bf16", "fp16"]:
-    """What the floating-point part of a model of `spec` is computed in, on a CPU with these `capabilities`.
+    """Return the precision of the floating-point part of a model, on a CPU with `capabilities`.
 
-    As the file says: fp32 in fp32 (OpenVINO itself would take bf16), bf16 in bf16. What an int8 file leaves in
-    floating point is computed in bf16 where there is bf16. fp16 is computed in fp32 on a CPU without fp16
-    arithmetic, as in ONNX Runtime, which only adds digits. Raises MissingRuntimeError for bf16 where it is not there.
+    It is the file's: fp32 in fp32 (OpenVINO itself would choose bf16), bf16 in bf16. What an int8 file
+    leaves in floating point is computed in bf16 if the processor has it. fp16 is computed in fp32 on a CPU
+    without fp16 arithmetic, as in ONNX Runtime; that only adds digits. Raises MissingRuntimeError for bf16
+    on a processor without it.
     """
     wanted = options.precision or spec.precision
     if wanted == "bf16" and "BF16" not in capabilities:
@@ -287,36 +312,39 @@ def computes_in(
 
 
 def _core() -> Any:
-    """OpenVINO's core, one for the process and never let go.
+    """Return OpenVINO's core. There is one for the process, and it is never released.
 
-    It gives the thread that first compiles a stack for signals. Where another thread lets the core go, that stack
-    is freed but not taken back, and the first thread's next signal, such as Ctrl-C, crashes the process.
+    The core gives a stack for signal handlers to the thread that first compiles. If another thread releases
+    the core, that stack is freed, but the first thread still uses it: its next signal, such as Ctrl-C,
+    crashes the process.
     """
-    return _kept_core(_runtime())
+    return _core_of(_runtime())
 
 
 @lru_cache(maxsize=1)
-def _kept_core(runtime: ModuleType) -> Any:
+def _core_of(runtime: ModuleType) -> Any:
+    """Make the core once, and keep it for the life of the process."""
     return runtime.Core()
 
 
 def check_bf16() -> None:
-    """Raises MissingRuntimeError where OpenVINO is missing, or the processor computes in no bf16."""
+    """Raise MissingRuntimeError if OpenVINO is missing, or if the processor does not compute in bf16."""
     found = tuple(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     if "BF16" not in found:
         raise MissingRuntimeError(
-            f"this processor computes in {', '.join(found)} and not in bf16; use a machine with AVX-512 BF16 or AMX"
+            f"this processor computes in {', '.join(found)}, not in bf16; use a machine with AVX-512 BF16 or AMX"
         )
 
 
-def _round_plainly(model: Any) -> None:
-    """Write the rounding to uint8 at the end of `model` as arithmetic.
+def _write_rounding_as_arithmetic(model: Any) -> None:
+    """Replace the rounding to uint8 at the end of `model` by multiply, round, clamp and convert.
 
-    Grafted as an ONNX QuantizeLinear it would be lost where it comes last (the output is then float), and fused
-    into a bf16 convolution that cannot be run (both seen in OpenVINO 2026.4).
+    It was grafted as an ONNX QuantizeLinear. That would be lost if it is the last node (the output is then
+    float), and it would be fused into a bf16 convolution that cannot be run (both seen in OpenVINO 2026.4).
+    Rounds half to even, as QuantizeLinear does.
     """
     node = model.output(0).get_node().input_value(0).get_node()
-    while node.get_type_name() in _MOVES:
+    while node.get_type_name() in _VALUE_MOVERS:
         node = node.input_value(0).get_node()
     quantised = node.input_value(0).get_node() if node.get_type_name() == "Convert" else node
     if node is quantised or quantised.get_type_name() != "FakeQuantize":
@@ -330,28 +358,29 @@ def _round_plainly(model: Any) -> None:
 
 
 def _check_int8(compiled: Any, name: str) -> None:
-    """Raises ModelError where no convolution of an int8 file is computed in int8."""
+    """Raise ModelError if no convolution of an int8 file is computed in int8."""
     convolutions = [
-        op for op in compiled.get_runtime_model().get_ops() if _layer(op, "layerType") == "Convolution"
+        op for op in compiled.get_runtime_model().get_ops() if _runtime_info(op, "layerType") == "Convolution"
     ]
-    if not any(_layer(op, "runtimePrecision") in ("i8", "u8") for op in convolutions):
+    if not any(_runtime_info(op, "runtimePrecision") in ("i8", "u8") for op in convolutions):
         raise ModelError(
-            f"{name} is int8, and OpenVINO {_runtime().__version__} computes none of its {len(convolutions)} "
-            "convolutions so; use the fp32 file, or report this"
+            f"{name} is int8, but OpenVINO {_runtime().__version__} computes none of its {len(convolutions)} "
+            "convolutions in int8; use the fp32 file, or report this"
         )
 
 
-def _layer(op: Any, what: str) -> str:
-    """What the runtime says of one of its operators."""
+def _runtime_info(op: Any, what: str) -> str:
+    """Return what the compiled model says about an operator under the key `what`; empty if nothing."""
     info = op.get_rt_info()
     return str(info[what].astype(str)) if what in info else ""
 
 
 _INSTALL = 'pip install "sr-deploy[openvino]"'
+"""Command that installs OpenVINO."""
 
 
 def _runtime() -> ModuleType:
-    """OpenVINO, imported where it is needed."""
+    """Import OpenVINO. Raises MissingRuntimeError if it cannot be imported."""
     try:
         import openvino
     except ImportError as error:
@@ -362,13 +391,14 @@ def _runtime() -> ModuleType:
 
 
 def _opset() -> ModuleType:
+    """Import the operators that rewritten nodes are made of."""
     from importlib import import_module
 
     return import_module("openvino.opset13")
 
 
-def _said(error: Exception, limit: int = 240) -> str:
-    """What OpenVINO said, without its own source files, in one line."""
+def _message_of(error: Exception, limit: int = 240) -> str:
+    """Return OpenVINO's message in one line, without its source files."""
     text = re.sub(r"Exception from \S+:\d+:|Check '.*?' failed at \S+:\d+:", "", " ".join(str(error).split()))
     text = " ".join(text.split("Summary:")[-1].split("To facilitate")[0].split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

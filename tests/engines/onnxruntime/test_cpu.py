@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine: pixels in the caller's arrays, several threads, and errors of our own kind."""
+"""The ONNX Runtime engine: pixels in the caller's arrays, several threads, and errors in our own words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPEC = ModelSpec(name="net", scale=2, halo=0)
 
 
 def custom(nodes, weights=None, spec: ModelSpec = SPEC, axes=("n", 3, "h", "w")) -> onnx.ModelProto:
-    """A model of hand-written nodes from `pixels` to `upscaled`."""
+    """Build a model of hand-written nodes from `pixels` to `upscaled`."""
     taken = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, axes)
     given = helper.make_tensor_value_info("upscaled", TensorProto.FLOAT, [None] * 4)
     tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in (weights or {}).items()]
@@ -39,7 +39,8 @@ def custom(nodes, weights=None, spec: ModelSpec = SPEC, axes=("n", 3, "h", "w"))
 
 
 def hidden_shape(source: str, target: str) -> list[onnx.NodeProto]:
-    """Nodes that copy a picture of values other than 0 through a list whose length inference cannot know."""
+    """Return nodes that copy a picture (of values other than 0) through a list whose length inference
+    cannot know."""
     return [
         helper.make_node("Shape", [source], ["shape"]),
         helper.make_node("Abs", [source], ["positive"]),
@@ -154,12 +155,15 @@ def test_options_are_values_and_are_checked():
 
 
 def test_int8_does_not_overflow_where_the_processor_would_let_it():
-    """On x86 without VNNI two products of int8 are added in 16 bits; these are the largest there are."""
+    """On x86 without VNNI two products of int8 are added in 16 bits; these products are the largest
+    possible."""
     signs = np.where(np.arange(12) % 2, -0.3, 0.3).astype(np.float32)
     weights = np.repeat(signs, 3).reshape(12, 3, 1, 1)
     nodes = [
         helper.make_node("Conv", ["pixels", "first"], ["features"]),
-        helper.make_node("Conv", ["features", "second"], ["detail"]),  # what quantises the first one's result
+        helper.make_node(
+            "Conv", ["features", "second"], ["detail"]
+        ),  # lets the result of the first one be quantised
         helper.make_node("DepthToSpace", ["detail"], ["upscaled"], blocksize=2, mode="CRD"),
     ]
     model = custom(nodes, {"first": weights, "second": np.eye(12, dtype=np.float32)[..., None, None]})
@@ -247,7 +251,7 @@ def test_a_model_without_a_record_names_the_command_that_makes_one(tiny, tmp_pat
     plain, path = tiny("plain"), tmp_path / "foreign.onnx"
     del plain.model.metadata_props[:]
     save_model(plain.model, path)
-    with pytest.raises(ModelError, match=r"foreign\.onnx has no sr_deploy record.*`sr-deploy stamp`"):
+    with pytest.raises(ModelError, match=r"foreign\.onnx has no sr_deploy spec.*`sr-deploy stamp`"):
         OnnxRuntimeEngine(path)
     with OnnxRuntimeEngine(path, spec=plain.spec) as engine:
         plain.check(engine.run)
@@ -256,10 +260,10 @@ def test_a_model_without_a_record_names_the_command_that_makes_one(tiny, tmp_pat
 @pytest.mark.parametrize(
     ("name", "changes", "says"),
     [
-        ("plain", {"channels": 1}, "takes 3 channels, its record says 1"),
+        ("plain", {"channels": 1}, "takes 3 channels, its spec says 1"),
         ("plain", {"layout": "NHWC"}, "sr-deploy stamp"),
-        ("fixed", {"size_rule": SizeRule()}, "takes 9x6 pixels, its record says any size"),
-        ("fixed", {"size_rule": SizeRule(fixed=(9, 6))}, "takes 9x6 pixels, its record says 6x9"),
+        ("fixed", {"size_rule": SizeRule()}, "takes 9x6 pixels, its spec says any size"),
+        ("fixed", {"size_rule": SizeRule(fixed=(9, 6))}, "takes 9x6 pixels, its spec says 6x9"),
     ],
 )
 def test_a_record_that_contradicts_the_graph_is_refused_before_anything_runs(tiny, name, changes, says):
@@ -294,7 +298,7 @@ def test_an_operator_the_runtime_lacks_is_named_in_one_line(capfd):
 
 @pytest.mark.parametrize("arena", [True, False])
 def test_work_that_does_not_fit_is_our_out_of_memory_error(arena, capfd):
-    """In the middle of the graph, a quarter of an exabyte."""
+    """A tensor inside the graph takes a quarter of an exabyte."""
     nodes = [
         helper.make_node("Expand", ["pixels", "shape"], ["vast"]),
         helper.make_node("ReduceMax", ["vast"], ["small"], axes=[1], keepdims=1),

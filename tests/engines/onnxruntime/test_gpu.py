@@ -1,5 +1,8 @@
-"""ONNX Runtime on GPUs, as far as a machine without one can tell: what the providers are asked for, what is kept
-where, the buffers of a shape, and that what is missing is said."""
+"""ONNX Runtime on GPUs, as far as it can be tested without one.
+
+Tested are the settings of the providers, the cache keys and folders, the buffers of a shape, and the errors
+for what is missing.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ import pytest
 from sr_deploy.engines.onnxruntime.gpu import (
     CudaEngine,
     OnnxRuntimeGpuOptions,
-    Recent,
-    Resident,
+    RecentlyUsed,
+    ShapeSession,
     TensorRTProviderEngine,
     check_gpu,
     cuda_settings,
     gpu_identity,
     gpu_session_options,
-    tensorrt_folder,
+    tensorrt_cache_folder,
     tensorrt_key,
     tensorrt_settings,
 )
@@ -107,12 +110,12 @@ def test_engines_are_kept_under_all_that_they_depend_on(tmp_path, monkeypatch):
     }
     assert len(keys) == 5
     assert tensorrt_key(b"graph", options, "1.32", "H100, 580") in keys
-    folder = tensorrt_folder(keys.pop())
+    folder = tensorrt_cache_folder(keys.pop())
     assert folder.is_dir()
     settings = tensorrt_settings(options, SPEC, folder)
     assert settings["trt_engine_cache_path"] == settings["trt_timing_cache_path"] == str(folder)
     monkeypatch.setenv("SR_DEPLOY_CACHE", "")
-    assert tensorrt_folder("0" * 32) is None
+    assert tensorrt_cache_folder("0" * 32) is None
 
 
 def test_the_gpu_is_known_by_its_name_and_driver(monkeypatch):
@@ -126,7 +129,7 @@ def test_the_gpu_is_known_by_its_name_and_driver(monkeypatch):
 @pytest.mark.parametrize("name", ["plain", "grey", "nhwc"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_a_shape_has_its_own_session_and_buffers_and_results_are_the_callers(tiny, name, dtype):
-    """On the CPU's provider; where the buffers are is all that is different on a GPU."""
+    """The CPU's provider stands in: on a GPU only the place of the buffers differs."""
     model = tiny(name)
     random = np.random.default_rng(0)
     shape = (1, 5, 9, model.spec.channels)
@@ -136,10 +139,10 @@ def test_a_shape_has_its_own_session_and_buffers_and_results_are_the_callers(tin
     graph = RunnableModel(model.model).graph(np.dtype(dtype))
     session = open_session(graph, session_options(OnnxRuntimeOptions()), [(CPU, {})], "net")
     given = (1, 5 * model.spec.scale, 9 * model.spec.scale, model.spec.channels)
-    resident = Resident(session, "cpu", 0, np.dtype(dtype), shape, given)
-    results = [resident.run(picture, None) for picture in pictures]
+    shape_session = ShapeSession(session, "cpu", 0, np.dtype(dtype), shape, given)
+    results = [shape_session.run(picture, None) for picture in pictures]
     out = np.empty(given, dtype)
-    assert resident.run(pictures[1], out) is out
+    assert shape_session.run(pictures[1], out) is out
     for picture, result in zip(pictures, results, strict=True):
         np.testing.assert_array_equal(result, session.run(None, {"pixels": picture})[0])
     np.testing.assert_array_equal(out, results[1])
@@ -173,7 +176,7 @@ def test_a_provider_that_does_not_start_is_not_replaced(tiny, monkeypatch):
 
 
 def test_the_shapes_used_last_are_held():
-    recent = Recent(2)
+    recent = RecentlyUsed(2)
     recent.add("a", 1)
     recent.add("b", 2)
     assert recent.find("a") == 1

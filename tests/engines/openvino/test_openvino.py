@@ -1,4 +1,4 @@
-"""The OpenVINO engine: pixels in the caller's arrays, several threads, and errors of our own kind."""
+"""The OpenVINO engine: pixels in the caller's arrays, several threads, and errors in our own words."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def needs_bf16() -> None:
 
 
 def custom(nodes, weights=None, spec: ModelSpec = SPEC) -> onnx.ModelProto:
-    """A model of hand-written nodes from `pixels` to `upscaled`."""
+    """Build a model of hand-written nodes from `pixels` to `upscaled`."""
     taken = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ("n", 3, "h", "w"))
     given = helper.make_tensor_value_info("upscaled", TensorProto.FLOAT, [None] * 4)
     tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in (weights or {}).items()]
@@ -63,7 +63,7 @@ def test_the_second_start_takes_the_compiled_model_from_the_cache(tiny, tmp_path
     for _ in range(2):
         with OpenVinoEngine(path) as engine:
             tiny("plain").check(engine.run)
-        monkeypatch.setattr(OpenVinoEngine, "_made", lambda *_: pytest.fail("it was compiled again"))
+        monkeypatch.setattr(OpenVinoEngine, "_compile", lambda *_: pytest.fail("it was compiled again"))
 
 
 def test_a_damaged_entry_of_the_cache_is_made_again(tiny, tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_memory_is_given_back_before_a_much_smaller_picture(tiny):
 
 
 class _Watched:
-    """A compiled model that notes when it gives memory back."""
+    """A compiled model that records when it gives memory back."""
 
     def __init__(self, model, released) -> None:
         self._model, self._released = model, released
@@ -286,7 +286,8 @@ def test_an_operator_the_runtime_lacks_is_named_in_one_line(capfd):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
 def test_work_that_does_not_fit_is_our_out_of_memory_error(tmp_path):
-    """4 GiB in the middle of the graph, in a process that may have 3: without the limit the system would promise them."""
+    """A tensor inside the graph takes 4 GiB, in a process that may have 3 GiB; without that limit the
+    system would promise the memory."""
     nodes = [
         helper.make_node("ReduceMax", ["pixels"], ["grey"], axes=[1], keepdims=1),
         helper.make_node("Expand", ["grey", "shape"], ["vast"]),
@@ -316,7 +317,7 @@ def test_what_a_pixel_costs_follows_from_the_net(tiny):
 
 
 def test_its_own_file_is_all_it_reads(tiny, tmp_path):
-    """A relative path, from another folder than the model's."""
+    """The model is opened by a path that is text."""
     path = tmp_path / "net.onnx"
     save_model(tiny("plain").model, path)
     with open_engine(str(Path(path)), "openvino") as engine:
@@ -351,7 +352,7 @@ def test_the_pictures_own_way_around_a_bf16_net_is_computed_in_fp32(pixels):
     generator = np.random.default_rng(8)
     weights = {
         "body": generator.standard_normal((4, 3, 3, 3)).astype(np.float32),
-        "head": np.zeros((3, 4, 3, 3), np.float32),  # so that the result is what goes around
+        "head": np.zeros((3, 4, 3, 3), np.float32),  # so that the result is the skip path alone
         "around": generator.random((3, 3, 3, 3)).astype(np.float32) / 27,
         "rim": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
     }
@@ -368,5 +369,5 @@ def test_the_pictures_own_way_around_a_bf16_net_is_computed_in_fp32(pixels):
         pictures = (pictures * 255).round().astype(np.uint8)
     with OpenVinoEngine(model) as exact, OpenVinoEngine(to_bf16(model)) as engine:
         assert engine.computes_in == "bf16"
-        # bf16 would be a 256th off
+        # in bf16 the error would be 1/256
         np.testing.assert_allclose(engine.run(pictures), exact.run(pictures), rtol=0, atol=1e-6)

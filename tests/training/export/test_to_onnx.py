@@ -355,7 +355,7 @@ def test_the_fixed_convolutions_of_back_projection_go_around_the_net_and_after_i
     net = build_net("rt", 2, parameters)
     model = core_model(net, ModelSpec(name="mine", scale=2, halo=measure_halo(net)))
     nodes, places = model.graph.node, node_roles(model)
-    assert [nodes[i].op_type for i in sorted(places.around)] == ["Pad", "Conv"]
+    assert [nodes[i].op_type for i in sorted(places.skip_path)] == ["Pad", "Conv"]
     assert [nodes[i].op_type for i in sorted(places.tail)] == ["Add", "Add", "DepthToSpace"]
     weights = [nodes[i].input[1] for i in places.convolutions]
     assert weights[-5:] == ["head.weight", *(f"unseen.block.{number}.weight" for number in range(4))]
