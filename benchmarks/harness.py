@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_deploy.bench.compare import LOOKS, compare_times
+from sr_deploy.bench.compare import MIN_PACE_TIMES, compare_times
 from sr_deploy.bench.doubts import BUSY
 from sr_deploy.bench.frames import load_photographs
 from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject, FailedRun, read_result
@@ -33,9 +33,9 @@ from sr_deploy.bench.run.environment import describe_environment
 from sr_deploy.bench.run.measure import Effort, measure
 from sr_deploy.bench.run.runner import SubjectRunner
 from sr_deploy.bench.run.session import BenchSession, WorkerStart
-from sr_deploy.bench.run.stages import WatchedEngine
+from sr_deploy.bench.run.stages import TimedEngine
 from sr_deploy.bench.run.sweep import merge_rounds
-from sr_deploy.bench.run.worker import Measures, Opening, serve
+from sr_deploy.bench.run.worker import Measurer, Opening, serve
 from sr_deploy.engines.base import Batch
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.models import find_model
@@ -75,14 +75,14 @@ def overhead() -> dict[str, Any]:
     """Of the stopwatch: the time of a loop of nothing. Of the stages: an Upscaler watched, against one that is not."""
     timing = measure(lambda: None, Effort(samples=200_000, seconds=0, warm_up_least=0.2))
     frame = np.zeros((8, 8, 3), np.uint8)
-    plain, watched = Upscaler(NearestEngine(2)), WatchedEngine(NearestEngine(2))
-    upscaler = Upscaler(watched)
+    plain, timed = Upscaler(NearestEngine(2)), TimedEngine(NearestEngine(2))
+    upscaler = Upscaler(timed)
     stages: dict[str, list[float]] = {"prepare": [], "compute": [], "finish": []}
 
     def watch() -> None:
-        watched.begin()
-        upscaler.upscale_pixels(frame, progress=watched.tile_done)
-        watched.note(stages)
+        timed.begin()
+        upscaler.upscale_pixels(frame, progress=timed.tile_done)
+        timed.note(stages)
 
     effort = Effort(samples=2_000, seconds=0)
     turns = [  # in turn, so that a clock that changes its pace changes it for both
@@ -161,7 +161,7 @@ class _Slowed:
         return result
 
 
-def open_slowed(opening: Opening) -> Measures:
+def open_slowed(opening: Opening) -> Measurer:
     runner = SubjectRunner(opening.subject, Path(opening.model), load_photographs())
     runner.engine = _Slowed(runner.engine, SLOWDOWN)
     return runner
@@ -218,7 +218,7 @@ def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _paces(row: dict[str, Any], name: str) -> tuple[list[float], list[float]]:
     paces = (row["before"]["pace"], row[name]["pace"])
-    if min(map(len, paces)) < LOOKS:
+    if min(map(len, paces)) < MIN_PACE_TIMES:
         raise SystemExit("too few looks at the pace; more --rounds or --seconds")
     return paces
 

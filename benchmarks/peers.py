@@ -46,7 +46,7 @@ from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.run.subjects import find_entries
 from sr_deploy.bench.run.sweep import LeftOut, Sweep, run_sweep
 from sr_deploy.bench.run.usage import OtherProcesses
-from sr_deploy.bench.run.worker import Measures, Opening, serve
+from sr_deploy.bench.run.worker import Measurer, Opening, serve
 from sr_deploy.bench.sizes import parse_sizes
 from sr_deploy.bench.summary import summarise
 from sr_deploy.models import find_model
@@ -192,7 +192,7 @@ class Peer:
         self._recorder = Recorder(opening.subject)
         self._photographs = load_photographs()
         make = PEERS[opening.subject.runner][2]
-        self._parts = self._recorder.opened(lambda: make(opening.subject))
+        self._parts = self._recorder.time_opening(lambda: make(opening.subject))
 
     def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
         if mode != "end-to-end" or throughput or case.batch > 1:
@@ -216,7 +216,7 @@ class Peer:
         return self._recorder.record(case, mode, throughput, effort, [SampledCall(call=call, stages=stages)])
 
 
-def open_peer(opening: Opening) -> Measures:
+def open_peer(opening: Opening) -> Measurer:
     return Peer(opening)
 
 

@@ -28,13 +28,13 @@ from sr_deploy.bench.result import BenchResult, BenchRun
 
 ChangeVerdict = Literal["faster", "slower", "no change", "too few samples"]
 _DRAWS = 2000
-_STRETCHES = 12  # of a run at least; fewer where it has fewer samples
-_STRETCH = 0.25  # seconds, at most: what drifts more slowly the pace tells
-_TENTH = 10  # samples that a tenth percentile can be told from
-LOOKS = 150
+_MIN_BLOCKS = 12  # of a run at least; fewer where it has fewer samples
+_BLOCK_SECONDS = 0.25  # seconds, at most: what drifts more slowly the pace tells
+_MIN_FOR_TENTH = 10  # samples that a tenth percentile can be told from
+MIN_PACE_TIMES = 150
 """Looks at the pace that a run needs, of several processes: within one they come in two kinds, fast and slow."""
-_TOLD = 0.005  # a machine that much slower or faster is worth a word
-_LEAST = (
+_WORTH_SAYING = 0.005  # a machine that much slower or faster is worth a word
+_MIN_SAMPLES = (
     4  # samples of each: with three, the least likely order of all six still comes about once in ten times
 )
 
@@ -72,11 +72,11 @@ class MatchedRuns:
     """How much slower the machine itself was in `after` (1.05: 5 %), which `change` leaves aside."""
 
     @property
-    def how(self) -> str:
+    def note(self) -> str:
         """What there is to know of the comparison; empty where that is nothing."""
         if self.by != "time":
             return f"by {self.by}"
-        return f"the machine {self.machine - 1:+.1%}" if abs(self.machine - 1) >= _TOLD else ""
+        return f"the machine {self.machine - 1:+.1%}" if abs(self.machine - 1) >= _WORTH_SAYING else ""
 
 
 def compare_times(
@@ -85,7 +85,7 @@ def compare_times(
     *,
     by_mean: bool = False,
     paces: tuple[Sequence[float], Sequence[float]] | None = None,
-    smallest: float = 0.025,
+    min_change: float = 0.025,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Change:
@@ -98,14 +98,16 @@ def compare_times(
     """
     first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
     rng = np.random.default_rng(seed)
-    middle = np.mean if by_mean else fastest_tenth if min(len(first), len(second)) >= _TENTH else np.median
-    stretches = [max(_STRETCHES, round(times.sum() / _STRETCH)) for times in (first, second)]
+    statistic = (
+        np.mean if by_mean else fastest_tenth if min(len(first), len(second)) >= _MIN_FOR_TENTH else np.median
+    )
+    blocks = [max(_MIN_BLOCKS, round(times.sum() / _BLOCK_SECONDS)) for times in (first, second)]
 
-    def log_ratios(old: Seconds, new: Seconds, middle: Callable[..., Any]) -> Seconds:
-        drawn = _middles(new, stretches[1], middle, rng)
-        return np.asarray(np.log(drawn) - np.log(_middles(old, stretches[0], middle, rng)))
+    def log_ratios(old: Seconds, new: Seconds, statistic: Callable[..., Any]) -> Seconds:
+        drawn = _resampled(new, blocks[1], statistic, rng)
+        return np.asarray(np.log(drawn) - np.log(_resampled(old, blocks[0], statistic, rng)))
 
-    logs, ratio = log_ratios(first, second, middle), float(middle(second) / middle(first))
+    logs, ratio = log_ratios(first, second, statistic), float(statistic(second) / statistic(first))
     if paces is not None:
         own, other = (np.asarray(pace, np.float64) for pace in paces)
         logs -= log_ratios(own, other, fastest_tenth)
@@ -113,11 +115,11 @@ def compare_times(
     tail = (1 - confidence) / 2 * 100
     low, high = (float(value) for value in np.exp(np.percentile(logs, (tail, 100 - tail))))
     verdict: ChangeVerdict = "no change"
-    if min(len(first), len(second)) < _LEAST:
+    if min(len(first), len(second)) < _MIN_SAMPLES:
         verdict = "too few samples"
-    elif low > 1 and ratio > 1 + smallest:
+    elif low > 1 and ratio > 1 + min_change:
         verdict = "slower"
-    elif high < 1 and ratio < 1 / (1 + smallest):
+    elif high < 1 and ratio < 1 / (1 + min_change):
         verdict = "faster"
     return Change(ratio=ratio, low=low, high=high, confidence=confidence, verdict=verdict)
 
@@ -147,25 +149,25 @@ def undecided(pairs: Sequence[MatchedRuns]) -> list[str]:
     """A line for every pair that cannot be judged."""
     return [
         f"{pair.after.subject.name} on {pair.after.case.label}: {len(pair.before.samples)} and "
-        f"{len(pair.after.samples)} samples are too few to judge, {_LEAST} each are needed"
+        f"{len(pair.after.samples)} samples are too few to judge, {_MIN_SAMPLES} each are needed"
         for pair in pairs
         if pair.change.verdict == "too few samples"
     ]
 
 
-def regressions(pairs: Sequence[MatchedRuns], most: float) -> list[str]:
+def regressions(pairs: Sequence[MatchedRuns], allowed: float) -> list[str]:
     """A line for every pair that became slower by more than `most` (0.05: 5 %), where its spread allows to say so."""
     lines = []
     for pair in pairs:
         change = pair.change
-        if change.verdict == "slower" and change.ratio > 1 + most:
+        if change.verdict == "slower" and change.ratio > 1 + allowed:
             times = " to ".join(
                 f"{1000 * fastest_tenth(run.samples):.2f}" for run in (pair.before, pair.after)
             )
-            how = f", {pair.how}" if pair.how else ""
+            note = f", {pair.note}" if pair.note else ""
             lines.append(
-                f"{pair.after.subject.name} on {pair.after.case.label}: {change.percent} ({times} ms{how}, between "
-                f"{change.low - 1:+.1%} and {change.high - 1:+.1%}), allowed are {most:+.1%}"
+                f"{pair.after.subject.name} on {pair.after.case.label}: {change.percent} ({times} ms{note}, between "
+                f"{change.low - 1:+.1%} and {change.high - 1:+.1%}), allowed are {allowed:+.1%}"
             )
     return lines
 
@@ -182,9 +184,15 @@ def compare_runs(before: BenchRun, after: BenchRun, *, paced: bool = True) -> Ma
         return MatchedRuns(before=before, after=after, change=change, by="processor time")
     if before.throughput:  # its samples wait for each other: what counts is how many there were in a second
         return MatchedRuns(
-            before=before, after=after, change=compare_times(_times(before), _times(after), by_mean=True)
+            before=before,
+            after=after,
+            change=compare_times(_shared_times(before), _shared_times(after), by_mean=True),
         )
-    paces = (before.pace, after.pace) if paced and min(len(before.pace), len(after.pace)) >= LOOKS else None
+    paces = (
+        (before.pace, after.pace)
+        if paced and min(len(before.pace), len(after.pace)) >= MIN_PACE_TIMES
+        else None
+    )
     change = compare_times(before.samples, after.samples, paces=paces)
     return MatchedRuns(
         before=before, after=after, change=change, machine=pace_ratio(*paces) if paces else 1.0
@@ -201,17 +209,19 @@ def fastest_tenth(seconds: Sequence[float] | Seconds, axis: Any = None) -> Any:
     return np.quantile(np.asarray(seconds, np.float64), 0.1, axis=axis)
 
 
-def _times(run: BenchRun) -> Sequence[float]:
+def _shared_times(run: BenchRun) -> Sequence[float]:
     """With several in flight: the time of the whole run, shared out among them."""
     factor = run.wall / sum(run.samples)
     return [seconds * factor for seconds in run.samples]
 
 
-def _middles(times: Seconds, stretches: int, middle: Callable[..., Any], rng: np.random.Generator) -> Seconds:
+def _resampled(
+    times: Seconds, blocks: int, statistic: Callable[..., Any], rng: np.random.Generator
+) -> Seconds:
     """The `middle` of each of `_DRAWS` series put together from `stretches` of `times`."""
     count = len(times)
-    length = max(1, count // stretches)
+    length = max(1, count // blocks)
     starts = rng.integers(0, count - length + 1, (_DRAWS, -(-count // length)))
     drawn = times[(starts[:, :, None] + np.arange(length)).reshape(_DRAWS, -1)[:, :count]]
-    middles: Seconds = middle(drawn, axis=1)
-    return middles
+    values: Seconds = statistic(drawn, axis=1)
+    return values

@@ -11,7 +11,7 @@ FEW_SAMPLES = 20
 WIDE_SPREAD = 0.10
 MANY_OUTLIERS = 0.10
 BUSY = 0.10
-_SHORT = 1e-4  # seconds; a sample of less is mostly Python
+_SHORT_SAMPLE = 1e-4  # seconds; a sample of less is mostly Python
 
 
 def doubts(result: BenchResult) -> list[str]:
@@ -20,7 +20,7 @@ def doubts(result: BenchResult) -> list[str]:
     for run in result.runs:
         for text in run_doubts(run):
             kinds.setdefault(text, []).append(f"{run.subject.name} {run.case.label}")
-    lines = [f"{text}: {_listed(names)}" for text, names in kinds.items()]
+    lines = [f"{text}: {_joined_names(names)}" for text, names in kinds.items()]
     state = result.environment.state
     if state.governor not in (None, "performance"):
         lines.append(f"the clock governor is {state.governor}: times depend on what ran before")
@@ -48,11 +48,11 @@ def run_doubts(run: BenchRun) -> list[str]:
         found.append(f"more than {MANY_OUTLIERS:.0%} of the times are outliers")
     if run.others is not None and run.others > BUSY:
         found.append(f"other processes took more than {BUSY:.0%} of the cores meanwhile")
-    if summary.p50 < _SHORT:
+    if summary.p50 < _SHORT_SAMPLE:
         found.append("a sample takes less than 0.1 ms, much of it Python's own")
     return found
 
 
-def _listed(names: Sequence[str], most: int = 3) -> str:
+def _joined_names(names: Sequence[str], most: int = 3) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest

@@ -47,7 +47,7 @@ class Budget:
                 f"there is no percentile {self.percentile!r}; choose {', '.join(PERCENTILE_NAMES)}"
             )
 
-    def is_about(self, run: BenchRun) -> bool:
+    def applies_to(self, run: BenchRun) -> bool:
         """Whether it names `run`."""
         size = (run.case.label, f"{run.case.width}x{run.case.height}")
         return (
@@ -121,9 +121,9 @@ def check_budgets(budgets: Sequence[Budget], runs: Sequence[BenchRun]) -> list[s
     """A line for every budget that a run missed, and for every one that is about no run."""
     lines = []
     for budget in budgets:
-        about = [run for run in runs if budget.is_about(run)]
+        about = [run for run in runs if budget.applies_to(run)]
         if not about:
-            lines.append(f"nothing was measured that the budget {_named(budget)} is about")
+            lines.append(f"nothing was measured that the budget {_description(budget)} is about")
         lines += [
             f"{run.subject.name} on {run.case.label}: {clause}"
             for run in about
@@ -132,7 +132,7 @@ def check_budgets(budgets: Sequence[Budget], runs: Sequence[BenchRun]) -> list[s
     return lines
 
 
-def _named(budget: Budget) -> str:
+def _description(budget: Budget) -> str:
     parts = (budget.model, budget.backend, budget.precision, budget.size)
     return " ".join(part for part in parts if part) or "for everything"
 

@@ -29,7 +29,7 @@ STAGES = ("read", "decode", "prepare", "to device", "compute", "from device", "f
 """What a frame's time is made of, in order; a run has those that its backend and mode can tell apart."""
 
 
-def _nothing() -> Mapping[str, Any]:
+def _empty_mapping() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
@@ -133,9 +133,9 @@ class BenchSubject:
     parameters: int | None = None
     multiply_adds_per_pixel: float | None = None
     """Of the net, per input pixel."""
-    quality: Mapping[str, Mapping[str, float]] = field(default_factory=_nothing)
+    quality: Mapping[str, Mapping[str, float]] = field(default_factory=_empty_mapping)
     """Data set -> measure -> value, from the model's card: {"Set5": {"psnr_y": 31.02}}."""
-    options: Mapping[str, str] = field(default_factory=_nothing)
+    options: Mapping[str, str] = field(default_factory=_empty_mapping)
 
     @property
     def name(self) -> str:

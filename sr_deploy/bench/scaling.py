@@ -64,8 +64,8 @@ def fit_power_law(points: Sequence[tuple[float, float]]) -> Fit | None:
 def find_scalings(runs: Sequence[BenchRun]) -> list[Scaling]:
     """Every law that at least three runs differing in one thing only allow, in a fixed order."""
     found = []
-    for against, value in _AGAINST.items():
-        for name, group in _grouped(runs, against).items():
+    for against, value in _CAUSES.items():
+        for name, group in _groups(runs, against).items():
             for cost, of in _COSTS.items():
                 points = [(x, y) for run in group if (x := value(run)) and (y := of(run))]
                 if fit := fit_power_law(points):
@@ -73,15 +73,15 @@ def find_scalings(runs: Sequence[BenchRun]) -> list[Scaling]:
     return found
 
 
-def _side(run: BenchRun) -> float:
+def _tile_side(run: BenchRun) -> float:
     return float(run.case.tile) if run.case.tile.isdecimal() else 0.0
 
 
-_AGAINST: dict[str, Callable[[BenchRun], float]] = {
+_CAUSES: dict[str, Callable[[BenchRun], float]] = {
     "pixels": lambda run: float(run.case.width * run.case.height),
     "batch": lambda run: float(run.case.batch),
     "threads": lambda run: float(run.subject.threads or 0),
-    "tile": _side,
+    "tile": _tile_side,
 }
 _COSTS: dict[str, Callable[[BenchRun], float]] = {
     "time": lambda run: summarise(run).p50,
@@ -89,7 +89,7 @@ _COSTS: dict[str, Callable[[BenchRun], float]] = {
 }
 
 
-def _grouped(runs: Sequence[BenchRun], against: str) -> dict[str, list[BenchRun]]:
+def _groups(runs: Sequence[BenchRun], against: str) -> dict[str, list[BenchRun]]:
     """Runs that differ in nothing but `against` and the picture they were cut from, under a name of the rest."""
     groups: dict[tuple[Hashable, ...], list[BenchRun]] = {}
     for run in runs:

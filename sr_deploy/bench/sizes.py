@@ -83,7 +83,7 @@ def parse_aspect(text: str) -> float:
     return ratio
 
 
-def of_height(height: int, aspect: float) -> Size:
+def size_of_height(height: int, aspect: float) -> Size:
     """The size of `height` rows and the aspect ratio `aspect`, to the nearest pixel."""
     width = max(1, round(height * aspect))
     return Size(

@@ -17,7 +17,7 @@ import tests.bench.sample_results as sample
 from sr_deploy.bench.machines import differences
 from sr_deploy.bench.run.calibrate import calibrate
 from sr_deploy.bench.run.environment import describe_environment
-from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, forget_peak, peak_resident, resident
+from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, peak_resident, reset_peak, resident
 from sr_deploy.graph.multiplications import multiply_adds_per_pixel
 
 
@@ -77,7 +77,7 @@ def test_the_peak_of_memory_is_seen_and_can_be_forgotten() -> None:
     assert peak is not None
     assert peak >= before + (90 << 20)
     block.close()
-    if forget_peak():
+    if reset_peak():
         after = peak_resident()
         assert after is not None
         assert after < peak - (60 << 20)

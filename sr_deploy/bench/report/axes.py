@@ -74,11 +74,11 @@ def compact(value: float) -> str:
     """A number in few characters: 0.25, 3.1, 640, 2.07M."""
     for size, letter in _PREFIXES:
         if abs(value) >= size * 0.9995:
-            return f"{three(value / size)}{letter}"
-    return three(value)
+            return f"{three_digits(value / size)}{letter}"
+    return three_digits(value)
 
 
-def three(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three significant digits, or all of a whole number, without exponent and trailing zeros."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
@@ -90,13 +90,17 @@ def three(value: float) -> str:
 def duration(seconds: float) -> str:
     """A time in the unit that reads best: 85 µs, 16.7 ms, 1.23 s."""
     if seconds >= 0.9995:
-        return f"{three(seconds)} s"
-    return f"{three(seconds * 1e3)} ms" if seconds >= 1e-4 or seconds == 0 else f"{three(seconds * 1e6)} µs"
+        return f"{three_digits(seconds)} s"
+    return (
+        f"{three_digits(seconds * 1e3)} ms"
+        if seconds >= 1e-4 or seconds == 0
+        else f"{three_digits(seconds * 1e6)} µs"
+    )
 
 
 def size(count: float) -> str:
     """Bytes, in the binary unit that reads best."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if abs(count) >= unit:
-            return f"{three(count / unit)} {name}"
-    return f"{three(count)} bytes"
+            return f"{three_digits(count / unit)} {name}"
+    return f"{three_digits(count)} bytes"

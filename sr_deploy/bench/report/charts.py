@@ -26,12 +26,12 @@ def median(run: BenchRun) -> float:
     return float(np.median(run.samples))
 
 
-def tail(run: BenchRun) -> float:
+def p95_seconds(run: BenchRun) -> float:
     """The 95th percentile of the samples, in seconds."""
     return float(np.percentile(run.samples, 95))
 
 
-def pace(run: BenchRun) -> float:
+def seconds_per_picture(run: BenchRun) -> float:
     """Seconds a picture: what a sample took, or, with several in flight, what all took together."""
     whole = run.wall / len(run.samples) if run.throughput else median(run)
     return whole / run.case.batch
@@ -46,20 +46,20 @@ def latency_plots(panel: Panel) -> Iterator[Markup]:
         if panel.throughput
         else "A point is the median, the line above it ends at the 95th percentile."
     )
-    for name, part in in_parts(title, single):
-        series = [_line(line, _timed, look=i) for i, line in enumerate(part)]
+    for name, part in split_plots(title, single):
+        series = [_line(line, _latency_point, style=i) for i, line in enumerate(part)]
         yield plot(
             series,
             x=_sizes([run for line in part for run in line.runs]),
             y=Scale(label="seconds a picture" if panel.throughput else "latency", log=True, text=duration),
             guides=[Guide(y=1 / rate, label=f"{rate} fps") for rate in RATES],
             title=name,
-            description=_told(part, lambda run: duration(pace(run))),
+            description=_description(part, lambda run: duration(seconds_per_picture(run))),
             note=f"Both axes are logarithmic. {point} Below a dashed line it keeps up with that rate.",
         )
 
 
-def in_parts(title: str, items: Sequence[T]) -> Iterator[tuple[str, Sequence[T]]]:
+def split_plots(title: str, items: Sequence[T]) -> Iterator[tuple[str, Sequence[T]]]:
     """The titles of as many plots as it takes, and what is in each."""
     count = math.ceil(len(items) / COLOURS)
     each = math.ceil(len(items) / max(count, 1))
@@ -68,21 +68,26 @@ def in_parts(title: str, items: Sequence[T]) -> Iterator[tuple[str, Sequence[T]]
         yield f"{title}{number}", items[i * each : (i + 1) * each]
 
 
-def _line(line: Line, point: Callable[[BenchRun], Point], *, look: int) -> Series:
-    return Series(name=line.name, look=look, points=tuple(point(run) for run in line.runs))
+def _line(line: Line, point: Callable[[BenchRun], Point], *, style: int) -> Series:
+    return Series(name=line.name, style=style, points=tuple(point(run) for run in line.runs))
 
 
-def _timed(run: BenchRun) -> Point:
-    high = None if run.throughput else tail(run) / run.case.batch
+def _latency_point(run: BenchRun) -> Point:
+    high = None if run.throughput else p95_seconds(run) / run.case.batch
     last = "" if high is None else f", p95 {duration(high)}"
-    return Point(x=_area(run), y=pace(run), high=high, tip=f"{sized(run)}: {duration(pace(run))}{last}")
+    return Point(
+        x=_area(run),
+        y=seconds_per_picture(run),
+        high=high,
+        tip=f"{picture_label(run)}: {duration(seconds_per_picture(run))}{last}",
+    )
 
 
 def _area(run: BenchRun) -> float:
     return run.case.width * run.case.height
 
 
-def sized(run: BenchRun) -> str:
+def picture_label(run: BenchRun) -> str:
     """A run's picture, such as "360p (640x360)"."""
     exact = f"{run.case.width}x{run.case.height}"
     return exact if run.case.label == exact else f"{run.case.label} ({exact})"
@@ -102,11 +107,11 @@ def _sizes(runs: Sequence[BenchRun]) -> Scale:
     return Scale(label="size of the small picture", log=True, ticks=ticks, text=lambda v: named[int(v)])
 
 
-def _told(lines: Sequence[Line], value: Callable[[BenchRun], str]) -> str:
+def _description(lines: Sequence[Line], value: Callable[[BenchRun], str]) -> str:
     """What a plot shows, in words: each line from its smallest to its largest picture."""
     return " ".join(
-        f"{line.name}: {value(line.runs[0])} at {sized(line.runs[0])}"
-        + (f" to {value(line.runs[-1])} at {sized(line.runs[-1])}." if len(line.runs) > 1 else ".")
+        f"{line.name}: {value(line.runs[0])} at {picture_label(line.runs[0])}"
+        + (f" to {value(line.runs[-1])} at {picture_label(line.runs[-1])}." if len(line.runs) > 1 else ".")
         for line in lines
     )
 
@@ -115,15 +120,17 @@ def scaling_plots(panel: Panel) -> Iterator[Markup]:
     """How time and memory grow with pixels, and time with batch, threads and the side of a tile, where these vary."""
     lines = [line for line in panel.lines if len({_area(run) for run in line.runs}) > 1]
     groups = [(line.name, list(line.runs)) for line in lines]
-    yield from _growth(groups, _area, pace, "pixels", "Time by pixels", duration)
+    yield from _growth_plots(groups, _area, seconds_per_picture, "pixels", "Time by pixels", duration)
     kept = [(name, [r for r in runs if r.memory.host]) for name, runs in groups]
-    yield from _growth(kept, _area, _mebibytes, "pixels", "Memory by pixels", _memory)
+    yield from _growth_plots(kept, _area, _mebibytes, "pixels", "Memory by pixels", _memory)
     runs = [run for _, run in panel.runs]
     for part, what, value in _SWEPT:
         swept = {g: [r for r in rs if value(r)] for g, rs in grouped(runs, apart_from=part).items()}
         swept = {g: rs for g, rs in swept.items() if len({value(r) for r in rs}) > 1}
         named = list(zip(names_of(list(swept)), swept.values(), strict=True))
-        yield from _growth(named, value, pace, what, f"Time a picture by {what}", duration)
+        yield from _growth_plots(
+            named, value, seconds_per_picture, what, f"Time a picture by {what}", duration
+        )
 
 
 def _mebibytes(run: BenchRun) -> float:
@@ -134,7 +141,7 @@ def _memory(mebibytes: float) -> str:
     return size(mebibytes * 2**20)
 
 
-def _side(run: BenchRun) -> float:
+def _tile_side(run: BenchRun) -> float:
     return float(run.case.tile) if run.case.tile.isdecimal() and len(run.case.tile) < 7 else 0.0
 
 
@@ -142,12 +149,12 @@ _LABELS = {"pixels": "pixels of the small picture", "tile side": "side of a tile
 _SWEPT: tuple[tuple[str, str, Callable[[BenchRun], float]], ...] = (
     ("batch", "batch", lambda run: run.case.batch),
     ("threads", "threads", lambda run: run.subject.threads or 0),
-    ("tile", "tile side", _side),
+    ("tile", "tile side", _tile_side),
 )
 """The part of a run's identity, what it is called, and its value; 0 where it has none."""
 
 
-def _growth(
+def _growth_plots(
     groups: Sequence[tuple[str, Sequence[BenchRun]]],
     x: Callable[[BenchRun], float],
     y: Callable[[BenchRun], float],
@@ -156,9 +163,10 @@ def _growth(
     text: Callable[[float], str],
 ) -> Iterator[Markup]:
     groups = [(name, runs) for name, runs in groups if len({x(run) for run in runs}) > 1]
-    for heading, part in in_parts(title, groups):
+    for heading, part in split_plots(title, groups):
         series = [
-            _grown(n, sorted(runs, key=x), x, y, what, text, look=i) for i, (n, runs) in enumerate(part)
+            _growth_series(n, sorted(runs, key=x), x, y, what, text, style=i)
+            for i, (n, runs) in enumerate(part)
         ]
         values = tuple(sorted({p.x for one in series for p in one.points}))
         yield plot(
@@ -171,7 +179,7 @@ def _growth(
         )
 
 
-def _grown(
+def _growth_series(
     name: str,
     runs: Sequence[BenchRun],
     x: Callable[[BenchRun], float],
@@ -179,16 +187,16 @@ def _grown(
     what: str,
     text: Callable[[float], str],
     *,
-    look: int,
+    style: int,
 ) -> Series:
     points = tuple(Point(x=x(r), y=y(r), tip=f"{compact(x(r))} {what}: {text(y(r))}") for r in runs)
     fit = fit_power_law([(p.x, p.y) for p in points])
     if fit is None:
-        return Series(name=name, look=look, points=points, joined=False)
+        return Series(name=name, style=style, points=points, joined=False)
     first, last = points[0].x, points[-1].x
     return Series(
         name=f"{name}: {what}^{fit.exponent:.2f}",
-        look=look,
+        style=style,
         points=points,
         joined=False,
         trend=((first, fit.at(first)), (last, fit.at(last))),

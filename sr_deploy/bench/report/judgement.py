@@ -10,7 +10,7 @@ from sr_deploy.bench.doubts import doubts
 from sr_deploy.bench.gate import Budget, check_budgets
 from sr_deploy.bench.machines import differences
 from sr_deploy.bench.report.axes import duration
-from sr_deploy.bench.report.charts import sized
+from sr_deploy.bench.report.charts import picture_label
 from sr_deploy.bench.report.lines import count, names_of, parts_of
 from sr_deploy.bench.report.markup import Child, Markup, table, tag
 from sr_deploy.bench.result import BenchResult
@@ -20,22 +20,22 @@ def judgement(result: BenchResult, budgets: Sequence[Budget]) -> Markup | None:
     """Every budget with what it missed and by how much; None without a budget."""
     if not budgets:
         return None
-    items = [item for budget in budgets for item in _judged(budget, result)]
+    items = [item for budget in budgets for item in _budget_items(budget, result)]
     return tag("div", tag("h3", "Budgets"), tag("ul", items, class_="plain"), class_="card")
 
 
-def _judged(budget: Budget, result: BenchResult) -> Iterator[Markup]:
+def _budget_items(budget: Budget, result: BenchResult) -> Iterator[Markup]:
     missed = check_budgets([budget], result.runs)
-    wanted = _budget(budget)
+    wanted = _budget_text(budget)
     if missed:
         lines = [tag("li", tag("bdi", line)) for line in missed]
         yield _item("missed", "bad", [wanted, tag("ul", lines, class_="inner")])
     else:
-        about = sum(budget.is_about(run) for run in result.runs)
+        about = sum(budget.applies_to(run) for run in result.runs)
         yield _item("held", "good", [wanted, f", by {count(about, 'run')}"])
 
 
-def _budget(budget: Budget) -> list[Child]:
+def _budget_text(budget: Budget) -> list[Child]:
     """What a budget asks, in words."""
     wanted = []
     if budget.min_fps is not None:
@@ -46,7 +46,7 @@ def _budget(budget: Budget) -> list[Child]:
     return [f"{' and '.join(wanted)} at {budget.percentile}, for ", tag("bdi", about or "every run")]
 
 
-def against(result: BenchResult, baseline: BenchResult | None) -> Markup | None:
+def baseline_comparison(result: BenchResult, baseline: BenchResult | None) -> Markup | None:
     """What became of each run since an earlier result; None without one.
 
     Where the machines are unlike, it says so instead: then their times say nothing about each other.
@@ -67,7 +67,7 @@ def against(result: BenchResult, baseline: BenchResult | None) -> Markup | None:
             class_="card",
         )
     names = names_of([tuple(parts_of(pair.after).items()) for pair in pairs])
-    rows = [_changed(name, pair) for name, pair in zip(names, pairs, strict=True)]
+    rows = [_change_row(name, pair) for name, pair in zip(names, pairs, strict=True)]
     return table(
         ("run", "before", "now", "change", "between", "verdict"),
         rows,
@@ -76,32 +76,32 @@ def against(result: BenchResult, baseline: BenchResult | None) -> Markup | None:
     )
 
 
-def _changed(name: str, pair: MatchedRuns) -> tuple[Child, ...]:
+def _change_row(name: str, pair: MatchedRuns) -> tuple[Child, ...]:
     change = pair.change
     looks = {"slower": "bad", "faster": "good", "no change": "same", "too few samples": "same"}
     before, now = (duration(float(fastest_tenth(run.samples))) for run in (pair.before, pair.after))
     return (
-        [tag("bdi", name), ", ", sized(pair.after)],
+        [tag("bdi", name), ", ", picture_label(pair.after)],
         before,
         now,
         change.percent,
         f"{change.low - 1:+.1%} and {change.high - 1:+.1%}",
-        [_state(change.verdict, looks[change.verdict]), f", {pair.how}" if pair.how else ""],
+        [_state(change.verdict, looks[change.verdict]), f", {pair.note}" if pair.note else ""],
     )
 
 
-def doubtful(result: BenchResult) -> Markup | None:
+def doubt_list(result: BenchResult) -> Markup | None:
     """Reasons not to trust the figures; None where there is none."""
     found = doubts(result)
     if not found:
         return None
     items = [tag("li", tag("bdi", line)) for line in found]
-    return closed(
+    return collapsible(
         [_state("doubtful", "warn"), f" {count(len(found), 'reason')} to take these figures with care"], items
     )
 
 
-def failed(result: BenchResult) -> Markup | None:
+def failure_list(result: BenchResult) -> Markup | None:
     """What did not run and why; None where all ran."""
     if not result.failures:
         return None
@@ -111,7 +111,7 @@ def failed(result: BenchResult) -> Markup | None:
         )
         for failure in result.failures
     ]
-    return closed([_state("failed", "bad"), f" {count(len(items), 'run')} did not come about"], items)
+    return collapsible([_state("failed", "bad"), f" {count(len(items), 'run')} did not come about"], items)
 
 
 def _item(state: str, class_: str, text: Child) -> Markup:
@@ -122,7 +122,7 @@ def _state(state: str, class_: str) -> Markup:
     return tag("span", state, class_=f"state {class_}")
 
 
-def closed(title: Child, inside: Child | Sequence[Markup], *, opened: bool = False) -> Markup:
+def collapsible(title: Child, inside: Child | Sequence[Markup], *, opened: bool = False) -> Markup:
     """What opens when its title is chosen; a list of items, or any markup."""
     if isinstance(inside, list):
         inside = tag("ul", inside, class_="plain")

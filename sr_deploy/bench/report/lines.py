@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from sr_deploy.bench.result import BenchResult, BenchRun
 
-MANY = 8
+MAX_LINES = 8
 """Lines, from which on those of one size alone are left to the tables."""
-_DEPENDENT = ("scale", "options", "file")
+_ONLY_IF_NEEDED = ("scale", "options", "file")
 """Parts that are named only where the others do not tell two lines apart."""
 
 
@@ -23,7 +23,7 @@ class Line:
     """Runs of one subject, in order of size."""
 
     name: str
-    look: int
+    style: int
     """Its number in the panel."""
     runs: tuple[BenchRun, ...]
 
@@ -47,7 +47,7 @@ class Panel:
     def swept(self) -> list[Line]:
         """The lines worth a place in what is drawn by size: all while they are few, else those of several sizes."""
         several = [line for line in self.lines if len(line.runs) > 1]
-        return several if several and len(self.lines) > MANY else list(self.lines)
+        return several if several and len(self.lines) > MAX_LINES else list(self.lines)
 
     @property
     def runs(self) -> list[tuple[Line, BenchRun]]:
@@ -68,7 +68,7 @@ def _panel(mode: str, throughput: bool, runs: Sequence[BenchRun]) -> Panel:
     groups = grouped(runs)
     names, common = _names(list(groups))
     lines = [
-        Line(name=name, look=i, runs=tuple(sorted(group, key=lambda r: (r.case.pixels, r.case.width))))
+        Line(name=name, style=i, runs=tuple(sorted(group, key=lambda r: (r.case.pixels, r.case.width))))
         for i, (name, group) in enumerate(zip(names, groups.values(), strict=True))
     ]
     return Panel(mode=mode, throughput=throughput, lines=tuple(lines), common=common)
@@ -121,11 +121,13 @@ def _names(groups: Sequence[Parts]) -> tuple[list[str], str]:
     """The names, and what all share."""
     parts = [dict(group) for group in groups]
     keys = [key for key in (parts[0] if parts else {}) if key != "model"]
-    used = ["model"] + [key for key in keys if key not in _DEPENDENT and _values(parts, [key]) > 1]
-    for key in _DEPENDENT:
+    used = ["model"] + [key for key in keys if key not in _ONLY_IF_NEEDED and _values(parts, [key]) > 1]
+    for key in _ONLY_IF_NEEDED:
         if key in keys and _values(parts, [*used, key]) > _values(parts, used):
             used.append(key)
-    shared = [parts[0][key] for key in keys if key not in used and key not in _DEPENDENT] if parts else []
+    shared = (
+        [parts[0][key] for key in keys if key not in used and key not in _ONLY_IF_NEEDED] if parts else []
+    )
     return [_joined(part, used) for part in parts], ", ".join(filter(None, shared))
 
 

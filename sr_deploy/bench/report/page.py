@@ -14,8 +14,14 @@ from pathlib import Path
 
 from sr_deploy.bench.gate import Budget
 from sr_deploy.bench.report.bars import spread_bars, stage_bars
-from sr_deploy.bench.report.charts import latency_plots, scaling_plots, sized
-from sr_deploy.bench.report.judgement import against, closed, doubtful, failed, judgement
+from sr_deploy.bench.report.charts import latency_plots, picture_label, scaling_plots
+from sr_deploy.bench.report.judgement import (
+    baseline_comparison,
+    collapsible,
+    doubt_list,
+    failure_list,
+    judgement,
+)
 from sr_deploy.bench.report.lines import Panel, count, panels
 from sr_deploy.bench.report.markup import Markup, tag
 from sr_deploy.bench.report.quality import quality_plots
@@ -33,7 +39,7 @@ _MODES = {
     ),
     "device": ("On the device", "Buffers stay on the device; copies to it and from it are not counted."),
 }
-_FEW = 4
+_OPEN_PLOTS = 4
 """Plots of samples that are open from the start."""
 
 
@@ -110,9 +116,9 @@ def _section(
         tag("h2", tag("bdi", _where(result)), id=f"result-{number}"),
         tag("p", about, class_="soft"),
         judgement(result, budgets),
-        against(result, baseline),
-        doubtful(result),
-        failed(result),
+        baseline_comparison(result, baseline),
+        doubt_list(result),
+        failure_list(result),
         [_panel(panel, result) for panel in found],
         tag("h3", "Models and machine"),
         models_table(result),
@@ -131,7 +137,7 @@ def _panel(panel: Panel, result: BenchResult) -> Markup:
         + real_time_table(panel)
         + tag("div", list(_figures(panel)), class_="cards")
         + _samples(panel)
-        + closed("All numbers", numbers_table(panel, result.calibration), opened=True)
+        + collapsible("All numbers", numbers_table(panel, result.calibration), opened=True)
     )
 
 
@@ -143,7 +149,7 @@ def _figures(panel: Panel) -> Iterator[Markup]:
 
 
 def _samples(panel: Panel) -> Markup:
-    plots = [samples_plot(run, f"{line.name}, {sized(run)}") for line, run in panel.runs]
+    plots = [samples_plot(run, f"{line.name}, {picture_label(run)}") for line, run in panel.runs]
     about = tag(
         "p",
         "Rings on the shaded ground are warm-ups, which count for nothing; dots are the samples in the order they "
@@ -151,7 +157,9 @@ def _samples(panel: Panel) -> Markup:
         class_="note",
     )
     inside = Markup(about + tag("div", plots, class_="cards"))
-    return closed(f"Every sample of {count(len(plots), 'run')}", inside, opened=len(plots) <= _FEW)
+    return collapsible(
+        f"Every sample of {count(len(plots), 'run')}", inside, opened=len(plots) <= _OPEN_PLOTS
+    )
 
 
 def _footer() -> Markup:

@@ -16,12 +16,12 @@ from sr_deploy.bench.report.markup import Child, Markup, number, tag
 
 WIDTH, HEIGHT = 360, 250
 LEFT, RIGHT, TOP, BOTTOM = 50, 350, 26, 210
-_GUIDED = 310
+_RIGHT_WITH_GUIDES = 310
 """Where the plot ends on the right when guides have their words there."""
 COLOURS = 8
 """Series that look different; more than that want another plot."""
-_R = 4.2  # of a marker
-_LETTER, _LINE = 6.6, 12.0  # about as wide as a letter is, and as high as a line, on a phone
+_MARKER_RADIUS = 4.2  # of a marker
+_LETTER_WIDTH, _LINE_HEIGHT = 6.6, 12.0  # about as wide as a letter is, and as high as a line, on a phone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Series:
 
     name: str
     points: tuple[Point, ...]
-    look: int
+    style: int
     """Which colour and marker: 0 to COLOURS - 1."""
     joined: bool = True
     trend: tuple[tuple[float, float], tuple[float, float]] | None = None
@@ -83,7 +83,7 @@ def plot(
     points = [point for one in series for point in one.points]
     heights = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
     near = [g.y for g in guides if heights and min(heights) / 4 <= g.y <= max(heights) * 4]
-    right = _GUIDED if near else RIGHT
+    right = _RIGHT_WITH_GUIDES if near else RIGHT
     across = axis_of((p.x for p in points), start=LEFT, end=right, log=x.log)
     up = axis_of([*heights, *near], start=BOTTOM, end=TOP, log=y.log)
     inside = [_grid(across, up, x, y), _guides([g for g in guides if up.holds(g.y)], up, right)]
@@ -114,7 +114,7 @@ def _grid(across: Axis, up: Axis, x: Scale, y: Scale) -> list[Markup]:
         at = up.at(value)
         marks.append(tag("path", d=f"M{LEFT} {number(at)}H{number(right)}", class_="grid"))
         marks.append(tag("text", y.text(value), x=LEFT - 5, y=at, dy="0.35em", class_="tick end"))
-    for at, text in _apart(
+    for at, text in _without_overlaps(
         [(across.at(v), x.text(v)) for v in x.ticks or across.ticks(5) if across.holds(v)]
     ):
         marks.append(tag("path", d=f"M{number(at)} {BOTTOM}v4", class_="axis"))
@@ -123,15 +123,15 @@ def _grid(across: Axis, up: Axis, x: Scale, y: Scale) -> list[Markup]:
     return [*marks, tag("path", d=f"M{LEFT} {TOP}V{BOTTOM}H{number(right)}", class_="axis")]
 
 
-def _apart(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+def _without_overlaps(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     """Labels and their places without those that would touch the one before them."""
     kept: list[tuple[float, str]] = []
     end = -math.inf
     for at, text in labels:
-        half = len(text) * _LETTER / 2
+        half = len(text) * _LETTER_WIDTH / 2
         if at - half >= end:
             kept.append((at, text))
-            end = at + half + _LETTER
+            end = at + half + _LETTER_WIDTH
     return kept
 
 
@@ -140,7 +140,7 @@ def _guides(guides: Sequence[Guide], up: Axis, right: float) -> Markup:
     marks, lowest = [], math.inf
     for guide in sorted(guides, key=lambda g: g.y):
         at = up.at(guide.y)
-        words = lowest = min(at, lowest - _LINE)
+        words = lowest = min(at, lowest - _LINE_HEIGHT)
         marks.append(
             tag("path", d=f"M{LEFT} {number(at)}H{number(right)}L{number(right + 5)} {number(words)}")
         )
@@ -157,22 +157,22 @@ def _series(series: Series, across: Axis, up: Axis) -> Markup:
     if series.joined and len(points) > 1:
         way = "L".join(f"{number(across.at(p.x))} {number(up.at(p.y))}" for p in points)
         parts.append(tag("path", d=f"M{way}", class_="line"))
-    parts += [_point(p, series.look, across, up) for p in points]
-    return tag("g", parts, class_=f"s{series.look % COLOURS}")
+    parts += [_point(p, series.style, across, up) for p in points]
+    return tag("g", parts, class_=f"s{series.style % COLOURS}")
 
 
-def _point(point: Point, look: int, across: Axis, up: Axis) -> Markup:
+def _point(point: Point, style: int, across: Axis, up: Axis) -> Markup:
     x, y = across.at(point.x), up.at(point.y)
     span = None
     if point.low is not None or point.high is not None:
         low, high = (point.y if v is None else v for v in (point.low, point.high))
         span = tag("path", d=f"M{number(x)} {number(up.at(low))}V{number(up.at(high))}", class_="span")
-    return tag("g", tag("title", point.tip), span, marker(look, x, y))
+    return tag("g", tag("title", point.tip), span, marker(style, x, y))
 
 
-def marker(look: int, x: float, y: float) -> Markup:
+def marker(style: int, x: float, y: float) -> Markup:
     """The mark of a series: one of eight shapes, centred on a place."""
-    a, b = _R, _R * 1.3
+    a, b = _MARKER_RADIUS, _MARKER_RADIUS * 1.3
     shapes = (
         f"m{-a} 0a{a} {a} 0 1 0 {2 * a} 0a{a} {a} 0 1 0 {-2 * a} 0z",
         f"m{-a} {-a}h{2 * a}v{2 * a}h{-2 * a}z",
@@ -183,22 +183,22 @@ def marker(look: int, x: float, y: float) -> Markup:
         f"m{-b} 0h{2 * b}m{-b} {-b}v{2 * b}",
         f"m{-b} {-a / 2}h{2 * b}v{a}h{-2 * b}z",
     )
-    kind = "mark open" if look % COLOURS in (5, 6) else "mark"
-    return tag("path", d=f"M{number(x)} {number(y)}{shapes[look % COLOURS]}", class_=kind)
+    kind = "mark open" if style % COLOURS in (5, 6) else "mark"
+    return tag("path", d=f"M{number(x)} {number(y)}{shapes[style % COLOURS]}", class_=kind)
 
 
 def _legend(series: Sequence[Series]) -> Markup:
-    return tag("ul", [tag("li", swatch(one.look), one.name) for one in series], class_="legend")
+    return tag("ul", [tag("li", swatch(one.style), one.name) for one in series], class_="legend")
 
 
-def swatch(look: int) -> Markup:
+def swatch(style: int) -> Markup:
     """The mark of a series beside its name."""
     return tag(
         "svg",
-        marker(look, 7, 7),
+        marker(style, 7, 7),
         viewBox="0 0 14 14",
         width=14,
         height=14,
         aria_hidden="true",
-        class_=f"swatch s{look % COLOURS}",
+        class_=f"swatch s{style % COLOURS}",
     )

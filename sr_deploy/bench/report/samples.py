@@ -12,14 +12,14 @@ from sr_deploy.bench.result import BenchRun
 
 _WIDTH, _HEIGHT = 360, 172
 _LEFT, _MIDDLE, _RIGHT, _TOP, _BOTTOM = 50, 258, 324, 12, 144
-_DOTS = 400
+_MAX_DOTS = 400
 """No more dots than this are drawn; of more samples each stretch gives its fastest and its slowest."""
-_FEW = 60
+_LARGE_DOTS_BELOW = 60
 """Fewer dots than this are drawn larger."""
-_BINS = 24
+_HISTOGRAM_BINS = 24
 _WARM_UP_MARGIN = 1.6
 """Warm-ups slower than this many times the slowest sample stand at the upper border."""
-_APART = 10.0
+_MIN_LABEL_GAP = 10.0
 """Between the letters of two levels, at least."""
 
 
@@ -30,7 +30,7 @@ def samples_plot(run: BenchRun, title: str) -> Markup:
     up = axis_of([*times, *(min(t, top) for t in run.warm_up)], start=_BOTTOM, end=_TOP)
     across = _order(len(run.warm_up), len(times))
     inside = [*_frame(up, across, run), *_dots(run, across, up), _histogram(times, up), *_levels(times, up)]
-    description = _told(run)
+    description = _description(run)
     drawing = tag(
         "svg",
         tag("title", title),
@@ -76,16 +76,16 @@ def _dots(run: BenchRun, across: Axis, up: Axis) -> list[Markup]:
     dots = "".join(f"M{number(across.at(i))} {number(up.at(t))}h0" for i, t in _thinned(run.samples))
     return [
         tag("path", d=rings, class_="warmup"),
-        tag("path", d=dots, class_="dots s0" + (" few" if len(run.samples) < _FEW else "")),
+        tag("path", d=dots, class_="dots s0" + (" few" if len(run.samples) < _LARGE_DOTS_BELOW else "")),
     ]
 
 
 def _thinned(times: Sequence[float]) -> list[tuple[int, float]]:
     """Numbered times; of too many only the ends of each stretch."""
-    if len(times) <= _DOTS:
+    if len(times) <= _MAX_DOTS:
         return list(enumerate(times))
     kept: set[int] = set()
-    for stretch in np.array_split(np.arange(len(times)), _DOTS // 2):
+    for stretch in np.array_split(np.arange(len(times)), _MAX_DOTS // 2):
         values = np.asarray(times)[stretch]
         kept |= {int(stretch[values.argmin()]), int(stretch[values.argmax()])}
     return [(i, times[i]) for i in sorted(kept)]
@@ -93,7 +93,7 @@ def _thinned(times: Sequence[float]) -> list[tuple[int, float]]:
 
 def _histogram(times: Sequence[float], up: Axis) -> Markup:
     """Lying bars on the same axis of time as the dots."""
-    counts, edges = np.histogram(times, bins=_BINS, range=(up.low, up.high))
+    counts, edges = np.histogram(times, bins=_HISTOGRAM_BINS, range=(up.low, up.high))
     room = (_RIGHT - _MIDDLE - 10) / max(int(counts.max()), 1)
     bars = "".join(
         f"M{_MIDDLE + 8} {number(up.at(float(a)))}h{number(room * int(n))}V{number(up.at(float(b)))}h{number(-room * int(n))}z"
@@ -109,13 +109,13 @@ def _levels(times: Sequence[float], up: Axis) -> list[Markup]:
     for name, share in (("p50", 50), ("p95", 95), ("p99", 99)):
         at = up.at(float(np.percentile(times, share)))
         marks.append(tag("path", d=f"M{_LEFT} {number(at)}H{_RIGHT}", class_="level"))
-        if last - at >= _APART:
+        if last - at >= _MIN_LABEL_GAP:
             marks.append(tag("text", name, x=_RIGHT + 4, y=at, dy="0.35em", class_="tick"))
             last = at
     return marks
 
 
-def _told(run: BenchRun) -> str:
+def _description(run: BenchRun) -> str:
     low, middle, late, high = (duration(float(v)) for v in np.percentile(run.samples, (0, 50, 95, 100)))
     return (
         f"{len(run.samples)} samples from {low} to {high}, median {middle}, p95 {late}, "

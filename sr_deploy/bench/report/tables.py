@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from sr_deploy.bench.report.axes import duration, size, three
+from sr_deploy.bench.report.axes import duration, size, three_digits
 from sr_deploy.bench.report.charts import RATES
 from sr_deploy.bench.report.lines import Line, Panel
 from sr_deploy.bench.report.markup import Child, Markup, grouped_table, table, tag
@@ -12,13 +12,15 @@ from sr_deploy.bench.result import STAGES, BenchResult, BenchRun, BenchSubject, 
 from sr_deploy.bench.scaling import fit_power_law
 from sr_deploy.bench.summary import percentile, summarise
 
-_FAR = 16.0
+_MAX_EXTRAPOLATION = 16.0
 """Times fewer pixels than the smallest picture measured, up to which the power law is believed."""
 
 
 def real_time_table(panel: Panel) -> Markup:
     """The largest picture each line holds at 60, 30 and 24 pictures a second."""
-    rows = [(tag("bdi", line.name), *(_held(line, rate) for rate in RATES)) for line in panel.swept]
+    rows = [
+        (tag("bdi", line.name), *(_largest_real_time(line, rate) for rate in RATES)) for line in panel.swept
+    ]
     rule = (
         "the mean time a picture, with the pipeline full, is within the budget"
         if panel.throughput
@@ -34,31 +36,31 @@ def real_time_table(panel: Panel) -> Markup:
     )
 
 
-def _frame(run: BenchRun) -> float:
+def _real_time_seconds(run: BenchRun) -> float:
     """Seconds a picture that real time is judged by."""
     summary = summarise(run)
     return 1 / summary.fps if run.throughput else summary.p95 / run.case.batch
 
 
-def _held(line: Line, rate: int) -> Markup:
-    held = [run for run in line.runs if _frame(run) * rate <= 1]
+def _largest_real_time(line: Line, rate: int) -> Markup:
+    held = [run for run in line.runs if _real_time_seconds(run) * rate <= 1]
     if not held:
-        return tag("span", _named("none", "bad"), _by_the_law(line, rate))
+        return tag("span", _state("none", "bad"), _estimate(line, rate))
     run, scale = held[-1], held[-1].subject.scale
     out = f"to {run.case.width * scale}x{run.case.height * scale}"
-    return tag("span", _named(run.case.label, "good"), tag("br"), tag("span", out, class_="soft"))
+    return tag("span", _state(run.case.label, "good"), tag("br"), tag("span", out, class_="soft"))
 
 
-def _named(text: str, state: str) -> Markup:
+def _state(text: str, state: str) -> Markup:
     return tag("span", text, class_=f"state {state}")
 
 
-def _by_the_law(line: Line, rate: int) -> list[Markup]:
+def _estimate(line: Line, rate: int) -> list[Markup]:
     """About which 16:9 picture would be real time, by the power law through all sizes; nothing where that is far off."""
     areas = [run.case.width * run.case.height for run in line.runs]
-    fit = fit_power_law([(area, _frame(run)) for area, run in zip(areas, line.runs, strict=True)])
+    fit = fit_power_law([(area, _real_time_seconds(run)) for area, run in zip(areas, line.runs, strict=True)])
     pixels = fit.reaching(1 / rate) if fit else None
-    if pixels is None or not min(areas) / _FAR <= pixels <= min(areas):
+    if pixels is None or not min(areas) / _MAX_EXTRAPOLATION <= pixels <= min(areas):
         return []
     height = round((pixels * 9 / 16) ** 0.5)
     return [tag("br"), tag("span", f"about {round(height * 16 / 9)}x{height}", class_="soft")]
@@ -93,7 +95,7 @@ def _figures(run: BenchRun, calibration: Calibration | None) -> dict[str, str]:
     """Column -> figure, "" where it is not known."""
     s, cold, memory = summarise(run, calibration), run.cold_start, run.memory
     return {
-        "fps": three(s.fps),
+        "fps": three_digits(s.fps),
         "p50": duration(s.p50),
         "p90": duration(s.p90),
         "p95": duration(s.p95),
@@ -102,8 +104,8 @@ def _figures(run: BenchRun, calibration: Calibration | None) -> dict[str, str]:
         "max": duration(s.most),
         "jitter": duration(s.jitter),
         "processor time": duration(percentile(run.cpu, 50)) if run.cpu else "",
-        "MP/s in": three(s.megapixels),
-        "MP/s out": three(s.output_megapixels),
+        "MP/s in": three_digits(s.megapixels),
+        "MP/s out": three_digits(s.output_megapixels),
         "tiles": str(run.case.tiles),
         "samples": str(s.count),
         "warm-up": str(len(run.warm_up)) + ("" if run.steady else ", not steady"),
@@ -113,7 +115,7 @@ def _figures(run: BenchRun, calibration: Calibration | None) -> dict[str, str]:
         "first call": "" if cold is None else duration(cold.first),
         "of peak compute": _or_blank(s.compute_share, _percent),
         "of copy bandwidth": _or_blank(s.bandwidth_share, _percent),
-        "energy a picture": _or_blank(s.joules, lambda v: f"{three(v)} J"),
+        "energy a picture": _or_blank(s.joules, lambda v: f"{three_digits(v)} J"),
         "others' load": _or_blank(run.others, _percent),
         **{name: _percent(s.stages[name]) if name in s.stages else "" for name in (*STAGES, "other")},
     }
@@ -124,7 +126,7 @@ def _or_blank(value: float | None, text: Callable[[float], str]) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{three(100 * share)} %"
+    return f"{three_digits(100 * share)} %"
 
 
 def models_table(result: BenchResult) -> Markup:
@@ -180,7 +182,7 @@ def _environment(result: BenchResult) -> Iterator[tuple[str, str]]:
     yield "driver", env.driver or ""
     yield "memory", _memory(state.memory_total, state.memory_available)
     yield "clock", _clock(state.clock_mhz, state.top_clock_mhz, state.governor)
-    yield "load before the first run", _or_blank(state.load, lambda v: f"{three(v)} processes")
+    yield "load before the first run", _or_blank(state.load, lambda v: f"{three_digits(v)} processes")
     yield "taken by others before the first run", _or_blank(state.busy_elsewhere, _percent)
     yield "virtual machine", state.virtual or ""
     yield "system", env.platform
@@ -200,7 +202,7 @@ def _environment(result: BenchResult) -> Iterator[tuple[str, str]]:
 
 
 def _limits(quota: float | None, memory: int | None) -> str:
-    found = [f"{three(quota)} cores' worth of time"] if quota is not None else []
+    found = [f"{three_digits(quota)} cores' worth of time"] if quota is not None else []
     return ", ".join(found + ([size(memory)] if memory is not None else []))
 
 
@@ -210,11 +212,15 @@ def _memory(total: int | None, available: int | None) -> str:
 
 
 def _clock(now: float | None, top: float | None, governor: str | None) -> str:
-    most = "" if top is None else f"{three(top)} MHz at most"
+    most = "" if top is None else f"{three_digits(top)} MHz at most"
     return ", ".join(
         filter(
             None,
-            ("" if now is None else f"{three(now)} MHz", most, f"governor {governor}" if governor else ""),
+            (
+                "" if now is None else f"{three_digits(now)} MHz",
+                most,
+                f"governor {governor}" if governor else "",
+            ),
         )
     )
 
@@ -226,6 +232,6 @@ def _pairs(values: Mapping[str, str]) -> str:
 def _peak(found: Calibration) -> str:
     threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
     return (
-        f"copies {three(found.copy_bytes_per_second / 1e9)} GB/s, "
-        f"multiplies and adds {three(found.multiply_adds_per_second / 1e9)} G float32 a second, {threads}"
+        f"copies {three_digits(found.copy_bytes_per_second / 1e9)} GB/s, "
+        f"multiplies and adds {three_digits(found.multiply_adds_per_second / 1e9)} G float32 a second, {threads}"
     )

@@ -37,7 +37,7 @@ def device_work(engine: Engine, batch: npt.NDArray[np.uint8]) -> SampledCall:
     finally:
         cuda.Context.pop()
 
-    def told() -> float:
+    def self_timed() -> float:
         context.push()
         try:
             before.record(stream)
@@ -49,7 +49,9 @@ def device_work(engine: Engine, batch: npt.NDArray[np.uint8]) -> SampledCall:
             cuda.Context.pop()
 
     taken: Any = getattr(engine, "device_memory", None)
-    return SampledCall(call=told, told=told, device_memory=lambda: int(taken()) if taken else None)
+    return SampledCall(
+        call=self_timed, self_timed=self_timed, device_memory=lambda: int(taken()) if taken else None
+    )
 
 
 def no_device_mode(backend: str) -> str:

@@ -13,7 +13,7 @@ from sr_deploy.system.memory import available_memory
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _CGROUP = Path("/sys/fs/cgroup")
-_MEASURED_WITH = (
+_DISTRIBUTIONS = (
     "sr-deploy",
     "numpy",
     "opencv-python-headless",
@@ -70,9 +70,9 @@ def _state(busy_elsewhere: float | None) -> State:
     return State(
         load=load(),
         busy_elsewhere=busy_elsewhere,
-        governor=_line(_CPU0 / "scaling_governor"),
+        governor=_read_text(_CPU0 / "scaling_governor"),
         clock_mhz=_clock_now(),
-        top_clock_mhz=_khz(_CPU0 / "cpuinfo_max_freq"),
+        top_clock_mhz=_read_mhz(_CPU0 / "cpuinfo_max_freq"),
         memory_total=_memory_total(),
         memory_available=available_memory(),
         virtual=_hypervisor(),
@@ -85,7 +85,7 @@ def _versions() -> dict[str, str]:
     from sr_deploy.version import __version__
 
     found = {"sr-deploy": __version__}
-    for name in _MEASURED_WITH[1:]:
+    for name in _DISTRIBUTIONS[1:]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -93,21 +93,21 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _line(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None
 
 
-def _khz(path: Path) -> float | None:
-    text = _line(path)
+def _read_mhz(path: Path) -> float | None:
+    text = _read_text(path)
     return float(text) / 1000 if text and text.isdecimal() else None
 
 
 def _clock_now() -> float | None:
     """Of the first processor, in MHz."""
-    if (now := _khz(_CPU0 / "scaling_cur_freq")) is not None:
+    if (now := _read_mhz(_CPU0 / "scaling_cur_freq")) is not None:
         return now
     return _number_after("cpu MHz", Path("/proc/cpuinfo"))
 
@@ -124,7 +124,7 @@ def _memory_total() -> int | None:
 
 def _memory_limit() -> int | None:
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        text = _line(_CGROUP / name)
+        text = _read_text(_CGROUP / name)
         if text and text.isdecimal() and int(text) < 1 << 60:
             return int(text)
     return None
@@ -132,13 +132,13 @@ def _memory_limit() -> int | None:
 
 def _hypervisor() -> str | None:
     for name in ("sys_vendor", "product_name"):
-        if text := _line(Path("/sys/devices/virtual/dmi/id") / name):
-            return text if "hypervisor" in (_line(Path("/proc/cpuinfo")) or "") else None
-    return "yes" if " hypervisor" in (_line(Path("/proc/cpuinfo")) or "") else None
+        if text := _read_text(Path("/sys/devices/virtual/dmi/id") / name):
+            return text if "hypervisor" in (_read_text(Path("/proc/cpuinfo")) or "") else None
+    return "yes" if " hypervisor" in (_read_text(Path("/proc/cpuinfo")) or "") else None
 
 
 def _number_after(key: str, path: Path) -> float | None:
-    for line in (_line(path) or "").splitlines():
+    for line in (_read_text(path) or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == key:
             try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from sr_deploy.errors import UsageError
 
 Call = Callable[[], object]
-_LONG = 2.0  # seconds
+_LONG_CALL = 2.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +67,21 @@ def measure(
 
     Whatever `call` raises goes through. The garbage collector rests meanwhile.
     """
-    with _no_collection():
-        warm_up, steady = _warmed(call, effort)
+    with _without_garbage_collection():
+        warm_up, steady = _warm_up(call, effort)
         if before_samples is not None:
             before_samples()
-        samples, cpu, wall = _sampled(call, effort, after_each)
+        samples, cpu, wall = _take_samples(call, effort, after_each)
     return Timing(warm_up=tuple(warm_up), steady=steady, samples=tuple(samples), cpu=tuple(cpu), wall=wall)
 
 
-def measure_told(call: Callable[[], float], effort: Effort, before_samples: Call | None = None) -> Timing:
+def measure_self_timed(
+    call: Callable[[], float], effort: Effort, before_samples: Call | None = None
+) -> Timing:
     """As `measure`, for a call that returns the seconds it took by another clock, such as a device's."""
     clock, samples = time.perf_counter, list[float]()
-    with _no_collection():
-        warm_up, steady = _warmed(call, effort)
+    with _without_garbage_collection():
+        warm_up, steady = _warm_up(call, effort)
         if before_samples is not None:
             before_samples()
         begin = clock()
@@ -98,8 +100,8 @@ def measure_streams(calls: Sequence[Call], effort: Effort, before_samples: Call 
 
     A sample is what one call took beside the others; `wall` over the number of samples is the time a sample costs.
     """
-    with _no_collection(), ThreadPoolExecutor(len(calls)) as pool:
-        warm_up, steady = _warmed(lambda: list(pool.map(_called, calls)), effort)
+    with _without_garbage_collection(), ThreadPoolExecutor(len(calls)) as pool:
+        warm_up, steady = _warm_up(lambda: list(pool.map(_invoke, calls)), effort)
         if before_samples is not None:
             before_samples()
         shared, begin = _Streams(effort), time.perf_counter()
@@ -138,12 +140,14 @@ class _Streams:
             raise
 
 
-def _called(call: Call) -> object:
+def _invoke(call: Call) -> object:
     return call()
 
 
-def _sampled(call: Call, effort: Effort, after_each: Call | None) -> tuple[list[float], list[float], float]:
-    clock, cpu_clock, beside = time.perf_counter, time.process_time, 0.0
+def _take_samples(
+    call: Call, effort: Effort, after_each: Call | None
+) -> tuple[list[float], list[float], float]:
+    clock, cpu_clock, outside = time.perf_counter, time.process_time, 0.0
     samples, cpu = list[float](), list[float]()
     least, enough = effort.least_samples, effort.samples
     most = max(enough, effort.most_samples)
@@ -157,14 +161,14 @@ def _sampled(call: Call, effort: Effort, after_each: Call | None) -> tuple[list[
         cpu.append(cpu_end - cpu_start)
         if after_each is not None:
             after_each()
-            beside += clock() - end
+            outside += clock() - end
         count = len(samples)
         over = end >= latest or count >= most
         if count >= least and (over or (count >= enough and end >= soonest)):
-            return samples, cpu, max(clock() - begin - beside, sum(samples))
+            return samples, cpu, max(clock() - begin - outside, sum(samples))
 
 
-def _warmed(call: Call, effort: Effort) -> tuple[list[float], bool]:
+def _warm_up(call: Call, effort: Effort) -> tuple[list[float], bool]:
     """The times of the calls until they were steady, and whether they were."""
     clock, times = time.perf_counter, list[float]()
     begin = clock()
@@ -185,7 +189,7 @@ def is_steady(times: Sequence[float], tolerance: float = 0.05) -> bool:
     Compared are the medians of the last two windows, of a third of all calls each, at most 10. Medians that differ
     by less than the range of the last window count as equal; a call of more than two seconds warms itself up.
     """
-    if times[-1] > _LONG:
+    if times[-1] > _LONG_CALL:
         return True
     if len(times) < (2 if times[-1] > 1.0 else 3):
         return False
@@ -196,7 +200,7 @@ def is_steady(times: Sequence[float], tolerance: float = 0.05) -> bool:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def _without_garbage_collection() -> Iterator[None]:
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

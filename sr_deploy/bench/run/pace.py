@@ -16,12 +16,12 @@ import numpy as np
 
 from sr_deploy.system.cores import usable_cores
 
-_EVERY = 0.35  # seconds of samples between two looks
+_INTERVAL = 0.35  # seconds of samples between two looks
 _REST = 0.02  # seconds that a runtime's threads spin after its last call, and more
-_LOOKS = 10
-_SIDE, _STACK, _TURNS = 64, 16, 15
+_REPEATS = 10
+_SIDE, _STACK, _PRODUCTS = 64, 16, 15
 """Matrices so small stay in a core's own cache, and BLAS gives them one thread."""
-_MOST_THREADS = 8
+_MAX_THREADS = 8
 
 
 class PaceMeter:
@@ -29,7 +29,7 @@ class PaceMeter:
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        threads = min(usable_cores() or 1, _MOST_THREADS)
+        threads = min(usable_cores() or 1, _MAX_THREADS)
         rng = np.random.default_rng(0)
         self._factors = [rng.random((2, _STACK, _SIDE, _SIDE), np.float32) for _ in range(threads)]
         self._products = [np.empty((_STACK, _SIDE, _SIDE), np.float32) for _ in range(threads)]
@@ -40,18 +40,18 @@ class PaceMeter:
         """The warm-up is over: work once for nothing, and count from now."""
         self._work()
         self.seconds.clear()
-        self._due = time.perf_counter() + _EVERY
+        self._due = time.perf_counter() + _INTERVAL
 
     def __call__(self) -> None:
         """Does nothing but read the clock unless it is time for a look."""
         if time.perf_counter() < self._due:
             return
         time.sleep(_REST)
-        for _ in range(_LOOKS):
+        for _ in range(_REPEATS):
             start = time.perf_counter()
             self._work()
             self.seconds.append(time.perf_counter() - start)
-        self._due = time.perf_counter() + _EVERY
+        self._due = time.perf_counter() + _INTERVAL
 
     def _work(self) -> None:
         """The same on every core."""
@@ -64,5 +64,5 @@ class PaceMeter:
 
     def _multiply(self, i: int) -> None:
         (left, right), product = self._factors[i], self._products[i]
-        for _ in range(_TURNS):
+        for _ in range(_PRODUCTS):
             np.matmul(left, right, out=product)

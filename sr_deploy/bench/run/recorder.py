@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject, ColdStart, Memory
 from sr_deploy.bench.run.environment import load
-from sr_deploy.bench.run.measure import Effort, Timing, measure, measure_streams, measure_told
+from sr_deploy.bench.run.measure import Effort, Timing, measure, measure_self_timed, measure_streams
 from sr_deploy.bench.run.pace import PaceMeter
-from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, forget_peak, peak_resident, resident
+from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, peak_resident, reset_peak, resident
 
 T = TypeVar("T")
-_ON_DEVICES = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+_GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
 """Backends whose pace is not the processor's."""
 
 
@@ -28,7 +28,7 @@ class SampledCall:
     call: Callable[[], object]
     stages: Mapping[str, list[float]] = field(default_factory=dict)
     tiles: int = 1
-    told: Callable[[], float] | None = None
+    self_timed: Callable[[], float] | None = None
     """As `call`, returning the seconds it took by another clock than ours: that of a device."""
     after: Callable[[], object] | None = None
     """Called after every sample, and not timed."""
@@ -41,12 +41,12 @@ class Recorder:
 
     def __init__(self, subject: BenchSubject) -> None:
         self.subject = subject
-        self._pace = None if subject.backend in _ON_DEVICES else PaceMeter()
+        self._pace = None if subject.backend in _GPU_BACKENDS else PaceMeter()
         self._resident = resident()
         self._open_seconds = 0.0
         self._cold: ColdStart | None = None
 
-    def opened(self, opening: Callable[[], T]) -> T:
+    def time_opening(self, opening: Callable[[], T]) -> T:
         """What `opening` returns, timed: the first part of a cold start."""
         start = time.perf_counter()
         made = opening()
@@ -57,13 +57,13 @@ class Recorder:
         self, case: BenchCase, mode: str, throughput: bool, effort: Effort, works: Sequence[SampledCall]
     ) -> BenchRun:
         """Measure `works`, which do the same: one of them, or with `throughput` all at once."""
-        forget_peak()
+        reset_peak()
         if self._cold is None:
-            self._cold = self._started_cold(works[0])
-        plain = mode == "end-to-end" and not throughput and works[0].told is None
+            self._cold = self._measure_cold_start(works[0])
+        plain = mode == "end-to-end" and not throughput and works[0].self_timed is None
         pace = self._pace if plain else None
         with _Meters(works) as meters:
-            timing = _timed(works, throughput, effort, meters.begin, pace)
+            timing = _take_timing(works, throughput, effort, meters.begin, pace)
         peak, before = peak_resident(), self._resident
         return BenchRun(
             subject=self.subject,
@@ -88,7 +88,7 @@ class Recorder:
             others=meters.others,
         )
 
-    def _started_cold(self, work: SampledCall) -> ColdStart:
+    def _measure_cold_start(self, work: SampledCall) -> ColdStart:
         """The first call of all, before any warm-up."""
         start = time.perf_counter()
         work.call()
@@ -108,17 +108,17 @@ class _Meters:
         for work in self._works:
             for seconds in work.stages.values():
                 seconds.clear()
-        self._energy, self._bystanders = EnergyMeter(), OtherProcesses()
+        self._energy, self._other_processes = EnergyMeter(), OtherProcesses()
 
     def __enter__(self) -> _Meters:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if error is None:
-            self.joules, self.others = self._energy.joules(), self._bystanders.share()
+            self.joules, self.others = self._energy.joules(), self._other_processes.share()
 
 
-def _timed(
+def _take_timing(
     works: Sequence[SampledCall],
     throughput: bool,
     effort: Effort,
@@ -127,8 +127,8 @@ def _timed(
 ) -> Timing:
     if throughput:
         return measure_streams([work.call for work in works], effort, begin)
-    if works[0].told is not None:
-        return measure_told(works[0].told, effort, begin)
+    if works[0].self_timed is not None:
+        return measure_self_timed(works[0].self_timed, effort, begin)
     if pace is None:
         return measure(works[0].call, effort, begin, works[0].after)
 
@@ -136,9 +136,9 @@ def _timed(
         pace.begin()
         begin()
 
-    def between() -> None:
+    def after_each() -> None:
         if works[0].after is not None:
             works[0].after()
         pace()
 
-    return measure(works[0].call, effort, begin_both, between)
+    return measure(works[0].call, effort, begin_both, after_each)

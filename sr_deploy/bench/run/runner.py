@@ -18,7 +18,7 @@ from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject
 from sr_deploy.bench.run.device import device_work
 from sr_deploy.bench.run.measure import Effort
 from sr_deploy.bench.run.recorder import Recorder, SampledCall
-from sr_deploy.bench.run.stages import WatchedEngine
+from sr_deploy.bench.run.stages import TimedEngine
 from sr_deploy.engines.base import Engine
 from sr_deploy.engines.registry import open_engine
 from sr_deploy.errors import UsageError
@@ -38,7 +38,7 @@ class SubjectRunner:
     def __init__(self, subject: BenchSubject, path: Path, photographs: Photographs) -> None:
         self.subject, self._photographs = subject, photographs
         self._recorder = Recorder(subject)
-        self.engine: Engine = self._recorder.opened(
+        self.engine: Engine = self._recorder.time_opening(
             lambda: open_engine(path, subject.backend, threads=subject.threads)
         )
 
@@ -97,14 +97,14 @@ class SubjectRunner:
         frame = self._frame(case, number)
         if self.engine.spec.channels == 1:
             frame = frame[:, :, 1:2].copy()
-        watched = WatchedEngine(self.engine)
-        upscaler = Upscaler(watched, tile=tile_of(case))
+        timed_engine = TimedEngine(self.engine)
+        upscaler = Upscaler(timed_engine, tile=tile_of(case))
         stages: dict[str, list[float]] = {"prepare": [], "compute": [], "finish": []}
 
         def call() -> None:
-            watched.begin()
-            upscaler.upscale_pixels(frame, progress=watched.tile_done)
-            watched.note(stages)
+            timed_engine.begin()
+            upscaler.upscale_pixels(frame, progress=timed_engine.tile_done)
+            timed_engine.note(stages)
 
         return SampledCall(call=call, stages=stages, tiles=upscaler.plan(case.height, case.width).count)
 
@@ -120,22 +120,22 @@ class SubjectRunner:
                 f"files go through one by one, asked for a batch of {case.batch}; leave --batch out"
             )
         source, target = self._file(case, folder, number), folder / f"{number}-large.png"
-        watched = WatchedEngine(self.engine)
-        upscaler = Upscaler(watched, tile=tile_of(case))
+        timed_engine = TimedEngine(self.engine)
+        upscaler = Upscaler(timed_engine, tile=tile_of(case))
         stages: dict[str, list[float]] = {name: [] for name in _FILE_STAGES}
 
         def call() -> None:
             start = time.perf_counter()
             image = read_image(source)
             stages["decode"].append(time.perf_counter() - start)
-            watched.begin()
-            large = upscaler.upscale(image, progress=watched.tile_done)
-            watched.note(stages)
+            timed_engine.begin()
+            large = upscaler.upscale(image, progress=timed_engine.tile_done)
+            timed_engine.note(stages)
             start = time.perf_counter()
             write_image(large, target)
             stages["encode"].append(time.perf_counter() - start)
 
-        def bare_files() -> None:
+        def time_bare_files() -> None:
             """What of decoding and encoding is the files themselves: moved to stages of their own."""
             start = time.perf_counter()
             source.read_bytes()
@@ -150,7 +150,7 @@ class SubjectRunner:
                 stages[holder][-1] -= part
 
         tiles = upscaler.plan(case.height, case.width).count
-        return SampledCall(call=call, stages=stages, tiles=tiles, after=bare_files)
+        return SampledCall(call=call, stages=stages, tiles=tiles, after=time_bare_files)
 
 
 def tile_of(case: BenchCase) -> Tile:

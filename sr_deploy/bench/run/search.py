@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sr_deploy.bench.sizes import Size, of_height
+from sr_deploy.bench.sizes import Size, size_of_height
 
 SMALLEST, LARGEST = 16, 4320
 """Rows of a picture, between which is searched."""
@@ -31,24 +31,24 @@ def largest_size(
         middle = _even((low + high) // 2, least, most)
         if middle in (low, high):
             break
-        low, high = (middle, high) if holds(of_height(middle, aspect)) else (low, middle)
-    return of_height(low, aspect)
+        low, high = (middle, high) if holds(size_of_height(middle, aspect)) else (low, middle)
+    return size_of_height(low, aspect)
 
 
 def _bracket(
     holds: Callable[[Size], bool], aspect: float, rows: int, least: int, most: int
 ) -> tuple[int | None, int | None]:
     """Rows that hold and rows that do not; None for what there is not between `least` and `most`."""
-    if holds(of_height(rows, aspect)):
+    if holds(size_of_height(rows, aspect)):
         while rows < most:
             larger = _even(rows * 2, least, most)
-            if not holds(of_height(larger, aspect)):
+            if not holds(size_of_height(larger, aspect)):
                 return rows, larger
             rows = larger
         return rows, None
     while rows > least:
         smaller = _even(rows // 2, least, most)
-        if holds(of_height(smaller, aspect)):
+        if holds(size_of_height(smaller, aspect)):
             return smaller, rows
         rows = smaller
     return None, rows

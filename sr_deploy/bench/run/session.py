@@ -53,7 +53,7 @@ class BenchSession:
                 self._workers[entry] = _Worker(entry, self._images, self._folder.name)
             request = Request(case=case, mode=mode, throughput=throughput, effort=effort)
             return from_plain(BenchRun, self._workers[entry].ask(to_plain(request))["run"])
-        except _FailedError as error:
+        except _WorkerError as error:
             if error.died:
                 self._drop(entry)
             return FailedRun(subject=entry.subject, case=case, error=str(error))
@@ -82,7 +82,7 @@ class BenchSession:
             worker.close()
 
 
-class _FailedError(Exception):
+class _WorkerError(Exception):
     """What a worker answered instead of a run."""
 
     def __init__(self, message: str, *, died: bool) -> None:
@@ -94,12 +94,12 @@ class _Worker:
     """One process. Raises _FailedError where the subject cannot be opened or measured."""
 
     def __init__(self, entry: WorkerStart, images: tuple[str, ...], folder: str) -> None:
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
         self._process = subprocess.Popen(
             entry.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             encoding="utf-8",
             env=_environment(folder),
         )
@@ -120,10 +120,10 @@ class _Worker:
         except OSError:
             line = ""
         if not line.endswith("\n"):
-            raise _FailedError(self._exit_reason(), died=True)
+            raise _WorkerError(self._exit_reason(), died=True)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise _FailedError(answer["error"], died=False)
+            raise _WorkerError(answer["error"], died=False)
         return answer
 
     def close(self) -> None:
@@ -131,14 +131,14 @@ class _Worker:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._said):
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
                 _close_quietly(stream)
 
     def _exit_reason(self) -> str:
         code = self._process.wait()
-        self._said.seek(0)
-        lines = self._said.read().decode("utf-8", "replace").split("\n")
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"its process {how}: {last[:200]}; try a smaller size or another backend"

@@ -14,7 +14,7 @@ from sr_deploy.engines.base import Batch, Engine, Limits
 from sr_deploy.spec import ModelSpec
 
 
-class WatchedEngine:
+class TimedEngine:
     """`engine`, with the time of its calls added up. Implements `sr_deploy.engines.base.Engine`.
 
     Begin a sample with `begin`, pass `tile_done` as the Upscaler's progress, read `stages` at its end. One sample
@@ -71,7 +71,7 @@ class WatchedEngine:
         """Close the engine."""
         self.engine.close()
 
-    def __enter__(self) -> WatchedEngine:
+    def __enter__(self) -> TimedEngine:
         return self
 
     def __exit__(

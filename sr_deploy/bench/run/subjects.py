@@ -15,7 +15,7 @@ from sr_deploy.models import find_model, list_models, read_spec
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.cores import usable_cores
 
-_CONVERTED = ("fp16", "bf16")
+_CONVERTIBLE = ("fp16", "bf16")
 """Precisions that a model can be brought to without photographs."""
 
 
@@ -38,9 +38,13 @@ def find_entries(
     """
     _check_backends(backends)
     subjects = []
-    files = [made for path in _paths(models, scale) for made in _in_precisions(path, precisions, folder)]
+    files = [
+        made
+        for path in _model_paths(models, scale)
+        for made in _files_in_precisions(path, precisions, folder)
+    ]
     for name, path in files:
-        base = _facts(name, path, scale, streams)
+        base = _subject_of(name, path, scale, streams)
         for backend in _backends(backends, path):
             for count in threads:
                 changes = {"backend": backend, "threads": count or usable_cores()}
@@ -53,13 +57,15 @@ def find_entries(
     return subjects
 
 
-def _in_precisions(path: Path, precisions: Sequence[str], folder: Path | None) -> Iterator[tuple[str, Path]]:
+def _files_in_precisions(
+    path: Path, precisions: Sequence[str], folder: Path | None
+) -> Iterator[tuple[str, Path]]:
     """The name of a model, and its file in each of `precisions` that it is in or can be brought to."""
     own = _spec(path).precision
     for precision in precisions or (own,):
         if precision == own:
             yield path.stem, path
-        elif own == "fp32" and precision in _CONVERTED and folder is not None:
+        elif own == "fp32" and precision in _CONVERTIBLE and folder is not None:
             from sr_deploy.graph.onnx_file import load_model, save_model
             from sr_deploy.precision.convert import convert
 
@@ -71,7 +77,7 @@ def _in_precisions(path: Path, precisions: Sequence[str], folder: Path | None) -
 def _backends(names: Sequence[str], path: Path) -> list[str]:
     """What `names` stand for with the model at `path`."""
     if not names:
-        return _present()
+        return _usable_backends()
     return list(dict.fromkeys(choose_backend(name, path) for name in names))
 
 
@@ -84,14 +90,14 @@ def _check_backends(names: Sequence[str]) -> None:
             raise MissingRuntimeError(reason)
 
 
-def _present() -> list[str]:
+def _usable_backends() -> list[str]:
     """Backends that compute a net and can do so here."""
     reasons = available_backends()
     present = [name for name in BACKENDS if name != "nearest" and reasons[name] is None]
     return present or [choose_backend(AUTO)]  # which raises, and says why
 
 
-def _paths(models: Sequence[str], scale: int | None) -> list[Path]:
+def _model_paths(models: Sequence[str], scale: int | None) -> list[Path]:
     if models:
         return [find_model(name) for name in dict.fromkeys(models)]
     entries = [entry for entry in list_models() if scale in (None, entry.scale)]
@@ -103,7 +109,7 @@ def _paths(models: Sequence[str], scale: int | None) -> list[Path]:
     return [entry.path for entry in entries]
 
 
-def _facts(name: str, path: Path, scale: int | None, streams: int) -> BenchSubject:
+def _subject_of(name: str, path: Path, scale: int | None, streams: int) -> BenchSubject:
     spec = _spec(path)
     if scale is not None and spec.scale != scale:
         raise UsageError(

@@ -14,8 +14,8 @@ from sr_deploy.bench.run.measure import Effort
 from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.summary import summarise
 
-_SHARE = 0.25  # of the time left that a case may take, but for the largest: nothing comes after it
-_CALLS = 1  # that a case costs beside its samples: those that take long need no more to warm up
+_MAX_SHARE = 0.25  # of the time left that a case may take, but for the largest: nothing comes after it
+_EXTRA_CALLS = 1  # that a case costs beside its samples: those that take long need no more to warm up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,12 @@ def run_sweep(
     With several rounds the runs come with the last one, whole.
     """
     if sweep.rounds > 1:
-        yield from _rounds(session, sweep, on_start)
+        yield from _run_rounds(session, sweep, on_start)
         return
-    clock = _Clock(sweep)
+    limit = _TimeLimit(sweep)
     total = len(sweep.cases) * len(sweep.entries)
     for number, (case, entry) in enumerate(_ordered(sweep)):
-        if (seconds := clock.too_long(entry, case)) is not None:
+        if (seconds := limit.too_long(entry, case)) is not None:
             yield LeftOut(entry=entry, case=case, seconds=seconds)
             continue
         if on_start is not None:
@@ -73,9 +73,9 @@ def run_sweep(
             case,
             mode=sweep.mode,
             throughput=sweep.throughput,
-            effort=clock.effort(len(sweep.entries) * len(sweep.cases) - number),
+            effort=limit.effort(len(sweep.entries) * len(sweep.cases) - number),
         )
-        clock.note(entry, step)
+        limit.note(entry, step)
         yield step
 
 
@@ -103,7 +103,7 @@ def _ordered(sweep: Sweep) -> Iterator[tuple[BenchCase, WorkerStart]]:
             yield case, entry
 
 
-def _rounds(
+def _run_rounds(
     session: BenchSession, sweep: Sweep, on_start: Callable[[WorkerStart, BenchCase, int, int], None] | None
 ) -> Iterator[Step]:
     """Case by case, all subjects in turn, in every round: what drifts, drifts for all of them."""
@@ -136,7 +136,7 @@ def _rounds(
                     yield merge_rounds(runs)
 
 
-class _Clock:
+class _TimeLimit:
     """What is left of the time limit, and what a case would cost by what was seen so far."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -151,8 +151,8 @@ class _Clock:
 
     def too_long(self, entry: WorkerStart, case: BenchCase) -> float | None:
         """Seconds that the least would take, where they are not left, or would leave too little for the others."""
-        seconds = self._per_pixel.get(entry, 0.0) * case.pixels * (self._effort.least_samples + _CALLS)
-        share = 1.0 if case.pixels == self._largest else _SHARE
+        seconds = self._per_pixel.get(entry, 0.0) * case.pixels * (self._effort.least_samples + _EXTRA_CALLS)
+        share = 1.0 if case.pixels == self._largest else _MAX_SHARE
         return seconds if seconds > self._left * share else None
 
     def effort(self, to_come: int) -> Effort:

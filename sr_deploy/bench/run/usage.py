@@ -35,7 +35,7 @@ def peak_resident() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if _SYSTEM == "darwin" else 1024)
 
 
-def forget_peak() -> bool:
+def reset_peak() -> bool:
     """Let the peak begin anew; whether the platform can (Linux, where the kernel allows it)."""
     try:
         _CLEAR.write_text("5", encoding="utf-8")
@@ -72,9 +72,13 @@ def _windows_memory(field: str) -> int | None:
     counters = Counters(cb=ctypes.sizeof(Counters))
     process = windll.kernel32.GetCurrentProcess
     process.restype = wintypes.HANDLE
-    asked = windll.psapi.GetProcessMemoryInfo
-    asked.argtypes = (wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD)
-    return int(getattr(counters, field)) if asked(process(), ctypes.byref(counters), counters.cb) else None
+    get_memory_info = windll.psapi.GetProcessMemoryInfo
+    get_memory_info.argtypes = (wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD)
+    return (
+        int(getattr(counters, field))
+        if get_memory_info(process(), ctypes.byref(counters), counters.cb)
+        else None
+    )
 
 
 class OtherProcesses:
@@ -117,21 +121,21 @@ class EnergyMeter:
 
     def __init__(self) -> None:
         self._zones = [zone for zone in sorted(_RAPL.glob("intel-rapl:*")) if zone.name.count(":") == 1]
-        self._begin = [_micro(zone / "energy_uj") for zone in self._zones]
+        self._begin = [_read_integer(zone / "energy_uj") for zone in self._zones]
 
     def joules(self) -> float | None:
         """Since this object was made; None where nothing tells."""
         total = 0
         for zone, begin in zip(self._zones, self._begin, strict=True):
-            end = _micro(zone / "energy_uj")
+            end = _read_integer(zone / "energy_uj")
             if begin is None or end is None:
                 return None
-            wrapped = (_micro(zone / "max_energy_range_uj") or 0) if end < begin else 0
+            wrapped = (_read_integer(zone / "max_energy_range_uj") or 0) if end < begin else 0
             total += end - begin + wrapped
         return total / 1e6 if self._zones else None
 
 
-def _micro(file: Path) -> int | None:
+def _read_integer(file: Path) -> int | None:
     try:
         return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -42,7 +42,7 @@ class Request:
     effort: Effort
 
 
-class Measures(Protocol):
+class Measurer(Protocol):
     """What a worker works with: `SubjectRunner`, or a peer's own."""
 
     def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
@@ -50,12 +50,12 @@ class Measures(Protocol):
         ...
 
 
-def serve(open_subject: Callable[[Opening], Measures]) -> None:
+def serve(open_subject: Callable[[Opening], Measurer]) -> None:
     """Answer requests until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = _own_stdout()
+    answers = _take_stdout()
     requests = iter(sys.stdin)
-    opened: Measures | None = None
+    opened: Measurer | None = None
     for line in requests:
         try:
             record = json.loads(line)
@@ -67,12 +67,12 @@ def serve(open_subject: Callable[[Opening], Measures]) -> None:
                 run = opened.measure(request.case, request.mode, request.throughput, request.effort)
                 answer = {"run": to_plain(run)}
         except Exception as error:
-            answer = {"error": described(error), "kind": type(error).__name__}
+            answer = {"error": describe_error(error), "kind": type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def described(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """One line for a report."""
     from sr_deploy.errors import SrDeployError
 
@@ -82,7 +82,7 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def open_runner(opening: Opening) -> Measures:
+def open_runner(opening: Opening) -> Measurer:
     """A `SubjectRunner` of the subject."""
     from sr_deploy.bench.frames import load_photographs
     from sr_deploy.bench.run.runner import SubjectRunner
@@ -91,7 +91,7 @@ def open_runner(opening: Opening) -> Measures:
     return SubjectRunner(opening.subject, Path(opening.model), photographs)
 
 
-def _own_stdout() -> IO[str]:
+def _take_stdout() -> IO[str]:
     """The real stdout; from now on everybody else's goes to stderr, that of C libraries too."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

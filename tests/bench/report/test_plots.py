@@ -55,7 +55,7 @@ def test_modes_are_panels_and_so_is_throughput() -> None:
 def test_a_point_lies_where_its_value_is() -> None:
     points = tuple(Point(x=x, y=y, tip="") for x, y in ((1, 10), (10, 100), (100, 1000)))
     drawn = plot(
-        [Series(name="a", points=points, look=0)],
+        [Series(name="a", points=points, style=0)],
         x=Scale(label="x", log=True),
         y=Scale(label="y", log=True),
         title="t",

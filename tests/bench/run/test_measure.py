@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import sr_deploy.bench.run.measure as measure_module
-from sr_deploy.bench.run.measure import Effort, is_steady, measure, measure_streams, measure_told
+from sr_deploy.bench.run.measure import Effort, is_steady, measure, measure_self_timed, measure_streams
 from sr_deploy.errors import UsageError
 
 
@@ -137,7 +137,7 @@ def test_every_stream_calls_and_every_call_is_a_sample() -> None:
 
 def test_a_clock_of_the_devices_own_is_believed() -> None:
     seconds = iter([0.4, 0.4, 0.4] + [0.1] * 100)
-    timing = measure_told(lambda: next(seconds), Effort(samples=6, seconds=0, warm_up_least=0))
+    timing = measure_self_timed(lambda: next(seconds), Effort(samples=6, seconds=0, warm_up_least=0))
     assert timing.samples == (0.1,) * 6
     assert timing.wall == pytest.approx(0.6)
 
