@@ -1,4 +1,4 @@
-"""Results as rows: for a terminal, as Markdown, as CSV. Turns values into text; measures and prints nothing."""
+"""Turn results into rows for a terminal, Markdown or CSV. Measures and prints nothing."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ HEADER = (
     "fps",
     "MP/s",
 )
+"""Column titles of `row`."""
 _SUBJECT = ("model", "backend", "precision", "runner", "scale", "threads", "streams")
+"""Fields of BenchSubject that become CSV columns; `_CASE` and `_RUN` list those of BenchCase and BenchRun."""
 _CASE = ("label", "width", "height", "batch", "tile", "tiles")
 _RUN = ("mode", "throughput", "others", "load", "steady")
 
 
 def rows(runs: Sequence[BenchRun]) -> list[tuple[str, ...]]:
-    """A row a run under `HEADER`."""
+    """Return one row per run, with the columns of `HEADER`."""
     return [row(run) for run in runs]
 
 
 def row(run: BenchRun) -> tuple[str, ...]:
-    """One run under `HEADER`."""
+    """Return the cells of one run, with the columns of `HEADER`."""
     summary, subject, case = summarise(run), run.subject, run.case
     driver = subject.backend if subject.runner == "sr-deploy" else subject.runner
     return (
@@ -52,18 +54,18 @@ def row(run: BenchRun) -> tuple[str, ...]:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three figures that count: 0.123, 12.3, 1,234."""
+    """Format a time as milliseconds with three significant digits: 0.123, 12.3, 1,234."""
     value = seconds * 1000
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
 def rate(value: float) -> str:
-    """As `milliseconds`, of something per second."""
+    """Format a rate per second with three significant digits: 0.12, 12.3, 1,234."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def markdown(results: Sequence[BenchResult]) -> str:
-    """A table a machine and mode, over what was measured where."""
+    """Return a Markdown table for each machine and mode, titled with the processor, the date and the mode."""
     parts = []
     for result in results:
         machine = result.environment.machine
@@ -77,13 +79,13 @@ def markdown(results: Sequence[BenchResult]) -> str:
 
 
 def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown; a bar inside a cell is escaped."""
+    """Return a Markdown table; a vertical bar inside a cell is escaped."""
     lines = [header, ["---"] * len(header), *cells]
     return "".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |\n" for line in lines)
 
 
 def csv_text(results: Sequence[BenchResult]) -> str:
-    """Every run of every result, in full precision, a line each; what is not known is empty."""
+    """Return every run of every result as a CSV line in full precision; unknown values are empty."""
     text = io.StringIO()
     lines = [_csv_row(result, run) for result in results for run in result.runs]
     writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
@@ -93,6 +95,7 @@ def csv_text(results: Sequence[BenchResult]) -> str:
 
 
 def _csv_row(result: BenchResult, run: BenchRun) -> dict[str, object]:
+    """Column -> value of one run. All results give the same columns in the same order."""
     summary = summarise(run, result.calibration)
     subject, case, cold = run.subject, run.case, run.cold_start
     return {
@@ -120,6 +123,7 @@ def _csv_row(result: BenchResult, run: BenchRun) -> dict[str, object]:
 
 
 def _times(summary: Summary) -> dict[str, float]:
+    """Percentiles and other times of a summary in milliseconds, named like "p50_ms"."""
     names = {"min": "least", "max": "most"}
     wanted = ("min", "p50", "p90", "p95", "p99", "max", "mean", "jitter")
     return {f"{name}_ms": getattr(summary, names.get(name, name)) * 1000 for name in wanted}

@@ -1,4 +1,4 @@
-"""Slower, faster or neither: on times made to scatter and to drift as machines do."""
+"""Slower, faster or neither: on times that scatter and drift as they do on real machines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.errors import InputError
 
 
 def times(rng: np.random.Generator, slower: float = 0.0, count: int = 90) -> list[float]:
-    """Of a machine with neighbours: 2 % of scatter, slow waves of 1 %, and one call in ten held up."""
+    """Times on a shared machine: 2 % of scatter, slow waves of 1 %, and every tenth call delayed."""
     scatter = rng.normal(0, 0.02, count)
     waves = 0.01 * np.sin(np.arange(count) / rng.uniform(5, 15) + rng.uniform(0, 6.3))
     held_up = np.where(rng.random(count) < 0.1, rng.exponential(0.3, count), 0)

@@ -1,4 +1,4 @@
-"""Budgets: what misses is named, with by how much."""
+"""Budgets: a message names what missed, and by how much."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_budget_is_about_the_runs_it_names() -> None:
 
 def test_a_budget_about_nothing_that_was_measured_is_missed() -> None:
     assert check_budgets([Budget(min_fps=1, model="rt-x9")], [sample.run()]) == [
-        "nothing was measured that the budget rt-x9 is about"
+        "no run matches the budget rt-x9"
     ]
 
 

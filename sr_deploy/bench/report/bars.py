@@ -1,6 +1,6 @@
-"""The figures that are rows of bars: what the time went to, and how far the samples of each run lie apart.
+"""Figures made of rows of bars: the stages of a sample, and the spread of the samples of each run.
 
-A row's words are HTML, which keeps the size of its letters; its bar is an SVG that is stretched.
+The words of a row are HTML, so that their letters keep their size; the bar is an SVG that is stretched.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from sr_deploy.bench.report.markup import Markup, number, tag
 from sr_deploy.bench.result import STAGES, BenchRun
 from sr_deploy.bench.summary import percentile, stage_shares
 
-_WIDTH, _HEIGHT = 1000, 16
+_WIDTH, _HEIGHT = 1000, 16  # of a bar, in units of its drawing
 _MAX_ROWS = 12
-"""More rows than this are a table's business."""
-_OTHER = "other"
+"""Largest number of rows in a figure; the tables have all runs."""
+_OTHER = "other"  # the time that belongs to no stage
 _MIN_LEGEND_SHARE = 0.002
-"""Share of the time that a stage needs, in any row, to stand in the legend."""
+"""Share (0..1) of the time above which a stage is in the legend, if any row reaches it."""
 _MAX_MEDIANS = 3.0
-"""Medians: where the scale of the spread ends at the latest."""
+"""Upper limit of the scale of the spread, in medians."""
 
 Row = tuple[Line, BenchRun]
 
 
 def stage_bars(panel: Panel) -> Markup | None:
-    """What share of a sample each stage took; None where no run was split."""
+    """Draw the share of each stage in a sample; None if no run has stages."""
     rows = _selected([(line, run) for line, run in panel.runs if run.stages])
     if not rows:
         return None
@@ -44,15 +44,19 @@ def stage_bars(panel: Panel) -> Markup | None:
     return _figure(
         "Where the time goes",
         [tag("ul", legend, class_="legend"), tag("ul", bars, class_="rows")],
-        f'{note}Shares of the mean sample; "{_OTHER}" is the harness, Python, and waiting.',
+        f'{note}Shares of the mean sample. "{_OTHER}" is the harness, Python, and waiting.',
     )
 
 
 def _omission_note(rows: Sequence[Row], of: Sequence[object]) -> str:
-    return f"{len(rows)} of {len(of)} runs are shown; the table has all. " if len(rows) < len(of) else ""
+    """A sentence that says how many runs are shown, if not all of them are."""
+    return (
+        f"{len(rows)} of {len(of)} runs are shown; the table has all of them. " if len(rows) < len(of) else ""
+    )
 
 
 def _figure(title: str, inside: Sequence[Markup], note: str) -> Markup:
+    """A figure over the full width, with a title and a note."""
     return tag(
         "figure",
         tag("figcaption", title, class_="name"),
@@ -63,8 +67,10 @@ def _figure(title: str, inside: Sequence[Markup], note: str) -> Markup:
 
 
 def _selected(rows: Sequence[Row]) -> list[Row]:
-    """All rows, or where these are many the smallest, the middle and the largest size of each line, and no more
-    lines than have room.
+    """Return all rows, or a selection if there are too many.
+
+    The selection has the smallest, middle and largest size of each line, or only the largest if three do not
+    fit.
     """
     if len(rows) <= _MAX_ROWS:
         return list(rows)
@@ -80,6 +86,10 @@ def _selected(rows: Sequence[Row]) -> list[Row]:
 
 
 def _stacked(run: BenchRun) -> Markup:
+    """The bar of one run: its stages side by side, with a tooltip each.
+
+    Shares that exceed 1 in sum are scaled to fit the bar.
+    """
     shares, left, parts = _in_order(run), 0.0, []
     scale = _WIDTH / max(1.0, sum(shares.values()))
     for name, share in shares.items():
@@ -100,11 +110,13 @@ def _stacked(run: BenchRun) -> Markup:
 
 
 def _in_order(run: BenchRun) -> dict[str, float]:
+    """Stage -> share, in the order of STAGES."""
     shares = stage_shares(run)
     return {name: shares[name] for name in (*STAGES, _OTHER) if name in shares}
 
 
 def _bar(parts: Sequence[Markup], label: str) -> Markup:
+    """A drawing of a bar, with the text `label` for screen readers."""
     return tag(
         "svg",
         parts,
@@ -116,15 +128,18 @@ def _bar(parts: Sequence[Markup], label: str) -> Markup:
 
 
 def _row(line: Line, run: BenchRun, value: str, bar: Markup) -> Markup:
+    """A row: the line and size of a run, its bar, and a figure."""
     name = tag("span", tag("bdi", line.name), f", {picture_label(run)}")
     return tag("li", name, bar, tag("span", value, class_="value"))
 
 
 def _colour(stage: str) -> str:
+    """CSS class of a stage."""
     return f"t{(*STAGES, _OTHER).index(stage)}"
 
 
 def _swatch(stage: str) -> Markup:
+    """The square with a stage's colour in the legend."""
     box = tag("path", d="M1 1h12v12h-12z", class_="bar")
     return tag(
         "svg",
@@ -138,7 +153,7 @@ def _swatch(stage: str) -> Markup:
 
 
 def spread_bars(panel: Panel) -> Markup | None:
-    """How far the samples of each run lie from their median; None without any run of two samples."""
+    """Draw how far the samples of each run are from their median; None without a run of two samples."""
     several = [(line, run) for line, run in panel.runs if len(run.samples) > 1 and median(run) > 0]
     rows = _selected(several)
     if not rows:
@@ -148,25 +163,25 @@ def spread_bars(panel: Panel) -> Markup | None:
     edge = 0.02 * (high - low) or 0.01
     ends = (low - edge, high + edge)
     bars = [_row(line, run, _p95_excess(run), _spread(run, ends)) for line, run in rows]
-    beyond = (
-        " Beyond the end lie samples that took more than three times the median."
-        if high == _MAX_MEDIANS
-        else ""
-    )
+    beyond = " Samples of more than three medians are drawn at the end." if high == _MAX_MEDIANS else ""
     return _figure(
         "Spread of the samples",
         [tag("ul", bars, class_="rows")],
-        f"{_omission_note(rows, several)}The thin line goes from the fastest sample to the slowest, the bar holds the middle half, ticks are at the "
-        f"median (long), p95 and p99. All rows share a scale from {three_digits(ends[0])} to {three_digits(ends[1])} medians.{beyond} "
-        "The figure is how far p95 lies above the median.",
+        f"{_omission_note(rows, several)}The thin line goes from the fastest sample to the slowest. The bar covers the middle half of the samples. "
+        f"Ticks mark the median (long), p95 and p99. All rows have the same scale, from {three_digits(ends[0])} to {three_digits(ends[1])} medians.{beyond} "
+        "The number is the distance of p95 above the median.",
     )
 
 
 def _p95_excess(run: BenchRun) -> str:
+    """The distance of p95 above the median, in percent."""
     return f"+{100 * (percentile(run.samples, 95) / median(run) - 1):.1f} %"
 
 
 def _spread(run: BenchRun, ends: tuple[float, float]) -> Markup:
+    """The bar of one run on a scale from `ends[0]` to `ends[1]` medians."""
+
+    # Slower samples than the end of the scale are drawn at its end.
     def at(value: float) -> float:
         return (min(value / median(run), ends[1]) - ends[0]) / (ends[1] - ends[0]) * _WIDTH
 
@@ -188,4 +203,5 @@ def _spread(run: BenchRun, ends: tuple[float, float]) -> Markup:
 
 
 def _ticks(*places: float) -> Iterator[str]:
+    """Paths of short vertical lines."""
     return (f"M{number(place)} 3V13" for place in places)

@@ -1,4 +1,4 @@
-"""The plots of cost against what it depends on: time by size, and how time and memory grow."""
+"""The plots of a cost against its cause: time by size, and the growth of time and memory."""
 
 from __future__ import annotations
 
@@ -18,33 +18,36 @@ from sr_deploy.bench.scaling import fit_power_law
 
 T = TypeVar("T")
 RATES = (60, 30, 24)
-"""Pictures a second that count as real time."""
+"""Pictures per second that count as real time."""
 
 
 def median(run: BenchRun) -> float:
-    """Seconds of a sample."""
+    """The median time of a sample in seconds."""
     return float(np.median(run.samples))
 
 
 def p95_seconds(run: BenchRun) -> float:
-    """The 95th percentile of the samples, in seconds."""
+    """The 95th percentile of the samples in seconds."""
     return float(np.percentile(run.samples, 95))
 
 
 def seconds_per_picture(run: BenchRun) -> float:
-    """Seconds a picture: what a sample took, or, with several in flight, what all took together."""
+    """Seconds per picture: from the median sample, or from the elapsed time with several calls in flight."""
     whole = run.wall / len(run.samples) if run.throughput else median(run)
     return whole / run.case.batch
 
 
 def latency_plots(panel: Panel) -> Iterator[Markup]:
-    """Time by size, a plot for every eight lines; pictures one at a time where there are any."""
+    """Draw time by size, with at most eight lines in a plot.
+
+    Lines with one picture in a sample are preferred.
+    """
     single = [line for line in panel.swept if line.batch == 1] or panel.swept
     title = "Time per picture by size, pipeline full" if panel.throughput else "Latency by size"
     point = (
         "A point is the mean of the whole run."
         if panel.throughput
-        else "A point is the median, the line above it ends at the 95th percentile."
+        else "A point is the median; the line above it ends at the 95th percentile."
     )
     for name, part in split_plots(title, single):
         series = [_line(line, _latency_point, style=i) for i, line in enumerate(part)]
@@ -55,12 +58,12 @@ def latency_plots(panel: Panel) -> Iterator[Markup]:
             guides=[Guide(y=1 / rate, label=f"{rate} fps") for rate in RATES],
             title=name,
             description=_description(part, lambda run: duration(seconds_per_picture(run))),
-            note=f"Both axes are logarithmic. {point} Below a dashed line it keeps up with that rate.",
+            note=f"Both axes are logarithmic. {point} Points below a dashed line keep up with that rate.",
         )
 
 
 def split_plots(title: str, items: Sequence[T]) -> Iterator[tuple[str, Sequence[T]]]:
-    """The titles of as many plots as it takes, and what is in each."""
+    """Split `items` among as many plots as are needed, of nearly equal size; yield each title with its items."""
     count = math.ceil(len(items) / COLOURS)
     each = math.ceil(len(items) / max(count, 1))
     for i in range(count):
@@ -69,10 +72,12 @@ def split_plots(title: str, items: Sequence[T]) -> Iterator[tuple[str, Sequence[
 
 
 def _line(line: Line, point: Callable[[BenchRun], Point], *, style: int) -> Series:
+    """The series of a line, with `point` applied to each run."""
     return Series(name=line.name, style=style, points=tuple(point(run) for run in line.runs))
 
 
 def _latency_point(run: BenchRun) -> Point:
+    """The point of a run in a plot of latency; its vertical line ends at p95."""
     high = None if run.throughput else p95_seconds(run) / run.case.batch
     last = "" if high is None else f", p95 {duration(high)}"
     return Point(
@@ -84,21 +89,26 @@ def _latency_point(run: BenchRun) -> Point:
 
 
 def _area(run: BenchRun) -> float:
+    """Input pixels of one picture."""
     return run.case.width * run.case.height
 
 
 def picture_label(run: BenchRun) -> str:
-    """A run's picture, such as "360p (640x360)"."""
+    """The size of a run's picture, such as "360p (640x360)"."""
     exact = f"{run.case.width}x{run.case.height}"
     return exact if run.case.label == exact else f"{run.case.label} ({exact})"
 
 
 def _sizes(runs: Sequence[BenchRun]) -> Scale:
-    """Ticks at the sizes that have a name, else at round numbers of pixels."""
+    """The horizontal scale, with ticks at sizes that have a name such as 360p.
+
+    If fewer than two have one, the ticks are at round numbers of pixels.
+    """
     named = {int(_area(r)): r.case.label for r in runs if re.fullmatch(r"\d{2,5}p", r.case.label)}
     kept: list[int] = []
     span = math.log(max(map(_area, runs)) / min(map(_area, runs))) or 1.0
     for area in sorted(named):
+        # Named sizes closer than 9 % of the axis get no tick of their own.
         if not kept or math.log(area / kept[-1]) > span * 0.09:
             kept.append(area)
     if len(kept) < 2:
@@ -108,7 +118,7 @@ def _sizes(runs: Sequence[BenchRun]) -> Scale:
 
 
 def _description(lines: Sequence[Line], value: Callable[[BenchRun], str]) -> str:
-    """What a plot shows, in words: each line from its smallest to its largest picture."""
+    """A plot in words: each line from its smallest to its largest picture."""
     return " ".join(
         f"{line.name}: {value(line.runs[0])} at {picture_label(line.runs[0])}"
         + (f" to {value(line.runs[-1])} at {picture_label(line.runs[-1])}." if len(line.runs) > 1 else ".")
@@ -117,7 +127,7 @@ def _description(lines: Sequence[Line], value: Callable[[BenchRun], str]) -> str
 
 
 def scaling_plots(panel: Panel) -> Iterator[Markup]:
-    """How time and memory grow with pixels, and time with batch, threads and the side of a tile, where these vary."""
+    """Draw how time and memory grow with pixels, and time with batch, threads and tile side, if these vary."""
     lines = [line for line in panel.lines if len({_area(run) for run in line.runs}) > 1]
     groups = [(line.name, list(line.runs)) for line in lines]
     yield from _growth_plots(groups, _area, seconds_per_picture, "pixels", "Time by pixels", duration)
@@ -129,29 +139,33 @@ def scaling_plots(panel: Panel) -> Iterator[Markup]:
         swept = {g: rs for g, rs in swept.items() if len({value(r) for r in rs}) > 1}
         named = list(zip(names_of(list(swept)), swept.values(), strict=True))
         yield from _growth_plots(
-            named, value, seconds_per_picture, what, f"Time a picture by {what}", duration
+            named, value, seconds_per_picture, what, f"Time per picture by {what}", duration
         )
 
 
 def _mebibytes(run: BenchRun) -> float:
+    """Peak host memory of a run in MiB; 0 if it is unknown."""
     return (run.memory.host or 0) / 2**20
 
 
 def _memory(mebibytes: float) -> str:
+    """A number of MiB as text."""
     return size(mebibytes * 2**20)
 
 
 def _tile_side(run: BenchRun) -> float:
+    """Side of the tiles in pixels; 0 if the tiling is "auto" or "whole"."""
     return float(run.case.tile) if run.case.tile.isdecimal() and len(run.case.tile) < 7 else 0.0
 
 
 _LABELS = {"pixels": "pixels of the small picture", "tile side": "side of a tile, in pixels"}
+"""Labels of the horizontal axis that differ from the name of the quantity."""
 _SWEPT: tuple[tuple[str, str, Callable[[BenchRun], float]], ...] = (
     ("batch", "batch", lambda run: run.case.batch),
     ("threads", "threads", lambda run: run.subject.threads or 0),
     ("tile", "tile side", _tile_side),
 )
-"""The part of a run's identity, what it is called, and its value; 0 where it has none."""
+"""Key in `lines.parts_of`, name, and value of each quantity; 0 if a run has none."""
 
 
 def _growth_plots(
@@ -162,6 +176,7 @@ def _growth_plots(
     title: str,
     text: Callable[[float], str],
 ) -> Iterator[Markup]:
+    """Plots of `y` against `x` with fitted laws, of the groups in which `x` takes at least two values."""
     groups = [(name, runs) for name, runs in groups if len({x(run) for run in runs}) > 1]
     for heading, part in split_plots(title, groups):
         series = [
@@ -175,7 +190,7 @@ def _growth_plots(
             y=Scale(label=title.split(" by ")[0].lower(), log=True, text=text),
             title=heading,
             description=" ".join(f"{one.name}, {one.points[0].tip}, {one.points[-1].tip}." for one in series),
-            note="Dashed is the power law that fits best; a line through fewer than three points has none.",
+            note="The dashed line is the fitted power law; it needs at least three points.",
         )
 
 
@@ -189,6 +204,7 @@ def _growth_series(
     *,
     style: int,
 ) -> Series:
+    """The points of one group, with the fitted power law as a dashed line, if there are enough points."""
     points = tuple(Point(x=x(r), y=y(r), tip=f"{compact(x(r))} {what}: {text(y(r))}") for r in runs)
     fit = fit_power_law([(p.x, p.y) for p in points])
     if fit is None:

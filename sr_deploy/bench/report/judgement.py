@@ -1,5 +1,4 @@
-"""What the report says of a result as a whole: budgets held or missed, the baseline, reasons to doubt
-it, and what did not run."""
+"""The parts of the report that judge a result: budgets, baseline, doubts, and failed runs."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from sr_deploy.bench.result import BenchResult
 
 
 def judgement(result: BenchResult, budgets: Sequence[Budget]) -> Markup | None:
-    """Every budget with what it missed and by how much; None without a budget."""
+    """A list of the budgets with what was missed, and by how much; None without a budget."""
     if not budgets:
         return None
     items = [item for budget in budgets for item in _budget_items(budget, result)]
@@ -25,6 +24,7 @@ def judgement(result: BenchResult, budgets: Sequence[Budget]) -> Markup | None:
 
 
 def _budget_items(budget: Budget, result: BenchResult) -> Iterator[Markup]:
+    """List items for one budget: "held" with the number of runs, or "missed" with the details."""
     missed = check_budgets([budget], result.runs)
     wanted = _budget_text(budget)
     if missed:
@@ -36,7 +36,7 @@ def _budget_items(budget: Budget, result: BenchResult) -> Iterator[Markup]:
 
 
 def _budget_text(budget: Budget) -> list[Child]:
-    """What a budget asks, in words."""
+    """The limits of a budget in words."""
     wanted = []
     if budget.min_fps is not None:
         wanted.append(f"at least {budget.min_fps:g} fps")
@@ -47,9 +47,9 @@ def _budget_text(budget: Budget) -> list[Child]:
 
 
 def baseline_comparison(result: BenchResult, baseline: BenchResult | None) -> Markup | None:
-    """What became of each run since an earlier result; None without one.
+    """A table of the change of each run since an earlier result; None without a baseline.
 
-    Where the machines are unlike, it says so instead: then their times say nothing about each other.
+    If the machines differ, a note says so instead, because their times cannot be compared.
     """
     if baseline is None:
         return None
@@ -63,7 +63,7 @@ def baseline_comparison(result: BenchResult, baseline: BenchResult | None) -> Ma
         return tag(
             "div",
             _state("nothing", "warn"),
-            f" The baseline of {when} measured none of these.",
+            f" The baseline of {when} measured none of these runs.",
             class_="card",
         )
     names = names_of([tuple(parts_of(pair.after).items()) for pair in pairs])
@@ -71,12 +71,14 @@ def baseline_comparison(result: BenchResult, baseline: BenchResult | None) -> Ma
     return table(
         ("run", "before", "now", "change", "between", "verdict"),
         rows,
-        caption=f"Against the baseline of {when}: what the fastest tenth of the samples stay below, where it could be told at the same pace of the machine, and how sure their spread lets us be (95 %).",
+        caption=f"Changes since the baseline of {when}: the tenth percentile of the samples, corrected for the speed "
+        "of the machine where that was measured, and the 95 % confidence interval of the change.",
         class_="stack",
     )
 
 
 def _change_row(name: str, pair: MatchedRuns) -> tuple[Child, ...]:
+    """The row of one pair of runs."""
     change = pair.change
     looks = {"slower": "bad", "faster": "good", "no change": "same", "too few samples": "same"}
     before, now = (duration(float(fastest_tenth(run.samples))) for run in (pair.before, pair.after))
@@ -91,18 +93,18 @@ def _change_row(name: str, pair: MatchedRuns) -> tuple[Child, ...]:
 
 
 def doubt_list(result: BenchResult) -> Markup | None:
-    """Reasons not to trust the figures; None where there is none."""
+    """A collapsible list of the reasons not to trust the figures; None if there are none."""
     found = doubts(result)
     if not found:
         return None
     items = [tag("li", tag("bdi", line)) for line in found]
     return collapsible(
-        [_state("doubtful", "warn"), f" {count(len(found), 'reason')} to take these figures with care"], items
+        [_state("doubtful", "warn"), f" {count(len(found), 'reason')} not to trust these figures"], items
     )
 
 
 def failure_list(result: BenchResult) -> Markup | None:
-    """What did not run and why; None where all ran."""
+    """A collapsible list of the runs that failed, with their errors; None if there are none."""
     if not result.failures:
         return None
     items = [
@@ -111,19 +113,21 @@ def failure_list(result: BenchResult) -> Markup | None:
         )
         for failure in result.failures
     ]
-    return collapsible([_state("failed", "bad"), f" {count(len(items), 'run')} did not come about"], items)
+    return collapsible([_state("failed", "bad"), f" {count(len(items), 'run')} failed"], items)
 
 
 def _item(state: str, class_: str, text: Child) -> Markup:
+    """A list item that begins with a coloured label."""
     return tag("li", _state(state, class_), " ", text)
 
 
 def _state(state: str, class_: str) -> Markup:
+    """A coloured label; `class_` is "good", "bad", "warn" or "same"."""
     return tag("span", state, class_=f"state {class_}")
 
 
 def collapsible(title: Child, inside: Child | Sequence[Markup], *, opened: bool = False) -> Markup:
-    """What opens when its title is chosen; a list of items, or any markup."""
+    """A block that opens when its title is clicked, with a list of items or other markup inside."""
     if isinstance(inside, list):
         inside = tag("ul", inside, class_="plain")
     return tag("details", tag("summary", title), inside, open=opened)

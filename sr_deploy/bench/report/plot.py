@@ -1,8 +1,9 @@
-"""One plot as inline SVG with its legend: points, lines, spans and guides on two axes. It knows no result.
+"""Draw one plot as inline SVG with its legend: points, lines, spans and guides on two axes. It knows no
+result.
 
-Lengths are units of a drawing 360 wide, which a phone shows about as they are; the style sheet sets the size
-of letters for wider screens. Colours are classes of the style sheet, so that dark mode is its business alone,
-and every series has a marker of its own, so that no colour is needed to tell them apart.
+Lengths are in units of a drawing that is 360 wide, about one CSS pixel each on a phone. The style sheet sets
+the size of letters for wider screens. Colours are classes of the style sheet, which alone handles dark mode.
+Every series has its own marker, so that they can be told apart without colours.
 """
 
 from __future__ import annotations
@@ -15,58 +16,64 @@ from sr_deploy.bench.report.axes import Axis, axis_of, compact
 from sr_deploy.bench.report.markup import Child, Markup, number, tag
 
 WIDTH, HEIGHT = 360, 250
-LEFT, RIGHT, TOP, BOTTOM = 50, 350, 26, 210
+LEFT, RIGHT, TOP, BOTTOM = 50, 350, 26, 210  # of the area between the axes
 _RIGHT_WITH_GUIDES = 310
-"""Where the plot ends on the right when guides have their words there."""
+"""Right end of the plot if the labels of guides need room beside it."""
 COLOURS = 8
-"""Series that look different; more than that want another plot."""
-_MARKER_RADIUS = 4.2  # of a marker
-_LETTER_WIDTH, _LINE_HEIGHT = 6.6, 12.0  # about as wide as a letter is, and as high as a line, on a phone
+"""Number of series that look different; more series need another plot."""
+_MARKER_RADIUS = 4.2  # in units of the drawing
+_LETTER_WIDTH, _LINE_HEIGHT = 6.6, 12.0  # approximate width of a letter and height of a line on a phone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A place in a plot, and what a pointer resting on it reads."""
+    """A point of a plot, with its tooltip."""
 
     x: float
     y: float
     tip: str
+    """Text of the tooltip."""
     low: float | None = None
+    """Lower end of a thin vertical line through the point."""
     high: float | None = None
-    """Ends of a thin vertical line through the point, such as the 95th percentile."""
+    """Upper end of that line, such as the 95th percentile."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points that belong together, joined by a line in order of x unless told otherwise."""
+    """Points that belong together, joined by a line in order of x unless `joined` is False."""
 
     name: str
     points: tuple[Point, ...]
     style: int
-    """Which colour and marker: 0 to COLOURS - 1."""
+    """Colour and marker, from 0 to COLOURS - 1; larger values start again at 0."""
     joined: bool = True
+    """True: the points are joined by a line in order of x."""
     trend: tuple[tuple[float, float], tuple[float, float]] | None = None
-    """Ends of a dashed straight line."""
+    """Ends (x, y) of a dashed straight line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """A horizontal line that means something."""
+    """A horizontal line with a label, such as a frame rate."""
 
     y: float
+    """Value at which the line is drawn."""
     label: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What an axis shows."""
+    """The settings of an axis."""
 
     label: str
+    """Name of the quantity, with its unit."""
     log: bool = False
+    """True for a logarithmic axis."""
     text: Callable[[float], str] = compact
-    """A tick's value as text."""
+    """Formats the value of a tick."""
     ticks: tuple[float, ...] | None = None
-    """Where to put ticks; None: where round numbers are."""
+    """Values of the ticks; None: round numbers."""
 
 
 def plot(
@@ -79,9 +86,10 @@ def plot(
     note: Child = None,
     guides: Sequence[Guide] = (),
 ) -> Markup:
-    """A figure with title, drawing, legend and a note; `description` says in words what is to be seen."""
+    """Draw a figure with title, drawing, legend and note. `description` says in words what it shows."""
     points = [point for one in series for point in one.points]
     heights = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
+    # A guide further than a factor of four from all points would squeeze them, so it is left out.
     near = [g.y for g in guides if heights and min(heights) / 4 <= g.y <= max(heights) * 4]
     right = _RIGHT_WITH_GUIDES if near else RIGHT
     across = axis_of((p.x for p in points), start=LEFT, end=right, log=x.log)
@@ -108,6 +116,7 @@ def plot(
 
 
 def _grid(across: Axis, up: Axis, x: Scale, y: Scale) -> list[Markup]:
+    """The axes with grid lines, ticks and labels."""
     right = across.end
     marks = [tag("text", y.label, x=2, y=12, class_="label")]
     for value in y.ticks or up.ticks(6):
@@ -124,7 +133,7 @@ def _grid(across: Axis, up: Axis, x: Scale, y: Scale) -> list[Markup]:
 
 
 def _without_overlaps(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Labels and their places without those that would touch the one before them."""
+    """Drop the labels that would touch the one before them."""
     kept: list[tuple[float, str]] = []
     end = -math.inf
     for at, text in labels:
@@ -136,7 +145,7 @@ def _without_overlaps(labels: Sequence[tuple[float, str]]) -> list[tuple[float, 
 
 
 def _guides(guides: Sequence[Guide], up: Axis, right: float) -> Markup:
-    """Lines across, their words beside them, moved up and down as little as keeps them apart."""
+    """Horizontal lines with labels beside them, which are moved down or up as little as keeps them apart."""
     marks, lowest = [], math.inf
     for guide in sorted(guides, key=lambda g: g.y):
         at = up.at(guide.y)
@@ -149,6 +158,7 @@ def _guides(guides: Sequence[Guide], up: Axis, right: float) -> Markup:
 
 
 def _series(series: Series, across: Axis, up: Axis) -> Markup:
+    """The line, the trend and the points of one series."""
     points = sorted(series.points, key=lambda p: (p.x, p.y))
     parts: list[Child] = []
     if series.trend:
@@ -162,6 +172,7 @@ def _series(series: Series, across: Axis, up: Axis) -> Markup:
 
 
 def _point(point: Point, style: int, across: Axis, up: Axis) -> Markup:
+    """A point with its marker, its tooltip and its vertical line."""
     x, y = across.at(point.x), up.at(point.y)
     span = None
     if point.low is not None or point.high is not None:
@@ -171,7 +182,7 @@ def _point(point: Point, style: int, across: Axis, up: Axis) -> Markup:
 
 
 def marker(style: int, x: float, y: float) -> Markup:
-    """The mark of a series: one of eight shapes, centred on a place."""
+    """The marker of a series: one of eight shapes, centred at a place."""
     a, b = _MARKER_RADIUS, _MARKER_RADIUS * 1.3
     shapes = (
         f"m{-a} 0a{a} {a} 0 1 0 {2 * a} 0a{a} {a} 0 1 0 {-2 * a} 0z",
@@ -183,16 +194,18 @@ def marker(style: int, x: float, y: float) -> Markup:
         f"m{-b} 0h{2 * b}m{-b} {-b}v{2 * b}",
         f"m{-b} {-a / 2}h{2 * b}v{a}h{-2 * b}z",
     )
+    # Crosses have no area to fill.
     kind = "mark open" if style % COLOURS in (5, 6) else "mark"
     return tag("path", d=f"M{number(x)} {number(y)}{shapes[style % COLOURS]}", class_=kind)
 
 
 def _legend(series: Sequence[Series]) -> Markup:
+    """The list of series with their markers."""
     return tag("ul", [tag("li", swatch(one.style), one.name) for one in series], class_="legend")
 
 
 def swatch(style: int) -> Markup:
-    """The mark of a series beside its name."""
+    """The marker of a series in the legend."""
     return tag(
         "svg",
         marker(style, 7, 7),

@@ -1,4 +1,4 @@
-"""Speed against quality: what a model's card promises, and what it costs here."""
+"""Plots of speed against quality: the quality from the models' cards, and their time on this machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from sr_deploy.bench.report.plot import Point, Scale, Series, plot
 from sr_deploy.bench.result import BenchRun
 
 _LABELS = {"psnr_y": "PSNR of Y (dB)", "ssim_y": "SSIM of Y"}
+"""Measure -> label of its axis."""
 
 
 def quality_plots(panel: Panel) -> Iterator[Markup]:
-    """Speed against the quality that the cards tell, a plot for every scale and data set with two qualities or more."""
+    """Draw time against quality for every scale and data set in which at least two qualities are known."""
     for (scale, data, measure), lines in _rated_lines(panel).items():
         at = _common_size(lines)
         points = [
@@ -29,6 +30,7 @@ def quality_plots(panel: Panel) -> Iterator[Markup]:
 
 
 def _quality_plot(title: str, points: Sequence[tuple[Line, BenchRun]], data: str, measure: str) -> Markup:
+    """The plot of some runs of one size, scale and data set."""
     series = [
         Series(name=line.name, style=i, points=(_quality_point(line, run, data, measure),))
         for i, (line, run) in enumerate(points)
@@ -40,16 +42,19 @@ def _quality_plot(title: str, points: Sequence[tuple[Line, BenchRun]], data: str
         y=Scale(label=f"{data}, {_LABELS.get(measure, measure)}", text=three_digits),
         title=title,
         description=" ".join(f"{point.tip}." for one in series for point in one.points),
-        note="Better is up and to the left. Quality is what the models' cards say.",
+        note="Better models are further up and to the left. The quality is that of the models' cards.",
     )
 
 
 def _rated_lines(panel: Panel) -> dict[tuple[int, str, str], list[Line]]:
-    """Lines one picture at a time whose model has a quality, by scale, data set and measure (PSNR where known)."""
+    """Group the lines whose model has a quality by scale, data set and measure; batches are excluded.
+
+    The measure is PSNR if it is known, otherwise the first in alphabetical order.
+    """
     found: dict[tuple[int, str, str], list[Line]] = {}
     for line in panel.lines:
         subject = line.runs[0].subject
-        if subject.backend == "nearest":  # repeats pixels: the card speaks of the net
+        if subject.backend == "nearest":  # it only repeats pixels, but the card describes the net
             continue
         for data, measures in sorted(subject.quality.items()):
             measure = "psnr_y" if "psnr_y" in measures else min(measures, default="")
@@ -59,7 +64,7 @@ def _rated_lines(panel: Panel) -> dict[tuple[int, str, str], list[Line]]:
 
 
 def _common_size(lines: Sequence[Line]) -> tuple[int, int]:
-    """The size that most lines have; of those the one nearest to 640x360."""
+    """The size (width, height) that most lines have; among equals the one nearest to 640x360."""
     counts: dict[tuple[int, int], int] = {}
     for line in lines:
         for run in line.runs:
@@ -69,6 +74,7 @@ def _common_size(lines: Sequence[Line]) -> tuple[int, int]:
 
 
 def _quality_point(line: Line, run: BenchRun, data: str, measure: str) -> Point:
+    """The point of one run, with its quality and time in the tooltip."""
     value = _value(line, data, measure)
     text = f"{value:.2f} dB" if measure.startswith("psnr") else f"{value:.4f}"
     return Point(
@@ -79,4 +85,5 @@ def _quality_point(line: Line, run: BenchRun, data: str, measure: str) -> Point:
 
 
 def _value(line: Line, data: str, measure: str) -> float:
+    """The quality of a line's model."""
     return line.runs[0].subject.quality[data][measure]

@@ -1,4 +1,4 @@
-"""Where a measurement is made: the machine, what limits this process, what the machine is doing, which versions."""
+"""Describe the environment of a measurement: the machine, its limits, its state, and versions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.system.memory import available_memory
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+"""Linux's files about the clock of the first processor."""
 _CGROUP = Path("/sys/fs/cgroup")
 _DISTRIBUTIONS = (
     "sr-deploy",
@@ -26,10 +27,11 @@ _DISTRIBUTIONS = (
     "torch",
     "ncnn",
 )
+"""Python distributions whose versions are recorded; the ones that are not installed are left out."""
 
 
 def describe_environment(busy_elsewhere: float | None = None) -> Environment:
-    """As it is now; asks the GPU's driver, which takes a moment."""
+    """Describe the environment as it is now. Asks the GPU driver, which takes a moment."""
     from sr_deploy.doctor import find_gpus
 
     gpus, _ = find_gpus()
@@ -44,7 +46,7 @@ def describe_environment(busy_elsewhere: float | None = None) -> Environment:
 
 
 def load() -> float | None:
-    """Runnable processes, mean of the last minute; None where the platform does not tell."""
+    """Number of runnable processes, averaged over the last minute; None if the platform does not report it."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
@@ -52,6 +54,7 @@ def load() -> float | None:
 
 
 def _machine(gpus: tuple[str, ...]) -> BenchMachine:
+    """The properties that two results must share to be compared. The quota is read on Linux only."""
     cpu = describe_cpu()
     return BenchMachine(
         cpu=cpu.name,
@@ -67,6 +70,7 @@ def _machine(gpus: tuple[str, ...]) -> BenchMachine:
 
 
 def _state(busy_elsewhere: float | None) -> State:
+    """The current load, clock and memory; values that cannot be read are None."""
     return State(
         load=load(),
         busy_elsewhere=busy_elsewhere,
@@ -80,6 +84,7 @@ def _state(busy_elsewhere: float | None) -> State:
 
 
 def _versions() -> dict[str, str]:
+    """Distribution -> version, for sr-deploy and the installed ones of `_DISTRIBUTIONS`."""
     from importlib import metadata
 
     from sr_deploy.version import __version__
@@ -94,6 +99,7 @@ def _versions() -> dict[str, str]:
 
 
 def _read_text(path: Path) -> str | None:
+    """The text of a file without surrounding space; None if it is empty or cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
@@ -101,18 +107,23 @@ def _read_text(path: Path) -> str | None:
 
 
 def _read_mhz(path: Path) -> float | None:
+    """A clock in MHz from a file of Linux, which holds kHz; None if it cannot be read."""
     text = _read_text(path)
     return float(text) / 1000 if text and text.isdecimal() else None
 
 
 def _clock_now() -> float | None:
-    """Of the first processor, in MHz."""
+    """The clock of the first processor in MHz; None if unknown.
+
+    Without cpufreq files, the value comes from /proc/cpuinfo.
+    """
     if (now := _read_mhz(_CPU0 / "scaling_cur_freq")) is not None:
         return now
     return _number_after("cpu MHz", Path("/proc/cpuinfo"))
 
 
 def _memory_total() -> int | None:
+    """The memory of the machine in bytes; /proc/meminfo counts in KiB. None if unknown."""
     total = _number_after("MemTotal", Path("/proc/meminfo"))
     if total is not None:
         return int(total) * 1024
@@ -123,14 +134,20 @@ def _memory_total() -> int | None:
 
 
 def _memory_limit() -> int | None:
+    """The memory limit of the container in bytes, from control groups v2 or v1; None without a limit."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         text = _read_text(_CGROUP / name)
+        # Version 1 says "no limit" by a number near 2**63, version 2 by the word "max".
         if text and text.isdecimal() and int(text) < 1 << 60:
             return int(text)
     return None
 
 
 def _hypervisor() -> str | None:
+    """The vendor of the virtual machine, "yes" if it has no name, or None on bare metal.
+
+    The processor flag "hypervisor" decides; the firmware tables (DMI) only give the name.
+    """
     for name in ("sys_vendor", "product_name"):
         if text := _read_text(Path("/sys/devices/virtual/dmi/id") / name):
             return text if "hypervisor" in (_read_text(Path("/proc/cpuinfo")) or "") else None
@@ -138,6 +155,7 @@ def _hypervisor() -> str | None:
 
 
 def _number_after(key: str, path: Path) -> float | None:
+    """The first number on the line "key: number" of a file; None if there is none."""
     for line in (_read_text(path) or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == key:

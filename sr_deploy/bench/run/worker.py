@@ -1,8 +1,8 @@
-"""A process that measures one subject: its memory, its runtime's threads and its crashes are its own.
+"""A process that measures one subject, so that its memory, the runtime's threads and its crashes are its own.
 
-It reads one JSON object a line from stdin and answers each with one on stdout. The first opens the subject, every
-other one measures a case. What runtimes print to stdout goes to stderr. Ctrl-C is the parent's business; when
-stdin ends, so does the process.
+It reads one JSON object per line from stdin and answers each with one on stdout. The first request opens the
+subject, every other one measures a case. Output of runtimes to stdout goes to stderr. The process ignores
+Ctrl-C, which the parent handles, and ends when stdin ends.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from sr_deploy.system.json_values import from_plain, to_plain
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """The first request."""
+    """The first request: the subject to open."""
 
     subject: BenchSubject
     model: str
-    """The file."""
+    """Path of the model file."""
     images: tuple[str, ...]
-    """Files to cut frames from; none: the bundled one."""
+    """Files that frames are cut from; none: the bundled photograph."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One case to measure."""
+    """A request to measure one case."""
 
     case: BenchCase
     mode: str
@@ -43,15 +43,15 @@ class Request:
 
 
 class Measurer(Protocol):
-    """What a worker works with: `SubjectRunner`, or a peer's own."""
+    """The object that measures in a worker: a `SubjectRunner`, or that of a peer."""
 
     def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
-        """One case."""
+        """Measure one case and return its run."""
         ...
 
 
 def serve(open_subject: Callable[[Opening], Measurer]) -> None:
-    """Answer requests until stdin ends."""
+    """Answer requests until stdin ends. Errors become answers; the process goes on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = _take_stdout()
     requests = iter(sys.stdin)
@@ -73,7 +73,7 @@ def serve(open_subject: Callable[[Opening], Measurer]) -> None:
 
 
 def describe_error(error: Exception) -> str:
-    """One line for a report."""
+    """An error as one line for a report, with its type unless it is one of sr-deploy's own."""
     from sr_deploy.errors import SrDeployError
 
     text = " ".join(str(error).split())
@@ -83,7 +83,7 @@ def describe_error(error: Exception) -> str:
 
 
 def open_runner(opening: Opening) -> Measurer:
-    """A `SubjectRunner` of the subject."""
+    """Open a `SubjectRunner` for the subject of a request."""
     from sr_deploy.bench.frames import load_photographs
     from sr_deploy.bench.run.runner import SubjectRunner
 
@@ -92,7 +92,7 @@ def open_runner(opening: Opening) -> Measurer:
 
 
 def _take_stdout() -> IO[str]:
-    """The real stdout; from now on everybody else's goes to stderr, that of C libraries too."""
+    """Return the real stdout, and send all other output to stdout to stderr, including that of C libraries."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers

@@ -1,4 +1,4 @@
-"""The stopwatch, on a clock that only moves when the call says so."""
+"""The stopwatch, on a clock that only moves when a call moves it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.errors import UsageError
 
 
 class Clock:
-    """Time passes by what each call takes: the given seconds in turn, the last one for ever."""
+    """A clock that each call advances by the next of the given seconds; the last one repeats."""
 
     def __init__(self, seconds: Iterable[float]) -> None:
         self.now, self._seconds = 100.0, iter(seconds)

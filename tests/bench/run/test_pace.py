@@ -1,4 +1,4 @@
-"""The fixed work between the samples: how often it is done, and where it ends up."""
+"""The fixed work between the samples: how often it is done, and where its times are kept."""
 
 from __future__ import annotations
 
@@ -63,4 +63,4 @@ def test_a_run_on_the_processor_has_looks_where_one_call_follows_the_other(
     plain = not throughput and not told
     assert bool(run.pace) == (plain and mode == "end-to-end" and backend == "openvino")
     assert len(after) == (len(run.samples) if plain else 0)
-    assert run.wall < sum(run.samples) * 1.5  # looks are not part of it
+    assert run.wall < sum(run.samples) * 1.5  # the pace work is not part of it

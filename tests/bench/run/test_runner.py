@@ -1,4 +1,4 @@
-"""Measuring real engines in this process: what comes back describes what was done."""
+"""Measuring real engines in this process: the runs describe what was done."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def assert_plausible(run: BenchRun) -> None:
 
 @pytest.mark.parametrize("tile", ["0", "-8", "big", ""])
 def test_a_tile_that_is_none_is_refused(runner: Callable[..., SubjectRunner], tile: str) -> None:
-    with runner(backend="nearest") as measuring, pytest.raises(UsageError, match="is no tile"):
+    with runner(backend="nearest") as measuring, pytest.raises(UsageError, match="is not a tile size"):
         measuring.measure(replace(SMALL, tile=tile), "end-to-end", False, QUICK)
 
 
