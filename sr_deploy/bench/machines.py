@@ -1,4 +1,8 @@
-"""Decide whether the figures of several results may be compared."""
+"""Decide whether the figures of several results may be compared.
+
+They may if the machines are equal in processor, cores, limits of the container, and GPUs. Versions of
+runtimes and models may differ: comparing them can be the purpose.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,10 @@ def differences(first: BenchMachine, second: BenchMachine) -> list[str]:
 
 
 def require_alike(results: Sequence[BenchResult], names: Sequence[str]) -> None:
-    """Raise InputError if the results come from different machines; `names` are their names in the message."""
+    """Raise InputError if the results come from different machines.
+
+    `names` are their names in the message, in the order of `results`. Each result is compared with the first.
+    """
     for result, name in zip(results[1:], names[1:], strict=True):
         apart = differences(results[0].environment.machine, result.environment.machine)
         if apart:

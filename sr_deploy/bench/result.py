@@ -1,8 +1,8 @@
-"""The data of a measurement, as values and as versioned JSON: raw samples and everything needed to judge them
-later.
+"""The data of a measurement, as values and as versioned JSON.
 
-Times are in seconds, sizes in pixels or bytes, energy in joules. Summaries are computed (`summary`), never
-stored. This module measures nothing and prints nothing.
+A result has raw samples and everything needed to judge them later. Times are in seconds, sizes in pixels or
+bytes, energy in joules. Summaries are computed (`summary`), never stored. This module measures nothing and
+prints nothing.
 
 History of the schema:
     1   the first
@@ -234,10 +234,10 @@ class BenchRun:
     wall: float
     """Elapsed seconds of all samples; with several in flight this is less than their sum."""
     cpu: tuple[float, ...] = ()
-    """Processor seconds of all threads in each sample, including threads that spin; empty with several in
-    flight.
+    """Processor seconds of all threads in each sample, including threads that spin.
 
-    If others keep the machine busy, this says more about the work than the elapsed time does.
+    Empty with several samples in flight. If others keep the machine busy, this says more about the work than
+    the elapsed time does.
     """
     pace: tuple[float, ...] = ()
     """Seconds that a fixed piece of work took between the samples, a measure of the machine's speed.

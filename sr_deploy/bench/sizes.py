@@ -25,6 +25,7 @@ _NAMES |= {
     "8k": (7680, 4320),
 }
 _NUMBERS = re.compile(r"(\d+)(?:\s*x\s*(\d+))?", re.IGNORECASE)
+"""Text of a size in numbers: WIDTHxHEIGHT, or the side of a square."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,10 @@ def check_size(size: Size) -> Size:
 
 
 def parse_aspect(text: str) -> float:
-    """Parse an aspect ratio such as "16:9", "4:3" or "1.85" into width over height. Raises UsageError."""
+    """Parse an aspect ratio such as "16:9", "4:3" or "1.85" into width over height.
+
+    Raises UsageError outside 1:64 to 64:1.
+    """
     first, colon, second = text.partition(":")
     try:
         ratio = float(first) / float(second) if colon else float(first)

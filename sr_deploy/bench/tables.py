@@ -25,9 +25,11 @@ HEADER = (
 )
 """Column titles of `row`."""
 _SUBJECT = ("model", "backend", "precision", "runner", "scale", "threads", "streams")
-"""Fields of BenchSubject that become CSV columns; `_CASE` and `_RUN` list those of BenchCase and BenchRun."""
+"""Fields of BenchSubject that become CSV columns."""
 _CASE = ("label", "width", "height", "batch", "tile", "tiles")
+"""Fields of BenchCase that become CSV columns."""
 _RUN = ("mode", "throughput", "others", "load", "steady")
+"""Fields of BenchRun that become CSV columns."""
 
 
 def rows(runs: Sequence[BenchRun]) -> list[tuple[str, ...]]:
@@ -36,7 +38,10 @@ def rows(runs: Sequence[BenchRun]) -> list[tuple[str, ...]]:
 
 
 def row(run: BenchRun) -> tuple[str, ...]:
-    """Return the cells of one run, with the columns of `HEADER`."""
+    """Return the cells of one run, with the columns of `HEADER`.
+
+    The column "backend" names the peer if another program than sr-deploy called the backend.
+    """
     summary, subject, case = summarise(run), run.subject, run.case
     driver = subject.backend if subject.runner == "sr-deploy" else subject.runner
     return (
@@ -60,12 +65,16 @@ def milliseconds(seconds: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Format a rate per second with three significant digits: 0.12, 12.3, 1,234."""
+    """Format a rate per second: 0.12, 12.3, 1,234."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def markdown(results: Sequence[BenchResult]) -> str:
-    """Return a Markdown table for each machine and mode, titled with the processor, the date and the mode."""
+    """Return a Markdown table for each machine and mode.
+
+    The title has the processor, the usable cores, the date and the mode. Figures of two modes are never in
+    one table.
+    """
     parts = []
     for result in results:
         machine = result.environment.machine
@@ -85,7 +94,10 @@ def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str
 
 
 def csv_text(results: Sequence[BenchResult]) -> str:
-    """Return every run of every result as a CSV line in full precision; unknown values are empty."""
+    """Return every run of every result as a CSV line in full precision.
+
+    Values that are unknown are empty. Without any run the text is an empty header line.
+    """
     text = io.StringIO()
     lines = [_csv_row(result, run) for result in results for run in result.runs]
     writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
@@ -95,7 +107,10 @@ def csv_text(results: Sequence[BenchResult]) -> str:
 
 
 def _csv_row(result: BenchResult, run: BenchRun) -> dict[str, object]:
-    """Column -> value of one run. All results give the same columns in the same order."""
+    """Column -> value of one run: times in milliseconds, memory in bytes, shares from 0 to 1.
+
+    All results give the same columns in the same order, because the first row decides the header.
+    """
     summary = summarise(run, result.calibration)
     subject, case, cold = run.subject, run.case, run.cold_start
     return {

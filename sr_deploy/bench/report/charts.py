@@ -40,7 +40,7 @@ def seconds_per_picture(run: BenchRun) -> float:
 def latency_plots(panel: Panel) -> Iterator[Markup]:
     """Draw time by size, with at most eight lines in a plot.
 
-    Lines with one picture in a sample are preferred.
+    Lines with one picture in a sample are drawn if there are any; otherwise all lines are.
     """
     single = [line for line in panel.swept if line.batch == 1] or panel.swept
     title = "Time per picture by size, pipeline full" if panel.throughput else "Latency by size"
@@ -176,7 +176,10 @@ def _growth_plots(
     title: str,
     text: Callable[[float], str],
 ) -> Iterator[Markup]:
-    """Plots of `y` against `x` with fitted laws, of the groups in which `x` takes at least two values."""
+    """Plots of `y` against `x` with fitted laws, of the groups in which `x` takes at least two values.
+
+    `what` names the quantity, and `text` formats a value of `y`.
+    """
     groups = [(name, runs) for name, runs in groups if len({x(run) for run in runs}) > 1]
     for heading, part in split_plots(title, groups):
         series = [

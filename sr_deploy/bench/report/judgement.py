@@ -1,4 +1,7 @@
-"""The parts of the report that judge a result: budgets, baseline, doubts, and failed runs."""
+"""The parts of the report that judge a result: budgets, baseline, doubts, and failed runs.
+
+Every part is None if it has nothing to say, and the page then leaves it out.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,7 @@ def baseline_comparison(result: BenchResult, baseline: BenchResult | None) -> Ma
     if baseline is None:
         return None
     when = baseline.created.replace("T", " ").replace("Z", " UTC")
+    # Checked before `compare_results`, which would raise InputError for the whole report.
     apart = differences(baseline.environment.machine, result.environment.machine)
     if apart:
         text = f"The baseline of {when} comes from another machine and is not compared: {'; '.join(apart)}."
@@ -78,7 +82,7 @@ def baseline_comparison(result: BenchResult, baseline: BenchResult | None) -> Ma
 
 
 def _change_row(name: str, pair: MatchedRuns) -> tuple[Child, ...]:
-    """The row of one pair of runs."""
+    """The row of one pair of runs: tenth percentiles, change, interval, and the verdict with a colour."""
     change = pair.change
     looks = {"slower": "bad", "faster": "good", "no change": "same", "too few samples": "same"}
     before, now = (duration(float(fastest_tenth(run.samples))) for run in (pair.before, pair.after))

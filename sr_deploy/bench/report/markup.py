@@ -1,7 +1,7 @@
-"""Make HTML and SVG elements so that no text can become markup: strings are escaped, and only `Markup` is
-not.
+"""Make HTML and SVG elements so that no text can become markup.
 
-It knows neither plots nor results. Everything in the report goes through `tag`.
+Strings are escaped, and only `Markup` is not. Everything in the report goes through `tag`. The module knows
+neither plots nor results.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Draw one plot as inline SVG with its legend: points, lines, spans and guides on two axes. It knows no
-result.
+"""Draw one plot as inline SVG with its legend: points, lines, spans and guides on two axes.
 
 Lengths are in units of a drawing that is 360 wide, about one CSS pixel each on a phone. The style sheet sets
 the size of letters for wider screens. Colours are classes of the style sheet, which alone handles dark mode.
@@ -145,7 +144,8 @@ def _without_overlaps(labels: Sequence[tuple[float, str]]) -> list[tuple[float, 
 
 
 def _guides(guides: Sequence[Guide], up: Axis, right: float) -> Markup:
-    """Horizontal lines with labels beside them, which are moved down or up as little as keeps them apart."""
+    """Horizontal lines with labels beside them, which are moved up as little as keeps them apart."""
+    # From the bottom up: each label stays at least a line above the one before, whose place is `lowest`.
     marks, lowest = [], math.inf
     for guide in sorted(guides, key=lambda g: g.y):
         at = up.at(guide.y)

@@ -17,7 +17,10 @@ _LABELS = {"psnr_y": "PSNR of Y (dB)", "ssim_y": "SSIM of Y"}
 
 
 def quality_plots(panel: Panel) -> Iterator[Markup]:
-    """Draw time against quality for every scale and data set in which at least two qualities are known."""
+    """Draw time against quality for every scale and data set in which at least two qualities are known.
+
+    All points of a plot have the same size of picture, the one that `_common_size` chooses.
+    """
     for (scale, data, measure), lines in _rated_lines(panel).items():
         at = _common_size(lines)
         points = [

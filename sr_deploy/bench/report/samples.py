@@ -27,6 +27,7 @@ _MIN_LABEL_GAP = 10.0
 def samples_plot(run: BenchRun, title: str) -> Markup:
     """Draw the figure of one run. Warm-ups are rings on a shaded area, samples are dots."""
     times = list(run.samples)
+    # A first call can take many times a sample, and would leave the samples a narrow strip.
     top = max(times) * _WARM_UP_MARGIN
     up = axis_of([*times, *(min(t, top) for t in run.warm_up)], start=_BOTTOM, end=_TOP)
     across = _order(len(run.warm_up), len(times))
@@ -70,7 +71,10 @@ def _frame(up: Axis, across: Axis, run: BenchRun) -> list[Markup]:
 
 
 def _dots(run: BenchRun, across: Axis, up: Axis) -> list[Markup]:
-    """One path for all dots: each is a line of no length with round ends."""
+    """Two paths: rings for the warm-ups, and dots for the samples.
+
+    A dot is a line of no length with round ends, which takes far fewer bytes than an element for each.
+    """
     count = len(run.warm_up)
     rings = "".join(
         f"M{number(across.at(i - count))} {number(up.at(t))}m-2 0a2 2 0 1 0 4 0a2 2 0 1 0 -4 0"
@@ -84,7 +88,10 @@ def _dots(run: BenchRun, across: Axis, up: Axis) -> list[Markup]:
 
 
 def _thinned(times: Sequence[float]) -> list[tuple[int, float]]:
-    """Return the times with their numbers; if there are too many, only the extremes of each stretch."""
+    """Return the times with their numbers; if there are too many, only the extremes of each stretch.
+
+    So outliers stay visible, and the page stays small.
+    """
     if len(times) <= _MAX_DOTS:
         return list(enumerate(times))
     kept: set[int] = set()

@@ -43,7 +43,10 @@ def _real_time_seconds(run: BenchRun) -> float:
 
 
 def _largest_real_time(line: Line, rate: int) -> Markup:
-    """The cell of one line and rate: the largest measured size in real time, or an estimate."""
+    """The cell of one line and rate: the largest measured size in real time, with the size of its result.
+
+    If no size is in real time, the cell says "none" and gives an estimate.
+    """
     held = [run for run in line.runs if _real_time_seconds(run) * rate <= 1]
     if not held:
         return tag("span", _state("none", "bad"), _estimate(line, rate))
@@ -72,7 +75,10 @@ def _estimate(line: Line, rate: int) -> list[Markup]:
 
 
 def numbers_table(panel: Panel, calibration: Calibration | None) -> Markup:
-    """Every run with all its figures, grouped by line. Columns that are empty for all runs are omitted."""
+    """Every run with all its figures, grouped by line.
+
+    Columns that are empty for all runs are omitted.
+    """
     figures = [(line, run, _figures(run, calibration)) for line, run in panel.runs]
     used = [name for name in figures[0][2] if any(mine[name] for _, _, mine in figures)]
     groups = [
@@ -98,7 +104,10 @@ def _size_cell(run: BenchRun) -> list[Child]:
 
 
 def _figures(run: BenchRun, calibration: Calibration | None) -> dict[str, str]:
-    """Column -> figure of one run, "" if it is unknown."""
+    """Column -> figure of one run, "" if it is unknown.
+
+    The order here is the order of the columns; the stages come last, as shares of the mean sample.
+    """
     s, cold, memory = summarise(run, calibration), run.cold_start, run.memory
     return {
         "fps": three_digits(s.fps),
@@ -176,7 +185,7 @@ def _measured(key: str, value: float) -> str:
 
 
 def environment_table(result: BenchResult) -> Markup:
-    """The machine, the software and the settings of the measurement."""
+    """The machine, the software and the settings of the measurement. Unknown values have no row."""
     rows = [(name, tag("bdi", value)) for name, value in _environment(result) if value]
     return table(("", ""), rows, caption="Machine, software and settings of the measurement.", class_="wrap")
 

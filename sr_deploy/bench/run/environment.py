@@ -13,7 +13,7 @@ from sr_deploy.system.memory import available_memory
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 """Linux's files about the clock of the first processor."""
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP = Path("/sys/fs/cgroup")  # limits of the container
 _DISTRIBUTIONS = (
     "sr-deploy",
     "numpy",
@@ -32,6 +32,7 @@ _DISTRIBUTIONS = (
 
 def describe_environment(busy_elsewhere: float | None = None) -> Environment:
     """Describe the environment as it is now. Asks the GPU driver, which takes a moment."""
+    # Imported here because workers import this module too, and need only `load`.
     from sr_deploy.doctor import find_gpus
 
     gpus, _ = find_gpus()
@@ -70,7 +71,7 @@ def _machine(gpus: tuple[str, ...]) -> BenchMachine:
 
 
 def _state(busy_elsewhere: float | None) -> State:
-    """The current load, clock and memory; values that cannot be read are None."""
+    """The state of the machine now: load, clock and memory. Values that cannot be read are None."""
     return State(
         load=load(),
         busy_elsewhere=busy_elsewhere,

@@ -105,8 +105,7 @@ def measure_self_timed(
 
 
 def measure_streams(calls: Sequence[Call], effort: Effort, before_samples: Call | None = None) -> Timing:
-    """Like `measure`, with one thread for each of `calls`; all threads call again and again until it is
-    enough.
+    """Like `measure`, with one thread for each of `calls`, all of which call again and again.
 
     A sample is the time of one call beside the others. `wall` over the number of samples is the time that a
     sample costs.
@@ -138,7 +137,7 @@ class _Streams:
     def run(self, call: Call, begin: float) -> None:
         """Time `call` until all threads together have enough samples, or one of them fails.
 
-        `begin` is the start of all threads. An exception of `call` stops the others after their current call.
+        `begin` is the common start. An exception of `call` stops the other threads after their current call.
         """
         clock, effort = time.perf_counter, self._effort
         try:

@@ -71,6 +71,7 @@ class Recorder:
         pace = self._pace if plain else None
         with _Meters(works) as meters:
             timing = _take_timing(works, throughput, effort, meters.begin, pace)
+        # Some platforms cannot reset the peak; there it also covers the earlier runs of this process.
         peak, before = peak_resident(), self._resident
         return BenchRun(
             subject=self.subject,
@@ -140,7 +141,7 @@ def _take_timing(
     if pace is None:
         return measure(works[0].call, effort, begin, works[0].after)
 
-    # The pace comes first, so that its untimed work is not part of the meters.
+    # The pace comes first, so that the meters do not count its untimed work.
     def begin_both() -> None:
         pace.begin()
         begin()

@@ -1,7 +1,7 @@
 """Open one subject and measure it on one case after another, in this process.
 
-Samples time what users call: `Upscaler.upscale_pixels` for one picture, `Engine.run` for a batch, and
-`read_image`, `upscale`, `write_image` with files. `worker` runs this in a process of its own.
+A sample times the calls that users make: `Upscaler.upscale_pixels` for one picture, `Engine.run` for a batch,
+and `read_image`, `upscale`, `write_image` with files. `worker` runs this in a process of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FILE_STAGES = ("read", "decode", "prepare", "compute", "finish", "encode", "wri
 class SubjectRunner:
     """Measure `subject`, whose model is the file `path`, on frames of `photographs`.
 
-    Raises the errors of `open_engine`.
+    Use it in a `with` statement, from one thread. Raises the errors of `open_engine`.
     """
 
     def __init__(self, subject: BenchSubject, path: Path, photographs: Photographs) -> None:
@@ -49,6 +49,7 @@ class SubjectRunner:
         Frames and results of the mode "with-files" are in a temporary folder, which is removed at the end.
         """
         with tempfile.TemporaryDirectory(prefix="sr-deploy-bench-") as folder:
+            # Each stream has its own number, so that no two write to the same file.
             numbers = range(self.subject.streams if throughput else 1)
             works = [self._work(case, mode, Path(folder), number) for number in numbers]
             run = self._recorder.record(case, mode, throughput, effort, works)
@@ -97,6 +98,7 @@ class SubjectRunner:
     def _batch(self, case: BenchCase) -> Pixels:
         """The pictures of a batch, uint8 [N, H, W, C]; a model with one channel gets the green one."""
         batch = self._photographs.batch(case.width, case.height, case.batch)
+        # The slice is not contiguous; the copy is.
         return batch if self.engine.spec.channels == 3 else batch[:, :, :, 1:2].copy()
 
     def _pixel_work(self, case: BenchCase, number: int) -> SampledCall:
@@ -131,6 +133,7 @@ class SubjectRunner:
         source, target = self._file(case, folder, number), folder / f"{number}-large.png"
         timed_engine = TimedEngine(self.engine)
         upscaler = Upscaler(timed_engine, tile=tile_of(case))
+        # "read" and "write" stay part of "decode" and "encode" until `time_bare_files` separates them.
         stages: dict[str, list[float]] = {name: [] for name in _FILE_STAGES}
 
         def call() -> None:

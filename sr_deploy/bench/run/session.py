@@ -92,7 +92,7 @@ class BenchSession:
 
 
 class _WorkerError(Exception):
-    """A worker's report that it failed, or its death (`died`)."""
+    """A worker reported an error, or its process ended (`died`)."""
 
     def __init__(self, message: str, *, died: bool) -> None:
         super().__init__(message)
@@ -103,6 +103,7 @@ class _Worker:
     """One worker process. Raises _WorkerError if the subject cannot be opened or measured."""
 
     def __init__(self, entry: WorkerStart, images: tuple[str, ...], folder: str) -> None:
+        # A file, not a pipe: a pipe that nobody reads would block a runtime that prints much.
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
         self._process = subprocess.Popen(
             entry.command,
@@ -120,9 +121,9 @@ class _Worker:
             raise
 
     def ask(self, request: Any) -> dict[str, Any]:
-        """Send a request as a line of JSON and wait for the answer.
+        """Send a request as a line of JSON and wait for the answer, without a time limit.
 
-        Raises _WorkerError for an error or a death.
+        Raises _WorkerError if the worker reports an error or its process ends.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -132,7 +133,7 @@ class _Worker:
             line = self._process.stdout.readline()
         except OSError:
             line = ""
-        # A dying process may leave half a line, or none.
+        # A process that ends early leaves half a line, or none.
         if not line.endswith("\n"):
             raise _WorkerError(self._exit_reason(), died=True)
         answer: dict[str, Any] = json.loads(line)

@@ -119,11 +119,10 @@ def _ordered(sweep: Sweep) -> Iterator[tuple[BenchCase, WorkerStart]]:
 def _run_rounds(
     session: BenchSession, sweep: Sweep, on_start: Callable[[WorkerStart, BenchCase, int, int], None] | None
 ) -> Iterator[Step]:
-    """Measure case by case, all subjects in turn in every round, so that drifts of the machine affect all of
-    them.
+    """Measure case by case, with all subjects in turn in every round.
 
-    Every second round has the reverse order, so that no subject always comes first. A subject that failed on
-    a case is not tried again on it.
+    So a drift of the machine affects all of them. Every second round has the reverse order, so that no
+    subject always comes first. A subject that failed on a case is not tried again on it.
     """
     total, number = len(sweep.cases) * len(sweep.entries) * sweep.rounds, 0
     for case in sorted(sweep.cases, key=lambda case: case.pixels):

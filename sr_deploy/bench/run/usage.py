@@ -86,7 +86,11 @@ def _windows_memory(field: str) -> int | None:
 
 
 class OtherProcesses:
-    """Measure how busy other processes keep the cores that this process may use (Linux)."""
+    """Measure how busy other processes keep the cores that this process may use (Linux).
+
+    Their time is the busy time of the cores in /proc/stat minus the processor time of this process. The file
+    counts in ticks of usually 10 ms, so short periods give rough figures.
+    """
 
     def __init__(self) -> None:
         self._cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
