@@ -36,7 +36,7 @@ _MIN_FOR_TENTH = 10  # samples needed for a tenth percentile
 MIN_PACE_TIMES = 150
 """Pace times that each run needs before it is corrected for the machine's speed.
 
-They must come from several processes: the times of one process are of two kinds, fast and slow.
+They should come from several processes: within one process the times are of two kinds, fast and slow.
 """
 _WORTH_SAYING = 0.005  # a smaller difference between the machines is not mentioned
 # With three samples each, the least likely order of all six still occurs once in ten times by chance.

@@ -1,4 +1,5 @@
-"""Find reasons not to trust a measurement, in what was recorded. Thresholds follow pyperf where it has them."""
+"""Find reasons not to trust a measurement, from its recorded figures. Thresholds follow pyperf where it has
+them."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SCHEMA = 1
 KIND = "sr-deploy bench"
 """Value of the key "kind", which identifies a file as a result of `sr-deploy bench`."""
 MODES = ("end-to-end", "with-files", "device")
-"""Names of what a sample covers. Figures of two modes never appear in one table.
+"""Names of the modes, which say what a sample covers. Figures of two modes never appear in one table.
 
 "end-to-end": from decoded pixels to decoded pixels in host memory. "with-files": from file to file. "device":
 buffers stay on the device.

@@ -16,7 +16,6 @@ LARGEST_SIDE = 32_768
 _HEIGHTS = (72, 90, 120, 144, 180, 240, 270, 360, 480, 540, 576, 720, 900, 1080, 1440, 2160, 4320)
 # A name such as 720p means an aspect ratio of 16:9, with an even width.
 _NAMES = {f"{height}p": (-(-height * 16 // 9) // 2 * 2, height) for height in _HEIGHTS}
-
 _NAMES |= {
     "480p": (854, 480),
     "576p": (1024, 576),

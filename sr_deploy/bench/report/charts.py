@@ -54,7 +54,7 @@ def latency_plots(panel: Panel) -> Iterator[Markup]:
         yield plot(
             series,
             x=_sizes([run for line in part for run in line.runs]),
-            y=Scale(label="seconds a picture" if panel.throughput else "latency", log=True, text=duration),
+            y=Scale(label="seconds per picture" if panel.throughput else "latency", log=True, text=duration),
             guides=[Guide(y=1 / rate, label=f"{rate} fps") for rate in RATES],
             title=name,
             description=_description(part, lambda run: duration(seconds_per_picture(run))),
@@ -112,9 +112,9 @@ def _sizes(runs: Sequence[BenchRun]) -> Scale:
         if not kept or math.log(area / kept[-1]) > span * 0.09:
             kept.append(area)
     if len(kept) < 2:
-        return Scale(label="pixels of the small picture", log=True)
+        return Scale(label="pixels of the input picture", log=True)
     ticks = tuple(float(area) for area in kept)
-    return Scale(label="size of the small picture", log=True, ticks=ticks, text=lambda v: named[int(v)])
+    return Scale(label="size of the input picture", log=True, ticks=ticks, text=lambda v: named[int(v)])
 
 
 def _description(lines: Sequence[Line], value: Callable[[BenchRun], str]) -> str:
@@ -158,7 +158,7 @@ def _tile_side(run: BenchRun) -> float:
     return float(run.case.tile) if run.case.tile.isdecimal() and len(run.case.tile) < 7 else 0.0
 
 
-_LABELS = {"pixels": "pixels of the small picture", "tile side": "side of a tile, in pixels"}
+_LABELS = {"pixels": "pixels of the input picture", "tile side": "side of a tile, in pixels"}
 """Labels of the horizontal axis that differ from the name of the quantity."""
 _SWEPT: tuple[tuple[str, str, Callable[[BenchRun], float]], ...] = (
     ("batch", "batch", lambda run: run.case.batch),

@@ -2,7 +2,7 @@
 
 Lengths are in units of a drawing that is 360 wide, about one CSS pixel each on a phone. The style sheet sets
 the size of letters for wider screens. Colours are classes of the style sheet, which alone handles dark mode.
-Every series has its own marker, so that they can be told apart without colours.
+Every series has its own marker, so that they can be distinguished without colours.
 """
 
 from __future__ import annotations

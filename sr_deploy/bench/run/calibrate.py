@@ -1,6 +1,6 @@
 """Measure the peak of this machine in a short test: its copy rate and its rate of multiply-adds.
 
-A share of this peak tells a slow net from a slow machine. The peak is what memcpy and the BLAS library of
+A share of this peak shows whether the net or the machine is slow. The peak is what memcpy and the BLAS library of
 NumPy reach, not the figure of a data sheet.
 """
 

@@ -35,9 +35,9 @@ class Effort:
     most_seconds: float = 20.0
     """Time limit in seconds, after which no sample begins; `least_samples` are taken all the same."""
     least_samples: int = 3
-    """Number of samples that are taken whatever the time limit."""
+    """Number of samples that are taken even beyond the time limit."""
     most_samples: int = 2000
-    """Maximum number of samples whatever `seconds` says: at 2000, twenty of them lie above p99."""
+    """Maximum number of samples, whatever `seconds` says: of 2000, twenty are above p99."""
     warm_up_seconds: float = 5.0
     """Time limit of the warm-up in seconds, whether the times are steady or not."""
     warm_up_least: float = 0.1
