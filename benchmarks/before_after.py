@@ -1,8 +1,8 @@
-"""The picture at the top of the README: one crop by bicubic, by a model, and as it was photographed.
+"""Make the picture at the top of the README: one crop by bicubic, by a model, and as photographed.
 
     python -m benchmarks.before_after --original PHOTO [--model rt-x4] [--top 120 --left 60 --side 80]
 
-`PHOTO` is the CC0 photograph that `examples/colosseum.png` was shrunk from, at four times its size.
+`PHOTO` is the CC0 photograph from which `examples/colosseum.png` was made, at four times its size.
 """
 
 from __future__ import annotations

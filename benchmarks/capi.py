@@ -1,10 +1,12 @@
-"""What a call of the C library costs over the same call of the Python API, and whether memory stays flat.
+"""Measure the C library against the Python API: time of a call, and whether memory stays constant.
 
     python -m benchmarks.capi --measure   write benchmarks/results/capi.json and the table of docs/capi.md
-    python -m benchmarks.capi --check     say whether docs/capi.md has the table of that file
+    python -m benchmarks.capi --table     write the table of that file into docs/capi.md
+    python -m benchmarks.capi --check     check that docs/capi.md has the table of that file
 
-Both sides use ONNX Runtime with one thread and memory for tiles that is given, in processes of their own that take
-turns; a round's figure is the median of its calls. Needs a C compiler; memory is read from Linux's /proc.
+Both sides use ONNX Runtime with one thread and a fixed memory limit for tiles. They run in separate processes
+that take turns; the figure of a round is the median of its calls. Needs a C compiler and Linux, whose /proc
+shows the memory.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results" / "capi.json", ROOT / "docs" / "
 BEGIN, END = "<!-- made by benchmarks/capi.py -->\n", "<!-- end of what was made -->\n"
 MODEL, ROUNDS, FLAT_CALLS = "rt-x2", 15, 10_000
 SIZES = {"8x8": 2000, "480x270": 6}
-"""Sizes of pictures, and the calls of a round."""
+"""Size of a picture -> number of calls in a round."""
 PYTHON = """
 import sys, time
 from sr_deploy import Upscaler
@@ -66,7 +68,10 @@ def compiled(library: BuiltLibrary, source: Path, folder: Path) -> str:
 
 
 def one_round(command: list[str], size: str, calls: int) -> dict[str, float]:
-    """Seconds: of opening the model, and the median of the calls but for the first tenth, which warm up."""
+    """Measure the seconds to open the model, and the median seconds of a call.
+
+    The first tenth of the calls is warm-up and is left out.
+    """
     said = subprocess.check_output([*command, MODEL, *size.split("x"), str(calls)], encoding="utf-8")
     opened, *seconds = map(float, said.split())
     return {"open": opened, "call": median(seconds[calls // 10 :])}
@@ -127,9 +132,9 @@ def table(record: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--measure", action="store_true", help="measure, and write the results and the table")
+    what.add_argument("--measure", action="store_true", help="measure, write the results and the table")
     what.add_argument("--table", action="store_true", help="write the table of the results into docs/capi.md")
-    what.add_argument("--check", action="store_true", help="exit with 1 where docs/capi.md is not up to date")
+    what.add_argument("--check", action="store_true", help="exit with 1 if docs/capi.md is not up to date")
     asked = parser.parse_args()
     if asked.measure:
         RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8", newline="\n")

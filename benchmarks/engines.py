@@ -1,15 +1,17 @@
-r"""How fast each CPU engine runs a model, and what it adds to its bare runtime: ratios, measured in turn in one run.
+"""Measure how fast each CPU engine runs a model, and what it adds to its bare runtime. Ratios within one run.
 
-    python -m benchmarks.engines --data PHOTOGRAPHS [--model rt-x4 --model srresnet-x4] \
-        [--out benchmarks/results/engines.json]
+    python -m benchmarks.engines --data PHOTOGRAPHS [--model rt-x4 --model srresnet-x4] [--out FILE]
     python -m benchmarks.engines --table   write the table of the results into docs/precision.md
-    python -m benchmarks.engines --check   say whether docs/precision.md has that table
+    python -m benchmarks.engines --check   check that docs/precision.md has that table
 
-The picture is 320x180, 8 bits in and out. `speed` is the time of plain ONNX Runtime, which is a session of the
-fp32 file on a float tensor that is ready, over the time of an engine on bytes; `overhead` the time of an engine
-over that of its own runtime on the same graph with arrays that are bound beforehand, minus one; `core` the same
-over its runtime on the file's own float graph. int8 and bf16 files are made by `sr-deploy convert` with
---data; what they cost in PSNR is what that measured. Times are those a tenth of the samples stay below.
+FILE is usually benchmarks/results/engines.json. The picture is 320x180, with 8 bits in and out. The int8 and
+bf16 files are made by `sr-deploy convert` with --data, which also measures their loss of PSNR. Times are
+tenth percentiles of the samples. The ratios are:
+
+    speed      time of plain ONNX Runtime (fp32 file, ready float tensor), over the time of the engine on
+        bytes
+    overhead   time of the engine over its own runtime on the same graph with bound arrays, minus one
+    core       the same, over its runtime on the file's own float graph
 """
 
 from __future__ import annotations
@@ -45,11 +47,11 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results" / "engines.json", ROOT / "docs" 
 BEGIN, END = "<!-- made by benchmarks/engines.py --table -->\n", "<!-- end of what was made -->\n"
 Call = Callable[[], object]
 REFERENCE = "onnxruntime fp32 core"
-REST, TIMED = 0.05, 3  # seconds, calls
+REST, TIMED = 0.05, 3  # seconds of rest, and timed calls after it
 
 
 def files_of(model: str, data: Path, folder: Path, only: list[str]) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """The fp32 file, and what `convert` makes of it: precision -> file and what that measured."""
+    """Return the fp32 file and the converted ones: precision -> file, and what the conversion measured."""
     source = find_model(model)
     files: dict[str, tuple[Path, dict[str, Any]]] = {"fp32": (source, {})}
     for precision in (p for p in ("bf16", "int8") if not only or any(p in name for name in only)):
@@ -77,7 +79,7 @@ def bare_onnxruntime(graph: bytes, feed: np.ndarray, threads: int) -> Call:
 
 
 def bare_openvino(engine: OpenVinoEngine, graph: bytes, feed: np.ndarray, *, compiled: Any = None) -> Call:
-    """A request of the engine's own settings; of its own compiled model where that is given."""
+    """Return a call of OpenVINO with the engine's own settings, on `compiled` if it is given."""
     core = openvino.Core()
     made = compiled or core.compile_model(core.read_model(graph), "CPU", engine._settings())
     request = made.create_infer_request()
@@ -86,8 +88,11 @@ def bare_openvino(engine: OpenVinoEngine, graph: bytes, feed: np.ndarray, *, com
 
 
 def measured(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    """All in turn, `rounds` times, in a random order: a rest, for the threads of the runtime before spin on for a
-    while; a call that is not timed, which finds its threads asleep; then the timed ones."""
+    """Measure all calls in turn, `rounds` times, in a random order.
+
+    Before each there is a rest, because the threads of the previous runtime spin for a while, and an untimed
+    call, because its own threads are asleep.
+    """
     random = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -105,7 +110,11 @@ def measured(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
 def calls_of(
     files: dict[str, tuple[Path, dict[str, Any]]], picture: np.ndarray, threads: int
 ) -> tuple[dict[str, Call], list[Any]]:
-    """Every engine on every file it can run, its runtime on the same graph, and on the file's float graph."""
+    """Return the calls to measure, and the engines to close.
+
+    They are every engine on every file that it can run, its runtime on the same graph, and its runtime on the
+    file's float graph.
+    """
     tensor = np.ascontiguousarray(picture.transpose(0, 3, 1, 2) / np.float32(255), np.float32)
     calls: dict[str, Call] = {}
     engines: list[Any] = []
@@ -132,7 +141,10 @@ def calls_of(
 
 
 def compare(args: argparse.Namespace, model: str) -> dict[str, Any]:
-    """The samples of several processes together: how the memory of one came to lie costs or saves a sixth."""
+    """Measure in several processes and join their samples.
+
+    The memory layout of a single process costs or saves up to a sixth of the time.
+    """
     with tempfile.TemporaryDirectory() as folder:
         kept = args.folder or Path(folder)
         files = files_of(model, args.data, kept, args.only or [])
@@ -157,7 +169,7 @@ def compare(args: argparse.Namespace, model: str) -> dict[str, Any]:
 
 
 def work(args: argparse.Namespace) -> dict[str, list[float]]:
-    """What one process measures."""
+    """Measure in this process."""
     picture = np.ascontiguousarray(read_image(EXAMPLE).pixels[None, :180, :320])
     (model,), only = args.model, args.only or []
     calls, engines = calls_of(files_of(model, args.data, args.folder, only), picture, args.threads)
@@ -173,7 +185,7 @@ def work(args: argparse.Namespace) -> dict[str, list[float]]:
 def _table(
     seconds: dict[str, list[float]], files: dict[str, tuple[Path, dict[str, Any]]]
 ) -> dict[str, dict[str, Any]]:
-    """Ratios of the tenth of the samples that was disturbed least: others work on the machine too."""
+    """Compute the ratios of tenth percentiles, because other work on the machine only adds to a time."""
 
     def ratio(first: str, second: str) -> float:
         return _undisturbed(seconds[first]) / _undisturbed(seconds[second])
@@ -194,7 +206,7 @@ def _table(
 
 
 def _undisturbed(samples: list[float]) -> float:
-    """Below this lies a tenth of the samples."""
+    """The tenth percentile of the samples."""
     return float(np.quantile(samples, 0.1))
 
 
@@ -209,7 +221,7 @@ def environment(threads: int) -> dict[str, Any]:
 
 
 def page() -> str:
-    """docs/precision.md with the table of the results in its place."""
+    """Return docs/precision.md with the table of the results in place."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     (where,) = {(e["cpu"], e["threads"]) for e in (one["environment"] for one in results.values())}
     lines = [
@@ -233,11 +245,11 @@ def main() -> None:
     parser.add_argument("--model", action="append")
     parser.add_argument("--data", type=Path)
     parser.add_argument(
-        "--folder", type=Path, help="keep converted files there, and take those that are there"
+        "--folder", type=Path, help="folder for converted files; existing files are used again"
     )
     parser.add_argument("--only", action="append", help='an engine, such as "openvino int8"; default: all')
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=10, help="in every process")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds per process")
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--check", action="store_true")

@@ -1,14 +1,16 @@
-"""What frames cost on their way through `pipe` and `video`, against the engine alone; and whether memory stays flat.
+"""Measure what frames cost in `pipe` and `video` beyond the engine, and whether memory stays constant.
 
-  python -m benchmarks.frames [--model rt-x2] [--size 480x270] [--frames 150] [--rounds 5]
-                              [--out benchmarks/results/frames.json]
-  python -m benchmarks.frames --table | --check     docs/video.md from the results, and whether it is
+    python -m benchmarks.frames [--model rt-x2] [--size 480x270] [--frames 150] [--rounds 5] [--out FILE]
+    python -m benchmarks.frames --table   write the tables of the results into docs/video.md
+    python -m benchmarks.frames --check   check that docs/video.md has them
 
-pipe      frames through real pipes (`cat` on both ends) for several formats, against the engine alone, kept full with
-          ready frames as `bench --throughput` does it: in turn, round by round, so that what else the machine does
-          meets both alike
-video     `upscale_video` of a made-up H.264 file, against the same; encoding is most of the difference
-memory    resident size of a process every 1000 frames of a video of 10,000 small ones
+FILE is usually benchmarks/results/frames.json. Three things are measured:
+
+    pipe      frames through real pipes (`cat` on both ends) in several formats, against the engine with ready
+        frames
+              and as many calls in flight; both in turn, so that other work on the machine affects both
+    video     `upscale_video` of a generated H.264 file, against the same; most of the difference is encoding
+    memory    resident memory of a process, every 1000 frames of a video of 10,000 small frames
 """
 
 from __future__ import annotations
@@ -57,11 +59,12 @@ BACKEND = os.environ.get("SR_DEPLOY_BACKEND", "auto")
 
 
 Work = Callable[[Callable[[int], None]], int]
-"""Does some frames, says the number after each, and returns how many there were."""
+"""Processes frames, reports the number after each, and returns how many there were."""
 
 
 def timed(work: Work) -> dict[str, float]:
-    """Wall and processor time of a frame; the wall time from the `FILLED`-th on, once the queues are full."""
+    """Measure elapsed and processor time per frame. Elapsed time counts from frame `FILLED`, when the queues
+    are full."""
     times: list[float] = []
     cpu = time.process_time()
     count = work(lambda number: times.append(time.perf_counter()))
@@ -78,7 +81,8 @@ def photo(width: int, height: int) -> np.ndarray:
 
 
 def loop(upscaler: Upscaler, pixels: np.ndarray, frames: int) -> Work:
-    """The engine kept full, as `bench --throughput` does it: as many calls at once as `pipe` and `video` make."""
+    """Keep the engine busy as `bench --throughput` does, with as many calls in flight as `pipe` and `video`
+    have."""
 
     def work(done: Callable[[int], None]) -> int:
         with ThreadPoolExecutor(STREAMS) as pool:
@@ -106,7 +110,8 @@ def piped(upscaler: Upscaler, data: Path, size: tuple[int, int], name: str) -> W
 
 
 def in_turn(first: Work, second: Work, rounds: int) -> dict[str, Any]:
-    """Both, `rounds` times; the medians, and of the ratios of a round's two: what is left of the first's rate."""
+    """Measure both, `rounds` times in turn. Return medians, and the share of the first one's rate that the
+    second keeps."""
     bystanders = OtherProcesses()
     samples = [(timed(first), timed(second)) for _ in range(rounds)]
     result: dict[str, Any] = {"samples": samples, "others": bystanders.share()}
@@ -172,7 +177,7 @@ def measure_video(
 
 
 def measure_memory() -> dict[str, Any]:
-    """Resident bytes every 1000 frames of a small video, in a process of its own."""
+    """Return the resident bytes every 1000 frames of a small video, measured in a process of its own."""
     if sys.platform != "linux":
         return {}
     result = subprocess.run(
@@ -186,7 +191,7 @@ def measure_memory() -> dict[str, Any]:
 
 
 class Watching:
-    """Follows a video that is made, and looks at the resident size of the process."""
+    """Follows a video that is being made and records the resident memory of the process."""
 
     def __init__(self, done: Callable[[int], None] = lambda number: None) -> None:
         self.sizes: list[int] = []
@@ -233,7 +238,7 @@ def shown(what: str, measured: Iterator[tuple[str, dict[str, Any]]]) -> dict[str
 
 
 def table(record: dict[str, Any], kills: dict[str, Any]) -> str:
-    """The figures of docs/video.md, every one of them from the records."""
+    """Return the figures of docs/video.md, all from the records."""
     command, cpu = record["command"], record["environment"]["cpu"]
     others = [one.get("others") for part in ("pipe", "video") for one in record[part].values()]
     known = [share for share in others if share is not None]
@@ -287,7 +292,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--table", action="store_true", help="write the figures into docs/video.md")
-    parser.add_argument("--check", action="store_true", help="say whether docs/video.md has the figures")
+    parser.add_argument("--check", action="store_true", help="check that docs/video.md has the figures")
     arguments = parser.parse_args()
     if arguments.table or arguments.check:
         write_table(only_check=arguments.check)

@@ -1,13 +1,13 @@
-"""How far the figures of `sr-deploy bench` can be trusted: the harness itself, measured.
+"""Measure the harness itself: how accurate the figures of `sr-deploy bench` are.
 
-    python -m benchmarks.harness --out benchmarks/results/harness.json   # half an hour
-    python -m benchmarks.harness --only sleep --only overhead            # a minute
-    python -m benchmarks.harness --judge --out FILE                      # the verdicts again, on the samples in FILE
+python -m benchmarks.harness --out benchmarks/results/harness.json   # half an hour
+python -m benchmarks.harness --only sleep --only overhead            # a minute
+python -m benchmarks.harness --judge --out FILE                      # judge the samples in FILE again
 
-sleep       a call that takes a known time: what the harness says of it, against what the call says of itself
-overhead    what a sample costs beside what is in it
+sleep       a call of known duration: the time by the harness, against the time by the call itself
+overhead    what the harness adds to a sample
 stopwatch   `sr-deploy bench` against a ten-line loop in a fresh process, in turn
-verdicts    two runs of the same thing, and a run against one slowed down by 5 %: how often the judgement is right
+verdicts    two equal runs, and a run against one slowed down by 5 %: how often the verdict is right
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_deploy.bench.compare import LOOKS, compare_times
+from sr_deploy.bench.compare import MIN_PACE_TIMES, compare_times
 from sr_deploy.bench.doubts import BUSY
 from sr_deploy.bench.frames import load_photographs
 from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject, FailedRun, read_result
@@ -33,9 +33,9 @@ from sr_deploy.bench.run.environment import describe_environment
 from sr_deploy.bench.run.measure import Effort, measure
 from sr_deploy.bench.run.runner import SubjectRunner
 from sr_deploy.bench.run.session import BenchSession, WorkerStart
-from sr_deploy.bench.run.stages import WatchedEngine
+from sr_deploy.bench.run.stages import TimedEngine
 from sr_deploy.bench.run.sweep import merge_rounds
-from sr_deploy.bench.run.worker import Measures, Opening, serve
+from sr_deploy.bench.run.worker import Measurer, Opening, serve
 from sr_deploy.engines.base import Batch
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.models import find_model
@@ -46,7 +46,7 @@ SLOWDOWN = 0.05
 
 
 def sleep() -> dict[str, Any]:
-    """The call sleeps, then spins to the microsecond; what it took is what it says itself."""
+    """Time calls that sleep, then spin until the exact microsecond, and that measure themselves."""
     found = {}
     for milliseconds in (1, 10, 100):
         own: list[float] = []
@@ -72,20 +72,20 @@ def sleep() -> dict[str, Any]:
 
 
 def overhead() -> dict[str, Any]:
-    """Of the stopwatch: the time of a loop of nothing. Of the stages: an Upscaler watched, against one that is not."""
+    """Measure the overhead of the stopwatch on an empty call, and that of the stages on a timed Upscaler."""
     timing = measure(lambda: None, Effort(samples=200_000, seconds=0, warm_up_least=0.2))
     frame = np.zeros((8, 8, 3), np.uint8)
-    plain, watched = Upscaler(NearestEngine(2)), WatchedEngine(NearestEngine(2))
-    upscaler = Upscaler(watched)
+    plain, timed = Upscaler(NearestEngine(2)), TimedEngine(NearestEngine(2))
+    upscaler = Upscaler(timed)
     stages: dict[str, list[float]] = {"prepare": [], "compute": [], "finish": []}
 
     def watch() -> None:
-        watched.begin()
-        upscaler.upscale_pixels(frame, progress=watched.tile_done)
-        watched.note(stages)
+        timed.begin()
+        upscaler.upscale_pixels(frame, progress=timed.tile_done)
+        timed.note(stages)
 
     effort = Effort(samples=2_000, seconds=0)
-    turns = [  # in turn, so that a clock that changes its pace changes it for both
+    turns = [  # in turn, so that a change of the processor's clock affects both
         [
             statistics.median(measure(call, effort).samples)
             for call in (lambda: plain.upscale_pixels(frame), watch)
@@ -114,7 +114,7 @@ print(json.dumps(times[5:]))
 
 
 def stopwatch(model: str, rounds: int, seconds: float) -> dict[str, Any]:
-    """Both in turn: the median over the turns of the ratio of their median times, and of their mean processor times."""
+    """Measure both in turn; return the medians of the ratios of their median times and mean processor times."""
     width, height = 160, 90
     code = _LOOP.format(width=width, height=height, model=model, seconds=seconds)
     rows = []
@@ -144,7 +144,7 @@ def stopwatch(model: str, rounds: int, seconds: float) -> dict[str, Any]:
 
 
 class _Slowed:
-    """An engine that takes `share` longer, and keeps its cores as busy as it did."""
+    """An engine that takes `share` longer, and keeps its cores as busy as before."""
 
     def __init__(self, engine: Any, share: float) -> None:
         self._engine, self._share = engine, share
@@ -161,14 +161,15 @@ class _Slowed:
         return result
 
 
-def open_slowed(opening: Opening) -> Measures:
+def open_slowed(opening: Opening) -> Measurer:
     runner = SubjectRunner(opening.subject, Path(opening.model), load_photographs())
     runner.engine = _Slowed(runner.engine, SLOWDOWN)
     return runner
 
 
 def verdicts(model: str, pairs: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Runs of `rounds` processes each. Raw samples of all runs too, for whoever wants to try another judgement."""
+    """Judge pairs of runs of `rounds` processes each. The raw samples are kept, to try other methods of
+    judging."""
     subject = BenchSubject(model=model, backend="onnxruntime", precision="fp32", scale=4)
     slowed = (sys.executable, "-m", "benchmarks.harness", "--worker")
     entries = {
@@ -189,7 +190,7 @@ def verdicts(model: str, pairs: int, rounds: int, seconds: float) -> dict[str, A
 
 
 def _alone(entry: WorkerStart, case: BenchCase, effort: Effort) -> BenchRun:
-    """A run of a fresh process, as a baseline from yesterday would be."""
+    """Run in a fresh process, as an older baseline would have."""
     with BenchSession() as session:
         run = session.measure(entry, case, mode="end-to-end", throughput=False, effort=effort)
     if isinstance(run, FailedRun):
@@ -198,7 +199,8 @@ def _alone(entry: WorkerStart, case: BenchCase, effort: Effort) -> BenchRun:
 
 
 def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What `sr-deploy bench compare` says of the rows; SystemExit where a busy machine made them worthless."""
+    """Count the verdicts of `sr-deploy bench compare`. SystemExit if the machine was too busy for valid
+    figures."""
     if max(run["others"] or 0.0 for row in rows for run in row.values()) > BUSY:
         raise SystemExit("other processes took too much of the cores; measure on an idle machine")
     changes = {
@@ -218,8 +220,8 @@ def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _paces(row: dict[str, Any], name: str) -> tuple[list[float], list[float]]:
     paces = (row["before"]["pace"], row[name]["pace"])
-    if min(map(len, paces)) < LOOKS:
-        raise SystemExit("too few looks at the pace; more --rounds or --seconds")
+    if min(map(len, paces)) < MIN_PACE_TIMES:
+        raise SystemExit("too few measurements of the pace; use more --rounds or --seconds")
     return paces
 
 
@@ -232,12 +234,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="rt-x4")
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=6, help="processes to a run that is judged")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of every process")
+    parser.add_argument("--rounds", type=int, default=6, help="processes of each judged run")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds per process")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", choices=["sleep", "overhead", "stopwatch", "verdicts"], action="append")
     parser.add_argument(
-        "--judge", action="store_true", help="measure nothing; judge the samples in --out again"
+        "--judge", action="store_true", help="do not measure; judge the samples in --out again"
     )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

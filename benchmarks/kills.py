@@ -1,10 +1,11 @@
-"""Kills `upscale` on a folder and `video` at random moments, goes on, and compares with a run nobody disturbed.
+"""Kill `upscale` on a folder and `video` at random moments, resume, and compare with an undisturbed run.
 
     python -m benchmarks.kills [--kills 30] [--seed 1] [--out benchmarks/results/kills.json]
 
-A run is killed (SIGKILL) after a random part of the time the whole takes, up to three times, and then left to end.
-Counted are the kills, the results that equal the undisturbed run's (pictures byte for byte, videos by decoded frames,
-packet times and packet sizes), and the pictures found half-written after a kill, of which there must be none.
+A run is killed (SIGKILL) after a random part of its usual time, up to three times, and then left to end. The
+results count the kills, the outputs that equal those of the undisturbed run (pictures byte for byte, videos
+by decoded frames, packet times and packet sizes), and the pictures that were incomplete after a kill, of
+which there must be none.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ def command(name: str, source: Path, target: Path) -> list[str]:
 
 
 def of_folder(folder: Path) -> Any:
-    """Name and digest of every picture."""
+    """Return name and digest of every picture."""
     found = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in found]
 
 
 def of_video(path: Path) -> Any:
-    """Digest of every decoded frame, and (stream, time, size) of every packet."""
+    """Return the digest of every decoded frame, and (stream, time, size) of every packet."""
     with av.open(str(path)) as container:
         frames = [
             (frame.pts, hashlib.sha256(frame.to_ndarray()).hexdigest()) for frame in container.decode(video=0)
@@ -66,7 +67,7 @@ def disturbed(
     rng: random.Random,
     look: Callable[[], None],
 ) -> int:
-    """Run until it ends by itself, killing it at most `kills` times; how often it was."""
+    """Run until the program ends by itself, killing it at most `kills` times; return the number of kills."""
     killed = 0
     while True:
         process = subprocess.Popen(command(name, source, target))

@@ -1,8 +1,8 @@
-"""Measure everything that the speed tables rest on, one thing after the other, then rewrite the tables.
+"""Measure everything behind the speed tables, one after the other, then rewrite the tables.
 
     python -m benchmarks.measure_all            # on an idle machine; three quarters of an hour on two cores
 
-Refuses to begin where other processes keep the cores busy: what comes out is committed, and cited.
+Refuses to start if other processes keep the cores busy, because the results are committed and cited.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RESULTS = HERE / "results"
 
 
 def commands() -> list[list[str]]:
-    """In order; the suites are those of suites/ that a law is fitted through."""
+    """Return the commands in order. The suites are those of suites/ to which a power law is fitted."""
     python = sys.executable
     return [
         [python, "-m", "benchmarks.peers", "--out", str(RESULTS / "peers.json")],
@@ -42,12 +42,12 @@ def require_idle(seconds: float = 5.0) -> None:
     time.sleep(seconds)
     share = bystanders.share() or 0.0
     if share > BUSY:
-        raise SystemExit(f"other processes take {share:.0%} of the cores; end them, or add --busy")
+        raise SystemExit(f"other processes use {share:.0%} of the cores; end them, or add --busy")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--busy", action="store_true", help="measure all the same")
+    parser.add_argument("--busy", action="store_true", help="measure even on a busy machine")
     args = parser.parse_args()
     if not args.busy:
         require_idle()

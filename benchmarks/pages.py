@@ -1,4 +1,4 @@
-"""A table between two lines of a page of docs/: put in its place, or compared with what is there."""
+"""Put a table between two lines of a page of docs/, or compare it with the one there."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The repository."""
+"""Root folder of the repository."""
 
 
 def filled(page: Path, begin: str, end: str, made: str) -> str:
-    """The text of `page` with `made` between the lines `begin` and `end`. SystemExit where it has no such place."""
+    """Return the text of `page` with `made` between the lines `begin` and `end`. SystemExit if these are
+    missing."""
     head, found, rest = page.read_text(encoding="utf-8").partition(begin)
     _, closed, tail = rest.partition(end)
     if not (found and closed):
@@ -19,7 +20,7 @@ def filled(page: Path, begin: str, end: str, made: str) -> str:
 
 
 def settle(page: Path, made: str, *, only_check: bool, remedy: str) -> None:
-    """Write `made` to `page`; or, to check only, end with 1 and `remedy` where the page is another."""
+    """Write `made` to `page`. To check only, exit with 1 and name `remedy` if the page differs."""
     if not only_check:
         page.write_text(made, encoding="utf-8", newline="\n")
     elif page.read_text(encoding="utf-8") != made:

@@ -1,12 +1,12 @@
-"""sr-deploy beside its peers: the same weights, pictures, sizes, threads and precision, in turn, in one run.
+"""Measure sr-deploy beside other runtimes: same weights, pictures, sizes, threads and precision, in one run.
 
     python -m benchmarks.peers --out benchmarks/results/peers.json
-    python -m benchmarks.peers --check            # only: does every peer compute the same picture?
+    python -m benchmarks.peers --check            # only check that every peer computes the same picture
 
-Every peer gets an 8-bit picture [H, W, 3] in memory and gives one, as a program that uses it would write it; what
-of that is the bare net, on a float tensor that is ready, is the stage "compute". Each runs in a process of its
-own, one at a time, in rounds that change direction, so that what drifts drifts for all of them. Peers that are
-not installed are left out. ncnn needs the packages ncnn and pnnx, torch.compile a C++ compiler.
+Every peer gets an 8-bit picture [H, W, 3] in memory and returns one, written as a program would use it. The
+time of the bare net, on a ready float tensor, is the stage "compute". Each runs in a process of its own, one
+at a time, in rounds of alternating order, so that drifts of the machine affect all. Peers that are not
+installed are left out. ncnn needs the packages ncnn and pnnx, torch.compile needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.run.subjects import find_entries
 from sr_deploy.bench.run.sweep import LeftOut, Sweep, run_sweep
 from sr_deploy.bench.run.usage import OtherProcesses
-from sr_deploy.bench.run.worker import Measures, Opening, serve
+from sr_deploy.bench.run.worker import Measurer, Opening, serve
 from sr_deploy.bench.sizes import parse_sizes
 from sr_deploy.bench.summary import summarise
 from sr_deploy.models import find_model
@@ -59,7 +59,7 @@ Parts = tuple[Callable[[np.ndarray], Any], Callable[[Any], Any], Callable[[Any],
 
 
 def to_tensor(frame: np.ndarray) -> Tensor:
-    """uint8 [H, W, 3] -> float32 [1, 3, H, W], 0..1; OpenCV's is the quickest way in Python."""
+    """Convert uint8 [H, W, 3] to float32 [1, 3, H, W], 0..1; OpenCV's way is the fastest in Python."""
     return cv2.dnn.blobFromImage(frame, 1 / 255)
 
 
@@ -186,13 +186,13 @@ PEERS: dict[str, tuple[str, str, Callable[[BenchSubject], Parts]]] = {
 
 
 class Peer:
-    """What a worker measures."""
+    """The object that a worker measures with."""
 
     def __init__(self, opening: Opening) -> None:
         self._recorder = Recorder(opening.subject)
         self._photographs = load_photographs()
         make = PEERS[opening.subject.runner][2]
-        self._parts = self._recorder.opened(lambda: make(opening.subject))
+        self._parts = self._recorder.time_opening(lambda: make(opening.subject))
 
     def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
         if mode != "end-to-end" or throughput or case.batch > 1:
@@ -216,7 +216,7 @@ class Peer:
         return self._recorder.record(case, mode, throughput, effort, [SampledCall(call=call, stages=stages)])
 
 
-def open_peer(opening: Opening) -> Measures:
+def open_peer(opening: Opening) -> Measurer:
     return Peer(opening)
 
 
@@ -241,7 +241,7 @@ def peer_entries(base: BenchSubject, path: Path, only: list[str]) -> list[Worker
 
 
 def check(model: str, entries: list[WorkerStart]) -> None:
-    """Print how far the picture of each net is from sr-deploy's, in 8-bit steps; SystemExit beyond one."""
+    """Print how far the picture of each net is from sr-deploy's, in 8-bit steps. SystemExit beyond one step."""
     frame = load_photographs().frame(101, 67)
     with Upscaler.open(model, backend="onnxruntime") as upscaler:
         expected = upscaler.upscale_pixels(frame)
@@ -315,7 +315,7 @@ def measure(args: argparse.Namespace) -> BenchResult:
 
 
 def to_nanoseconds(run: BenchRun) -> BenchRun:
-    """`run` with its times rounded to what the clock resolves: a third of the bytes under version control."""
+    """Round the times of `run` to the resolution of the clock, which saves a third of the bytes of the file."""
     stages = {name: _rounded(seconds) for name, seconds in run.stages.items()}
     times = {name: _rounded(getattr(run, name)) for name in ("samples", "cpu", "warm_up", "pace")}
     return replace(run, stages=stages, **times)

@@ -1,6 +1,7 @@
-"""How time and memory grow, as one SVG: a panel a law, its points, its line and its exponent. Called by tables.py.
+"""Draw the growth of time and memory as one SVG: a panel per law with points, line and exponent.
 
-The same results give the same bytes, so a check can tell whether the picture in the docs is up to date.
+Called by tables.py. The same results give the same bytes, so that a check can tell whether the picture in the
+docs is up to date.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _WORDS = {"pixels": "pixels", "batch": "pictures a call", "threads": "threads", 
 
 
 def scaling_svg(laws: Sequence[Scaling]) -> str:
-    """One panel for each pair of cost and cause, all subjects in it."""
+    """Draw a panel for each pair of cost and cause, with all subjects in it."""
     panels: dict[tuple[str, str], list[Scaling]] = {}
     for law in laws:
         panels.setdefault((law.against, law.cost), []).append(law)
@@ -57,7 +58,7 @@ def _panel(against: str, cost: str, laws: Sequence[Scaling]) -> str:
 
 
 class _Axis:
-    """A logarithmic axis from one edge to the other, with a little room at both ends."""
+    """A logarithmic axis from one edge to the other, with a margin at both ends."""
 
     def __init__(self, values: Sequence[float], begin: float, end: float) -> None:
         low, high = math.log10(min(values)), math.log10(max(values))
@@ -72,7 +73,7 @@ class _Axis:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between the ends; only the powers where that is enough."""
+    """Return 1, 2 and 5 times powers of ten between the ends; only the powers if these suffice."""
     tens = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = [m * 10.0**ten for ten in tens for m in (1, 2, 5) if low <= m * 10.0**ten <= high]
     coarse = [v for v in fine if math.log10(v) % 1 < 1e-9]
@@ -107,7 +108,7 @@ def _text(
 
 
 def _subject(law: Scaling) -> str:
-    """The backend and precision of a law's name: the model is the same all over."""
+    """Return backend and precision from the name of a law; all laws have the same model."""
     return " ".join(law.name.split()[1:3])
 
 

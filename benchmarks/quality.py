@@ -1,14 +1,14 @@
-"""How good the bundled models are: PSNR and SSIM of each, and of bicubic, on a folder of pictures.
+"""Measure the quality of the bundled models: PSNR and SSIM of each, and of bicubic, on a folder of pictures.
 
     python -m benchmarks.quality HR_DIR --set set5 [--model NAME|FILE]... [--out benchmarks/results]
+    python -m benchmarks.quality --table FILE     print the table of such a JSON file
 
-writes `quality-<set>.json` (the values of every picture, what was measured on what, SHA-256 of models and
-pictures) and `quality-<set>.md` (the table for the documentation, made from that JSON alone), and prints the
-table. `--table FILE` makes the table again from such a JSON.
+Writes `quality-<set>.json` (the values of every picture, versions, SHA-256 of models and pictures) and
+`quality-<set>.md` (the table for the documentation, made from that JSON file alone), and prints the table.
 
-Two baselines tell whether the numbers may be compared with published ones. `bicubic` has the same 8-bit RGB
-input and output as the models. `bicubic of Y` is what the figures that papers repeat for bicubic were made by:
-the 8-bit Y alone goes down and up again in floating point, and is rounded at the end.
+Two baselines show whether the numbers are comparable with published ones. `bicubic` has the same 8-bit RGB
+input and output as the models. `bicubic of Y` follows the method behind the figures for bicubic in papers:
+only the 8-bit Y is scaled down and up again, in floating point, and rounded at the end.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def measure_model(name: str, cases: list[EvalPicture], backend: str) -> dict[str
 
 
 def parameters_of(path: Path) -> int:
-    """Weights and biases of an ONNX file, constants of shapes and the like (integers, scalars) left aside."""
+    """Count the weights and biases of an ONNX file, without integers and scalars such as constants of shapes."""
     import onnx
 
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -103,7 +103,7 @@ def environment(cases: list[EvalPicture]) -> dict[str, Any]:
 def scale_of(name: str) -> int:
     spec: ModelSpec | None = read_spec(find_model(name))
     if spec is None:
-        raise SystemExit(f"{name} carries no sr-deploy record; write one with: sr-deploy stamp {name}")
+        raise SystemExit(f"{name} has no sr-deploy spec; write one with: sr-deploy stamp {name}")
     return spec.scale
 
 
@@ -117,7 +117,7 @@ def measure(folder: Path, names: list[str], backend: str) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """A Markdown table of the means, under the command that made them."""
+    """Return a Markdown table of the means, with the command that made them."""
     lines = [
         f"`python -m benchmarks.quality HR_DIR --set {record['set']}`",
         "",
@@ -149,11 +149,11 @@ def write(record: dict[str, Any], folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("hr_dir", type=Path, nargs="?")
-    parser.add_argument("--set", default="set5", help="what to call the pictures (default: set5)")
-    parser.add_argument("--model", action="append", help="default: every bundled model")
+    parser.add_argument("--set", default="set5", help="name of the set of pictures (default: set5)")
+    parser.add_argument("--model", action="append", help="model to measure (default: every bundled model)")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--table", type=Path, help="print the table of a JSON made before")
+    parser.add_argument("--table", type=Path, help="print the table of an existing JSON file")
     args = parser.parse_args()
     if args.table:
         print(table(json.loads(args.table.read_text(encoding="utf-8"))), end="")

@@ -1,7 +1,7 @@
-"""Put the tables of the README and of docs/bench.md where they belong: made from the committed raw results, never typed.
+"""Put the generated tables into the README and docs/bench.md, from the committed raw results.
 
-python -m benchmarks.tables            # rewrites the pages between their markers
-python -m benchmarks.tables --check    # writes nothing; exit code 1 where a page is out of date
+python -m benchmarks.tables            # rewrite the pages between their markers
+python -m benchmarks.tables --check    # write nothing; exit code 1 if a page is out of date
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.quality import table as quality_table
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = {"README.md": ("quality", "speed"), "docs/bench.md": ("harness", "peers", "scaling")}
-"""Page -> the tables it must have; it may have any of the others too."""
+"""Page -> the tables it must have. It may have other tables of this script, too."""
 PLOT = ROOT / "docs" / "images" / "bench-scaling.svg"
 
 
@@ -137,7 +137,7 @@ def _best_of_ours(nets: list[Any], label: str) -> float:
 
 
 def _peer_cells(run: Any, best: float) -> str:
-    """Three cells: the time, that of the net alone, and how many times that of the best of ours it is."""
+    """Return three cells: the time, the time of the net alone, and the ratio to sr-deploy's best time."""
     if run is None:
         return "- | - | -"
     seconds, net = statistics.median(run.samples), statistics.median(run.stages["compute"])
@@ -168,7 +168,7 @@ def scaling() -> str:
 
 
 def _caveat(busy: float) -> str:
-    """What to think of figures that were taken beside other work; empty where there was little of it."""
+    """A warning for figures that were measured on a busy machine; otherwise empty."""
     if busy < 0.1:
         return ""
     return f"\nMeasured while other processes took {busy:.0%} of the cores: take the figures as rough ones.\n"
@@ -208,7 +208,8 @@ _PLACE = re.compile(r"<!-- tables: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def filled(page: str, text: str) -> str:
-    """`text` with every table in its place. SystemExit for a page that lacks one, or a place for an unknown one."""
+    """Return `text` with every table in place. SystemExit if a required table is missing or a name is
+    unknown."""
     found = [match[1] for match in _PLACE.finditer(text)]
     for name in (*PAGES[page], *found):
         if name not in found or name not in TABLES:
@@ -228,7 +229,7 @@ def main() -> int:
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         if args.check and new != old:
             where = path.relative_to(ROOT).as_posix()
-            print(f"{where} is not what benchmarks/results say; run python -m benchmarks.tables")
+            print(f"{where} does not match benchmarks/results; run python -m benchmarks.tables")
             stale = 1
         if not args.check and new != old:
             path.write_text(new, encoding="utf-8", newline="\n")

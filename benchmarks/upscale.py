@@ -1,12 +1,14 @@
-"""What sr-deploy adds to the bare runtime: ratios, each measured within one run, interleaved.
+"""Measure what sr-deploy adds to the bare runtime, as ratios that are each measured in one run, in turn.
 
     python -m benchmarks.upscale [--model rt-x4] [--photo FILE] [--out benchmarks/results/upscale.json]
 
-Four questions, in the order of the output:
-  frame     Upscaler on a decoded 480x270 uint8 frame, against a bare ONNX Runtime session on a ready float tensor
-  tiles     a 12-megapixel photograph with `tile="auto"`, per pixel, against one untiled 1-megapixel picture
-  start     the command line on one 256x256 picture, against `python -c "import numpy, cv2, onnxruntime"`
-  memory    peak resident size of the command line on 12 megapixels, over the decoded input and output themselves
+Four ratios, in the order of the output:
+
+    frame     Upscaler on a decoded 480x270 uint8 frame, against a bare ONNX Runtime session on a ready float
+        tensor
+    tiles     a 12-megapixel photograph with `tile="auto"`, per pixel, against one untiled 1-megapixel picture
+    start     the command line on one 256x256 picture, against `python -c "import numpy, cv2, onnxruntime"`
+    memory    peak resident memory of the command line on 12 megapixels, above the decoded input and output
 """
 
 from __future__ import annotations
@@ -36,14 +38,15 @@ from sr_deploy.models import find_model
 from sr_deploy.system.cpu import describe_cpu
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "colosseum.png"
-_REST = 0.1  # seconds before a sample: a runtime's idle threads spin for a while, and would take the other's cores
+_REST = 0.1  # seconds before a sample, until the idle threads of the other runtime have stopped spinning
 TWELVE_MEGAPIXELS = (3000, 4000)
 
 
 def median_ratio(
     first: Callable[[], object], second: Callable[[], object], rounds: int, warm_up: int = 2
 ) -> dict[str, Any]:
-    """Both called in turn, `rounds` times after a warm-up; the ratio of their medians, and the raw seconds."""
+    """Call both in turn, `rounds` times after a warm-up. Return the ratio of their medians, and the raw
+    seconds."""
     samples: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + warm_up):
         for which, call in enumerate((first, second)):
@@ -90,7 +93,7 @@ def tiles(model: str, photo: np.ndarray, threads: int, rounds: int) -> dict[str,
 
 
 def start(model: str, pixels: np.ndarray, rounds: int, folder: Path) -> dict[str, Any]:
-    """The installed command, as a user starts it: byte code there, the model's graph prepared before."""
+    """Time the installed command as a user starts it, with byte code and the prepared graph in the cache."""
     source, target = folder / "small.png", folder / "large.png"
     cv2.imwrite(str(source), pixels[:256, :256, ::-1])
     program = shutil.which("sr-deploy", path=str(Path(sys.executable).parent)) or "sr-deploy"
@@ -108,7 +111,7 @@ def start(model: str, pixels: np.ndarray, rounds: int, folder: Path) -> dict[str
 
 
 def memory(model: str, photo: np.ndarray, folder: Path) -> dict[str, Any]:
-    """Peak of the whole command, at a quarter of the picture and at all of it."""
+    """Measure the peak memory of the command, on a quarter of the picture and on all of it."""
     with Upscaler.open(model) as upscaler:
         scale = upscaler.spec.scale
     sizes = []
@@ -134,7 +137,7 @@ def memory(model: str, photo: np.ndarray, folder: Path) -> dict[str, Any]:
 
 
 def _peak_of(command: list[str]) -> int:
-    """Peak resident bytes of a command (Linux and macOS)."""
+    """Return the peak resident bytes of a command (Linux and macOS)."""
     code = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -158,7 +161,7 @@ def environment() -> dict[str, Any]:
 
 
 def photograph(path: Path | None) -> np.ndarray:
-    """A 12-megapixel picture: `path`, or the example mirrored side by side until it is as large."""
+    """A 12-megapixel picture: `path`, or the example mirrored until it is large enough."""
     height, width = TWELVE_MEGAPIXELS
     pixels = read_image(path or EXAMPLE).pixels
     down, across = (max(0, want - have) for want, have in zip((height, width), pixels.shape, strict=False))

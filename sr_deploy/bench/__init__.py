@@ -1,2 +1,5 @@
-"""Measuring how fast models run: what to measure (`cases`), how (`measure`), what comes out (`result`), and
-what that means (`summary`, `compare`, `gate`). Nothing here imports torch."""
+"""Measure how fast models run.
+
+`sizes` and `frames` define what is measured, `run` measures it, `result` holds the figures, and `summary`,
+`compare`, `gate` and `scaling` interpret them. `report` makes an HTML page. Nothing here imports torch.
+"""

@@ -1,7 +1,7 @@
-"""Budgets: what a run has to hold, and by how much it missed it. Compares numbers; prints nothing.
+"""Budgets: limits that runs must keep, and by how much a run exceeds them. Compares numbers; prints nothing.
 
-A budget is a latency at a percentile, or the frame rate that this latency allows; with the pipeline kept full, the
-frame rate is that of the whole run.
+A budget limits the latency at a percentile, or demands the frame rate which that latency allows. In
+throughput mode the frame rate is that of the whole run.
 """
 
 from __future__ import annotations
@@ -20,21 +20,32 @@ from sr_deploy.errors import InputError, UsageError
 from sr_deploy.system.json_values import from_plain
 
 REAL_TIME_FPS = 30.0
+"""Frames a second that count as real time unless a user asks for another rate."""
 PERCENTILE_NAMES = ("p50", "p90", "p95", "p99", "max", "mean", "min")
+"""Names that `--percentile` and the `percentile` of a budget accept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What the runs that it is about have to hold. Raises UsageError where it makes no sense."""
+    """The limits that the matching runs must keep.
+
+    A run matches if it equals `model`, `backend`, `precision` and `size` where these are given. Raises
+    UsageError for numbers that are not above 0, for an unknown percentile, and if neither `min_fps` nor
+    `max_ms` is given.
+    """
 
     min_fps: float | None = None
+    """Lowest frame rate that is allowed, in frames a second."""
     max_ms: float | None = None
+    """Longest latency that is allowed at `percentile`, in milliseconds."""
     percentile: str = "p95"
+    """Percentile of the samples to which both limits apply; one of PERCENTILE_NAMES."""
     model: str | None = None
+    """Name of the model; None matches any. The same holds for `backend` and `precision`."""
     backend: str | None = None
     precision: str | None = None
     size: str | None = None
-    """Label or WIDTHxHEIGHT. None, as of the others: any."""
+    """Label ("540p") or WIDTHxHEIGHT. None matches any size."""
 
     def __post_init__(self) -> None:
         for name, value in (("min_fps", self.min_fps), ("max_ms", self.max_ms)):
@@ -44,11 +55,11 @@ class Budget:
             raise UsageError("a budget needs min_fps or max_ms; give at least one")
         if self.percentile not in PERCENTILE_NAMES:
             raise UsageError(
-                f"there is no percentile {self.percentile!r}; choose {', '.join(PERCENTILE_NAMES)}"
+                f"there is no percentile {self.percentile!r}; choose one of {', '.join(PERCENTILE_NAMES)}"
             )
 
-    def is_about(self, run: BenchRun) -> bool:
-        """Whether it names `run`."""
+    def applies_to(self, run: BenchRun) -> bool:
+        """Return whether `run` matches this budget."""
         size = (run.case.label, f"{run.case.width}x{run.case.height}")
         return (
             self.model in (None, run.subject.model)
@@ -58,7 +69,7 @@ class Budget:
         )
 
     def misses(self, run: BenchRun) -> list[str]:
-        """What `run` missed and by how much, a clause each."""
+        """Return a clause for each limit that `run` exceeds, with the amount."""
         summary = summarise(run)
         fps, milliseconds = frame_rate(run, self.percentile), summary.percentile_of(self.percentile) * 1000
         missed = []
@@ -76,13 +87,17 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetFile:
-    """What a budget file holds: `[[budget]]` tables with the fields of `Budget`."""
+    """The content of a budget file: `[[budget]]` tables with the fields of `Budget`."""
 
     budget: tuple[Budget, ...] = field(default=())
 
 
 def frame_rate(run: BenchRun, percentile: str = "p95") -> float:
-    """Frames per second that `run` holds: at a percentile of its latency, or of the whole where several overlap."""
+    """Frames per second of `run`, from a percentile of its latency.
+
+    In throughput mode it is the rate of the whole run, because a picture's latency includes the wait for
+    others.
+    """
     summary = summarise(run)
     if run.throughput:
         return summary.fps
@@ -90,7 +105,7 @@ def frame_rate(run: BenchRun, percentile: str = "p95") -> float:
 
 
 def read_budgets(path: Path) -> tuple[Budget, ...]:
-    """The budgets of a TOML or JSON file. Raises InputError naming what is wrong with it."""
+    """Read the budgets of a TOML or JSON file. Raises InputError that names the fault."""
     record = read_table(path, "--budget")
     try:
         budgets = from_plain(BudgetFile, record, "it").budget
@@ -104,26 +119,34 @@ def read_budgets(path: Path) -> tuple[Budget, ...]:
 
 
 def read_table(path: Path, what: str) -> dict[str, Any]:
-    """A TOML or JSON file, told by its suffix. Raises InputError; `what` is the option it was given to."""
+    """Read a TOML or JSON file; the suffix ".json" selects JSON, any other TOML.
+
+    Args:
+        path: The file.
+        what: The option that named the file, for messages.
+
+    Raises:
+        InputError: The file cannot be read or parsed, is not a table, or TOML is not supported here.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         record = json.loads(text) if path.suffix.lower() == ".json" else _toml().loads(text)
     except OSError as error:
         raise InputError(f"{what} {path}: {error.strerror or error}; check the path") from error
-    except ValueError as error:  # of TOML, JSON and UTF-8 alike
-        raise InputError(f"{what} {path}: it cannot be parsed ({error}); mend it") from error
+    except ValueError as error:  # the base class of the errors of TOML, JSON and UTF-8
+        raise InputError(f"{what} {path}: it cannot be parsed ({error}); correct it") from error
     if not isinstance(record, dict):
-        raise InputError(f"{what} {path}: it is a {type(record).__name__}, expected a table; mend it")
+        raise InputError(f"{what} {path}: it is a {type(record).__name__}, expected a table; correct it")
     return record
 
 
 def check_budgets(budgets: Sequence[Budget], runs: Sequence[BenchRun]) -> list[str]:
-    """A line for every budget that a run missed, and for every one that is about no run."""
+    """Return a line for every budget that a run missed, and for every budget that matches no run."""
     lines = []
     for budget in budgets:
-        about = [run for run in runs if budget.is_about(run)]
+        about = [run for run in runs if budget.applies_to(run)]
         if not about:
-            lines.append(f"nothing was measured that the budget {_named(budget)} is about")
+            lines.append(f"no run matches the budget {_description(budget)}")
         lines += [
             f"{run.subject.name} on {run.case.label}: {clause}"
             for run in about
@@ -132,13 +155,14 @@ def check_budgets(budgets: Sequence[Budget], runs: Sequence[BenchRun]) -> list[s
     return lines
 
 
-def _named(budget: Budget) -> str:
+def _description(budget: Budget) -> str:
+    """The fields that restrict `budget`, in words."""
     parts = (budget.model, budget.backend, budget.precision, budget.size)
     return " ".join(part for part in parts if part) or "for everything"
 
 
 def _toml() -> Any:
-    """The standard library's reader, or before Python 3.11 the package it came from."""
+    """The TOML module: `tomllib` of the standard library, or `tomli` before Python 3.11. Raises InputError."""
     try:
         return import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     except ImportError as error:

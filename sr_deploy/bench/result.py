@@ -1,7 +1,8 @@
-"""What a measurement is, as values and as versioned JSON: raw samples and everything needed to trust them later.
+"""The data of a measurement, as values and as versioned JSON.
 
-Times are seconds, sizes pixels or bytes, energy joules. Summaries are computed (`summary`), never stored.
-Measures nothing and prints nothing.
+A result has raw samples and everything needed to judge them later. Times are in seconds, sizes in pixels or
+bytes, energy in joules. Summaries are computed (`summary`), never stored. This module measures nothing and
+prints nothing.
 
 History of the schema:
     1   the first
@@ -21,239 +22,278 @@ from sr_deploy.system.files import write_whole
 from sr_deploy.system.json_values import dumps, from_plain, to_plain
 
 SCHEMA = 1
+"""Version of the JSON format; `read_result` refuses every other version."""
 KIND = "sr-deploy bench"
+"""Value of the key "kind", which identifies a file as a result of `sr-deploy bench`."""
 MODES = ("end-to-end", "with-files", "device")
-"""Decoded pixels to decoded pixels in host memory; the same from file to file; resident on the device.
-Figures of two modes never stand in one table."""
+"""Names of the modes, which say what a sample covers. Figures of two modes never appear in one table.
+
+"end-to-end": from decoded pixels to decoded pixels in host memory. "with-files": from file to file. "device":
+buffers stay on the device.
+"""
 STAGES = ("read", "decode", "prepare", "to device", "compute", "from device", "finish", "encode", "write")
-"""What a frame's time is made of, in order; a run has those that its backend and mode can tell apart."""
+"""Parts of a frame's time, in order. A run has the stages that its backend and mode can separate."""
 
 
-def _nothing() -> Mapping[str, Any]:
+def _empty_mapping() -> Mapping[str, Any]:
+    """Default of the mapping fields; read-only because the dataclasses are frozen."""
     return MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchMachine:
-    """What must be equal before figures may be compared or merged."""
+    """The properties of a machine that must be equal before figures may be compared or merged."""
 
     cpu: str
+    """Name of the processor."""
     architecture: str
+    """Instruction set architecture, such as x86_64."""
     system: str
-    """Linux, Windows or Darwin."""
+    """Operating system: Linux, Windows or Darwin."""
     cores: int
-    """Logical cores of the machine."""
+    """Number of logical cores of the machine."""
     usable_cores: int
-    """Physical cores that affinity and container limits leave to this process."""
+    """Number of physical cores that affinity and container limits leave to this process."""
     features: tuple[str, ...] = ()
-    """Instruction sets that matter to neural networks."""
+    """Instruction sets of the processor that matter to neural networks."""
     cpu_quota: float | None = None
-    """Cores' worth of time that the container may use; None: no limit."""
+    """Processor time the container may use, in cores; None: no limit."""
     memory_limit: int | None = None
-    """Bytes the container may use; None: no limit."""
+    """Memory the container may use, in bytes; None: no limit."""
     gpus: tuple[str, ...] = ()
+    """Names of the GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What the machine was doing when the measurement began."""
+    """The state of the machine when the measurement began. None: the platform does not report the value."""
 
     load: float | None = None
-    """Runnable processes, mean of the last minute."""
+    """Number of runnable processes, averaged over the last minute."""
     busy_elsewhere: float | None = None
-    """Share (0..1) of the usable cores' time that others took in a short look before the first run."""
+    """Share (0..1) of the usable cores' time that other processes took just before the first run."""
     governor: str | None = None
+    """Linux's policy for the clock of the processor, such as "performance" or "powersave"."""
     clock_mhz: float | None = None
+    """Current clock of the first processor in MHz."""
     top_clock_mhz: float | None = None
+    """Highest clock of the first processor in MHz."""
     memory_total: int | None = None
+    """Memory of the machine in bytes."""
     memory_available: int | None = None
+    """Memory in bytes that was free for new allocations."""
     virtual: str | None = None
-    """The hypervisor, where one shows."""
+    """Name of the hypervisor, if one can be detected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Where and with what it was measured."""
+    """The machine and the software that a measurement was made with."""
 
     machine: BenchMachine
     state: State
     platform: str
+    """Description of the operating system, as `platform.platform()` gives it."""
     python: str
     versions: Mapping[str, str]
-    """Distribution -> version, sr-deploy and every runtime that is installed."""
+    """Distribution -> version, for sr-deploy and every installed runtime."""
     driver: str | None = None
-    """Of the GPU."""
+    """Version of the GPU driver."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What this machine reached in a short test of its own, with the threads the runs had."""
+    """The peak of this machine in a short test of its own, with as many threads as the runs had."""
 
     copy_bytes_per_second: float
-    """Bytes read plus bytes written by a large copy of memory."""
+    """Bytes read plus bytes written by a large copy in memory."""
     multiply_adds_per_second: float
-    """Of a large float32 matrix product."""
+    """Multiply-adds of a large float32 matrix product."""
     threads: int
+    """Number of threads that copied; the matrix product uses the threads of the BLAS library."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """How it was measured."""
+    """The settings of a measurement."""
 
     mode: str = "end-to-end"
+    """One of `MODES`."""
     throughput: bool = False
+    """True if several calls were in flight at once."""
     min_samples: int
+    """Minimum number of samples of a run."""
     min_seconds: float
+    """Minimum time of all samples of a run, in seconds."""
     max_seconds: float
+    """Time limit of the samples of a run, in seconds."""
     images: tuple[str, ...] = ()
-    """File names of the pictures the frames were cut from."""
+    """File names of the pictures that the frames were cut from."""
     image_sha256: str | None = None
-    """Of the pixels of those pictures."""
+    """SHA-256 of the pixels of those pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSubject:
-    """What ran: a model on a backend, or a peer it is compared with."""
+    """The measured model on its backend, or a peer that it is compared with."""
 
     model: str
+    """Name of the model."""
     backend: str
     precision: str
-    """Of the file: fp32, fp16, bf16, int8; "uint8" for a classic filter."""
+    """Precision of the model file: fp32, fp16, bf16 or int8; "uint8" for a classic filter."""
     scale: int
+    """Factor by which width and height grow."""
     runner: str = "sr-deploy"
-    """Who drove the backend; a peer's name where it was not sr-deploy, such as "torch eager"."""
+    """The program that called the backend: "sr-deploy", or the name of a peer such as "torch eager"."""
     threads: int | None = None
-    """None: what the backend takes by itself."""
+    """Number of threads; None: the default of the backend."""
     streams: int = 1
-    """Calls in flight at once."""
+    """Number of calls in flight at once."""
     model_sha256: str | None = None
-    """Of the model file."""
+    """SHA-256 of the model file."""
     engine_sha256: str | None = None
-    """Of the compiled engine, where there is one."""
+    """SHA-256 of the compiled engine, if there is one."""
     parameters: int | None = None
+    """Number of weights and biases of the model."""
     multiply_adds_per_pixel: float | None = None
-    """Of the net, per input pixel."""
-    quality: Mapping[str, Mapping[str, float]] = field(default_factory=_nothing)
+    """Multiply-adds of the net per input pixel."""
+    quality: Mapping[str, Mapping[str, float]] = field(default_factory=_empty_mapping)
     """Data set -> measure -> value, from the model's card: {"Set5": {"psnr_y": 31.02}}."""
-    options: Mapping[str, str] = field(default_factory=_nothing)
+    options: Mapping[str, str] = field(default_factory=_empty_mapping)
+    """Further options of a peer, by name."""
 
     @property
     def name(self) -> str:
-        """One line that tells it from its neighbours."""
+        """One line that distinguishes the subject from the others."""
         driver = "" if self.runner == "sr-deploy" else f" ({self.runner})"
         return f"{self.model} {self.backend} {self.precision}{driver}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchCase:
-    """What it ran on."""
+    """The input that a subject was measured on."""
 
     label: str
-    """As it was asked for: "540p", "637x481", a file name."""
+    """Size as the user gave it: "540p", "637x481" or a file name."""
     width: int
+    """Width of one input picture in pixels."""
     height: int
-    """Of one input picture, in pixels."""
+    """Height of one input picture in pixels."""
     batch: int = 1
-    """Pictures a sample worked on."""
+    """Number of pictures in a sample."""
     tile: str = "auto"
-    """"whole", "auto", or the side of the kept part of a tile in pixels, as it was asked for."""
+    """Requested tiling: "whole", "auto", or the side in pixels of the part of a tile that is kept."""
     tiles: int = 1
-    """How many there were."""
+    """Number of tiles that a picture was cut into."""
 
     @property
     def pixels(self) -> int:
-        """Input pixels of one sample."""
+        """Number of input pixels of one sample."""
         return self.width * self.height * self.batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStart:
-    """What comes before the first picture, in a process that had done neither before for this subject."""
+    """Seconds before the first picture is done, in a process that has not used this subject before."""
 
     open: float
-    """Opening the model."""
+    """Seconds to open the model."""
     first: float
-    """The first call."""
+    """Seconds of the first call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """The most that was taken, in bytes."""
+    """Peaks of memory, in bytes."""
 
     host: int | None = None
-    """Resident, over what it was before the model was opened; None where the platform does not tell."""
+    """Peak resident memory above that before the model was opened; None if the platform does not report it."""
     host_total: int | None = None
-    """Resident, the whole process."""
+    """Peak resident memory of the whole process."""
     device: int | None = None
+    """Memory taken on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRun:
-    """One subject on one case."""
+    """The measurement of one subject on one case."""
 
     subject: BenchSubject
     case: BenchCase
     mode: str
+    """One of `MODES`."""
     throughput: bool
+    """True if several calls were in flight at once."""
     warm_up: tuple[float, ...]
-    """Seconds of every call before it was steady."""
+    """Seconds of each call before the times were steady."""
     steady: bool
-    """Whether the warm-up ended because the times were steady, rather than because its time was up."""
+    """True if the warm-up ended because the times were steady, False if it reached its time limit."""
     samples: tuple[float, ...]
-    """Seconds from handing in a sample to having its result, in order."""
+    """Seconds of each sample from input to result, in order."""
     wall: float
-    """Seconds all samples took together; with several in flight less than their sum."""
+    """Elapsed seconds of all samples; with several in flight this is less than their sum."""
     cpu: tuple[float, ...] = ()
-    """Seconds of processor time of all threads in every sample, spinning ones included; none where several were in
-    flight. Where others keep the machine busy it tells more of the work than the time does."""
+    """Processor seconds of all threads in each sample, including threads that spin.
+
+    Empty with several samples in flight. If others keep the machine busy, this says more about the work than
+    the elapsed time does.
+    """
     pace: tuple[float, ...] = ()
-    """Seconds that a fixed piece of work took between the samples: how fast the machine was (`sr_deploy.bench.run.pace`).
-    None on a device, from file to file, with several samples in flight, or where all was over too soon."""
+    """Seconds that a fixed piece of work took between the samples, a measure of the machine's speed.
+
+    See `sr_deploy.bench.run.pace`. Empty on a device, with files, with several samples in flight, and for
+    runs that were too short.
+    """
     stages: Mapping[str, tuple[float, ...]]
-    """Stage -> seconds in every sample; what is left of a sample is the harness and Python."""
+    """Stage -> seconds in each sample. The rest of a sample is spent in the harness and in Python."""
     cold_start: ColdStart | None = None
     memory: Memory = Memory()
+    """Peaks of memory during the run."""
     energy: float | None = None
-    """Joules the processor took over the samples, everything that ran on it included, looks at the pace too."""
+    """Joules of the processor during the samples, including everything else that ran on it and the pace work."""
     load: float | None = None
-    """Of the machine when the run ended, as `State.load`."""
+    """Load of the machine at the end of the run, as in `State.load`."""
     others: float | None = None
     """Share (0..1) of the usable cores' time that other processes took during the samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailedRun:
-    """A run that did not come about."""
+    """A run that failed, with the error in one line."""
 
     subject: BenchSubject
     case: BenchCase
     error: str
+    """The error message, in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResult:
-    """What one call of `sr-deploy bench` measured."""
+    """The output of one call of `sr-deploy bench`."""
 
     created: str
-    """UTC, ISO 8601 to the second."""
+    """Date and time in UTC, ISO 8601 to the second."""
     environment: Environment
     settings: BenchSettings
     runs: tuple[BenchRun, ...]
     calibration: Calibration | None = None
+    """Peak of the machine, if it was measured."""
     failures: tuple[FailedRun, ...] = ()
+    """Runs that failed; the other runs are complete all the same."""
     interrupted: bool = False
-    """It was stopped; `runs` is what was complete by then."""
+    """True if the measurement was stopped; `runs` has those that were complete by then."""
     schema: int = SCHEMA
     kind: str = KIND
 
 
 def write_result(result: BenchResult, path: Path) -> None:
-    """As JSON; the file appears whole or not at all. Raises OutputError where it cannot be written."""
+    """Write `result` as JSON, atomically: no partial file is ever visible. Raises OutputError."""
     write_text(path, to_json(result))
 
 
 def write_text(path: Path, text: str) -> None:
-    """As UTF-8, whole or not at all. Raises OutputError where it cannot be written."""
+    """Write `text` as UTF-8, atomically: no partial file is ever visible. Raises OutputError."""
     try:
         write_whole(path, text.encode("utf-8"))
     except OSError as error:
@@ -261,7 +301,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_result(path: Path) -> BenchResult:
-    """What `write_result` wrote. Raises InputError for anything else, naming what is wrong with it."""
+    """Read what `write_result` wrote. Raises InputError for anything else, naming the fault."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -272,33 +312,34 @@ def read_result(path: Path) -> BenchResult:
 
 
 def to_json(result: BenchResult) -> str:
-    """A line a key, and each list of numbers on one line: it is kept under version control."""
+    """Format a result as JSON, one key per line and each list of numbers on one line, for readable diffs."""
     return dumps(to_plain(result)) + "\n"
 
 
 def from_json(text: str, name: str = "the result") -> BenchResult:
-    """Read what `to_json` wrote. Raises InputError for anything else; `name` is what the error calls it."""
+    """Parse what `to_json` wrote; raises InputError for anything else. `name` names the text in the message."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON ({error}); give the file that sr-deploy bench wrote") from error
+    # Kind and schema are checked first: they explain more than an unknown key would.
     if not isinstance(record, dict) or record.get("kind") != KIND:
         raise InputError(f"{name} is not a result of sr-deploy bench; give the JSON file it wrote")
     if record.get("schema") != SCHEMA:
         raise InputError(
-            f"{name} has schema {record.get('schema')!r}, this version reads {SCHEMA}; measure again, or use the "
+            f"{name} has schema {record.get('schema')!r}, this version reads schema {SCHEMA}; measure again, or use the "
             "version of sr-deploy that wrote it"
         )
     try:
         result = from_plain(BenchResult, record)
         _check(result)
     except ValueError as error:
-        raise InputError(f"{name}: {error}; it was changed or cut short: measure again") from error
+        raise InputError(f"{name}: {error}; it was changed or truncated; measure again") from error
     return result
 
 
 def _check(result: BenchResult) -> None:
-    """What the types do not say. Raises ValueError."""
+    """Check what the types do not express. Raises ValueError."""
     for number, run in enumerate(result.runs):
         where = f"runs[{number}]"
         if run.mode not in MODES:

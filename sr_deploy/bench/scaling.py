@@ -1,4 +1,4 @@
-"""How a cost grows with what it depends on: a power law through the measured points, y = factor * x ** exponent."""
+"""Fit how a cost grows with its cause: a power law through the measured points, y = factor * x ** exponent."""
 
 from __future__ import annotations
 
@@ -13,39 +13,47 @@ from sr_deploy.bench.summary import summarise
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Least squares through the logarithms of `points`."""
+    """A least-squares line through the logarithms of `points`."""
 
     factor: float
+    """The y for x = 1."""
     exponent: float
+    """Slope in the logarithms: 1 is proportional growth, 0 is a constant cost."""
     r2: float
-    """How much of the spread of log y the law accounts for; 1 is all."""
+    """Share of the spread of log y that the law explains; 1 is all of it."""
     points: tuple[tuple[float, float], ...]
+    """The fitted (x, y) pairs, in ascending order."""
 
     def at(self, x: float) -> float:
-        """Y by the law."""
+        """The y that the law gives for `x`."""
         return float(self.factor * x**self.exponent)
 
     def reaching(self, y: float) -> float | None:
-        """The x at which the law comes to `y`; None where y hardly depends on x."""
-        if abs(self.exponent) < 0.05:
+        """The x for which the law gives `y`; None if y hardly depends on x."""
+        if abs(self.exponent) < 0.05:  # the inverse would magnify every error twentyfold or more
             return None
         return float((y / self.factor) ** (1 / self.exponent))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """One law: of `cost` against `against`, for the runs that `name` describes."""
+    """One law: the growth of `cost` with `against`, for the runs that `name` describes."""
 
     name: str
+    """Subject and settings that the runs have in common."""
     cost: str
-    """"time" (seconds of a sample, p50) or "memory" (bytes, host peak over the bare process)."""
+    """Dependent quantity: "time" (median seconds of a sample) or "memory" (peak host bytes)."""
     against: str
-    """"pixels" (of a sample), "batch", "threads" or "tile" (pixels a side)."""
+    """Independent quantity: "pixels" (of a sample), "batch", "threads" or "tile" (pixels a side)."""
     fit: Fit
 
 
 def fit_power_law(points: Sequence[tuple[float, float]]) -> Fit | None:
-    """The law through `points` (x, y), all above 0; None for fewer than three different x."""
+    """Fit a power law to `points` (x, y).
+
+    Points that are not above 0 are ignored, since they have no logarithm. Returns None for fewer than three
+    different x, because a line through two points says nothing about the fit.
+    """
     usable = sorted((float(x), float(y)) for x, y in points if x > 0 and y > 0)
     if len({x for x, _ in usable}) < 3:
         return None
@@ -62,10 +70,10 @@ def fit_power_law(points: Sequence[tuple[float, float]]) -> Fit | None:
 
 
 def find_scalings(runs: Sequence[BenchRun]) -> list[Scaling]:
-    """Every law that at least three runs differing in one thing only allow, in a fixed order."""
+    """Return the laws of all groups of at least three runs that differ in one quantity only."""
     found = []
-    for against, value in _AGAINST.items():
-        for name, group in _grouped(runs, against).items():
+    for against, value in _CAUSES.items():
+        for name, group in _groups(runs, against).items():
             for cost, of in _COSTS.items():
                 points = [(x, y) for run in group if (x := value(run)) and (y := of(run))]
                 if fit := fit_power_law(points):
@@ -73,24 +81,27 @@ def find_scalings(runs: Sequence[BenchRun]) -> list[Scaling]:
     return found
 
 
-def _side(run: BenchRun) -> float:
+def _tile_side(run: BenchRun) -> float:
+    """Side of the tiles in pixels; 0 for "auto" and "whole", which `find_scalings` then ignores."""
     return float(run.case.tile) if run.case.tile.isdecimal() else 0.0
 
 
-_AGAINST: dict[str, Callable[[BenchRun], float]] = {
+_CAUSES: dict[str, Callable[[BenchRun], float]] = {
     "pixels": lambda run: float(run.case.width * run.case.height),
     "batch": lambda run: float(run.case.batch),
     "threads": lambda run: float(run.subject.threads or 0),
-    "tile": _side,
+    "tile": _tile_side,
 }
+"""Name of a quantity -> its value for a run; 0 excludes the run."""
 _COSTS: dict[str, Callable[[BenchRun], float]] = {
     "time": lambda run: summarise(run).p50,
     "memory": lambda run: float(run.memory.host or 0),
 }
+"""Name of a cost -> its value for a run; 0 excludes the run."""
 
 
-def _grouped(runs: Sequence[BenchRun], against: str) -> dict[str, list[BenchRun]]:
-    """Runs that differ in nothing but `against` and the picture they were cut from, under a name of the rest."""
+def _groups(runs: Sequence[BenchRun], against: str) -> dict[str, list[BenchRun]]:
+    """Group the runs that differ in nothing but `against` and the photograph, named by the rest."""
     groups: dict[tuple[Hashable, ...], list[BenchRun]] = {}
     for run in runs:
         groups.setdefault(_key(run, against), []).append(run)
@@ -98,6 +109,7 @@ def _grouped(runs: Sequence[BenchRun], against: str) -> dict[str, list[BenchRun]
 
 
 def _key(run: BenchRun, against: str) -> tuple[Hashable, ...]:
+    """Everything that identifies a group of runs except the quantity `against`, as parts of its name."""
     subject, case = run.subject, run.case
     tiled = case.tile.isdecimal()
     return (

@@ -1,4 +1,4 @@
-"""What the samples of a run amount to. Computed whenever it is asked for, never stored."""
+"""Summaries of a run's samples. They are computed on demand and never stored."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ from sr_deploy.bench.result import BenchRun, Calibration
 from sr_deploy.errors import UsageError
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
+"""Percentiles of every summary, in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One run in a few numbers; times in seconds."""
+    """A run in a few numbers. All times are in seconds."""
 
     count: int
+    """Number of samples."""
     least: float
+    """Fastest sample."""
     p50: float
+    """Median; `p90`, `p95` and `p99` are higher percentiles, interpolated linearly."""
     p90: float
     p95: float
     p99: float
     most: float
+    """Slowest sample."""
     mean: float
     jitter: float
-    """Mean of the absolute difference between a sample and the one before it."""
+    """Mean absolute difference between a sample and the one before it."""
     spread: float
-    """Half the range between the quartiles, over the median: 0.1 is a tenth."""
+    """Half the interquartile range divided by the median: 0.1 is a tenth."""
     outliers: float
-    """Share (0..1) of the samples beyond 1.5 times the range of the quartiles from these (Tukey's fences)."""
+    """Share (0..1) of samples more than 1.5 interquartile ranges outside the quartiles (Tukey's fences)."""
     fps: float
     """Input pictures per second over the whole run."""
     megapixels: float
@@ -41,23 +46,28 @@ class Summary:
     stages: Mapping[str, float]
     """Stage -> mean share (0..1) of a sample's time."""
     compute_share: float | None = None
-    """Multiply-adds per second over what the machine reached in float32; above 1 with int8, which is quicker."""
+    """Multiply-adds per second over the peak of the machine in float32. int8 is faster and may exceed 1."""
     bandwidth_share: float | None = None
-    """Bytes of pictures in and out per second over what the machine copies."""
+    """Bytes of input and output pictures per second over the machine's copy rate."""
     joules: float | None = None
-    """Energy per input picture, everything that ran on the processor included."""
+    """Energy per input picture, including everything else that ran on the processor."""
 
     def percentile_of(self, name: str) -> float:
-        """`p50`, `p90`, `p95`, `p99`, `min`, `max` or `mean` by its name. Raises UsageError for another."""
+        """Return `p50`, `p90`, `p95`, `p99`, `min`, `max` or `mean` by name.
+
+        Raises UsageError for another one.
+        """
         fields = {"min": "least", "max": "most"}
         if name not in ("min", "max", "mean", "p50", "p90", "p95", "p99"):
-            raise UsageError(f"there is no percentile {name!r}; choose p50, p90, p95, p99, min, max or mean")
+            raise UsageError(
+                f"there is no percentile {name!r}; choose one of p50, p90, p95, p99, min, max and mean"
+            )
         value: float = getattr(self, fields.get(name, name))
         return value
 
 
 def summarise(run: BenchRun, calibration: Calibration | None = None) -> Summary:
-    """The numbers of `run`; shares of the machine's peak where `calibration` tells what that is."""
+    """Compute the summary of `run`. With `calibration`, it includes shares of the machine's peak."""
     samples = np.asarray(run.samples)
     p50, p90, p95, p99 = (float(v) for v in np.percentile(samples, PERCENTILES))
     low, high = (float(v) for v in np.percentile(samples, (25, 75)))
@@ -87,7 +97,7 @@ def summarise(run: BenchRun, calibration: Calibration | None = None) -> Summary:
 
 
 def stage_shares(run: BenchRun) -> Mapping[str, float]:
-    """Stage -> share (0..1) of the time of all samples; `other` is what no stage accounts for."""
+    """Stage -> share (0..1) of the time of all samples; `other` is the time that belongs to no stage."""
     total = sum(run.samples)
     if not run.stages or total <= 0:
         return MappingProxyType({})
@@ -101,6 +111,7 @@ def percentile(samples: Sequence[float], share: float) -> float:
 
 
 def _compute_share(run: BenchRun, pixels: float, calibration: Calibration | None) -> float | None:
+    """Share of the peak multiply-adds, for `pixels` input pixels per second; None if it is unknown."""
     work = run.subject.multiply_adds_per_pixel
     if calibration is None or work is None:
         return None
@@ -108,6 +119,7 @@ def _compute_share(run: BenchRun, pixels: float, calibration: Calibration | None
 
 
 def _bandwidth_share(run: BenchRun, pixels: float, calibration: Calibration | None) -> float | None:
+    """Share of the copy rate that the pictures need: 3 bytes for each input pixel and for each output pixel."""
     if calibration is None:
         return None
     return pixels * 3 * (1 + run.subject.scale**2) / calibration.copy_bytes_per_second

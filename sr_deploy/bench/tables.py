@@ -1,4 +1,4 @@
-"""Results as rows: for a terminal, as Markdown, as CSV. Turns values into text; measures and prints nothing."""
+"""Turn results into rows for a terminal, Markdown or CSV. Measures and prints nothing."""
 
 from __future__ import annotations
 
@@ -23,18 +23,25 @@ HEADER = (
     "fps",
     "MP/s",
 )
+"""Column titles of `row`."""
 _SUBJECT = ("model", "backend", "precision", "runner", "scale", "threads", "streams")
+"""Fields of BenchSubject that become CSV columns."""
 _CASE = ("label", "width", "height", "batch", "tile", "tiles")
+"""Fields of BenchCase that become CSV columns."""
 _RUN = ("mode", "throughput", "others", "load", "steady")
+"""Fields of BenchRun that become CSV columns."""
 
 
 def rows(runs: Sequence[BenchRun]) -> list[tuple[str, ...]]:
-    """A row a run under `HEADER`."""
+    """Return one row per run, with the columns of `HEADER`."""
     return [row(run) for run in runs]
 
 
 def row(run: BenchRun) -> tuple[str, ...]:
-    """One run under `HEADER`."""
+    """Return the cells of one run, with the columns of `HEADER`.
+
+    The column "backend" names the peer if another program than sr-deploy called the backend.
+    """
     summary, subject, case = summarise(run), run.subject, run.case
     driver = subject.backend if subject.runner == "sr-deploy" else subject.runner
     return (
@@ -52,18 +59,22 @@ def row(run: BenchRun) -> tuple[str, ...]:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three figures that count: 0.123, 12.3, 1,234."""
+    """Format a time as milliseconds with three significant digits: 0.123, 12.3, 1,234."""
     value = seconds * 1000
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
 def rate(value: float) -> str:
-    """As `milliseconds`, of something per second."""
+    """Format a rate per second: 0.12, 12.3, 1,234."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def markdown(results: Sequence[BenchResult]) -> str:
-    """A table a machine and mode, over what was measured where."""
+    """Return a Markdown table for each machine and mode.
+
+    The title has the processor, the usable cores, the date and the mode. Figures of two modes are never in
+    one table.
+    """
     parts = []
     for result in results:
         machine = result.environment.machine
@@ -77,13 +88,16 @@ def markdown(results: Sequence[BenchResult]) -> str:
 
 
 def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown; a bar inside a cell is escaped."""
+    """Return a Markdown table; a vertical bar inside a cell is escaped."""
     lines = [header, ["---"] * len(header), *cells]
     return "".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |\n" for line in lines)
 
 
 def csv_text(results: Sequence[BenchResult]) -> str:
-    """Every run of every result, in full precision, a line each; what is not known is empty."""
+    """Return every run of every result as a CSV line in full precision.
+
+    Values that are unknown are empty. Without any run the text is an empty header line.
+    """
     text = io.StringIO()
     lines = [_csv_row(result, run) for result in results for run in result.runs]
     writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
@@ -93,6 +107,10 @@ def csv_text(results: Sequence[BenchResult]) -> str:
 
 
 def _csv_row(result: BenchResult, run: BenchRun) -> dict[str, object]:
+    """Column -> value of one run: times in milliseconds, memory in bytes, shares from 0 to 1.
+
+    All results give the same columns in the same order, because the first row decides the header.
+    """
     summary = summarise(run, result.calibration)
     subject, case, cold = run.subject, run.case, run.cold_start
     return {
@@ -120,6 +138,7 @@ def _csv_row(result: BenchResult, run: BenchRun) -> dict[str, object]:
 
 
 def _times(summary: Summary) -> dict[str, float]:
+    """Percentiles and other times of a summary in milliseconds, named like "p50_ms"."""
     names = {"min": "least", "max": "most"}
     wanted = ("min", "p50", "p90", "p95", "p99", "max", "mean", "jitter")
     return {f"{name}_ms": getattr(summary, names.get(name, name)) * 1000 for name in wanted}

@@ -1,4 +1,4 @@
-"""Results for tests of what is made of results: built from parts, with samples that scatter the same way each time."""
+"""Sample results for tests, built from parts, with samples that scatter the same way each time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MACHINE = BenchMachine(
 
 
 def subject(model: str = "rt-x4", **changes: Any) -> BenchSubject:
-    """A bundled model in ONNX Runtime, but for `changes`."""
+    """A bundled model on ONNX Runtime, with `changes`."""
     plain = BenchSubject(
         model=model,
         backend="onnxruntime",
@@ -45,7 +45,7 @@ def subject(model: str = "rt-x4", **changes: Any) -> BenchSubject:
 
 
 def case(label: str = "360p", **changes: Any) -> BenchCase:
-    """One picture of a named size, or of WIDTHxHEIGHT."""
+    """One picture of a named size or of WIDTHxHEIGHT."""
     width, height = SIZES.get(label) or tuple(int(part) for part in label.split("x"))
     return replace(BenchCase(label=label, width=width, height=height), **changes)
 
@@ -59,7 +59,8 @@ def run(
     samples: Sequence[float] | None = None,
     **changes: Any,
 ) -> BenchRun:
-    """`count` samples that scatter by 3 % around `seconds`, after three slower warm-ups; or `samples`."""
+    """A run of `samples`, or of `count` samples that scatter by 3 % around `seconds` after three slower
+    warm-ups."""
     who, where = who or subject(), where or case()
     seed = sum(map(ord, f"{who.name}{where.label}{where.batch}"))
     scatter = np.random.default_rng(seed).normal(1, 0.03, count)
@@ -81,12 +82,12 @@ def run(
 
 
 def stages(samples: Sequence[float], **shares: float) -> Mapping[str, tuple[float, ...]]:
-    """Stage -> its share of every sample."""
+    """Stage -> seconds of each sample, by the share of each stage."""
     return MappingProxyType({name: tuple(share * s for s in samples) for name, share in shares.items()})
 
 
 def result(*runs: BenchRun, machine: BenchMachine = MACHINE, **changes: Any) -> BenchResult:
-    """A result of `runs`, by default one."""
+    """A result with `runs`, by default one."""
     plain = BenchResult(
         created="2026-11-20T10:30:00Z",
         environment=Environment(
@@ -106,7 +107,7 @@ def result(*runs: BenchRun, machine: BenchMachine = MACHINE, **changes: Any) -> 
 def sweep(
     who: BenchSubject | None = None, *, exponent: float = 1.0, at_360p: float = 0.01, **changes: Any
 ) -> list[BenchRun]:
-    """A run at every one of SIZES, its time a power of the number of pixels."""
+    """A run for each of SIZES, whose time is a power of the number of pixels."""
     area = 640 * 360
     return [
         run(who, case(label), seconds=at_360p * (w * h / area) ** exponent, **changes)

@@ -1,4 +1,4 @@
-"""Slower, faster or neither: on times made to scatter and to drift as machines do."""
+"""Slower, faster or neither: on times that scatter and drift as they do on real machines."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import tests.bench.sample_results as sample
-from sr_deploy.bench.compare import LOOKS, compare_results, compare_times, regressions, undecided
+from sr_deploy.bench.compare import MIN_PACE_TIMES, compare_results, compare_times, regressions, undecided
 from sr_deploy.errors import InputError
 
 
 def times(rng: np.random.Generator, slower: float = 0.0, count: int = 90) -> list[float]:
-    """Of a machine with neighbours: 2 % of scatter, slow waves of 1 %, and one call in ten held up."""
+    """Times on a shared machine: 2 % of scatter, slow waves of 1 %, and every tenth call delayed."""
     scatter = rng.normal(0, 0.02, count)
     waves = 0.01 * np.sin(np.arange(count) / rng.uniform(5, 15) + rng.uniform(0, 6.3))
     held_up = np.where(rng.random(count) < 0.1, rng.exponential(0.3, count), 0)
@@ -88,37 +88,37 @@ def test_on_a_busy_machine_processor_time_is_judged() -> None:
 
 def test_a_slower_machine_is_no_slower_program_and_a_faster_one_hides_none() -> None:
     def pair_of(seconds: float, pace: float) -> Any:
-        before = sample.run(seconds=0.01, pace=(0.002,) * LOOKS)
-        after = sample.run(seconds=seconds, pace=(pace,) * LOOKS)
+        before = sample.run(seconds=0.01, pace=(0.002,) * MIN_PACE_TIMES)
+        after = sample.run(seconds=seconds, pace=(pace,) * MIN_PACE_TIMES)
         (pair,) = compare_results(sample.result(before), sample.result(after))
         return pair
 
     slower_machine = pair_of(0.011, 0.0022)
-    assert (slower_machine.change.verdict, slower_machine.how) == ("no change", "the machine +10.0%")
+    assert (slower_machine.change.verdict, slower_machine.note) == ("no change", "the machine +10.0%")
     hidden = pair_of(0.01, 0.0018)
-    assert (hidden.change.verdict, hidden.how) == ("slower", "the machine -10.0%")
+    assert (hidden.change.verdict, hidden.note) == ("slower", "the machine -10.0%")
     assert "the machine -10.0%" in regressions([hidden], 0.05)[0]
-    assert pair_of(0.0101, 0.002).how == ""
+    assert pair_of(0.0101, 0.002).note == ""
 
 
 def test_few_looks_at_the_pace_or_another_numpy_say_nothing() -> None:
-    before = sample.result(sample.run(seconds=0.01, pace=(0.002,) * LOOKS))
+    before = sample.result(sample.run(seconds=0.01, pace=(0.002,) * MIN_PACE_TIMES))
     for after, versions in (
-        (sample.run(seconds=0.011, pace=(0.0022,) * (LOOKS - 1)), {}),
-        (sample.run(seconds=0.011, pace=(0.0022,) * LOOKS), {"numpy": "0.1"}),
+        (sample.run(seconds=0.011, pace=(0.0022,) * (MIN_PACE_TIMES - 1)), {}),
+        (sample.run(seconds=0.011, pace=(0.0022,) * MIN_PACE_TIMES), {"numpy": "0.1"}),
     ):
         result = sample.result(after)
         changed = dict(result.environment.versions) | versions
         result = replace(result, environment=replace(result.environment, versions=changed))
         (pair,) = compare_results(before, result)
-        assert (pair.change.verdict, pair.how) == ("slower", "")
+        assert (pair.change.verdict, pair.note) == ("slower", "")
 
 
 def test_a_pace_that_scatters_widens_the_interval() -> None:
     rng = np.random.default_rng(6)
     first, second = times(rng), times(rng)
-    steady = compare_times(first, second, paces=([0.002] * LOOKS,) * 2)
-    looks = [list(0.002 * np.exp(rng.normal(0, 0.1, LOOKS))) for _ in range(2)]
+    steady = compare_times(first, second, paces=([0.002] * MIN_PACE_TIMES,) * 2)
+    looks = [list(0.002 * np.exp(rng.normal(0, 0.1, MIN_PACE_TIMES))) for _ in range(2)]
     scattered = compare_times(first, second, paces=(looks[0], looks[1]))
     assert scattered.high - scattered.low > steady.high - steady.low
 

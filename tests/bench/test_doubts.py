@@ -1,4 +1,4 @@
-"""What makes a measurement doubtful is said."""
+"""Reasons to doubt a measurement are reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_good_run_is_not_doubted() -> None:
 def test_each_reason_is_told() -> None:
     assert said("fewer than 20 samples", samples=[0.1] * 19)
     assert said("before the times were steady", steady=False)
-    assert said("spreads over more than 10%", samples=[0.1, 0.2] * 20)
+    assert said("spreads by more than 10%", samples=[0.1, 0.2] * 20)
     assert said("are outliers", samples=([0.1, 0.101] * 3 + [0.5]) * 6)
     assert said("other processes took", others=0.11)
     assert said("less than 0.1 ms", seconds=0.00005)

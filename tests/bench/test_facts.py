@@ -1,4 +1,4 @@
-"""Facts a result carries: the work of a net, the machine, what a process took, what the machine reaches."""
+"""Facts in a result: the work of a net, the machine, the resources of a process, the machine's peak."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import tests.bench.sample_results as sample
 from sr_deploy.bench.machines import differences
 from sr_deploy.bench.run.calibrate import calibrate
 from sr_deploy.bench.run.environment import describe_environment
-from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, forget_peak, peak_resident, resident
+from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, peak_resident, reset_peak, resident
 from sr_deploy.graph.multiplications import multiply_adds_per_pixel
 
 
@@ -71,13 +71,13 @@ def test_a_calibration_finds_rates_above_zero() -> None:
 def test_the_peak_of_memory_is_seen_and_can_be_forgotten() -> None:
     before = resident()
     assert before is not None
-    block = mmap.mmap(-1, 96 << 20)  # no array: malloc may have that much left over from an earlier test
+    block = mmap.mmap(-1, 96 << 20)  # no array: malloc may reuse memory that an earlier test left over
     np.frombuffer(block, np.uint8)[:: mmap.PAGESIZE] = 1
     peak = peak_resident()
     assert peak is not None
     assert peak >= before + (90 << 20)
     block.close()
-    if forget_peak():
+    if reset_peak():
         after = peak_resident()
         assert after is not None
         assert after < peak - (60 << 20)
@@ -93,7 +93,7 @@ def test_bystanders_and_energy_are_shares_and_joules_or_unknown() -> None:
 
 def test_energy_counts_on_when_the_counter_wraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zone = tmp_path / "intel-rapl:0"
-    (tmp_path / "intel-rapl:0:0").mkdir()  # a part of the package, which counts it already
+    (tmp_path / "intel-rapl:0:0").mkdir()  # a part of the package, so its energy is already counted
     zone.mkdir()
     (zone / "max_energy_range_uj").write_text("9000000", encoding="utf-8")
     (zone / "energy_uj").write_text("8000000", encoding="utf-8")

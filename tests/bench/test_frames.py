@@ -1,4 +1,4 @@
-"""Frames of any size out of photographs of any size."""
+"""Frames of any size are cut from photographs of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets: what misses is named, with by how much."""
+"""Budgets: a message names what missed, and by how much."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_with_the_pipeline_full_the_rate_is_that_of_the_whole_run() -> None:
 
 def test_a_budget_is_about_the_runs_it_names() -> None:
     small, large = sample.run(where=sample.case("180p")), sample.run(where=sample.case("540p"))
-    assert [Budget(min_fps=1, size="320x180").is_about(run) for run in (small, large)] == [True, False]
-    assert [Budget(min_fps=1, size="540P").is_about(run) for run in (small, large)] == [False, True]
-    assert not Budget(min_fps=1, backend="openvino").is_about(small)
+    assert [Budget(min_fps=1, size="320x180").applies_to(run) for run in (small, large)] == [True, False]
+    assert [Budget(min_fps=1, size="540P").applies_to(run) for run in (small, large)] == [False, True]
+    assert not Budget(min_fps=1, backend="openvino").applies_to(small)
     lines = check_budgets([Budget(max_ms=1, size="180p")], [small, large])
     assert len(lines) == 1
     assert lines[0].startswith("rt-x4 onnxruntime fp32 on 180p: ")
@@ -51,7 +51,7 @@ def test_a_budget_is_about_the_runs_it_names() -> None:
 
 def test_a_budget_about_nothing_that_was_measured_is_missed() -> None:
     assert check_budgets([Budget(min_fps=1, model="rt-x9")], [sample.run()]) == [
-        "nothing was measured that the budget rt-x9 is about"
+        "no run matches the budget rt-x9"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Results survive the way to disk and back, and nothing else passes for one."""
+"""Results survive being written and read, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.errors import InputError, OutputError
 
 
 def changed(**top: Any) -> str:
-    """The JSON of a good result with other values at the top."""
+    """The JSON of a good result with other values at the top level."""
     return json.dumps(json.loads(to_json(sample.result())) | top)
 
 
@@ -45,7 +45,7 @@ def test_a_list_of_samples_is_one_line(tmp_path: Path) -> None:
         ("", "is not JSON"),
         ("[]", "is not a result"),
         ('{"schema": 1}', "is not a result"),
-        (changed(schema=SCHEMA + 1), f"has schema {SCHEMA + 1}, this version reads {SCHEMA}"),
+        (changed(schema=SCHEMA + 1), f"has schema {SCHEMA + 1}, this version reads schema {SCHEMA}"),
         (changed(schema="1"), "has schema '1'"),
         (changed(runs={}), "the record.runs is a dict, expected a list"),
         (changed(surprise=1), "has 'surprise', which is not known"),

@@ -10,10 +10,10 @@ from sr_deploy.bench.sizes import (
     DEFAULT_SIZES,
     LARGEST_SIDE,
     Size,
-    of_height,
     parse_aspect,
     parse_size,
     parse_sizes,
+    size_of_height,
 )
 from sr_deploy.errors import UsageError
 
@@ -62,8 +62,8 @@ def test_an_aspect_ratio_that_is_none_is_refused(text: str) -> None:
 
 
 def test_a_height_and_an_aspect_ratio_make_a_size() -> None:
-    assert of_height(1080, parse_aspect("16:9")) == Size("1080p", 1920, 1080)
-    assert of_height(99, parse_aspect("1.5")).width in (148, 149)
+    assert size_of_height(1080, parse_aspect("16:9")) == Size("1080p", 1920, 1080)
+    assert size_of_height(99, parse_aspect("1.5")).width in (148, 149)
 
 
 def test_the_default_sizes_grow_and_hold_an_odd_one() -> None:

@@ -1,4 +1,4 @@
-"""What samples amount to, against numbers worked out by hand."""
+"""Summaries of samples, against numbers worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Results of `sr-deploy bench` as one HTML page."""
+"""The HTML report of results: `page` puts it together, and nothing in it needs a script or a network."""

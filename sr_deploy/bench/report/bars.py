@@ -1,6 +1,6 @@
-"""The figures that are rows of bars: what the time went to, and how far the samples of each run lie apart.
+"""Figures made of rows of bars: the stages of a sample, and the spread of the samples of each run.
 
-A row's words are HTML, which keeps the size of its letters; its bar is an SVG that is stretched.
+The words of a row are HTML, so that their letters keep their size; the bar is an SVG that is stretched.
 """
 
 from __future__ import annotations
@@ -9,50 +9,54 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sr_deploy.bench.report.axes import duration, three
-from sr_deploy.bench.report.charts import median, sized
+from sr_deploy.bench.report.axes import duration, three_digits
+from sr_deploy.bench.report.charts import median, picture_label
 from sr_deploy.bench.report.lines import Line, Panel
 from sr_deploy.bench.report.markup import Markup, number, tag
 from sr_deploy.bench.result import STAGES, BenchRun
 from sr_deploy.bench.summary import percentile, stage_shares
 
-_WIDTH, _HEIGHT = 1000, 16
-_ROWS = 12
-"""More rows than this are a table's business."""
-_REST = "other"
-_WORTH_A_NAME = 0.002
-"""Share of the time that a stage needs, in any row, to stand in the legend."""
-_FARTHEST = 3.0
-"""Medians: where the scale of the spread ends at the latest."""
+_WIDTH, _HEIGHT = 1000, 16  # of a bar, in units of its drawing
+_MAX_ROWS = 12
+"""Largest number of rows in a figure; the tables have all runs."""
+_OTHER = "other"  # the time that belongs to no stage
+_MIN_LEGEND_SHARE = 0.002
+"""Share (0..1) of the time above which a stage is in the legend, if any row reaches it."""
+_MAX_MEDIANS = 3.0
+"""Upper limit of the scale of the spread, in medians."""
 
 Row = tuple[Line, BenchRun]
 
 
 def stage_bars(panel: Panel) -> Markup | None:
-    """What share of a sample each stage took; None where no run was split."""
-    rows = _picked([(line, run) for line, run in panel.runs if run.stages])
+    """Draw the share of each stage in a sample; None if no run has stages."""
+    rows = _selected([(line, run) for line, run in panel.runs if run.stages])
     if not rows:
         return None
     seen = [
         name
-        for name in (*STAGES, _REST)
-        if any(stage_shares(run).get(name, 0) > _WORTH_A_NAME for _, run in rows)
+        for name in (*STAGES, _OTHER)
+        if any(stage_shares(run).get(name, 0) > _MIN_LEGEND_SHARE for _, run in rows)
     ]
     legend = [tag("li", _swatch(name), name) for name in seen]
     bars = [_row(line, run, duration(float(np.mean(run.samples))), _stacked(run)) for line, run in rows]
-    note = _left_out(rows, [run for _, run in panel.runs if run.stages])
+    note = _omission_note(rows, [run for _, run in panel.runs if run.stages])
     return _figure(
         "Where the time goes",
         [tag("ul", legend, class_="legend"), tag("ul", bars, class_="rows")],
-        f'{note}Shares of the mean sample; "{_REST}" is the harness, Python, and waiting.',
+        f'{note}Shares of the mean sample. "{_OTHER}" is the harness, Python, and waiting.',
     )
 
 
-def _left_out(rows: Sequence[Row], of: Sequence[object]) -> str:
-    return f"{len(rows)} of {len(of)} runs are shown; the table has all. " if len(rows) < len(of) else ""
+def _omission_note(rows: Sequence[Row], of: Sequence[object]) -> str:
+    """A sentence that says how many runs are shown, if not all of them are."""
+    return (
+        f"{len(rows)} of {len(of)} runs are shown; the table has all of them. " if len(rows) < len(of) else ""
+    )
 
 
 def _figure(title: str, inside: Sequence[Markup], note: str) -> Markup:
+    """A figure over the full width, with a title and a note."""
     return tag(
         "figure",
         tag("figcaption", title, class_="name"),
@@ -62,28 +66,34 @@ def _figure(title: str, inside: Sequence[Markup], note: str) -> Markup:
     )
 
 
-def _picked(rows: Sequence[Row]) -> list[Row]:
-    """All rows, or where these are many the smallest, the middle and the largest size of each line, and no more
-    lines than have room.
+def _selected(rows: Sequence[Row]) -> list[Row]:
+    """Return all rows, or a selection if there are too many.
+
+    The selection has the smallest, middle and largest size of each line, or only the largest if three do not
+    fit.
     """
-    if len(rows) <= _ROWS:
+    if len(rows) <= _MAX_ROWS:
         return list(rows)
     by_line: dict[str, list[Row]] = {}
     for row in rows:
         by_line.setdefault(row[0].name, []).append(row)
-    count = 3 if len(by_line) * 3 <= _ROWS else 1
+    count = 3 if len(by_line) * 3 <= _MAX_ROWS else 1
     picked = []
-    for mine in list(by_line.values())[:_ROWS]:
+    for mine in list(by_line.values())[:_MAX_ROWS]:
         places = {0, len(mine) // 2, len(mine) - 1} if count == 3 else {len(mine) - 1}
         picked += [mine[i] for i in sorted(places)]
     return picked
 
 
 def _stacked(run: BenchRun) -> Markup:
+    """The bar of one run: its stages side by side, with a tooltip each.
+
+    Shares that exceed 1 in sum are scaled to fit the bar.
+    """
     shares, left, parts = _in_order(run), 0.0, []
     scale = _WIDTH / max(1.0, sum(shares.values()))
     for name, share in shares.items():
-        words = f"{name}: {three(100 * share)} %, {duration(share * float(np.mean(run.samples)))}"
+        words = f"{name}: {three_digits(100 * share)} %, {duration(share * float(np.mean(run.samples)))}"
         box = tag(
             "path",
             d=f"M{number(left)} 0h{number(share * scale)}v{_HEIGHT}h{number(-share * scale)}z",
@@ -91,38 +101,45 @@ def _stacked(run: BenchRun) -> Markup:
         )
         parts.append(tag("g", tag("title", words), box, class_=_colour(name)))
         left += share * scale
-    told = ", ".join(
-        f"{name} {three(100 * share)} %" for name, share in shares.items() if share >= _WORTH_A_NAME
+    label = ", ".join(
+        f"{name} {three_digits(100 * share)} %"
+        for name, share in shares.items()
+        if share >= _MIN_LEGEND_SHARE
     )
-    return _bar(parts, told)
+    return _bar(parts, label)
 
 
 def _in_order(run: BenchRun) -> dict[str, float]:
+    """Stage -> share, in the order of STAGES."""
     shares = stage_shares(run)
-    return {name: shares[name] for name in (*STAGES, _REST) if name in shares}
+    return {name: shares[name] for name in (*STAGES, _OTHER) if name in shares}
 
 
-def _bar(parts: Sequence[Markup], told: str) -> Markup:
+def _bar(parts: Sequence[Markup], label: str) -> Markup:
+    """A drawing of a bar, with the text `label` for screen readers."""
     return tag(
         "svg",
         parts,
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
         preserveAspectRatio="none",
         role="img",
-        aria_label=told,
+        aria_label=label,
     )
 
 
 def _row(line: Line, run: BenchRun, value: str, bar: Markup) -> Markup:
-    name = tag("span", tag("bdi", line.name), f", {sized(run)}")
+    """A row: the line and size of a run, its bar, and a figure."""
+    name = tag("span", tag("bdi", line.name), f", {picture_label(run)}")
     return tag("li", name, bar, tag("span", value, class_="value"))
 
 
 def _colour(stage: str) -> str:
-    return f"t{(*STAGES, _REST).index(stage)}"
+    """CSS class of a stage."""
+    return f"t{(*STAGES, _OTHER).index(stage)}"
 
 
 def _swatch(stage: str) -> Markup:
+    """The square with a stage's colour in the legend."""
     box = tag("path", d="M1 1h12v12h-12z", class_="bar")
     return tag(
         "svg",
@@ -136,33 +153,35 @@ def _swatch(stage: str) -> Markup:
 
 
 def spread_bars(panel: Panel) -> Markup | None:
-    """How far the samples of each run lie from their median; None without any run of two samples."""
+    """Draw how far the samples of each run are from their median; None without a run of two samples."""
     several = [(line, run) for line, run in panel.runs if len(run.samples) > 1 and median(run) > 0]
-    rows = _picked(several)
+    rows = _selected(several)
     if not rows:
         return None
     low = min(min(run.samples) / median(run) for _, run in rows)
-    high = min(max(max(run.samples) / median(run) for _, run in rows), _FARTHEST)
+    high = min(max(max(run.samples) / median(run) for _, run in rows), _MAX_MEDIANS)
     edge = 0.02 * (high - low) or 0.01
     ends = (low - edge, high + edge)
-    bars = [_row(line, run, _jitter(run), _spread(run, ends)) for line, run in rows]
-    beyond = (
-        " Beyond the end lie samples that took more than three times the median." if high == _FARTHEST else ""
-    )
+    bars = [_row(line, run, _p95_excess(run), _spread(run, ends)) for line, run in rows]
+    beyond = " Samples of more than three medians are drawn at the end." if high == _MAX_MEDIANS else ""
     return _figure(
         "Spread of the samples",
         [tag("ul", bars, class_="rows")],
-        f"{_left_out(rows, several)}The thin line goes from the fastest sample to the slowest, the bar holds the middle half, ticks are at the "
-        f"median (long), p95 and p99. All rows share a scale from {three(ends[0])} to {three(ends[1])} medians.{beyond} "
-        "The figure is how far p95 lies above the median.",
+        f"{_omission_note(rows, several)}The thin line goes from the fastest sample to the slowest. The bar covers the middle half of the samples. "
+        f"Ticks mark the median (long), p95 and p99. All rows have the same scale, from {three_digits(ends[0])} to {three_digits(ends[1])} medians.{beyond} "
+        "The number is the distance of p95 above the median.",
     )
 
 
-def _jitter(run: BenchRun) -> str:
+def _p95_excess(run: BenchRun) -> str:
+    """The distance of p95 above the median, in percent."""
     return f"+{100 * (percentile(run.samples, 95) / median(run) - 1):.1f} %"
 
 
 def _spread(run: BenchRun, ends: tuple[float, float]) -> Markup:
+    """The bar of one run on a scale from `ends[0]` to `ends[1]` medians."""
+
+    # Slower samples than the end of the scale are drawn at its end.
     def at(value: float) -> float:
         return (min(value / median(run), ends[1]) - ends[0]) / (ends[1] - ends[0]) * _WIDTH
 
@@ -179,9 +198,10 @@ def _spread(run: BenchRun, ends: tuple[float, float]) -> Markup:
     ]
     values = np.percentile(run.samples, (0, 50, 95, 99, 100))
     words = ("fastest", "median", "p95", "p99", "slowest")
-    told = ", ".join(f"{word} {duration(float(v))}" for word, v in zip(words, values, strict=True))
-    return _bar([tag("title", told), tag("g", parts, class_="s0")], told)
+    label = ", ".join(f"{word} {duration(float(v))}" for word, v in zip(words, values, strict=True))
+    return _bar([tag("title", label), tag("g", parts, class_="s0")], label)
 
 
 def _ticks(*places: float) -> Iterator[str]:
+    """Paths of short vertical lines."""
     return (f"M{number(place)} 3V13" for place in places)

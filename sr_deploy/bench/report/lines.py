@@ -1,8 +1,8 @@
-"""Which runs of a result belong together in a plot, and what to call them. It draws nothing.
+"""Group the runs of a result for plots and tables, and name the groups. It draws nothing.
 
-A panel is what was measured in one mode: figures of two modes never stand in one plot or table. A line is the
-runs that differ in the size of the picture alone. Names are as short as they can be without becoming equal;
-what all lines share is said once.
+A panel holds what was measured in one mode: figures of two modes never appear in one plot or table. A line
+holds the runs that differ only in the size of the picture. Names are as short as possible without being
+equal; what all lines have in common is stated once.
 """
 
 from __future__ import annotations
@@ -12,51 +12,54 @@ from dataclasses import dataclass
 
 from sr_deploy.bench.result import BenchResult, BenchRun
 
-MANY = 8
-"""Lines, from which on those of one size alone are left to the tables."""
-_DEPENDENT = ("scale", "options", "file")
-"""Parts that are named only where the others do not tell two lines apart."""
+MAX_LINES = 8
+"""Number of lines above which lines with a single size appear only in the tables."""
+_ONLY_IF_NEEDED = ("scale", "options", "file")
+"""Parts of a name that are used only if the other parts do not distinguish two lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Runs of one subject, in order of size."""
+    """The runs of one subject, in ascending order of size."""
 
     name: str
-    look: int
-    """Its number in the panel."""
+    """Short name, different from that of every other line in the panel."""
+    style: int
+    """Index of the line in its panel, which selects colour and marker."""
     runs: tuple[BenchRun, ...]
 
     @property
     def batch(self) -> int:
-        """Pictures a sample."""
+        """Number of pictures in a sample."""
         return self.runs[0].case.batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """What was measured in one mode."""
+    """Everything that was measured in one mode."""
 
     mode: str
+    """One of `MODES`."""
     throughput: bool
+    """True if several calls were in flight at once."""
     lines: tuple[Line, ...]
     common: str
-    """What all lines share, in words."""
+    """Properties that all lines have in common, in words."""
 
     @property
     def swept(self) -> list[Line]:
-        """The lines worth a place in what is drawn by size: all while they are few, else those of several sizes."""
+        """The lines that are drawn by size: all of them if there are few, otherwise those with several sizes."""
         several = [line for line in self.lines if len(line.runs) > 1]
-        return several if several and len(self.lines) > MANY else list(self.lines)
+        return several if several and len(self.lines) > MAX_LINES else list(self.lines)
 
     @property
     def runs(self) -> list[tuple[Line, BenchRun]]:
-        """All runs with their lines."""
+        """All runs, each with its line."""
         return [(line, run) for line in self.lines for run in line.runs]
 
 
 def panels(result: BenchResult) -> list[Panel]:
-    """The modes of a result, in the order they were measured."""
+    """Return a panel for each mode of a result, in the order of measurement."""
     modes = dict.fromkeys((run.mode, run.throughput) for run in result.runs)
     return [
         _panel(mode, full, [r for r in result.runs if (r.mode, r.throughput) == (mode, full)])
@@ -65,20 +68,22 @@ def panels(result: BenchResult) -> list[Panel]:
 
 
 def _panel(mode: str, throughput: bool, runs: Sequence[BenchRun]) -> Panel:
+    """The panel of `runs`, which are all of one mode."""
     groups = grouped(runs)
     names, common = _names(list(groups))
     lines = [
-        Line(name=name, look=i, runs=tuple(sorted(group, key=lambda r: (r.case.pixels, r.case.width))))
+        Line(name=name, style=i, runs=tuple(sorted(group, key=lambda r: (r.case.pixels, r.case.width))))
         for i, (name, group) in enumerate(zip(names, groups.values(), strict=True))
     ]
     return Panel(mode=mode, throughput=throughput, lines=tuple(lines), common=common)
 
 
 Parts = tuple[tuple[str, str], ...]
+"""Names and values of the parts that identify a line."""
 
 
 def grouped(runs: Iterable[BenchRun], *, apart_from: str = "") -> dict[Parts, list[BenchRun]]:
-    """Runs by everything but their size, and but the part `apart_from`; then with their size instead."""
+    """Group runs by everything except their size; with `apart_from`, by everything except that part."""
     groups: dict[Parts, list[BenchRun]] = {}
     for run in runs:
         parts = parts_of(run)
@@ -90,7 +95,7 @@ def grouped(runs: Iterable[BenchRun], *, apart_from: str = "") -> dict[Parts, li
 
 
 def parts_of(run: BenchRun) -> dict[str, str]:
-    """What tells a run's line from another, in the order a name has it; "" where there is nothing to say."""
+    """The parts that identify the line of a run, in the order of a name; "" if there is nothing to say."""
     subject, case = run.subject, run.case
     return {
         "model": subject.model,
@@ -103,35 +108,40 @@ def parts_of(run: BenchRun) -> dict[str, str]:
         "batch": "" if case.batch == 1 else f"batch {case.batch}",
         "scale": f"x{subject.scale}",
         "options": " ".join(f"{key}={value}" for key, value in sorted(subject.options.items())),
+        # Eight hex digits distinguish the versions of a model without making names long.
         "file": (subject.engine_sha256 or subject.model_sha256 or "")[:8],
     }
 
 
 def count(number: int, what: str) -> str:
-    """A number of things: 1 run, 2 runs."""
+    """Format a number of things: 1 run, 2 runs."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def names_of(groups: Sequence[Parts]) -> list[str]:
-    """A short name for each, no two of them equal where the groups are not."""
+    """Return a short name for each group. Different groups have different names."""
     return _names(groups)[0]
 
 
 def _names(groups: Sequence[Parts]) -> tuple[list[str], str]:
-    """The names, and what all share."""
+    """The names of groups, and what all of them have in common."""
     parts = [dict(group) for group in groups]
     keys = [key for key in (parts[0] if parts else {}) if key != "model"]
-    used = ["model"] + [key for key in keys if key not in _DEPENDENT and _values(parts, [key]) > 1]
-    for key in _DEPENDENT:
+    used = ["model"] + [key for key in keys if key not in _ONLY_IF_NEEDED and _values(parts, [key]) > 1]
+    for key in _ONLY_IF_NEEDED:
         if key in keys and _values(parts, [*used, key]) > _values(parts, used):
             used.append(key)
-    shared = [parts[0][key] for key in keys if key not in used and key not in _DEPENDENT] if parts else []
+    shared = (
+        [parts[0][key] for key in keys if key not in used and key not in _ONLY_IF_NEEDED] if parts else []
+    )
     return [_joined(part, used) for part in parts], ", ".join(filter(None, shared))
 
 
 def _values(parts: Sequence[Mapping[str, str]], keys: Sequence[str]) -> int:
+    """Number of different values of `keys` in `parts`."""
     return len({tuple(part[key] for key in keys) for part in parts})
 
 
 def _joined(part: Mapping[str, str], keys: Sequence[str]) -> str:
+    """The values of `keys` as one name."""
     return " ".join(filter(None, (part[key] for key in keys))) or "unnamed"

@@ -1,6 +1,7 @@
-"""HTML and SVG elements, made so that no text can become markup: a string is escaped, only a `Markup` is not.
+"""Make HTML and SVG elements so that no text can become markup.
 
-It knows no plot and no result. Everything the report holds goes through `tag`.
+Strings are escaped, and only `Markup` is not. Everything in the report goes through `tag`. The module knows
+neither plots nor results.
 """
 
 from __future__ import annotations
@@ -12,36 +13,36 @@ from collections.abc import Iterable, Sequence
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-"""Control characters, those that turn the direction of what follows, and halves of surrogate pairs."""
+"""Control characters, characters that change the direction of writing, and halves of surrogate pairs."""
 _NAME = re.compile("[A-Za-z][A-Za-z0-9-]*")
-_VOID = frozenset({"meta", "br"})
+_VOID = frozenset({"meta", "br"})  # elements of the report without an end tag
 
 
 class Markup(str):
-    """Text that is markup already, and whose parts were escaped."""
+    """Text that is already markup; its parts were escaped when it was made."""
 
 
 Child = str | int | float | None | Iterable["Child"]
-"""What an element may hold: text, markup, numbers, None (nothing), or any nesting of these."""
+"""The content of an element: text, markup, numbers, None (nothing), or any nesting of these."""
 Value = str | int | float | bool | None
-"""An attribute's value; None and False leave it out, True gives it without a value."""
+"""The value of an attribute; None and False omit the attribute, True gives it without a value."""
 
 
 def escape(text: object) -> Markup:
-    """`text` as HTML shows it, also within an attribute's quotes; what cannot be shown becomes U+FFFD."""
+    """Escape `text` for HTML, also inside quotes; characters that cannot be shown become U+FFFD."""
     return Markup(html.escape(_UNPRINTABLE.sub("\ufffd", str(text)), quote=True))
 
 
 def number(value: float) -> str:
-    """A length for an attribute: two decimals at most, no exponent, no minus zero."""
+    """Format a length for an attribute: at most two decimals, no exponent, no minus zero."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
 def tag(name: str, /, *children: Child, **attributes: Value) -> Markup:
-    """An element. `class_` is the attribute class, and `stroke_width` is stroke-width.
+    """Make an element. `class_` becomes the attribute class, and `stroke_width` becomes stroke-width.
 
-    Raises ValueError for a name of an element or attribute that is none: names never come from data.
+    Raises ValueError for an invalid name of an element or attribute; names must never come from data.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of an element")
@@ -50,6 +51,7 @@ def tag(name: str, /, *children: Child, **attributes: Value) -> Markup:
 
 
 def _attribute(key: str, value: Value) -> str:
+    """An attribute with a leading space, or "". Raises ValueError for an invalid name."""
     key = key.rstrip("_").replace("_", "-")
     if not _NAME.fullmatch(key):
         raise ValueError(f"{key!r} is not the name of an attribute")
@@ -61,7 +63,7 @@ def _attribute(key: str, value: Value) -> str:
 
 
 def join(children: Child) -> Markup:
-    """Children in one piece; what is text is escaped."""
+    """Join children into one piece of markup; text is escaped."""
     if children is None:
         return Markup("")
     if isinstance(children, Markup):
@@ -78,10 +80,10 @@ def table(
     caption: Child,
     class_: str = "",
 ) -> Markup:
-    """A table that scrolls by itself where the screen is too narrow; the first cell of a row names the row.
+    """Make a table that scrolls by itself if the screen is too narrow. The first cell of a row names the row.
 
-    With `class_` "stack" a narrow screen shows the cells of a row below its name; the roles say what browsers
-    forget of a table that is laid out so. A header without any word is left out.
+    With `class_` "stack" a narrow screen shows the cells of a row below its name. The ARIA roles are needed
+    because browsers drop the meaning of a table with such a layout. A header without any text is omitted.
     """
     return grouped_table(header, [(None, rows)], caption=caption, class_=class_)
 
@@ -93,7 +95,7 @@ def grouped_table(
     caption: Child,
     class_: str = "",
 ) -> Markup:
-    """As `table`, of groups of rows, each with what stands over it; None: nothing does."""
+    """Like `table`, for groups of rows with a heading each; None is no heading."""
     head = tag("tr", [tag("th", cell, scope="col", role="columnheader") for cell in header], role="row")
     parts = [
         tag("caption", tag("span", caption)),
@@ -111,6 +113,7 @@ def grouped_table(
 
 
 def _body(header: Sequence[Child], name: Child, rows: Iterable[Sequence[Child]]) -> Markup:
+    """The rows of one group; raises ValueError for a row that is not as long as the header."""
     over = tag(
         "th", tag("span", name), colspan=len(header), scope="rowgroup", role="rowheader", class_="over"
     )
@@ -130,11 +133,12 @@ def _body(header: Sequence[Child], name: Child, rows: Iterable[Sequence[Child]])
 
 
 def _cell(name: Child, cell: Child, *, first: bool) -> Markup:
+    """A cell; its `data-label` names the column on narrow screens, where the header is hidden."""
     if first:
         return tag("th", cell, scope="row", role="rowheader")
     return tag("td", cell, role="cell", data_label=_words(name))
 
 
 def _words(child: Child) -> str:
-    """The text of some markup, for an attribute."""
+    """The text of some markup without tags, for an attribute."""
     return html.unescape(re.sub("<[^>]*>", "", join(child)))

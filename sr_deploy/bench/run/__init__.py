@@ -1,1 +1,1 @@
-"""Measuring: subjects in processes of their own, with a stopwatch."""
+"""Run a measurement: open models in worker processes, time them, and record what else the machine did."""

@@ -1,6 +1,7 @@
-"""What this machine can do at most, by a short test of its own: how fast it copies, how fast it multiplies.
+"""Measure the peak of this machine in a short test: its copy rate and its rate of multiply-adds.
 
-Shares of this peak tell a slow net from a slow machine. It is what NumPy's BLAS and memcpy reach, not a data sheet.
+A share of this peak shows whether the net or the machine is slow. The peak is what memcpy and the BLAS library of
+NumPy reach, not the figure of a data sheet.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import numpy as np
 
 from sr_deploy.bench.result import Calibration
 
-_COPY_BYTES = 64 << 20  # beyond any cache that a core has for itself
-_SIDE = 1024
+_COPY_BYTES = 64 << 20  # larger than the private caches of a core
+_SIDE = 1024  # rows and columns of the float32 matrices
 
 
 def calibrate(threads: int, seconds: float = 0.4) -> Calibration:
-    """The best of several tries at each, `seconds` long; copies run on `threads` threads, the product on BLAS's own."""
+    """Measure copying and multiplying for half of `seconds` each, and keep the best of several tries.
+
+    Copies run on `threads` threads; the matrix product uses the threads of the BLAS library.
+    """
     return Calibration(
         copy_bytes_per_second=_copy_rate(threads, seconds / 2),
         multiply_adds_per_second=_multiply_rate(seconds / 2),
@@ -27,10 +31,11 @@ def calibrate(threads: int, seconds: float = 0.4) -> Calibration:
 
 
 def _copy_rate(threads: int, seconds: float) -> float:
+    """Bytes read and written per second by `threads` threads that copy parts of one large array."""
     source = np.ones((threads, _COPY_BYTES // threads), np.uint8)
     target = np.zeros_like(source)
     with ThreadPoolExecutor(threads) as pool:
-
+        # Each thread copies its own rows; NumPy releases the interpreter's lock meanwhile.
         def copy() -> None:
             list(pool.map(np.copyto, target, source))
 
@@ -38,6 +43,7 @@ def _copy_rate(threads: int, seconds: float) -> float:
 
 
 def _multiply_rate(seconds: float) -> float:
+    """Multiply-adds per second of a float32 matrix product that allocates nothing."""
     rng = np.random.default_rng(0)
     left, right = (rng.random((_SIDE, _SIDE), np.float32) for _ in range(2))
     result = np.empty_like(left)
@@ -45,7 +51,7 @@ def _multiply_rate(seconds: float) -> float:
 
 
 def _best(call: Callable[[], object], seconds: float) -> float:
-    """The shortest time of a call, over `seconds` after a first one."""
+    """The shortest time of a call in seconds, tried for `seconds` after one call that is not timed."""
     call()
     best, end = float("inf"), time.perf_counter() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""Where a measurement is made: the machine, what limits this process, what the machine is doing, which versions."""
+"""Describe the environment of a measurement: the machine, its limits, its state, and versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.system.memory import available_memory
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-_MEASURED_WITH = (
+"""Linux's files about the clock of the first processor."""
+_DISTRIBUTIONS = (
     "sr-deploy",
     "numpy",
     "opencv-python-headless",
@@ -25,10 +26,12 @@ _MEASURED_WITH = (
     "torch",
     "ncnn",
 )
+"""Python distributions whose versions are recorded; the ones that are not installed are left out."""
 
 
 def describe_environment(busy_elsewhere: float | None = None) -> Environment:
-    """As it is now; asks the GPU's driver, which takes a moment."""
+    """Describe the environment as it is now. Asks the GPU driver, which takes a moment."""
+    # Imported here because workers import this module too, and need only `load`.
     from sr_deploy.doctor import find_gpus
 
     gpus, _ = find_gpus()
@@ -43,7 +46,7 @@ def describe_environment(busy_elsewhere: float | None = None) -> Environment:
 
 
 def load() -> float | None:
-    """Runnable processes, mean of the last minute; None where the platform does not tell."""
+    """Number of runnable processes, averaged over the last minute; None if the platform does not report it."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
@@ -51,6 +54,7 @@ def load() -> float | None:
 
 
 def _machine(gpus: tuple[str, ...]) -> BenchMachine:
+    """The properties that two results must share to be compared. The quota is read on Linux only."""
     cpu = describe_cpu()
     return BenchMachine(
         cpu=cpu.name,
@@ -66,12 +70,13 @@ def _machine(gpus: tuple[str, ...]) -> BenchMachine:
 
 
 def _state(busy_elsewhere: float | None) -> State:
+    """The state of the machine now: load, clock and memory. Values that cannot be read are None."""
     return State(
         load=load(),
         busy_elsewhere=busy_elsewhere,
-        governor=_line(_CPU0 / "scaling_governor"),
+        governor=_read_text(_CPU0 / "scaling_governor"),
         clock_mhz=_clock_now(),
-        top_clock_mhz=_khz(_CPU0 / "cpuinfo_max_freq"),
+        top_clock_mhz=_read_mhz(_CPU0 / "cpuinfo_max_freq"),
         memory_total=_memory_total(),
         memory_available=available_memory(),
         virtual=_hypervisor(),
@@ -79,12 +84,13 @@ def _state(busy_elsewhere: float | None) -> State:
 
 
 def _versions() -> dict[str, str]:
+    """Distribution -> version, for sr-deploy and the installed ones of `_DISTRIBUTIONS`."""
     from importlib import metadata
 
     from sr_deploy.version import __version__
 
     found = {"sr-deploy": __version__}
-    for name in _MEASURED_WITH[1:]:
+    for name in _DISTRIBUTIONS[1:]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -92,26 +98,32 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _line(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
+    """The text of a file without surrounding space; None if it is empty or cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None
 
 
-def _khz(path: Path) -> float | None:
-    text = _line(path)
+def _read_mhz(path: Path) -> float | None:
+    """A clock in MHz from a file of Linux, which holds kHz; None if it cannot be read."""
+    text = _read_text(path)
     return float(text) / 1000 if text and text.isdecimal() else None
 
 
 def _clock_now() -> float | None:
-    """Of the first processor, in MHz."""
-    if (now := _khz(_CPU0 / "scaling_cur_freq")) is not None:
+    """The clock of the first processor in MHz; None if unknown.
+
+    Without cpufreq files, the value comes from /proc/cpuinfo.
+    """
+    if (now := _read_mhz(_CPU0 / "scaling_cur_freq")) is not None:
         return now
     return _number_after("cpu MHz", Path("/proc/cpuinfo"))
 
 
 def _memory_total() -> int | None:
+    """The memory of the machine in bytes; /proc/meminfo counts in KiB. None if unknown."""
     total = _number_after("MemTotal", Path("/proc/meminfo"))
     if total is not None:
         return int(total) * 1024
@@ -122,14 +134,19 @@ def _memory_total() -> int | None:
 
 
 def _hypervisor() -> str | None:
+    """The vendor of the virtual machine, "yes" if it has no name, or None on bare metal.
+
+    The processor flag "hypervisor" decides; the firmware tables (DMI) only give the name.
+    """
     for name in ("sys_vendor", "product_name"):
-        if text := _line(Path("/sys/devices/virtual/dmi/id") / name):
-            return text if "hypervisor" in (_line(Path("/proc/cpuinfo")) or "") else None
-    return "yes" if " hypervisor" in (_line(Path("/proc/cpuinfo")) or "") else None
+        if text := _read_text(Path("/sys/devices/virtual/dmi/id") / name):
+            return text if "hypervisor" in (_read_text(Path("/proc/cpuinfo")) or "") else None
+    return "yes" if " hypervisor" in (_read_text(Path("/proc/cpuinfo")) or "") else None
 
 
 def _number_after(key: str, path: Path) -> float | None:
-    for line in (_line(path) or "").splitlines():
+    """The first number on the line "key: number" of a file; None if there is none."""
+    for line in (_read_text(path) or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == key:
             try:

@@ -1,7 +1,7 @@
-"""One subject, opened once and measured on case after case, in this process.
+"""Open one subject and measure it on one case after another, in this process.
 
-What is timed is what users call: `Upscaler.upscale_pixels` on one picture, `Engine.run` on a batch, and
-`read_image`, `upscale`, `write_image` with files. `worker` runs this in a process of its own.
+A sample times the calls that users make: `Upscaler.upscale_pixels` for one picture, `Engine.run` for a batch,
+and `read_image`, `upscale`, `write_image` with files. `worker` runs this in a process of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject
 from sr_deploy.bench.run.device import device_work
 from sr_deploy.bench.run.measure import Effort
 from sr_deploy.bench.run.recorder import Recorder, SampledCall
-from sr_deploy.bench.run.stages import WatchedEngine
+from sr_deploy.bench.run.stages import TimedEngine
 from sr_deploy.engines.base import Engine
 from sr_deploy.engines.registry import open_engine
 from sr_deploy.errors import UsageError
@@ -27,24 +27,29 @@ from sr_deploy.upscale import Upscaler
 
 Tile = int | Literal["auto"] | None
 _FILE_STAGES = ("read", "decode", "prepare", "compute", "finish", "encode", "write")
+"""Stages of the mode "with-files", in order."""
 
 
 class SubjectRunner:
-    """Measures `subject`, whose model is the file `path`, on frames of `photographs`.
+    """Measure `subject`, whose model is the file `path`, on frames of `photographs`.
 
-    Raises what opening an engine raises.
+    Use it in a `with` statement, from one thread. Raises the errors of `open_engine`.
     """
 
     def __init__(self, subject: BenchSubject, path: Path, photographs: Photographs) -> None:
         self.subject, self._photographs = subject, photographs
         self._recorder = Recorder(subject)
-        self.engine: Engine = self._recorder.opened(
+        self.engine: Engine = self._recorder.time_opening(
             lambda: open_engine(path, subject.backend, threads=subject.threads)
         )
 
     def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
-        """Measure one case. Raises what the engine, the reader or the writer raises."""
+        """Measure one case. Raises the errors of the engine, the reader and the writer.
+
+        Frames and results of the mode "with-files" are in a temporary folder, which is removed at the end.
+        """
         with tempfile.TemporaryDirectory(prefix="sr-deploy-bench-") as folder:
+            # Each stream has its own number, so that no two write to the same file.
             numbers = range(self.subject.streams if throughput else 1)
             works = [self._work(case, mode, Path(folder), number) for number in numbers]
             run = self._recorder.record(case, mode, throughput, effort, works)
@@ -64,11 +69,12 @@ class SubjectRunner:
 
     @property
     def _engine_sha256(self) -> str | None:
-        """Of the compiled engine that ran, where the backend keeps such."""
+        """SHA-256 of the compiled engine that ran; None if the backend keeps none."""
         sha256: str | None = getattr(getattr(self.engine, "record", None), "plan_sha256", None)
         return sha256
 
     def _work(self, case: BenchCase, mode: str, folder: Path, number: int) -> SampledCall:
+        """The call to measure for a case in a mode; `number` selects the photograph of a stream."""
         if mode == "device":
             return device_work(self.engine, self._batch(case))
         if mode == "with-files":
@@ -76,12 +82,12 @@ class SubjectRunner:
         return self._batch_work(case) if case.batch > 1 else self._pixel_work(case, number)
 
     def _frame(self, case: BenchCase, number: int) -> Pixels:
-        """Of the photograph that the case is called after, else of the one whose turn it is."""
+        """A frame of the photograph that the case is named after, otherwise of photograph `number`."""
         own = self._photographs.named(case.label)
         return self._photographs.frame(case.width, case.height, number if own is None else own)
 
     def _file(self, case: BenchCase, folder: Path, number: int) -> Path:
-        """The photograph's own file where the case is called after it, else a PNG file of the frame."""
+        """The file of the photograph that the case is named after, otherwise a PNG file of the frame."""
         own = self._photographs.named(case.label)
         if own is not None:
             return self._photographs.files[own]
@@ -90,53 +96,59 @@ class SubjectRunner:
         return source
 
     def _batch(self, case: BenchCase) -> Pixels:
+        """The pictures of a batch, uint8 [N, H, W, C]; a model with one channel gets the green one."""
         batch = self._photographs.batch(case.width, case.height, case.batch)
+        # The slice is not contiguous; the copy is.
         return batch if self.engine.spec.channels == 3 else batch[:, :, :, 1:2].copy()
 
     def _pixel_work(self, case: BenchCase, number: int) -> SampledCall:
+        """The call of `Upscaler.upscale_pixels` on one picture in memory, split into three stages."""
         frame = self._frame(case, number)
         if self.engine.spec.channels == 1:
             frame = frame[:, :, 1:2].copy()
-        watched = WatchedEngine(self.engine)
-        upscaler = Upscaler(watched, tile=tile_of(case))
+        timed_engine = TimedEngine(self.engine)
+        upscaler = Upscaler(timed_engine, tile=tile_of(case))
         stages: dict[str, list[float]] = {"prepare": [], "compute": [], "finish": []}
 
         def call() -> None:
-            watched.begin()
-            upscaler.upscale_pixels(frame, progress=watched.tile_done)
-            watched.note(stages)
+            timed_engine.begin()
+            upscaler.upscale_pixels(frame, progress=timed_engine.tile_done)
+            timed_engine.note(stages)
 
         return SampledCall(call=call, stages=stages, tiles=upscaler.plan(case.height, case.width).count)
 
     def _batch_work(self, case: BenchCase) -> SampledCall:
+        """The call of `Engine.run` on a batch. Raises UsageError for a batch with tiles of a given size."""
         if tile_of(case) not in ("auto", None):
-            raise UsageError(f"a batch of {case.batch} is not tiled; measure tiles with --batch 1")
+            raise UsageError(f"a batch of {case.batch} is not tiled; use --batch 1 to measure tiles")
         batch = self._batch(case)
         return SampledCall(call=lambda: self.engine.run(batch))
 
     def _file_work(self, case: BenchCase, folder: Path, number: int) -> SampledCall:
+        """The call from file to file. Raises UsageError for a batch."""
         if case.batch > 1:
             raise UsageError(
-                f"files go through one by one, asked for a batch of {case.batch}; leave --batch out"
+                f"files are processed one by one, but a batch of {case.batch} was asked for; leave --batch out"
             )
         source, target = self._file(case, folder, number), folder / f"{number}-large.png"
-        watched = WatchedEngine(self.engine)
-        upscaler = Upscaler(watched, tile=tile_of(case))
+        timed_engine = TimedEngine(self.engine)
+        upscaler = Upscaler(timed_engine, tile=tile_of(case))
+        # "read" and "write" stay part of "decode" and "encode" until `time_bare_files` separates them.
         stages: dict[str, list[float]] = {name: [] for name in _FILE_STAGES}
 
         def call() -> None:
             start = time.perf_counter()
             image = read_image(source)
             stages["decode"].append(time.perf_counter() - start)
-            watched.begin()
-            large = upscaler.upscale(image, progress=watched.tile_done)
-            watched.note(stages)
+            timed_engine.begin()
+            large = upscaler.upscale(image, progress=timed_engine.tile_done)
+            timed_engine.note(stages)
             start = time.perf_counter()
             write_image(large, target)
             stages["encode"].append(time.perf_counter() - start)
 
-        def bare_files() -> None:
-            """What of decoding and encoding is the files themselves: moved to stages of their own."""
+        def time_bare_files() -> None:
+            """Time reading and writing the bare files, and move these times to stages of their own."""
             start = time.perf_counter()
             source.read_bytes()
             read = time.perf_counter() - start
@@ -145,20 +157,21 @@ class SubjectRunner:
             (folder / f"{number}-copy").write_bytes(data)
             written = time.perf_counter() - start
             for name, seconds, holder in (("read", read, "decode"), ("write", written, "encode")):
+                # Never more than the stage it is taken from, so that no stage is negative.
                 part = min(seconds, stages[holder][-1])
                 stages[name].append(part)
                 stages[holder][-1] -= part
 
         tiles = upscaler.plan(case.height, case.width).count
-        return SampledCall(call=call, stages=stages, tiles=tiles, after=bare_files)
+        return SampledCall(call=call, stages=stages, tiles=tiles, after=time_bare_files)
 
 
 def tile_of(case: BenchCase) -> Tile:
-    """As an Upscaler takes it. Raises UsageError."""
+    """The tile argument of an Upscaler for `case`: pixels, "auto", or None for "whole". Raises UsageError."""
     if case.tile == "whole":
         return None
     if case.tile == "auto":
         return "auto"
     if not case.tile.isdecimal() or int(case.tile) < 1:
-        raise UsageError(f"{case.tile!r} is no tile; give whole, auto or a number of pixels")
+        raise UsageError(f"{case.tile!r} is not a tile size; give whole, auto or a number of pixels")
     return int(case.tile)

@@ -1,4 +1,4 @@
-"""Driving the workers: one process a subject, started when it is first needed, ended with the session.
+"""Drive the workers: one process per subject, started when it is first needed and ended with the session.
 
 Cases are measured one at a time, whatever the number of subjects: while one computes, the others wait.
 """
@@ -24,20 +24,22 @@ from sr_deploy.bench.run.worker import Opening, Request
 from sr_deploy.system.json_values import from_plain, to_plain
 
 WORKER: tuple[str, ...] = (sys.executable, "-m", "sr_deploy.bench.run.worker")
+"""Command of the worker for sr-deploy's own subjects; peers have commands of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorkerStart:
-    """A subject and how to start its worker."""
+    """A subject and how to start its worker. Compared by identity, as the key of a session's workers."""
 
     subject: BenchSubject
     path: Path
-    """The model file."""
+    """Path of the model file."""
     command: tuple[str, ...] = WORKER
+    """Command line of the worker process."""
 
 
 class BenchSession:
-    """Measures subjects, each in a process of its own. Use it in a `with` statement."""
+    """Measure subjects, each in a process of its own. Use it in a `with` statement, from one thread."""
 
     def __init__(self, images: Sequence[Path] = ()) -> None:
         self._images = tuple(str(path.resolve()) for path in images)
@@ -47,23 +49,29 @@ class BenchSession:
     def measure(
         self, entry: WorkerStart, case: BenchCase, *, mode: str, throughput: bool, effort: Effort
     ) -> BenchRun | FailedRun:
-        """The run, or why there is none; a worker that died is started anew for the next case."""
+        """Measure one case. Returns the run, or why it failed.
+
+        A worker that died is started again for the next case; one that reported an error goes on.
+        """
         try:
             if entry not in self._workers:
                 self._workers[entry] = _Worker(entry, self._images, self._folder.name)
             request = Request(case=case, mode=mode, throughput=throughput, effort=effort)
             return from_plain(BenchRun, self._workers[entry].ask(to_plain(request))["run"])
-        except _FailedError as error:
+        except _WorkerError as error:
             if error.died:
                 self._drop(entry)
             return FailedRun(subject=entry.subject, case=case, error=str(error))
 
     def restart(self, entry: WorkerStart) -> None:
-        """Measure `entry` in a fresh process from now on: how its memory came to lie costs or saves some percent."""
+        """Use a fresh process for `entry` from now on.
+
+        The memory layout of a process costs or saves some percent, so several processes are measured.
+        """
         self._drop(entry)
 
     def close(self) -> None:
-        """End every worker, and remove what they left."""
+        """End every worker, and remove the temporary files."""
         for entry in tuple(self._workers):
             self._drop(entry)
         self._folder.cleanup()
@@ -77,13 +85,14 @@ class BenchSession:
         self.close()
 
     def _drop(self, entry: WorkerStart) -> None:
+        """End the worker of `entry`, if there is one."""
         worker = self._workers.pop(entry, None)
         if worker is not None:
             worker.close()
 
 
-class _FailedError(Exception):
-    """What a worker answered instead of a run."""
+class _WorkerError(Exception):
+    """A worker reported an error, or its process ended (`died`)."""
 
     def __init__(self, message: str, *, died: bool) -> None:
         super().__init__(message)
@@ -91,15 +100,16 @@ class _FailedError(Exception):
 
 
 class _Worker:
-    """One process. Raises _FailedError where the subject cannot be opened or measured."""
+    """One worker process. Raises _WorkerError if the subject cannot be opened or measured."""
 
     def __init__(self, entry: WorkerStart, images: tuple[str, ...], folder: str) -> None:
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
+        # A file, not a pipe: a pipe that nobody reads would block a runtime that prints much.
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
         self._process = subprocess.Popen(
             entry.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             encoding="utf-8",
             env=_environment(folder),
         )
@@ -111,6 +121,10 @@ class _Worker:
             raise
 
     def ask(self, request: Any) -> dict[str, Any]:
+        """Send a request as a line of JSON and wait for the answer, without a time limit.
+
+        Raises _WorkerError if the worker reports an error or its process ends.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -119,39 +133,45 @@ class _Worker:
             line = self._process.stdout.readline()
         except OSError:
             line = ""
+        # A process that ends early leaves half a line, or none.
         if not line.endswith("\n"):
-            raise _FailedError(self._exit_reason(), died=True)
+            raise _WorkerError(self._exit_reason(), died=True)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise _FailedError(answer["error"], died=False)
+            raise _WorkerError(answer["error"], died=False)
         return answer
 
     def close(self) -> None:
-        """End the process, at once if it is computing."""
+        """Kill the process, even if it is computing, and wait for its end."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._said):
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
                 _close_quietly(stream)
 
     def _exit_reason(self) -> str:
+        """Describe the end of the process: its exit code or signal, and the last line on its stderr."""
         code = self._process.wait()
-        self._said.seek(0)
-        lines = self._said.read().decode("utf-8", "replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", "replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"its process {how}: {last[:200]}; try a smaller size or another backend"
 
 
 def _close_quietly(stream: IO[Any]) -> None:
-    with suppress(OSError):  # what was not sent yet has nobody to take it
+    """Close a stream and ignore the error of a broken pipe."""
+    with suppress(OSError):  # closing flushes, and the process that should read is gone
         stream.close()
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """Ours, with this package on the path wherever the child starts, and `folder` for temporary files: a worker
-    that is killed cannot tidy up."""
+    """The environment of a worker: ours, with this package on PYTHONPATH, and `folder` for temporary files.
+
+    The path lets the worker start in any working directory. A killed worker cannot remove its temporary
+    files, so they are kept in a folder that the session removes.
+    """
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)
     here = str(Path(sr_deploy.__file__).resolve().parents[1])
     rest = os.environ.get("PYTHONPATH")

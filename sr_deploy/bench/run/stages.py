@@ -1,7 +1,8 @@
-"""What a call of an Upscaler spends its time on: told by a clock on the engine's calls and on the end of each tile.
+"""Split the time of an Upscaler's call into stages, by a clock around the engine and at the end of each tile.
 
-An Upscaler prepares a tile, calls the engine, and puts the result where it belongs. It is watched from outside,
-through the engine it is given and the progress it reports, so that what is timed is what users run.
+An Upscaler prepares a tile, calls the engine, and copies the result into place. The clock is outside of it,
+in the engine that it is given and in the progress that it reports, so that the timed code is the code that
+users run.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from sr_deploy.engines.base import Batch, Engine, Limits
 from sr_deploy.spec import ModelSpec
 
 
-class WatchedEngine:
-    """`engine`, with the time of its calls added up. Implements `sr_deploy.engines.base.Engine`.
+class TimedEngine:
+    """An engine that adds up the time of its calls. Implements `sr_deploy.engines.base.Engine`.
 
-    Begin a sample with `begin`, pass `tile_done` as the Upscaler's progress, read `stages` at its end. One sample
-    at a time, in one thread.
+    Call `begin` before a sample, pass `tile_done` as the Upscaler's progress, and call `note` after the
+    sample. `prepare`, `compute` and `finish` are in seconds. For one sample at a time, in one thread.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -28,26 +29,26 @@ class WatchedEngine:
 
     @property
     def spec(self) -> ModelSpec:
-        """Of the model."""
+        """Spec of the model."""
         return self.engine.spec
 
     @property
     def limits(self) -> Limits:
-        """Of the engine."""
+        """Limits of the engine."""
         return self.engine.limits
 
     @property
     def backend(self) -> str:
-        """Of the engine."""
+        """Backend of the engine."""
         return self.engine.backend
 
     def begin(self) -> None:
-        """A sample starts now."""
+        """Start a sample."""
         self.prepare = self.compute = self.finish = 0.0
         self._mark = time.perf_counter()
 
     def run(self, batch: Batch, out: Batch | None = None) -> Batch:
-        """See `Engine.run`."""
+        """Run the engine as in `Engine.run`, and time it."""
         start = time.perf_counter()
         self.prepare += start - self._mark
         result = self.engine.run(batch, out)
@@ -56,13 +57,13 @@ class WatchedEngine:
         return result
 
     def tile_done(self, done: int, total: int) -> None:
-        """A tile is where it belongs."""
+        """Count the time since the engine returned as "finish"; called when a tile is in place."""
         now = time.perf_counter()
         self.finish += now - self._mark
         self._mark = now
 
     def note(self, stages: Mapping[str, list[float]]) -> None:
-        """Append the parts of the sample that just ended to lists of these names."""
+        """Append the stages of the finished sample to the lists "prepare", "compute" and "finish"."""
         stages["prepare"].append(self.prepare)
         stages["compute"].append(self.compute)
         stages["finish"].append(self.finish)
@@ -71,7 +72,7 @@ class WatchedEngine:
         """Close the engine."""
         self.engine.close()
 
-    def __enter__(self) -> WatchedEngine:
+    def __enter__(self) -> TimedEngine:
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""Which models on which backends: from names the user gave to subjects that can be measured."""
+"""Find the subjects to measure, from the models and backends that a user names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sr_deploy.models import find_model, list_models, read_spec
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.cores import usable_cores
 
-_CONVERTED = ("fp16", "bf16")
-"""Precisions that a model can be brought to without photographs."""
+_CONVERTIBLE = ("fp16", "bf16")
+"""Precisions that an fp32 model can be converted to without calibration pictures."""
 
 
 def find_entries(
@@ -29,18 +29,31 @@ def find_entries(
     streams: int = 1,
     folder: Path | None = None,
 ) -> list[WorkerStart]:
-    """A subject for every model, precision, backend and number of threads, in this order.
+    """Return a subject for every model, precision, backend and number of threads, in this order.
 
-    `models`: bundled names or files; none: the bundled ones of `scale`. `precisions`: none: those of the files;
-    an fp32 file is converted to fp16 or bf16 where that is asked for, and written into `folder`. `backends`: none:
-    all that can run here and compute a net. Raises UsageError for what does not fit together, ModelError for a file that cannot be
-    used, MissingRuntimeError where a backend that was asked for is not there.
+    Args:
+        models: Bundled names or files; none: the bundled models of `scale`.
+        scale: Scale that the models must have; None: any.
+        backends: Backend names; none: all that can run here and compute a net.
+        precisions: Precisions; none: that of each file. An fp32 file is converted to fp16 or bf16 on request.
+        threads: Numbers of threads; None or 0: the usable cores.
+        streams: Calls in flight at once.
+        folder: Folder for converted models; None: no model is converted.
+
+    Raises:
+        UsageError: The options do not fit together, or nothing is left to measure.
+        ModelError: A model file cannot be used.
+        MissingRuntimeError: A named backend is not installed.
     """
     _check_backends(backends)
     subjects = []
-    files = [made for path in _paths(models, scale) for made in _in_precisions(path, precisions, folder)]
+    files = [
+        made
+        for path in _model_paths(models, scale)
+        for made in _files_in_precisions(path, precisions, folder)
+    ]
     for name, path in files:
-        base = _facts(name, path, scale, streams)
+        base = _subject_of(name, path, scale, streams)
         for backend in _backends(backends, path):
             for count in threads:
                 changes = {"backend": backend, "threads": count or usable_cores()}
@@ -53,13 +66,15 @@ def find_entries(
     return subjects
 
 
-def _in_precisions(path: Path, precisions: Sequence[str], folder: Path | None) -> Iterator[tuple[str, Path]]:
-    """The name of a model, and its file in each of `precisions` that it is in or can be brought to."""
+def _files_in_precisions(
+    path: Path, precisions: Sequence[str], folder: Path | None
+) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the file of a model in each of `precisions` that it has or can be converted to."""
     own = _spec(path).precision
     for precision in precisions or (own,):
         if precision == own:
             yield path.stem, path
-        elif own == "fp32" and precision in _CONVERTED and folder is not None:
+        elif own == "fp32" and precision in _CONVERTIBLE and folder is not None:
             from sr_deploy.graph.onnx_file import load_model, save_model
             from sr_deploy.precision.convert import convert
 
@@ -69,14 +84,14 @@ def _in_precisions(path: Path, precisions: Sequence[str], folder: Path | None) -
 
 
 def _backends(names: Sequence[str], path: Path) -> list[str]:
-    """What `names` stand for with the model at `path`."""
+    """The backends that `names` select for the model at `path`, without duplicates."""
     if not names:
-        return _present()
+        return _usable_backends()
     return list(dict.fromkeys(choose_backend(name, path) for name in names))
 
 
 def _check_backends(names: Sequence[str]) -> None:
-    """Raises UsageError for a name that is none, MissingRuntimeError for one that is not there."""
+    """Raise UsageError for an unknown name, MissingRuntimeError for a backend that cannot run here."""
     chosen = [choose_backend(name) for name in names if name != AUTO]
     reasons = available_backends() if chosen else {}
     for name in chosen:
@@ -84,30 +99,35 @@ def _check_backends(names: Sequence[str]) -> None:
             raise MissingRuntimeError(reason)
 
 
-def _present() -> list[str]:
-    """Backends that compute a net and can do so here."""
+def _usable_backends() -> list[str]:
+    """The backends that can run here and compute a net; "nearest" only repeats pixels."""
     reasons = available_backends()
     present = [name for name in BACKENDS if name != "nearest" and reasons[name] is None]
-    return present or [choose_backend(AUTO)]  # which raises, and says why
+    return present or [choose_backend(AUTO)]  # raises, and says why no backend is usable
 
 
-def _paths(models: Sequence[str], scale: int | None) -> list[Path]:
+def _model_paths(models: Sequence[str], scale: int | None) -> list[Path]:
+    """The files of `models`, or of the bundled models of `scale`.
+
+    Raises UsageError for a scale without a model.
+    """
     if models:
         return [find_model(name) for name in dict.fromkeys(models)]
     entries = [entry for entry in list_models() if scale in (None, entry.scale)]
     if not entries:
         known = ", ".join(str(s) for s in sorted({entry.scale for entry in list_models()}))
         raise UsageError(
-            f"no bundled model has scale {scale}, there are {known}; choose one, or give a --model"
+            f"no bundled model has scale {scale}, there are {known}; choose one of these, or give a --model"
         )
     return [entry.path for entry in entries]
 
 
-def _facts(name: str, path: Path, scale: int | None, streams: int) -> BenchSubject:
+def _subject_of(name: str, path: Path, scale: int | None, streams: int) -> BenchSubject:
+    """The subject of a model without its backend and threads. Raises UsageError if the scale is another."""
     spec = _spec(path)
     if scale is not None and spec.scale != scale:
         raise UsageError(
-            f"{path.name} is a model for x{spec.scale}, asked for --scale {scale}; leave one out"
+            f"{path.name} is a model for x{spec.scale}, asked for --scale {scale}; leave one of them out"
         )
     bundled = next((entry for entry in list_models() if entry.path.samefile(path)), None)
     return BenchSubject(
@@ -124,9 +144,8 @@ def _facts(name: str, path: Path, scale: int | None, streams: int) -> BenchSubje
 
 
 def _spec(path: Path) -> ModelSpec:
+    """The spec in a model file. Raises ModelError if it has none."""
     spec = read_spec(path)
     if spec is None:
-        raise ModelError(
-            f"model {path}: it carries no sr-deploy record; write one with: sr-deploy stamp {path}"
-        )
+        raise ModelError(f"model {path}: it has no sr-deploy spec; write one with: sr-deploy stamp {path}")
     return spec

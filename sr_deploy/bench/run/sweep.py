@@ -1,6 +1,6 @@
-"""The order of the work: every subject on every case, small before large, so that little is lost when it is stopped.
+"""Measure every subject on every case, small cases first, so that little is lost if the sweep is stopped.
 
-A sweep with a time limit leaves out what would not end in time, and says so.
+A sweep with a time limit leaves out the cases that would not end in time, and reports them.
 """
 
 from __future__ import annotations
@@ -14,35 +14,38 @@ from sr_deploy.bench.run.measure import Effort
 from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.summary import summarise
 
-_SHARE = 0.25  # of the time left that a case may take, but for the largest: nothing comes after it
-_CALLS = 1  # that a case costs beside its samples: those that take long need no more to warm up
+# Share of the remaining time that a case may take. The largest case may take all: nothing follows it.
+_MAX_SHARE = 0.25
+# Calls of a case beside its samples, for the estimate: a slow case needs only one to warm up.
+_EXTRA_CALLS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What to measure."""
+    """The plan of a sweep: subjects, cases and effort."""
 
     entries: Sequence[WorkerStart]
+    """Subjects to measure, each on every case."""
     cases: Sequence[BenchCase]
     mode: str = "end-to-end"
     throughput: bool = False
     effort: Effort = field(default_factory=Effort)
     time_limit: float | None = None
-    """Seconds; None: as long as it takes."""
+    """Time limit of the sweep in seconds; None: no limit. It is not used with several rounds."""
     rounds: int = 1
-    """How often to go through everything; the samples of a run are put together."""
+    """Number of times that everything is measured; the samples of a run are joined."""
     fresh: bool = True
-    """Every round in fresh processes, where there are several."""
+    """True: each round uses fresh processes, if there are several rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """What was not measured for lack of time."""
+    """A case that was not measured for lack of time."""
 
     entry: WorkerStart
     case: BenchCase
     seconds: float
-    """It would have taken about so many."""
+    """Estimated time in seconds that it would have taken."""
 
 
 Step = BenchRun | FailedRun | LeftOut
@@ -53,17 +56,23 @@ def run_sweep(
     sweep: Sweep,
     on_start: Callable[[WorkerStart, BenchCase, int, int], None] | None = None,
 ) -> Iterator[Step]:
-    """Measure everything; `on_start` is called before each with how many there were and will be.
+    """Measure everything, and yield each run, failure or omission as it is known.
 
-    With several rounds the runs come with the last one, whole.
+    With several rounds a run is yielded after its last round, with the samples of all rounds.
+
+    Args:
+        session: Session whose workers measure.
+        sweep: What to measure.
+        on_start: Called before each measurement with the subject, the case, the number of measurements before
+            it and their total number.
     """
     if sweep.rounds > 1:
-        yield from _rounds(session, sweep, on_start)
+        yield from _run_rounds(session, sweep, on_start)
         return
-    clock = _Clock(sweep)
+    limit = _TimeLimit(sweep)
     total = len(sweep.cases) * len(sweep.entries)
     for number, (case, entry) in enumerate(_ordered(sweep)):
-        if (seconds := clock.too_long(entry, case)) is not None:
+        if (seconds := limit.too_long(entry, case)) is not None:
             yield LeftOut(entry=entry, case=case, seconds=seconds)
             continue
         if on_start is not None:
@@ -73,14 +82,17 @@ def run_sweep(
             case,
             mode=sweep.mode,
             throughput=sweep.throughput,
-            effort=clock.effort(len(sweep.entries) * len(sweep.cases) - number),
+            effort=limit.effort(len(sweep.entries) * len(sweep.cases) - number),
         )
-        clock.note(entry, step)
+        limit.note(entry, step)
         yield step
 
 
 def merge_rounds(runs: Sequence[BenchRun]) -> BenchRun:
-    """One run of several of the same subject and case: their samples one after the other."""
+    """Join runs of the same subject and case into one: samples one after the other, times added up.
+
+    The cold start is that of the first run; memory is that of the last one.
+    """
     last = runs[-1]
     return replace(
         last,
@@ -98,15 +110,20 @@ def merge_rounds(runs: Sequence[BenchRun]) -> BenchRun:
 
 
 def _ordered(sweep: Sweep) -> Iterator[tuple[BenchCase, WorkerStart]]:
+    """Yield every case with every subject, in ascending order of pixels."""
     for case in sorted(sweep.cases, key=lambda case: case.pixels):
         for entry in sweep.entries:
             yield case, entry
 
 
-def _rounds(
+def _run_rounds(
     session: BenchSession, sweep: Sweep, on_start: Callable[[WorkerStart, BenchCase, int, int], None] | None
 ) -> Iterator[Step]:
-    """Case by case, all subjects in turn, in every round: what drifts, drifts for all of them."""
+    """Measure case by case, with all subjects in turn in every round.
+
+    So a drift of the machine affects all of them. Every second round has the reverse order, so that no
+    subject always comes first. A subject that failed on a case is not tried again on it.
+    """
     total, number = len(sweep.cases) * len(sweep.entries) * sweep.rounds, 0
     for case in sorted(sweep.cases, key=lambda case: case.pixels):
         found: dict[WorkerStart, list[BenchRun]] = {entry: [] for entry in sweep.entries}
@@ -128,7 +145,7 @@ def _rounds(
                         found[entry].append(step)
                     if sweep.fresh:
                         session.restart(entry)
-        finally:  # when it is interrupted too: the rounds that were complete are handed over first
+        finally:  # after an interruption too, so that the complete rounds are not lost
             for entry, runs in found.items():
                 if entry in failed:
                     yield failed[entry]
@@ -136,8 +153,8 @@ def _rounds(
                     yield merge_rounds(runs)
 
 
-class _Clock:
-    """What is left of the time limit, and what a case would cost by what was seen so far."""
+class _TimeLimit:
+    """Keep track of the time that is left, and estimate what a case costs from the cases before it."""
 
     def __init__(self, sweep: Sweep) -> None:
         self._effort, self._limit = sweep.effort, sweep.time_limit
@@ -147,16 +164,20 @@ class _Clock:
 
     @property
     def _left(self) -> float:
+        """Seconds that are left; infinite without a limit."""
         return float("inf") if self._limit is None else self._limit - (time.monotonic() - self._begin)
 
     def too_long(self, entry: WorkerStart, case: BenchCase) -> float | None:
-        """Seconds that the least would take, where they are not left, or would leave too little for the others."""
-        seconds = self._per_pixel.get(entry, 0.0) * case.pixels * (self._effort.least_samples + _CALLS)
-        share = 1.0 if case.pixels == self._largest else _SHARE
+        """The least time in seconds that a case would take, if that is too long; None if it fits."""
+        seconds = self._per_pixel.get(entry, 0.0) * case.pixels * (self._effort.least_samples + _EXTRA_CALLS)
+        share = 1.0 if case.pixels == self._largest else _MAX_SHARE
         return seconds if seconds > self._left * share else None
 
     def effort(self, to_come: int) -> Effort:
-        """As asked for; with a limit, no more than twice this case's fair share of what is left."""
+        """The effort for the next case, if `to_come` measurements including it are left.
+
+        With a limit it may take twice its fair share of the time that is left.
+        """
         if self._limit is None:
             return self._effort
         share = max(0.2, 2 * self._left / max(1, to_come))
@@ -168,15 +189,18 @@ class _Clock:
         )
 
     def note(self, entry: WorkerStart, step: Step) -> None:
+        """Remember the time per pixel of a run, for estimates of larger cases."""
         if isinstance(step, BenchRun):
             self._per_pixel[entry] = summarise(step).mean / step.case.pixels
 
 
 def _total(values: Sequence[float | None]) -> float | None:
+    """The sum of `values`; None if any of them is unknown."""
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of `values`; None if any of them is unknown."""
     total = _total(values)
     return None if total is None else total / len(values)

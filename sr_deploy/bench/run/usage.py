@@ -1,6 +1,6 @@
-"""What a process took: its peak of memory, the processor time others took beside it, energy.
+"""Measure what a process uses: its peak of memory, processor time taken by other processes, and energy.
 
-Every figure is None where the platform does not tell it.
+Every figure is None if the platform does not report it.
 """
 
 from __future__ import annotations
@@ -13,38 +13,40 @@ from pathlib import Path
 _SYSTEM: str = sys.platform
 _RAPL = Path("/sys/class/powercap")
 _STATUS, _CLEAR, _STAT = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/stat")
-_IDLE_COLUMNS = (3, 4)  # of /proc/stat, proc(5): idle, iowait
-_GUEST_COLUMN = 8  # guest time from here on, which user time has already
+_IDLE_COLUMNS = (3, 4)  # columns idle and iowait of /proc/stat, see proc(5)
+_GUEST_COLUMN = 8  # from here on guest time, which is already part of user time
 
 
 def resident() -> int | None:
-    """Bytes of this process in memory now."""
+    """Resident memory of this process in bytes; the peak on systems other than Linux and Windows."""
     if _SYSTEM == "linux":
         return _status_bytes("VmRSS")
     return _windows_memory("WorkingSetSize") if _SYSTEM == "win32" else peak_resident()
 
 
 def peak_resident() -> int | None:
-    """The most bytes that this process had in memory, since `forget_peak` where that works."""
+    """Peak resident memory of this process in bytes, since the last `reset_peak` if the platform has that."""
     if _SYSTEM == "linux":
         return _status_bytes("VmHWM")
     if _SYSTEM == "win32":
         return _windows_memory("PeakWorkingSetSize")
     import resource
 
+    # getrusage counts in bytes on macOS, in KiB on other systems.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if _SYSTEM == "darwin" else 1024)
 
 
-def forget_peak() -> bool:
-    """Let the peak begin anew; whether the platform can (Linux, where the kernel allows it)."""
+def reset_peak() -> bool:
+    """Reset the peak of resident memory. Returns whether that worked: only on Linux, if the kernel allows it."""
     try:
-        _CLEAR.write_text("5", encoding="utf-8")
+        _CLEAR.write_text("5", encoding="utf-8")  # 5 resets VmHWM, see proc(5)
     except OSError:
         return False
     return True
 
 
 def _status_bytes(key: str) -> int | None:
+    """A value of /proc/self/status in bytes, such as VmRSS; the file counts in KiB."""
     try:
         for line in _STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(f"{key}:"):
@@ -55,12 +57,14 @@ def _status_bytes(key: str) -> int | None:
 
 
 def _windows_memory(field: str) -> int | None:
+    """A field of PROCESS_MEMORY_COUNTERS in bytes, such as "WorkingSetSize", from GetProcessMemoryInfo."""
     import ctypes
     from ctypes import wintypes
 
     size = ctypes.c_size_t
     names = ("PeakWorkingSetSize", "WorkingSetSize", "a", "b", "c", "d", "PagefileUsage", "PeakPagefileUsage")
 
+    # Windows fills the structure in this order; the fields without a name are not read.
     class Counters(ctypes.Structure):
         _fields_ = (
             ("cb", wintypes.DWORD),
@@ -72,20 +76,28 @@ def _windows_memory(field: str) -> int | None:
     counters = Counters(cb=ctypes.sizeof(Counters))
     process = windll.kernel32.GetCurrentProcess
     process.restype = wintypes.HANDLE
-    asked = windll.psapi.GetProcessMemoryInfo
-    asked.argtypes = (wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD)
-    return int(getattr(counters, field)) if asked(process(), ctypes.byref(counters), counters.cb) else None
+    get_memory_info = windll.psapi.GetProcessMemoryInfo
+    get_memory_info.argtypes = (wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD)
+    return (
+        int(getattr(counters, field))
+        if get_memory_info(process(), ctypes.byref(counters), counters.cb)
+        else None
+    )
 
 
 class OtherProcesses:
-    """How busy other processes keep the cores that this one may use (Linux)."""
+    """Measure how busy other processes keep the cores that this process may use (Linux).
+
+    Their time is the busy time of the cores in /proc/stat minus the processor time of this process. The file
+    counts in ticks of usually 10 ms, so short periods give rough figures.
+    """
 
     def __init__(self) -> None:
         self._cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
         self._begin = self._now()
 
     def share(self) -> float | None:
-        """Of the cores' time since this object was made: 0 nobody else, 1 all of it."""
+        """Share (0..1) of the cores' time that others took since this object was made: 1 is all of it."""
         now = self._now()
         if now is None or self._begin is None:
             return None
@@ -93,12 +105,13 @@ class OtherProcesses:
         return min(1.0, max(0.0, (busy - own) / (wall * len(self._cores)))) if wall > 0 else None
 
     def _now(self) -> tuple[float, float, float] | None:
+        """Busy time of the cores, processor time of this process, and elapsed time, in seconds."""
         busy = _busy_seconds(self._cores)
         return None if busy is None else (busy, time.process_time(), time.perf_counter())
 
 
 def _busy_seconds(cores: list[int]) -> float | None:
-    """Seconds that these cores worked since the machine started."""
+    """Seconds that these cores have worked since the machine started; None if /proc/stat cannot be read."""
     names = {f"cpu{core}" for core in cores}
     try:
         lines = [line.split() for line in _STAT.read_text(encoding="utf-8").splitlines()]
@@ -113,25 +126,28 @@ def _busy_seconds(cores: list[int]) -> float | None:
 
 
 class EnergyMeter:
-    """Joules of the processor packages, from Linux's power capping files (Intel and AMD, where readable)."""
+    """Measure the energy of the processor packages by Linux's power capping files (Intel and AMD)."""
 
     def __init__(self) -> None:
         self._zones = [zone for zone in sorted(_RAPL.glob("intel-rapl:*")) if zone.name.count(":") == 1]
-        self._begin = [_micro(zone / "energy_uj") for zone in self._zones]
+        # Zones with a second colon, such as intel-rapl:0:0, are parts of a package that is counted already.
+        self._begin = [_read_integer(zone / "energy_uj") for zone in self._zones]
 
     def joules(self) -> float | None:
-        """Since this object was made; None where nothing tells."""
+        """Joules since this object was made; None if the platform does not report them."""
         total = 0
         for zone, begin in zip(self._zones, self._begin, strict=True):
-            end = _micro(zone / "energy_uj")
+            end = _read_integer(zone / "energy_uj")
             if begin is None or end is None:
                 return None
-            wrapped = (_micro(zone / "max_energy_range_uj") or 0) if end < begin else 0
+            # The counter starts again at zero after its largest value.
+            wrapped = (_read_integer(zone / "max_energy_range_uj") or 0) if end < begin else 0
             total += end - begin + wrapped
         return total / 1e6 if self._zones else None
 
 
-def _micro(file: Path) -> int | None:
+def _read_integer(file: Path) -> int | None:
+    """The integer in a file; None if it cannot be read."""
     try:
         return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""A process that measures one subject: its memory, its runtime's threads and its crashes are its own.
+"""A process that measures one subject, so that its memory, the runtime's threads and its crashes are its own.
 
-It reads one JSON object a line from stdin and answers each with one on stdout. The first opens the subject, every
-other one measures a case. What runtimes print to stdout goes to stderr. Ctrl-C is the parent's business; when
-stdin ends, so does the process.
+It reads one JSON object per line from stdin and answers each with one on stdout. The first request opens the
+subject, every other one measures a case. Output of runtimes to stdout goes to stderr. The process ignores
+Ctrl-C, which the parent handles, and ends when stdin ends.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from sr_deploy.system.json_values import from_plain, to_plain
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """The first request."""
+    """The first request: the subject to open."""
 
     subject: BenchSubject
     model: str
-    """The file."""
+    """Path of the model file."""
     images: tuple[str, ...]
-    """Files to cut frames from; none: the bundled one."""
+    """Files that frames are cut from; none: the bundled photograph."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One case to measure."""
+    """A request to measure one case."""
 
     case: BenchCase
     mode: str
@@ -42,20 +42,20 @@ class Request:
     effort: Effort
 
 
-class Measures(Protocol):
-    """What a worker works with: `SubjectRunner`, or a peer's own."""
+class Measurer(Protocol):
+    """The object that measures in a worker: a `SubjectRunner`, or that of a peer."""
 
     def measure(self, case: BenchCase, mode: str, throughput: bool, effort: Effort) -> BenchRun:
-        """One case."""
+        """Measure one case and return its run."""
         ...
 
 
-def serve(open_subject: Callable[[Opening], Measures]) -> None:
-    """Answer requests until stdin ends."""
+def serve(open_subject: Callable[[Opening], Measurer]) -> None:
+    """Answer requests until stdin ends. Errors become answers; the process goes on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = _own_stdout()
+    answers = _take_stdout()
     requests = iter(sys.stdin)
-    opened: Measures | None = None
+    opened: Measurer | None = None
     for line in requests:
         try:
             record = json.loads(line)
@@ -67,13 +67,13 @@ def serve(open_subject: Callable[[Opening], Measures]) -> None:
                 run = opened.measure(request.case, request.mode, request.throughput, request.effort)
                 answer = {"run": to_plain(run)}
         except Exception as error:
-            answer = {"error": described(error), "kind": type(error).__name__}
+            answer = {"error": describe_error(error), "kind": type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def described(error: Exception) -> str:
-    """One line for a report."""
+def describe_error(error: Exception) -> str:
+    """An error as one line for a report, with its type unless it is one of sr-deploy's own."""
     from sr_deploy.errors import SrDeployError
 
     text = " ".join(str(error).split())
@@ -82,8 +82,8 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def open_runner(opening: Opening) -> Measures:
-    """A `SubjectRunner` of the subject."""
+def open_runner(opening: Opening) -> Measurer:
+    """Open a `SubjectRunner` for the subject of a request."""
     from sr_deploy.bench.frames import load_photographs
     from sr_deploy.bench.run.runner import SubjectRunner
 
@@ -91,8 +91,8 @@ def open_runner(opening: Opening) -> Measures:
     return SubjectRunner(opening.subject, Path(opening.model), photographs)
 
 
-def _own_stdout() -> IO[str]:
-    """The real stdout; from now on everybody else's goes to stderr, that of C libraries too."""
+def _take_stdout() -> IO[str]:
+    """Return the real stdout, and send all other output to stdout to stderr, including that of C libraries."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers

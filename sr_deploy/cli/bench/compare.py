@@ -109,7 +109,7 @@ def _cells(pair: MatchedRuns) -> tuple[str, ...]:
         milliseconds(fastest_tenth(run.samples)),
         change.percent,
         f"{(change.low - 1) * 100:+.1f} to {(change.high - 1) * 100:+.1f} %",
-        ", ".join(filter(None, (change.verdict, pair.how))),
+        ", ".join(filter(None, (change.verdict, pair.note))),
     )
 
 

@@ -11,7 +11,7 @@ from sr_deploy.bench.result import BenchResult, BenchRun
 from sr_deploy.bench.run.session import WorkerStart
 from sr_deploy.bench.run.sweep import LeftOut
 from sr_deploy.bench.scaling import find_scalings, fit_power_law
-from sr_deploy.bench.sizes import Size, of_height
+from sr_deploy.bench.sizes import Size, size_of_height
 from sr_deploy.bench.summary import summarise
 from sr_deploy.bench.tables import HEADER, rows
 from sr_deploy.cli.bench.options import BenchOptions
@@ -100,7 +100,7 @@ def _answer_of(runs: Sequence[BenchRun], fps: float, percentile: str) -> str:
     rates = [(float(run.case.width * run.case.height), 1 / frame_rate(run, percentile)) for run in runs]
     fit = fit_power_law(rates)
     pixels = fit.reaching(1 / fps) if fit else None
-    size = of_height(max(1, round((pixels / _WIDE) ** 0.5)), _WIDE) if pixels else None
+    size = size_of_height(max(1, round((pixels / _WIDE) ** 0.5)), _WIDE) if pixels else None
     beyond = pixels is not None and not min(rates)[0] <= pixels <= max(rates)[0]
     how = "drawn on, the curve through all sizes" if beyond else "the curve through all sizes"
     curve = f"{how} says {size.width}x{size.height}" if size else ""

@@ -1,4 +1,4 @@
-"""Elements of the report: what is text stays text."""
+"""Elements of the report: text never becomes markup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sr_deploy.bench.report.markup import Markup, escape, grouped_table, join, n
 
 
 class Reader(HTMLParser):
-    """What a browser finds: elements with their attributes, and text."""
+    """Collects the elements with their attributes, and the text, as a browser sees them."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)

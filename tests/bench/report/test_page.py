@@ -1,4 +1,4 @@
-"""The report as a page: safe, self-contained, the same each time, and saying what the results say."""
+"""The report as a page: it is safe and self-contained, always the same, and true to the results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Elements, whether each is closed, and the text of the page."""
+    """Parses the page: its elements, the ones that are left open, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 
 def hostile(value: Any) -> Any:
-    """`value` with every text in it, at any depth, made an attack; what a run is known by is left as it is."""
+    """Replace every text in `value`, at any depth, by an attack. Texts that identify a run stay as they are."""
     if isinstance(value, str):
         return HOSTILE
     if isinstance(value, tuple):
@@ -73,7 +73,7 @@ def hostile(value: Any) -> Any:
 
 
 def full() -> BenchResult:
-    """Something of everything a result can hold."""
+    """A result in which every field has a value."""
     models = {"rt-x4": 31.02, "span-x4": 31.75}
     runs = [
         r
@@ -119,7 +119,7 @@ def test_hostile_text_in_every_field_stays_text() -> None:
 
 
 def test_every_text_of_a_result_was_attacked() -> None:
-    """So that the test above cannot pass for lack of an attack."""
+    """Guards the test above: it must not pass because the attack was missing."""
     left = re.findall(r'": "([^"]*)"', to_json(hostile(full())).replace('\\"', ""))
     assert {text for text in left if "script" not in text} == {"end-to-end", "device", "sr-deploy bench"}
 
@@ -183,16 +183,14 @@ def test_every_figure_of_a_run_is_in_a_table() -> None:
 def test_the_page_says_at_which_sizes_it_is_real_time() -> None:
     text = report([result(*sweep(at_360p=0.0145))])
     row = (
-        text.split("The largest measured picture that is real time", 2)[2]
-        .split("<tbody")[1]
-        .split("</tbody>")[0]
+        text.split("The largest measured picture in real time", 2)[2].split("<tbody")[1].split("</tbody>")[0]
     )
     cells = [re.sub("<[^>]*>", " ", cell).split() for cell in re.findall("<td.*?</td>", row)]
     assert cells == [["360p", "to", "2560x1440"], ["360p", "to", "2560x1440"], ["540p", "to", "3840x2160"]]
 
 
 def test_where_no_size_is_real_time_the_curve_tells_about_which_would_be() -> None:
-    """A picture of 320x180 takes 50 ms; a third of that is a third of its pixels."""
+    """A picture of 320x180 takes 50 ms, so a third of this time allows a third of its pixels."""
     text = Page(report([result(*sweep(at_360p=0.2, count=400))])).text
     (width, height), *_ = re.findall(r"noneabout (\d+)x(\d+)", text)
     assert int(width) * int(height) == pytest.approx(320 * 180 / 3, rel=0.1)
@@ -225,7 +223,7 @@ def test_a_baseline_of_the_same_machine_is_compared_and_another_is_refused() -> 
 
 def test_processor_time_is_told_where_it_was_measured() -> None:
     assert "19.5 ms" in Page(report([result(run(count=3, cpu=(0.0195,) * 3))])).text
-    assert "processor time" not in Page(report([result(run())])).text.split("jitter is")[0]
+    assert "processor time" not in Page(report([result(run())])).text.split("Jitter is")[0]
 
 
 def test_doubts_failures_and_an_interruption_are_told() -> None:

@@ -19,7 +19,7 @@ from tests.bench.sample_results import case, result, run, stages, subject, sweep
 
 
 def panel(*runs: BenchRun) -> Panel:
-    """All `runs`, which are of one mode."""
+    """The panel of `runs`, which are all of one mode."""
     (only,) = panels(result(*runs))
     return only
 
@@ -55,7 +55,7 @@ def test_modes_are_panels_and_so_is_throughput() -> None:
 def test_a_point_lies_where_its_value_is() -> None:
     points = tuple(Point(x=x, y=y, tip="") for x, y in ((1, 10), (10, 100), (100, 1000)))
     drawn = plot(
-        [Series(name="a", points=points, look=0)],
+        [Series(name="a", points=points, style=0)],
         x=Scale(label="x", log=True),
         y=Scale(label="y", log=True),
         title="t",
@@ -119,9 +119,9 @@ def test_two_points_have_no_exponent() -> None:
 @pytest.mark.parametrize(
     ("runs", "title"),
     [
-        ([run(subject(threads=t), seconds=0.1 / t) for t in (1, 2, 4)], "Time a picture by threads"),
-        ([run(where=case(batch=b), seconds=0.1 * b) for b in (1, 2, 4)], "Time a picture by batch"),
-        ([run(where=case(tile=str(s))) for s in (64, 128, 256)], "Time a picture by tile side"),
+        ([run(subject(threads=t), seconds=0.1 / t) for t in (1, 2, 4)], "Time per picture by threads"),
+        ([run(where=case(batch=b), seconds=0.1 * b) for b in (1, 2, 4)], "Time per picture by batch"),
+        ([run(where=case(tile=str(s))) for s in (64, 128, 256)], "Time per picture by tile side"),
     ],
 )
 def test_threads_batch_and_tile_side_have_a_plot_where_they_vary(runs: list[BenchRun], title: str) -> None:

@@ -1,4 +1,4 @@
-"""The style sheet of the report: colours that can be read, in the light and in the dark."""
+"""The style sheet of the report: colours have enough contrast in light and in dark mode."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ STAGE = [f"t{i}" for i in range(len(STAGES) + 1)]
 
 
 def palette(mode: str) -> dict[str, str]:
-    """Variable -> colour; what the dark does not change is as in the light."""
+    """Variable -> colour; dark mode inherits the colours that it does not change."""
     light, dark = STYLE.split("prefers-color-scheme: dark")
     found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
     return found | dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", dark)) if mode == "dark" else found
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance, WCAG 2.2."""
+    """Relative luminance as defined by WCAG 2.2."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def contrast(one: str, other: str) -> float:
-    """Contrast ratio, WCAG 2.2."""
+    """Contrast ratio as defined by WCAG 2.2."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 

@@ -1,4 +1,4 @@
-"""The stopwatch, on a clock that only moves when the call says so."""
+"""The stopwatch, on a clock that only moves when a call moves it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 import sr_deploy.bench.run.measure as measure_module
-from sr_deploy.bench.run.measure import Effort, is_steady, measure, measure_streams, measure_told
+from sr_deploy.bench.run.measure import Effort, is_steady, measure, measure_self_timed, measure_streams
 from sr_deploy.errors import UsageError
 
 
 class Clock:
-    """Time passes by what each call takes: the given seconds in turn, the last one for ever."""
+    """A clock that each call advances by the next of the given seconds; the last one repeats."""
 
     def __init__(self, seconds: Iterable[float]) -> None:
         self.now, self._seconds = 100.0, iter(seconds)
@@ -137,7 +137,7 @@ def test_every_stream_calls_and_every_call_is_a_sample() -> None:
 
 def test_a_clock_of_the_devices_own_is_believed() -> None:
     seconds = iter([0.4, 0.4, 0.4] + [0.1] * 100)
-    timing = measure_told(lambda: next(seconds), Effort(samples=6, seconds=0, warm_up_least=0))
+    timing = measure_self_timed(lambda: next(seconds), Effort(samples=6, seconds=0, warm_up_least=0))
     assert timing.samples == (0.1,) * 6
     assert timing.wall == pytest.approx(0.6)
 

@@ -1,4 +1,4 @@
-"""The fixed work between the samples: how often it is done, and where it ends up."""
+"""The fixed work between the samples: how often it is done, and where its times are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.bench.run.recorder import Recorder, SampledCall
 
 
 def test_looks_are_taken_when_they_are_due_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace_module, "_EVERY", 0.05)
+    monkeypatch.setattr(pace_module, "_INTERVAL", 0.05)
     pace = PaceMeter()
     pace.begin()
     pace()
@@ -29,7 +29,7 @@ def test_looks_are_taken_when_they_are_due_and_only_then(monkeypatch: pytest.Mon
 
 
 def test_the_warm_up_leaves_no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace_module, "_EVERY", 0.0)
+    monkeypatch.setattr(pace_module, "_INTERVAL", 0.0)
     pace = PaceMeter()
     pace()
     assert pace.seconds
@@ -50,11 +50,11 @@ def test_the_warm_up_leaves_no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_on_the_processor_has_looks_where_one_call_follows_the_other(
     throughput: bool, told: bool, mode: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace_module, "_EVERY", 0.01)
+    monkeypatch.setattr(pace_module, "_INTERVAL", 0.01)
     after: list[int] = []
     work = SampledCall(
         call=lambda: time.sleep(0.002),
-        told=(lambda: 0.002) if told else None,
+        self_timed=(lambda: 0.002) if told else None,
         after=lambda: after.append(1),
     )
     effort = Effort(samples=20, seconds=0.05, warm_up_least=0)
@@ -63,4 +63,4 @@ def test_a_run_on_the_processor_has_looks_where_one_call_follows_the_other(
     plain = not throughput and not told
     assert bool(run.pace) == (plain and mode == "end-to-end" and backend == "openvino")
     assert len(after) == (len(run.samples) if plain else 0)
-    assert run.wall < sum(run.samples) * 1.5  # looks are not part of it
+    assert run.wall < sum(run.samples) * 1.5  # the pace work is not part of it

@@ -1,4 +1,4 @@
-"""Measuring real engines in this process: what comes back describes what was done."""
+"""Measuring real engines in this process: the runs describe what was done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sr_deploy.bench.frames import load_photographs
 from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject
 from sr_deploy.bench.run.measure import Effort
 from sr_deploy.bench.run.runner import SubjectRunner
-from sr_deploy.bench.run.stages import WatchedEngine
+from sr_deploy.bench.run.stages import TimedEngine
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.errors import MissingRuntimeError, UsageError
 from sr_deploy.images.image import Image, read_image, write_image
@@ -125,18 +125,18 @@ def assert_plausible(run: BenchRun) -> None:
 
 @pytest.mark.parametrize("tile", ["0", "-8", "big", ""])
 def test_a_tile_that_is_none_is_refused(runner: Callable[..., SubjectRunner], tile: str) -> None:
-    with runner(backend="nearest") as measuring, pytest.raises(UsageError, match="is no tile"):
+    with runner(backend="nearest") as measuring, pytest.raises(UsageError, match="is not a tile size"):
         measuring.measure(replace(SMALL, tile=tile), "end-to-end", False, QUICK)
 
 
 def test_a_watched_engine_changes_nothing_of_the_picture() -> None:
     frame = load_photographs().frame(50, 30)
     plain = Upscaler(NearestEngine(2), tile=16).upscale_pixels(frame)
-    watched = WatchedEngine(NearestEngine(2))
-    watched.begin()
-    seen = Upscaler(watched, tile=16).upscale_pixels(frame, progress=watched.tile_done)
+    timed = TimedEngine(NearestEngine(2))
+    timed.begin()
+    seen = Upscaler(timed, tile=16).upscale_pixels(frame, progress=timed.tile_done)
     assert np.array_equal(plain, seen)
-    assert min(watched.prepare, watched.compute, watched.finish) > 0
-    watched.close()
+    assert min(timed.prepare, timed.compute, timed.finish) > 0
+    timed.close()
     with pytest.raises(UsageError, match="closed"):
-        watched.run(frame[None])
+        timed.run(frame[None])

@@ -1,4 +1,4 @@
-"""Bisection: the largest size that holds, in few measurements."""
+"""Bisection finds the largest size that holds with few measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers: a process a subject, whose failures and crashes become lines of a report."""
+"""Workers: one process per subject, whose failures and crashes become lines of a report."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_model_that_cannot_be_opened_is_a_failure_with_its_reason(
 
 
 def dies_at_once(tmp_path: Path) -> tuple[str, ...]:
-    """A worker that opens, says something on both streams, and dies when it is asked to measure."""
+    """A worker that opens, writes to both streams, and dies when it is asked to measure."""
     code = """
 import os, sys
 from sr_deploy.bench.run.worker import serve

@@ -1,4 +1,4 @@
-"""From what the user names to what is measured."""
+"""From the names that a user gives to the subjects that are measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of the work, what is left out for lack of time, and rounds put together."""
+"""Sweeps: the order of the work, what is left out for lack of time, and joined rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENTRIES = tuple(
 
 
 class CannedSession:
-    """Answers at once, with a second a megapixel on a clock of its own; `fails` does not run."""
+    """A session that answers at once, with a second per megapixel on its own clock; `fails` does not run."""
 
     def __init__(self, fails: Sequence[str] = ()) -> None:
         self.asked: list[tuple[str, str]] = []
