@@ -115,7 +115,7 @@ def _debug_option(*, hidden: bool) -> click.Option:
         expose_value=False,
         hidden=hidden,
         callback=_set_debug,
-        help="Show the traceback of an error.",
+        help="Show the traceback if an error occurs.",
     )
 
 
@@ -290,7 +290,7 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Super-resolution from PyTorch to production: upscale pictures, and export, inspect and measure models."""
+    """Super-resolution from PyTorch to production: upscale pictures and videos, train, export and measure models."""
 
 
 main.params.append(_debug_option(hidden=False))

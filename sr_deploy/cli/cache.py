@@ -13,17 +13,21 @@ if TYPE_CHECKING:
 
 @click.group("cache")
 def command() -> None:
-    """See and prune the TensorRT engines that sr-deploy keeps.
+    """List or delete the cached TensorRT engines.
 
-    They lie in the user's cache folder; SR_DEPLOY_CACHE names another one.
+    The cache is a folder of the user; the variable SR_DEPLOY_CACHE sets another folder, or none if it is empty.
     """
 
 
 @command.command("list")
-@click.option("--folder", type=click.Path(path_type=Path), help="Of the cache.  [default: the user's own]")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the cache. [default: SR_DEPLOY_CACHE, else the user's cache folder]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead of a table.")
 def list_command(folder: Path | None, as_json: bool) -> None:
-    """List the engines, the last used first."""
+    """List the engines, most recently used first."""
     cache = _cache(folder)
     entries = cache.entries()
     if as_json:
@@ -41,12 +45,25 @@ def list_command(folder: Path | None, as_json: bool) -> None:
 
 
 @command.command("prune")
-@click.option("--folder", type=click.Path(path_type=Path), help="Of the cache.  [default: the user's own]")
-@click.option("--days", type=click.FloatRange(0), help="Delete what was not used for so many days.")
-@click.option("--max-mib", type=click.IntRange(0), help="Delete the least used beyond so much.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the cache. [default: SR_DEPLOY_CACHE, else the user's cache folder]",
+)
+@click.option(
+    "--days", type=click.FloatRange(0), help="Delete engines that were not used for this many days."
+)
+@click.option(
+    "--max-mib",
+    type=click.IntRange(0),
+    help="Delete the least recently used engines until the cache fits into this size, in MiB.",
+)
 @click.option("--all", "everything", is_flag=True, help="Delete all engines.")
 def prune_command(folder: Path | None, days: float | None, max_mib: int | None, everything: bool) -> None:
-    """Delete engines: the unused, the most, or all; damaged ones in any case. Nothing else is ever deleted."""
+    """Delete cached engines by age or total size, or all of them.
+
+    Damaged engines are always deleted. Other files in the folder are never touched.
+    """
     if not everything and days is None and max_mib is None:
         raise click.UsageError("say what to delete: --days, --max-mib or --all.")
     cache = _cache(folder)

@@ -26,29 +26,34 @@ Examples:
     "--precision",
     required=True,
     type=click.Choice(["fp16", "bf16", "int8"]),
-    help="Of the weights and of what is computed with them.",
+    help="Precision of the weights and of the computation.",
 )
-@click.option("-o", "--output", type=NamedPath(), help="Write there. [default: MODEL-PRECISION.onnx]")
-@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that is there already.")
+@click.option(
+    "-o",
+    "--output",
+    type=NamedPath(),
+    help="ONNX file to write. [default: MODEL-PRECISION.onnx in the current folder]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
 @click.option(
     "--data",
     type=NamedPath(),
-    help="A folder of photographs: int8 is calibrated on some of them, and every precision measured on others.",
+    help="Folder of photographs. int8 is calibrated on some of them; the loss of quality is measured on others.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
     metavar="DB",
-    help="PSNR it may cost. [default: fp16 0.01, bf16 0.03, int8 0.1]",
+    help="Maximum loss of PSNR in dB. [default: fp16 0.01, bf16 0.03, int8 0.1]",
 )
 @click.option(
     "--io",
     type=click.Choice(["float", "uint8"]),
     default="float",
     show_default=True,
-    help="What goes in and comes out: float NCHW in 0..1, or uint8 NHWC pixels.",
+    help="Input and output of the file: float NCHW in 0..1, or uint8 NHWC in 0..255.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(
     model: str,
     precision: str,
@@ -59,11 +64,12 @@ def command(
     io: str,
     as_json: bool,
 ) -> None:
-    """Write MODEL, an fp32 ONNX file or the name of a bundled model, in another precision.
+    """Write MODEL in another precision: fp16, bf16 or int8.
 
-    int8 is calibrated on photographs, and the closest of many candidates is chosen by measuring. fp16 keeps in
-    fp32 what would overflow. What the precision costs is measured on photographs that were not calibrated on;
-    nothing is written where it costs more than the tolerance.
+    MODEL is an fp32 ONNX file or the name of a bundled model. int8 is calibrated on photographs: many candidates
+    are measured and the one closest to fp32 is chosen. In fp16, operators that would overflow stay in fp32. The loss
+    of quality is measured on photographs that calibration did not use. If it exceeds the tolerance, nothing is
+    written.
     """
     from sr_deploy.graph.onnx_file import load_model, save_model
     from sr_deploy.graph.pixel_io import with_pixel_io

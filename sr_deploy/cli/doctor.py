@@ -16,12 +16,12 @@ _STATES = {True: "works", False: "does not work", None: "not tried"}
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(as_json: bool) -> None:
-    """Show what is installed, which backends work and why others do not.
+    """Show what is installed and which backends work.
 
-    Each backend is tried on a small picture. Exit code 4: none of them works; 3: there is no bundled model
-    to try them with.
+    Each backend upscales a small picture; if one fails, the reason is shown. Exit code 4: no backend works.
+    Exit code 3: there is no bundled model to try the backends with.
     """
     from sr_deploy.doctor import diagnose
 

@@ -20,23 +20,29 @@ if TYPE_CHECKING:
 _EXIT_SOME_FAILED = 5
 _BASELINE_SCALES = (2, 4)  # of a baseline where nothing else says which
 _Job = tuple[str, int, "Upscale"]
+_EXAMPLES = """\b
+Examples:
+  sr-deploy eval Set5/
+  sr-deploy eval Set5/ --model rt-x4 --model model.onnx --csv scores.csv
+  sr-deploy eval DIV2K_HR/ --lr DIV2K_LR_x4/ --json
+"""
 
 
-@click.command("eval")
+@click.command("eval", epilog=_EXAMPLES)
 @click.argument("hr_dir", type=NamedPath())
 @click.option(
     "--lr",
     "lr_dir",
     type=NamedPath(),
     help="Folder of low-resolution pictures, matched by name (baby.png, babyx4.png, baby_LRx4.png). "
-    "[default: made from HR_DIR by MATLAB-exact bicubic]",
+    "[default: made from HR_DIR by bicubic as in MATLAB]",
 )
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="NAME|FILE",
-    help="A bundled model, an ONNX file, or a baseline: bicubic, nearest. Repeat for several. "
+    help="Bundled model, ONNX file, or baseline: bicubic, nearest. Repeat for several. "
     "[default: bicubic and every bundled model]",
 )
 @click.option(
@@ -44,13 +50,25 @@ _Job = tuple[str, int, "Upscale"]
     "scales",
     multiple=True,
     type=click.IntRange(1, 16),
-    help="Repeat for several. [default: the models' own; for baselines alone that of --lr, else 2 and 4]",
+    help="Scale factor to measure. Repeat for several. "
+    "[default: the scales of the models; without models the scale of --lr, else 2 and 4]",
 )
-@click.option("--backend", default="auto", show_default=True, help="What runs the models.")
-@click.option("--border", type=click.IntRange(0), help="Pixels shaved off each side. [default: the scale]")
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    help="Runtime that runs the models; 'sr-deploy doctor' lists the choices.",
+)
+@click.option(
+    "--border",
+    type=click.IntRange(0),
+    help="Pixels left out of the measurement at each side. [default: the scale]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--csv", "csv_file", type=NamedPath(), help="Write the values of every picture there too.")
-@click.option("--overwrite", is_flag=True, help="Replace a --csv file that is there already.")
+@click.option(
+    "--csv", "csv_file", type=NamedPath(), help="Also write the values of every picture to this CSV file."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing --csv file.")
 def command(
     hr_dir: Path,
     lr_dir: Path | None,
@@ -62,11 +80,11 @@ def command(
     csv_file: Path | None,
     overwrite: bool,
 ) -> None:
-    """Measure PSNR and SSIM, on Y and RGB, of models on the pictures in HR_DIR.
+    """Measure PSNR and SSIM of models on the pictures in HR_DIR.
 
-    Each picture is cut to a multiple of the scale, made smaller by bicubic as MATLAB's imresize does it (or
-    its small version is taken from --lr), upscaled, and compared with the original. Pictures that cannot be
-    read are named, left out, and make the exit code 5.
+    Each picture is cropped to a multiple of the scale, made smaller by bicubic as in MATLAB's imresize (or its
+    small version is taken from --lr), upscaled, and compared with the original, on Y and on RGB. Pictures that
+    cannot be read are named and left out; the exit code is then 5.
     """
     from sr_deploy.quality.pairs import find_cases
 

@@ -11,36 +11,43 @@ if TYPE_CHECKING:
     from sr_deploy.training.export.to_onnx import ExportResult
 
 _PACKAGES = ("torch", "safetensors", "onnxscript")
+_EXAMPLES = """\b
+Examples:
+  sr-deploy export run/ -o model.onnx --data photographs/
+  sr-deploy export run/final.safetensors -o model-int8.onnx --precision int8 --data photographs/
+"""
 
 
-@click.command("export")
+@click.command("export", epilog=_EXAMPLES)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The ONNX file to write."
-)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="ONNX file to write.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Of the weights and of what is computed with them. int8 is calibrated on --data.",
+    help="Precision of the weights and of the computation. int8 is calibrated on --data.",
 )
 @click.option(
     "--io",
     type=click.Choice(["float", "uint8"]),
     default="float",
     show_default=True,
-    help="What goes in and comes out: float NCHW in 0..1, or uint8 NHWC pixels.",
+    help="Input and output of the file: float NCHW in 0..1, or uint8 NHWC in 0..255.",
 )
-@click.option("--opset", type=int, help="Of ONNX; the default is the one that every runtime reads.")
+@click.option("--opset", type=int, help="Opset version of ONNX. [default: the one that every runtime reads]")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="A folder of photographs to check on, and to calibrate int8 on.",
+    help="Folder of photographs for the check and for the calibration of int8.",
 )
-@click.option("--licence", help="Of the weights, as an SPDX identifier; written into the file.")
-@click.option("--engine", type=click.Path(path_type=Path), help="A TensorRT engine to build of it, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--licence", help="Licence of the weights as an SPDX identifier; written into the file.")
+@click.option(
+    "--engine",
+    type=click.Path(path_type=Path),
+    help="Also build a TensorRT engine and write it to this file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(
     checkpoint: Path,
     output: Path,
@@ -52,11 +59,11 @@ def command(
     engine: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the net of CHECKPOINT as an ONNX file, and check that it computes the same.
+    """Export CHECKPOINT as an ONNX file and check the file.
 
-    CHECKPOINT is a .safetensors file, or the folder of a training run. The receptive field is measured and
-    written into the file with everything else a runner must know. ONNX Runtime and torch are compared on
-    crops of several sizes; nothing is written where they differ.
+    CHECKPOINT is a .safetensors file or the folder of a training run. The halo is measured and written into the
+    file with the rest of the spec. ONNX Runtime and torch are compared on crops of several sizes; if their results
+    differ, nothing is written.
     """
     if engine is not None:
         _check_engine(engine, io)

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 @click.command("info")
 @click.argument("file", metavar="NAME|FILE")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(file: str, as_json: bool) -> None:
-    """Show what a model is: scale, sizes it takes, value range, receptive field, licence, checksum.
+    """Describe a model: scale, input sizes, halo, licence, checksum.
 
-    NAME|FILE is a bundled model or an ONNX file. A file without sr-deploy's record is probed: it is run on
-    small pictures, and what could not be decided is said. Nothing is written.
+    NAME|FILE is a bundled model or an ONNX file. A file without sr-deploy's spec is probed: the model is run on
+    small pictures to find its scale, layout, value range and halo. Properties that remain undecided are listed.
+    Nothing is written.
     """
     from sr_deploy.graph.onnx_file import file_facts, load_model, read_spec
     from sr_deploy.models import find_model

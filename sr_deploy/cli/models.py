@@ -20,7 +20,7 @@ _EXIT_BAD_INPUT = 3
 def command(as_json: bool) -> None:
     """List the bundled models.
 
-    The name in the first column is what --model takes; quality is PSNR and SSIM of the Y channel.
+    The first column shows the name to give to --model. Quality is PSNR in dB and SSIM of the Y channel.
     """
     from sr_deploy.models import survey_models
 

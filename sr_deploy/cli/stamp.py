@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from sr_deploy.spec import ModelSpec
 
 _RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
+_EXAMPLES = """\b
+Examples:
+  sr-deploy stamp model.onnx -o model-stamped.onnx
+  sr-deploy stamp model.onnx --value-range 0..255 --licence CC0-1.0
+"""
 
 
 def _halo(text: str) -> int | str:
@@ -24,19 +29,32 @@ def _halo(text: str) -> int | str:
     return text if text == "global" else int(text)
 
 
-@click.command("stamp")
+@click.command("stamp", epilog=_EXAMPLES)
 @click.argument("file", type=NamedPath())
-@click.option("-o", "--output", type=NamedPath(), help="Write there. [default: FILE itself]")
-@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that is there already.")
-@click.option("--name", help="What the model is called. [default: the file's name]")
-@click.option("--licence", help="Of the weights, as an SPDX identifier.")
-@click.option("--scale", type=click.IntRange(1, 16), help="Stop unless this is the model's scale.")
-@click.option("--value-range", type=click.Choice(list(_RANGES)), help="What black and white are.")
+@click.option("-o", "--output", type=NamedPath(), help="ONNX file to write. [default: FILE itself]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
+@click.option("--name", help="Name of the model. [default: the name of the file]")
+@click.option("--licence", help="Licence of the weights as an SPDX identifier.")
 @click.option(
-    "--halo", type=_halo, metavar="PIXELS|global", help="Radius of the receptive field; global: never tile."
+    "--scale",
+    type=click.IntRange(1, 16),
+    help="Expected scale; nothing is written if the model has another one.",
 )
-@click.option("--force", is_flag=True, help="Probe again a file that has a record, and replace it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--value-range",
+    type=click.Choice(list(_RANGES)),
+    help="Pixel values of black and white. [default: found by probing]",
+)
+@click.option(
+    "--halo",
+    type=_halo,
+    metavar="PIXELS|global",
+    help="Halo in input pixels; 'global' means that the model is never tiled. [default: found by probing]",
+)
+@click.option(
+    "--force", is_flag=True, help="Probe a file again that has a spec already, and replace the spec."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(
     file: Path,
     output: Path | None,
@@ -49,11 +67,11 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write into the ONNX model FILE what a runner must know of it.
+    """Find the spec of a model and write it into its ONNX FILE.
 
-    Scale, channels, layout, value range, sizes, precision and the receptive field are found by running the
-    model on small pictures; what could not be decided is said, and recorded too. --value-range and --halo
-    decide it instead. In a file that has a record already, only what the options say is changed.
+    Scale, channels, layout, value range, input sizes, precision and halo are found by running the model on small
+    pictures. Properties that remain undecided are listed and recorded. --value-range and --halo set these two
+    by hand. If the file has a spec already, only the properties given as options are changed.
     """
     from sr_deploy.graph.onnx_file import load_model, save_model, write_spec
 

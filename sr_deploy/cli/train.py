@@ -23,50 +23,85 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+_EXAMPLES = """\b
+Examples:
+  sr-deploy train rt-x4.toml --data photographs/ --out run/
+  sr-deploy train rt-x4.toml --data photographs/ --out run/ --resume
+  torchrun --nproc-per-node 2 --no-python sr-deploy train rt-x4.toml --data photographs/ --out run/
+"""
 
 
-@click.command("train")
+@click.command("train", epilog=_EXAMPLES)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--data", type=_FOLDER, required=True, help="Folder of photographs, searched with its subfolders."
 )
-@click.option("--out", type=_NEW_FOLDER, required=True, help="Folder for checkpoints, log and curves.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
+@click.option(
+    "--out",
+    type=_NEW_FOLDER,
+    required=True,
+    help="Folder for checkpoints, log and curves; created if missing.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --out if there is one.")
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Bound by time instead of the recipe's steps.",
+    help="Length of the run in minutes, instead of the steps in the recipe.",
 )
-@click.option("--init", type=_FILE, help="Checkpoint of the same net to take the first weights from.")
+@click.option(
+    "--init", type=_FILE, help="Checkpoint of the same architecture whose weights the run starts from."
+)
 @click.option(
     "--phase",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="With --init: begin with this phase of the recipe; a resumed run keeps its own.",
+    help="Phase of the recipe to start with, counted from 1; needs --init. A resumed run keeps its phase.",
 )
-@click.option("--vgg", type=_FILE, help="VGG weights (.pth, .safetensors) instead of torchvision's.")
-@click.option("--teacher", type=_FILE, help="Checkpoint whose pictures phases with a teacher learn.")
-@click.option("--cache", type=_NEW_FOLDER, help="Keep decoded pictures here, for the next run.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that cut crops.")
-@click.option("--compile", "compiled", is_flag=True, help="Compile the net with torch.compile first.")
+@click.option(
+    "--vgg",
+    type=_FILE,
+    help="File with VGG weights (.pth, .safetensors). [default: the weights of torchvision]",
+)
+@click.option(
+    "--teacher", type=_FILE, help="Checkpoint whose output is the training target of phases with a teacher."
+)
+@click.option(
+    "--cache",
+    type=_NEW_FOLDER,
+    help="Folder that keeps decoded pictures for later runs. [default: none, pictures are kept in memory]",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="Device to train on: cpu, cuda, cuda:N or auto."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads that cut crops. [default: one on a CPU, several with a GPU]",
+)
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Compile the network with torch.compile before training."
+)
 @click.option(
     "--every",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Steps between two checkpoints, each with a look at quality.",
+    help="Steps between two checkpoints; the quality is measured at each.",
 )
 @click.option(
-    "--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Best checkpoints kept."
+    "--keep",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Number of best checkpoints to keep in each phase.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(recipe: Path, as_json: bool, **options: Any) -> None:
-    """Train the net of RECIPE (TOML) on the pictures of --data.
+    """Train the network of RECIPE on the photographs in --data.
 
-    Every interval replaces the run's state as a whole, so that after a crash --resume goes on from there.
-    Ctrl-C saves first. On several GPUs: torchrun --nproc-per-node 2 --no-python sr-deploy train ...
+    RECIPE is a TOML file. The state of the run is saved every --every steps, and --resume continues from there, also
+    after a crash. Ctrl-C saves before it stops. torchrun starts a run on several GPUs.
     """
     try:
         from sr_deploy.training.recipe import read_recipe

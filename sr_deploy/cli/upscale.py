@@ -67,56 +67,71 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "-o",
     "--output",
     metavar="OUT",
-    help="File (for one input file) or folder, created where missing. [default: beside each input, as photo-x4.jpg]",
+    help="Output file (for one input file) or folder; created if missing. [default: beside each input, as photo-x4.jpg]",
 )
 @model_options
 @click.option(
-    "--recursive", "-r", is_flag=True, help="Look into the subfolders of a folder, and keep their structure."
+    "--recursive",
+    "-r",
+    is_flag=True,
+    help="Search subfolders too, and keep the folder structure in the output.",
 )
 @click.option(
-    "--format", "format_name", metavar="FORMAT", help="png, jpeg, webp, tiff or bmp. [default: the input's]"
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    help="Format of the results: png, jpeg, webp, tiff or bmp. [default: the format of the input]",
 )
 @click.option(
     "--quality",
     type=click.IntRange(1, 101),
-    help="Of JPEG, and of WebP, where 101 is lossless. [default: 95; WebP 90]",
+    help="JPEG or WebP quality (101: lossless WebP). [default: JPEG 95, WebP 90]",
 )
 @click.option(
     "--suffix",
-    help="Added to each name. [default: -x4, by the scale, beside the inputs; nothing in a folder]",
+    help="Text added to each file name. [default: beside the inputs the scale, as in -x4; in an output folder nothing]",
 )
 @click.option(
-    "--width", type=click.IntRange(1, 1_000_000), help="Width of the result; alone it keeps the proportions."
+    "--width",
+    type=click.IntRange(1, 1_000_000),
+    help="Width of the result in pixels; without --height, the proportions are kept.",
 )
 @click.option(
     "--height",
     type=click.IntRange(1, 1_000_000),
-    help="Height of the result; alone it keeps the proportions.",
+    help="Height of the result in pixels; without --width, the proportions are kept.",
 )
 @click.option(
-    "--fit", metavar="WxH", callback=_box, help="Largest result of the same proportions within this size."
+    "--fit",
+    metavar="WxH",
+    callback=_box,
+    help="Make the largest result that fits into this size in pixels and keeps the proportions.",
 )
-@click.option("--skip-existing", is_flag=True, help="Leave out what is there already, whatever it is.")
-@click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Skip a picture if its output file exists, whatever the file contains.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 @click.option(
     "--shard",
     metavar="I/N",
     callback=_shard,
-    help="Do the I-th of N equal shares, as in an array job: --shard 3/8.",
+    help="Upscale only the I-th of N equal shares of the pictures, as in an array job: --shard 3/8.",
 )
 @click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Do a folder on a Ray cluster: 'auto', 'local', or its HOST:PORT. Needs sr-deploy[ray].",
+    help="Upscale folders on a Ray cluster: 'auto', 'local', or its HOST:PORT. Needs sr-deploy[ray].",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(inputs: tuple[str, ...], **options: Any) -> None:
     """Upscale pictures: files, folders or globs.
 
-    PNG, JPEG, WebP, TIFF and BMP, 8 or 16 bit, with alpha and metadata kept. One failing picture does not
-    stop the others; the exit code is then 5. Run again on a folder, it makes what is missing and what is no
-    longer right, for the picture or the options changed; several processes may work on one folder.
+    Reads and writes PNG, JPEG, WebP, TIFF and BMP with 8 or 16 bits per channel; alpha and metadata are kept. If a
+    picture fails, the others are still upscaled and the exit code is 5. When a folder is upscaled again, only missing
+    or outdated results are made again. Several processes may work on one folder at once.
     """
     if options["skip_existing"] and options["overwrite"]:
         raise click.UsageError("--skip-existing and --overwrite contradict each other; choose one.")

@@ -30,22 +30,32 @@ _HEADER = (
     "drift",
     "verdict",
 )
+_EXAMPLES = """\b
+Examples:
+  sr-deploy verify model.onnx model-int8.onnx --data photographs/
+  sr-deploy verify model.engine --against model.onnx --data photographs/
+"""
 
 
-@click.command("verify")
+@click.command("verify", epilog=_EXAMPLES)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "--against",
     metavar="MODEL",
-    help="What the models are held to. [default: a checkpoint among them, "
-    "else the first fp32 file, else the first]",
+    help="Reference that the models are compared with. [default: the first checkpoint among them, "
+    "else the first fp32 file, else the first model]",
 )
-@click.option("--data", required=True, type=NamedPath(), help="A folder of photographs, the ground truth.")
 @click.option(
-    "--backend", "backends", multiple=True, help="Repeat for several. [default: every one that is present]"
+    "--data", required=True, type=NamedPath(), help="Folder of photographs, which are the ground truth."
+)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    help="Runtime to run the models on. Repeat for several. [default: every installed runtime]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-@click.option("--no-record", is_flag=True, help="Do not keep the verdicts beside the model files.")
+@click.option("--no-record", is_flag=True, help="Do not store the verdicts beside the model files.")
 def command(
     models: tuple[str, ...],
     against: str | None,
@@ -56,11 +66,11 @@ def command(
 ) -> None:
     """Check that every form of a model computes the same picture.
 
-    A MODEL is a checkpoint, an ONNX file of any precision, a bundled model or an engine. Each is run as the file
-    says and on every backend present, whole and in tiles, on crops of the photographs that were made small by
-    bicubic, and held to the reference: differences in 8-bit steps, PSNR between the two, the change of PSNR
-    against the originals, NaN, and the drift of each colour. What fails is named, with what it comes from, and
-    makes the exit code 1. The verdict is kept beside the file, and opening a failed one warns.
+    A MODEL is a checkpoint, an ONNX file of any precision, a bundled model or an engine file. Each model is run on
+    every backend, whole and in tiles. The inputs are crops of the photographs, made smaller by bicubic. The results
+    are compared with those of the reference: differences in 8-bit steps, PSNR between the two, change of PSNR against
+    the originals, NaN, and the drift of each colour. If a model fails, its faults and their cause are named, and the
+    exit code is 1. The verdict is stored beside the model file; opening a failed model gives a warning.
     """
     from sr_deploy.verify.crops import cut_crops
     from sr_deploy.verify.open import present_backends

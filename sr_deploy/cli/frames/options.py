@@ -19,6 +19,6 @@ def frame_options(function: _Function) -> _Function:
         type=click.IntRange(1, 64),
         default=2,
         show_default=True,
-        help="Frames computed at once, which keeps the engine busy; each takes memory of its own.",
+        help="Frames computed at once. Several keep the engine busy; each needs its own memory.",
     )
     return model_options(streams(function))

@@ -23,42 +23,55 @@ Examples:
 
 
 @click.command("pipe", epilog=_EXAMPLES)
-@click.option("--size", metavar="WxH", callback=_box, help="Of the frames that come in; y4m brings its own.")
+@click.option(
+    "--size",
+    metavar="WxH",
+    callback=_box,
+    help="Size of the incoming raw frames in pixels; y4m frames state their own.",
+)
 @click.option(
     "-f",
     "--format",
     "format_name",
     metavar="FORMAT",
     required=True,
-    help="y4m, or as ffmpeg's -pix_fmt: rgb24, bgr24, gray8, rgba, rgb48le, yuv420p, nv12, p010le and more.",
+    help="Format of the incoming frames: y4m, or one of ffmpeg's -pix_fmt: rgb24, bgr24, gray8, rgba, rgb48le, "
+    "yuv420p, nv12, p010le and more.",
 )
-@click.option("--output-format", metavar="FORMAT", help="Of the frames that go out. [default: as they came]")
+@click.option(
+    "--output-format",
+    metavar="FORMAT",
+    help="Format of the outgoing frames. [default: the format of the incoming frames]",
+)
 @click.option(
     "--matrix",
     type=click.Choice(["bt601", "bt709", "bt2020"]),
-    help="Of YUV, in and out. [default: bt601 for frames up to 576 rows, bt709 above]",
+    help="Colour matrix of YUV frames, in and out. [default: bt601 for frames up to 576 rows, bt709 above]",
 )
 @click.option(
     "--range",
     "range_name",
     type=click.Choice(["limited", "full"]),
-    help="Of YUV, in and out. [default: the y4m header's, else limited]",
+    help="Value range of YUV frames, in and out. [default: from the y4m header, else limited]",
 )
 @click.option(
     "--chroma-location",
     type=click.Choice(["left", "center", "topleft"]),
-    help="Where a sample of subsampled chroma lies. [default: the y4m header's, else left]",
+    help="Position of the samples of subsampled chroma. [default: from the y4m header, else left]",
 )
 @click.option(
-    "--rate", default="25", show_default=True, help="Frames a second for a y4m header made for raw frames."
+    "--rate",
+    default="25",
+    show_default=True,
+    help="Frames per second in the y4m header that is written for raw frames: a number or a ratio such as 30000/1001.",
 )
 @frame_options
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(**options: Any) -> None:
     """Upscale raw frames between two programs.
 
-    Frames are read from stdin and written to stdout, in order, every one of them. Reading, computing and
-    writing overlap. A stream that ends within a frame is an error, after the whole frames are written.
+    Frames are read from stdin and written to stdout in the same order; none is dropped. Reading, computing and
+    writing overlap. If the stream ends within a frame, the complete frames are written and the exit code is 3.
     """
     from sr_deploy.frames.pipe import PipeOptions, run_pipe
 

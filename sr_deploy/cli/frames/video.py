@@ -43,24 +43,26 @@ def _extra(
     type=NamedPath(),
     metavar="OUT",
     required=True,
-    help="File to write: .mp4, .mov, .mkv or .webm.",
+    help="Video file to write: .mp4, .mov, .mkv or .webm.",
 )
 @frame_options
 @click.option(
     "--codec",
-    help="h264, hevc, av1, vp9, prores, ffv1 (lossless), or an encoder of FFmpeg. "
+    help="Codec of the result: h264, hevc, av1, vp9, prores, ffv1 (lossless), or the name of an FFmpeg encoder. "
     "[default: h264; hevc for deep or very large video; vp9 in .webm]",
 )
 @click.option(
     "--quality",
     type=click.IntRange(0, 63),
-    help="Constant rate factor of the encoder, smaller is better. [default: h264 17, hevc 19, av1 and vp9 24]",
+    help="Constant rate factor of the encoder; smaller is better. [default: h264 17, hevc 19, av1 and vp9 24]",
 )
 @click.option(
-    "--preset", help="Of the encoder, such as fast or slow; for av1 a number. [default: the encoder's]"
+    "--preset",
+    help="Preset of the encoder, such as fast or slow; for av1 a number. [default: chosen by the encoder]",
 )
 @click.option(
-    "--pixel-format", help="Such as yuv420p or yuv420p10le. [default: the source's, where it can be kept]"
+    "--pixel-format",
+    help="Pixel format of the result, such as yuv420p or yuv420p10le. [default: that of the source if the encoder has it]",
 )
 @click.option(
     "--encoder-option",
@@ -68,26 +70,27 @@ def _extra(
     metavar="NAME=VALUE",
     multiple=True,
     callback=_extra,
-    help="A further option of the encoder. May be given several times.",
+    help="Additional option for the encoder. Repeat for several.",
 )
 @click.option("--no-audio", is_flag=True, help="Leave the audio out.")
 @click.option("--no-subtitles", is_flag=True, help="Leave the subtitles out.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it is there already.")
-@click.option("--restart", is_flag=True, help="Begin anew where an earlier run was cut off.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
+@click.option(
+    "--restart", is_flag=True, help="Start from the beginning instead of continuing an interrupted run."
+)
 @click.option(
     "--part-frames",
     type=click.IntRange(1, 100_000),
     default=120,
     show_default=True,
-    help="Frames encoded on their own: what is lost at most when the work is cut off.",
+    help="Frames in each separately encoded part. An interruption loses at most one part.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(source: Path, output: Path, **options: Any) -> None:
     """Upscale a video.
 
-    Audio, subtitles, chapters, attachments, metadata, colour tags and every timestamp are carried over, and the
-    result is checked against the source. Run the same command again after an interruption, of whatever kind,
-    and it goes on where it was.
+    Audio, subtitles, chapters, attachments, metadata, colour tags and all timestamps are copied, and the result is
+    checked against the source. After any interruption, run the same command again: it continues where it stopped.
     """
     from sr_deploy.system.output_folder import OutputFolders
 

@@ -31,19 +31,19 @@ _OPTIONS = (
         "-s",
         "--scale",
         type=click.IntRange(min=1),
-        help="Choose the bundled model for this scale. [default: 4]",
+        help="Scale factor; selects the bundled model for it. [default: 4]",
     ),
     click.option(
         "-m",
         "--model",
         metavar="NAME|FILE",
-        help="A bundled model (see 'sr-deploy models') or an .onnx file.",
+        help="Bundled model (see 'sr-deploy models') or .onnx file. [default: the bundled model for --scale]",
     ),
     click.option(
         "--backend",
         default="auto",
         show_default=True,
-        help="Runtime to use; 'sr-deploy doctor' lists them.",
+        help="Runtime to use; 'sr-deploy doctor' lists the choices.",
     ),
     click.option(
         "--tile",
@@ -51,15 +51,17 @@ _OPTIONS = (
         callback=_tile,
         default="auto",
         show_default=True,
-        help="Side of a tile in input pixels. 'auto' tiles only what does not fit into memory; 'none' never tiles.",
+        help="Side of a tile in input pixels. 'auto' tiles only pictures that do not fit into memory; 'none' never tiles.",
     ),
     click.option(
         "--overlap",
         type=click.IntRange(min=0),
-        help="Input pixels read around a tile. [default: the model's halo, so that no tile shows]",
+        help="Input pixels read around each tile. [default: the halo of the model, which leaves no seams]",
     ),
     click.option(
-        "--threads", type=click.IntRange(1, 1024), help="Threads of the runtime. [default: every core]"
+        "--threads",
+        type=click.IntRange(1, 1024),
+        help="Threads of the runtime. [default: one for every core this process may use]",
     ),
 )
 
