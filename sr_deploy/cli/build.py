@@ -1,4 +1,7 @@
-"""`sr-deploy build`: an ONNX file becomes a TensorRT engine for the GPU of this machine."""
+"""`sr-deploy build`: compile an ONNX file into a TensorRT engine for the GPU of this machine.
+
+This module parses and prints; `sr_deploy.engines.tensorrt.build` does the work.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ Examples:
 
 
 def build_options(command: Any) -> Any:
-    """The options that change what is built, for a command that builds."""
+    """Add the options that change what is built, and `--device`, to a command that builds an engine."""
     for option in reversed(
         (
             click.option("--sizes", default="", metavar="WxH,...", help="Picture sizes in pixels that get kernels of their own, such as 1920x1080,1280x720."),
@@ -76,7 +79,7 @@ def command(
 
 
 def options_from(**given: Any) -> BuildOptions:
-    """`BuildOptions` of what `build_options` parsed. Raises UsageError for what makes no sense."""
+    """The parsed values of `build_options` as `BuildOptions`. Raises UsageError for values that are out of range."""
     from sr_deploy.engines.tensorrt.options import BuildOptions, parse_sizes
 
     return BuildOptions(
@@ -93,7 +96,12 @@ def options_from(**given: Any) -> BuildOptions:
 
 
 def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, device: int) -> BuiltEngine:
-    """Build the engine of the ONNX file `source` and write it to `target`, with progress on stderr."""
+    """Build the engine of the ONNX file `source` and write it to `target` with its sidecar. Shows progress on stderr.
+
+    `io` is "uint8" or "float", the pixel type of the engine. `device` is the number of the GPU. Kernel timings of
+    earlier builds are taken from the user's cache and stored there again, which makes later builds faster. Raises
+    MissingRuntimeError without TensorRT or a GPU.
+    """
     from sr_deploy.cli.shared.build_progress import BuildProgress
     from sr_deploy.engines.tensorrt.api import runtime, version
     from sr_deploy.engines.tensorrt.build import (
@@ -122,7 +130,7 @@ def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, de
 
 
 def lines(target: Path, built: BuiltEngine) -> list[str]:
-    """What was built, for people."""
+    """The built engine as lines of text: file, size and build time, model and profiles, precisions, GPU and TensorRT."""
     record = built.record
     sizes = ", ".join(profile.name for profile in record.profiles)
     shown = ", ".join(f"{count} {kind}" for kind, count in sorted(record.precisions.items())) or "not told"

@@ -1,4 +1,7 @@
-"""`sr-deploy cache`: the compiled engines that are kept, and deleting those no longer wanted."""
+"""`sr-deploy cache`: list the compiled TensorRT engines that are kept, and delete those that are no longer wanted.
+
+This module parses and prints; `sr_deploy.engines.tensorrt.cache` holds the engines.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ def prune_command(folder: Path | None, days: float | None, max_mib: int | None, 
     Damaged engines are always deleted. Other files in the folder are never touched.
     """
     if not everything and days is None and max_mib is None:
-        raise click.UsageError("say what to delete: --days, --max-mib or --all.")
+        raise click.UsageError("nothing to delete is named; add --days, --max-mib or --all.")
     cache = _cache(folder)
     most = None if max_mib is None else max_mib << 20
     gone = cache.prune() if everything else cache.prune(days=days, most_bytes=most)
@@ -74,6 +77,7 @@ def prune_command(folder: Path | None, days: float | None, max_mib: int | None, 
 
 
 def _cache(folder: Path | None) -> EngineCache:
+    """The engine cache in `folder`, or the user's own. Raises UsageError if the cache is turned off."""
     from sr_deploy.engines.tensorrt.cache import EngineCache, engine_folder
     from sr_deploy.errors import UsageError
 
@@ -84,6 +88,10 @@ def _cache(folder: Path | None) -> EngineCache:
 
 
 def _record(entry: CachedEngine) -> dict[str, Any]:
+    """One entry as JSON values, for --json: path, size in bytes, last use in seconds since 1970, and sidecar.
+
+    The sidecar ("record") is None for a damaged entry.
+    """
     import json
 
     record = None if entry.record is None else json.loads(entry.record.to_json())
@@ -91,6 +99,7 @@ def _record(entry: CachedEngine) -> dict[str, Any]:
 
 
 def _row(entry: CachedEngine) -> tuple[str, ...]:
+    """One entry as a row of the table. The time is local; a damaged entry has "-" where nothing is known."""
     from datetime import datetime
 
     used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")

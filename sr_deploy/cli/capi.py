@@ -1,4 +1,4 @@
-"""`sr-deploy capi build`: the C library, for programs in C and C++."""
+"""`sr-deploy capi build`: build the C library for programs in C and C++."""
 
 from __future__ import annotations
 

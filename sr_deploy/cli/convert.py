@@ -1,4 +1,7 @@
-"""`sr-deploy convert`: the same model in another precision. Parses and prints; `sr_deploy.precision.convert` does it."""
+"""`sr-deploy convert`: write the same model in another precision.
+
+This module parses and prints; `sr_deploy.precision.convert` does the work.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ def command(
 
     source = find_model(model)
     target = output or Path(f"{source.stem}-{precision}.onnx")
-    check_new(target, overwrite=overwrite)  # calibrating takes minutes
+    check_new(target, overwrite=overwrite)  # checked first, because calibration takes minutes
     say = (lambda message: None) if as_json else (lambda message: click.echo(message, err=True))
     made = convert(load_model(source), precision, data=data, tolerance=tolerance, say=say)
     save_model(with_pixel_io(made.model) if io == "uint8" else made.model, target)
@@ -91,6 +94,7 @@ def command(
 
 
 def _record(path: Path, made: Conversion, io: str) -> dict[str, Any]:
+    """The conversion as JSON values, for --json. The size is in bytes."""
     from dataclasses import asdict
 
     return {
@@ -103,6 +107,7 @@ def _record(path: Path, made: Conversion, io: str) -> dict[str, Any]:
 
 
 def _lines(path: Path, made: Conversion, io: str) -> list[str]:
+    """The conversion as lines of text: file and size, model, and what the conversion did."""
     notes = made.notes
     return [
         f"{path}  {path.stat().st_size / 1024:,.0f} KiB",
@@ -112,7 +117,10 @@ def _lines(path: Path, made: Conversion, io: str) -> list[str]:
 
 
 def note_lines(notes: Notes) -> list[str]:
-    """What a conversion did and what it costs, for people."""
+    """Lines about what a conversion did: calibration, operators kept in fp32, and loss of PSNR in dB.
+
+    If no photographs were available for the measurement, the last line says why there is no loss to report.
+    """
     lines = []
     if notes.method:
         balanced = f", channels balanced by {notes.strength:g}" if notes.strength else ""

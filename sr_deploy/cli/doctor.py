@@ -1,4 +1,7 @@
-"""`sr-deploy doctor`: what works here, what does not, and the command that mends it."""
+"""`sr-deploy doctor`: show what works on this machine, what does not, and the command that repairs it.
+
+This module prints; `sr_deploy.doctor` finds out.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,7 @@ def command(as_json: bool) -> None:
 
 
 def _lines(diagnosis: Diagnosis) -> Iterator[str]:
+    """The diagnosis as lines of text: versions, backends, models, machine, packages, and advice if there is any."""
     yield f"sr-deploy {diagnosis.version}"
     yield f"  python     {diagnosis.python}"
     yield f"  platform   {diagnosis.platform}"
@@ -58,6 +62,10 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _machine(diagnosis: Diagnosis) -> Iterator[str]:
+    """Lines about processor, memory and GPUs. Memory is in GiB, GPU memory in MiB.
+
+    If no GPU is found, the line says what the search for one reported.
+    """
     cpu = diagnosis.cpu
     yield f"  processor  {cpu.name} ({cpu.architecture}), {cpu.usable_cores} of {cpu.cores} cores usable"
     yield f"  features   {', '.join(cpu.features) or 'none known'}"

@@ -1,4 +1,7 @@
-"""`sr-deploy eval`: PSNR and SSIM of models and baselines on a folder of pictures."""
+"""`sr-deploy eval`: measure PSNR and SSIM of models and baselines on a folder of pictures.
+
+This module parses and prints; `sr_deploy.quality` measures.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ if TYPE_CHECKING:
     from sr_deploy.quality.results import Evaluation, Quality
 
 _EXIT_SOME_FAILED = 5
-_BASELINE_SCALES = (2, 4)  # of a baseline where nothing else says which
+_BASELINE_SCALES = (2, 4)
+"""Scales at which a baseline runs if neither a model, --scale nor --lr sets one."""
 _Job = tuple[str, int, "Upscale"]
+"""Name of a model or baseline, its scale, and the function that upscales."""
 _EXAMPLES = """\b
 Examples:
   sr-deploy eval Set5/
@@ -110,13 +115,17 @@ def command(
 def _open_jobs(
     stack: ExitStack, models: Sequence[str], scales: Sequence[int], backend: str, cases: Sequence[EvalPicture]
 ) -> list[_Job]:
-    """What to run, by scale and then as asked; models stay open until `stack` closes."""
+    """The evaluations to run, sorted by scale and then in the order in which the models were given.
+
+    A baseline runs at every scale, a model only at its own. Models stay open until `stack` closes. Raises
+    ModelError for an unknown name and UsageError for a scale that a model does not have.
+    """
     from sr_deploy.quality.evaluate import BASELINES
 
     names = list(dict.fromkeys(models)) or _default_models(scales)
     for name in names:
         if name not in BASELINES:
-            _check_name(name)  # all of them before any is opened, let alone run
+            _check_name(name)  # all names are checked before a model is opened
     upscalers = {n: stack.enter_context(_open_model(n, backend)) for n in names if n not in BASELINES}
     if scales:
         _check_scales({name: upscaler.spec.scale for name, upscaler in upscalers.items()}, scales)
@@ -132,12 +141,14 @@ def _open_jobs(
 
 
 def _default_models(scales: Sequence[int]) -> list[str]:
+    """Names to evaluate if no --model is given: bicubic and every bundled model of the given scales."""
     from sr_deploy.models import list_models
 
     return ["bicubic", *(entry.name for entry in list_models() if not scales or entry.scale in scales)]
 
 
 def _check_name(name: str) -> None:
+    """Raise ModelError if `name` is no model; the message suggests a baseline with a similar name."""
     from difflib import get_close_matches
 
     from sr_deploy.errors import ModelError
@@ -153,6 +164,7 @@ def _check_name(name: str) -> None:
 
 
 def _open_model(name: str, backend: str) -> Any:
+    """Open an Upscaler; its notes are printed on stderr."""
     from sr_deploy.cli.shared.console import complain
     from sr_deploy.upscale import Upscaler
 
@@ -160,17 +172,19 @@ def _open_model(name: str, backend: str) -> Any:
 
 
 def _check_scales(own: dict[str, int], scales: Sequence[int]) -> None:
+    """Raise UsageError if a model has a scale that --scale does not name. `own` maps names to scales."""
     from sr_deploy.errors import UsageError
 
     for name, scale in own.items():
         if scale not in scales:
             asked = ", ".join(str(s) for s in scales)
             raise UsageError(
-                f"{name} is a model for x{scale}, asked for --scale {asked}; leave --scale out or add {scale}"
+                f"{name} is a model for x{scale}, but --scale asks for {asked}; leave --scale out or add --scale {scale}"
             )
 
 
 def _scales_of(cases: Sequence[EvalPicture]) -> set[int]:
+    """Scales for baselines alone: the one of the given low-resolution pictures, else `_BASELINE_SCALES`."""
     from sr_deploy.quality.evaluate import infer_scale
 
     return {infer_scale(cases)} if cases[0].lr is not None else set(_BASELINE_SCALES)
@@ -179,7 +193,11 @@ def _scales_of(cases: Sequence[EvalPicture]) -> set[int]:
 def _measure(
     jobs: Sequence[_Job], cases: Sequence[EvalPicture], border: int | None, *, given_lr: bool
 ) -> tuple[list[Evaluation], list[str]]:
-    """The result of every job, and what the self-check on Set5 has to say."""
+    """Run every job. Returns the results, and warnings from the self-check on Set5.
+
+    The self-check compares bicubic with its published PSNR if the pictures are those of Set5; a difference means
+    that the numbers cannot be compared with published ones.
+    """
     from sr_deploy.quality.anchor import check_anchor
     from sr_deploy.quality.evaluate import evaluate
     from sr_deploy.quality.results import Protocol
@@ -219,6 +237,7 @@ def _print(
     *,
     as_json: bool,
 ) -> None:
+    """Print the results as tables, a table per scale, or as JSON. Warnings go to stderr in both cases."""
     from sr_deploy.cli.shared.console import complain
 
     for warning in warnings:
@@ -242,7 +261,7 @@ def _print(
 
 
 def _section(results: Sequence[Evaluation], scale: int) -> str:
-    """The table of one scale, over the protocol it was measured under."""
+    """The table of one scale, the protocol it was measured with, and a note on identical pictures."""
     from sr_deploy.cli.shared.console import table
 
     chosen = [result for result in results if result.protocol.scale == scale]
@@ -257,12 +276,16 @@ def _section(results: Sequence[Evaluation], scale: int) -> str:
 
 
 def _rows(result: Evaluation) -> list[tuple[str, ...]]:
+    """The rows of one model: one per picture, then the mean."""
     pictures = [(result.model, score.name, *_cells(score.quality)) for score in result.scores]
     return [*pictures, (result.model, f"mean of {len(result.scores)}", *_cells(result.mean))]
 
 
 def _cells(quality: Quality) -> tuple[str, ...]:
+    """PSNR in dB with 2 digits and SSIM with 4 digits, of Y and then of RGB; "-" for a value that is missing."""
+
     def cell(value: float | None, digits: int) -> str:
+        """One value with `digits` digits, or "-" for None."""
         return "-" if value is None else f"{value:.{digits}f}"
 
     y, rgb = (quality.psnr_y, quality.ssim_y), (quality.psnr_rgb, quality.ssim_rgb)
@@ -270,7 +293,7 @@ def _cells(quality: Quality) -> tuple[str, ...]:
 
 
 def _report_skipped(failures: Sequence[FailedPicture]) -> bool:
-    """Name every skipped picture once on stderr; whether there was one."""
+    """Name every skipped picture once on stderr. Returns whether there was one."""
     from sr_deploy.cli.shared.console import complain
 
     for name, message in dict.fromkeys((failure.name, failure.message) for failure in failures):
@@ -279,7 +302,7 @@ def _report_skipped(failures: Sequence[FailedPicture]) -> bool:
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
-    """Before anything is measured. Raises OutputError."""
+    """Check before anything is measured that the CSV file can be written. Raises OutputError."""
     from sr_deploy.errors import OutputError
 
     if path.is_dir() or not path.parent.is_dir():
@@ -289,7 +312,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def _write_csv(path: Path, results: Sequence[Evaluation]) -> None:
-    """Whole or not at all."""
+    """Write the values of every picture to `path`. The file is written completely or not at all. Raises OutputError."""
     from sr_deploy.errors import OutputError
     from sr_deploy.quality.results import csv_text
     from sr_deploy.system.files import write_whole

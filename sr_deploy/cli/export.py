@@ -1,4 +1,7 @@
-"""`sr-deploy export`: a checkpoint becomes an ONNX file that is checked against it."""
+"""`sr-deploy export`: write a checkpoint as an ONNX file, and check the file against the checkpoint.
+
+This module parses and prints; `sr_deploy.training.export` does the work.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     from sr_deploy.training.export.to_onnx import ExportResult
 
 _PACKAGES = ("torch", "safetensors", "onnxscript")
+"""Packages of sr-deploy[train]. If another module cannot be imported, that is a bug and not a missing package."""
 _EXAMPLES = """\b
 Examples:
   sr-deploy export run/ -o model.onnx --data photographs/
@@ -78,19 +82,24 @@ def command(
 
 
 def _check_engine(engine: Path, io: str) -> None:
-    """See that an engine can be built here and written to `engine`, before the work."""
+    """Check before the export that an engine can be built here and written to `engine`.
+
+    Raises UsageError for a wrong --io, MissingRuntimeError without TensorRT, OutputError for the path.
+    """
     from sr_deploy.cli.shared.paths import check_new
     from sr_deploy.engines.tensorrt.build import require_tensorrt
     from sr_deploy.errors import UsageError
 
     if io != "float":
-        raise UsageError("--engine needs --io float: an engine has pixel I/O of its own; leave --io out")
+        raise UsageError(
+            "--engine needs --io float, because an engine has pixel I/O of its own; leave --io out"
+        )
     require_tensorrt()
     check_new(engine, overwrite=False)
 
 
 def _built(export: ExportResult, engine: Path) -> list[str]:
-    """Build the engine of what was exported; what to say of it."""
+    """Build the engine of the exported file. Returns the lines to print about it."""
     from sr_deploy.cli.build import build_file, lines
     from sr_deploy.engines.tensorrt.options import BuildOptions
 
@@ -106,6 +115,10 @@ def _export(
     data: Path | None,
     licence: str | None,
 ) -> ExportResult:
+    """Export the checkpoint. `opset` None means the default of the exporter.
+
+    Raises MissingRuntimeError with the command to install if one of `_PACKAGES` is missing.
+    """
     from sr_deploy.errors import MissingRuntimeError
 
     try:
@@ -129,6 +142,7 @@ def _export(
 
 
 def _record(export: ExportResult, io: str) -> dict[str, Any]:
+    """The export as JSON values, for --json. The size is in bytes."""
     record: dict[str, Any] = {
         "path": str(export.path),
         "name": export.spec.name,
@@ -153,6 +167,7 @@ def _record(export: ExportResult, io: str) -> dict[str, Any]:
 
 
 def _lines(export: ExportResult, io: str) -> list[str]:
+    """The export as lines of text: file and size, model, and the largest difference from torch."""
     spec = export.spec
     halo = "sees the whole picture" if spec.halo is None else f"halo {spec.halo} pixels"
     multiple = spec.size_rule.multiple_of

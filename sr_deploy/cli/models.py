@@ -1,4 +1,4 @@
-"""`sr-deploy models`: what is bundled, how big, how good."""
+"""`sr-deploy models`: list the bundled models with their size and quality."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ def command(as_json: bool) -> None:
     for error in broken.values():
         from sr_deploy.cli.shared.console import complain
 
-        complain(f"{error}; it came with sr-deploy: install sr-deploy again")
+        complain(f"{error}; the file is part of sr-deploy: install sr-deploy again")
     if broken:
         click.get_current_context().exit(_EXIT_BAD_INPUT)
 
 
 def _print(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
+    """Print the models as a table or as JSON. An empty JSON array is printed too; an empty table is a note on stderr."""
     if as_json:
         import json
 
@@ -51,6 +52,7 @@ def _print(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
 
 
 def _record(entry: ModelEntry) -> dict[str, Any]:
+    """One model as JSON values, for --json. Sizes are in bytes."""
     return {
         "name": entry.name,
         "path": str(entry.path),
@@ -68,6 +70,7 @@ def _record(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _row(entry: ModelEntry) -> tuple[str, ...]:
+    """One model as a row of the table; "-" stands for an unknown value."""
     return (
         entry.name,
         str(entry.scale),
@@ -80,7 +83,7 @@ def _row(entry: ModelEntry) -> tuple[str, ...]:
 
 
 def _quality(entry: ModelEntry) -> str:
-    """Such as "Set5 31.05 dB 0.8790"."""
+    """The measured quality of a model on each data set, such as "Set5 31.05 dB 0.8790"."""
     return ", ".join(
         " ".join([name, *(_measure(key, value) for key, value in sorted(measures.items()))])
         for name, measures in entry.quality.items()
@@ -88,4 +91,5 @@ def _quality(entry: ModelEntry) -> str:
 
 
 def _measure(key: str, value: float) -> str:
+    """One measured value: PSNR in dB, any other measure (SSIM) as a plain number."""
     return f"{value:.2f} dB" if key.startswith("psnr") else f"{value:.4f}"

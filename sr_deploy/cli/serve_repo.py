@@ -1,4 +1,4 @@
-"""`sr-deploy serve-repo`: a model repository for NVIDIA's Triton Inference Server."""
+"""`sr-deploy serve-repo`: write a model repository for NVIDIA's Triton Inference Server."""
 
 from __future__ import annotations
 
@@ -117,6 +117,7 @@ def command(
     from sr_deploy.triton.repository import write_repository
 
     options = ServeOptions(warm_up=parse_sizes(given.pop("warm_up")), **given)
+    # All names are resolved first, so that a wrong one is reported before anything is written.
     paths = [find_model(name) for name in models]
     if not (paths or engines):
         paths = [entry.path for entry in list_models()]
@@ -132,6 +133,7 @@ def command(
 
 
 def _record(served: Served) -> dict[str, Any]:
+    """One written model version as JSON values, for --json."""
     return {
         "name": served.name,
         "version": served.version,
@@ -143,6 +145,7 @@ def _record(served: Served) -> dict[str, Any]:
 
 
 def _print(served: Served) -> None:
+    """Print one written model version and its notes, a line each."""
     click.echo(f"{served.name} version {served.version}, {served.config.backend}: {', '.join(served.files)}")
     for note in served.notes:
         click.echo(f"  {note}")

@@ -1,4 +1,7 @@
-"""`sr-deploy stamp`: find out what a foreign ONNX file is, and write it into the file."""
+"""`sr-deploy stamp`: find out what an ONNX file from elsewhere is, and write the spec into the file.
+
+This module parses and prints; `sr_deploy.probe` finds the spec.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ Examples:
 
 
 def _halo(text: str) -> int | str:
-    """A number of pixels, or "global"."""
+    """Parse --halo: a number of pixels, or "global" for a model that sees the whole picture. Raises click.BadParameter."""
     if text != "global" and not text.isdecimal():
-        raise click.BadParameter(f"{text!r} is neither a number of pixels nor 'global'.")
+        raise click.BadParameter(f"{text!r} is not a number of pixels or 'global'.")
     return text if text == "global" else int(text)
 
 
@@ -77,7 +80,9 @@ def command(
 
     model = load_model(file)
     target = output or file
-    check_new(target, overwrite=overwrite or _same(file, target))  # probing takes minutes
+    check_new(
+        target, overwrite=overwrite or _same(file, target)
+    )  # checked first, because probing takes minutes
     given = {"value_range": _RANGES[value_range] if value_range else None, "halo": halo}
     named = {key: value for key, value in {"name": name, "licence": licence}.items() if value}
     spec = _spec(file, model, given, changes=bool(named), force=force).with_(**named)
@@ -87,13 +92,19 @@ def command(
 
 
 def _same(first: Path, second: Path) -> bool:
+    """True if both paths name the same existing file."""
     return second.exists() and first.samefile(second)
 
 
 def _spec(
     file: Path, model: onnx.ModelProto, given: dict[str, Any], *, changes: bool, force: bool
 ) -> ModelSpec:
-    """The record in `model` with what is given changed; of a model without one, what probing finds."""
+    """The spec to write: the one in `model` with the given properties changed, or the result of probing.
+
+    `given` holds value range and halo, None where they are not given; probing then finds them. `changes` is true if
+    --name or --licence is given. With `force` a spec in the model is ignored. Raises UsageError if the model has a
+    spec and no option changes it.
+    """
     from sr_deploy.errors import UsageError
     from sr_deploy.graph.onnx_file import read_spec
 
@@ -101,30 +112,32 @@ def _spec(
     if spec is None:
         from sr_deploy.probe.probe import KnownFacts, probe
 
-        click.echo(f"probing {file}; a large network takes minutes", err=True)
+        click.echo(f"probing {file}; this takes minutes for a large network", err=True)
         return probe(model, name=file.stem, given=KnownFacts(**given))
     decided = {key: value for key, value in given.items() if value is not None}
     if not (decided or changes):
         raise UsageError(
-            f"{file} has a record already (scale {spec.scale}, halo {spec.halo}); say what to change in it, or probe "
-            "it again with --force"
+            f"{file} has a spec already (scale {spec.scale}, halo {spec.halo}); name the properties to change, or probe "
+            "the file again with --force"
         )
-    if decided.get("halo") == "global":
+    if decided.get("halo") == "global":  # a spec stores a global halo as None
         decided["halo"] = None
     return spec.with_(**decided)
 
 
 def _check_scale(file: Path, spec: ModelSpec, scale: int | None) -> None:
+    """Raise UsageError if `scale` is given and differs from the scale of the spec."""
     from sr_deploy.errors import UsageError
 
     if scale is not None and scale != spec.scale:
         raise UsageError(
-            f"{file}: asked for --scale {scale}, but the model gives {spec.scale} pixels for one along each axis; "
-            "leave --scale out, or name the right file"
+            f"{file}: --scale {scale} was given, but the model has scale {spec.scale}; leave --scale out, or name another "
+            "file"
         )
 
 
 def _print(path: Path, spec: ModelSpec, *, as_json: bool) -> None:
+    """Print the spec that was written to `path`, as text or as JSON."""
     if as_json:
         import json
         from dataclasses import asdict

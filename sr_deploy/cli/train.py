@@ -1,4 +1,7 @@
-"""`sr-deploy train`: run a recipe on a folder of pictures; progress on stderr, the result on stdout."""
+"""`sr-deploy train`: train the network of a recipe on a folder of photographs.
+
+Progress goes to stderr, the result to stdout. This module parses and prints; `sr_deploy.training` does the work.
+"""
 
 from __future__ import annotations
 
@@ -123,6 +126,7 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
 
 
 def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
+    """The result as a line of text or as JSON: steps, minutes, and PSNR in dB on held-out photographs."""
     at = trainer.at
     if not as_json:
         return f"{final}: {at.steps:,} steps in {at.seconds / 60:.1f} minutes, held out {at.psnr:.3f} dB"
@@ -187,9 +191,13 @@ def _progress() -> Iterator[_TrainingBar | _Lines]:
 
 @contextmanager
 def _stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `stop` while this lasts."""
+    """Call `stop` on Ctrl-C and SIGTERM while the block runs, so that the run saves its state before it ends.
+
+    The handlers from before are restored afterwards. Windows does not generate SIGTERM.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
+        """Signal handler: only ask the run to stop; it does so after the current step."""
         stop()
 
     names = [signal.SIGINT] if sys.platform == "win32" else [signal.SIGINT, signal.SIGTERM]

@@ -1,5 +1,7 @@
-"""`sr-deploy upscale`: pictures in, larger pictures out. Parses and prints; `sr_deploy.batch.jobs` decides what goes
-where and `sr_deploy.batch.run` does it.
+"""`sr-deploy upscale`: pictures in, larger pictures out.
+
+This module parses and prints; `sr_deploy.batch.jobs` plans the files and `sr_deploy.batch.run` does the work. Its
+imports are deliberately few and late: the start-up time counts when a single small picture is upscaled.
 """
 
 from __future__ import annotations
@@ -28,10 +30,9 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 _EXIT_SOME_FAILED = 5
-_READY_SOON = (
-    "onnxruntime",
-    "openvino",
-)  # to get ready, others may build an engine, in vain for deep pictures
+_READY_SOON = ("onnxruntime", "openvino")
+"""Backends that are prepared while the first picture is read. Other backends may compile an engine for 8-bit pixels,
+which would be wasted if the pictures have 16 bits."""
 _EXAMPLES = """\b
 Examples:
   sr-deploy upscale photo.jpg
@@ -40,10 +41,12 @@ Examples:
   sr-deploy upscale scan.png -o scan-4k.png --fit 3840x2160
 """
 
+# Another way out of a wrong --scale: the end of an error message.
 _RESIZED = ", or ask for the size with --width, --height or --fit"
 
 
 def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Parse a size such as 1920x1080. Returns (width, height) in pixels, or None. Raises click.BadParameter."""
     if value is None:
         return None
     width, _, height = value.lower().partition("x")
@@ -53,11 +56,14 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
 
 
 def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Parse --shard I/N with 1 <= I <= N. Returns (I, N), or None. Raises click.BadParameter."""
     if value is None:
         return None
     index, _, count = value.partition("/")
     if not all(n.isdecimal() and len(n) < 9 for n in (index, count)) or not 1 <= int(index) <= int(count):
-        raise click.BadParameter(f"'{value}' is not a share like 1/4, which goes up to 4/4.", ctx, param)
+        raise click.BadParameter(
+            f"'{value}' is not a share like 1/4, where I of I/N goes from 1 to N.", ctx, param
+        )
     return int(index), int(count)
 
 
@@ -136,7 +142,7 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
     if options["skip_existing"] and options["overwrite"]:
         raise click.UsageError("--skip-existing and --overwrite contradict each other; choose one.")
     if options["ray"] is not None and _is_one_file(inputs):
-        raise click.UsageError("--ray does folders, and one picture was named; leave --ray out.")
+        raise click.UsageError("--ray upscales folders, but a single picture was given; leave --ray out.")
     jobs, settings, model = _plan(inputs, options)
     from sr_deploy.cli.shared.reporter import Reporter
 
@@ -161,6 +167,11 @@ def _run(
     options: dict[str, Any],
     reporter: Reporter,
 ) -> list[Outcome]:
+    """Upscale the planned jobs on this machine or on a Ray cluster. Returns the outcome of each job.
+
+    Folders and globs get a ledger, which records what each result was made from; only then can a later run tell
+    which results are outdated. A single picture has none.
+    """
     from sr_deploy.cli import collect_as_usual
     from sr_deploy.models import find_model
     from sr_deploy.system.files import digest_of
@@ -176,7 +187,9 @@ def _run(
             from sr_deploy.batch.ledger import open_ledger
 
             ledger = open_ledger(upscaler, settings, digest_of(find_model(model)), say=reporter.say)
-        from sr_deploy.batch.run import run_jobs  # takes a while, with what decodes pictures
+        from sr_deploy.batch.run import (
+            run_jobs,
+        )  # imported late: its import takes time, with the decoders of pictures
 
         collect_as_usual()
         return run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter, ledger=ledger)
@@ -185,6 +198,11 @@ def _run(
 def _run_on_ray(
     jobs: Jobs, settings: WriteSettings, model: str, options: dict[str, Any], reporter: Reporter
 ) -> list[Outcome]:
+    """Upscale the jobs on a Ray cluster. Returns the outcome of each job.
+
+    A model given as a file is passed with its absolute path and its digest, so that every machine of the cluster
+    can check that it uses the same model. The scale is checked as soon as a worker reports it.
+    """
     from sr_deploy.batch.ray_driver import run_on_ray
     from sr_deploy.batch.ray_worker import ModelInfo, WorkerConfig
     from sr_deploy.models import find_model
@@ -193,6 +211,7 @@ def _run_on_ray(
     path = find_model(model)
 
     def check(look: ModelInfo) -> None:
+        """Take over the backend that a worker reports, and check the scale of its model."""
         reporter.backend = look.backend
         check_scale(model, look.scale, options, _RESIZED)
 
@@ -210,6 +229,7 @@ def _run_on_ray(
 
 
 def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSettings, str]:
+    """Turn the inputs and options into jobs, settings for writing, and the name of the model. Raises UsageError."""
     from sr_deploy.batch.jobs import check_quality, plan_jobs
     from sr_deploy.batch.steps import WriteSettings
     from sr_deploy.images.sizes import OutputSize
@@ -234,12 +254,20 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
 
 
 def _is_one_file(inputs: Sequence[str]) -> bool:
-    """Whether one picture was named, and no folder or glob, of which something may be done already."""
+    """True if the only input is a file.
+
+    Folders and globs may be upscaled in part already, so runs on them are resumed; for a single file an existing
+    result is refused.
+    """
     return len(inputs) == 1 and os.path.isfile(inputs[0])
 
 
 def _beside_suffix(model: str, size: OutputSize) -> str:
-    """What tells a result from its input: the scale, where the result has one that is known beforehand."""
+    """The suffix that distinguishes a result from its input in the same folder, such as "-x4".
+
+    It is "-upscaled" if the scale is not known beforehand: the result has a size of its own (--width and others), or
+    the model has no spec.
+    """
     from sr_deploy.images.sizes import OutputSize
     from sr_deploy.models import find_model, read_spec
 
@@ -249,25 +277,30 @@ def _beside_suffix(model: str, size: OutputSize) -> str:
     except ModelError:
         from sr_deploy.graph.onnx_file import load_model
 
-        load_model(path)  # which says what the file is instead
+        load_model(path)  # its error says what the file is instead of a model
         raise
     return "-upscaled" if spec is None else f"-x{spec.scale}"
 
 
 def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
+    """Open the Upscaler and tell the reporter its backend."""
     upscaler = open_upscaler(model, options, reporter.say, otherwise=_RESIZED)
     reporter.backend = upscaler.engine.backend
     return upscaler
 
 
 def _skipped(job: Job) -> Outcome:
+    """The outcome of a job whose result exists already."""
     from sr_deploy.batch.steps import Outcome
 
     return Outcome(job, "skipped")
 
 
 def _conclude(outcomes: Sequence[Outcome], *, alone: bool, refused: bool) -> None:
-    """Exit with 5 where some failed; a picture that was alone fails with its own error, and so does a bug."""
+    """Exit with code 5 if some pictures failed.
+
+    The error of a picture that was the only one is raised again, and so is an unexpected error, which is a bug.
+    """
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     expected = (SrDeployError, OSError, MemoryError)
     for error in errors:

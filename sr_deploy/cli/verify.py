@@ -1,4 +1,7 @@
-"""`sr-deploy verify`: do all forms of a model compute the same picture?"""
+"""`sr-deploy verify`: check whether all forms of a model compute the same picture.
+
+This module parses and prints; `sr_deploy.verify` does the work.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 _EXIT_FAILED = 1
 _PACKAGES = ("torch", "safetensors", "onnxscript")
+"""Packages of sr-deploy[train]. If another module cannot be imported, that is a bug and not a missing package."""
 _HEADER = (
     "model",
     "precision",
@@ -91,6 +95,7 @@ def command(
 
 
 def _open(model: str, backends: Sequence[str]) -> ModelForm:
+    """Open a model to verify: a checkpoint (a .safetensors file or a folder), else an ONNX file, bundled model or engine."""
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_dir():
         return _open_checkpoint(path)
@@ -100,6 +105,10 @@ def _open(model: str, backends: Sequence[str]) -> ModelForm:
 
 
 def _open_checkpoint(path: Path) -> ModelForm:
+    """Open a checkpoint, which torch runs.
+
+    Raises MissingRuntimeError with the command to install if one of `_PACKAGES` is missing.
+    """
     from sr_deploy.errors import MissingRuntimeError
 
     try:
@@ -128,6 +137,7 @@ def _progress() -> Iterator[Callable[[str, str], None]]:
 
 
 def _print(verification: Verification, *, as_json: bool) -> None:
+    """Print the table or JSON on stdout, then the paths that were not run and the failed models on stderr."""
     from sr_deploy.cli.shared.console import complain
 
     if as_json:
@@ -143,10 +153,13 @@ def _print(verification: Verification, *, as_json: bool) -> None:
         if model.failed:
             complain(f"{model.model} failed: {model.why()}")
         elif not model.ran:
-            complain(f"{model.model} ran nowhere, so nothing is known of it; install a backend that takes it")
+            complain(
+                f"{model.model} was not run on any backend, so it is not verified; install a backend that supports it"
+            )
 
 
 def _table(verification: Verification) -> str:
+    """The verification as a table, with a last line that explains its units."""
     from sr_deploy.cli.shared.console import table
 
     rows = [_cells(row) for model in verification.models for row in model.rows]
@@ -161,9 +174,10 @@ def _table(verification: Verification) -> str:
 
 
 def _cells(row: PathResult) -> tuple[str, ...]:
+    """One path of a model as a row of the table; "-" stands for a value that was not measured."""
     leg, found = row.leg, row.measured
     where = (leg.model, leg.precision, leg.backend, leg.how)
-    if found is None:  # nothing ran, or nothing had to
+    if found is None:  # it was not run, or nothing had to be measured
         return (*where, "-", "-", "-", "-", "-", row.verdict)
     psnr = "equal" if found.psnr == float("inf") else f"{found.psnr:.2f}"
     drift = max(found.drift, key=abs)
@@ -179,14 +193,18 @@ def _cells(row: PathResult) -> tuple[str, ...]:
 
 
 def _store(verification: Verification) -> None:
-    """Keep the verdict beside every file that was verified, where that can be written."""
+    """Store the verdict beside each verified file.
+
+    Bundled models are skipped, because they are named and not given as files. If a verdict cannot be written, a
+    note says so; the verification itself has succeeded by then.
+    """
     from sr_deploy.cli.shared.console import complain
     from sr_deploy.engines.verdict import store_verdict
     from sr_deploy.errors import OutputError
 
     for model in verification.models:
         path = Path(model.model)
-        if not model.ran or not path.is_file():  # a bundled model goes by its name
+        if not model.ran or not path.is_file():  # a bundled model, given by its name
             continue
         try:
             store_verdict(path, _verdict(model, verification.against))
@@ -195,6 +213,7 @@ def _store(verification: Verification) -> None:
 
 
 def _verdict(model: VerifiedModel, against: str) -> Verdict:
+    """The verdict of a model to store: for each backend "failed" if one of its paths failed, else the last result."""
     from sr_deploy.engines.verdict import Verdict
 
     backends: dict[str, str] = {}

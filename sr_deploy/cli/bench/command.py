@@ -1,18 +1,18 @@
-"""`sr-deploy bench`: how fast models run here, at which sizes that is real time, and whether a budget holds."""
+"""`sr-deploy bench`: measure how fast models run on this machine, and check whether budgets hold.
+
+This module only declares the options. The modules that measure and print are imported when they are called, so
+that `--help` starts fast.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sr_deploy.cli.shared.paths import NamedPath
 
-if TYPE_CHECKING:
-    pass
-
-_EXIT_SOME_FAILED = 5
 _EXAMPLES = """\b
 Examples:
   sr-deploy bench
@@ -23,15 +23,18 @@ Examples:
 
 
 class _BenchGroup(click.Group):
-    """A group that measures when it is called without a sub-word."""
+    """A click group that measures if it is called without a subcommand."""
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """As a command of its own shows it."""
+        """Usage as of a plain command: without "COMMAND", because a subcommand is optional."""
         return ["[OPTIONS]"]
 
 
 def _list_of(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[str, ...]:
-    """Values that may be repeated, and be several between commas."""
+    """Parse an option that may be repeated and whose values may be separated by commas.
+
+    Returns the values in the order given, each once. Raises click.BadParameter for an empty one.
+    """
     parts = [part.strip() for text in value for part in text.split(",")]
     if "" in parts:
         raise click.BadParameter("a name is empty.", ctx, parameter)
@@ -39,11 +42,11 @@ def _list_of(ctx: click.Context, parameter: click.Parameter, value: Any) -> tupl
 
 
 def _numbers(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[int, ...]:
-    """Whole numbers of 1 to 1024, as `_list_of`."""
+    """Parse whole numbers from 1 to 1024, given as for `_list_of`. Raises click.BadParameter."""
     names = _list_of(ctx, parameter, value)
     for name in names:
         if not name.isdecimal() or not 1 <= int(name) <= 1024:
-            raise click.BadParameter(f"{name!r} is no number of 1 to 1024.", ctx, parameter)
+            raise click.BadParameter(f"{name!r} is not a whole number from 1 to 1024.", ctx, parameter)
     return tuple(int(name) for name in names)
 
 

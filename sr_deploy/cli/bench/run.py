@@ -1,4 +1,7 @@
-"""One call of `sr-deploy bench`: measure, keep what was measured whatever happens, print, judge."""
+"""One run of `sr-deploy bench`: measure, keep what was measured even if the run is interrupted, print, judge.
+
+This module connects the options with `sr_deploy.bench`, which measures. Only this module decides on exit codes.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ _EXIT_CHECK_FAILED, _EXIT_SOME_FAILED = 1, 5
 
 
 class _Collected:
-    """What there is so far."""
+    """Everything that a run has measured so far. It outlives an interruption, so that the result can still be written."""
 
     def __init__(self) -> None:
         self.runs: list[BenchRun] = []
@@ -55,6 +58,7 @@ class _Collected:
         self.found: dict[WorkerStart, Size | None] = {}
 
     def take(self, step: BenchRun | FailedRun | LeftOut) -> None:
+        """Sort one step of the run into the runs, the failures or the cases left out."""
         if isinstance(step, BenchRun):
             self.runs.append(step)
         elif isinstance(step, FailedRun):
@@ -64,13 +68,19 @@ class _Collected:
 
 
 def run(options: BenchOptions) -> int:
-    """Do what was asked; the exit code. Raises what makes the whole impossible."""
+    """Carry out a bench run. Returns the exit code: 0, 1 if a budget was missed, 5 if a case failed.
+
+    Raises SrDeployError if nothing can be measured at all, for example because no backend works.
+    """
     with tempfile.TemporaryDirectory(prefix="sr-deploy-bench-") as folder:
         return _run(options, Path(folder))
 
 
 def _run(options: BenchOptions, folder: Path) -> int:
-    """`folder` is for models that are converted on the way."""
+    """Measure and print. `folder` receives models that are converted to another precision on the way.
+
+    The result is written and printed in any case where something was measured, also after Ctrl-C or an error.
+    """
     photographs = load_photographs(options.images)
     entries = find_entries(
         options.models,
@@ -83,7 +93,7 @@ def _run(options: BenchOptions, folder: Path) -> int:
     )
     entries = _with_device(options, entries)
     environment, calibration = _machine(options)
-    collected, interrupted = _Collected(), True
+    collected, interrupted = _Collected(), True  # false once all is measured; an exception leaves it true
     try:
         _measure(options, entries, collected)
         interrupted = False
@@ -103,7 +113,12 @@ def _run(options: BenchOptions, folder: Path) -> int:
 
 
 def _with_device(options: BenchOptions, entries: list[WorkerStart]) -> list[WorkerStart]:
-    """Those that `--mode device` can measure; without it, or where backends were named, all of them."""
+    """The subjects to measure in the chosen mode.
+
+    With `--mode device` and no named backends, these are the subjects whose backend supports the mode. A named
+    backend without support stays in the list, so that its failure is reported. Raises MissingRuntimeError if no
+    subject is left.
+    """
     if options.mode != "device":
         return entries
     able = [entry for entry in entries if entry.subject.backend in DEVICE_BACKENDS]
@@ -114,7 +129,10 @@ def _with_device(options: BenchOptions, entries: list[WorkerStart]) -> list[Work
 
 
 def _machine(options: BenchOptions) -> tuple[Environment, Calibration]:
-    """Also refuses a baseline of another machine, before anything is measured."""
+    """Describe the machine and measure its peak rates.
+
+    Raises InputError if the baseline is from another machine, before time is spent on measuring.
+    """
     bystanders = OtherProcesses()
     calibration = calibrate(options.threads[0] or usable_cores() or 1)
     environment = describe_environment(bystanders.share())
@@ -129,6 +147,7 @@ def _machine(options: BenchOptions) -> tuple[Environment, Calibration]:
 
 
 def _measure(options: BenchOptions, entries: list[WorkerStart], collected: _Collected) -> None:
+    """Run the search of --find for each subject, or the sweep over all cases. Every step is added to `collected`."""
     with Progress(options.quiet) as progress, BenchSession(options.images) as session:
         if options.find:
             for entry in entries:
@@ -154,9 +173,12 @@ def _search(
     collected: _Collected,
     progress: Progress,
 ) -> Size | None:
-    """The largest size that holds every budget; None where none does, or it cannot run."""
+    """The largest size that holds every budget, or None if no size does or the subject cannot run.
+
+    The search starts from a guess: time is taken to grow with the number of pixels, measured at 90 rows.
+    """
     measure = _holder(session, entry, options, collected, progress)
-    guess = 90
+    guess = 90  # rows
     if measure(Size("90p", round(90 * options.aspect), 90)) is not None and collected.runs:
         seconds = summarise(collected.runs[-1]).percentile_of(options.percentile)
         guess = round(90 * (1 / options.real_time_fps / seconds) ** 0.5)
@@ -170,10 +192,14 @@ def _holder(
     collected: _Collected,
     progress: Progress,
 ) -> Callable[[Size], bool | None]:
-    """Measures a size and says whether it holds the budgets; None where it does not run at all."""
+    """A function that measures a size and returns whether all budgets hold, or None if the size cannot run.
+
+    Each size is measured once; later calls return the known answer.
+    """
     known: dict[tuple[int, int], bool | None] = {}
 
     def holds(size: Size) -> bool | None:
+        """Measure `size` unless it is known already."""
         where = (size.width, size.height)
         if where not in known:
             case = BenchCase(
@@ -195,6 +221,7 @@ def _holder(
 
 
 def _settings(options: BenchOptions, names: tuple[str, ...], sha256: str) -> BenchSettings:
+    """The settings that the result file records. `sha256` is the digest of the photographs."""
     return BenchSettings(
         mode=options.mode,
         throughput=options.throughput,
@@ -207,6 +234,10 @@ def _settings(options: BenchOptions, names: tuple[str, ...], sha256: str) -> Ben
 
 
 def _publish(result: BenchResult, collected: _Collected, options: BenchOptions) -> None:
+    """Write the result file, print the result on stdout, and report omissions, failures and doubts on stderr.
+
+    The file is written first, so that nothing that is printed can prevent it.
+    """
     if options.output is not None:
         write_result(result, options.output)
     if options.as_json:
@@ -222,7 +253,10 @@ def _publish(result: BenchResult, collected: _Collected, options: BenchOptions) 
 
 
 def _verdict(result: BenchResult, collected: _Collected, options: BenchOptions) -> int:
-    """Say what missed; the exit code."""
+    """Report missed budgets and regressions on stderr. Returns the exit code.
+
+    A missed budget (1) outweighs a failed case (5). Raises InputError if the baseline has no common case.
+    """
     missed = [] if options.find else check_budgets(options.budgets, result.runs)
     if options.find:
         lines, missed = found_lines(collected.found, result.runs, options)
@@ -232,7 +266,7 @@ def _verdict(result: BenchResult, collected: _Collected, options: BenchOptions) 
         pairs = compare_results(options.baseline, result, (options.baseline_name, "this run"))
         if not pairs:
             raise InputError(
-                f"--baseline {options.baseline_name} has nothing that was measured now; measure the same models and sizes"
+                f"--baseline {options.baseline_name} has no case that was measured now; measure the same models and sizes"
             )
         missed += regressions(pairs, options.max_regression)
         for line in undecided(pairs):

@@ -13,7 +13,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def frame_options(function: _Function) -> _Function:
-    """Add the options that choose a model and a runtime, and `--streams`."""
+    """Add the options that choose a model, a runtime and tiles, and `--streams`, to a command."""
     streams = click.option(
         "--streams",
         type=click.IntRange(1, 64),

@@ -1,4 +1,7 @@
-"""`sr-deploy pipe`: raw frames on stdin, larger raw frames on stdout. Parses and prints; `sr_deploy.frames` works."""
+"""`sr-deploy pipe`: raw frames on stdin, larger raw frames on stdout.
+
+This module parses and prints; `sr_deploy.frames.pipe` does the work.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,10 @@ def command(**options: Any) -> None:
 
 
 def _raw(stream: Any, name: str) -> Any:
-    """The unbuffered binary file behind `stream`; in a terminal there is nothing to pipe."""
+    """The unbuffered binary file behind `stream`, which is stdin or stdout.
+
+    Raises click.UsageError for a terminal. Returns the buffered file if there is no unbuffered one.
+    """
     if stream.isatty():
         direction = "from" if name == "stdin" else "to"
         raise click.UsageError(f"{name} is a terminal; pipe frames {direction} another program or a file.")
@@ -106,5 +112,6 @@ def _raw(stream: Any, name: str) -> Any:
     if sys.platform == "win32" and isinstance(buffer, io.BufferedIOBase):
         import msvcrt
 
+        # In text mode Windows changes bytes that look like line ends.
         msvcrt.setmode(stream.fileno(), os.O_BINARY)
     return getattr(buffer, "raw", buffer)

@@ -1,4 +1,7 @@
-"""`sr-deploy video`: a video in, a larger one out. Parses and prints; `sr_deploy.video` does it."""
+"""`sr-deploy video`: a video file in, a larger video file out.
+
+This module parses and prints; `sr_deploy.video` does the work.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ Examples:
 def _extra(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
+    """Parse --encoder-option: NAME=VALUE pairs. A value may contain "=" or be empty. Raises click.BadParameter."""
     pairs = []
     for value in values:
         name, equals, rest = value.partition("=")
@@ -97,10 +101,11 @@ def command(source: Path, output: Path, **options: Any) -> None:
     folders = OutputFolders()
     with FrameProgress(quiet=options["quiet"]) as pace:
         try:
+            # The folder of the output is made here, and removed again below if the run leaves it empty.
             folders.prepare(output, overwrite=True)
             result = _upscale(source, output, options, pace)
         except KeyboardInterrupt:
-            pace.say("what is done is kept; run the same command again to go on")
+            pace.say("the finished parts are kept; run the same command again to go on")
             raise
         finally:
             folders.remove_empty()
@@ -110,10 +115,11 @@ def command(source: Path, output: Path, **options: Any) -> None:
 
 
 def _upscale(source: Path, output: Path, options: dict[str, Any], pace: FrameProgress) -> VideoResult:
+    """Open the Upscaler and upscale the video, with `pace` as the listener."""
     from sr_deploy.video.job import upscale_video
     from sr_deploy.video.pyav import pyav
 
-    pyav()  # what is missing is told before a model is loaded
+    pyav()  # a missing package is reported before a model is loaded
     settings = _settings(options)
     with open_upscaler(model_name(options), options, pace.say) as upscaler:
         return upscale_video(
@@ -122,6 +128,7 @@ def _upscale(source: Path, output: Path, options: dict[str, Any], pace: FramePro
 
 
 def _settings(options: dict[str, Any]) -> VideoOptions:
+    """The options of the command as `VideoOptions`."""
     from sr_deploy.video.encoder import EncodeOptions
     from sr_deploy.video.job import VideoOptions
     from sr_deploy.video.streams import StreamChoice

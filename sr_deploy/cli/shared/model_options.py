@@ -1,4 +1,7 @@
-"""The options that choose a model, a runtime and tiles, and the Upscaler they describe."""
+"""The options that choose a model, a runtime and tiles, and the Upscaler that they describe.
+
+`upscale`, `video` and `pipe` share them, so that the same option means the same in each.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,18 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 DEFAULT_SCALE = 4
+"""Scale of the bundled model that is used if neither `--model` nor `--scale` is given."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    """Parse --tile: "auto", "none", or a side in input pixels of at least 1. Raises click.BadParameter."""
     text = value.lower()
     if text in ("auto", "none"):
         return text
+    # No side of a picture has more than 9 digits, and int() raises ValueError for thousands of them.
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise click.BadParameter(
-            f"'{value}' is neither 'auto' nor 'none' nor a number of pixels.", ctx, param
-        )
+        raise click.BadParameter(f"'{value}' is not 'auto', 'none' or a number of pixels.", ctx, param)
     return int(text)
 
 
@@ -74,7 +78,10 @@ def model_options(function: _Function) -> _Function:
 
 
 def model_name(options: dict[str, Any]) -> str:
-    """The name or file of the model that the options choose: `--model`, else the bundled one for `--scale`."""
+    """The name or file of the chosen model: `--model`, else the bundled model for `--scale`.
+
+    Raises UsageError if no bundled model has this scale.
+    """
     from sr_deploy.models import model_for_scale
 
     if options["model"] is not None:
@@ -83,23 +90,24 @@ def model_name(options: dict[str, Any]) -> str:
 
 
 def model_file(options: dict[str, Any]) -> Path:
-    """The file of the model that the options choose."""
+    """The path of the chosen model's file. Raises ModelError if there is no such model."""
     from sr_deploy.models import find_model
 
     return find_model(model_name(options))
 
 
 def tile_size(options: dict[str, Any]) -> Any:
-    """`--tile` as an Upscaler takes it: "auto", a side in input pixels, or None for no tiles."""
+    """`--tile` in the form an Upscaler takes: "auto", a side in input pixels, or None for no tiles."""
     return None if options["tile"] == "none" else options["tile"]
 
 
 def open_upscaler(
     model: str, options: dict[str, Any], say: Callable[[str], None], *, otherwise: str = ""
 ) -> Upscaler:
-    """Open the Upscaler of `model` that the options of a command describe.
+    """Open the Upscaler of `model` with the runtime and tiles that the options choose.
 
-    Raises click.UsageError where model and scale contradict each other, which ends in `otherwise`.
+    `say` receives notes for the user. Raises click.UsageError if `--scale` contradicts the model; the message ends
+    with `otherwise`, an additional way out. The caller closes the Upscaler.
     """
     from sr_deploy.upscale import Upscaler
 
@@ -120,7 +128,7 @@ def open_upscaler(
 
 
 def check_scale(model: str, scale: int, options: dict[str, Any], otherwise: str) -> None:
-    """Raise click.UsageError where another scale was asked for than the model has."""
+    """Raise click.UsageError if `--scale` is given and differs from the `scale` of the model."""
     if options["scale"] not in (None, scale):
         raise click.UsageError(
             f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{otherwise}."

@@ -182,7 +182,7 @@ class _PictureBar:
 
 
 def _described(outcome: Outcome) -> str:
-    """What failed, and which picture it was."""
+    """The error of a failed picture as text that names the picture once."""
     error, source = outcome.error, str(outcome.job.source)
     text = str(error) if isinstance(error, SrDeployError) else f"{type(error).__name__}: {error}"
     return text if source in text else f"{source}: {text}"
