@@ -5,6 +5,8 @@ This module parses and prints; `sr_deploy.engines.tensorrt.build` does the work.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from sr_deploy.cli.shared.paths import NamedPath, check_new
 if TYPE_CHECKING:
     from sr_deploy.engines.tensorrt.build import BuiltEngine
     from sr_deploy.engines.tensorrt.options import BuildOptions
+_SECONDS_BETWEEN_LINES = 15.0  # of a build that takes minutes
 _EXAMPLES = """\b
 Examples:
   sr-deploy build rt-x4 -o rt-x4.engine
@@ -102,7 +105,6 @@ def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, de
     earlier builds are taken from the user's cache and stored there again, which makes later builds faster. Raises
     MissingRuntimeError without TensorRT or a GPU.
     """
-    from sr_deploy.cli.shared.build_progress import BuildProgress
     from sr_deploy.engines.tensorrt.api import runtime, version
     from sr_deploy.engines.tensorrt.build import (
         FLOAT32,
@@ -121,12 +123,35 @@ def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, de
     here = machine(device, version(runtime()))
     timings = cache.timings(here) if cache else b""
     click.echo(f"building {made.spec.name} for {here.gpu} with TensorRT {here.tensorrt}", err=True)
-    with BuildProgress() as progress:
+    with _progress() as progress:
         built = build_engine(made, options, device=device, timings=timings, progress=progress)
     write_engine(target, built.plan, built.record)
     if cache:
         cache.store_timings(here, built.timings)
     return built
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a build; call the yielded function with (phase, steps done, steps), from any thread.
+
+    Phases of TensorRT are nested, so each has a bar of its own until its steps are done. TensorRT before version 10
+    reports no phases; then only the elapsed time is shown.
+    """
+    from sr_deploy.cli.shared.progress import ProgressDisplay
+
+    text = "{task.fields[count]}"
+    with ProgressDisplay(text, elapsed=True, remaining=True, interval=_SECONDS_BETWEEN_LINES) as display:
+        display.show(0, None, "building", task="building", count="")
+
+        def show(phase: str, done: int, steps: int) -> None:
+            line = f"{phase}: {done} of {steps} steps, {display.seconds:.0f} s"
+            if done >= steps:
+                display.finish(phase, line=line)
+            else:
+                display.show(done, steps, phase, task=phase, line=line, count=f"{done}/{steps}")
+
+        yield show
 
 
 def lines(target: Path, built: BuiltEngine) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,17 +216,13 @@ def _measure(
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, EvalPicture], None]]:
-    """A bar on stderr where that is a terminal; call what it yields after every picture."""
-    import sys
+    """A bar on stderr where that is a terminal; call the yielded function after every picture."""
+    from sr_deploy.cli.shared.progress import ProgressDisplay
 
-    if not sys.stderr.isatty():
-        yield lambda name, case: None
-        return
-    from sr_deploy.cli.shared.bars import stderr_bar
-
-    with stderr_bar("{task.completed}/{task.total}", stderr_above=True) as bar:
-        task = bar.add_task("eval", total=total)
-        yield lambda name, case: bar.update(task, advance=1, description=f"{name} {case.name}")
+    with ProgressDisplay("{task.completed}/{task.total}", remaining=True) as display:
+        display.show(0, total, "eval")
+        counted = count(1)
+        yield lambda name, case: display.show(next(counted), total, f"{name} {case.name}")
 
 
 def _print(

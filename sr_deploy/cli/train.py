@@ -10,16 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli.shared.bars import clock, print_above, stderr_bar
+from sr_deploy.cli.shared.progress import ProgressDisplay, clock
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from sr_deploy.training.run.session import PhaseStatus
     from sr_deploy.training.run.trainer import Trainer
 
@@ -117,7 +115,7 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
             f'training needs {error.name}, which is not installed; pip install "sr-deploy[train]"'
         ) from error
     parsed = read_recipe(recipe)
-    with _progress() as watch:
+    with _TrainingProgress() as watch:
         trainer = Trainer(parsed, TrainOptions(**options), watch)
         with _stopping(trainer.stop):
             final = trainer.run()
@@ -145,48 +143,38 @@ def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
     return json.dumps(record, indent=2)
 
 
-class _TrainingBar:
-    """Shows a run on stderr: its lines, and a bar with rate and time left."""
+class _TrainingProgress:
+    """Shows a run on stderr: its lines, and on a terminal a bar of the present phase with rate and time left.
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[int, TaskID] = {}
+    It is a `sr_deploy.training.run.session.TrainingListener`; use it in a `with` statement.
+    """
+
+    def __init__(self) -> None:
+        self._display = ProgressDisplay(
+            "{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}"
+        )
+
+    def __enter__(self) -> _TrainingProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
 
     def say(self, line: str) -> None:
-        print_above(self._progress, line)
+        """Print a line of the run's log."""
+        self._display.print(line)
 
     def step(self, status: PhaseStatus) -> None:
-        if status.phase not in self._tasks:
-            for task in self._tasks.values():
-                self._progress.remove_task(task)
-            name = f"phase {status.phase} of {status.phases}"
-            self._tasks = {status.phase: self._progress.add_task(name, total=1.0, rate="", left="")}
-        self._progress.update(
-            self._tasks[status.phase],
-            completed=status.share,
+        """Show how far the phase is. Where no bar is drawn, the log lines are enough, so nothing is printed."""
+        self._display.show(
+            status.share,
+            1.0,
+            f"phase {status.phase} of {status.phases}",
             rate=f"step {status.step:,}, {status.rate:.1f}/s",
             left=f"{clock(status.left)} left",
         )
-
-
-class _Lines:
-    """Shows a run on a stderr that is no terminal: its lines alone."""
-
-    def say(self, line: str) -> None:
-        click.echo(line, err=True)
-
-    def step(self, status: PhaseStatus) -> None:
-        pass
-
-
-@contextmanager
-def _progress() -> Iterator[_TrainingBar | _Lines]:
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    texts = ("{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}")
-    with stderr_bar(*texts, left=False, stderr_above=True) as progress:
-        yield _TrainingBar(progress)
 
 
 @contextmanager

@@ -124,16 +124,12 @@ def _open_checkpoint(path: Path) -> ModelForm:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, str], None]]:
-    """What is being run, on stderr where that is a terminal."""
-    import sys
+    """A line on stderr, where that is a terminal, about what is running: call the function with (model, path)."""
+    from sr_deploy.cli.shared.progress import ProgressDisplay
 
-    if not sys.stderr.isatty():
-        yield lambda model, leg: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("reading pictures") as status:
-        yield lambda model, leg: status.update(f"{model} on {leg}")
+    with ProgressDisplay(mark="spinner") as display:
+        display.show(0, None, "reading pictures")
+        yield lambda model, leg: display.show(0, None, f"{model} on {leg}")
 
 
 def _print(verification: Verification, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from types import TracebackType
 
 import click
 
@@ -39,9 +40,9 @@ from sr_deploy.bench.run.usage import OtherProcesses
 from sr_deploy.bench.sizes import Size
 from sr_deploy.bench.summary import summarise
 from sr_deploy.cli.bench.options import BenchOptions
-from sr_deploy.cli.bench.progress import Progress
 from sr_deploy.cli.bench.screen import first_screen, found_lines, left_out_lines
 from sr_deploy.cli.shared.console import complain
+from sr_deploy.cli.shared.progress import ProgressDisplay
 from sr_deploy.errors import InputError, MissingRuntimeError
 from sr_deploy.system.cores import usable_cores
 
@@ -65,6 +66,30 @@ class _Collected:
             self.failures.append(step)
         else:
             self.left_out.append(step)
+
+
+class _CaseProgress:
+    """One line on stderr about the case that is measured. Use it in a `with` statement.
+
+    The line changes between two measurements only: a display that refreshes by itself would disturb them.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._display = ProgressDisplay(quiet=quiet, mark="none", refreshes=False, line_at_once=True)
+
+    def __enter__(self) -> _CaseProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+
+    def show(self, entry: WorkerStart, case: BenchCase, number: int, total: int | None) -> None:
+        """Say that `entry` on `case` is measured next, after `number` of `total` cases; None: the total is unknown."""
+        count = f"{number + 1} of {total}" if total else f"{number + 1}"
+        line = f"measuring {count}: {entry.subject.name} {case.label} {case.width}x{case.height}"
+        self._display.show(number, total, line, line=line)
 
 
 def run(options: BenchOptions) -> int:
@@ -148,7 +173,7 @@ def _machine(options: BenchOptions) -> tuple[Environment, Calibration]:
 
 def _measure(options: BenchOptions, entries: list[WorkerStart], collected: _Collected) -> None:
     """Run the search of --find for each subject, or the sweep over all cases. Every step is added to `collected`."""
-    with Progress(options.quiet) as progress, BenchSession(options.images) as session:
+    with _CaseProgress(options.quiet) as progress, BenchSession(options.images) as session:
         if options.find:
             for entry in entries:
                 collected.found[entry] = _search(session, entry, options, collected, progress)
@@ -171,7 +196,7 @@ def _search(
     entry: WorkerStart,
     options: BenchOptions,
     collected: _Collected,
-    progress: Progress,
+    progress: _CaseProgress,
 ) -> Size | None:
     """The largest size that holds every budget, or None if no size does or the subject cannot run.
 
@@ -190,7 +215,7 @@ def _holder(
     entry: WorkerStart,
     options: BenchOptions,
     collected: _Collected,
-    progress: Progress,
+    progress: _CaseProgress,
 ) -> Callable[[Size], bool | None]:
     """A function that measures a size and returns whether all budgets hold, or None if the size cannot run.
 
