@@ -52,11 +52,11 @@ COMMANDS = {
 EXIT_BUG, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 70, 129, 130, 141, 143
 _EXIT_BAD_INPUT, _EXIT_MEMORY = 3, 5
 # Objects that may be allocated between two collections while modules are imported: far above Python's default.
-_OBJECTS_BEFORE_COLLECTING, _USUAL = 50_000, gc.get_threshold()
+_OBJECTS_BEFORE_COLLECTING, _DEFAULT_THRESHOLDS = 50_000, gc.get_threshold()
 _EXIT_BY_SIGNAL = {"SIGHUP": EXIT_HANGUP, "SIGINT": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}
 
 
-class _ReaderGoneError(Exception):
+class _OutputClosedError(Exception):
     """The program that read our output closed it.
 
     This is not an OSError, because click turns an OSError of this kind into exit code 1.
@@ -64,22 +64,22 @@ class _ReaderGoneError(Exception):
 
 
 @contextmanager
-def _reader_watched() -> Iterator[None]:
-    """Turn a BrokenPipeError into `_ReaderGoneError`, before click sees it."""
+def _detecting_closed_stdout() -> Iterator[None]:
+    """Turn a BrokenPipeError into `_OutputClosedError`, before click sees it."""
     try:
         yield
     except BrokenPipeError as error:
-        raise _ReaderGoneError from error
+        raise _OutputClosedError from error
 
 
-class _Run:
+class _CommandRun:
     """State of one run of a command that its arguments do not hold. `main` passes it to click as the context object."""
 
     debug = False
     """True if --debug was given."""
     stopped_by: int | None = None
     """Number of the first signal that came (SIGINT, SIGTERM or SIGHUP), or None."""
-    _times = 0
+    _signal_count = 0
     """Number of signals that came so far."""
 
     @contextmanager
@@ -96,17 +96,17 @@ class _Run:
         """
 
         def stop(number: int, frame: FrameType | None) -> None:
-            self._times += 1
+            self._signal_count += 1
             self.stopped_by = self.stopped_by or number
-            if self._times != 2:
+            if self._signal_count != 2:
                 raise KeyboardInterrupt
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         numbers = [getattr(signal, name) for name in _EXIT_BY_SIGNAL if hasattr(signal, name)]
-        heard = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-        before = {number: signal.signal(number, stop) for number in heard}
+        handled = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        before = {number: signal.signal(number, stop) for number in handled}
         try:
             yield
         finally:
@@ -116,7 +116,7 @@ class _Run:
 
 def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     """Callback of --debug: remember the choice in the run, wherever on the command line the option stands."""
-    run = ctx.find_object(_Run)
+    run = ctx.find_object(_CommandRun)
     if value and run is not None:
         run.debug = True
 
@@ -160,19 +160,19 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command by its name. Raises click.UsageError with a similar name if there is no such command."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(_no_command(args[0]), ctx)
+            raise click.UsageError(_unknown_command_message(args[0]), ctx)
         return super().resolve_command(ctx, args)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Parse the arguments. This prints the help if it is asked for, so a closed pipe is noticed here too."""
-        with _reader_watched():
+        with _detecting_closed_stdout():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> None:
         """Run the command. Its return value is dropped, because it is not an exit code."""
-        with _reader_watched():
+        with _detecting_closed_stdout():
             super().invoke(ctx)
 
     def main(
@@ -196,7 +196,7 @@ class CommandGroup(click.Group):
         warnings.formatwarning = _warning_line
         if args is None:  # the process is sr-deploy's own, so its garbage collector may be changed
             collect_rarely()
-        run = _Run()
+        run = _CommandRun()
         try:
             with run.watching_signals():
                 code = (
@@ -211,7 +211,7 @@ class CommandGroup(click.Group):
             code = _report(click.Abort() if interrupted else error)  # type: ignore[arg-type]
             if run.stopped_by is not None:
                 code = _EXIT_BY_SIGNAL[signal.Signals(run.stopped_by).name]
-        code = _flushed(code)
+        code = _flush_stdout(code)
         if args is None and "torch" not in sys.modules:
             # The process is sr-deploy's own, its files are closed and its threads have ended. An orderly shutdown
             # of the runtimes would take a seventh of the time that upscaling a small picture takes.
@@ -225,12 +225,12 @@ def collect_rarely() -> None:
 
     Importing the runtimes allocates many objects and frees almost none, so collections during it find nothing.
     """
-    gc.set_threshold(_OBJECTS_BEFORE_COLLECTING, *_USUAL[1:])
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTING, *_DEFAULT_THRESHOLDS[1:])
 
 
 def collect_as_usual() -> None:
     """Restore the default thresholds of the garbage collector. Every command does this before its work begins."""
-    gc.set_threshold(*_USUAL)
+    gc.set_threshold(*_DEFAULT_THRESHOLDS)
 
 
 def _warning_line(message: Warning | str, *where: object, **more: object) -> str:
@@ -240,7 +240,7 @@ def _warning_line(message: Warning | str, *where: object, **more: object) -> str
 
 def _report(error: Exception) -> int:
     """Print an error as one line on stderr. Returns the exit code for it."""
-    if isinstance(error, _ReaderGoneError):
+    if isinstance(error, _OutputClosedError):
         return EXIT_PIPE
     if isinstance(error, click.Abort):
         complain("interrupted; nothing half-written was left behind", prefix=False)
@@ -274,18 +274,18 @@ def _usage_message(error: click.ClickException) -> str:
     return f"{message}{end} See '{context.command_path} --help'."
 
 
-def _no_command(name: str) -> str:
+def _unknown_command_message(name: str) -> str:
     """The message for the unknown command `name`. If it is the name of a file, suggest `upscale`."""
     if os.path.exists(name):
         return f"'{name}' is a file, not a command; to upscale it: sr-deploy upscale {name}"
     from difflib import get_close_matches
 
-    near = get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}."
+    similar = get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean '{similar[0]}'?" if similar else f"there are {', '.join(COMMANDS)}."
     return f"no command '{name}'; {hint}"
 
 
-def _flushed(code: int) -> int:
+def _flush_stdout(code: int) -> int:
     """Flush stdout. Returns `code`, or EXIT_PIPE if the reader closed stdout before all of it was written."""
     try:
         sys.stdout.flush()

@@ -118,16 +118,18 @@ def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, de
     from sr_deploy.engines.tensorrt.cuda import machine
 
     require_tensorrt()
-    made = source_of(source, UINT8 if io == "uint8" else FLOAT32)
+    graph = source_of(source, UINT8 if io == "uint8" else FLOAT32)
     cache = EngineCache.of_user()
-    here = machine(device, version(runtime()))
-    timings = cache.timings(here) if cache else b""
-    click.echo(f"building {made.spec.name} for {here.gpu} with TensorRT {here.tensorrt}", err=True)
+    gpu_machine = machine(device, version(runtime()))
+    timings = cache.timings(gpu_machine) if cache else b""
+    click.echo(
+        f"building {graph.spec.name} for {gpu_machine.gpu} with TensorRT {gpu_machine.tensorrt}", err=True
+    )
     with _progress() as progress:
-        built = build_engine(made, options, device=device, timings=timings, progress=progress)
+        built = build_engine(graph, options, device=device, timings=timings, progress=progress)
     write_engine(target, built.plan, built.record)
     if cache:
-        cache.store_timings(here, built.timings)
+        cache.store_timings(gpu_machine, built.timings)
     return built
 
 
@@ -158,10 +160,12 @@ def lines(target: Path, built: BuiltEngine) -> list[str]:
     """The built engine as lines of text: file, size and build time, model and profiles, precisions, GPU and TensorRT."""
     record = built.record
     sizes = ", ".join(profile.name for profile in record.profiles)
-    shown = ", ".join(f"{count} {kind}" for kind, count in sorted(record.precisions.items())) or "not told"
+    precisions = (
+        ", ".join(f"{count} {kind}" for kind, count in sorted(record.precisions.items())) or "not told"
+    )
     return [
         f"{target}  {record.plan_size / 1024:,.0f} KiB, built in {record.build_seconds:.0f} s",
         f"{record.spec.name} x{record.spec.scale}, {record.pixels} pixels, profiles {sizes}",
-        f"layers that compute: {shown}",
+        f"layers that compute: {precisions}",
         f"for {record.machine.gpu} and TensorRT {record.machine.tensorrt}",
     ]

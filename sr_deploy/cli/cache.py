@@ -70,10 +70,10 @@ def prune_command(folder: Path | None, days: float | None, max_mib: int | None, 
     if not everything and days is None and max_mib is None:
         raise click.UsageError("nothing to delete is named; add --days, --max-mib or --all.")
     cache = _cache(folder)
-    most = None if max_mib is None else max_mib << 20
-    gone = cache.prune() if everything else cache.prune(days=days, most_bytes=most)
-    size = sum(entry.size for entry in gone)
-    click.echo(f"{len(gone)} engines deleted, {size / (1 << 20):.1f} MiB, {len(cache.entries())} left")
+    max_bytes = None if max_mib is None else max_mib << 20
+    deleted = cache.prune() if everything else cache.prune(days=days, most_bytes=max_bytes)
+    size = sum(entry.size for entry in deleted)
+    click.echo(f"{len(deleted)} engines deleted, {size / (1 << 20):.1f} MiB, {len(cache.entries())} left")
 
 
 def _cache(folder: Path | None) -> EngineCache:

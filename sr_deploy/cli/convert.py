@@ -83,35 +83,35 @@ def command(
     target = output or Path(f"{source.stem}-{precision}.onnx")
     check_new(target, overwrite=overwrite)  # checked first, because calibration takes minutes
     say = (lambda message: None) if as_json else (lambda message: click.echo(message, err=True))
-    made = convert(load_model(source), precision, data=data, tolerance=tolerance, say=say)
-    save_model(with_pixel_io(made.model) if io == "uint8" else made.model, target)
+    conversion = convert(load_model(source), precision, data=data, tolerance=tolerance, say=say)
+    save_model(with_pixel_io(conversion.model) if io == "uint8" else conversion.model, target)
     if as_json:
         import json
 
-        click.echo(json.dumps(_record(target, made, io), indent=2))
+        click.echo(json.dumps(_record(target, conversion, io), indent=2))
     else:
-        click.echo("\n".join(_lines(target, made, io)))
+        click.echo("\n".join(_lines(target, conversion, io)))
 
 
-def _record(path: Path, made: Conversion, io: str) -> dict[str, Any]:
+def _record(path: Path, conversion: Conversion, io: str) -> dict[str, Any]:
     """The conversion as JSON values, for --json. The size is in bytes."""
     from dataclasses import asdict
 
     return {
         "path": str(path),
-        "name": made.spec.name,
+        "name": conversion.spec.name,
         "io": io,
         "size_bytes": path.stat().st_size,
-        **asdict(made.notes),
+        **asdict(conversion.notes),
     }
 
 
-def _lines(path: Path, made: Conversion, io: str) -> list[str]:
+def _lines(path: Path, conversion: Conversion, io: str) -> list[str]:
     """The conversion as lines of text: file and size, model, and what the conversion did."""
-    notes = made.notes
+    notes = conversion.notes
     return [
         f"{path}  {path.stat().st_size / 1024:,.0f} KiB",
-        f"{made.spec.name}: {notes.precision}, {io} pixels",
+        f"{conversion.spec.name}: {notes.precision}, {io} pixels",
         *note_lines(notes),
     ]
 

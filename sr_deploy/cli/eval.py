@@ -95,7 +95,7 @@ def command(
     from sr_deploy.quality.pairs import find_cases
 
     if csv_file is not None:
-        _check_target(csv_file, overwrite)
+        _check_csv_target(csv_file, overwrite)
     cases, unpaired = find_cases(hr_dir, lr_dir)
     if not cases:
         from sr_deploy.errors import InputError
@@ -130,9 +130,11 @@ def _open_jobs(
     upscalers = {n: stack.enter_context(_open_model(n, backend)) for n in names if n not in BASELINES}
     if scales:
         _check_scales({name: upscaler.spec.scale for name, upscaler in upscalers.items()}, scales)
-    wanted = sorted(set(scales) or {u.spec.scale for u in upscalers.values()} or _scales_of(cases))
+    scales_to_run = sorted(
+        set(scales) or {u.spec.scale for u in upscalers.values()} or _default_baseline_scales(cases)
+    )
     jobs: list[_Job] = []
-    for scale in wanted:
+    for scale in scales_to_run:
         for name in names:
             if name in BASELINES:
                 jobs.append((name, scale, BASELINES[name](scale)))
@@ -159,8 +161,10 @@ def _check_name(name: str) -> None:
     try:
         find_model(name)
     except ModelError as error:
-        if near := get_close_matches(name, BASELINES, n=1):
-            raise ModelError(f"there is no model {name!r}; did you mean the baseline {near[0]}?") from error
+        if similar := get_close_matches(name, BASELINES, n=1):
+            raise ModelError(
+                f"there is no model {name!r}; did you mean the baseline {similar[0]}?"
+            ) from error
         raise
 
 
@@ -172,11 +176,11 @@ def _open_model(name: str, backend: str) -> Any:
     return Upscaler.open(name, backend=backend, say=lambda message: complain(message, prefix=False))
 
 
-def _check_scales(own: dict[str, int], scales: Sequence[int]) -> None:
-    """Raise UsageError if a model has a scale that --scale does not name. `own` maps names to scales."""
+def _check_scales(model_scales: dict[str, int], scales: Sequence[int]) -> None:
+    """Raise UsageError if a model has a scale that --scale does not name. `model_scales` maps names to scales."""
     from sr_deploy.errors import UsageError
 
-    for name, scale in own.items():
+    for name, scale in model_scales.items():
         if scale not in scales:
             asked = ", ".join(str(s) for s in scales)
             raise UsageError(
@@ -184,7 +188,7 @@ def _check_scales(own: dict[str, int], scales: Sequence[int]) -> None:
             )
 
 
-def _scales_of(cases: Sequence[EvalPicture]) -> set[int]:
+def _default_baseline_scales(cases: Sequence[EvalPicture]) -> set[int]:
     """Scales for baselines alone: the one of the given low-resolution pictures, else `_BASELINE_SCALES`."""
     from sr_deploy.quality.evaluate import infer_scale
 
@@ -298,7 +302,7 @@ def _report_skipped(failures: Sequence[FailedPicture]) -> bool:
     return bool(failures)
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def _check_csv_target(path: Path, overwrite: bool) -> None:
     """Check before anything is measured that the CSV file can be written. Raises OutputError."""
     from sr_deploy.errors import OutputError
 

@@ -72,7 +72,7 @@ def command(
     if engine is not None:
         _check_engine(engine, io)
     export = _export(checkpoint, output, precision, io, opset, data, licence)
-    built = _built(export, engine) if engine is not None else []
+    built = _build_engine(export, engine) if engine is not None else []
     if as_json:
         import json
 
@@ -98,7 +98,7 @@ def _check_engine(engine: Path, io: str) -> None:
     check_new(engine, overwrite=False)
 
 
-def _built(export: ExportResult, engine: Path) -> list[str]:
+def _build_engine(export: ExportResult, engine: Path) -> list[str]:
     """Build the engine of the exported file. Returns the lines to print about it."""
     from sr_deploy.cli.build import build_file, lines
     from sr_deploy.engines.tensorrt.options import BuildOptions

@@ -125,10 +125,10 @@ def command(
     if as_json:
         import json
 
-        click.echo(json.dumps([_record(one) for one in served], indent=2))
+        click.echo(json.dumps([_record(version_written) for version_written in served], indent=2))
         return
-    for one in served:
-        _print(one)
+    for version_written in served:
+        _print(version_written)
     click.echo(f"start the server with: tritonserver --model-repository={output}")
 
 

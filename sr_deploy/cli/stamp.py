@@ -25,7 +25,7 @@ Examples:
 """
 
 
-def _halo(text: str) -> int | str:
+def _parse_halo(text: str) -> int | str:
     """Parse --halo: a number of pixels, or "global" for a model that sees the whole picture. Raises click.BadParameter."""
     if text != "global" and not text.isdecimal():
         raise click.BadParameter(f"{text!r} is not a number of pixels or 'global'.")
@@ -50,7 +50,7 @@ def _halo(text: str) -> int | str:
 )
 @click.option(
     "--halo",
-    type=_halo,
+    type=_parse_halo,
     metavar="PIXELS|global",
     help="Halo in input pixels; 'global' means that the model is never tiled. [default: found by probing]",
 )
@@ -81,7 +81,7 @@ def command(
     model = load_model(file)
     target = output or file
     check_new(
-        target, overwrite=overwrite or _same(file, target)
+        target, overwrite=overwrite or _is_same_file(file, target)
     )  # checked first, because probing takes minutes
     given = {"value_range": _RANGES[value_range] if value_range else None, "halo": halo}
     named = {key: value for key, value in {"name": name, "licence": licence}.items() if value}
@@ -91,7 +91,7 @@ def command(
     _print(target, spec, as_json=as_json)
 
 
-def _same(first: Path, second: Path) -> bool:
+def _is_same_file(first: Path, second: Path) -> bool:
     """True if both paths name the same existing file."""
     return second.exists() and first.samefile(second)
 

@@ -117,7 +117,7 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
     parsed = read_recipe(recipe)
     with _TrainingProgress() as watch:
         trainer = Trainer(parsed, TrainOptions(**options), watch)
-        with _stopping(trainer.stop):
+        with _stopping_on_signals(trainer.stop):
             final = trainer.run()
     if trainer.leads:
         click.echo(_result(trainer, final, as_json))
@@ -125,9 +125,9 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
 
 def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
     """The result as a line of text or as JSON: steps, minutes, and PSNR in dB on held-out photographs."""
-    at = trainer.at
+    position = trainer.at
     if not as_json:
-        return f"{final}: {at.steps:,} steps in {at.seconds / 60:.1f} minutes, held out {at.psnr:.3f} dB"
+        return f"{final}: {position.steps:,} steps in {position.seconds / 60:.1f} minutes, held out {position.psnr:.3f} dB"
     import hashlib
     import json
 
@@ -135,10 +135,10 @@ def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
         "checkpoint": str(final),
         "sha256": hashlib.sha256(final.read_bytes()).hexdigest(),
         "recipe_sha256": trainer.recipe.sha256,
-        "steps": at.steps,
-        "minutes": round(at.seconds / 60, 2),
-        "pictures": at.pictures,
-        "psnr_held_out": at.psnr,
+        "steps": position.steps,
+        "minutes": round(position.seconds / 60, 2),
+        "pictures": position.pictures,
+        "psnr_held_out": position.psnr,
     }
     return json.dumps(record, indent=2)
 
@@ -178,7 +178,7 @@ class _TrainingProgress:
 
 
 @contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[None]:
+def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Call `stop` on Ctrl-C and SIGTERM while the block runs, so that the run saves its state before it ends.
 
     The handlers from before are restored afterwards. Windows does not generate SIGTERM.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 _EXIT_SOME_FAILED = 5
-_READY_SOON = ("onnxruntime", "openvino")
+_PREPARED_EARLY = ("onnxruntime", "openvino")
 """Backends that are prepared while the first picture is read. Other backends may compile an engine for 8-bit pixels,
 which would be wasted if the pictures have 16 bits."""
 _EXAMPLES = """\b
@@ -42,10 +42,10 @@ Examples:
 """
 
 # Another way out of a wrong --scale: the end of an error message.
-_RESIZED = ", or ask for the size with --width, --height or --fit"
+_SIZE_ALTERNATIVE = ", or ask for the size with --width, --height or --fit"
 
 
-def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+def parse_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Parse a size such as 1920x1080. Returns (width, height) in pixels, or None. Raises click.BadParameter."""
     if value is None:
         return None
@@ -55,7 +55,7 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     return int(width), int(height)
 
 
-def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Parse --shard I/N with 1 <= I <= N. Returns (I, N), or None. Raises click.BadParameter."""
     if value is None:
         return None
@@ -110,7 +110,7 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--fit",
     metavar="WxH",
-    callback=_box,
+    callback=parse_size,
     help="Make the largest result that fits into this size in pixels and keeps the proportions.",
 )
 @click.option(
@@ -122,7 +122,7 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--shard",
     metavar="I/N",
-    callback=_shard,
+    callback=_parse_shard,
     help="Upscale only the I-th of N equal shares of the pictures, as in an array job: --shard 3/8.",
 )
 @click.option(
@@ -151,12 +151,12 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
     with Reporter(count, alone=alone, quiet=options["quiet"], as_json=options["as_json"]) as reporter:
         for note in jobs.notes:
             reporter.say(note)
-        for one in jobs.refused:
-            reporter.refused(one)
+        for refused in jobs.refused:
+            reporter.refused(refused)
         for job in jobs.skipped:
             reporter.finished(_skipped(job))
         outcomes = _run(inputs, jobs, settings, model, options, reporter) if jobs.todo else []
-    _conclude(outcomes, alone=alone, refused=bool(jobs.refused))
+    _exit_or_raise(outcomes, alone=alone, refused=bool(jobs.refused))
 
 
 def _run(
@@ -180,7 +180,7 @@ def _run(
         collect_as_usual()
         return _run_on_ray(jobs, settings, model, options, reporter)
     with _open(model, options, reporter) as upscaler:
-        if upscaler.engine.backend in _READY_SOON:
+        if upscaler.engine.backend in _PREPARED_EARLY:
             upscaler.prepare()
         ledger = None
         if not _is_one_file(inputs):
@@ -210,12 +210,12 @@ def _run_on_ray(
 
     path = find_model(model)
 
-    def check(look: ModelInfo) -> None:
+    def check(info: ModelInfo) -> None:
         """Take over the backend that a worker reports, and check the scale of its model."""
-        reporter.backend = look.backend
-        check_scale(model, look.scale, options, _RESIZED)
+        reporter.backend = info.backend
+        check_scale(model, info.scale, options, _SIZE_ALTERNATIVE)
 
-    order = WorkerConfig(
+    config = WorkerConfig(
         model=os.path.abspath(model) if os.fspath(path) == os.path.normpath(model) else model,
         digest=digest_of(path),
         settings=settings,
@@ -225,7 +225,7 @@ def _run_on_ray(
         overlap=options["overlap"],
     )
     address = options["ray"]
-    return run_on_ray(jobs.todo, order, address=address, watcher=reporter, say=reporter.say, check=check)
+    return run_on_ray(jobs.todo, config, address=address, watcher=reporter, say=reporter.say, check=check)
 
 
 def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSettings, str]:
@@ -245,7 +245,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         recursive=options["recursive"],
         format=options["format_name"],
         suffix=options["suffix"],
-        beside_suffix=_beside_suffix(model, size),
+        beside_suffix=_suffix_beside_input(model, size),
         existing=existing,
         shard=options["shard"],
     )
@@ -262,7 +262,7 @@ def _is_one_file(inputs: Sequence[str]) -> bool:
     return len(inputs) == 1 and os.path.isfile(inputs[0])
 
 
-def _beside_suffix(model: str, size: OutputSize) -> str:
+def _suffix_beside_input(model: str, size: OutputSize) -> str:
     """The suffix that distinguishes a result from its input in the same folder, such as "-x4".
 
     It is "-upscaled" if the scale is not known beforehand: the result has a size of its own (--width and others), or
@@ -284,7 +284,7 @@ def _beside_suffix(model: str, size: OutputSize) -> str:
 
 def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
     """Open the Upscaler and tell the reporter its backend."""
-    upscaler = open_upscaler(model, options, reporter.say, otherwise=_RESIZED)
+    upscaler = open_upscaler(model, options, reporter.say, alternative=_SIZE_ALTERNATIVE)
     reporter.backend = upscaler.engine.backend
     return upscaler
 
@@ -296,7 +296,7 @@ def _skipped(job: Job) -> Outcome:
     return Outcome(job, "skipped")
 
 
-def _conclude(outcomes: Sequence[Outcome], *, alone: bool, refused: bool) -> None:
+def _exit_or_raise(outcomes: Sequence[Outcome], *, alone: bool, refused: bool) -> None:
     """Exit with code 5 if some pictures failed.
 
     The error of a picture that was the only one is raised again, and so is an unexpected error, which is a bug.

@@ -171,18 +171,18 @@ def _table(verification: Verification) -> str:
 
 def _cells(row: PathResult) -> tuple[str, ...]:
     """One path of a model as a row of the table; "-" stands for a value that was not measured."""
-    leg, found = row.leg, row.measured
+    leg, differences = row.leg, row.measured
     where = (leg.model, leg.precision, leg.backend, leg.how)
-    if found is None:  # it was not run, or nothing had to be measured
+    if differences is None:  # it was not run, or nothing had to be measured
         return (*where, "-", "-", "-", "-", "-", row.verdict)
-    psnr = "equal" if found.psnr == float("inf") else f"{found.psnr:.2f}"
-    drift = max(found.drift, key=abs)
+    psnr = "equal" if differences.psnr == float("inf") else f"{differences.psnr:.2f}"
+    drift = max(differences.drift, key=abs)
     return (
         *where,
-        str(found.steps),
+        str(differences.steps),
         psnr,
-        f"{found.psnr_change:+.4f}",
-        "-" if found.not_finite is None else str(found.not_finite),
+        f"{differences.psnr_change:+.4f}",
+        "-" if differences.not_finite is None else str(differences.not_finite),
         f"{drift:+.3f}",
         row.verdict,
     )

@@ -30,7 +30,7 @@ class _BenchGroup(click.Group):
         return ["[OPTIONS]"]
 
 
-def _list_of(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[str, ...]:
+def _parse_list(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[str, ...]:
     """Parse an option that may be repeated and whose values may be separated by commas.
 
     Returns the values in the order given, each once. Raises click.BadParameter for an empty one.
@@ -41,9 +41,9 @@ def _list_of(ctx: click.Context, parameter: click.Parameter, value: Any) -> tupl
     return tuple(dict.fromkeys(parts))
 
 
-def _numbers(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[int, ...]:
-    """Parse whole numbers from 1 to 1024, given as for `_list_of`. Raises click.BadParameter."""
-    names = _list_of(ctx, parameter, value)
+def _parse_numbers(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[int, ...]:
+    """Parse whole numbers from 1 to 1024, given as for `_parse_list`. Raises click.BadParameter."""
+    names = _parse_list(ctx, parameter, value)
     for name in names:
         if not name.isdecimal() or not 1 <= int(name) <= 1024:
             raise click.BadParameter(f"{name!r} is not a whole number from 1 to 1024.", ctx, parameter)
@@ -77,27 +77,27 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: Any) -> tupl
     "--backend",
     "backends",
     multiple=True,
-    callback=_list_of,
+    callback=_parse_list,
     help="Backends to measure, separated by commas. [default: all that run on this machine]",
 )
 @click.option(
     "--precision",
     "precisions",
     multiple=True,
-    callback=_list_of,
+    callback=_parse_list,
     help="Precisions to measure, separated by commas: fp32, fp16, bf16, int8. fp32 files are converted to fp16 and "
     "bf16. [default: the precision of each file]",
 )
 @click.option(
     "--batch",
     multiple=True,
-    callback=_numbers,
+    callback=_parse_numbers,
     help="Numbers of pictures per call, separated by commas. [default: 1]",
 )
 @click.option(
     "--threads",
     multiple=True,
-    callback=_numbers,
+    callback=_parse_numbers,
     help="Numbers of threads, separated by commas. [default: the number of cores this process may use]",
 )
 @click.option(
@@ -107,7 +107,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: Any) -> tupl
     "--tile",
     "tiles",
     multiple=True,
-    callback=_list_of,
+    callback=_parse_list,
     help="Tile sizes, separated by commas: auto, whole, or the side in pixels. [default: auto; without --sizes, --image "
     "and --find large sizes also whole]",
 )

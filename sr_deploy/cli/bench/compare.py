@@ -46,7 +46,7 @@ def run(files: Sequence[Path], form: str, max_regression: str | None) -> int:
         raise UsageError(
             "there is nothing to compare with; give two or more files written by sr-deploy bench -o"
         )
-    most = None if max_regression is None else parse_share(max_regression, "--max-regression")
+    limit = None if max_regression is None else parse_share(max_regression, "--max-regression")
     results = [read_result(path) for path in files]
     missed: list[str] = []
     for path, result in zip(files[1:], results[1:], strict=True):
@@ -59,7 +59,7 @@ def run(files: Sequence[Path], form: str, max_regression: str | None) -> int:
         click.echo(_text(pairs, form), nl=form == "text")
         for line in _versions(results[0], result):
             complain(line, prefix=False)
-        missed += [] if most is None else regressions(pairs, most)
+        missed += [] if limit is None else regressions(pairs, limit)
         for line in undecided(pairs):
             complain(f"warning: {line}; measure with a larger --max-seconds", prefix=False)
     for line in missed:

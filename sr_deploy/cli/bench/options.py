@@ -20,7 +20,7 @@ _DEFAULT_LIMIT = 95.0
 """Time limit of the default sweep in seconds; the start and the end of the run come on top."""
 _NOT_IN_A_SUITE = ("suite", "output", "o", "overwrite", "json", "quiet", "debug")
 """Options that a suite may not set, because they concern the output of one run."""
-_LARGE = 1 << 21
+_WHOLE_FROM_PIXELS = 1 << 21
 """Pixels from which the default sweep also measures a picture whole: 1080p (2,073,600) is just below."""
 
 
@@ -98,7 +98,7 @@ def make_options(ctx: click.Context, given: Mapping[str, Any]) -> BenchOptions:
         aspect=parse_aspect(values["aspect"]),
         budgets=_budgets(values),
         percentile=values["percentile"],
-        real_time_fps=_real_time(values),
+        real_time_fps=_real_time_fps(values),
         baseline=read_result(values["baseline"]) if values["baseline"] else None,
         baseline_name=str(values["baseline"]),
         max_regression=parse_share(values["max_regression"], "--max-regression"),
@@ -166,9 +166,11 @@ def _cases(
     """
     cases = []
     for size in sizes:
-        both = ("auto", "whole") if default_sweep and size.pixels >= _LARGE else ("auto",)
+        default_tiles = (
+            ("auto", "whole") if default_sweep and size.pixels >= _WHOLE_FROM_PIXELS else ("auto",)
+        )
         for batch in batches:
-            for tile in tiles or both:
+            for tile in tiles or default_tiles:
                 case = BenchCase(
                     label=size.label, width=size.width, height=size.height, batch=batch, tile=tile
                 )
@@ -189,8 +191,8 @@ def _check_limits(values: Mapping[str, Any]) -> None:
 
 def _effort(values: Mapping[str, Any]) -> Effort:
     """The effort per case: samples and seconds. A --seconds above --max-seconds raises that limit."""
-    seconds, most = values["seconds"], max(values["max_seconds"], values["seconds"])
-    return Effort(samples=values["samples"], seconds=seconds, most_seconds=most)
+    seconds, max_seconds = values["seconds"], max(values["max_seconds"], values["seconds"])
+    return Effort(samples=values["samples"], seconds=seconds, most_seconds=max_seconds)
 
 
 def _budgets(values: Mapping[str, Any]) -> tuple[Budget, ...]:
@@ -200,7 +202,7 @@ def _budgets(values: Mapping[str, Any]) -> tuple[Budget, ...]:
     return own + (read_budgets(values["budget_file"]) if values["budget_file"] else ())
 
 
-def _real_time(values: Mapping[str, Any]) -> float:
+def _real_time_fps(values: Mapping[str, Any]) -> float:
     """Frames per second that count as real time: --min-fps, else 1000 / --max-ms, else 30. Raises UsageError."""
     from sr_deploy.bench.gate import PERCENTILE_NAMES, REAL_TIME_FPS
 

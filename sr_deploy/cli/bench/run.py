@@ -58,7 +58,7 @@ class _Collected:
         self.left_out: list[LeftOut] = []
         self.found: dict[WorkerStart, Size | None] = {}
 
-    def take(self, step: BenchRun | FailedRun | LeftOut) -> None:
+    def add(self, step: BenchRun | FailedRun | LeftOut) -> None:
         """Sort one step of the run into the runs, the failures or the cases left out."""
         if isinstance(step, BenchRun):
             self.runs.append(step)
@@ -117,7 +117,7 @@ def _run(options: BenchOptions, folder: Path) -> int:
         folder=folder,
     )
     entries = _with_device(options, entries)
-    environment, calibration = _machine(options)
+    environment, calibration = _prepare_machine(options)
     collected, interrupted = _Collected(), True  # false once all is measured; an exception leaves it true
     try:
         _measure(options, entries, collected)
@@ -146,26 +146,26 @@ def _with_device(options: BenchOptions, entries: list[WorkerStart]) -> list[Work
     """
     if options.mode != "device":
         return entries
-    able = [entry for entry in entries if entry.subject.backend in DEVICE_BACKENDS]
-    if not able:
+    supported = [entry for entry in entries if entry.subject.backend in DEVICE_BACKENDS]
+    if not supported:
         backends = dict.fromkeys(entry.subject.backend for entry in entries)
         raise MissingRuntimeError(no_device_mode(" or the ".join(backends)))
-    return entries if options.backends else able
+    return entries if options.backends else supported
 
 
-def _machine(options: BenchOptions) -> tuple[Environment, Calibration]:
+def _prepare_machine(options: BenchOptions) -> tuple[Environment, Calibration]:
     """Describe the machine and measure its peak rates.
 
     Raises InputError if the baseline is from another machine, before time is spent on measuring.
     """
-    bystanders = OtherProcesses()
+    other_processes = OtherProcesses()
     calibration = calibrate(options.threads[0] or usable_cores() or 1)
-    environment = describe_environment(bystanders.share())
+    environment = describe_environment(other_processes.share())
     if options.baseline is not None:
-        apart = differences(options.baseline.environment.machine, environment.machine)
-        if apart:
+        different = differences(options.baseline.environment.machine, environment.machine)
+        if different:
             raise InputError(
-                f"--baseline {options.baseline_name} was measured on another machine ({'; '.join(apart)}); measure a "
+                f"--baseline {options.baseline_name} was measured on another machine ({'; '.join(different)}); measure a "
                 "baseline on this one"
             )
     return environment, calibration
@@ -188,7 +188,7 @@ def _measure(options: BenchOptions, entries: list[WorkerStart], collected: _Coll
             rounds=options.rounds,
         )
         for step in run_sweep(session, sweep, progress.show):
-            collected.take(step)
+            collected.add(step)
 
 
 def _search(
@@ -202,7 +202,7 @@ def _search(
 
     The search starts from a guess: time is taken to grow with the number of pixels, measured at 90 rows.
     """
-    measure = _holder(session, entry, options, collected, progress)
+    measure = _budget_check(session, entry, options, collected, progress)
     guess = 90  # rows
     if measure(Size("90p", round(90 * options.aspect), 90)) is not None and collected.runs:
         seconds = summarise(collected.runs[-1]).percentile_of(options.percentile)
@@ -210,7 +210,7 @@ def _search(
     return largest_size(lambda size: bool(measure(size)), options.aspect, first=max(16, guess))
 
 
-def _holder(
+def _budget_check(
     session: BenchSession,
     entry: WorkerStart,
     options: BenchOptions,
@@ -221,26 +221,26 @@ def _holder(
 
     Each size is measured once; later calls return the known answer.
     """
-    known: dict[tuple[int, int], bool | None] = {}
+    answers: dict[tuple[int, int], bool | None] = {}
 
     def holds(size: Size) -> bool | None:
         """Measure `size` unless it is known already."""
         where = (size.width, size.height)
-        if where not in known:
+        if where not in answers:
             case = BenchCase(
                 label=size.label, width=size.width, height=size.height, tile=options.cases[0].tile
             )
-            progress.show(entry, case, len(known), None)
+            progress.show(entry, case, len(answers), None)
             step = session.measure(
                 entry, case, mode=options.mode, throughput=options.throughput, effort=options.effort
             )
-            collected.take(step)
-            known[where] = (
+            collected.add(step)
+            answers[where] = (
                 not any(budget.misses(step) for budget in options.budgets)
                 if isinstance(step, BenchRun)
                 else None
             )
-        return known[where]
+        return answers[where]
 
     return holds
 

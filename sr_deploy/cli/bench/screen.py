@@ -20,7 +20,7 @@ from sr_deploy.bench.tables import HEADER, rows
 from sr_deploy.cli.bench.options import BenchOptions
 from sr_deploy.cli.shared.console import table
 
-_WIDE = 16 / 9
+_CURVE_ASPECT = 16 / 9
 """Aspect ratio of the sizes that the fitted curve is read at."""
 _MODES = {
     "end-to-end": "from 8-bit pixels in memory to 8-bit pixels in memory",
@@ -37,8 +37,12 @@ def first_screen(result: BenchResult, fps: float, percentile: str) -> str:
     """
     if not result.runs:
         return "nothing was measured"
-    parts = [_where(result), _answer(result.runs, fps, percentile), table(HEADER, rows(result.runs))]
-    parts += [part for part in (_details(result), _growth(result.runs)) if part]
+    parts = [
+        _conditions(result),
+        _real_time_lines(result.runs, fps, percentile),
+        table(HEADER, rows(result.runs)),
+    ]
+    parts += [part for part in (_details(result), _growth_laws(result.runs)) if part]
     return "\n\n".join(parts)
 
 
@@ -80,7 +84,7 @@ def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
     ]
 
 
-def _where(result: BenchResult) -> str:
+def _conditions(result: BenchResult) -> str:
     """One line about the conditions: CPU, cores, versions of the runtimes used, and what was timed."""
     machine, settings = result.environment.machine, result.settings
     runtimes = {run.subject.backend for run in result.runs}
@@ -90,7 +94,7 @@ def _where(result: BenchResult) -> str:
     return f"{machine.cpu}, {machine.usable_cores} cores; {', '.join(used)}; {_MODES[settings.mode]}{kept}"
 
 
-def _answer(runs: Sequence[BenchRun], fps: float, percentile: str) -> str:
+def _real_time_lines(runs: Sequence[BenchRun], fps: float, percentile: str) -> str:
     """One line per subject: the largest measured size that runs in real time, and the estimate of the fitted curve.
 
     Subjects that differ in threads or batch size get lines of their own.
@@ -100,7 +104,7 @@ def _answer(runs: Sequence[BenchRun], fps: float, percentile: str) -> str:
     names = dict.fromkeys((run.subject.name, run.subject.threads, run.case.batch) for run in runs)
     for key in names:
         own = [run for run in runs if (run.subject.name, run.subject.threads, run.case.batch) == key]
-        lines.append(f"  {_label(key, names)}: {_answer_of(own, fps, percentile)}")
+        lines.append(f"  {_label(key, names)}: {_real_time_answer(own, fps, percentile)}")
     return "\n".join(lines)
 
 
@@ -111,24 +115,24 @@ def _label(key: tuple[str, int | None, int], keys: Mapping[tuple[str, int | None
     return label if batch == 1 else f"{label}, batches of {batch}"
 
 
-def _answer_of(runs: Sequence[BenchRun], fps: float, percentile: str) -> str:
+def _real_time_answer(runs: Sequence[BenchRun], fps: float, percentile: str) -> str:
     """The answer for the runs of one subject, such as "up to 540p 960x540 -> 1920x1080, 31.2 fps".
 
     The fitted curve is a power law of time over pixels. Its estimate is added if a measured size was too slow; it
     is marked as extrapolated if it lies outside the measured sizes.
     """
-    holds = [run for run in runs if frame_rate(run, percentile) >= fps]
+    fast_enough = [run for run in runs if frame_rate(run, percentile) >= fps]
     rates = [(float(run.case.width * run.case.height), 1 / frame_rate(run, percentile)) for run in runs]
     fit = fit_power_law(rates)
     pixels = fit.reaching(1 / fps) if fit else None
-    size = of_height(max(1, round((pixels / _WIDE) ** 0.5)), _WIDE) if pixels else None
-    beyond = pixels is not None and not min(rates)[0] <= pixels <= max(rates)[0]
-    how = "extrapolated, the curve through all sizes" if beyond else "the curve through all sizes"
+    size = of_height(max(1, round((pixels / _CURVE_ASPECT) ** 0.5)), _CURVE_ASPECT) if pixels else None
+    extrapolated = pixels is not None and not min(rates)[0] <= pixels <= max(rates)[0]
+    how = "extrapolated, the curve through all sizes" if extrapolated else "the curve through all sizes"
     curve = f"{how} says {size.width}x{size.height}" if size else ""
-    if not holds:
+    if not fast_enough:
         return f"at none of these sizes{f'; {curve}' if curve else ''}"
-    best = max(holds, key=lambda run: run.case.pixels)
-    more = f"; {curve}" if curve and len(holds) < len(runs) else ""
+    best = max(fast_enough, key=lambda run: run.case.pixels)
+    more = f"; {curve}" if curve and len(fast_enough) < len(runs) else ""
     return f"up to {_sizes(best)}, {frame_rate(best, percentile):.1f} fps{more}"
 
 
@@ -165,7 +169,7 @@ def _details(result: BenchResult) -> str:
     return "\n".join(lines)
 
 
-def _growth(runs: Sequence[BenchRun]) -> str:
+def _growth_laws(runs: Sequence[BenchRun]) -> str:
     """The fitted growth laws, one line each: how time and memory grow with pixels, batch, threads or tile."""
     return "\n".join(
         f"{law.name}: {law.cost} grows as {law.against}^{law.fit.exponent:.2f} (R2 {law.fit.r2:.3f}, "

@@ -15,7 +15,7 @@ import click
 from sr_deploy.cli.frames.options import frame_options
 from sr_deploy.cli.frames.progress import FrameProgress
 from sr_deploy.cli.shared.model_options import model_name, open_upscaler
-from sr_deploy.cli.upscale import _box
+from sr_deploy.cli.upscale import parse_size
 
 _EXAMPLES = """\b
 Examples:
@@ -29,7 +29,7 @@ Examples:
 @click.option(
     "--size",
     metavar="WxH",
-    callback=_box,
+    callback=parse_size,
     help="Size of the incoming raw frames in pixels; y4m frames state their own.",
 )
 @click.option(
@@ -88,19 +88,19 @@ def command(**options: Any) -> None:
         siting=options["chroma_location"],
         streams=options["streams"],
     )
-    source, target = _raw(sys.stdin, "stdin"), _raw(sys.stdout, "stdout")
+    source, target = _binary_stream(sys.stdin, "stdin"), _binary_stream(sys.stdout, "stdout")
     with (
-        FrameProgress(quiet=options["quiet"]) as pace,
-        open_upscaler(model_name(options), options, pace.say) as upscaler,
+        FrameProgress(quiet=options["quiet"]) as display,
+        open_upscaler(model_name(options), options, display.say) as upscaler,
     ):
-        pace.begin(None)
-        count = run_pipe(source, target, upscaler, settings, done=pace.frame, say=pace.say)
+        display.begin(None)
+        count = run_pipe(source, target, upscaler, settings, done=display.frame, say=display.say)
         backend = upscaler.engine.backend
     if not options["quiet"]:
-        click.echo(f"{count} frames in {pace.seconds:.1f} s, {pace.rate:.1f}/s, {backend}", err=True)
+        click.echo(f"{count} frames in {display.seconds:.1f} s, {display.rate:.1f}/s, {backend}", err=True)
 
 
-def _raw(stream: Any, name: str) -> Any:
+def _binary_stream(stream: Any, name: str) -> Any:
     """The unbuffered binary file behind `stream`, which is stdin or stdout.
 
     Raises click.UsageError for a terminal. Returns the buffered file if there is no unbuffered one.

@@ -26,7 +26,7 @@ Examples:
 """
 
 
-def _extra(
+def _parse_encoder_options(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
     """Parse --encoder-option: NAME=VALUE pairs. A value may contain "=" or be empty. Raises click.BadParameter."""
@@ -73,7 +73,7 @@ def _extra(
     "extra",
     metavar="NAME=VALUE",
     multiple=True,
-    callback=_extra,
+    callback=_parse_encoder_options,
     help="Additional option for the encoder. Repeat for several.",
 )
 @click.option("--no-audio", is_flag=True, help="Leave the audio out.")
@@ -99,35 +99,37 @@ def command(source: Path, output: Path, **options: Any) -> None:
     from sr_deploy.system.output_folder import OutputFolders
 
     folders = OutputFolders()
-    with FrameProgress(quiet=options["quiet"]) as pace:
+    with FrameProgress(quiet=options["quiet"]) as display:
         try:
             # The folder of the output is made here, and removed again below if the run leaves it empty.
             folders.prepare(output, overwrite=True)
-            result = _upscale(source, output, options, pace)
+            result = _upscale(source, output, options, display)
         except KeyboardInterrupt:
-            pace.say("the finished parts are kept; run the same command again to go on")
+            display.say("the finished parts are kept; run the same command again to go on")
             raise
         finally:
             folders.remove_empty()
     if not options["quiet"]:
         facts = f"{result.width}x{result.height}, {result.encoder} {result.pixel_format}"
-        click.echo(f"{source} -> {output} ({result.frames} frames, {facts}, {pace.seconds:.1f} s)", err=True)
+        click.echo(
+            f"{source} -> {output} ({result.frames} frames, {facts}, {display.seconds:.1f} s)", err=True
+        )
 
 
-def _upscale(source: Path, output: Path, options: dict[str, Any], pace: FrameProgress) -> VideoResult:
-    """Open the Upscaler and upscale the video, with `pace` as the listener."""
+def _upscale(source: Path, output: Path, options: dict[str, Any], display: FrameProgress) -> VideoResult:
+    """Open the Upscaler and upscale the video, with `display` as the listener."""
     from sr_deploy.video.job import upscale_video
     from sr_deploy.video.pyav import pyav
 
     pyav()  # a missing package is reported before a model is loaded
-    settings = _settings(options)
-    with open_upscaler(model_name(options), options, pace.say) as upscaler:
+    settings = _video_options(options)
+    with open_upscaler(model_name(options), options, display.say) as upscaler:
         return upscale_video(
-            source, output, upscaler, model=model_file(options), options=settings, watcher=pace
+            source, output, upscaler, model=model_file(options), options=settings, watcher=display
         )
 
 
-def _settings(options: dict[str, Any]) -> VideoOptions:
+def _video_options(options: dict[str, Any]) -> VideoOptions:
     """The options of the command as `VideoOptions`."""
     from sr_deploy.video.encoder import EncodeOptions
     from sr_deploy.video.job import VideoOptions

@@ -70,11 +70,11 @@ def _fill_closed_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
+    sys.stdout = sys.stdout or _null_stream()
+    sys.stderr = sys.stderr or _null_stream()
 
 
-def _nowhere() -> TextIO:
+def _null_stream() -> TextIO:
     """A text stream that discards everything."""
     return open(os.devnull, "w", encoding="utf-8")  # stays open until the process ends
 

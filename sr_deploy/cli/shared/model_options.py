@@ -19,7 +19,7 @@ DEFAULT_SCALE = 4
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+def _parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
     """Parse --tile: "auto", "none", or a side in input pixels of at least 1. Raises click.BadParameter."""
     text = value.lower()
     if text in ("auto", "none"):
@@ -52,7 +52,7 @@ _OPTIONS = (
     click.option(
         "--tile",
         metavar="auto|none|N",
-        callback=_tile,
+        callback=_parse_tile,
         default="auto",
         show_default=True,
         help="Side of a tile in input pixels. 'auto' tiles only pictures that do not fit into memory; 'none' never tiles.",
@@ -102,12 +102,12 @@ def tile_size(options: dict[str, Any]) -> Any:
 
 
 def open_upscaler(
-    model: str, options: dict[str, Any], say: Callable[[str], None], *, otherwise: str = ""
+    model: str, options: dict[str, Any], say: Callable[[str], None], *, alternative: str = ""
 ) -> Upscaler:
     """Open the Upscaler of `model` with the runtime and tiles that the options choose.
 
     `say` receives notes for the user. Raises click.UsageError if `--scale` contradicts the model; the message ends
-    with `otherwise`, an additional way out. The caller closes the Upscaler.
+    with `alternative`, another way out. The caller closes the Upscaler.
     """
     from sr_deploy.upscale import Upscaler
 
@@ -120,16 +120,16 @@ def open_upscaler(
         say=say,
     )
     try:
-        check_scale(model, upscaler.spec.scale, options, otherwise)
+        check_scale(model, upscaler.spec.scale, options, alternative)
     except click.UsageError:
         upscaler.close()
         raise
     return upscaler
 
 
-def check_scale(model: str, scale: int, options: dict[str, Any], otherwise: str) -> None:
+def check_scale(model: str, scale: int, options: dict[str, Any], alternative: str) -> None:
     """Raise click.UsageError if `--scale` is given and differs from the `scale` of the model."""
     if options["scale"] not in (None, scale):
         raise click.UsageError(
-            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{otherwise}."
+            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{alternative}."
         )

@@ -82,8 +82,8 @@ class Reporter:
                 "status": "failed",
                 "error": " ".join(str(refused.error).split()),
             }
-            nothing = dict.fromkeys(("width", "height", "seconds", "backend"))
-            self.progress.print(json.dumps({**record, **nothing, "notes": []}), to_stdout=True)
+            no_result = dict.fromkeys(("width", "height", "seconds", "backend"))
+            self.progress.print(json.dumps({**record, **no_result, "notes": []}), to_stdout=True)
         if str(refused.error) != self._last_error:  # two inputs with the same output file share one error
             self._last_error = str(refused.error)
             self._line(f"error: {self._last_error}")
@@ -97,7 +97,7 @@ class Reporter:
         for note in outcome.notes:
             self.say(f"{outcome.job.source}: {note}")
         if outcome.error is not None and not self._alone:
-            self._line(f"error: {_described(outcome)}")
+            self._line(f"error: {_error_text(outcome)}")
         elif not (
             self._quiet
             or self._json
@@ -105,7 +105,7 @@ class Reporter:
             or outcome.status == "left"
             or (self.progress.draws and self._total > 1)
         ):
-            self._line(self._plain(outcome))
+            self._line(self._picture_line(outcome))
         self._computed = max(self._computed, self._finished_count())  # a failed picture has no last tile
 
     def _finished_count(self) -> int:
@@ -134,7 +134,7 @@ class Reporter:
             rate=f"{rate:.1f}/s",
         )
 
-    def _plain(self, outcome: Outcome) -> str:
+    def _picture_line(self, outcome: Outcome) -> str:
         """The line about one picture, with a counter if there are several."""
         counter = f"[{self._finished_count()}/{self._total}] " if self._total > 1 else ""
         job = outcome.job
@@ -171,7 +171,7 @@ class Reporter:
         self.progress.print(" ".join(message.split("\n")))
 
 
-def _described(outcome: Outcome) -> str:
+def _error_text(outcome: Outcome) -> str:
     """The error of a failed picture as text that names the picture once."""
     error, source = outcome.error, str(outcome.job.source)
     text = str(error) if isinstance(error, SrDeployError) else f"{type(error).__name__}: {error}"
