@@ -50,7 +50,7 @@ COMMANDS = {
 
 # 128 + the number of the signal, as shells report it; 70 is EX_SOFTWARE of BSD's sysexits.h
 EXIT_BUG, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 70, 129, 130, 141, 143
-_EXIT_BAD_INPUT, _EXIT_MEMORY = 3, 5
+_EXIT_BAD_INPUT, _EXIT_MEMORY = 3, 5  # for errors of Python that are none of SrDeployError
 # Objects that may be allocated between two collections while modules are imported: far above Python's default.
 _OBJECTS_BEFORE_COLLECTING, _DEFAULT_THRESHOLDS = 50_000, gc.get_threshold()
 _EXIT_BY_SIGNAL = {"SIGHUP": EXIT_HANGUP, "SIGINT": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}
@@ -96,6 +96,7 @@ class _CommandRun:
         """
 
         def stop(number: int, frame: FrameType | None) -> None:
+            """Signal handler: count and remember the signal, and interrupt the run unless it is the second one."""
             self._signal_count += 1
             self.stopped_by = self.stopped_by or number
             if self._signal_count != 2:
@@ -147,6 +148,7 @@ class CommandGroup(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
         if cmd_name != "upscale":  # `upscale` restores it later, once its runtime is imported
             collect_as_usual()
+        # The module of a command is imported once, but this method runs for each call of the command line.
         if not any(parameter.name == "debug" for parameter in command.params):
             command.params.append(_debug_option(hidden=True))
         return command
@@ -251,6 +253,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, SrDeployError):
         complain(str(error))
         return error.exit_code
+    # A system without memory for another thread raises a RuntimeError with this text.
     if isinstance(error, MemoryError) or "can't start new thread" in str(error):
         complain("out of memory; close other programs, or use a smaller picture or a smaller model")
         return _EXIT_MEMORY
@@ -290,6 +293,7 @@ def _flush_stdout(code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError:
+        # Python flushes stdout once more when it exits, and would report the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     return code

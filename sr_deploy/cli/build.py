@@ -17,7 +17,8 @@ from sr_deploy.cli.shared.paths import NamedPath, check_new
 if TYPE_CHECKING:
     from sr_deploy.engines.tensorrt.build import BuiltEngine
     from sr_deploy.engines.tensorrt.options import BuildOptions
-_SECONDS_BETWEEN_LINES = 15.0  # of a build that takes minutes
+_SECONDS_BETWEEN_LINES = 15.0
+"""Shortest time between two lines about a build on a stderr that is no terminal."""
 _EXAMPLES = """\b
 Examples:
   sr-deploy build rt-x4 -o rt-x4.engine
@@ -147,6 +148,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         display.show(0, None, "building", task="building", count="")
 
         def show(phase: str, done: int, steps: int) -> None:
+            """Show that `done` of `steps` of a phase are done."""
             line = f"{phase}: {done} of {steps} steps, {display.seconds:.0f} s"
             if done >= steps:
                 display.finish(phase, line=line)

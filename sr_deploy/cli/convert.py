@@ -94,7 +94,10 @@ def command(
 
 
 def _record(path: Path, conversion: Conversion, io: str) -> dict[str, Any]:
-    """The conversion as JSON values, for --json. The size is in bytes."""
+    """The conversion as JSON values, for --json.
+
+    It holds path, name and size in bytes of the written file, and all notes of the conversion.
+    """
     from dataclasses import asdict
 
     return {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.doctor import Diagnosis
 
-_EXIT_NO_MODEL, _EXIT_NO_BACKEND = 3, 4
+_EXIT_NO_MODEL, _EXIT_NO_BACKEND = 3, 4  # the codes of ModelError and MissingRuntimeError
 _STATES = {True: "works", False: "does not work", None: "not tried"}
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sr_deploy.quality.results import Evaluation, Quality
 
 _EXIT_SOME_FAILED = 5
+"""Some pictures failed; the others were processed."""
 _BASELINE_SCALES = (2, 4)
 """Scales at which a baseline runs if neither a model, --scale nor --lr sets one."""
 _Job = tuple[str, int, "Upscale"]

@@ -117,7 +117,8 @@ def _export(
 ) -> ExportResult:
     """Export the checkpoint. `opset` None means the default of the exporter.
 
-    Raises MissingRuntimeError with the command to install if one of `_PACKAGES` is missing.
+    Raises MissingRuntimeError with the command to install if one of `_PACKAGES` is missing, and what `export_onnx`
+    raises. torch is imported here and not at the top, so that `--help` works without it.
     """
     from sr_deploy.errors import MissingRuntimeError
 

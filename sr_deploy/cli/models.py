@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 _EXIT_BAD_INPUT = 3
+"""A bundled model file is damaged; the intact ones are listed all the same."""
 
 
 @click.command("models")
@@ -52,7 +53,11 @@ def _print(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
 
 
 def _record(entry: ModelEntry) -> dict[str, Any]:
-    """One model as JSON values, for --json. Sizes are in bytes."""
+    """One model as JSON values, for --json.
+
+    "size_bytes" is the size of the file, "halo" is in input pixels (None: the whole picture), and "quality" maps data
+    sets to measures.
+    """
     return {
         "name": entry.name,
         "path": str(entry.path),

@@ -1,4 +1,8 @@
-"""`sr-deploy serve-repo`: write a model repository for NVIDIA's Triton Inference Server."""
+"""`sr-deploy serve-repo`: write a model repository for NVIDIA's Triton Inference Server.
+
+This module parses and prints; `sr_deploy.triton` writes the repository. Neither needs a server or a GPU, except that
+engine files are built beforehand by `sr-deploy build`.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +137,10 @@ def command(
 
 
 def _record(served: Served) -> dict[str, Any]:
-    """One written model version as JSON values, for --json."""
+    """One written model version as JSON values, for --json.
+
+    "files" are relative to the folder of the version, "notes" are the sentences that the text output shows too.
+    """
     return {
         "name": served.name,
         "version": served.version,

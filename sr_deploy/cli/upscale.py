@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 _EXIT_SOME_FAILED = 5
+"""Some pictures failed; the others were processed."""
 _PREPARED_EARLY = ("onnxruntime", "openvino")
 """Backends that are prepared while the first picture is read. Other backends may compile an engine for 8-bit pixels,
 which would be wasted if the pictures have 16 bits."""

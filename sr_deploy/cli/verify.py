@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sr_deploy.verify.subject import ModelForm
 
 _EXIT_FAILED = 1
+"""At least one model differs from the reference by more than the tolerances, or was not run at all."""
 _PACKAGES = ("torch", "safetensors", "onnxscript")
 """Packages of sr-deploy[train]. If another module cannot be imported, that is a bug and not a missing package."""
 _HEADER = (

@@ -21,6 +21,8 @@ from sr_deploy.cli.shared.console import complain, table
 from sr_deploy.cli.shared.paths import check_new
 from sr_deploy.errors import InputError, UsageError
 
+# Times are 10th percentiles: whatever else happens on a machine only adds to a time, so the fastest tenth is the
+# least disturbed.
 _HEADER = (
     "model",
     "backend",

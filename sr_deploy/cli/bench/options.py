@@ -31,9 +31,11 @@ class BenchOptions:
     models: tuple[str, ...]
     """Bundled names or files; empty: the bundled models of `scale`."""
     scale: int | None
+    """Scale that bundled models must have; None: any."""
     images: tuple[Path, ...]
     """Pictures or folders; empty: the bundled photograph."""
     backends: tuple[str, ...]
+    """Empty: all backends that run on this machine."""
     precisions: tuple[str, ...]
     """Empty: the precision of each file."""
     threads: tuple[int | None, ...]
@@ -41,25 +43,34 @@ class BenchOptions:
     streams: int
     """Calls in flight; 1 without `throughput`."""
     cases: tuple[BenchCase, ...]
+    """Every combination of size, batch and tile; `find` uses the tile of the first one."""
     mode: str
     """"end-to-end", "with-files" or "device"."""
     throughput: bool
+    """Keep several calls in flight instead of one picture at a time."""
     effort: Effort
     rounds: int
+    """Number of times everything is measured, each time in new processes."""
     time_limit: float | None
     """Seconds for the whole run; None: no limit."""
     find: bool
+    """Search the largest size that holds the budgets instead of measuring the sizes of `cases`."""
     aspect: float
     """Width over height of the sizes that `find` tries."""
     budgets: tuple[Budget, ...]
+    """The budget of the command line first, then those of the budget file."""
     percentile: str
+    """Percentile of the samples that the command line's budget and the real-time answer use."""
     real_time_fps: float
     """Frames per second that count as real time."""
     baseline: BenchResult | None
+    """Earlier result that no case may be slower than."""
     baseline_name: str
+    """Path of the baseline, for messages."""
     max_regression: float
     """Allowed slowdown against `baseline`; 0.05 is 5 %."""
     output: Path | None
+    """Result file to write, or None."""
     as_json: bool
     quiet: bool
 

@@ -46,7 +46,10 @@ from sr_deploy.cli.shared.progress import ProgressDisplay
 from sr_deploy.errors import InputError, MissingRuntimeError
 from sr_deploy.system.cores import usable_cores
 
-_EXIT_CHECK_FAILED, _EXIT_SOME_FAILED = 1, 5
+_EXIT_CHECK_FAILED = 1
+"""A budget was missed, or a case became slower than the baseline allows."""
+_EXIT_SOME_FAILED = 5
+"""Some cases could not be measured; the others were."""
 
 
 class _Collected:
@@ -54,9 +57,13 @@ class _Collected:
 
     def __init__(self) -> None:
         self.runs: list[BenchRun] = []
+        """Cases that were measured, in the order of measuring."""
         self.failures: list[FailedRun] = []
+        """Cases that could not be run, each with its error."""
         self.left_out: list[LeftOut] = []
+        """Cases that would have exceeded the time limit."""
         self.found: dict[WorkerStart, Size | None] = {}
+        """The answer of --find for each subject; None: no size holds the budgets."""
 
     def add(self, step: BenchRun | FailedRun | LeftOut) -> None:
         """Sort one step of the run into the runs, the failures or the cases left out."""

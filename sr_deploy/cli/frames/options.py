@@ -13,7 +13,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def frame_options(function: _Function) -> _Function:
-    """Add the options that choose a model, a runtime and tiles, and `--streams`, to a command."""
+    """Add the options that choose a model, a runtime and tiles, and `--streams`, to a command.
+
+    `upscale` has no `--streams`: it overlaps reading and writing with computing, but computes one picture at a time.
+    """
     streams = click.option(
         "--streams",
         type=click.IntRange(1, 64),

@@ -20,7 +20,7 @@ class FrameProgress:
         self._quiet = quiet
         self._display = ProgressDisplay("{task.fields[pace]}", quiet=quiet)
         self._start = time.monotonic()
-        self._first = 0
+        self._first = 0  # frames done by an earlier run
         self._total: int | None = None
 
     def __enter__(self) -> FrameProgress:

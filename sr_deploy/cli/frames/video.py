@@ -117,7 +117,10 @@ def command(source: Path, output: Path, **options: Any) -> None:
 
 
 def _upscale(source: Path, output: Path, options: dict[str, Any], display: FrameProgress) -> VideoResult:
-    """Open the Upscaler and upscale the video, with `display` as the listener."""
+    """Open the Upscaler and upscale the video, with `display` as the listener.
+
+    Raises MissingRuntimeError without PyAV, and what `upscale_video` raises.
+    """
     from sr_deploy.video.job import upscale_video
     from sr_deploy.video.pyav import pyav
 
@@ -130,7 +133,10 @@ def _upscale(source: Path, output: Path, options: dict[str, Any], display: Frame
 
 
 def _video_options(options: dict[str, Any]) -> VideoOptions:
-    """The options of the command as `VideoOptions`."""
+    """The options of the command as `VideoOptions`.
+
+    `--restart` becomes `resume=False`: parts of an interrupted run are then deleted instead of continued.
+    """
     from sr_deploy.video.encoder import EncodeOptions
     from sr_deploy.video.job import VideoOptions
     from sr_deploy.video.streams import StreamChoice

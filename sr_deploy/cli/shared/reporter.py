@@ -32,8 +32,9 @@ class Reporter:
     def __init__(self, total: int, *, alone: bool, quiet: bool, as_json: bool) -> None:
         """`alone`: one picture was asked for, so the command itself prints its error."""
         self.backend = ""
+        """Name of the backend for the lines about pictures; set once the model is open."""
         self._total, self._alone, self._quiet, self._json = total, alone, quiet, as_json
-        self._computed = 0
+        self._computed = 0  # pictures whose last tile is computed; they may not be written yet
         self._last_error = ""
         self._counts = {"done": 0, "skipped": 0, "failed": 0, "left": 0}
         self._first_tile: float | None = None
