@@ -1,7 +1,7 @@
-"""Write docs/cli.md from the commands themselves; with --check, only say whether it is up to date.
+"""Write docs/cli.md from the commands; with --check, only report whether the page is up to date.
 
-The text is made from the commands' own parameters rather than from `--help`, so that it does not depend on
-how a version of click lays out its pages.
+The text is made from the commands' parameters and not from the output of `--help`, because versions of click
+format that output differently.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from sr_deploy.cli import COMMANDS, main  # noqa: E402
 _HEAD = """\
 # Command line
 
-Results go to stdout, progress and errors to stderr. Errors are one line that ends in what to do; `--debug`, before or
-after a command, shows the traceback as well.
+Results go to stdout; progress and errors go to stderr. An error is one line that ends with advice. `--debug`, before or
+after the command's name, also shows the traceback.
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
 | 1 | a check failed: a tolerance or a budget was missed |
-| 2 | usage: an argument that makes no sense, or that the model cannot serve |
-| 3 | bad input: a picture, a model or a place that cannot be used |
+| 2 | usage: an argument is wrong, or the model does not support it |
+| 3 | bad input: a picture, a model, a file or a folder cannot be used |
 | 4 | a runtime is missing |
-| 5 | some of several files failed, or memory did not suffice |
+| 5 | some of several files failed, or memory ran out |
 | 70 | a bug in sr-deploy |
-| 129 | the terminal was closed; nothing half-written is left |
-| 130 | interrupted; nothing half-written is left |
-| 141 | the reader of the output went away |
-| 143 | terminated; nothing half-written is left |
+| 129 | the terminal was closed; no partly written file is left |
+| 130 | interrupted by Ctrl-C; no partly written file is left |
+| 141 | the program that read the output closed it |
+| 143 | terminated; no partly written file is left |
 """
 
 
 def page() -> str:
-    """The whole of docs/cli.md. Raises SystemExit for a command or an option without help."""
+    """Text of docs/cli.md. Raises SystemExit if a command or an option has no help."""
     context = click.Context(main, info_name="sr-deploy")
     parts = ["<!-- made by scripts/gen_cli_docs.py; edit the commands instead -->", _HEAD]
     for name in COMMANDS:
@@ -64,7 +64,7 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
     if command.epilog:
         yield _prose(command.epilog) + "\n"
     shown = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
-    if shown:  # a command that only has others under it takes none
+    if shown:  # a group such as `cache` has no options
         yield "| option | meaning |"
         yield "|---|---|"
     for option in shown:
@@ -73,7 +73,7 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
 
 
 def _prose(text: str) -> str:
-    """Paragraphs as they are, those that click leaves unwrapped as code."""
+    """Help text as Markdown; paragraphs that click does not wrap (marked by a backspace) become code blocks."""
     paragraphs = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if paragraph.startswith("\b\n"):
@@ -101,10 +101,10 @@ def _value_name(option: click.Option, context: click.Context) -> str:
 
 
 def run() -> int:
-    """Write the page, or compare with it; the exit code."""
+    """Write the page, or compare it with the commands. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--check", action="store_true", help="write nothing, fail where the page is not up to date"
+        "--check", action="store_true", help="write nothing; exit with code 1 if the page is out of date"
     )
     check = parser.parse_args().check
     made = page()

@@ -1,7 +1,12 @@
-"""`sr-deploy build`: an ONNX file becomes a TensorRT engine for the GPU of this machine."""
+"""`sr-deploy build`: compile an ONNX file into a TensorRT engine for the GPU of this machine.
+
+This module parses and prints; `sr_deploy.engines.tensorrt.build` does the work.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,53 +17,61 @@ from sr_deploy.cli.shared.paths import NamedPath, check_new
 if TYPE_CHECKING:
     from sr_deploy.engines.tensorrt.build import BuiltEngine
     from sr_deploy.engines.tensorrt.options import BuildOptions
+_SECONDS_BETWEEN_LINES = 15.0
+"""Shortest time between two lines about a build on a stderr that is no terminal."""
+_EXAMPLES = """\b
+Examples:
+  sr-deploy build rt-x4 -o rt-x4.engine
+  sr-deploy build model.onnx --sizes 1920x1080,1280x720 --max-batch 4
+"""
 
 
 def build_options(command: Any) -> Any:
-    """The options that change what is built, for a command that builds."""
+    """Add the options that change what is built, and `--device`, to a command that builds an engine."""
     for option in reversed(
         (
-            click.option("--sizes", default="", metavar="WxH,...", help="Sizes that come up often, such as 1920x1080."),
-            click.option("--tile", type=int, default=1024, show_default=True, help="Side of the largest picture taken whole."),
-            click.option("--small", type=int, default=256, show_default=True, help="Up to this side, kernels for small pictures."),
-            click.option("--max-batch", type=int, default=1, show_default=True, help="Pictures in one call."),
-            click.option("--workspace", type=int, metavar="MIB", help="Scratch memory that kernels may take.  [default: all]"),
+            click.option("--sizes", default="", metavar="WxH,...", help="Picture sizes in pixels that get kernels of their own, such as 1920x1080,1280x720."),
+            click.option("--tile", type=int, default=1024, show_default=True, help="Side in pixels of the largest picture that is not tiled, 16 to 16384."),
+            click.option("--small", type=int, default=256, show_default=True, help="Pictures up to this side in pixels get kernels for small pictures."),
+            click.option("--max-batch", type=int, default=1, show_default=True, help="Maximum number of pictures per call, 1 to 64."),
+            click.option("--workspace", type=int, metavar="MIB", help="Scratch memory for kernels, in MiB. [default: all memory of the GPU]"),
             click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True,
-                         help="How long to search for fast kernels."),
-            click.option("--tf32", is_flag=True, help="Let fp32 models compute in TF32: faster, and no longer fp32."),
-            click.option("--version-compatible", is_flag=True, help="Run on later versions of TensorRT too."),
+                         help="Optimisation level of TensorRT: 0 builds fast, 5 searches longest for fast kernels."),
+            click.option("--tf32", is_flag=True, help="Compute fp32 models in TF32, which is faster but less precise."),
+            click.option("--version-compatible", is_flag=True, help="Build an engine that also runs on later TensorRT versions; it may be slower."),
             click.option("--hardware-compatible", type=click.Choice(["none", "ampere+", "same-capability"]),
-                         default="none", show_default=True, help="Run on other GPUs too."),
-            click.option("--device", type=click.IntRange(0), default=0, show_default=True, help="Which GPU."),
+                         default="none", show_default=True, help="Other GPUs that the engine must run on: none, Ampere and later, or the same compute capability."),
+            click.option("--device", type=click.IntRange(0), default=0, show_default=True, help="Number of the GPU to build for."),
         )
     ):  # fmt: skip
         command = option(command)
     return command
 
 
-@click.command("build")
+@click.command("build", epilog=_EXAMPLES)
 @click.argument("model")
 @click.option(
-    "-o", "--output", type=NamedPath(), help="The engine file to write.  [default: MODEL's name + .engine]"
+    "-o", "--output", type=NamedPath(), help="Engine file to write. [default: the name of MODEL with .engine]"
 )
-@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that is there already.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
 @click.option(
     "--io",
     type=click.Choice(["uint8", "float"]),
     default="uint8",
     show_default=True,
-    help="For 8-bit pictures, or for 16-bit and float ones.",
+    help="Pixel type of the engine: uint8 for 8-bit pictures, float for 16-bit and float pictures.",
 )
 @build_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(
     model: str, output: Path | None, overwrite: bool, io: str, device: int, as_json: bool, **options: Any
 ) -> None:
-    """Compile MODEL, an ONNX file or the name of a bundled model, for the NVIDIA GPU of this machine.
+    """Compile MODEL into a TensorRT engine for this machine's GPU.
 
-    The engine takes any size: one of --sizes with kernels of its own, others with common ones, and what is larger than
-    --tile in tiles. Its record is written beside it, and what its layers compute in is checked. An engine is machine
-    code for this GPU and this version of TensorRT: load only those that you built.
+    MODEL is an ONNX file or the name of a bundled model. The engine takes pictures of any size: each size in --sizes
+    has kernels of its own, other sizes share kernels, and pictures larger than --tile are tiled. A sidecar is written
+    beside the engine file, and the precision of the engine's layers is checked. An engine file contains machine code
+    for this GPU and this TensorRT version: load only engine files that you built yourself.
     """
     from sr_deploy.models import find_model
 
@@ -70,7 +83,7 @@ def command(
 
 
 def options_from(**given: Any) -> BuildOptions:
-    """`BuildOptions` of what `build_options` parsed. Raises UsageError for what makes no sense."""
+    """The parsed values of `build_options` as `BuildOptions`. Raises UsageError for values that are out of range."""
     from sr_deploy.engines.tensorrt.options import BuildOptions, parse_sizes
 
     return BuildOptions(
@@ -87,8 +100,12 @@ def options_from(**given: Any) -> BuildOptions:
 
 
 def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, device: int) -> BuiltEngine:
-    """Build the engine of the ONNX file `source` and write it to `target`, with progress on stderr."""
-    from sr_deploy.cli.shared.build_progress import BuildProgress
+    """Build the engine of the ONNX file `source` and write it to `target` with its sidecar. Shows progress on stderr.
+
+    `io` is "uint8" or "float", the pixel type of the engine. `device` is the number of the GPU. Kernel timings of
+    earlier builds are taken from the user's cache and stored there again, which makes later builds faster. Raises
+    MissingRuntimeError without TensorRT or a GPU.
+    """
     from sr_deploy.engines.tensorrt.api import runtime, version
     from sr_deploy.engines.tensorrt.build import (
         FLOAT32,
@@ -102,27 +119,55 @@ def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, de
     from sr_deploy.engines.tensorrt.cuda import machine
 
     require_tensorrt()
-    made = source_of(source, UINT8 if io == "uint8" else FLOAT32)
+    graph = source_of(source, UINT8 if io == "uint8" else FLOAT32)
     cache = EngineCache.of_user()
-    here = machine(device, version(runtime()))
-    timings = cache.timings(here) if cache else b""
-    click.echo(f"building {made.spec.name} for {here.gpu} with TensorRT {here.tensorrt}", err=True)
-    with BuildProgress() as progress:
-        built = build_engine(made, options, device=device, timings=timings, progress=progress)
+    gpu_machine = machine(device, version(runtime()))
+    timings = cache.timings(gpu_machine) if cache else b""
+    click.echo(
+        f"building {graph.spec.name} for {gpu_machine.gpu} with TensorRT {gpu_machine.tensorrt}", err=True
+    )
+    with _progress() as progress:
+        built = build_engine(graph, options, device=device, timings=timings, progress=progress)
     write_engine(target, built.plan, built.record)
     if cache:
-        cache.store_timings(here, built.timings)
+        cache.store_timings(gpu_machine, built.timings)
     return built
 
 
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a build; call the yielded function with (phase, steps done, steps), from any thread.
+
+    Phases of TensorRT are nested, so each has a bar of its own until its steps are done. TensorRT before version 10
+    reports no phases; then only the elapsed time is shown.
+    """
+    from sr_deploy.cli.shared.progress import ProgressDisplay
+
+    text = "{task.fields[count]}"
+    with ProgressDisplay(text, elapsed=True, remaining=True, interval=_SECONDS_BETWEEN_LINES) as display:
+        display.show(0, None, "building", task="building", count="")
+
+        def show(phase: str, done: int, steps: int) -> None:
+            """Show that `done` of `steps` of a phase are done."""
+            line = f"{phase}: {done} of {steps} steps, {display.seconds:.0f} s"
+            if done >= steps:
+                display.finish(phase, line=line)
+            else:
+                display.show(done, steps, phase, task=phase, line=line, count=f"{done}/{steps}")
+
+        yield show
+
+
 def lines(target: Path, built: BuiltEngine) -> list[str]:
-    """What was built, for people."""
+    """The built engine as lines of text: file, size and build time, model and profiles, precisions, GPU and TensorRT."""
     record = built.record
     sizes = ", ".join(profile.name for profile in record.profiles)
-    shown = ", ".join(f"{count} {kind}" for kind, count in sorted(record.precisions.items())) or "not told"
+    precisions = (
+        ", ".join(f"{count} {kind}" for kind, count in sorted(record.precisions.items())) or "not told"
+    )
     return [
         f"{target}  {record.plan_size / 1024:,.0f} KiB, built in {record.build_seconds:.0f} s",
         f"{record.spec.name} x{record.spec.scale}, {record.pixels} pixels, profiles {sizes}",
-        f"layers that compute: {shown}",
+        f"layers that compute: {precisions}",
         f"for {record.machine.gpu} and TensorRT {record.machine.tensorrt}",
     ]

@@ -1,4 +1,7 @@
-"""`sr-deploy cache`: the compiled engines that are kept, and deleting those no longer wanted."""
+"""`sr-deploy cache`: list the compiled TensorRT engines that are kept, and delete those that are no longer wanted.
+
+This module parses and prints; `sr_deploy.engines.tensorrt.cache` holds the engines.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,21 @@ if TYPE_CHECKING:
 
 @click.group("cache")
 def command() -> None:
-    """See and prune the TensorRT engines that sr-deploy keeps.
+    """List or delete the cached TensorRT engines.
 
-    They lie in the user's cache folder; SR_DEPLOY_CACHE names another one.
+    The cache is a folder of the user; the variable SR_DEPLOY_CACHE sets another folder, or none if it is empty.
     """
 
 
 @command.command("list")
-@click.option("--folder", type=click.Path(path_type=Path), help="Of the cache.  [default: the user's own]")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the cache. [default: SR_DEPLOY_CACHE, else the user's cache folder]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead of a table.")
 def list_command(folder: Path | None, as_json: bool) -> None:
-    """List the engines, the last used first."""
+    """List the engines, most recently used first."""
     cache = _cache(folder)
     entries = cache.entries()
     if as_json:
@@ -41,22 +48,36 @@ def list_command(folder: Path | None, as_json: bool) -> None:
 
 
 @command.command("prune")
-@click.option("--folder", type=click.Path(path_type=Path), help="Of the cache.  [default: the user's own]")
-@click.option("--days", type=click.FloatRange(0), help="Delete what was not used for so many days.")
-@click.option("--max-mib", type=click.IntRange(0), help="Delete the least used beyond so much.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the cache. [default: SR_DEPLOY_CACHE, else the user's cache folder]",
+)
+@click.option(
+    "--days", type=click.FloatRange(0), help="Delete engines that were not used for this many days."
+)
+@click.option(
+    "--max-mib",
+    type=click.IntRange(0),
+    help="Delete the least recently used engines until the cache fits into this size, in MiB.",
+)
 @click.option("--all", "everything", is_flag=True, help="Delete all engines.")
 def prune_command(folder: Path | None, days: float | None, max_mib: int | None, everything: bool) -> None:
-    """Delete engines: the unused, the most, or all; damaged ones in any case. Nothing else is ever deleted."""
+    """Delete cached engines by age or total size, or all of them.
+
+    Damaged engines are always deleted. Other files in the folder are never touched.
+    """
     if not everything and days is None and max_mib is None:
-        raise click.UsageError("say what to delete: --days, --max-mib or --all.")
+        raise click.UsageError("nothing to delete is named; add --days, --max-mib or --all.")
     cache = _cache(folder)
-    most = None if max_mib is None else max_mib << 20
-    gone = cache.prune() if everything else cache.prune(days=days, most_bytes=most)
-    size = sum(entry.size for entry in gone)
-    click.echo(f"{len(gone)} engines deleted, {size / (1 << 20):.1f} MiB, {len(cache.entries())} left")
+    max_bytes = None if max_mib is None else max_mib << 20
+    deleted = cache.prune() if everything else cache.prune(days=days, most_bytes=max_bytes)
+    size = sum(entry.size for entry in deleted)
+    click.echo(f"{len(deleted)} engines deleted, {size / (1 << 20):.1f} MiB, {len(cache.entries())} left")
 
 
 def _cache(folder: Path | None) -> EngineCache:
+    """The engine cache in `folder`, or the user's own. Raises UsageError if the cache is turned off."""
     from sr_deploy.engines.tensorrt.cache import EngineCache, engine_folder
     from sr_deploy.errors import UsageError
 
@@ -67,6 +88,10 @@ def _cache(folder: Path | None) -> EngineCache:
 
 
 def _record(entry: CachedEngine) -> dict[str, Any]:
+    """One entry as JSON values, for --json: path, size in bytes, last use in seconds since 1970, and sidecar.
+
+    The sidecar ("record") is None for a damaged entry.
+    """
     import json
 
     record = None if entry.record is None else json.loads(entry.record.to_json())
@@ -74,6 +99,7 @@ def _record(entry: CachedEngine) -> dict[str, Any]:
 
 
 def _row(entry: CachedEngine) -> tuple[str, ...]:
+    """One entry as a row of the table. The time is local; a damaged entry has "-" where nothing is known."""
     from datetime import datetime
 
     used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")

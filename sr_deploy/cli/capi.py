@@ -1,4 +1,4 @@
-"""`sr-deploy capi build`: the C library, for programs in C and C++."""
+"""`sr-deploy capi build`: build the C library for programs in C and C++."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from sr_deploy.cli.shared.paths import NamedPath
 @click.command("capi")
 @click.argument("action", metavar="build", type=click.Choice(["build"]))
 @click.option(
-    "-o", "--output", type=NamedPath(), required=True, help="Folder to build into; made where it is missing."
+    "-o", "--output", type=NamedPath(), required=True, help="Folder to build into; created if missing."
 )
 @click.option(
-    "--compiler", help="Command of the C compiler. [default: the variable CC, else cc, gcc or clang]"
+    "--compiler",
+    help="Command of the C compiler. [default: the environment variable CC, else cc, gcc or clang]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(action: str, output: Path, compiler: str | None, as_json: bool) -> None:
-    """Build the C library, for programs in C and C++.
+    """Build the C library for programs in C and C++.
 
-    OUTPUT gets libsr_deploy, its header sr_deploy.h, and files for pkg-config and CMake. The library runs what is
-    installed for this Python; needed are a C compiler, Python's headers and its shared library. Who uses it needs to
-    know nothing of Python.
+    Writes libsr_deploy, its header sr_deploy.h, and files for pkg-config and CMake into the folder of --output. The
+    library runs the sr-deploy that is installed for this Python. The build needs a C compiler, Python's headers and
+    Python's shared library. Programs that use the library need no Python code.
     """
     from sr_deploy.capi.build import build_library
 

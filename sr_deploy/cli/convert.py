@@ -1,4 +1,7 @@
-"""`sr-deploy convert`: the same model in another precision. Parses and prints; `sr_deploy.precision.convert` does it."""
+"""`sr-deploy convert`: write the same model in another precision.
+
+This module parses and prints; `sr_deploy.precision.convert` does the work.
+"""
 
 from __future__ import annotations
 
@@ -26,29 +29,34 @@ Examples:
     "--precision",
     required=True,
     type=click.Choice(["fp16", "bf16", "int8"]),
-    help="Of the weights and of what is computed with them.",
+    help="Precision of the weights and of the computation.",
 )
-@click.option("-o", "--output", type=NamedPath(), help="Write there. [default: MODEL-PRECISION.onnx]")
-@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that is there already.")
+@click.option(
+    "-o",
+    "--output",
+    type=NamedPath(),
+    help="ONNX file to write. [default: MODEL-PRECISION.onnx in the current folder]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
 @click.option(
     "--data",
     type=NamedPath(),
-    help="A folder of photographs: int8 is calibrated on some of them, and every precision measured on others.",
+    help="Folder of photographs. int8 is calibrated on some of them; the loss of quality is measured on others.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
     metavar="DB",
-    help="PSNR it may cost. [default: fp16 0.01, bf16 0.03, int8 0.1]",
+    help="Maximum loss of PSNR in dB. [default: fp16 0.01, bf16 0.03, int8 0.1]",
 )
 @click.option(
     "--io",
     type=click.Choice(["float", "uint8"]),
     default="float",
     show_default=True,
-    help="What goes in and comes out: float NCHW in 0..1, or uint8 NHWC pixels.",
+    help="Input and output of the file: float NCHW in 0..1, or uint8 NHWC in 0..255.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(
     model: str,
     precision: str,
@@ -59,11 +67,12 @@ def command(
     io: str,
     as_json: bool,
 ) -> None:
-    """Write MODEL, an fp32 ONNX file or the name of a bundled model, in another precision.
+    """Write MODEL in another precision: fp16, bf16 or int8.
 
-    int8 is calibrated on photographs, and the closest of many candidates is chosen by measuring. fp16 keeps in
-    fp32 what would overflow. What the precision costs is measured on photographs that were not calibrated on;
-    nothing is written where it costs more than the tolerance.
+    MODEL is an fp32 ONNX file or the name of a bundled model. int8 is calibrated on photographs: many candidates
+    are measured and the one closest to fp32 is chosen. In fp16, operators that would overflow stay in fp32. The loss
+    of quality is measured on photographs that calibration did not use. If it exceeds the tolerance, nothing is
+    written.
     """
     from sr_deploy.graph.onnx_file import load_model, save_model
     from sr_deploy.graph.pixel_io import with_pixel_io
@@ -72,41 +81,49 @@ def command(
 
     source = find_model(model)
     target = output or Path(f"{source.stem}-{precision}.onnx")
-    check_new(target, overwrite=overwrite)  # calibrating takes minutes
+    check_new(target, overwrite=overwrite)  # checked first, because calibration takes minutes
     say = (lambda message: None) if as_json else (lambda message: click.echo(message, err=True))
-    made = convert(load_model(source), precision, data=data, tolerance=tolerance, say=say)
-    save_model(with_pixel_io(made.model) if io == "uint8" else made.model, target)
+    conversion = convert(load_model(source), precision, data=data, tolerance=tolerance, say=say)
+    save_model(with_pixel_io(conversion.model) if io == "uint8" else conversion.model, target)
     if as_json:
         import json
 
-        click.echo(json.dumps(_record(target, made, io), indent=2))
+        click.echo(json.dumps(_record(target, conversion, io), indent=2))
     else:
-        click.echo("\n".join(_lines(target, made, io)))
+        click.echo("\n".join(_lines(target, conversion, io)))
 
 
-def _record(path: Path, made: Conversion, io: str) -> dict[str, Any]:
+def _record(path: Path, conversion: Conversion, io: str) -> dict[str, Any]:
+    """The conversion as JSON values, for --json.
+
+    It holds path, name and size in bytes of the written file, and all notes of the conversion.
+    """
     from dataclasses import asdict
 
     return {
         "path": str(path),
-        "name": made.spec.name,
+        "name": conversion.spec.name,
         "io": io,
         "size_bytes": path.stat().st_size,
-        **asdict(made.notes),
+        **asdict(conversion.notes),
     }
 
 
-def _lines(path: Path, made: Conversion, io: str) -> list[str]:
-    notes = made.notes
+def _lines(path: Path, conversion: Conversion, io: str) -> list[str]:
+    """The conversion as lines of text: file and size, model, and what the conversion did."""
+    notes = conversion.notes
     return [
         f"{path}  {path.stat().st_size / 1024:,.0f} KiB",
-        f"{made.spec.name}: {notes.precision}, {io} pixels",
+        f"{conversion.spec.name}: {notes.precision}, {io} pixels",
         *note_lines(notes),
     ]
 
 
 def note_lines(notes: Notes) -> list[str]:
-    """What a conversion did and what it costs, for people."""
+    """Lines about what a conversion did: calibration, operators kept in fp32, and loss of PSNR in dB.
+
+    If no photographs were available for the measurement, the last line says why there is no loss to report.
+    """
     lines = []
     if notes.method:
         balanced = f", channels balanced by {notes.strength:g}" if notes.strength else ""

@@ -1,4 +1,7 @@
-"""`sr-deploy doctor`: what works here, what does not, and the command that mends it."""
+"""`sr-deploy doctor`: show what works on this machine, what does not, and the command that repairs it.
+
+This module prints; `sr_deploy.doctor` finds out.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ if TYPE_CHECKING:
 
     from sr_deploy.doctor import Diagnosis
 
-_EXIT_NO_MODEL, _EXIT_NO_BACKEND = 3, 4
+_EXIT_NO_MODEL, _EXIT_NO_BACKEND = 3, 4  # the codes of ModelError and MissingRuntimeError
 _STATES = {True: "works", False: "does not work", None: "not tried"}
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(as_json: bool) -> None:
-    """Show what is installed, which backends work and why others do not.
+    """Show what is installed and which backends work.
 
-    Each backend is tried on a small picture. Exit code 4: none of them works; 3: there is no bundled model
-    to try them with.
+    Each backend upscales a small picture; if one fails, the reason is shown. Exit code 4: no backend works.
+    Exit code 3: there is no bundled model to try the backends with.
     """
     from sr_deploy.doctor import diagnose
 
@@ -38,6 +41,7 @@ def command(as_json: bool) -> None:
 
 
 def _lines(diagnosis: Diagnosis) -> Iterator[str]:
+    """The diagnosis as lines of text: versions, backends, models, machine, packages, and advice if there is any."""
     yield f"sr-deploy {diagnosis.version}"
     yield f"  python     {diagnosis.python}"
     yield f"  platform   {diagnosis.platform}"
@@ -58,6 +62,10 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _machine(diagnosis: Diagnosis) -> Iterator[str]:
+    """Lines about processor, memory and GPUs. Memory is in GiB, GPU memory in MiB.
+
+    If no GPU is found, the line says what the search for one reported.
+    """
     cpu = diagnosis.cpu
     yield f"  processor  {cpu.name} ({cpu.architecture}), {cpu.usable_cores} of {cpu.cores} cores usable"
     yield f"  features   {', '.join(cpu.features) or 'none known'}"

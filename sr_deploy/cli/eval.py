@@ -1,10 +1,14 @@
-"""`sr-deploy eval`: PSNR and SSIM of models and baselines on a folder of pictures."""
+"""`sr-deploy eval`: measure PSNR and SSIM of models and baselines on a folder of pictures.
+
+This module parses and prints; `sr_deploy.quality` measures.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,25 +22,34 @@ if TYPE_CHECKING:
     from sr_deploy.quality.results import Evaluation, Quality
 
 _EXIT_SOME_FAILED = 5
-_BASELINE_SCALES = (2, 4)  # of a baseline where nothing else says which
+"""Some pictures failed; the others were processed."""
+_BASELINE_SCALES = (2, 4)
+"""Scales at which a baseline runs if neither a model, --scale nor --lr sets one."""
 _Job = tuple[str, int, "Upscale"]
+"""Name of a model or baseline, its scale, and the function that upscales."""
+_EXAMPLES = """\b
+Examples:
+  sr-deploy eval Set5/
+  sr-deploy eval Set5/ --model rt-x4 --model model.onnx --csv scores.csv
+  sr-deploy eval DIV2K_HR/ --lr DIV2K_LR_x4/ --json
+"""
 
 
-@click.command("eval")
+@click.command("eval", epilog=_EXAMPLES)
 @click.argument("hr_dir", type=NamedPath())
 @click.option(
     "--lr",
     "lr_dir",
     type=NamedPath(),
     help="Folder of low-resolution pictures, matched by name (baby.png, babyx4.png, baby_LRx4.png). "
-    "[default: made from HR_DIR by MATLAB-exact bicubic]",
+    "[default: made from HR_DIR by bicubic as in MATLAB]",
 )
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="NAME|FILE",
-    help="A bundled model, an ONNX file, or a baseline: bicubic, nearest. Repeat for several. "
+    help="Bundled model, ONNX file, or baseline: bicubic, nearest. Repeat for several. "
     "[default: bicubic and every bundled model]",
 )
 @click.option(
@@ -44,13 +57,25 @@ _Job = tuple[str, int, "Upscale"]
     "scales",
     multiple=True,
     type=click.IntRange(1, 16),
-    help="Repeat for several. [default: the models' own; for baselines alone that of --lr, else 2 and 4]",
+    help="Scale factor to measure. Repeat for several. "
+    "[default: the scales of the models; without models the scale of --lr, else 2 and 4]",
 )
-@click.option("--backend", default="auto", show_default=True, help="What runs the models.")
-@click.option("--border", type=click.IntRange(0), help="Pixels shaved off each side. [default: the scale]")
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    help="Runtime that runs the models; 'sr-deploy doctor' lists the choices.",
+)
+@click.option(
+    "--border",
+    type=click.IntRange(0),
+    help="Pixels left out of the measurement at each side. [default: the scale]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--csv", "csv_file", type=NamedPath(), help="Write the values of every picture there too.")
-@click.option("--overwrite", is_flag=True, help="Replace a --csv file that is there already.")
+@click.option(
+    "--csv", "csv_file", type=NamedPath(), help="Also write the values of every picture to this CSV file."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing --csv file.")
 def command(
     hr_dir: Path,
     lr_dir: Path | None,
@@ -62,16 +87,16 @@ def command(
     csv_file: Path | None,
     overwrite: bool,
 ) -> None:
-    """Measure PSNR and SSIM, on Y and RGB, of models on the pictures in HR_DIR.
+    """Measure PSNR and SSIM of models on the pictures in HR_DIR.
 
-    Each picture is cut to a multiple of the scale, made smaller by bicubic as MATLAB's imresize does it (or
-    its small version is taken from --lr), upscaled, and compared with the original. Pictures that cannot be
-    read are named, left out, and make the exit code 5.
+    Each picture is cropped to a multiple of the scale, made smaller by bicubic as in MATLAB's imresize (or its
+    small version is taken from --lr), upscaled, and compared with the original, on Y and on RGB. Pictures that
+    cannot be read are named and left out; the exit code is then 5.
     """
     from sr_deploy.quality.pairs import find_cases
 
     if csv_file is not None:
-        _check_target(csv_file, overwrite)
+        _check_csv_target(csv_file, overwrite)
     cases, unpaired = find_cases(hr_dir, lr_dir)
     if not cases:
         from sr_deploy.errors import InputError
@@ -92,19 +117,25 @@ def command(
 def _open_jobs(
     stack: ExitStack, models: Sequence[str], scales: Sequence[int], backend: str, cases: Sequence[EvalPicture]
 ) -> list[_Job]:
-    """What to run, by scale and then as asked; models stay open until `stack` closes."""
+    """The evaluations to run, sorted by scale and then in the order in which the models were given.
+
+    A baseline runs at every scale, a model only at its own. Models stay open until `stack` closes. Raises
+    ModelError for an unknown name and UsageError for a scale that a model does not have.
+    """
     from sr_deploy.quality.evaluate import BASELINES
 
     names = list(dict.fromkeys(models)) or _default_models(scales)
     for name in names:
         if name not in BASELINES:
-            _check_name(name)  # all of them before any is opened, let alone run
+            _check_name(name)  # all names are checked before a model is opened
     upscalers = {n: stack.enter_context(_open_model(n, backend)) for n in names if n not in BASELINES}
     if scales:
         _check_scales({name: upscaler.spec.scale for name, upscaler in upscalers.items()}, scales)
-    wanted = sorted(set(scales) or {u.spec.scale for u in upscalers.values()} or _scales_of(cases))
+    scales_to_run = sorted(
+        set(scales) or {u.spec.scale for u in upscalers.values()} or _default_baseline_scales(cases)
+    )
     jobs: list[_Job] = []
-    for scale in wanted:
+    for scale in scales_to_run:
         for name in names:
             if name in BASELINES:
                 jobs.append((name, scale, BASELINES[name](scale)))
@@ -114,12 +145,14 @@ def _open_jobs(
 
 
 def _default_models(scales: Sequence[int]) -> list[str]:
+    """Names to evaluate if no --model is given: bicubic and every bundled model of the given scales."""
     from sr_deploy.models import list_models
 
     return ["bicubic", *(entry.name for entry in list_models() if not scales or entry.scale in scales)]
 
 
 def _check_name(name: str) -> None:
+    """Raise ModelError if `name` is no model; the message suggests a baseline with a similar name."""
     from difflib import get_close_matches
 
     from sr_deploy.errors import ModelError
@@ -129,30 +162,35 @@ def _check_name(name: str) -> None:
     try:
         find_model(name)
     except ModelError as error:
-        if near := get_close_matches(name, BASELINES, n=1):
-            raise ModelError(f"there is no model {name!r}; did you mean the baseline {near[0]}?") from error
+        if similar := get_close_matches(name, BASELINES, n=1):
+            raise ModelError(
+                f"there is no model {name!r}; did you mean the baseline {similar[0]}?"
+            ) from error
         raise
 
 
 def _open_model(name: str, backend: str) -> Any:
+    """Open an Upscaler; its notes are printed on stderr."""
     from sr_deploy.cli.shared.console import complain
     from sr_deploy.upscale import Upscaler
 
     return Upscaler.open(name, backend=backend, say=lambda message: complain(message, prefix=False))
 
 
-def _check_scales(own: dict[str, int], scales: Sequence[int]) -> None:
+def _check_scales(model_scales: dict[str, int], scales: Sequence[int]) -> None:
+    """Raise UsageError if a model has a scale that --scale does not name. `model_scales` maps names to scales."""
     from sr_deploy.errors import UsageError
 
-    for name, scale in own.items():
+    for name, scale in model_scales.items():
         if scale not in scales:
             asked = ", ".join(str(s) for s in scales)
             raise UsageError(
-                f"{name} is a model for x{scale}, asked for --scale {asked}; leave --scale out or add {scale}"
+                f"{name} is a model for x{scale}, but --scale asks for {asked}; leave --scale out or add --scale {scale}"
             )
 
 
-def _scales_of(cases: Sequence[EvalPicture]) -> set[int]:
+def _default_baseline_scales(cases: Sequence[EvalPicture]) -> set[int]:
+    """Scales for baselines alone: the one of the given low-resolution pictures, else `_BASELINE_SCALES`."""
     from sr_deploy.quality.evaluate import infer_scale
 
     return {infer_scale(cases)} if cases[0].lr is not None else set(_BASELINE_SCALES)
@@ -161,7 +199,11 @@ def _scales_of(cases: Sequence[EvalPicture]) -> set[int]:
 def _measure(
     jobs: Sequence[_Job], cases: Sequence[EvalPicture], border: int | None, *, given_lr: bool
 ) -> tuple[list[Evaluation], list[str]]:
-    """The result of every job, and what the self-check on Set5 has to say."""
+    """Run every job. Returns the results, and warnings from the self-check on Set5.
+
+    The self-check compares bicubic with its published PSNR if the pictures are those of Set5; a difference means
+    that the numbers cannot be compared with published ones.
+    """
     from sr_deploy.quality.anchor import check_anchor
     from sr_deploy.quality.evaluate import evaluate
     from sr_deploy.quality.results import Protocol
@@ -179,17 +221,13 @@ def _measure(
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, EvalPicture], None]]:
-    """A bar on stderr where that is a terminal; call what it yields after every picture."""
-    import sys
+    """A bar on stderr where that is a terminal; call the yielded function after every picture."""
+    from sr_deploy.cli.shared.progress import ProgressDisplay
 
-    if not sys.stderr.isatty():
-        yield lambda name, case: None
-        return
-    from sr_deploy.cli.shared.bars import stderr_bar
-
-    with stderr_bar("{task.completed}/{task.total}", stderr_above=True) as bar:
-        task = bar.add_task("eval", total=total)
-        yield lambda name, case: bar.update(task, advance=1, description=f"{name} {case.name}")
+    with ProgressDisplay("{task.completed}/{task.total}", remaining=True) as display:
+        display.show(0, total, "eval")
+        counted = count(1)
+        yield lambda name, case: display.show(next(counted), total, f"{name} {case.name}")
 
 
 def _print(
@@ -201,6 +239,7 @@ def _print(
     *,
     as_json: bool,
 ) -> None:
+    """Print the results as tables, a table per scale, or as JSON. Warnings go to stderr in both cases."""
     from sr_deploy.cli.shared.console import complain
 
     for warning in warnings:
@@ -224,7 +263,7 @@ def _print(
 
 
 def _section(results: Sequence[Evaluation], scale: int) -> str:
-    """The table of one scale, over the protocol it was measured under."""
+    """The table of one scale, the protocol it was measured with, and a note on identical pictures."""
     from sr_deploy.cli.shared.console import table
 
     chosen = [result for result in results if result.protocol.scale == scale]
@@ -239,12 +278,16 @@ def _section(results: Sequence[Evaluation], scale: int) -> str:
 
 
 def _rows(result: Evaluation) -> list[tuple[str, ...]]:
+    """The rows of one model: one per picture, then the mean."""
     pictures = [(result.model, score.name, *_cells(score.quality)) for score in result.scores]
     return [*pictures, (result.model, f"mean of {len(result.scores)}", *_cells(result.mean))]
 
 
 def _cells(quality: Quality) -> tuple[str, ...]:
+    """PSNR in dB with 2 digits and SSIM with 4 digits, of Y and then of RGB; "-" for a value that is missing."""
+
     def cell(value: float | None, digits: int) -> str:
+        """One value with `digits` digits, or "-" for None."""
         return "-" if value is None else f"{value:.{digits}f}"
 
     y, rgb = (quality.psnr_y, quality.ssim_y), (quality.psnr_rgb, quality.ssim_rgb)
@@ -252,7 +295,7 @@ def _cells(quality: Quality) -> tuple[str, ...]:
 
 
 def _report_skipped(failures: Sequence[FailedPicture]) -> bool:
-    """Name every skipped picture once on stderr; whether there was one."""
+    """Name every skipped picture once on stderr. Returns whether there was one."""
     from sr_deploy.cli.shared.console import complain
 
     for name, message in dict.fromkeys((failure.name, failure.message) for failure in failures):
@@ -260,8 +303,8 @@ def _report_skipped(failures: Sequence[FailedPicture]) -> bool:
     return bool(failures)
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
-    """Before anything is measured. Raises OutputError."""
+def _check_csv_target(path: Path, overwrite: bool) -> None:
+    """Check before anything is measured that the CSV file can be written. Raises OutputError."""
     from sr_deploy.errors import OutputError
 
     if path.is_dir() or not path.parent.is_dir():
@@ -271,7 +314,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def _write_csv(path: Path, results: Sequence[Evaluation]) -> None:
-    """Whole or not at all."""
+    """Write the values of every picture to `path`. The file is written completely or not at all. Raises OutputError."""
     from sr_deploy.errors import OutputError
     from sr_deploy.quality.results import csv_text
     from sr_deploy.system.files import write_whole

@@ -1,4 +1,7 @@
-"""`sr-deploy export`: a checkpoint becomes an ONNX file that is checked against it."""
+"""`sr-deploy export`: write a checkpoint as an ONNX file, and check the file against the checkpoint.
+
+This module parses and prints; `sr_deploy.training.export` does the work.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +14,44 @@ if TYPE_CHECKING:
     from sr_deploy.training.export.to_onnx import ExportResult
 
 _PACKAGES = ("torch", "safetensors", "onnxscript")
+"""Packages of sr-deploy[train]. If another module cannot be imported, that is a bug and not a missing package."""
+_EXAMPLES = """\b
+Examples:
+  sr-deploy export run/ -o model.onnx --data photographs/
+  sr-deploy export run/final.safetensors -o model-int8.onnx --precision int8 --data photographs/
+"""
 
 
-@click.command("export")
+@click.command("export", epilog=_EXAMPLES)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The ONNX file to write."
-)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="ONNX file to write.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Of the weights and of what is computed with them. int8 is calibrated on --data.",
+    help="Precision of the weights and of the computation. int8 is calibrated on --data.",
 )
 @click.option(
     "--io",
     type=click.Choice(["float", "uint8"]),
     default="float",
     show_default=True,
-    help="What goes in and comes out: float NCHW in 0..1, or uint8 NHWC pixels.",
+    help="Input and output of the file: float NCHW in 0..1, or uint8 NHWC in 0..255.",
 )
-@click.option("--opset", type=int, help="Of ONNX; the default is the one that every runtime reads.")
+@click.option("--opset", type=int, help="Opset version of ONNX. [default: the one that every runtime reads]")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="A folder of photographs to check on, and to calibrate int8 on.",
+    help="Folder of photographs for the check and for the calibration of int8.",
 )
-@click.option("--licence", help="Of the weights, as an SPDX identifier; written into the file.")
-@click.option("--engine", type=click.Path(path_type=Path), help="A TensorRT engine to build of it, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--licence", help="Licence of the weights as an SPDX identifier; written into the file.")
+@click.option(
+    "--engine",
+    type=click.Path(path_type=Path),
+    help="Also build a TensorRT engine and write it to this file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(
     checkpoint: Path,
     output: Path,
@@ -52,16 +63,16 @@ def command(
     engine: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the net of CHECKPOINT as an ONNX file, and check that it computes the same.
+    """Export CHECKPOINT as an ONNX file and check the file.
 
-    CHECKPOINT is a .safetensors file, or the folder of a training run. The receptive field is measured and
-    written into the file with everything else a runner must know. ONNX Runtime and torch are compared on
-    crops of several sizes; nothing is written where they differ.
+    CHECKPOINT is a .safetensors file or the folder of a training run. The halo is measured and written into the
+    file with the rest of the spec. ONNX Runtime and torch are compared on crops of several sizes; if their results
+    differ, nothing is written.
     """
     if engine is not None:
         _check_engine(engine, io)
     export = _export(checkpoint, output, precision, io, opset, data, licence)
-    built = _built(export, engine) if engine is not None else []
+    built = _build_engine(export, engine) if engine is not None else []
     if as_json:
         import json
 
@@ -71,19 +82,24 @@ def command(
 
 
 def _check_engine(engine: Path, io: str) -> None:
-    """See that an engine can be built here and written to `engine`, before the work."""
+    """Check before the export that an engine can be built here and written to `engine`.
+
+    Raises UsageError for a wrong --io, MissingRuntimeError without TensorRT, OutputError for the path.
+    """
     from sr_deploy.cli.shared.paths import check_new
     from sr_deploy.engines.tensorrt.build import require_tensorrt
     from sr_deploy.errors import UsageError
 
     if io != "float":
-        raise UsageError("--engine needs --io float: an engine has pixel I/O of its own; leave --io out")
+        raise UsageError(
+            "--engine needs --io float, because an engine has pixel I/O of its own; leave --io out"
+        )
     require_tensorrt()
     check_new(engine, overwrite=False)
 
 
-def _built(export: ExportResult, engine: Path) -> list[str]:
-    """Build the engine of what was exported; what to say of it."""
+def _build_engine(export: ExportResult, engine: Path) -> list[str]:
+    """Build the engine of the exported file. Returns the lines to print about it."""
     from sr_deploy.cli.build import build_file, lines
     from sr_deploy.engines.tensorrt.options import BuildOptions
 
@@ -99,6 +115,11 @@ def _export(
     data: Path | None,
     licence: str | None,
 ) -> ExportResult:
+    """Export the checkpoint. `opset` None means the default of the exporter.
+
+    Raises MissingRuntimeError with the command to install if one of `_PACKAGES` is missing, and what `export_onnx`
+    raises. torch is imported here and not at the top, so that `--help` works without it.
+    """
     from sr_deploy.errors import MissingRuntimeError
 
     try:
@@ -122,6 +143,7 @@ def _export(
 
 
 def _record(export: ExportResult, io: str) -> dict[str, Any]:
+    """The export as JSON values, for --json. The size is in bytes."""
     record: dict[str, Any] = {
         "path": str(export.path),
         "name": export.spec.name,
@@ -146,6 +168,7 @@ def _record(export: ExportResult, io: str) -> dict[str, Any]:
 
 
 def _lines(export: ExportResult, io: str) -> list[str]:
+    """The export as lines of text: file and size, model, and the largest difference from torch."""
     spec = export.spec
     halo = "sees the whole picture" if spec.halo is None else f"halo {spec.halo} pixels"
     multiple = spec.size_rule.multiple_of

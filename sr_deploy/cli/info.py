@@ -1,4 +1,4 @@
-"""`sr-deploy info`: what a model file is and what it says of itself, or what can be found out about it."""
+"""`sr-deploy info`: show what a model file says of itself, or what probing finds out about it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 @click.command("info")
 @click.argument("file", metavar="NAME|FILE")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(file: str, as_json: bool) -> None:
-    """Show what a model is: scale, sizes it takes, value range, receptive field, licence, checksum.
+    """Describe a model: scale, input sizes, halo, licence, checksum.
 
-    NAME|FILE is a bundled model or an ONNX file. A file without sr-deploy's record is probed: it is run on
-    small pictures, and what could not be decided is said. Nothing is written.
+    NAME|FILE is a bundled model or an ONNX file. A file without sr-deploy's spec is probed: the model is run on
+    small pictures to find its scale, layout, value range and halo. Properties that remain undecided are listed.
+    Nothing is written.
     """
     from sr_deploy.graph.onnx_file import file_facts, load_model, read_spec
     from sr_deploy.models import find_model
@@ -32,7 +33,7 @@ def command(file: str, as_json: bool) -> None:
         from sr_deploy.probe.probe import probe
 
         click.echo(
-            f"{path} carries no sr-deploy record; probing it (a large network takes minutes)", err=True
+            f"{path} carries no sr-deploy spec; probing it (this takes minutes for a large network)", err=True
         )
         spec = probe(model, name=path.stem)
     if as_json:
@@ -44,12 +45,14 @@ def command(file: str, as_json: bool) -> None:
 
 
 def _record(facts: FileFacts, spec: ModelSpec, *, stamped: bool) -> dict[str, Any]:
+    """Spec and file facts as JSON values, for --json. "stamped" is false if the spec was found by probing."""
     from dataclasses import asdict
 
     return {"stamped": stamped, "spec": asdict(spec), "file": {**asdict(facts), "path": str(facts.path)}}
 
 
 def _lines(facts: FileFacts, spec: ModelSpec, *, stamped: bool) -> Iterator[str]:
+    """Spec and file facts as lines of text. A file without a spec gets advice on how to write one into it."""
     yield from spec_lines(spec)
     yield "file"
     yield from _rows(
@@ -66,7 +69,7 @@ def _lines(facts: FileFacts, spec: ModelSpec, *, stamped: bool) -> Iterator[str]
 
 
 def spec_lines(spec: ModelSpec) -> Iterator[str]:
-    """A spec as lines of text, what is undecided at the end."""
+    """A spec as lines of text, one property each. Undecided properties are listed at the end."""
     low, high = spec.value_range
     yield spec.name
     yield from _rows(
@@ -90,12 +93,17 @@ def spec_lines(spec: ModelSpec) -> Iterator[str]:
 
 
 def _sizes(rule: SizeRule) -> str:
+    """The rule for input sizes in words, such as "multiples of 4, at least 16".
+
+    A model with a fixed size is "640x480 only" (width x height), even if tiles may have other sizes.
+    """
     step = f"multiples of {rule.multiple_of}" if rule.multiple_of > 1 else "any"
-    if rule.fixed:
+    if rule.fixed:  # (height, width) of the only size
         tiles = f", tiles at {step}" if rule.multiple_of > 1 else ""
         return f"{rule.fixed[1]}x{rule.fixed[0]} only{tiles}"
     return f"{step}, at least {rule.minimum}" if rule.minimum > 1 else step
 
 
 def _rows(*rows: tuple[str, str]) -> Iterator[str]:
+    """Lines of two columns: keys, padded to 14 characters, and values."""
     return (f"  {key:<14} {value}" for key, value in rows)

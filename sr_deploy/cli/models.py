@@ -1,4 +1,4 @@
-"""`sr-deploy models`: what is bundled, how big, how good."""
+"""`sr-deploy models`: list the bundled models with their size and quality."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 _EXIT_BAD_INPUT = 3
+"""A bundled model file is damaged; the intact ones are listed all the same."""
 
 
 @click.command("models")
@@ -20,7 +21,7 @@ _EXIT_BAD_INPUT = 3
 def command(as_json: bool) -> None:
     """List the bundled models.
 
-    The name in the first column is what --model takes; quality is PSNR and SSIM of the Y channel.
+    The first column shows the name to give to --model. Quality is PSNR in dB and SSIM of the Y channel.
     """
     from sr_deploy.models import survey_models
 
@@ -30,12 +31,13 @@ def command(as_json: bool) -> None:
     for error in broken.values():
         from sr_deploy.cli.shared.console import complain
 
-        complain(f"{error}; it came with sr-deploy: install sr-deploy again")
+        complain(f"{error}; the file is part of sr-deploy: install sr-deploy again")
     if broken:
         click.get_current_context().exit(_EXIT_BAD_INPUT)
 
 
 def _print(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
+    """Print the models as a table or as JSON. An empty JSON array is printed too; an empty table is a note on stderr."""
     if as_json:
         import json
 
@@ -51,6 +53,11 @@ def _print(entries: Sequence[ModelEntry], *, as_json: bool) -> None:
 
 
 def _record(entry: ModelEntry) -> dict[str, Any]:
+    """One model as JSON values, for --json.
+
+    "size_bytes" is the size of the file, "halo" is in input pixels (None: the whole picture), and "quality" maps data
+    sets to measures.
+    """
     return {
         "name": entry.name,
         "path": str(entry.path),
@@ -68,6 +75,7 @@ def _record(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _row(entry: ModelEntry) -> tuple[str, ...]:
+    """One model as a row of the table; "-" stands for an unknown value."""
     return (
         entry.name,
         str(entry.scale),
@@ -80,7 +88,7 @@ def _row(entry: ModelEntry) -> tuple[str, ...]:
 
 
 def _quality(entry: ModelEntry) -> str:
-    """Such as "Set5 31.05 dB 0.8790"."""
+    """The measured quality of a model on each data set, such as "Set5 31.05 dB 0.8790"."""
     return ", ".join(
         " ".join([name, *(_measure(key, value) for key, value in sorted(measures.items()))])
         for name, measures in entry.quality.items()
@@ -88,4 +96,5 @@ def _quality(entry: ModelEntry) -> str:
 
 
 def _measure(key: str, value: float) -> str:
+    """One measured value: PSNR in dB, any other measure (SSIM) as a plain number."""
     return f"{value:.2f} dB" if key.startswith("psnr") else f"{value:.4f}"

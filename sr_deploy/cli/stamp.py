@@ -1,4 +1,7 @@
-"""`sr-deploy stamp`: find out what a foreign ONNX file is, and write it into the file."""
+"""`sr-deploy stamp`: find out what an ONNX file from elsewhere is, and write the spec into the file.
+
+This module parses and prints; `sr_deploy.probe` finds the spec.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,46 @@ if TYPE_CHECKING:
     from sr_deploy.spec import ModelSpec
 
 _RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
+_EXAMPLES = """\b
+Examples:
+  sr-deploy stamp model.onnx -o model-stamped.onnx
+  sr-deploy stamp model.onnx --value-range 0..255 --licence CC0-1.0
+"""
 
 
-def _halo(text: str) -> int | str:
-    """A number of pixels, or "global"."""
+def _parse_halo(text: str) -> int | str:
+    """Parse --halo: a number of pixels, or "global" for a model that sees the whole picture. Raises click.BadParameter."""
     if text != "global" and not text.isdecimal():
-        raise click.BadParameter(f"{text!r} is neither a number of pixels nor 'global'.")
+        raise click.BadParameter(f"{text!r} is not a number of pixels or 'global'.")
     return text if text == "global" else int(text)
 
 
-@click.command("stamp")
+@click.command("stamp", epilog=_EXAMPLES)
 @click.argument("file", type=NamedPath())
-@click.option("-o", "--output", type=NamedPath(), help="Write there. [default: FILE itself]")
-@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that is there already.")
-@click.option("--name", help="What the model is called. [default: the file's name]")
-@click.option("--licence", help="Of the weights, as an SPDX identifier.")
-@click.option("--scale", type=click.IntRange(1, 16), help="Stop unless this is the model's scale.")
-@click.option("--value-range", type=click.Choice(list(_RANGES)), help="What black and white are.")
+@click.option("-o", "--output", type=NamedPath(), help="ONNX file to write. [default: FILE itself]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
+@click.option("--name", help="Name of the model. [default: the name of the file]")
+@click.option("--licence", help="Licence of the weights as an SPDX identifier.")
 @click.option(
-    "--halo", type=_halo, metavar="PIXELS|global", help="Radius of the receptive field; global: never tile."
+    "--scale",
+    type=click.IntRange(1, 16),
+    help="Expected scale; nothing is written if the model has another one.",
 )
-@click.option("--force", is_flag=True, help="Probe again a file that has a record, and replace it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--value-range",
+    type=click.Choice(list(_RANGES)),
+    help="Pixel values of black and white. [default: found by probing]",
+)
+@click.option(
+    "--halo",
+    type=_parse_halo,
+    metavar="PIXELS|global",
+    help="Halo in input pixels; 'global' means that the model is never tiled. [default: found by probing]",
+)
+@click.option(
+    "--force", is_flag=True, help="Probe a file again that has a spec already, and replace the spec."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(
     file: Path,
     output: Path | None,
@@ -49,17 +70,19 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write into the ONNX model FILE what a runner must know of it.
+    """Find the spec of a model and write it into its ONNX FILE.
 
-    Scale, channels, layout, value range, sizes, precision and the receptive field are found by running the
-    model on small pictures; what could not be decided is said, and recorded too. --value-range and --halo
-    decide it instead. In a file that has a record already, only what the options say is changed.
+    Scale, channels, layout, value range, input sizes, precision and halo are found by running the model on small
+    pictures. Properties that remain undecided are listed and recorded. --value-range and --halo set these two
+    by hand. If the file has a spec already, only the properties given as options are changed.
     """
     from sr_deploy.graph.onnx_file import load_model, save_model, write_spec
 
     model = load_model(file)
     target = output or file
-    check_new(target, overwrite=overwrite or _same(file, target))  # probing takes minutes
+    check_new(
+        target, overwrite=overwrite or _is_same_file(file, target)
+    )  # checked first, because probing takes minutes
     given = {"value_range": _RANGES[value_range] if value_range else None, "halo": halo}
     named = {key: value for key, value in {"name": name, "licence": licence}.items() if value}
     spec = _spec(file, model, given, changes=bool(named), force=force).with_(**named)
@@ -68,14 +91,20 @@ def command(
     _print(target, spec, as_json=as_json)
 
 
-def _same(first: Path, second: Path) -> bool:
+def _is_same_file(first: Path, second: Path) -> bool:
+    """True if both paths name the same existing file."""
     return second.exists() and first.samefile(second)
 
 
 def _spec(
     file: Path, model: onnx.ModelProto, given: dict[str, Any], *, changes: bool, force: bool
 ) -> ModelSpec:
-    """The record in `model` with what is given changed; of a model without one, what probing finds."""
+    """The spec to write: the one in `model` with the given properties changed, or the result of probing.
+
+    `given` holds value range and halo, None where they are not given; probing then finds them. `changes` is true if
+    --name or --licence is given. With `force` a spec in the model is ignored. Raises UsageError if the model has a
+    spec and no option changes it.
+    """
     from sr_deploy.errors import UsageError
     from sr_deploy.graph.onnx_file import read_spec
 
@@ -83,30 +112,32 @@ def _spec(
     if spec is None:
         from sr_deploy.probe.probe import KnownFacts, probe
 
-        click.echo(f"probing {file}; a large network takes minutes", err=True)
+        click.echo(f"probing {file}; this takes minutes for a large network", err=True)
         return probe(model, name=file.stem, given=KnownFacts(**given))
     decided = {key: value for key, value in given.items() if value is not None}
     if not (decided or changes):
         raise UsageError(
-            f"{file} has a record already (scale {spec.scale}, halo {spec.halo}); say what to change in it, or probe "
-            "it again with --force"
+            f"{file} has a spec already (scale {spec.scale}, halo {spec.halo}); name the properties to change, or probe "
+            "the file again with --force"
         )
-    if decided.get("halo") == "global":
+    if decided.get("halo") == "global":  # a spec stores a global halo as None
         decided["halo"] = None
     return spec.with_(**decided)
 
 
 def _check_scale(file: Path, spec: ModelSpec, scale: int | None) -> None:
+    """Raise UsageError if `scale` is given and differs from the scale of the spec."""
     from sr_deploy.errors import UsageError
 
     if scale is not None and scale != spec.scale:
         raise UsageError(
-            f"{file}: asked for --scale {scale}, but the model gives {spec.scale} pixels for one along each axis; "
-            "leave --scale out, or name the right file"
+            f"{file}: --scale {scale} was given, but the model has scale {spec.scale}; leave --scale out, or name another "
+            "file"
         )
 
 
 def _print(path: Path, spec: ModelSpec, *, as_json: bool) -> None:
+    """Print the spec that was written to `path`, as text or as JSON."""
     if as_json:
         import json
         from dataclasses import asdict

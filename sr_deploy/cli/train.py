@@ -1,4 +1,7 @@
-"""`sr-deploy train`: run a recipe on a folder of pictures; progress on stderr, the result on stdout."""
+"""`sr-deploy train`: train the network of a recipe on a folder of photographs.
+
+Progress goes to stderr, the result to stdout. This module parses and prints; `sr_deploy.training` does the work.
+"""
 
 from __future__ import annotations
 
@@ -7,66 +10,99 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sr_deploy.cli.shared.bars import clock, print_above, stderr_bar
+from sr_deploy.cli.shared.progress import ProgressDisplay, clock
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from sr_deploy.training.run.session import PhaseStatus
     from sr_deploy.training.run.trainer import Trainer
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+_EXAMPLES = """\b
+Examples:
+  sr-deploy train rt-x4.toml --data photographs/ --out run/
+  sr-deploy train rt-x4.toml --data photographs/ --out run/ --resume
+  torchrun --nproc-per-node 2 --no-python sr-deploy train rt-x4.toml --data photographs/ --out run/
+"""
 
 
-@click.command("train")
+@click.command("train", epilog=_EXAMPLES)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--data", type=_FOLDER, required=True, help="Folder of photographs, searched with its subfolders."
 )
-@click.option("--out", type=_NEW_FOLDER, required=True, help="Folder for checkpoints, log and curves.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
+@click.option(
+    "--out",
+    type=_NEW_FOLDER,
+    required=True,
+    help="Folder for checkpoints, log and curves; created if missing.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --out if there is one.")
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Bound by time instead of the recipe's steps.",
+    help="Length of the run in minutes, instead of the steps in the recipe.",
 )
-@click.option("--init", type=_FILE, help="Checkpoint of the same net to take the first weights from.")
+@click.option(
+    "--init", type=_FILE, help="Checkpoint of the same architecture whose weights the run starts from."
+)
 @click.option(
     "--phase",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="With --init: begin with this phase of the recipe; a resumed run keeps its own.",
+    help="Phase of the recipe to start with, counted from 1; needs --init. A resumed run keeps its phase.",
 )
-@click.option("--vgg", type=_FILE, help="VGG weights (.pth, .safetensors) instead of torchvision's.")
-@click.option("--teacher", type=_FILE, help="Checkpoint whose pictures phases with a teacher learn.")
-@click.option("--cache", type=_NEW_FOLDER, help="Keep decoded pictures here, for the next run.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto.")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that cut crops.")
-@click.option("--compile", "compiled", is_flag=True, help="Compile the net with torch.compile first.")
+@click.option(
+    "--vgg",
+    type=_FILE,
+    help="File with VGG weights (.pth, .safetensors). [default: the weights of torchvision]",
+)
+@click.option(
+    "--teacher", type=_FILE, help="Checkpoint whose output is the training target of phases with a teacher."
+)
+@click.option(
+    "--cache",
+    type=_NEW_FOLDER,
+    help="Folder that keeps decoded pictures for later runs. [default: none, pictures are kept in memory]",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="Device to train on: cpu, cuda, cuda:N or auto."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads that cut crops. [default: one on a CPU, several with a GPU]",
+)
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Compile the network with torch.compile before training."
+)
 @click.option(
     "--every",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Steps between two checkpoints, each with a look at quality.",
+    help="Steps between two checkpoints; the quality is measured at each.",
 )
 @click.option(
-    "--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Best checkpoints kept."
+    "--keep",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Number of best checkpoints to keep in each phase.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(recipe: Path, as_json: bool, **options: Any) -> None:
-    """Train the net of RECIPE (TOML) on the pictures of --data.
+    """Train the network of RECIPE on the photographs in --data.
 
-    Every interval replaces the run's state as a whole, so that after a crash --resume goes on from there.
-    Ctrl-C saves first. On several GPUs: torchrun --nproc-per-node 2 --no-python sr-deploy train ...
+    RECIPE is a TOML file. The state of the run is saved every --every steps, and --resume continues from there, also
+    after a crash. Ctrl-C saves before it stops. torchrun starts a run on several GPUs.
     """
     try:
         from sr_deploy.training.recipe import read_recipe
@@ -79,18 +115,23 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
             f'training needs {error.name}, which is not installed; pip install "sr-deploy[train]"'
         ) from error
     parsed = read_recipe(recipe)
-    with _progress() as watch:
+    with _TrainingProgress() as watch:
         trainer = Trainer(parsed, TrainOptions(**options), watch)
-        with _stopping(trainer.stop):
+        with _stopping_on_signals(trainer.stop):
             final = trainer.run()
     if trainer.leads:
         click.echo(_result(trainer, final, as_json))
 
 
 def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
-    at = trainer.at
+    """The result as a line of text or as JSON, for --json.
+
+    It holds steps and minutes of all phases and the PSNR in dB on held-out photographs. The JSON adds the SHA-256 of
+    checkpoint and recipe, so that a model can be traced to its training.
+    """
+    position = trainer.at
     if not as_json:
-        return f"{final}: {at.steps:,} steps in {at.seconds / 60:.1f} minutes, held out {at.psnr:.3f} dB"
+        return f"{final}: {position.steps:,} steps in {position.seconds / 60:.1f} minutes, held out {position.psnr:.3f} dB"
     import hashlib
     import json
 
@@ -98,63 +139,57 @@ def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
         "checkpoint": str(final),
         "sha256": hashlib.sha256(final.read_bytes()).hexdigest(),
         "recipe_sha256": trainer.recipe.sha256,
-        "steps": at.steps,
-        "minutes": round(at.seconds / 60, 2),
-        "pictures": at.pictures,
-        "psnr_held_out": at.psnr,
+        "steps": position.steps,
+        "minutes": round(position.seconds / 60, 2),
+        "pictures": position.pictures,
+        "psnr_held_out": position.psnr,
     }
     return json.dumps(record, indent=2)
 
 
-class _TrainingBar:
-    """Shows a run on stderr: its lines, and a bar with rate and time left."""
+class _TrainingProgress:
+    """Shows a run on stderr: its lines, and on a terminal a bar of the present phase with rate and time left.
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[int, TaskID] = {}
+    It is a `sr_deploy.training.run.session.TrainingListener`; use it in a `with` statement.
+    """
+
+    def __init__(self) -> None:
+        self._display = ProgressDisplay(
+            "{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}"
+        )
+
+    def __enter__(self) -> _TrainingProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
 
     def say(self, line: str) -> None:
-        print_above(self._progress, line)
+        """Print a line of the run's log."""
+        self._display.print(line)
 
     def step(self, status: PhaseStatus) -> None:
-        if status.phase not in self._tasks:
-            for task in self._tasks.values():
-                self._progress.remove_task(task)
-            name = f"phase {status.phase} of {status.phases}"
-            self._tasks = {status.phase: self._progress.add_task(name, total=1.0, rate="", left="")}
-        self._progress.update(
-            self._tasks[status.phase],
-            completed=status.share,
+        """Show how far the phase is. Where no bar is drawn, the log lines are enough, so nothing is printed."""
+        self._display.show(
+            status.share,
+            1.0,
+            f"phase {status.phase} of {status.phases}",
             rate=f"step {status.step:,}, {status.rate:.1f}/s",
             left=f"{clock(status.left)} left",
         )
 
 
-class _Lines:
-    """Shows a run on a stderr that is no terminal: its lines alone."""
-
-    def say(self, line: str) -> None:
-        click.echo(line, err=True)
-
-    def step(self, status: PhaseStatus) -> None:
-        pass
-
-
 @contextmanager
-def _progress() -> Iterator[_TrainingBar | _Lines]:
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    texts = ("{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}")
-    with stderr_bar(*texts, left=False, stderr_above=True) as progress:
-        yield _TrainingBar(progress)
+def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on Ctrl-C and SIGTERM while the block runs, so that the run saves its state before it ends.
 
-
-@contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `stop` while this lasts."""
+    The handlers from before are restored afterwards. Windows does not generate SIGTERM.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
+        """Signal handler: only ask the run to stop; it does so after the current step."""
         stop()
 
     names = [signal.SIGINT] if sys.platform == "win32" else [signal.SIGINT, signal.SIGTERM]

@@ -1,5 +1,7 @@
-"""`sr-deploy upscale`: pictures in, larger pictures out. Parses and prints; `sr_deploy.batch.jobs` decides what goes
-where and `sr_deploy.batch.run` does it.
+"""`sr-deploy upscale`: pictures in, larger pictures out.
+
+This module parses and prints; `sr_deploy.batch.jobs` plans the files and `sr_deploy.batch.run` does the work. Its
+imports are deliberately few and late: the start-up time counts when a single small picture is upscaled.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 _EXIT_SOME_FAILED = 5
-_READY_SOON = (
-    "onnxruntime",
-    "openvino",
-)  # to get ready, others may build an engine, in vain for deep pictures
+"""Some pictures failed; the others were processed."""
+_PREPARED_EARLY = ("onnxruntime", "openvino")
+"""Backends that are prepared while the first picture is read. Other backends may compile an engine for 8-bit pixels,
+which would be wasted if the pictures have 16 bits."""
 _EXAMPLES = """\b
 Examples:
   sr-deploy upscale photo.jpg
@@ -40,10 +42,12 @@ Examples:
   sr-deploy upscale scan.png -o scan-4k.png --fit 3840x2160
 """
 
-_RESIZED = ", or ask for the size with --width, --height or --fit"
+# Another way out of a wrong --scale: the end of an error message.
+_SIZE_ALTERNATIVE = ", or ask for the size with --width, --height or --fit"
 
 
-def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+def parse_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Parse a size such as 1920x1080. Returns (width, height) in pixels, or None. Raises click.BadParameter."""
     if value is None:
         return None
     width, _, height = value.lower().partition("x")
@@ -52,12 +56,15 @@ def _box(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     return int(width), int(height)
 
 
-def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Parse --shard I/N with 1 <= I <= N. Returns (I, N), or None. Raises click.BadParameter."""
     if value is None:
         return None
     index, _, count = value.partition("/")
     if not all(n.isdecimal() and len(n) < 9 for n in (index, count)) or not 1 <= int(index) <= int(count):
-        raise click.BadParameter(f"'{value}' is not a share like 1/4, which goes up to 4/4.", ctx, param)
+        raise click.BadParameter(
+            f"'{value}' is not a share like 1/4, where I of I/N goes from 1 to N.", ctx, param
+        )
     return int(index), int(count)
 
 
@@ -67,61 +74,76 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "-o",
     "--output",
     metavar="OUT",
-    help="File (for one input file) or folder, created where missing. [default: beside each input, as photo-x4.jpg]",
+    help="Output file (for one input file) or folder; created if missing. [default: beside each input, as photo-x4.jpg]",
 )
 @model_options
 @click.option(
-    "--recursive", "-r", is_flag=True, help="Look into the subfolders of a folder, and keep their structure."
+    "--recursive",
+    "-r",
+    is_flag=True,
+    help="Search subfolders too, and keep the folder structure in the output.",
 )
 @click.option(
-    "--format", "format_name", metavar="FORMAT", help="png, jpeg, webp, tiff or bmp. [default: the input's]"
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    help="Format of the results: png, jpeg, webp, tiff or bmp. [default: the format of the input]",
 )
 @click.option(
     "--quality",
     type=click.IntRange(1, 101),
-    help="Of JPEG, and of WebP, where 101 is lossless. [default: 95; WebP 90]",
+    help="JPEG or WebP quality (101: lossless WebP). [default: JPEG 95, WebP 90]",
 )
 @click.option(
     "--suffix",
-    help="Added to each name. [default: -x4, by the scale, beside the inputs; nothing in a folder]",
+    help="Text added to each file name. [default: beside the inputs the scale, as in -x4; in an output folder nothing]",
 )
 @click.option(
-    "--width", type=click.IntRange(1, 1_000_000), help="Width of the result; alone it keeps the proportions."
+    "--width",
+    type=click.IntRange(1, 1_000_000),
+    help="Width of the result in pixels; without --height, the proportions are kept.",
 )
 @click.option(
     "--height",
     type=click.IntRange(1, 1_000_000),
-    help="Height of the result; alone it keeps the proportions.",
+    help="Height of the result in pixels; without --width, the proportions are kept.",
 )
 @click.option(
-    "--fit", metavar="WxH", callback=_box, help="Largest result of the same proportions within this size."
+    "--fit",
+    metavar="WxH",
+    callback=parse_size,
+    help="Make the largest result that fits into this size in pixels and keeps the proportions.",
 )
-@click.option("--skip-existing", is_flag=True, help="Leave out what is there already, whatever it is.")
-@click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Skip a picture if its output file exists, whatever the file contains.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 @click.option(
     "--shard",
     metavar="I/N",
-    callback=_shard,
-    help="Do the I-th of N equal shares, as in an array job: --shard 3/8.",
+    callback=_parse_shard,
+    help="Upscale only the I-th of N equal shares of the pictures, as in an array job: --shard 3/8.",
 )
 @click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Do a folder on a Ray cluster: 'auto', 'local', or its HOST:PORT. Needs sr-deploy[ray].",
+    help="Upscale folders on a Ray cluster: 'auto', 'local', or its HOST:PORT. Needs sr-deploy[ray].",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(inputs: tuple[str, ...], **options: Any) -> None:
     """Upscale pictures: files, folders or globs.
 
-    PNG, JPEG, WebP, TIFF and BMP, 8 or 16 bit, with alpha and metadata kept. One failing picture does not
-    stop the others; the exit code is then 5. Run again on a folder, it makes what is missing and what is no
-    longer right, for the picture or the options changed; several processes may work on one folder.
+    Reads and writes PNG, JPEG, WebP, TIFF and BMP with 8 or 16 bits per channel; alpha and metadata are kept. If a
+    picture fails, the others are still upscaled and the exit code is 5. When a folder is upscaled again, only missing
+    or outdated results are made again. Several processes may work on one folder at once.
     """
     if options["skip_existing"] and options["overwrite"]:
         raise click.UsageError("--skip-existing and --overwrite contradict each other; choose one.")
     if options["ray"] is not None and _is_one_file(inputs):
-        raise click.UsageError("--ray does folders, and one picture was named; leave --ray out.")
+        raise click.UsageError("--ray upscales folders, but a single picture was given; leave --ray out.")
     jobs, settings, model = _plan(inputs, options)
     from sr_deploy.cli.shared.reporter import Reporter
 
@@ -130,12 +152,12 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
     with Reporter(count, alone=alone, quiet=options["quiet"], as_json=options["as_json"]) as reporter:
         for note in jobs.notes:
             reporter.say(note)
-        for one in jobs.refused:
-            reporter.refused(one)
+        for refused in jobs.refused:
+            reporter.refused(refused)
         for job in jobs.skipped:
             reporter.finished(_skipped(job))
         outcomes = _run(inputs, jobs, settings, model, options, reporter) if jobs.todo else []
-    _conclude(outcomes, alone=alone, refused=bool(jobs.refused))
+    _exit_or_raise(outcomes, alone=alone, refused=bool(jobs.refused))
 
 
 def _run(
@@ -146,6 +168,11 @@ def _run(
     options: dict[str, Any],
     reporter: Reporter,
 ) -> list[Outcome]:
+    """Upscale the planned jobs on this machine or on a Ray cluster. Returns the outcome of each job.
+
+    Folders and globs get a ledger, which records what each result was made from; only then can a later run tell
+    which results are outdated. A single picture has none.
+    """
     from sr_deploy.cli import collect_as_usual
     from sr_deploy.models import find_model
     from sr_deploy.system.files import digest_of
@@ -154,14 +181,16 @@ def _run(
         collect_as_usual()
         return _run_on_ray(jobs, settings, model, options, reporter)
     with _open(model, options, reporter) as upscaler:
-        if upscaler.engine.backend in _READY_SOON:
+        if upscaler.engine.backend in _PREPARED_EARLY:
             upscaler.prepare()
         ledger = None
         if not _is_one_file(inputs):
             from sr_deploy.batch.ledger import open_ledger
 
             ledger = open_ledger(upscaler, settings, digest_of(find_model(model)), say=reporter.say)
-        from sr_deploy.batch.run import run_jobs  # takes a while, with what decodes pictures
+        from sr_deploy.batch.run import (
+            run_jobs,
+        )  # imported late: its import takes time, with the decoders of pictures
 
         collect_as_usual()
         return run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter, ledger=ledger)
@@ -170,6 +199,11 @@ def _run(
 def _run_on_ray(
     jobs: Jobs, settings: WriteSettings, model: str, options: dict[str, Any], reporter: Reporter
 ) -> list[Outcome]:
+    """Upscale the jobs on a Ray cluster. Returns the outcome of each job.
+
+    A model given as a file is passed with its absolute path and its digest, so that every machine of the cluster
+    can check that it uses the same model. The scale is checked as soon as a worker reports it.
+    """
     from sr_deploy.batch.ray_driver import run_on_ray
     from sr_deploy.batch.ray_worker import ModelInfo, WorkerConfig
     from sr_deploy.models import find_model
@@ -177,11 +211,12 @@ def _run_on_ray(
 
     path = find_model(model)
 
-    def check(look: ModelInfo) -> None:
-        reporter.backend = look.backend
-        check_scale(model, look.scale, options, _RESIZED)
+    def check(info: ModelInfo) -> None:
+        """Take over the backend that a worker reports, and check the scale of its model."""
+        reporter.backend = info.backend
+        check_scale(model, info.scale, options, _SIZE_ALTERNATIVE)
 
-    order = WorkerConfig(
+    config = WorkerConfig(
         model=os.path.abspath(model) if os.fspath(path) == os.path.normpath(model) else model,
         digest=digest_of(path),
         settings=settings,
@@ -191,10 +226,11 @@ def _run_on_ray(
         overlap=options["overlap"],
     )
     address = options["ray"]
-    return run_on_ray(jobs.todo, order, address=address, watcher=reporter, say=reporter.say, check=check)
+    return run_on_ray(jobs.todo, config, address=address, watcher=reporter, say=reporter.say, check=check)
 
 
 def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSettings, str]:
+    """Turn the inputs and options into jobs, settings for writing, and the name of the model. Raises UsageError."""
     from sr_deploy.batch.jobs import check_quality, plan_jobs
     from sr_deploy.batch.steps import WriteSettings
     from sr_deploy.images.sizes import OutputSize
@@ -210,7 +246,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         recursive=options["recursive"],
         format=options["format_name"],
         suffix=options["suffix"],
-        beside_suffix=_beside_suffix(model, size),
+        beside_suffix=_suffix_beside_input(model, size),
         existing=existing,
         shard=options["shard"],
     )
@@ -219,12 +255,20 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
 
 
 def _is_one_file(inputs: Sequence[str]) -> bool:
-    """Whether one picture was named, and no folder or glob, of which something may be done already."""
+    """True if the only input is a file.
+
+    Folders and globs may be upscaled in part already, so runs on them are resumed; for a single file an existing
+    result is refused.
+    """
     return len(inputs) == 1 and os.path.isfile(inputs[0])
 
 
-def _beside_suffix(model: str, size: OutputSize) -> str:
-    """What tells a result from its input: the scale, where the result has one that is known beforehand."""
+def _suffix_beside_input(model: str, size: OutputSize) -> str:
+    """The suffix that distinguishes a result from its input in the same folder, such as "-x4".
+
+    It is "-upscaled" if the scale is not known beforehand: the result has a size of its own (--width and others), or
+    the model has no spec.
+    """
     from sr_deploy.engines.registry import ENGINE_SUFFIXES
     from sr_deploy.images.sizes import OutputSize
     from sr_deploy.models import find_model, read_spec
@@ -237,25 +281,30 @@ def _beside_suffix(model: str, size: OutputSize) -> str:
             raise
         from sr_deploy.graph.onnx_file import load_model
 
-        load_model(path)  # which says what the file is instead
+        load_model(path)  # its error says what the file is instead of a model
         raise
     return "-upscaled" if spec is None else f"-x{spec.scale}"
 
 
 def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
-    upscaler = open_upscaler(model, options, reporter.say, otherwise=_RESIZED)
+    """Open the Upscaler and tell the reporter its backend."""
+    upscaler = open_upscaler(model, options, reporter.say, alternative=_SIZE_ALTERNATIVE)
     reporter.backend = upscaler.engine.backend
     return upscaler
 
 
 def _skipped(job: Job) -> Outcome:
+    """The outcome of a job whose result exists already."""
     from sr_deploy.batch.steps import Outcome
 
     return Outcome(job, "skipped")
 
 
-def _conclude(outcomes: Sequence[Outcome], *, alone: bool, refused: bool) -> None:
-    """Exit with 5 where some failed; a picture that was alone fails with its own error, and so does a bug."""
+def _exit_or_raise(outcomes: Sequence[Outcome], *, alone: bool, refused: bool) -> None:
+    """Exit with code 5 if some pictures failed.
+
+    The error of a picture that was the only one is raised again, and so is an unexpected error, which is a bug.
+    """
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     expected = (SrDeployError, OSError, MemoryError)
     for error in errors:

@@ -1,4 +1,7 @@
-"""`sr-deploy verify`: do all forms of a model compute the same picture?"""
+"""`sr-deploy verify`: check whether all forms of a model compute the same picture.
+
+This module parses and prints; `sr_deploy.verify` does the work.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
     from sr_deploy.verify.subject import ModelForm
 
 _EXIT_FAILED = 1
+"""At least one model differs from the reference by more than the tolerances, or was not run at all."""
 _PACKAGES = ("torch", "safetensors", "onnxscript")
+"""Packages of sr-deploy[train]. If another module cannot be imported, that is a bug and not a missing package."""
 _HEADER = (
     "model",
     "precision",
@@ -30,22 +35,32 @@ _HEADER = (
     "drift",
     "verdict",
 )
+_EXAMPLES = """\b
+Examples:
+  sr-deploy verify model.onnx model-int8.onnx --data photographs/
+  sr-deploy verify model.engine --against model.onnx --data photographs/
+"""
 
 
-@click.command("verify")
+@click.command("verify", epilog=_EXAMPLES)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "--against",
     metavar="MODEL",
-    help="What the models are held to. [default: a checkpoint among them, "
-    "else the first fp32 file, else the first]",
+    help="Reference that the models are compared with. [default: the first checkpoint among them, "
+    "else the first fp32 file, else the first model]",
 )
-@click.option("--data", required=True, type=NamedPath(), help="A folder of photographs, the ground truth.")
 @click.option(
-    "--backend", "backends", multiple=True, help="Repeat for several. [default: every one that is present]"
+    "--data", required=True, type=NamedPath(), help="Folder of photographs, which are the ground truth."
+)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    help="Runtime to run the models on. Repeat for several. [default: every installed runtime]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-@click.option("--no-record", is_flag=True, help="Do not keep the verdicts beside the model files.")
+@click.option("--no-record", is_flag=True, help="Do not store the verdicts beside the model files.")
 def command(
     models: tuple[str, ...],
     against: str | None,
@@ -56,11 +71,11 @@ def command(
 ) -> None:
     """Check that every form of a model computes the same picture.
 
-    A MODEL is a checkpoint, an ONNX file of any precision, a bundled model or an engine. Each is run as the file
-    says and on every backend present, whole and in tiles, on crops of the photographs that were made small by
-    bicubic, and held to the reference: differences in 8-bit steps, PSNR between the two, the change of PSNR
-    against the originals, NaN, and the drift of each colour. What fails is named, with what it comes from, and
-    makes the exit code 1. The verdict is kept beside the file, and opening a failed one warns.
+    A MODEL is a checkpoint, an ONNX file of any precision, a bundled model or an engine file. Each model is run on
+    every backend, whole and in tiles. The inputs are crops of the photographs, made smaller by bicubic. The results
+    are compared with those of the reference: differences in 8-bit steps, PSNR between the two, change of PSNR against
+    the originals, NaN, and the drift of each colour. If a model fails, its faults and their cause are named, and the
+    exit code is 1. The verdict is stored beside the model file; opening a failed model gives a warning.
     """
     from sr_deploy.verify.crops import cut_crops
     from sr_deploy.verify.open import present_backends
@@ -81,6 +96,7 @@ def command(
 
 
 def _open(model: str, backends: Sequence[str]) -> ModelForm:
+    """Open a model to verify: a checkpoint (a .safetensors file or a folder), else an ONNX file, bundled model or engine."""
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_dir():
         return _open_checkpoint(path)
@@ -90,6 +106,10 @@ def _open(model: str, backends: Sequence[str]) -> ModelForm:
 
 
 def _open_checkpoint(path: Path) -> ModelForm:
+    """Open a checkpoint, which torch runs.
+
+    Raises MissingRuntimeError with the command to install if one of `_PACKAGES` is missing.
+    """
     from sr_deploy.errors import MissingRuntimeError
 
     try:
@@ -105,19 +125,16 @@ def _open_checkpoint(path: Path) -> ModelForm:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, str], None]]:
-    """What is being run, on stderr where that is a terminal."""
-    import sys
+    """A line on stderr, where that is a terminal, about what is running: call the function with (model, path)."""
+    from sr_deploy.cli.shared.progress import ProgressDisplay
 
-    if not sys.stderr.isatty():
-        yield lambda model, leg: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("reading pictures") as status:
-        yield lambda model, leg: status.update(f"{model} on {leg}")
+    with ProgressDisplay(mark="spinner") as display:
+        display.show(0, None, "reading pictures")
+        yield lambda model, leg: display.show(0, None, f"{model} on {leg}")
 
 
 def _print(verification: Verification, *, as_json: bool) -> None:
+    """Print the table or JSON on stdout, then the paths that were not run and the failed models on stderr."""
     from sr_deploy.cli.shared.console import complain
 
     if as_json:
@@ -133,10 +150,13 @@ def _print(verification: Verification, *, as_json: bool) -> None:
         if model.failed:
             complain(f"{model.model} failed: {model.why()}")
         elif not model.ran:
-            complain(f"{model.model} ran nowhere, so nothing is known of it; install a backend that takes it")
+            complain(
+                f"{model.model} was not run on any backend, so it is not verified; install a backend that supports it"
+            )
 
 
 def _table(verification: Verification) -> str:
+    """The verification as a table, with a last line that explains its units."""
     from sr_deploy.cli.shared.console import table
 
     rows = [_cells(row) for model in verification.models for row in model.rows]
@@ -151,32 +171,37 @@ def _table(verification: Verification) -> str:
 
 
 def _cells(row: PathResult) -> tuple[str, ...]:
-    leg, found = row.leg, row.measured
+    """One path of a model as a row of the table; "-" stands for a value that was not measured."""
+    leg, differences = row.leg, row.measured
     where = (leg.model, leg.precision, leg.backend, leg.how)
-    if found is None:  # nothing ran, or nothing had to
+    if differences is None:  # it was not run, or nothing had to be measured
         return (*where, "-", "-", "-", "-", "-", row.verdict)
-    psnr = "equal" if found.psnr == float("inf") else f"{found.psnr:.2f}"
-    drift = max(found.drift, key=abs)
+    psnr = "equal" if differences.psnr == float("inf") else f"{differences.psnr:.2f}"
+    drift = max(differences.drift, key=abs)
     return (
         *where,
-        str(found.steps),
+        str(differences.steps),
         psnr,
-        f"{found.psnr_change:+.4f}",
-        "-" if found.not_finite is None else str(found.not_finite),
+        f"{differences.psnr_change:+.4f}",
+        "-" if differences.not_finite is None else str(differences.not_finite),
         f"{drift:+.3f}",
         row.verdict,
     )
 
 
 def _store(verification: Verification) -> None:
-    """Keep the verdict beside every file that was verified, where that can be written."""
+    """Store the verdict beside each verified file.
+
+    Bundled models are skipped, because they are named and not given as files. If a verdict cannot be written, a
+    note says so; the verification itself has succeeded by then.
+    """
     from sr_deploy.cli.shared.console import complain
     from sr_deploy.engines.verdict import store_verdict
     from sr_deploy.errors import OutputError
 
     for model in verification.models:
         path = Path(model.model)
-        if not model.ran or not path.is_file():  # a bundled model goes by its name
+        if not model.ran or not path.is_file():  # a bundled model, given by its name
             continue
         try:
             store_verdict(path, _verdict(model, verification.against))
@@ -185,6 +210,7 @@ def _store(verification: Verification) -> None:
 
 
 def _verdict(model: VerifiedModel, against: str) -> Verdict:
+    """The verdict of a model to store: for each backend "failed" if one of its paths failed, else the last result."""
     from sr_deploy.engines.verdict import Verdict
 
     backends: dict[str, str] = {}

@@ -67,6 +67,37 @@ def test_every_command_and_every_option_has_help(run, name):
     assert [p.name for p in command.params if isinstance(p, click.Option) and not p.help] == []
 
 
+def commands_and_subcommands() -> dict[str, click.Command]:
+    """Every command of the program by its full name, commands of groups included."""
+    found: dict[str, click.Command] = {}
+    for name in cli.COMMANDS:
+        command = cli.main.get_command(click.Context(cli.main), name)
+        assert command is not None
+        found[name] = command
+        found |= {f"{name} {inner}": part for inner, part in getattr(command, "commands", {}).items()}
+    return found
+
+
+def test_no_summary_of_a_command_is_cut_off(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = [
+        [],
+        *([name] for name, command in commands_and_subcommands().items() if hasattr(command, "commands")),
+    ]
+    assert len(groups) == 3
+    for group in groups:
+        summaries = run(*group, "--help").stdout.split("Commands:")[1]
+        assert [line for line in summaries.splitlines() if line.rstrip().endswith("...")] == []
+
+
+@pytest.mark.parametrize("name", commands_and_subcommands())
+def test_the_help_of_every_option_stands_alone(name):
+    fragments = ("Of", "As", "That", "What")
+    options = [p for p in commands_and_subcommands()[name].params if isinstance(p, click.Option)]
+    texts = [str(option.help) for option in options]
+    assert [text for text in texts if text.split()[0] in fragments or text.startswith("[")] == []
+
+
 @pytest.mark.parametrize("arguments", [[], *([name] for name in cli.COMMANDS)])
 def test_help_imports_nothing_heavy(arguments):
     code = (

@@ -101,21 +101,21 @@ def test_a_loss_that_diverges_is_a_failed_check(run, recipe, data, tmp_path):
 def test_ctrl_c_saves_and_ends_as_interrupted(run, recipe, data, tmp_path, monkeypatch):
     import signal
 
-    from sr_deploy.cli.train import _Lines
+    from sr_deploy.cli.train import _TrainingProgress
 
-    original = _Lines.step
+    original = _TrainingProgress.step
 
     def interrupting(self, status):
         original(self, status)
         if status.step == 4:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(_Lines, "step", interrupting)
+    monkeypatch.setattr(_TrainingProgress, "step", interrupting)
     arguments = ("train", recipe, "--data", data, "--out", tmp_path / "run", "--device", "cpu")
     result = run(*arguments)
     assert result.exit_code == 130
     assert "stopped after step 4" in result.stderr
-    monkeypatch.setattr(_Lines, "step", original)
+    monkeypatch.setattr(_TrainingProgress, "step", original)
     resumed = run(*arguments, "--resume")
     assert resumed.exit_code == 0
     assert "resuming after step 4" in resumed.stderr

@@ -245,7 +245,7 @@ def test_what_a_format_cannot_keep_is_said(run, bundle, picture, tmp_path):
         (("photo.png", "--width", "10000000000"), 2, "--width"),
         (("photo.png", "--model", "."), 3, "it is a folder"),
         (("photo.png", "--backend", "onnxruntme"), 2, "onnxruntime"),
-        (("photo.png", "--tile", "big"), 2, "neither 'auto' nor 'none' nor a number"),
+        (("photo.png", "--tile", "big"), 2, "not 'auto', 'none' or a number"),
         (("photo.png", "--fit", "1920"), 2, "not a size like 1920x1080"),
         (("photo.png", "--fit", "8x8", "--width", "8"), 2, "leave --width and --height out"),
         (("photo.png", "--format", "gif"), 2, "gif"),

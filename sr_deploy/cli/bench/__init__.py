@@ -1,1 +1,1 @@
-"""`sr-deploy bench` and its subcommands."""
+"""The command `bench` with its subcommands: options, measuring, output and comparison of results."""

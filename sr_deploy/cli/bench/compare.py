@@ -1,4 +1,7 @@
-"""`sr-deploy bench compare` and `sr-deploy bench report`: from result files to text and files."""
+"""`sr-deploy bench compare` and `sr-deploy bench report`: turn result files into text and files.
+
+This module parses and prints; `sr_deploy.bench.compare` and `sr_deploy.bench.report` do the work.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from sr_deploy.cli.shared.console import complain, table
 from sr_deploy.cli.shared.paths import check_new
 from sr_deploy.errors import InputError, UsageError
 
+# Times are 10th percentiles: whatever else happens on a machine only adds to a time, so the fastest tenth is the
+# least disturbed.
 _HEADER = (
     "model",
     "backend",
@@ -33,10 +38,17 @@ _HEADER = (
 
 
 def run(files: Sequence[Path], form: str, max_regression: str | None) -> int:
-    """Print how every later result differs from the first; the exit code."""
+    """Print how each later result differs from the first. Returns the exit code.
+
+    `form` is "text", "markdown" or "csv". With CSV the file names go to stderr, so that stdout is CSV alone. The
+    exit code is 1 if a case became slower by more than `max_regression`, such as "5%". Raises UsageError for fewer
+    than two files, InputError for results without a common case.
+    """
     if len(files) < 2:
-        raise UsageError("one result cannot be compared; give two or more files of sr-deploy bench -o")
-    most = None if max_regression is None else parse_share(max_regression, "--max-regression")
+        raise UsageError(
+            "there is nothing to compare with; give two or more files written by sr-deploy bench -o"
+        )
+    limit = None if max_regression is None else parse_share(max_regression, "--max-regression")
     results = [read_result(path) for path in files]
     missed: list[str] = []
     for path, result in zip(files[1:], results[1:], strict=True):
@@ -49,7 +61,7 @@ def run(files: Sequence[Path], form: str, max_regression: str | None) -> int:
         click.echo(_text(pairs, form), nl=form == "text")
         for line in _versions(results[0], result):
             complain(line, prefix=False)
-        missed += [] if most is None else regressions(pairs, most)
+        missed += [] if limit is None else regressions(pairs, limit)
         for line in undecided(pairs):
             complain(f"warning: {line}; measure with a larger --max-seconds", prefix=False)
     for line in missed:
@@ -60,11 +72,14 @@ def run(files: Sequence[Path], form: str, max_regression: str | None) -> int:
 def report(
     files: Sequence[Path], output: Path, budget_file: Path | None, baseline: Path | None, *, overwrite: bool
 ) -> None:
-    """Write results as a page, Markdown or CSV, by the suffix of `output`."""
+    """Write results to `output` as a page, a Markdown table or CSV, chosen by its suffix.
+
+    Raises UsageError for another suffix, and for budgets or a baseline without a page.
+    """
     kinds = {".html": "a page", ".htm": "a page", ".md": "Markdown", ".csv": "CSV"}
     kind = kinds.get(output.suffix.lower())
     if kind is None:
-        raise UsageError(f"-o {output}: a report ends in .html, .md or .csv; choose one of these")
+        raise UsageError(f"-o {output}: the name of a report ends in .html, .md or .csv; choose one of these")
     check_new(output, overwrite=overwrite)
     results = [read_result(path) for path in files]
     if kind == "a page":
@@ -74,11 +89,12 @@ def report(
         write_report(results, output, budgets=budgets, baseline=read_result(baseline) if baseline else None)
         return
     if budget_file or baseline:
-        raise UsageError("--budget and --baseline are for a page; end the name of -o in .html")
+        raise UsageError("--budget and --baseline need a page; give -o a name that ends in .html")
     write_text(output, markdown(results) if kind == "Markdown" else csv_text(results))
 
 
 def _text(pairs: Sequence[MatchedRuns], form: str) -> str:
+    """The comparison as text: a table, a Markdown table, or CSV with times in milliseconds and unrounded ratios."""
     cells = [_cells(pair) for pair in pairs]
     if form == "text":
         return table(_HEADER, cells)
@@ -98,6 +114,7 @@ def _text(pairs: Sequence[MatchedRuns], form: str) -> str:
 
 
 def _cells(pair: MatchedRuns) -> tuple[str, ...]:
+    """One compared case as a row of the table: times are 10th percentiles in milliseconds."""
     run, change = pair.after, pair.change
     return (
         run.subject.model,
@@ -114,7 +131,7 @@ def _cells(pair: MatchedRuns) -> tuple[str, ...]:
 
 
 def _versions(before: BenchResult, after: BenchResult) -> list[str]:
-    """What else differs, for whoever looks for the reason."""
+    """A note on the versions that differ between two results, which may explain a change; or nothing."""
     old, new = before.environment.versions, after.environment.versions
     names = sorted({*old, *new})
     changed = [f"{n} {old.get(n, 'none')} -> {new.get(n, 'none')}" for n in names if old.get(n) != new.get(n)]

@@ -1,4 +1,4 @@
-"""What was asked of `sr-deploy bench`, checked before anything is opened."""
+"""The options of `sr-deploy bench` as one value, checked before a model is opened or anything is measured."""
 
 from __future__ import annotations
 
@@ -16,43 +16,70 @@ from sr_deploy.bench.run.runner import tile_of
 from sr_deploy.bench.sizes import DEFAULT_SIZES, Size, parse_aspect, parse_size
 from sr_deploy.errors import InputError, UsageError
 
-_DEFAULT_LIMIT = 95.0  # seconds of the default sweep, start and end beside
+_DEFAULT_LIMIT = 95.0
+"""Time limit of the default sweep in seconds; the start and the end of the run come on top."""
 _NOT_IN_A_SUITE = ("suite", "output", "o", "overwrite", "json", "quiet", "debug")
-_LARGE = 1 << 21  # pixels from which on the default sweep also measures a picture whole
+"""Options that a suite may not set, because they concern the output of one run."""
+_WHOLE_FROM_PIXELS = 1 << 21
+"""Pixels from which the default sweep also measures a picture whole: 1080p (2,073,600) is just below."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """Of one call."""
+    """Checked options of one bench run."""
 
     models: tuple[str, ...]
+    """Bundled names or files; empty: the bundled models of `scale`."""
     scale: int | None
+    """Scale that bundled models must have; None: any."""
     images: tuple[Path, ...]
+    """Pictures or folders; empty: the bundled photograph."""
     backends: tuple[str, ...]
+    """Empty: all backends that run on this machine."""
     precisions: tuple[str, ...]
+    """Empty: the precision of each file."""
     threads: tuple[int | None, ...]
+    """Thread counts to measure; None: the cores this process may use."""
     streams: int
+    """Calls in flight; 1 without `throughput`."""
     cases: tuple[BenchCase, ...]
+    """Every combination of size, batch and tile; `find` uses the tile of the first one."""
     mode: str
+    """"end-to-end", "with-files" or "device"."""
     throughput: bool
+    """Keep several calls in flight instead of one picture at a time."""
     effort: Effort
     rounds: int
+    """Number of times everything is measured, each time in new processes."""
     time_limit: float | None
+    """Seconds for the whole run; None: no limit."""
     find: bool
+    """Search the largest size that holds the budgets instead of measuring the sizes of `cases`."""
     aspect: float
+    """Width over height of the sizes that `find` tries."""
     budgets: tuple[Budget, ...]
+    """The budget of the command line first, then those of the budget file."""
     percentile: str
+    """Percentile of the samples that the command line's budget and the real-time answer use."""
     real_time_fps: float
+    """Frames per second that count as real time."""
     baseline: BenchResult | None
+    """Earlier result that no case may be slower than."""
     baseline_name: str
+    """Path of the baseline, for messages."""
     max_regression: float
+    """Allowed slowdown against `baseline`; 0.05 is 5 %."""
     output: Path | None
+    """Result file to write, or None."""
     as_json: bool
     quiet: bool
 
 
 def make_options(ctx: click.Context, given: Mapping[str, Any]) -> BenchOptions:
-    """Raises UsageError and InputError for what makes no sense, before anything is measured."""
+    """Check the values that click parsed, add those of the suite file, and read budgets and baseline.
+
+    Raises UsageError for options that contradict each other, InputError for files that cannot be used.
+    """
     values = dict(given)
     if given["suite"] is not None:
         values |= _from_suite(given["suite"], ctx)
@@ -82,7 +109,7 @@ def make_options(ctx: click.Context, given: Mapping[str, Any]) -> BenchOptions:
         aspect=parse_aspect(values["aspect"]),
         budgets=_budgets(values),
         percentile=values["percentile"],
-        real_time_fps=_real_time(values),
+        real_time_fps=_real_time_fps(values),
         baseline=read_result(values["baseline"]) if values["baseline"] else None,
         baseline_name=str(values["baseline"]),
         max_regression=parse_share(values["max_regression"], "--max-regression"),
@@ -93,18 +120,21 @@ def make_options(ctx: click.Context, given: Mapping[str, Any]) -> BenchOptions:
 
 
 def parse_share(text: str, option: str) -> float:
-    """The number that "5%" and "0.05" both mean. Raises UsageError."""
+    """The share that a text such as "5%" or "0.05" means, 0 to 10. `option` is named in the UsageError."""
     try:
         value = float(text.rstrip("% ")) / (100 if text.rstrip().endswith("%") else 1)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 10:
-        raise UsageError(f"{option} {text!r} is no share; give one such as 5% or 0.05")
+        raise UsageError(f"{option} {text!r} is not a share; give one such as 5% or 0.05")
     return value
 
 
 def _from_suite(path: Path, ctx: click.Context) -> dict[str, Any]:
-    """What the suite says of options that were not given."""
+    """The values that the suite file sets, without those that are given on the command line.
+
+    A suite may not set options about the output of one run (`_NOT_IN_A_SUITE`). Raises InputError.
+    """
     record = read_table(path, "--suite")
     options = [p for p in ctx.command.params if isinstance(p, click.Option)]
     parameters = {name.lstrip("-"): option for option in options for name in option.opts}
@@ -121,11 +151,12 @@ def _from_suite(path: Path, ctx: click.Context) -> dict[str, Any]:
             plain = [str(plain)] if parameter.multiple and not isinstance(plain, list) else plain
             values[name] = parameter.process_value(ctx, plain)
         except click.UsageError as error:
-            raise InputError(f"--suite {path}: {key}: {error.format_message()} Mend it") from error
+            raise InputError(f"--suite {path}: {key}: {error.format_message()} Correct it") from error
     return values
 
 
 def _sizes(values: Mapping[str, Any]) -> tuple[Size, ...]:
+    """The sizes to measure: --sizes, else the pictures' own, else the default sweep. Raises UsageError or InputError."""
     if values["sizes"]:
         return tuple(dict.fromkeys(parse_size(part) for text in values["sizes"] for part in text.split(",")))
     if values["images"]:
@@ -140,11 +171,17 @@ def _sizes(values: Mapping[str, Any]) -> tuple[Size, ...]:
 def _cases(
     sizes: tuple[Size, ...], batches: tuple[int, ...], tiles: tuple[str, ...], default_sweep: bool
 ) -> tuple[BenchCase, ...]:
+    """Every combination of size, batch and tile as a case. Raises UsageError for a wrong tile.
+
+    Without --tile the default sweep measures large sizes both tiled and whole.
+    """
     cases = []
     for size in sizes:
-        both = ("auto", "whole") if default_sweep and size.pixels >= _LARGE else ("auto",)
+        default_tiles = (
+            ("auto", "whole") if default_sweep and size.pixels >= _WHOLE_FROM_PIXELS else ("auto",)
+        )
         for batch in batches:
-            for tile in tiles or both:
+            for tile in tiles or default_tiles:
                 case = BenchCase(
                     label=size.label, width=size.width, height=size.height, batch=batch, tile=tile
                 )
@@ -154,26 +191,30 @@ def _cases(
 
 
 def _check_limits(values: Mapping[str, Any]) -> None:
+    """Raise UsageError for options that contradict each other or lack a partner."""
     if values["streams"] is not None and not values["throughput"]:
-        raise UsageError("--streams is about --throughput; add that, or leave --streams out")
+        raise UsageError("--streams needs --throughput; add that, or leave --streams out")
     if values["find"] and not (values["min_fps"] or values["max_ms"]):
-        raise UsageError("--find realtime needs to know what to hold; add --min-fps 30 or --max-ms")
+        raise UsageError("--find realtime needs a limit to hold; add --min-fps 30 or --max-ms")
     if values["find"] and (values["sizes"] or values["budget_file"] or values["throughput"]):
-        raise UsageError("--find searches sizes by itself; leave --sizes, --budget and --throughput out")
+        raise UsageError("--find chooses the sizes itself; leave --sizes, --budget and --throughput out")
 
 
 def _effort(values: Mapping[str, Any]) -> Effort:
-    seconds, most = values["seconds"], max(values["max_seconds"], values["seconds"])
-    return Effort(samples=values["samples"], seconds=seconds, most_seconds=most)
+    """The effort per case: samples and seconds. A --seconds above --max-seconds raises that limit."""
+    seconds, max_seconds = values["seconds"], max(values["max_seconds"], values["seconds"])
+    return Effort(samples=values["samples"], seconds=seconds, most_seconds=max_seconds)
 
 
 def _budgets(values: Mapping[str, Any]) -> tuple[Budget, ...]:
+    """The budget that --min-fps and --max-ms make, if any, and those of the --budget file."""
     limits = {"min_fps": values["min_fps"], "max_ms": values["max_ms"], "percentile": values["percentile"]}
     own = (Budget(**limits),) if limits["min_fps"] is not None or limits["max_ms"] is not None else ()
     return own + (read_budgets(values["budget_file"]) if values["budget_file"] else ())
 
 
-def _real_time(values: Mapping[str, Any]) -> float:
+def _real_time_fps(values: Mapping[str, Any]) -> float:
+    """Frames per second that count as real time: --min-fps, else 1000 / --max-ms, else 30. Raises UsageError."""
     from sr_deploy.bench.gate import PERCENTILE_NAMES, REAL_TIME_FPS
 
     if values["percentile"] not in PERCENTILE_NAMES:

@@ -1,4 +1,7 @@
-"""One call of `sr-deploy bench`: measure, keep what was measured whatever happens, print, judge."""
+"""One run of `sr-deploy bench`: measure, keep what was measured even if the run is interrupted, print, judge.
+
+This module connects the options with `sr_deploy.bench`, which measures. Only this module decides on exit codes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from types import TracebackType
 
 import click
 
@@ -36,25 +40,33 @@ from sr_deploy.bench.run.usage import OtherProcesses
 from sr_deploy.bench.sizes import Size
 from sr_deploy.bench.summary import summarise
 from sr_deploy.cli.bench.options import BenchOptions
-from sr_deploy.cli.bench.progress import Progress
 from sr_deploy.cli.bench.screen import first_screen, found_lines, left_out_lines
 from sr_deploy.cli.shared.console import complain
+from sr_deploy.cli.shared.progress import ProgressDisplay
 from sr_deploy.errors import InputError, MissingRuntimeError
 from sr_deploy.system.cores import usable_cores
 
-_EXIT_CHECK_FAILED, _EXIT_SOME_FAILED = 1, 5
+_EXIT_CHECK_FAILED = 1
+"""A budget was missed, or a case became slower than the baseline allows."""
+_EXIT_SOME_FAILED = 5
+"""Some cases could not be measured; the others were."""
 
 
 class _Collected:
-    """What there is so far."""
+    """Everything that a run has measured so far. It outlives an interruption, so that the result can still be written."""
 
     def __init__(self) -> None:
         self.runs: list[BenchRun] = []
+        """Cases that were measured, in the order of measuring."""
         self.failures: list[FailedRun] = []
+        """Cases that could not be run, each with its error."""
         self.left_out: list[LeftOut] = []
+        """Cases that would have exceeded the time limit."""
         self.found: dict[WorkerStart, Size | None] = {}
+        """The answer of --find for each subject; None: no size holds the budgets."""
 
-    def take(self, step: BenchRun | FailedRun | LeftOut) -> None:
+    def add(self, step: BenchRun | FailedRun | LeftOut) -> None:
+        """Sort one step of the run into the runs, the failures or the cases left out."""
         if isinstance(step, BenchRun):
             self.runs.append(step)
         elif isinstance(step, FailedRun):
@@ -63,14 +75,44 @@ class _Collected:
             self.left_out.append(step)
 
 
+class _CaseProgress:
+    """One line on stderr about the case that is measured. Use it in a `with` statement.
+
+    The line changes between two measurements only: a display that refreshes by itself would disturb them.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._display = ProgressDisplay(quiet=quiet, mark="none", refreshes=False, line_at_once=True)
+
+    def __enter__(self) -> _CaseProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+
+    def show(self, entry: WorkerStart, case: BenchCase, number: int, total: int | None) -> None:
+        """Say that `entry` on `case` is measured next, after `number` of `total` cases; None: the total is unknown."""
+        count = f"{number + 1} of {total}" if total else f"{number + 1}"
+        line = f"measuring {count}: {entry.subject.name} {case.label} {case.width}x{case.height}"
+        self._display.show(number, total, line, line=line)
+
+
 def run(options: BenchOptions) -> int:
-    """Do what was asked; the exit code. Raises what makes the whole impossible."""
+    """Carry out a bench run. Returns the exit code: 0, 1 if a budget was missed, 5 if a case failed.
+
+    Raises SrDeployError if nothing can be measured at all, for example because no backend works.
+    """
     with tempfile.TemporaryDirectory(prefix="sr-deploy-bench-") as folder:
         return _run(options, Path(folder))
 
 
 def _run(options: BenchOptions, folder: Path) -> int:
-    """`folder` is for models that are converted on the way."""
+    """Measure and print. `folder` receives models that are converted to another precision on the way.
+
+    The result is written and printed in any case where something was measured, also after Ctrl-C or an error.
+    """
     photographs = load_photographs(options.images)
     entries = find_entries(
         options.models,
@@ -82,8 +124,8 @@ def _run(options: BenchOptions, folder: Path) -> int:
         folder=folder,
     )
     entries = _with_device(options, entries)
-    environment, calibration = _machine(options)
-    collected, interrupted = _Collected(), True
+    environment, calibration = _prepare_machine(options)
+    collected, interrupted = _Collected(), True  # false once all is measured; an exception leaves it true
     try:
         _measure(options, entries, collected)
         interrupted = False
@@ -103,33 +145,42 @@ def _run(options: BenchOptions, folder: Path) -> int:
 
 
 def _with_device(options: BenchOptions, entries: list[WorkerStart]) -> list[WorkerStart]:
-    """Those that `--mode device` can measure; without it, or where backends were named, all of them."""
+    """The subjects to measure in the chosen mode.
+
+    With `--mode device` and no named backends, these are the subjects whose backend supports the mode. A named
+    backend without support stays in the list, so that its failure is reported. Raises MissingRuntimeError if no
+    subject is left.
+    """
     if options.mode != "device":
         return entries
-    able = [entry for entry in entries if entry.subject.backend in DEVICE_BACKENDS]
-    if not able:
+    supported = [entry for entry in entries if entry.subject.backend in DEVICE_BACKENDS]
+    if not supported:
         backends = dict.fromkeys(entry.subject.backend for entry in entries)
         raise MissingRuntimeError(no_device_mode(" or the ".join(backends)))
-    return entries if options.backends else able
+    return entries if options.backends else supported
 
 
-def _machine(options: BenchOptions) -> tuple[Environment, Calibration]:
-    """Also refuses a baseline of another machine, before anything is measured."""
-    bystanders = OtherProcesses()
+def _prepare_machine(options: BenchOptions) -> tuple[Environment, Calibration]:
+    """Describe the machine and measure its peak rates.
+
+    Raises InputError if the baseline is from another machine, before time is spent on measuring.
+    """
+    other_processes = OtherProcesses()
     calibration = calibrate(options.threads[0] or usable_cores() or 1)
-    environment = describe_environment(bystanders.share())
+    environment = describe_environment(other_processes.share())
     if options.baseline is not None:
-        apart = differences(options.baseline.environment.machine, environment.machine)
-        if apart:
+        different = differences(options.baseline.environment.machine, environment.machine)
+        if different:
             raise InputError(
-                f"--baseline {options.baseline_name} was measured on another machine ({'; '.join(apart)}); measure a "
+                f"--baseline {options.baseline_name} was measured on another machine ({'; '.join(different)}); measure a "
                 "baseline on this one"
             )
     return environment, calibration
 
 
 def _measure(options: BenchOptions, entries: list[WorkerStart], collected: _Collected) -> None:
-    with Progress(options.quiet) as progress, BenchSession(options.images) as session:
+    """Run the search of --find for each subject, or the sweep over all cases. Every step is added to `collected`."""
+    with _CaseProgress(options.quiet) as progress, BenchSession(options.images) as session:
         if options.find:
             for entry in entries:
                 collected.found[entry] = _search(session, entry, options, collected, progress)
@@ -144,7 +195,7 @@ def _measure(options: BenchOptions, entries: list[WorkerStart], collected: _Coll
             rounds=options.rounds,
         )
         for step in run_sweep(session, sweep, progress.show):
-            collected.take(step)
+            collected.add(step)
 
 
 def _search(
@@ -152,49 +203,57 @@ def _search(
     entry: WorkerStart,
     options: BenchOptions,
     collected: _Collected,
-    progress: Progress,
+    progress: _CaseProgress,
 ) -> Size | None:
-    """The largest size that holds every budget; None where none does, or it cannot run."""
-    measure = _holder(session, entry, options, collected, progress)
-    guess = 90
+    """The largest size that holds every budget, or None if no size does or the subject cannot run.
+
+    The search starts from a guess: time is taken to grow with the number of pixels, measured at 90 rows.
+    """
+    measure = _budget_check(session, entry, options, collected, progress)
+    guess = 90  # rows
     if measure(Size("90p", round(90 * options.aspect), 90)) is not None and collected.runs:
         seconds = summarise(collected.runs[-1]).percentile_of(options.percentile)
         guess = round(90 * (1 / options.real_time_fps / seconds) ** 0.5)
     return largest_size(lambda size: bool(measure(size)), options.aspect, first=max(16, guess))
 
 
-def _holder(
+def _budget_check(
     session: BenchSession,
     entry: WorkerStart,
     options: BenchOptions,
     collected: _Collected,
-    progress: Progress,
+    progress: _CaseProgress,
 ) -> Callable[[Size], bool | None]:
-    """Measures a size and says whether it holds the budgets; None where it does not run at all."""
-    known: dict[tuple[int, int], bool | None] = {}
+    """A function that measures a size and returns whether all budgets hold, or None if the size cannot run.
+
+    Each size is measured once; later calls return the known answer.
+    """
+    answers: dict[tuple[int, int], bool | None] = {}
 
     def holds(size: Size) -> bool | None:
+        """Measure `size` unless it is known already."""
         where = (size.width, size.height)
-        if where not in known:
+        if where not in answers:
             case = BenchCase(
                 label=size.label, width=size.width, height=size.height, tile=options.cases[0].tile
             )
-            progress.show(entry, case, len(known), None)
+            progress.show(entry, case, len(answers), None)
             step = session.measure(
                 entry, case, mode=options.mode, throughput=options.throughput, effort=options.effort
             )
-            collected.take(step)
-            known[where] = (
+            collected.add(step)
+            answers[where] = (
                 not any(budget.misses(step) for budget in options.budgets)
                 if isinstance(step, BenchRun)
                 else None
             )
-        return known[where]
+        return answers[where]
 
     return holds
 
 
 def _settings(options: BenchOptions, names: tuple[str, ...], sha256: str) -> BenchSettings:
+    """The settings that the result file records. `sha256` is the digest of the photographs."""
     return BenchSettings(
         mode=options.mode,
         throughput=options.throughput,
@@ -207,6 +266,10 @@ def _settings(options: BenchOptions, names: tuple[str, ...], sha256: str) -> Ben
 
 
 def _publish(result: BenchResult, collected: _Collected, options: BenchOptions) -> None:
+    """Write the result file, print the result on stdout, and report omissions, failures and doubts on stderr.
+
+    The file is written first, so that nothing that is printed can prevent it.
+    """
     if options.output is not None:
         write_result(result, options.output)
     if options.as_json:
@@ -222,7 +285,10 @@ def _publish(result: BenchResult, collected: _Collected, options: BenchOptions) 
 
 
 def _verdict(result: BenchResult, collected: _Collected, options: BenchOptions) -> int:
-    """Say what missed; the exit code."""
+    """Report missed budgets and regressions on stderr. Returns the exit code.
+
+    A missed budget (1) outweighs a failed case (5). Raises InputError if the baseline has no common case.
+    """
     missed = [] if options.find else check_budgets(options.budgets, result.runs)
     if options.find:
         lines, missed = found_lines(collected.found, result.runs, options)
@@ -232,7 +298,7 @@ def _verdict(result: BenchResult, collected: _Collected, options: BenchOptions) 
         pairs = compare_results(options.baseline, result, (options.baseline_name, "this run"))
         if not pairs:
             raise InputError(
-                f"--baseline {options.baseline_name} has nothing that was measured now; measure the same models and sizes"
+                f"--baseline {options.baseline_name} has no case that was measured now; measure the same models and sizes"
             )
         missed += regressions(pairs, options.max_regression)
         for line in undecided(pairs):

@@ -1,1 +1,1 @@
-"""`sr-deploy video` and `sr-deploy pipe`, and the options they share."""
+"""The commands `video` and `pipe`, which upscale frames, and what they share."""

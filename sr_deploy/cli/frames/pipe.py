@@ -1,4 +1,7 @@
-"""`sr-deploy pipe`: raw frames on stdin, larger raw frames on stdout. Parses and prints; `sr_deploy.frames` works."""
+"""`sr-deploy pipe`: raw frames on stdin, larger raw frames on stdout.
+
+This module parses and prints; `sr_deploy.frames.pipe` does the work.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import click
 from sr_deploy.cli.frames.options import frame_options
 from sr_deploy.cli.frames.progress import FrameProgress
 from sr_deploy.cli.shared.model_options import model_name, open_upscaler
-from sr_deploy.cli.upscale import _box
+from sr_deploy.cli.upscale import parse_size
 
 _EXAMPLES = """\b
 Examples:
@@ -23,42 +26,55 @@ Examples:
 
 
 @click.command("pipe", epilog=_EXAMPLES)
-@click.option("--size", metavar="WxH", callback=_box, help="Of the frames that come in; y4m brings its own.")
+@click.option(
+    "--size",
+    metavar="WxH",
+    callback=parse_size,
+    help="Size of the incoming raw frames in pixels; y4m frames state their own.",
+)
 @click.option(
     "-f",
     "--format",
     "format_name",
     metavar="FORMAT",
     required=True,
-    help="y4m, or as ffmpeg's -pix_fmt: rgb24, bgr24, gray8, rgba, rgb48le, yuv420p, nv12, p010le and more.",
+    help="Format of the incoming frames: y4m, or one of ffmpeg's -pix_fmt: rgb24, bgr24, gray8, rgba, rgb48le, "
+    "yuv420p, nv12, p010le and more.",
 )
-@click.option("--output-format", metavar="FORMAT", help="Of the frames that go out. [default: as they came]")
+@click.option(
+    "--output-format",
+    metavar="FORMAT",
+    help="Format of the outgoing frames. [default: the format of the incoming frames]",
+)
 @click.option(
     "--matrix",
     type=click.Choice(["bt601", "bt709", "bt2020"]),
-    help="Of YUV, in and out. [default: bt601 for frames up to 576 rows, bt709 above]",
+    help="Colour matrix of YUV frames, in and out. [default: bt601 for frames up to 576 rows, bt709 above]",
 )
 @click.option(
     "--range",
     "range_name",
     type=click.Choice(["limited", "full"]),
-    help="Of YUV, in and out. [default: the y4m header's, else limited]",
+    help="Value range of YUV frames, in and out. [default: from the y4m header, else limited]",
 )
 @click.option(
     "--chroma-location",
     type=click.Choice(["left", "center", "topleft"]),
-    help="Where a sample of subsampled chroma lies. [default: the y4m header's, else left]",
+    help="Position of the samples of subsampled chroma. [default: from the y4m header, else left]",
 )
 @click.option(
-    "--rate", default="25", show_default=True, help="Frames a second for a y4m header made for raw frames."
+    "--rate",
+    default="25",
+    show_default=True,
+    help="Frames per second in the y4m header that is written for raw frames: a number or a ratio such as 30000/1001.",
 )
 @frame_options
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(**options: Any) -> None:
     """Upscale raw frames between two programs.
 
-    Frames are read from stdin and written to stdout, in order, every one of them. Reading, computing and
-    writing overlap. A stream that ends within a frame is an error, after the whole frames are written.
+    Frames are read from stdin and written to stdout in the same order; none is dropped. Reading, computing and
+    writing overlap. If the stream ends within a frame, the complete frames are written and the exit code is 3.
     """
     from sr_deploy.frames.pipe import PipeOptions, run_pipe
 
@@ -72,20 +88,23 @@ def command(**options: Any) -> None:
         siting=options["chroma_location"],
         streams=options["streams"],
     )
-    source, target = _raw(sys.stdin, "stdin"), _raw(sys.stdout, "stdout")
+    source, target = _binary_stream(sys.stdin, "stdin"), _binary_stream(sys.stdout, "stdout")
     with (
-        FrameProgress(quiet=options["quiet"]) as pace,
-        open_upscaler(model_name(options), options, pace.say) as upscaler,
+        FrameProgress(quiet=options["quiet"]) as display,
+        open_upscaler(model_name(options), options, display.say) as upscaler,
     ):
-        pace.begin(None)
-        count = run_pipe(source, target, upscaler, settings, done=pace.frame, say=pace.say)
+        display.begin(None)
+        count = run_pipe(source, target, upscaler, settings, done=display.frame, say=display.say)
         backend = upscaler.engine.backend
     if not options["quiet"]:
-        click.echo(f"{count} frames in {pace.seconds:.1f} s, {pace.rate:.1f}/s, {backend}", err=True)
+        click.echo(f"{count} frames in {display.seconds:.1f} s, {display.rate:.1f}/s, {backend}", err=True)
 
 
-def _raw(stream: Any, name: str) -> Any:
-    """The unbuffered binary file behind `stream`; in a terminal there is nothing to pipe."""
+def _binary_stream(stream: Any, name: str) -> Any:
+    """The unbuffered binary file behind `stream`, which is stdin or stdout.
+
+    Raises click.UsageError for a terminal. Returns the buffered file if there is no unbuffered one.
+    """
     if stream.isatty():
         direction = "from" if name == "stdin" else "to"
         raise click.UsageError(f"{name} is a terminal; pipe frames {direction} another program or a file.")
@@ -93,5 +112,6 @@ def _raw(stream: Any, name: str) -> Any:
     if sys.platform == "win32" and isinstance(buffer, io.BufferedIOBase):
         import msvcrt
 
+        # In text mode Windows changes bytes that look like line ends.
         msvcrt.setmode(stream.fileno(), os.O_BINARY)
     return getattr(buffer, "raw", buffer)

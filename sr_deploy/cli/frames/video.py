@@ -1,4 +1,7 @@
-"""`sr-deploy video`: a video in, a larger one out. Parses and prints; `sr_deploy.video` does it."""
+"""`sr-deploy video`: a video file in, a larger video file out.
+
+This module parses and prints; `sr_deploy.video` does the work.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ Examples:
 """
 
 
-def _extra(
+def _parse_encoder_options(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
+    """Parse --encoder-option: NAME=VALUE pairs. A value may contain "=" or be empty. Raises click.BadParameter."""
     pairs = []
     for value in values:
         name, equals, rest = value.partition("=")
@@ -43,82 +47,96 @@ def _extra(
     type=NamedPath(),
     metavar="OUT",
     required=True,
-    help="File to write: .mp4, .mov, .mkv or .webm.",
+    help="Video file to write: .mp4, .mov, .mkv or .webm.",
 )
 @frame_options
 @click.option(
     "--codec",
-    help="h264, hevc, av1, vp9, prores, ffv1 (lossless), or an encoder of FFmpeg. "
+    help="Codec of the result: h264, hevc, av1, vp9, prores, ffv1 (lossless), or the name of an FFmpeg encoder. "
     "[default: h264; hevc for deep or very large video; vp9 in .webm]",
 )
 @click.option(
     "--quality",
     type=click.IntRange(0, 63),
-    help="Constant rate factor of the encoder, smaller is better. [default: h264 17, hevc 19, av1 and vp9 24]",
+    help="Constant rate factor of the encoder; smaller is better. [default: h264 17, hevc 19, av1 and vp9 24]",
 )
 @click.option(
-    "--preset", help="Of the encoder, such as fast or slow; for av1 a number. [default: the encoder's]"
+    "--preset",
+    help="Preset of the encoder, such as fast or slow; for av1 a number. [default: chosen by the encoder]",
 )
 @click.option(
-    "--pixel-format", help="Such as yuv420p or yuv420p10le. [default: the source's, where it can be kept]"
+    "--pixel-format",
+    help="Pixel format of the result, such as yuv420p or yuv420p10le. [default: that of the source if the encoder has it]",
 )
 @click.option(
     "--encoder-option",
     "extra",
     metavar="NAME=VALUE",
     multiple=True,
-    callback=_extra,
-    help="A further option of the encoder. May be given several times.",
+    callback=_parse_encoder_options,
+    help="Additional option for the encoder. Repeat for several.",
 )
 @click.option("--no-audio", is_flag=True, help="Leave the audio out.")
 @click.option("--no-subtitles", is_flag=True, help="Leave the subtitles out.")
-@click.option("--overwrite", is_flag=True, help="Replace the output where it is there already.")
-@click.option("--restart", is_flag=True, help="Begin anew where an earlier run was cut off.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
+@click.option(
+    "--restart", is_flag=True, help="Start from the beginning instead of continuing an interrupted run."
+)
 @click.option(
     "--part-frames",
     type=click.IntRange(1, 100_000),
     default=120,
     show_default=True,
-    help="Frames encoded on their own: what is lost at most when the work is cut off.",
+    help="Frames in each separately encoded part. An interruption loses at most one part.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(source: Path, output: Path, **options: Any) -> None:
     """Upscale a video.
 
-    Audio, subtitles, chapters, attachments, metadata, colour tags and every timestamp are carried over, and the
-    result is checked against the source. Run the same command again after an interruption, of whatever kind,
-    and it goes on where it was.
+    Audio, subtitles, chapters, attachments, metadata, colour tags and all timestamps are copied, and the result is
+    checked against the source. After any interruption, run the same command again: it continues where it stopped.
     """
     from sr_deploy.system.output_folder import OutputFolders
 
     folders = OutputFolders()
-    with FrameProgress(quiet=options["quiet"]) as pace:
+    with FrameProgress(quiet=options["quiet"]) as display:
         try:
+            # The folder of the output is made here, and removed again below if the run leaves it empty.
             folders.prepare(output, overwrite=True)
-            result = _upscale(source, output, options, pace)
+            result = _upscale(source, output, options, display)
         except KeyboardInterrupt:
-            pace.say("what is done is kept; run the same command again to go on")
+            display.say("the finished parts are kept; run the same command again to go on")
             raise
         finally:
             folders.remove_empty()
     if not options["quiet"]:
         facts = f"{result.width}x{result.height}, {result.encoder} {result.pixel_format}"
-        click.echo(f"{source} -> {output} ({result.frames} frames, {facts}, {pace.seconds:.1f} s)", err=True)
-
-
-def _upscale(source: Path, output: Path, options: dict[str, Any], pace: FrameProgress) -> VideoResult:
-    from sr_deploy.video.job import upscale_video
-    from sr_deploy.video.pyav import pyav
-
-    pyav()  # what is missing is told before a model is loaded
-    settings = _settings(options)
-    with open_upscaler(model_name(options), options, pace.say) as upscaler:
-        return upscale_video(
-            source, output, upscaler, model=model_file(options), options=settings, watcher=pace
+        click.echo(
+            f"{source} -> {output} ({result.frames} frames, {facts}, {display.seconds:.1f} s)", err=True
         )
 
 
-def _settings(options: dict[str, Any]) -> VideoOptions:
+def _upscale(source: Path, output: Path, options: dict[str, Any], display: FrameProgress) -> VideoResult:
+    """Open the Upscaler and upscale the video, with `display` as the listener.
+
+    Raises MissingRuntimeError without PyAV, and what `upscale_video` raises.
+    """
+    from sr_deploy.video.job import upscale_video
+    from sr_deploy.video.pyav import pyav
+
+    pyav()  # a missing package is reported before a model is loaded
+    settings = _video_options(options)
+    with open_upscaler(model_name(options), options, display.say) as upscaler:
+        return upscale_video(
+            source, output, upscaler, model=model_file(options), options=settings, watcher=display
+        )
+
+
+def _video_options(options: dict[str, Any]) -> VideoOptions:
+    """The options of the command as `VideoOptions`.
+
+    `--restart` becomes `resume=False`: parts of an interrupted run are then deleted instead of continued.
+    """
     from sr_deploy.video.encoder import EncodeOptions
     from sr_deploy.video.job import VideoOptions
     from sr_deploy.video.streams import StreamChoice

@@ -1,1 +1,1 @@
-"""What several commands need: options, printing, progress, paths."""
+"""Code that several commands share: options, arguments that are paths, printing and progress."""

@@ -1,4 +1,4 @@
-"""Printing for every command: one line on stderr, text that any console can take, tables of plain text."""
+"""Printing for every command: one line on stderr, text that any console accepts, tables as plain text."""
 
 from __future__ import annotations
 
@@ -12,36 +12,43 @@ import click
 
 
 def complain(message: str, *, prefix: bool = True) -> None:
-    """Print `message` as one line on stderr, after "error: " unless told otherwise."""
+    """Print `message` as one line on stderr, after "error: " unless `prefix` is false.
+
+    Line breaks and repeated spaces become single spaces, so that scripts can rely on one line per error.
+    """
     line = " ".join(message.split())
     click.echo(f"error: {line}" if prefix else line, err=True)
 
 
 class _ReplacingWriter:
-    """A stream whose failures to write are not worth failing for: what is printed is not the work."""
+    """A text stream that ignores failures to write. A command must not fail because a message cannot be printed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
+        """Pass everything else on to the stream."""
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        """Write `text`. Returns its length if that fails, as if it had been written."""
         try:
             return self._stream.write(text)
         except OSError:
             return len(text)
 
     def flush(self) -> None:
+        """Flush the stream, or do nothing if that fails."""
         with suppress(OSError):
             self._stream.flush()
 
 
 def make_output_safe() -> None:
-    """Let nothing that is printed fail the work.
+    """Make sure that no printed text can fail the work. May be called more than once.
 
-    stdout and stderr escape what their encoding lacks (a file name may hold anything); where the caller closed
-    one of them it goes nowhere, and so does what a full disk behind stderr does not take.
+    stdout and stderr escape characters that their encoding lacks, because a file name may contain any character.
+    If the caller closed one of them, its text is discarded. Text that stderr cannot take, for example because the
+    disk behind it is full, is discarded too. Errors of stdout still count: results are printed there.
     """
     _fill_closed_streams()
     if not isinstance(sys.stderr, _ReplacingWriter):
@@ -52,22 +59,32 @@ def make_output_safe() -> None:
 
 
 def _fill_closed_streams() -> None:
-    """Put the null device where stdin, stdout and stderr are closed, before a picture takes their place."""
+    """Open the null device for each of stdin, stdout and stderr that is closed.
+
+    Otherwise the next file to be opened, such as a picture, would get number 0, 1 or 2, and messages would be
+    written into it.
+    """
     if None not in (sys.stdin, sys.stdout, sys.stderr):
         return
+    # the system always hands out the lowest free number, so this fills 0 to 2
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
+    sys.stdout = sys.stdout or _null_stream()
+    sys.stderr = sys.stderr or _null_stream()
 
 
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")  # stays open as long as the process
+def _null_stream() -> TextIO:
+    """A text stream that discards everything."""
+    return open(os.devnull, "w", encoding="utf-8")  # stays open until the process ends
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a header, columns padded with spaces; numbers to the right, the rest to the left."""
+    """Format `rows` under a header as plain text, with two spaces between columns.
+
+    A column is aligned to the right if all its cells are numbers, else to the left. Spaces at the end of a line are
+    removed.
+    """
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     lines = []
@@ -78,4 +95,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
+    """True for a number such as "1,234.5", and for "-", which stands for a missing number."""
     return cell == "-" or cell.replace(",", "").replace(".", "", 1).isdigit()

@@ -1,4 +1,7 @@
-"""The options that choose a model, a runtime and tiles, and the Upscaler they describe."""
+"""The options that choose a model, a runtime and tiles, and the Upscaler that they describe.
+
+`upscale`, `video` and `pipe` share them, so that the same option means the same in each.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,18 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 DEFAULT_SCALE = 4
+"""Scale of the bundled model that is used if neither `--model` nor `--scale` is given."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+def _parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    """Parse --tile: "auto", "none", or a side in input pixels of at least 1. Raises click.BadParameter."""
     text = value.lower()
     if text in ("auto", "none"):
         return text
+    # No side of a picture has more than 9 digits, and int() raises ValueError for thousands of them.
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise click.BadParameter(
-            f"'{value}' is neither 'auto' nor 'none' nor a number of pixels.", ctx, param
-        )
+        raise click.BadParameter(f"'{value}' is not 'auto', 'none' or a number of pixels.", ctx, param)
     return int(text)
 
 
@@ -31,35 +35,37 @@ _OPTIONS = (
         "-s",
         "--scale",
         type=click.IntRange(min=1),
-        help="Choose the bundled model for this scale. [default: 4]",
+        help="Scale factor; selects the bundled model for it. [default: 4]",
     ),
     click.option(
         "-m",
         "--model",
         metavar="NAME|FILE",
-        help="A bundled model (see 'sr-deploy models') or an .onnx file.",
+        help="Bundled model (see 'sr-deploy models') or .onnx file. [default: the bundled model for --scale]",
     ),
     click.option(
         "--backend",
         default="auto",
         show_default=True,
-        help="Runtime to use; 'sr-deploy doctor' lists them.",
+        help="Runtime to use; 'sr-deploy doctor' lists the choices.",
     ),
     click.option(
         "--tile",
         metavar="auto|none|N",
-        callback=_tile,
+        callback=_parse_tile,
         default="auto",
         show_default=True,
-        help="Side of a tile in input pixels. 'auto' tiles only what does not fit into memory; 'none' never tiles.",
+        help="Side of a tile in input pixels. 'auto' tiles only pictures that do not fit into memory; 'none' never tiles.",
     ),
     click.option(
         "--overlap",
         type=click.IntRange(min=0),
-        help="Input pixels read around a tile. [default: the model's halo, so that no tile shows]",
+        help="Input pixels read around each tile. [default: the halo of the model, which leaves no seams]",
     ),
     click.option(
-        "--threads", type=click.IntRange(1, 1024), help="Threads of the runtime. [default: every core]"
+        "--threads",
+        type=click.IntRange(1, 1024),
+        help="Threads of the runtime. [default: one for every core this process may use]",
     ),
 )
 
@@ -72,7 +78,10 @@ def model_options(function: _Function) -> _Function:
 
 
 def model_name(options: dict[str, Any]) -> str:
-    """The name or file of the model that the options choose: `--model`, else the bundled one for `--scale`."""
+    """The name or file of the chosen model: `--model`, else the bundled model for `--scale`.
+
+    Raises UsageError if no bundled model has this scale.
+    """
     from sr_deploy.models import model_for_scale
 
     if options["model"] is not None:
@@ -81,23 +90,24 @@ def model_name(options: dict[str, Any]) -> str:
 
 
 def model_file(options: dict[str, Any]) -> Path:
-    """The file of the model that the options choose."""
+    """The path of the chosen model's file. Raises ModelError if there is no such model."""
     from sr_deploy.models import find_model
 
     return find_model(model_name(options))
 
 
 def tile_size(options: dict[str, Any]) -> Any:
-    """`--tile` as an Upscaler takes it: "auto", a side in input pixels, or None for no tiles."""
+    """`--tile` in the form an Upscaler takes: "auto", a side in input pixels, or None for no tiles."""
     return None if options["tile"] == "none" else options["tile"]
 
 
 def open_upscaler(
-    model: str, options: dict[str, Any], say: Callable[[str], None], *, otherwise: str = ""
+    model: str, options: dict[str, Any], say: Callable[[str], None], *, alternative: str = ""
 ) -> Upscaler:
-    """Open the Upscaler of `model` that the options of a command describe.
+    """Open the Upscaler of `model` with the runtime and tiles that the options choose.
 
-    Raises click.UsageError where model and scale contradict each other, which ends in `otherwise`.
+    `say` receives notes for the user. Raises click.UsageError if `--scale` contradicts the model; the message ends
+    with `alternative`, another way out. The caller closes the Upscaler.
     """
     from sr_deploy.upscale import Upscaler
 
@@ -110,16 +120,16 @@ def open_upscaler(
         say=say,
     )
     try:
-        check_scale(model, upscaler.spec.scale, options, otherwise)
+        check_scale(model, upscaler.spec.scale, options, alternative)
     except click.UsageError:
         upscaler.close()
         raise
     return upscaler
 
 
-def check_scale(model: str, scale: int, options: dict[str, Any], otherwise: str) -> None:
-    """Raise click.UsageError where another scale was asked for than the model has."""
+def check_scale(model: str, scale: int, options: dict[str, Any], alternative: str) -> None:
+    """Raise click.UsageError if `--scale` is given and differs from the `scale` of the model."""
     if options["scale"] not in (None, scale):
         raise click.UsageError(
-            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{otherwise}."
+            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{alternative}."
         )

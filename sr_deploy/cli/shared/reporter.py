@@ -1,43 +1,47 @@
-"""What `upscale` tells while it works: a bar with rate and time left where stderr is a terminal, plain lines
-where it is not, JSON lines on stdout where a program reads. rich is imported when a bar is drawn, not before.
+"""The output of `upscale` while it works.
+
+On a terminal a bar with rate and time left is drawn on stderr; elsewhere each picture gets a line. For a program
+that reads, each picture is a line of JSON on stdout.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from sr_deploy.cli.shared.bars import print_above, stderr_bar
+from sr_deploy.cli.shared.progress import ProgressDisplay
 from sr_deploy.errors import SrDeployError
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from sr_deploy.batch.inputs import RefusedInput
     from sr_deploy.batch.jobs import Job
     from sr_deploy.batch.steps import Outcome
 
-_SECONDS_BETWEEN_LINES = 10.0
+_LONGEST_NAME = 32
+"""Characters of a file name beside the bar; longer names are cut."""
 
 
 class Reporter:
-    """Follows a batch of `total` pictures; a `sr_deploy.batch.run.Watcher`. Use it in a `with` statement."""
+    """Reports on a batch of `total` pictures; it is a `sr_deploy.batch.steps.BatchListener`.
+
+    Use it in a `with` statement. Calls must come from one thread.
+    """
 
     def __init__(self, total: int, *, alone: bool, quiet: bool, as_json: bool) -> None:
-        """`alone`: one picture was asked for, whose error the command itself will print."""
+        """`alone`: one picture was asked for, so the command itself prints its error."""
         self.backend = ""
+        """Name of the backend for the lines about pictures; set once the model is open."""
         self._total, self._alone, self._quiet, self._json = total, alone, quiet, as_json
-        self._computed = 0
+        self._computed = 0  # pictures whose last tile is computed; they may not be written yet
         self._last_error = ""
         self._counts = {"done": 0, "skipped": 0, "failed": 0, "left": 0}
-        self._start = self._last_line = time.monotonic()
-        self._draws = not quiet and sys.stderr.isatty()
-        self._bar: _PictureBar | None = None
+        self._first_tile: float | None = None
+        self.progress = ProgressDisplay(
+            "{task.fields[count]}  {task.fields[rate]}", quiet=quiet, remaining=True
+        )
+        """The bar on a terminal; its presence also decides how other lines are printed."""
 
     def __enter__(self) -> Reporter:
         return self
@@ -45,32 +49,32 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Remove the bar, then report pictures that were left and print the summary.
+
+        After an exception neither is printed, because the error of the command is the last line then.
+        """
+        self.progress.stop()
         if self._counts["left"] and kind is None:
             self._line(
-                f"error: the rest, {self._counts['left']} of {self._total} pictures, is left; make room or choose "
-                "another place, and run again with --skip-existing"
+                f"error: the rest, {self._counts['left']} of {self._total} pictures, was not upscaled; free some space or choose "
+                "another output folder, and run again with --skip-existing"
             )
         if self._total > 1 and kind is None and not self._quiet:
             self._line(self._summary())
 
     def say(self, message: str) -> None:
-        """One line the user should know, unless quiet."""
+        """Print a note for the user, unless quiet."""
         if not self._quiet:
             self._line(f"note: {message}")
 
     def tile(self, job: Job, done: int, total: int) -> None:
-        """Move the bar on by a tile."""
+        """Count a computed tile: `done` of `total` tiles of the picture of `job` are computed."""
         self._computed += done == total
-        if self._draws and (self._total > 1 or done < total or self._bar is not None):
+        if self._total > 1 or done < total or self.progress.drawn:  # one picture of one tile needs no bar
             self._show(job.source.name, done, total)
-        elif not self._quiet and done < total and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._line(f"{job.source.name}: {done} of {total} tiles")
 
     def refused(self, refused: RefusedInput) -> None:
-        """Report what was found out to be impossible beforehand."""
+        """Report an input that cannot be upscaled, as was found out before the work began."""
         self._counts["failed"] += 1
         if self._json:
             record = {
@@ -79,43 +83,60 @@ class Reporter:
                 "status": "failed",
                 "error": " ".join(str(refused.error).split()),
             }
-            nothing = dict.fromkeys(("width", "height", "seconds", "backend"))
-            self._print(json.dumps({**record, **nothing, "notes": []}), to_stdout=True)
-        if str(refused.error) != self._last_error:  # two that would be one file share theirs
+            no_result = dict.fromkeys(("width", "height", "seconds", "backend"))
+            self.progress.print(json.dumps({**record, **no_result, "notes": []}), to_stdout=True)
+        if str(refused.error) != self._last_error:  # two inputs with the same output file share one error
             self._last_error = str(refused.error)
             self._line(f"error: {self._last_error}")
         self._computed = max(self._computed, self._finished_count())
 
     def finished(self, outcome: Outcome) -> None:
-        """Report one picture."""
+        """Report the outcome of one picture, with its notes."""
         self._counts[outcome.status] += 1
         if self._json:
-            self._print(json.dumps(self._record(outcome)), to_stdout=True)
+            self.progress.print(json.dumps(self._record(outcome)), to_stdout=True)
         for note in outcome.notes:
             self.say(f"{outcome.job.source}: {note}")
         if outcome.error is not None and not self._alone:
-            self._line(f"error: {_described(outcome)}")
+            self._line(f"error: {_error_text(outcome)}")
         elif not (
             self._quiet
             or self._json
             or outcome.error
             or outcome.status == "left"
-            or (self._draws and self._total > 1)
+            or (self.progress.draws and self._total > 1)
         ):
-            self._line(self._plain(outcome))
+            self._line(self._picture_line(outcome))
         self._computed = max(self._computed, self._finished_count())  # a failed picture has no last tile
 
     def _finished_count(self) -> int:
+        """Number of pictures that are reported: done, skipped, failed or left."""
         return sum(self._counts.values())
 
     def _show(self, name: str, done: int, tiles: int) -> None:
-        """Pictures computed so far and the part of the present one; of a single picture, its tiles."""
-        if self._bar is None:
-            self._bar = _PictureBar(*((self._total, "pictures") if self._total > 1 else (tiles, "tiles")))
-        part = done / tiles if done < tiles else 0.0
-        self._bar.update(name, self._computed + part if self._total > 1 else done)
+        """Show the pictures computed so far and the share of the present one. A single picture is counted in tiles.
 
-    def _plain(self, outcome: Outcome) -> str:
+        The rate counts from the first tile, so that the time to open the model does not lower it.
+        """
+        if self._first_tile is None:
+            self._first_tile = time.monotonic()
+        part = done / tiles if done < tiles else 0.0
+        several = self._total > 1
+        finished, total, unit = (
+            (self._computed + part, self._total, "pictures") if several else (done, tiles, "tiles")
+        )
+        rate = finished / max(time.monotonic() - self._first_tile, 1e-3)
+        self.progress.show(
+            finished,
+            total,
+            name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}...",
+            line=f"{name}: {done} of {tiles} tiles" if done < tiles else None,
+            count=f"{int(finished)}/{total} {unit}",
+            rate=f"{rate:.1f}/s",
+        )
+
+    def _picture_line(self, outcome: Outcome) -> str:
+        """The line about one picture, with a counter if there are several."""
         counter = f"[{self._finished_count()}/{self._total}] " if self._total > 1 else ""
         job = outcome.job
         if outcome.status == "skipped":
@@ -125,6 +146,7 @@ class Reporter:
         return f"{counter}{job.source} -> {job.target} ({facts})"
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
+        """One outcome as JSON values, for --json. Width and height are in pixels, None after an error."""
         error = outcome.error
         return {
             "input": str(outcome.job.source),
@@ -139,50 +161,19 @@ class Reporter:
         }
 
     def _summary(self) -> str:
+        """The last line: how many pictures were upscaled, skipped, failed or left, and the seconds this took."""
         counts = self._counts
         parts = [f"{counts['done']} upscaled"]
         parts += [f"{counts[what]} {what}" for what in ("skipped", "failed", "left") if counts[what]]
-        return f"{', '.join(parts)} in {time.monotonic() - self._start:.1f} s"
+        return f"{', '.join(parts)} in {self.progress.seconds:.1f} s"
 
     def _line(self, message: str) -> None:
-        self._last_line = time.monotonic()
-        self._print(" ".join(message.split("\n")))
-
-    def _print(self, line: str, *, to_stdout: bool = False) -> None:
-        if self._bar is not None and (not to_stdout or sys.stdout.isatty()):
-            self._bar.print(line)  # above the bar, which would swallow it otherwise
-        else:
-            click.echo(line, err=not to_stdout)
+        """Print `message` as one line on stderr."""
+        self.progress.print(" ".join(message.split("\n")))
 
 
-class _PictureBar:
-    """A rich progress bar on stderr, in pictures or in tiles."""
-
-    def __init__(self, total: int, unit: str) -> None:
-        self._total, self._unit, self._start = total, unit, time.monotonic()
-        self._progress = stderr_bar("{task.fields[count]}  {task.fields[rate]}")
-        self._task: TaskID = self._progress.add_task("", total=total, count="", rate="")
-        self._progress.start()
-
-    def update(self, name: str, done: float) -> None:
-        rate = done / max(time.monotonic() - self._start, 1e-3)
-        self._progress.update(
-            self._task,
-            completed=done,
-            description=name if len(name) <= 32 else f"{name[:29]}...",
-            count=f"{int(done)}/{self._total} {self._unit}",
-            rate=f"{rate:.1f}/s",
-        )
-
-    def print(self, line: str) -> None:
-        print_above(self._progress, line)
-
-    def stop(self) -> None:
-        self._progress.stop()
-
-
-def _described(outcome: Outcome) -> str:
-    """What failed, and which picture it was."""
+def _error_text(outcome: Outcome) -> str:
+    """The error of a failed picture as text that names the picture once."""
     error, source = outcome.error, str(outcome.job.source)
     text = str(error) if isinstance(error, SrDeployError) else f"{type(error).__name__}: {error}"
     return text if source in text else f"{source}: {text}"

@@ -147,7 +147,7 @@ def test_baselines_that_cannot_be_compared_with_are_refused(
         assert says in result.stderr
     result = bench("--sizes", "5x5", "--baseline", measured)
     assert result.exit_code == 3
-    assert "nothing that was measured now" in result.stderr
+    assert "has no case that was measured now" in result.stderr
 
 
 def failing_model(path: Path) -> Path:
@@ -240,10 +240,10 @@ def test_a_suite_stands_for_options_and_what_is_given_wins(run: Run, model: Path
         (("--backend", "onxruntime"), 2, "did you mean 'onnxruntime'?"),
         (("--precision", "int4"), 2, "precision int4"),
         (("--tile", "some"), 2, "is not a tile size"),
-        (("--threads", "0"), 2, "no number of 1 to 1024"),
+        (("--threads", "0"), 2, "not a whole number from 1 to 1024"),
         (("--streams", "2"), 2, "--throughput"),
         (("--find", "realtime"), 2, "--min-fps"),
-        (("--max-regression", "lots"), 2, "is no share"),
+        (("--max-regression", "lots"), 2, "is not a share"),
         (("--baseline", "nowhere.json"), 3, "nowhere.json"),
         (("--budget", "nowhere.toml"), 3, "nowhere.toml"),
         (("--mode", "device"), 4, "stay on a GPU"),
