@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is loaded
 
-_HOME = {
+_MODULE_OF = {
     "Engine": "sr_deploy.engines.base",
     "Image": "sr_deploy.images.image",
     "ModelSpec": "sr_deploy.spec",
@@ -69,9 +69,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'sr_deploy' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

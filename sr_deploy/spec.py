@@ -21,7 +21,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _LARGEST_SCALE = 16
 _LARGEST_SIDE = 1 << 16
 """Pixels that a record may speak of; more is a typing error, and would be padded to in earnest."""
-_WIDEST, _NARROWEST = 1e6, 1e-6
+_LARGEST_VALUE, _SMALLEST_RANGE = 1e6, 1e-6
 """Of a value range: what single precision still tells apart."""
 
 
@@ -39,8 +39,8 @@ class SizeRule:
     def __post_init__(self) -> None:
         fixed = self.fixed
         numbers = (self.minimum, self.multiple_of, *(fixed if isinstance(fixed, tuple) else ()))
-        shaped = fixed is None or (isinstance(fixed, tuple) and len(fixed) == 2)
-        if not (shaped and all(_is_whole(n, 1, _LARGEST_SIDE) for n in numbers)):
+        is_pair = fixed is None or (isinstance(fixed, tuple) and len(fixed) == 2)
+        if not (is_pair and all(_is_whole(n, 1, _LARGEST_SIDE) for n in numbers)):
             raise UsageError(
                 f"a size rule needs positive whole numbers up to {_LARGEST_SIDE}, and two for a fixed size, got "
                 f"minimum {brief(self.minimum)}, multiple_of {brief(self.multiple_of)}, fixed {brief(fixed)}"
@@ -94,7 +94,7 @@ class ModelSpec:
                 f"model {brief(self.name)} has a spec of schema {brief(self.schema)}, this sr-deploy knows schema {SCHEMA}; "
                 "install the version of sr-deploy that wrote it or export the model again"
             )
-        for name, fine, expected in self._rules():
+        for name, fine, expected in self._checks():
             if not fine:
                 raise ModelError(
                     f"model {brief(self.name)}: {name} must be {expected}, got {brief(getattr(self, name))}"
@@ -102,7 +102,7 @@ class ModelSpec:
         # equal specs are equal bytes, so 0 and 0.0 are not both kept
         object.__setattr__(self, "value_range", tuple(float(value) for value in self.value_range))
 
-    def _rules(self) -> list[tuple[str, bool, str]]:
+    def _checks(self) -> list[tuple[str, bool, str]]:
         """Of every field: its name, whether its value makes sense, and what would."""
         texts = "a tuple of texts"
         optional = ("checkpoint_sha256", "recipe_sha256", "licence")
@@ -120,7 +120,7 @@ class ModelSpec:
             (
                 "value_range",
                 _is_range(self.value_range),
-                f"two numbers, black below white, up to {_WIDEST:g}",
+                f"two numbers, black below white, up to {_LARGEST_VALUE:g}",
             ),
             ("layout", self.layout in ("NCHW", "NHWC"), "NCHW or NHWC"),
             ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
@@ -158,21 +158,21 @@ class ModelSpec:
                     values[name] = tuple(values[name])
             return cls(size_rule=SizeRule(**rule), **_fields_of(cls, record))
         except (UsageError, ModelError) as error:
-            raise _unusable(str(error)) from error
+            raise _unusable_metadata(str(error)) from error
 
 
 def _strict_object(text: str) -> dict[str, Any]:
     """The JSON object that `text` spells, without the NaN and Infinity that Python would add to JSON."""
 
-    def refused(constant: str) -> None:
+    def reject_constant(constant: str) -> None:
         raise ValueError(f"{constant} is no number")
 
     try:
-        record = json.loads(text, parse_constant=refused)
+        record = json.loads(text, parse_constant=reject_constant)
     except (ValueError, RecursionError) as error:
-        raise _unusable(f"it is not JSON ({error})") from error
+        raise _unusable_metadata(f"it is not JSON ({error})") from error
     if not isinstance(record, dict):
-        raise _unusable(f"it is a {type(record).__name__}, not an object")
+        raise _unusable_metadata(f"it is a {type(record).__name__}, not an object")
     return record
 
 
@@ -188,7 +188,7 @@ def _fields_of(kind: type[SizeRule] | type[ModelSpec], values: Any) -> dict[str,
     return values
 
 
-def _unusable(why: str) -> ModelError:
+def _unusable_metadata(why: str) -> ModelError:
     return ModelError(
         f"the model's sr_deploy record cannot be used: {why}; export the model again, or probe it with "
         "`sr-deploy stamp --force`"
@@ -218,7 +218,9 @@ def _is_range(value: object) -> bool:
     if not (isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))):
         return False
     black, white = value  # comparisons with NaN are False
-    return bool(abs(black) <= _WIDEST and abs(white) <= _WIDEST and white - black >= _NARROWEST)
+    return bool(
+        abs(black) <= _LARGEST_VALUE and abs(white) <= _LARGEST_VALUE and white - black >= _SMALLEST_RANGE
+    )
 
 
 def _is_json_object(value: object) -> bool:

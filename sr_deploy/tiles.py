@@ -86,11 +86,11 @@ def _plan_axis(
         largest = rule.padded(max(tile, step) + 2 * halo, 1)[0]
     if largest >= padded:
         return padded, (Span(0, 0, length),)
-    read = largest if fixed is not None else _balanced(padded, largest, halo, rule)
+    read = largest if fixed is not None else _balanced_read(padded, largest, halo, rule)
     return read, _spans(length, padded, read, halo, step)
 
 
-def _balanced(padded: int, largest: int, halo: int, rule: SizeRule) -> int:
+def _balanced_read(padded: int, largest: int, halo: int, rule: SizeRule) -> int:
     """The smallest read size that needs no more tiles than `largest` does: less is read twice."""
     step = rule.multiple_of
     count = len(_spans(padded, padded, largest, halo, step))

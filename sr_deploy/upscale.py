@@ -38,10 +38,10 @@ Progress = Callable[[int, int], None]
 
 # bytes of working memory a tile may take: some 1000 pixels a side of rt-x4, 250 of srresnet-x4
 _BUDGET = 1 << 30
-_BYTES_PER_PIXEL = 1024.0  # of an engine that does not know: 64 channels in fp32, four of them alive
+_DEFAULT_BYTES_PER_PIXEL = 1024.0  # of an engine that does not know: 64 channels in fp32, four of them alive
 _SMALLEST_TILE = 16
-_LARGE = 4 << 20  # bytes of a tile's result that are worth several threads
-_PLACERS = 4  # threads at most
+_PARALLEL_BYTES = 4 << 20  # bytes of a tile's result that are worth several threads
+_MAX_WRITERS = 4  # threads at most
 _STRIP = 64  # rows of the small picture worked on at a time
 
 
@@ -150,7 +150,7 @@ class Upscaler:
         from sr_deploy.images.codecs.pixels import fill_hidden_colour
 
         colour = self.upscale_pixels(fill_hidden_colour(image.pixels, image.alpha), progress=progress)
-        return replace(image, pixels=colour, alpha=_large_alpha(image.alpha, self.spec.scale))
+        return replace(image, pixels=colour, alpha=_upscaled_alpha(image.alpha, self.spec.scale))
 
     def upscale_pixels(self, pixels: _P, out: _P | None = None, progress: Progress | None = None) -> _P:
         """`pixels` [H, W, C] -> [H*scale, W*scale, C], in the same type: uint8, uint16 or float32 (0..1).
@@ -161,26 +161,26 @@ class Upscaler:
         Raises UsageError for another shape or type, OutOfMemoryError when not even a small tile fits.
         """
         _check_pixels(pixels)
-        result = self._result(pixels, out)
+        result = self._result_array(pixels, out)
         plan = self.plan(*pixels.shape[:2])
         while True:
             try:
                 self._run(plan, pixels, result, progress)
                 return result
             except MemoryError:
-                plan = self._smaller(plan, *pixels.shape[:2])
+                plan = self._smaller_plan(plan, *pixels.shape[:2])
 
     def plan(self, height: int, width: int) -> Plan:
         """The tiles a picture of `height` x `width` pixels will be cut into."""
         if self.tile is None:
             return plan_whole(height, width, self.spec.size_rule)
         if self.tile != "auto":
-            return self._tiled(height, width, self.tile)
+            return self._tiled_plan(height, width, self.tile)
         if self._fits(height, width):
             return plan_whole(height, width, self.spec.size_rule)
-        if self._reach is None:
+        if self._halo is None:
             return plan_whole(height, width, self.spec.size_rule)
-        return self._tiled(height, width, self._auto_tile())
+        return self._tiled_plan(height, width, self._auto_tile())
 
     def _check_options(self) -> None:
         tile, overlap, halo = self.tile, self.overlap, self.spec.halo
@@ -198,12 +198,12 @@ class Upscaler:
             self._say(f"overlap {overlap}: {self.spec.name} sees {needed} around a pixel, so tiles may show")
 
     @property
-    def _reach(self) -> int | None:
+    def _halo(self) -> int | None:
         """Pixels read around a tile: the user's overlap, else the halo; None: the whole picture."""
         return self.spec.halo if self.overlap is None else self.overlap
 
-    def _tiled(self, height: int, width: int, tile: int) -> Plan:
-        overlap = self._reach or 0
+    def _tiled_plan(self, height: int, width: int, tile: int) -> Plan:
+        overlap = self._halo or 0
         limits, rule = self.engine.limits, self.spec.size_rule
         for limit in (limits.max_height, limits.max_width):
             if limit is not None and rule.fixed is None:
@@ -220,7 +220,7 @@ class Upscaler:
         if budget is None:
             free = available_memory()
             budget = _BUDGET if free is None else min(_BUDGET, free // 4)
-        return budget / (self.engine.limits.bytes_per_pixel or _BYTES_PER_PIXEL)
+        return budget / (self.engine.limits.bytes_per_pixel or _DEFAULT_BYTES_PER_PIXEL)
 
     def _fits(self, height: int, width: int) -> bool:
         rule, limits = self.spec.size_rule, self.engine.limits
@@ -232,15 +232,15 @@ class Upscaler:
         return tall * wide <= self._budget_pixels()
 
     def _auto_tile(self) -> int:
-        overlap = self._reach or 0
+        overlap = self._halo or 0
         limits = self.engine.limits
         side = int(math.sqrt(self._budget_pixels()))
         side = min(side, limits.max_height or side, limits.max_width or side)
         return max(side - 2 * overlap, _SMALLEST_TILE)
 
-    def _smaller(self, plan: Plan, height: int, width: int) -> Plan:
+    def _smaller_plan(self, plan: Plan, height: int, width: int) -> Plan:
         """The plan after `plan` ran out of memory: tiles of half the side."""
-        overlap = self._reach
+        overlap = self._halo
         if self.tile is None:
             raise OutOfMemoryError(
                 f"{width}x{height} pixels at once do not fit into memory; allow tiles, which give the same picture"
@@ -257,9 +257,9 @@ class Upscaler:
                 "programs or use a smaller model"
             )
         self._say(f"out of memory with tiles of {plan.read_width}x{plan.read_height}; going on with {side}")
-        return self._tiled(height, width, side)
+        return self._tiled_plan(height, width, side)
 
-    def _result(self, pixels: _P, out: _P | None) -> _P:
+    def _result_array(self, pixels: _P, out: _P | None) -> _P:
         scale = self.spec.scale
         shape = (pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2])
         if out is not None:
@@ -289,17 +289,17 @@ class Upscaler:
                 progress(1, 1)
             return
         scratch: Batch | None = None
-        with _Placing(self._threads) as placing:
+        with _ResultWriter(self._threads) as write:
             for done, (row, column) in enumerate(plan, start=1):
-                tile = _read(pixels, row, column, plan)
-                scratch = self._computed(_to_engine(tile, self.spec.channels), scratch)
-                kept = _kept(scratch, row, column, self.spec.scale)
+                tile = _read_tile(pixels, row, column, plan)
+                scratch = self._run_engine(_to_engine(tile, self.spec.channels), scratch)
+                kept = _crop_kept(scratch, row, column, self.spec.scale)
                 top, left = row.keep_from * self.spec.scale, column.keep_from * self.spec.scale
-                placing(kept, result[top : top + kept.shape[1], left : left + kept.shape[2]])
+                write(kept, result[top : top + kept.shape[1], left : left + kept.shape[2]])
                 if progress:
                     progress(done, plan.count)
 
-    def _computed(self, batch: Batch, scratch: Batch | None) -> Batch:
+    def _run_engine(self, batch: Batch, scratch: Batch | None) -> Batch:
         """`batch` through the engine, in as many calls as its batch size wants."""
         most = self.engine.limits.max_batch or batch.shape[0]
         if batch.shape[0] <= most:
@@ -309,7 +309,7 @@ class Upscaler:
         return cast("Batch", joined)
 
 
-class _Placing:
+class _ResultWriter:
     """Puts what the engine computed into the result: large tiles in several parts at once, for most of that time
     goes to the pages of a result that nobody has touched before."""
 
@@ -317,7 +317,7 @@ class _Placing:
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> _Placing:
+    def __enter__(self) -> _ResultWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -325,13 +325,13 @@ class _Placing:
             self._pool.shutdown()
 
     def __call__(self, kept: Batch, target: Pixels) -> None:
-        if target.nbytes < _LARGE or not self._placed_by_several(kept, target):
+        if target.nbytes < _PARALLEL_BYTES or not self._write_in_parallel(kept, target):
             _from_engine(kept, target)
 
-    def _placed_by_several(self, kept: Batch, target: Pixels) -> bool:
+    def _write_in_parallel(self, kept: Batch, target: Pixels) -> bool:
         if self._threads is None:
             self._threads = usable_cores() or os.cpu_count() or 1
-        parts = min(_PLACERS, self._threads)
+        parts = min(_MAX_WRITERS, self._threads)
         if parts == 1:
             return False
         height = target.shape[0]
@@ -364,7 +364,7 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"expected pixels [H, W, 3] (RGB) or [H, W, 1] (grey), got shape {pixels.shape}")
 
 
-def _large_alpha(small: Pixels, scale: int) -> Pixels:
+def _upscaled_alpha(small: Pixels, scale: int) -> Pixels:
     """Opacity [H, W] -> [H*scale, W*scale], bicubic, kept within the least and most of each pixel's neighbours."""
     from sr_deploy.images.opencv import cv2
 
@@ -379,7 +379,7 @@ def _large_alpha(small: Pixels, scale: int) -> Pixels:
     return large
 
 
-def _read(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:
+def _read_tile(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:
     """What a tile reads, mirrored (then repeated) where the size rule wants more than the picture has."""
     height, width = pixels.shape[:2]
     bottom, right = row.start + plan.read_height, column.start + plan.read_width
@@ -409,7 +409,7 @@ def _to_engine(tile: Pixels, channels: int) -> Batch:
     )  # RGB through a grey net: three pictures
 
 
-def _kept(batch: Batch, row: Span, column: Span, scale: int) -> Batch:
+def _crop_kept(batch: Batch, row: Span, column: Span, scale: int) -> Batch:
     top, left = (row.keep_from - row.start) * scale, (column.keep_from - column.start) * scale
     tall, wide = (row.keep_to - row.keep_from) * scale, (column.keep_to - column.keep_from) * scale
     return batch[:, top : top + tall, left : left + wide]

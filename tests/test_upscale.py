@@ -171,7 +171,7 @@ def test_tiles_are_placed_by_several_threads_as_by_one(monkeypatch, dtype):
 
     monkeypatch.setattr(upscale, "_from_engine", placed)
     monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
-    monkeypatch.setattr(upscale, "_LARGE", 1)
+    monkeypatch.setattr(upscale, "_PARALLEL_BYTES", 1)
     np.testing.assert_array_equal(upscaler.upscale_pixels(pixels), one)
     assert began
     assert threading.get_ident() not in began
@@ -183,7 +183,7 @@ def test_what_goes_wrong_while_a_tile_is_placed_is_raised(monkeypatch):
 
     monkeypatch.setattr(upscale, "_from_engine", full)
     monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
-    monkeypatch.setattr(upscale, "_LARGE", 1)
+    monkeypatch.setattr(upscale, "_PARALLEL_BYTES", 1)
     with pytest.raises(MemoryError):
         Upscaler(NearestEngine(2), tile=9).upscale_pixels(noise(61, 43))
 
@@ -200,7 +200,7 @@ def test_where_no_thread_can_be_had_tiles_are_placed_all_the_same(monkeypatch):
         start(thread)
 
     monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
-    monkeypatch.setattr(upscale, "_LARGE", 1)
+    monkeypatch.setattr(upscale, "_PARALLEL_BYTES", 1)
     monkeypatch.setattr(threading.Thread, "start", first_fails)
     np.testing.assert_array_equal(upscaler.upscale_pixels(pixels), expected)
     assert len(starts) == 1

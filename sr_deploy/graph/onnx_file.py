@@ -20,7 +20,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 from sr_deploy.errors import ModelError
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 from sr_deploy.system.files import digest_of
-from sr_deploy.system.output_file import appearing, checked_target
+from sr_deploy.system.output_file import atomic_output, checked_target
 
 PIXELS, UPSCALED = "pixels", "upscaled"
 PICTURE_TYPES = (
@@ -211,7 +211,7 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     cannot be written; what was there is then still there.
     """
     target = checked_target(path, overwrite=True)
-    with appearing(path, target, overwrite=True, suffix=".onnx") as draft:
+    with atomic_output(path, target, overwrite=True, suffix=".onnx") as draft:
         draft.write_bytes(model.SerializeToString(deterministic=True))
 
 

@@ -30,11 +30,17 @@ from sr_deploy.images.codecs.formats import (
     format_of,
     formats,
 )
-from sr_deploy.images.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, sniff
+from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, UnsupportedError, sniff
 from sr_deploy.images.codecs.metadata import Metadata, profile_fits, upright, with_size
-from sr_deploy.images.codecs.pixels import bgr, fill_hidden_colour, in_8_bits, on_white, turned
+from sr_deploy.images.codecs.pixels import (
+    blend_on_white,
+    fill_hidden_colour,
+    orient_pixels,
+    to_8_bits,
+    to_bgr,
+)
 from sr_deploy.images.opencv import cv2
-from sr_deploy.system.output_file import appearing, checked_target
+from sr_deploy.system.output_file import atomic_output, checked_target
 
 if TYPE_CHECKING:
     from sr_deploy.images.codecs.tiff import TiffPicture
@@ -118,7 +124,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """
     path = Path(path)
     try:
-        return _read(path, _contents(path, max_pixels), max_pixels)
+        return _read(path, _read_bytes(path, max_pixels), max_pixels)
     except DamagedError as error:
         raise ImageError(f"{path}: this picture {error}; get a whole copy of the file") from error
     except UnsupportedError as error:
@@ -129,7 +135,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         ) from error
 
 
-def _contents(path: Path, max_pixels: int) -> bytes:
+def _read_bytes(path: Path, max_pixels: int) -> bytes:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -140,7 +146,7 @@ def _contents(path: Path, max_pixels: int) -> bytes:
             if not status.st_size:
                 raise ImageError(f"{path}: the file is empty; get a whole copy of it")
             if not sniff(head := file.read(64)):
-                raise ImageError(f"{path}: {_what_it_is(head)}, not a picture; pass a {READ} file")
+                raise ImageError(f"{path}: {_describe_content(head)}, not a picture; pass a {READ} file")
             if status.st_size > max_pixels * 8 + (1 << 28):
                 raise ImageError(
                     f"{path}: {status.st_size} bytes are too many for a picture of {max_pixels} pixels; pass a smaller one"
@@ -156,7 +162,7 @@ def _contents(path: Path, max_pixels: int) -> bytes:
         raise ImageError(f"{path!s:.100}: cannot be opened ({error}); check the name") from error
 
 
-def _what_it_is(head: bytes) -> str:
+def _describe_content(head: bytes) -> str:
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -181,7 +187,7 @@ def _size_check(path: Path, max_pixels: int) -> SizeCheck:
 
 def _read(path: Path, data: bytes, max_pixels: int) -> Image:
     kind, check = sniff(data[:64]) or "", _size_check(path, max_pixels)
-    header: Parsed | TiffPicture
+    header: PictureHeader | TiffPicture
     if kind == "tiff":
         from sr_deploy.images.codecs.tiff import decode_tiff, parse_tiff
 
@@ -189,28 +195,28 @@ def _read(path: Path, data: bytes, max_pixels: int) -> Image:
         pixels, alpha = decode_tiff(header, _decode)
     else:
         header = _parser(kind)(data, check)
-        pixels, alpha = _arranged(header, _decode(header.payload))
+        pixels, alpha = _split_channels(header, _decode(header.payload))
     if pixels.shape[:2] != (header.height, header.width):
         raise DamagedError("holds another number of pixels than its header says")
     notes = list(_notes(path, kind, header.frames))
     metadata, orientation = upright(
         Metadata(exif=header.exif, icc=header.icc, xmp=header.xmp, dpi=header.dpi)
     )
-    if not isinstance(header, Parsed):
+    if not isinstance(header, PictureHeader):
         orientation = header.orientation  # of a TIFF: in a tag of the picture itself
     if metadata.dpi and orientation >= 5:
         metadata = replace(metadata, dpi=metadata.dpi[::-1])
     if metadata.icc and not profile_fits(metadata.icc, pixels.shape[2]):
         metadata = replace(metadata, icc=None)
         notes.append("its colour profile does not fit its pixels and is left out")
-    pixels = turned(pixels, orientation)
-    alpha = turned(alpha, orientation) if alpha is not None else None
+    pixels = orient_pixels(pixels, orientation)
+    alpha = orient_pixels(alpha, orientation) if alpha is not None else None
     return Image(pixels=pixels, alpha=alpha, metadata=metadata, format=kind, notes=tuple(notes))
 
 
-def _parser(kind: str) -> Callable[[bytes, SizeCheck], Parsed]:
+def _parser(kind: str) -> Callable[[bytes, SizeCheck], PictureHeader]:
     module = import_module(f"sr_deploy.images.codecs.{kind}")
-    parse: Callable[[bytes, SizeCheck], Parsed] = getattr(module, f"parse_{kind}")
+    parse: Callable[[bytes, SizeCheck], PictureHeader] = getattr(module, f"parse_{kind}")
     return parse
 
 
@@ -241,13 +247,13 @@ def _decode(payload: bytes) -> Array:
     return decoded
 
 
-def _arranged(parsed: Parsed, decoded: Array) -> tuple[Array, Array | None]:
+def _split_channels(parsed: PictureHeader, decoded: Array) -> tuple[Array, Array | None]:
     """Pixels [H, W, 1 or 3] in RGB order and alpha, of what OpenCV decoded."""
     if decoded.ndim == 2:
         pixels, alpha = decoded[..., None], None
     else:
         alpha = np.ascontiguousarray(decoded[..., 3]) if decoded.shape[2] == 4 else None
-        pixels = bgr(decoded[..., :3], None, consume=alpha is None)  # there and back is the same swap
+        pixels = to_bgr(decoded[..., :3], None, consume=alpha is None)  # there and back is the same swap
         if parsed.grey:
             pixels = np.ascontiguousarray(pixels[..., :1])
     if alpha is not None and parsed.format == "bmp" and not alpha.any():
@@ -290,13 +296,13 @@ def write_image(
         )
     target = checked_target(path, overwrite)
     try:
-        pixels, alpha, notes = _fitted(image, kind)
+        pixels, alpha, notes = _pixels_for(image, kind)
         if quality is not None and not kind.lossy:
             notes.append(f"{NAMES[kind.name]} is lossless: the quality is not used")
-        metadata = _kept(image, kind, notes)
+        metadata = _metadata_for(image, kind, notes)
         consume = consume or pixels is not image.pixels
-        with appearing(path, target, overwrite, kind.suffixes[0]) as temporary:
-            dropped = _encoded(temporary, kind.name, pixels, alpha, metadata, quality, consume)
+        with atomic_output(path, target, overwrite, kind.suffixes[0]) as temporary:
+            dropped = _encode(temporary, kind.name, pixels, alpha, metadata, quality, consume)
     except MemoryError as error:
         raise OutOfMemoryError(
             f"writing {path} does not fit into memory; write a PNG, which takes the least"
@@ -305,7 +311,7 @@ def write_image(
     return (*notes, *too_large)
 
 
-def _kept(image: Image, kind: Format, notes: list[str]) -> Metadata:
+def _metadata_for(image: Image, kind: Format, notes: list[str]) -> Metadata:
     """The blobs that go with the picture, and what has to stay behind."""
     icc, exif = image.metadata.icc, image.metadata.exif
     if icc and not profile_fits(icc, image.pixels.shape[2]):
@@ -317,20 +323,20 @@ def _kept(image: Image, kind: Format, notes: list[str]) -> Metadata:
     return Metadata(exif=exif, icc=icc, xmp=image.metadata.xmp, dpi=image.metadata.dpi)
 
 
-def _fitted(image: Image, kind: Format) -> tuple[Array, Array | None, list[str]]:
+def _pixels_for(image: Image, kind: Format) -> tuple[Array, Array | None, list[str]]:
     """Pixels and alpha as `kind` can hold them, and what that cost."""
     pixels, alpha, notes = image.pixels, image.alpha, []
     if image.bits == 16 and not kind.deep:
-        pixels = in_8_bits(pixels)
-        alpha = in_8_bits(alpha) if alpha is not None else None
+        pixels = to_8_bits(pixels)
+        alpha = to_8_bits(alpha) if alpha is not None else None
         notes.append(f"{NAMES[kind.name]} has no 16 bits: rounded to 8")
     if alpha is not None and not kind.alpha:
-        pixels, alpha = on_white(pixels, alpha), None
+        pixels, alpha = blend_on_white(pixels, alpha), None
         notes.append(f"{NAMES[kind.name]} has no transparency: put on white")
     return pixels, alpha, notes
 
 
-def _encoded(
+def _encode(
     path: Path,
     kind: str,
     pixels: Array,
@@ -348,11 +354,11 @@ def _encoded(
         with path.open("xb") as file:
             write(file, pixels, alpha, metadata)
         return ()
-    _encode_by_opencv(path, bgr(pixels, alpha, consume=consume), _options(kind, quality))
+    _encode_by_opencv(path, to_bgr(pixels, alpha, consume=consume), _encoder_options(kind, quality))
     if metadata.dpi:
-        from sr_deploy.images.codecs.density import put_into
+        from sr_deploy.images.codecs.density import write_density
 
-        put_into(path, kind, metadata.dpi)
+        write_density(path, kind, metadata.dpi)
     if kind == "bmp" or not (metadata.exif or metadata.icc or metadata.xmp):
         return ()
     if kind == "webp":  # small enough: its encoder held it in memory too
@@ -365,7 +371,7 @@ def _encoded(
     return copy_with_metadata(path, metadata)
 
 
-def _options(kind: str, quality: int | None) -> list[int]:
+def _encoder_options(kind: str, quality: int | None) -> list[int]:
     """OpenCV's: JPEG 95, without colour subsampling from 90 on; WebP 90, lossless above 100."""
     if kind == "jpeg":
         quality = 95 if quality is None else quality

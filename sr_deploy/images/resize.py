@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
 _LOBES = 3
-_TALL, _WIDE = 8, 16
+_ROWS_PER_BLOCK, _COLUMNS_PER_BLOCK = 8, 16
 """Results computed by one matrix product: enough for BLAS, few enough that most weights are not zero."""
 _STRIP = 16 << 20
 """Bytes of floats, before or after the vertical pass."""
@@ -68,10 +68,10 @@ def resize(image: Image, width: int, height: int) -> Image:
         return image
     pixels = np.empty((height, width, image.pixels.shape[2]), image.pixels.dtype)
     alpha = np.empty((height, width), image.pixels.dtype) if image.alpha is not None else None
-    across = _blocks(image.width, width, _WIDE)
-    down = _blocks(image.height, height, _TALL)
+    across = _blocks(image.width, width, _COLUMNS_PER_BLOCK)
+    down = _blocks(image.height, height, _ROWS_PER_BLOCK)
     at_once = max(
-        1, _STRIP // (4 * _TALL * max(width, image.width) * (pixels.shape[2] + (alpha is not None)))
+        1, _STRIP // (4 * _ROWS_PER_BLOCK * max(width, image.width) * (pixels.shape[2] + (alpha is not None)))
     )
     for at in range(0, len(down), at_once):
         strip = down[at : at + at_once]

@@ -27,7 +27,7 @@ from sr_deploy.spec import METADATA_KEY, ModelSpec
 
 _FOLDER = Path(__file__).parent
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_METADATA_PROPS = 14  # the field of ModelProto in onnx.proto
+_METADATA_FIELD = 14  # the field of ModelProto in onnx.proto
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def survey_models(folder: Path | None = None) -> tuple[list[ModelEntry], dict[st
     broken: dict[str, ModelError] = {}
     for path in sorted((folder or _FOLDER).glob("*.onnx")):
         try:
-            entries.append(_entry(path))
+            entries.append(_read_entry(path))
         except ModelError as error:
             broken[path.stem] = error
     return entries, broken
@@ -134,7 +134,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     try:
         with path.open("rb") as file:
-            entries = [value for number, value in _fields(file, {_METADATA_PROPS})]
+            entries = [value for number, value in _fields(file, {_METADATA_FIELD})]
         pairs = [dict(_fields(BytesIO(entry), {1, 2})) for entry in entries]
         return {pair.get(1, b"").decode(): pair.get(2, b"").decode() for pair in pairs}
     except OSError as error:
@@ -158,13 +158,13 @@ def read_spec(path: Path) -> ModelSpec | None:
     return None if record is None else ModelSpec.from_json(record)
 
 
-def _entry(path: Path) -> ModelEntry:
+def _read_entry(path: Path) -> ModelEntry:
     spec = read_spec(path)
     if spec is None:
         raise ModelError(
             f"model {path}: it carries no sr-deploy record; write one with: sr-deploy stamp {path}"
         )
-    card = _card(path.with_suffix(".md"))
+    card = _read_card(path.with_suffix(".md"))
     return ModelEntry(
         name=path.stem,
         path=path,
@@ -177,7 +177,7 @@ def _entry(path: Path) -> ModelEntry:
     )
 
 
-def _card(path: Path) -> Mapping[str, Any]:
+def _read_card(path: Path) -> Mapping[str, Any]:
     """The front matter of a card, empty where there is no card or no front matter."""
     if not path.is_file():
         return {}

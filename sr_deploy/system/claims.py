@@ -38,7 +38,7 @@ class Claim:
         Raises OutputError where no such file can be made, NoLocksError where the place has no locks.
         """
         while True:
-            descriptor = _opened(path)
+            descriptor = _open_for_lock(path)
             try:
                 locked = try_lock(descriptor)
             except OSError as error:
@@ -46,7 +46,7 @@ class Claim:
                 raise NoLocksError(
                     f"the file system of {path.parent} has no locks ({error.strerror})"
                 ) from error
-            if locked and _is_at(descriptor, path):
+            if locked and _is_same_file(descriptor, path):
                 return cls(descriptor, path)
             os.close(descriptor)
             if not locked:
@@ -58,7 +58,7 @@ class Claim:
         data = b""
         while block := os.read(self._descriptor, _BLOCK):
             data += block
-        return _object(data)
+        return _json_object(data)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Put `record` in place of the one before."""
@@ -97,7 +97,7 @@ class Claim:
 def read_record(path: Path) -> dict[str, Any] | None:
     """The JSON object in `path`; None where there is none that is whole."""
     try:
-        return _object(path.read_bytes())
+        return _json_object(path.read_bytes())
     except OSError:
         return None
 
@@ -113,7 +113,7 @@ def stamp_of(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _opened(path: Path) -> int:
+def _open_for_lock(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -123,7 +123,7 @@ def _opened(path: Path) -> int:
         ) from error
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     """Whether `path` is still the file that was opened; whoever had it before may have removed it."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
@@ -131,7 +131,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _object(data: bytes) -> dict[str, Any] | None:
+def _json_object(data: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(data)
     except ValueError:

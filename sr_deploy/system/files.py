@@ -15,7 +15,7 @@ from pathlib import Path
 _BLOCK = 1 << 20
 _LOCKED_BYTE = 1 << 30
 """Where a Windows lock lies, which would keep others from reading what is under it."""
-_TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+_LOCK_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
 
 def write_whole(path: Path, data: bytes, *, synced: bool = False) -> None:
@@ -51,7 +51,7 @@ if sys.platform == "win32":
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError as error:
-            if error.errno in _TAKEN:
+            if error.errno in _LOCK_HELD:
                 return False
             raise
         return True
@@ -69,7 +69,7 @@ else:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _TAKEN:
+            if error.errno in _LOCK_HELD:
                 return False
             raise
         return True

@@ -32,55 +32,55 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(kind: type[T], value: Any, where: str = "the record") -> T:
     """`value` as a `kind`. Raises ValueError naming the place in `value` that does not fit, and why."""
-    made: T = _made(kind, value, where)
+    made: T = _convert(kind, value, where)
     return made
 
 
-def _made(kind: Any, value: Any, where: str) -> Any:
+def _convert(kind: Any, value: Any, where: str) -> Any:
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         inner = [part for part in get_args(kind) if part is not type(None)]
-        return None if value is None else _made(inner[0], value, where)
+        return None if value is None else _convert(inner[0], value, where)
     if origin is tuple:
-        _require(value, list, where)
-        return tuple(_made(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        _require_type(value, list, where)
+        return tuple(_convert(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
-        _require(value, dict, where)
+        _require_type(value, dict, where)
         inner = get_args(kind)[1]
-        return MappingProxyType({key: _made(inner, item, f"{where}.{key}") for key, item in value.items()})
+        return MappingProxyType({key: _convert(inner, item, f"{where}.{key}") for key, item in value.items()})
     if is_dataclass(kind):
-        return _dataclass(kind, value, where)
-    return _scalar(kind, value, where)
+        return _to_dataclass(kind, value, where)
+    return _to_scalar(kind, value, where)
 
 
-def _dataclass(kind: Any, value: Any, where: str) -> Any:
-    _require(value, dict, where)
-    hints, known = _hints(kind), {field.name: field for field in fields(kind)}
+def _to_dataclass(kind: Any, value: Any, where: str) -> Any:
+    _require_type(value, dict, where)
+    hints, known = _type_hints(kind), {field.name: field for field in fields(kind)}
     for name, field in known.items():
         if name not in value and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{where} has no {name!r}")
     for name in value:
         if name not in known:
             raise ValueError(f"{where} has {name!r}, which is not known")
-    return kind(**{name: _made(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+    return kind(**{name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()})
 
 
-def _scalar(kind: Any, value: Any, where: str) -> Any:
+def _to_scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    _require(value, kind, where)
+    _require_type(value, kind, where)
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{where} is {value}, expected a finite number")
     return value
 
 
-def _require(value: Any, kind: type, where: str) -> None:
+def _require_type(value: Any, kind: type, where: str) -> None:
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise ValueError(f"{where} is a {type(value).__name__}, expected a {kind.__name__}")
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _type_hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

@@ -26,7 +26,7 @@ def checked_target(path: Path, overwrite: bool) -> Path:
             if not target.is_file():
                 raise OutputError(f"cannot write {path}: it is not an ordinary file; choose another name")
             if not overwrite:
-                raise _taken(path)
+                raise _exists_error(path)
             if not os.access(target, os.W_OK):
                 raise OutputError(f"cannot write {path}: it is write-protected; choose another name")
     except (OSError, ValueError) as error:
@@ -34,7 +34,7 @@ def checked_target(path: Path, overwrite: bool) -> Path:
     return target
 
 
-def _taken(path: Path) -> OutputError:
+def _exists_error(path: Path) -> OutputError:
     return OutputError(f"cannot write {path}: it exists already; choose another name or allow overwriting")
 
 
@@ -50,7 +50,7 @@ def _output_error(path: Path, error: Exception) -> OutputError:
 
 
 @contextmanager
-def appearing(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterator[Path]:
+def atomic_output(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterator[Path]:
     """A temporary name beside `target`, which takes its place at the end, and vanishes on any error."""
     temporary = target.parent / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}{suffix}"
     try:
@@ -60,9 +60,9 @@ def appearing(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterato
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode))
             temporary.replace(target)
         else:
-            _claim(temporary, target)
+            _rename_if_free(temporary, target)
     except FileExistsError as error:
-        raise _taken(path) from error
+        raise _exists_error(path) from error
     except OSError as error:
         raise error if isinstance(error, OutputError) else _output_error(path, error) from error
     finally:
@@ -70,7 +70,7 @@ def appearing(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterato
             temporary.unlink()
 
 
-def _claim(temporary: Path, target: Path) -> None:
+def _rename_if_free(temporary: Path, target: Path) -> None:
     """Give `temporary` the name `target` if it is free. Raises FileExistsError, in one of two racing processes."""
     if os.name == "nt":
         temporary.rename(target)  # refuses an existing name there

@@ -76,7 +76,7 @@ def test_a_picture_of_many_strips_is_one_picture(
 def test_a_tiff_of_more_than_4_gb_is_a_big_one(
     tmp_path: Path, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sr_deploy.images.codecs.tiff_writer._CLASSIC", 0)
+    monkeypatch.setattr("sr_deploy.images.codecs.tiff_writer._CLASSIC_LIMIT", 0)
     image = picture(3, bits, size=(900, 1000))
     exif = camera_exif().tobytes()[6:]
     write_image(Image(pixels=image.pixels, metadata=Metadata(exif=exif, xmp=XMP)), tmp_path / "a.tif")

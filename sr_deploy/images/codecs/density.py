@@ -16,13 +16,13 @@ Dpi = tuple[float, float]
 
 _RATIONAL = 5
 _INCH, _CM = 2, 3  # of TIFF and EXIF
-_METRE = 1 / 0.0254  # inches in one
-_MOST = 1e5
+_INCHES_PER_METRE = 1 / 0.0254  # inches in one
+_MAX_DPI = 1e5
 
 
 def plausible(x: float, y: float) -> Dpi | None:
     """(x, y) where both can be meant as pixels per inch."""
-    return (x, y) if 1 <= x < _MOST and 1 <= y < _MOST else None
+    return (x, y) if 1 <= x < _MAX_DPI and 1 <= y < _MAX_DPI else None
 
 
 def from_tags(tags: Mapping[int, Tag]) -> Dpi | None:
@@ -52,12 +52,12 @@ def from_phys(body: bytes) -> Dpi | None:
     if len(body) != 9 or body[8] != 1:  # no metres: the shape of a pixel only
         return None
     x, y = struct.unpack(">II", body[:8])
-    return plausible(x / _METRE, y / _METRE)
+    return plausible(x / _INCHES_PER_METRE, y / _INCHES_PER_METRE)
 
 
 def to_phys(dpi: Dpi) -> bytes:
     """The body of a pHYs chunk."""
-    return struct.pack(">IIB", *(round(value * _METRE) for value in dpi), 1)
+    return struct.pack(">IIB", *(round(value * _INCHES_PER_METRE) for value in dpi), 1)
 
 
 def from_jfif(segment: bytes) -> Dpi | None:
@@ -72,16 +72,16 @@ def from_jfif(segment: bytes) -> Dpi | None:
 def from_bmp(header: bytes) -> Dpi | None:
     """Of the first 46 bytes of a BMP with a header of 40 bytes or more."""
     x, y = struct.unpack_from("<ii", header, 38)
-    return plausible(x / _METRE, y / _METRE)
+    return plausible(x / _INCHES_PER_METRE, y / _INCHES_PER_METRE)
 
 
-def put_into(path: Path, kind: str, dpi: Dpi) -> None:
+def write_density(path: Path, kind: str, dpi: Dpi) -> None:
     """Write `dpi` into the header of the JPEG or BMP file at `path`, as OpenCV wrote it."""
     with path.open("r+b") as file:
         head = file.read(14)
         if kind == "bmp" and head.startswith(b"BM"):
             file.seek(38)
-            file.write(struct.pack("<ii", *(round(value * _METRE) for value in dpi)))
+            file.write(struct.pack("<ii", *(round(value * _INCHES_PER_METRE) for value in dpi)))
         elif head[2:4] == b"\xff\xe0" and head[6:11] == b"JFIF\0":
             file.seek(13)
             file.write(struct.pack(">BHH", 1, *(min(round(value), 0xFFFF) for value in dpi)))

@@ -21,7 +21,7 @@ class UnsupportedError(Exception):
     """The file is whole, but of a kind that is not read; same use of the message."""
 
 
-class Parsed(NamedTuple):
+class PictureHeader(NamedTuple):
     """A picture file, walked to its end."""
 
     format: str
@@ -88,7 +88,7 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def need(data: bytes, end: int) -> None:
+def require_bytes(data: bytes, end: int) -> None:
     """Raise DamagedError where `data` is shorter than `end` bytes."""
     if end > len(data):
         raise DamagedError(f"ends after {len(data)} bytes, in the middle of its data")

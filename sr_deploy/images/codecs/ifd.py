@@ -96,9 +96,9 @@ def first_offset(data: bytes, order: str, big: bool) -> int:
     return int(struct.unpack_from(order + form, data, at)[0])
 
 
-def _layout(data: bytes, offset: int, order: str, big: bool) -> tuple[range, str]:
+def _entry_positions(data: bytes, offset: int, order: str, big: bool) -> tuple[range, str]:
     """Where the entries of the directory at `offset` begin, and how each is laid out but for its value."""
-    count_form, entry_form, slot = _forms(big)
+    count_form, entry_form, slot = _struct_forms(big)
     start = offset + struct.calcsize("<" + count_form)
     step = struct.calcsize("<" + entry_form) + slot
     if start > len(data):
@@ -109,15 +109,15 @@ def _layout(data: bytes, offset: int, order: str, big: bool) -> tuple[range, str
     return range(start, start + count * step, step), order + entry_form
 
 
-def _forms(big: bool) -> tuple[str, str, int]:
+def _struct_forms(big: bool) -> tuple[str, str, int]:
     """How the number of entries and an entry are laid out, and the bytes an entry has for its value."""
     return ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
 
 
 def next_ifd(data: bytes, offset: int, order: str, big: bool = False) -> int:
     """The offset of the directory after the one at `offset`, 0 where it is the last. Raises IfdError."""
-    entries, _ = _layout(data, offset, order, big)
-    slot = _forms(big)[2]
+    entries, _ = _entry_positions(data, offset, order, big)
+    slot = _struct_forms(big)[2]
     return int.from_bytes(data[entries.stop : entries.stop + slot], "little" if order == "<" else "big")
 
 
@@ -126,8 +126,8 @@ def read_ifd(data: bytes, offset: int, order: str, big: bool = False) -> dict[in
 
     Raises IfdError where the directory or a value lies outside `data`, or values lie on top of each other.
     """
-    entries, form = _layout(data, offset, order, big)
-    slot = _forms(big)[2]
+    entries, form = _entry_positions(data, offset, order, big)
+    slot = _struct_forms(big)[2]
     tags: dict[int, Tag] = {}
     held = 0
     for at in entries:
@@ -137,11 +137,11 @@ def read_ifd(data: bytes, offset: int, order: str, big: bool = False) -> dict[in
         held += items * _SIZES[kind]
         if held > len(data):
             raise IfdError("ends before the values of its tags")
-        tags[number] = _value(data, at + entries.step - slot, slot, order, kind, items)
+        tags[number] = _read_value(data, at + entries.step - slot, slot, order, kind, items)
     return tags
 
 
-def _value(data: bytes, at: int, slot: int, order: str, kind: int, items: int) -> Tag:
+def _read_value(data: bytes, at: int, slot: int, order: str, kind: int, items: int) -> Tag:
     size = items * _SIZES[kind]
     if size > slot:
         at = int.from_bytes(data[at : at + slot], "little" if order == "<" else "big")
@@ -153,7 +153,7 @@ def _value(data: bytes, at: int, slot: int, order: str, kind: int, items: int) -
 
 def pack_ifd(tags: Tags, at: int, *, order: str = "<", big: bool = False) -> bytes:
     """A directory, its values and its sub-directories, as bytes that begin at offset `at` of their file."""
-    count_form, entry_form, slot = _forms(big)
+    count_form, entry_form, slot = _struct_forms(big)
     head = struct.pack(order + count_form, len(tags))
     body_at = at + len(head) + len(tags) * (4 + 2 * slot) + slot
     body = b""

@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sr_deploy.images.codecs.density import from_jfif
-from sr_deploy.images.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, need
+from sr_deploy.images.codecs.headers import (
+    DamagedError,
+    PictureHeader,
+    SizeCheck,
+    UnsupportedError,
+    require_bytes,
+)
 from sr_deploy.images.codecs.metadata import Metadata
 
 _MAX_SCANS = 500
 """Each takes a pass over all pixels; encoders write about ten."""
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC = b"ICC_PROFILE\0"
 
@@ -34,9 +40,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker in (0x01, 0xD8):
             at = start
             continue
-        need(data, start + 2)
+        require_bytes(data, start + 2)
         end = start + int.from_bytes(data[start : start + 2], "big")
-        need(data, end)
+        require_bytes(data, end)
         if marker == 0xDA:
             following = _MARKER.search(data, end)
             end = following.start() if following else len(data)
@@ -44,19 +50,19 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def _joined(parts: dict[int, bytes], count: int) -> bytes | None:
+def _join_icc(parts: dict[int, bytes], count: int) -> bytes | None:
     whole = [parts.get(i) for i in range(1, count + 1)]
     return b"".join(p for p in whole if p) if whole and all(whole) else None
 
 
-def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
+def parse_jpeg(data: bytes, check: SizeCheck) -> PictureHeader:
     """Walk a JPEG (ITU T.81) to its end marker; what follows that is not looked at."""
     frame: tuple[int, int, int, int] | None = None
     exif = xmp = dpi = None
     icc_parts: dict[int, bytes] = {}
     icc_count = scanned = scans = stop = 0
     for marker, start, end in _segments(data):
-        if marker in _FRAMES:
+        if marker in _FRAME_MARKERS:
             if frame or end - start < 6:
                 raise DamagedError("has a JPEG frame header that makes no sense")
             precision, height, width, parts = struct.unpack_from(">BHHB", data, start)
@@ -87,7 +93,7 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
     # A Huffman coder spends at least one bit on every 16x16 block; arithmetic coding (SOF9 on) may spend less.
     if kind < 0xC9 and scanned * 8 < (width // 32) * (height // 32):
         raise DamagedError(f"holds {scanned} bytes of pixel data, too few for {width}x{height} pixels")
-    return Parsed(
+    return PictureHeader(
         format="jpeg",
         width=width,
         height=height,
@@ -95,12 +101,12 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> Parsed:
         grey=parts == 1,
         dpi=dpi,
         exif=exif,
-        icc=_joined(icc_parts, icc_count),
+        icc=_join_icc(icc_parts, icc_count),
         xmp=xmp,
     )
 
 
-_SEGMENT = 65533
+_MAX_SEGMENT = 65533
 """Bytes a JPEG segment holds after its length."""
 
 
@@ -110,7 +116,7 @@ def _segment(marker: int, *parts: bytes) -> bytes:
 
 
 def _icc_segments(icc: bytes) -> Iterator[bytes]:
-    step = _SEGMENT - 14
+    step = _MAX_SEGMENT - 14
     pieces = [icc[i : i + step] for i in range(0, len(icc), step)]
     for i, piece in enumerate(pieces, 1):
         yield _segment(0xE2, _ICC, bytes([i, len(pieces)]), piece)
@@ -120,15 +126,15 @@ def _metadata_segments(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
     """What follows the JFIF header, and the names of the blobs that JPEG has no room for."""
     blocks, dropped = [], []
     exif, xmp, icc = metadata.exif, metadata.xmp, metadata.icc
-    if exif and len(exif) <= _SEGMENT - 6:
+    if exif and len(exif) <= _MAX_SEGMENT - 6:
         blocks.append(_segment(0xE1, b"Exif\0\0", exif))
     elif exif:
         dropped.append("EXIF")
-    if xmp and len(xmp) <= _SEGMENT - 29:
+    if xmp and len(xmp) <= _MAX_SEGMENT - 29:
         blocks.append(_segment(0xE1, _XMP, xmp))
     elif xmp:
         dropped.append("XMP")
-    if icc and len(icc) <= 255 * (_SEGMENT - 14):
+    if icc and len(icc) <= 255 * (_MAX_SEGMENT - 14):
         blocks.extend(_icc_segments(icc))
     elif icc:
         dropped.append("ICC")

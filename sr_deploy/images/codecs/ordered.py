@@ -21,22 +21,22 @@ def in_order(function: Callable[[int], _T], count: int, workers: int) -> Iterato
     if min(workers, count) <= 1:
         yield from map(function, range(count))
         return
-    team = _Team(function, count, 2 * workers)
-    threads = [threading.Thread(target=team.work, daemon=True) for _ in range(min(workers, count))]
+    queue = _WorkQueue(function, count, 2 * workers)
+    threads = [threading.Thread(target=queue.run_worker, daemon=True) for _ in range(min(workers, count))]
     started = []
     try:
         for thread in threads:
             thread.start()
             started.append(thread)
         for i in range(count):
-            yield team.take(i)
+            yield queue.take(i)
     finally:
-        team.stop()
+        queue.stop()
         for thread in started:
             thread.join()
 
 
-class _Team(Generic[_T]):
+class _WorkQueue(Generic[_T]):
     """What the threads share: which number is next, and the results that nobody took yet."""
 
     def __init__(self, function: Callable[[int], _T], count: int, ahead: int) -> None:
@@ -45,9 +45,9 @@ class _Team(Generic[_T]):
         self._results: dict[int, tuple[BaseException | None, Any]] = {}
         self._changed = threading.Condition()
 
-    def work(self) -> None:
+    def run_worker(self) -> None:
         """Compute one number after the other, until there are none."""
-        while (i := self._claimed()) is not None:
+        while (i := self._next_index()) is not None:
             error, result = None, None
             try:
                 result = self._function(i)
@@ -57,7 +57,7 @@ class _Team(Generic[_T]):
                 self._results[i] = error, result
                 self._changed.notify_all()
 
-    def _claimed(self) -> int | None:
+    def _next_index(self) -> int | None:
         with self._changed:
             self._changed.wait_for(lambda: self._next >= self._end or self._next < self._taken + self._ahead)
             if self._next >= self._end:

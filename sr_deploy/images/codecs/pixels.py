@@ -16,11 +16,11 @@ Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _STRIP = 64  # rows
-_REACH = 128
+_SEARCH_ROWS = 128
 """Rows: further from everything visible, a hidden colour reaches no visible pixel through any net."""
 
 
-def turned(pixels: Array, orientation: int) -> Array:
+def orient_pixels(pixels: Array, orientation: int) -> Array:
     """`pixels` as they should be seen (EXIF 2.32, 4.6.5.1, Orientation)."""
     across, down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
     result = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
@@ -31,7 +31,7 @@ def turned(pixels: Array, orientation: int) -> Array:
     return result.reshape(*result.shape[:2], *pixels.shape[2:])
 
 
-def in_8_bits(values: Array) -> Array:
+def to_8_bits(values: Array) -> Array:
     """Divided by 257, rounded to nearest."""
     result = np.empty(values.shape, np.uint8)
     for at in range(0, len(values), _STRIP):
@@ -39,7 +39,7 @@ def in_8_bits(values: Array) -> Array:
     return result
 
 
-def on_white(pixels: Array, alpha: Array) -> Array:
+def blend_on_white(pixels: Array, alpha: Array) -> Array:
     """What is seen on white paper, of 8-bit pixels."""
     result = np.empty_like(pixels)
     for at in range(0, len(pixels), _STRIP):
@@ -51,7 +51,7 @@ def on_white(pixels: Array, alpha: Array) -> Array:
     return result
 
 
-def bgr(pixels: Array, alpha: Array | None, *, consume: bool) -> Array:
+def to_bgr(pixels: Array, alpha: Array | None, *, consume: bool) -> Array:
     """Pixels as OpenCV wants them: [H, W] or [H, W, 3 or 4] in BGR order.
 
     With `consume`, RGB pixels without alpha are turned around where they lie, and are lost to the caller.
@@ -82,7 +82,7 @@ def fill_hidden_colour(pixels: Pixels, alpha: Pixels) -> Pixels:
     result: Pixels = pixels.copy()
     height, step = alpha.shape[0], 1024
     for at in range(0, height, step):
-        first, last = max(0, at - _REACH), min(height, at + step + _REACH)
+        first, last = max(0, at - _SEARCH_ROWS), min(height, at + step + _SEARCH_ROWS)
         seen = visible[first:last]
         if seen.all() or not seen.any():
             continue

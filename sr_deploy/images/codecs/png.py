@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.images.codecs.density import from_phys, to_phys
-from sr_deploy.images.codecs.headers import DamagedError, Parsed, SizeCheck, need
+from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, require_bytes
 from sr_deploy.images.codecs.metadata import Metadata
 from sr_deploy.images.codecs.strips import Bytes, Strips, deflated, packed_in_order
 
@@ -37,10 +37,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """
     at = 8
     while True:
-        need(data, at + 12)
+        require_bytes(data, at + 12)
         length, kind = struct.unpack_from(">I4s", data, at)
         start, end = at + 8, at + 8 + length
-        need(data, end + 4)
+        require_bytes(data, end + 4)
         if zlib.crc32(memoryview(data)[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             if not kind[0] & 0x20 or kind == b"tRNS":
                 raise DamagedError(f"has a wrong checksum in its {kind.decode('latin-1')!r} part")
@@ -51,7 +51,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at = end + 4
 
 
-def _unpacked(data: bytes) -> bytes | None:
+def _inflate(data: bytes) -> bytes | None:
     unpacker = zlib.decompressobj()
     try:
         result = unpacker.decompress(data, _MAX_BLOB)
@@ -68,10 +68,10 @@ def _xmp(body: bytes) -> bytes | None:
     text = rest[2:].split(b"\0", 2)
     if len(text) != 3:
         return None
-    return _unpacked(text[2]) if rest[0] else text[2]
+    return _inflate(text[2]) if rest[0] else text[2]
 
 
-def _key(colour: int, depth: int, body: bytes) -> tuple[int, ...] | None:
+def _transparent_colour(colour: int, depth: int, body: bytes) -> tuple[int, ...] | None:
     """The transparent colour of a tRNS chunk, scaled up as decoders scale pixels of fewer than 8 bits."""
     count = {0: 1, 2: 3}.get(colour)
     if count is None or len(body) < 2 * count:
@@ -80,9 +80,9 @@ def _key(colour: int, depth: int, body: bytes) -> tuple[int, ...] | None:
     return tuple((v & ((1 << depth) - 1)) * scale for v in struct.unpack_from(f">{count}H", body))
 
 
-def parse_png(data: bytes, check: SizeCheck) -> Parsed:
+def parse_png(data: bytes, check: SizeCheck) -> PictureHeader:
     """Walk a PNG (PNG specification, third edition), checksums and all."""
-    need(data, 33)
+    require_bytes(data, 33)
     length, kind, width, height, depth, colour, _, _, interlace = struct.unpack_from(">I4sIIBBBBB", data, 8)
     if kind != b"IHDR" or length != 13:
         raise DamagedError("does not begin with a PNG header")
@@ -96,7 +96,7 @@ def parse_png(data: bytes, check: SizeCheck) -> Parsed:
     keep = [data[:8]]
     for kind, start, end in _chunks(data):
         if kind == b"tRNS" and colour in (0, 2):
-            key = _key(colour, depth, data[start:end])
+            key = _transparent_colour(colour, depth, data[start:end])
         elif kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             keep.append(data[start - 8 : end + 4])
             packed += (end - start) * (kind == b"IDAT")
@@ -107,13 +107,13 @@ def parse_png(data: bytes, check: SizeCheck) -> Parsed:
         elif kind == b"eXIf":
             blobs.setdefault("exif", data[start:end])
         elif kind == b"iCCP" and "icc" not in blobs:
-            blobs["icc"] = _unpacked(data[start:end].partition(b"\0")[2][1:])
+            blobs["icc"] = _inflate(data[start:end].partition(b"\0")[2][1:])
         elif kind == b"iTXt" and "xmp" not in blobs and (xmp := _xmp(data[start:end])):
             blobs["xmp"] = xmp
     needed = height * (width * _CHANNELS[colour] * depth // 8)
     if packed * _DEFLATE_RATIO < needed:
         raise DamagedError(f"holds {packed} bytes of pixel data, too few for {width}x{height} pixels")
-    return Parsed(
+    return PictureHeader(
         format="png",
         width=width,
         height=height,
@@ -145,7 +145,7 @@ def _metadata_chunks(metadata: Metadata) -> bytes:
     return chunks
 
 
-def _averaged(rows: Bytes, above: Bytes, step: int) -> Bytes:
+def _filter_average(rows: Bytes, above: Bytes, step: int) -> Bytes:
     """PNG filter 3 (PNG specification 9.2): every byte less the mean of those at its left and above it.
 
     Of the five it leaves deflate the least to do on photographs, at a cost that numpy's byte arithmetic hides.
@@ -160,7 +160,7 @@ def _averaged(rows: Bytes, above: Bytes, step: int) -> Bytes:
     return result
 
 
-def _adler_of_both(first: int, second: int, length: int) -> int:
+def _adler_combined(first: int, second: int, length: int) -> int:
     """Adler-32 (RFC 1950) of two blocks in a row, from that of each and the second one's length."""
     low = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % 65521
     high = ((first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)) % 65521
@@ -172,7 +172,7 @@ def _packed_strip(strips: Strips, i: int) -> tuple[bytes, int, int]:
     first, last = strips.span(i)
     rows = strips.read(max(first - 1, 0), last, ">")
     above, rows = (rows[0], rows[1:]) if first else (np.zeros_like(rows[0]), rows)
-    filtered = _averaged(rows, above, strips.samples * strips.pixels.itemsize).tobytes()
+    filtered = _filter_average(rows, above, strips.samples * strips.pixels.itemsize).tobytes()
     header = b"" if i else b"\x78\x01"  # of the zlib stream that all strips make up
     return _chunk(b"IDAT", header, deflated(filtered, raw=True)), zlib.adler32(filtered), len(filtered)
 
@@ -187,6 +187,6 @@ def write_png(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Meta
     adler = 1
     for chunk, part, length in packed_in_order(partial(_packed_strip, strips), len(strips)):
         file.write(chunk)
-        adler = _adler_of_both(adler, part, length)
+        adler = _adler_combined(adler, part, length)
     file.write(_chunk(b"IDAT", b"\x03\0", struct.pack(">I", adler)))  # an empty last block, and the sum
     file.write(_chunk(b"IEND"))

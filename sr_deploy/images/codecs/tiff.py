@@ -46,9 +46,9 @@ XMP, ICC = 700, 34675
 _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
 """Tags that say where a picture comes from, not how it is stored: they move between TIFF and EXIF."""
 
-_PLAIN = {1: "none", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate"}
-_RATIO = {1: 1, 5: 4096, 8: 1040, 32946: 1040, 32773: 64, 7: 4096}
-_LEFT_TO_OPENCV = (WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP,
+_COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate"}
+_MAX_RATIO = {1: 1, 5: 4096, 8: 1040, 32946: 1040, 32773: 64, 7: 4096}
+_TAGS_FOR_OPENCV = (WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP,
                    STRIP_BYTES, PLANAR, PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES,
                    266, 292, 347, 529, 530, 531, 532)  # fmt: skip
 
@@ -108,9 +108,9 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
         height=height,
         samples=_number(tags, SAMPLES, 1),
         bits=bits.pop(),
-        frames=_pages(data, first, order, big),
+        frames=_count_pages(data, first, order, big),
         orientation=_number(tags, ORIENTATION, 1),
-        exif=_exif_of(data, tags, order, big),
+        exif=_exif_block(data, tags, order, big),
         icc=tags[ICC].value if ICC in tags else None,
         xmp=tags[XMP].value if XMP in tags else None,
         dpi=from_tags(tags),
@@ -120,7 +120,7 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
     return picture
 
 
-def _pages(data: bytes, first: int, order: str, big: bool) -> int:
+def _count_pages(data: bytes, first: int, order: str, big: bool) -> int:
     at, seen = first, set[int]()
     while at and at not in seen and len(seen) < 10_000:
         try:
@@ -132,7 +132,7 @@ def _pages(data: bytes, first: int, order: str, big: bool) -> int:
     return len(seen)
 
 
-def _sub(data: bytes, tags: dict[int, Tag], number: int, order: str, big: bool) -> dict[int, Tag]:
+def _read_sub_ifd(data: bytes, tags: dict[int, Tag], number: int, order: str, big: bool) -> dict[int, Tag]:
     """The tags of a sub-directory; nothing where it is missing or broken."""
     try:
         return read_ifd(data, _number(tags, number, len(data)), order, big)
@@ -144,16 +144,16 @@ def camera_tags(data: bytes, tags: dict[int, Tag], order: str, big: bool) -> dic
     """The descriptive tags of a directory, with its EXIF and GPS sub-directories."""
     found: dict[int, Tag | Tags] = {n: tags[n] for n in _DESCRIPTIVE if n in tags}
     for number in (EXIF_IFD, GPS_IFD):
-        inner = _sub(data, tags, number, order, big)
+        inner = _read_sub_ifd(data, tags, number, order, big)
         kept: dict[int, Tag | Tags] = {n: t for n, t in inner.items() if n not in SUB_IFDS}
-        if interop := _sub(data, inner, INTEROP_IFD, order, big):
+        if interop := _read_sub_ifd(data, inner, INTEROP_IFD, order, big):
             kept[INTEROP_IFD] = interop
         if kept:
             found[number] = kept
     return found
 
 
-def _exif_of(data: bytes, tags: dict[int, Tag], order: str, big: bool) -> bytes | None:
+def _exif_block(data: bytes, tags: dict[int, Tag], order: str, big: bool) -> bytes | None:
     """The camera's tags of a TIFF as an EXIF block, or None where there are none."""
     found = camera_tags(data, tags, order, big)
     return b"II*\0\x08\0\0\0" + pack_ifd(found, 8) if found else None
@@ -164,7 +164,7 @@ def _check_kind(picture: TiffPicture) -> None:
     if set(picture.tags[SAMPLE_FORMAT].numbers() if SAMPLE_FORMAT in picture.tags else ()) - {1, 4}:
         raise UnsupportedError("is a TIFF of signed or floating-point pixels, which is not read here")
     least = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(colour)
-    if least is None or packing not in (*_PLAIN, 7):
+    if least is None or packing not in (*_COMPRESSIONS, 7):
         raise UnsupportedError(
             f"is a TIFF of colour kind {colour} and compression {packing}, which is not read here"
         )
@@ -177,22 +177,22 @@ def _check_kind(picture: TiffPicture) -> None:
         raise UnsupportedError(
             f"is a TIFF of {picture.width}x{picture.height} pixels, which is too large to read here"
         )
-    if not (_is_plain(picture) or _is_simple(picture)):
+    if not (_has_plain_samples(picture) or _opencv_reads_it(picture)):
         raise UnsupportedError(
             f"is a TIFF of colour kind {colour}, {picture.samples} channels of {picture.bits} bits and "
             f"compression {packing}, which is not read here"
         )
 
 
-def _is_plain(picture: TiffPicture) -> bool:
+def _has_plain_samples(picture: TiffPicture) -> bool:
     """Whether its samples can be read as one wide grey picture."""
-    plain = picture.bits in (8, 16) and picture.number(COMPRESSION, 1) in _PLAIN
+    plain = picture.bits in (8, 16) and picture.number(COMPRESSION, 1) in _COMPRESSIONS
     return (
         plain and picture.number(PREDICTOR, 1) in (1, 2) and picture.number(PHOTOMETRIC, -1) in (0, 1, 2, 5)
     )
 
 
-def _is_simple(picture: TiffPicture) -> bool:
+def _opencv_reads_it(picture: TiffPicture) -> bool:
     """Whether OpenCV reads it right on its own: no alpha, no CMYK; palettes, few bits, JPEG inside."""
     colour, samples = picture.number(PHOTOMETRIC, -1), picture.samples
     shallow = picture.bits == 8 or (picture.bits in (1, 2, 4) and samples == 1)
@@ -207,7 +207,7 @@ def _check_whole(picture: TiffPicture) -> None:
         sizes = picture.tags[TILE_BYTES if tiled else STRIP_BYTES].numbers()
     except KeyError:
         raise DamagedError("does not say where its pixel data is") from None
-    wide, tall = _block(picture)
+    wide, tall = _block_size(picture)
     across = -(-picture.width // wide) * -(-picture.height // tall)
     planes = picture.samples if picture.number(PLANAR, 1) == 2 else 1
     if wide * tall > 4 * max(picture.width, 64) * max(picture.height, 64):
@@ -220,13 +220,16 @@ def _check_whole(picture: TiffPicture) -> None:
     if end > len(picture.data):
         raise DamagedError(f"ends after {len(picture.data)} bytes, in the middle of its pixel data")
     needed = picture.width * picture.samples * picture.bits // 8 * picture.height
-    if picture.number(PHOTOMETRIC, -1) != 6 and sum(sizes) * _RATIO[picture.number(COMPRESSION, 1)] < needed:
+    if (
+        picture.number(PHOTOMETRIC, -1) != 6
+        and sum(sizes) * _MAX_RATIO[picture.number(COMPRESSION, 1)] < needed
+    ):
         raise DamagedError(
             f"holds {sum(sizes)} bytes of pixel data, too few for {picture.width}x{picture.height} pixels"
         )
 
 
-def _block(picture: TiffPicture) -> tuple[int, int]:
+def _block_size(picture: TiffPicture) -> tuple[int, int]:
     """Width and height of a strip or tile."""
     if TILE_OFFSETS in picture.tags:
         wide, tall = picture.number(TILE_WIDTH, 0), picture.number(TILE_HEIGHT, 0)
@@ -242,13 +245,13 @@ def decode_tiff(picture: TiffPicture, decode: Decode) -> tuple[Array, Array | No
 
     `decode` is OpenCV's, and gives [H, W] or [H, W, 3] in BGR order.
     """
-    if not _is_plain(picture):
-        kept = {n: t for n, t in picture.tags.items() if n in _LEFT_TO_OPENCV}
+    if not _has_plain_samples(picture):
+        kept = {n: t for n, t in picture.tags.items() if n in _TAGS_FOR_OPENCV}
         pixels = decode(_with_directory(picture, kept))
         if pixels.ndim == 2:
             return pixels[..., None], None
         return np.ascontiguousarray(pixels[..., 2::-1]), None
-    samples = _samples(picture, decode)
+    samples = _read_samples(picture, decode)
     colour = picture.number(PHOTOMETRIC, 1)
     kinds = {0: 1, 1: 1, 2: 3, 5: 4}
     pixels, extra = samples[..., : kinds[colour]], samples[..., kinds[colour] :]
@@ -256,14 +259,14 @@ def decode_tiff(picture: TiffPicture, decode: Decode) -> tuple[Array, Array | No
     if colour == 0:
         pixels = top - pixels
     if colour == 5:
-        pixels = _rgb_of_cmyk(pixels)
-    alpha, associated = _alpha_of(picture, extra)
+        pixels = _cmyk_to_rgb(pixels)
+    alpha, associated = _find_alpha(picture, extra)
     if alpha is not None and associated:
-        pixels = _divided(pixels, alpha)
+        pixels = _unpremultiplied(pixels, alpha)
     return np.ascontiguousarray(pixels), alpha
 
 
-def _alpha_of(picture: TiffPicture, extra: Array) -> tuple[Array | None, bool]:
+def _find_alpha(picture: TiffPicture, extra: Array) -> tuple[Array | None, bool]:
     """The opacity among the extra samples, and whether the colours were multiplied by it.
 
     A fourth channel that nothing is said of is opacity, as every reader takes it; one said to be of another
@@ -290,7 +293,7 @@ def _with_directory(picture: TiffPicture, tags: Tags) -> bytes:
     )
 
 
-def _samples(picture: TiffPicture, decode: Decode) -> Array:
+def _read_samples(picture: TiffPicture, decode: Decode) -> Array:
     """[H, W, samples], as stored."""
     planes = picture.samples if picture.number(PLANAR, 1) == 2 else 1
     together = picture.samples // planes
@@ -298,7 +301,7 @@ def _samples(picture: TiffPicture, decode: Decode) -> Array:
     offsets_tag, bytes_tag = (TILE_OFFSETS, TILE_BYTES) if tiled else (STRIP_OFFSETS, STRIP_BYTES)
     offsets, sizes = picture.tags[offsets_tag].numbers(), picture.tags[bytes_tag].numbers()
     each = len(offsets) // planes
-    wide, tall = _block(picture)
+    wide, tall = _block_size(picture)
     result = np.empty(
         (picture.height, picture.width, picture.samples), np.uint8 if picture.bits == 8 else np.uint16
     )
@@ -332,7 +335,7 @@ def _samples(picture: TiffPicture, decode: Decode) -> Array:
     return result
 
 
-def _rgb_of_cmyk(ink: Array) -> Array:
+def _cmyk_to_rgb(ink: Array) -> Array:
     """Without a colour profile: what paper lets through of each colour, times what black does."""
     top = int(np.iinfo(ink.dtype).max)
     through = (top - ink).astype(np.uint32)
@@ -340,7 +343,7 @@ def _rgb_of_cmyk(ink: Array) -> Array:
     return colours.astype(ink.dtype)
 
 
-def _divided(pixels: Array, alpha: Array) -> Array:
+def _unpremultiplied(pixels: Array, alpha: Array) -> Array:
     """Colours that were multiplied by their opacity, as they were before."""
     top = int(np.iinfo(pixels.dtype).max)
     opacity = np.maximum(alpha, 1).astype(np.uint32)[..., None]

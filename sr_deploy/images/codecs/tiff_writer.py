@@ -25,7 +25,7 @@ from sr_deploy.images.codecs.metadata import Metadata
 from sr_deploy.images.codecs.strips import Strips, deflated, packed_in_order
 
 Array = npt.NDArray[Any]
-_CLASSIC = 3_900_000_000  # bytes of pixels that surely fit under the classic format's 4 GB
+_CLASSIC_LIMIT = 3_900_000_000  # bytes of pixels that surely fit under the classic format's 4 GB
 
 
 def _packed_strip(strips: Strips, i: int) -> bytes:
@@ -76,7 +76,7 @@ def write_tiff(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Met
     `file` must be seekable. It becomes a BigTIFF where the classic format's 4 GB might not do.
     """
     strips = Strips(pixels, alpha)
-    big = pixels.nbytes // pixels.shape[2] * strips.samples >= _CLASSIC
+    big = pixels.nbytes // pixels.shape[2] * strips.samples >= _CLASSIC_LIMIT
     file.write(b"\0" * 16)  # the header, once it is known where the directory lies
     offsets, sizes, at = [], [], 16
     for packed in packed_in_order(partial(_packed_strip, strips), len(strips)):

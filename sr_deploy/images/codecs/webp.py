@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from sr_deploy.images.codecs.headers import DamagedError, Parsed, SizeCheck, need
+from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, require_bytes
 from sr_deploy.images.codecs.metadata import Metadata
 
 
@@ -37,11 +37,11 @@ def _size(kind: bytes, data: bytes, start: int, end: int) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def parse_webp(data: bytes, check: SizeCheck) -> Parsed:
+def parse_webp(data: bytes, check: SizeCheck) -> PictureHeader:
     """Walk a still or animated WebP (RFC 9649)."""
-    need(data, 20)
+    require_bytes(data, 20)
     stop = 8 + int.from_bytes(data[4:8], "little")
-    need(data, stop)
+    require_bytes(data, stop)
     size: tuple[int, int] | None = None
     stills = frames = 0
     blobs: dict[bytes, bytes] = {}
@@ -60,7 +60,7 @@ def parse_webp(data: bytes, check: SizeCheck) -> Parsed:
     if not size or not (stills or frames):
         raise DamagedError("has no pixel data")
     exif = blobs.get(b"EXIF")
-    return Parsed(
+    return PictureHeader(
         format="webp",
         width=size[0],
         height=size[1],
