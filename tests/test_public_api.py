@@ -1,4 +1,4 @@
-"""The public surface is a decision, never an accident."""
+"""The public API is fixed on purpose: a new or missing name fails a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: what the machine has free, within its container's limit."""
+"""Memory that this process can still use: what the machine has free, within the limit of the container."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import os
 import sys
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP = Path("/sys/fs/cgroup")  # a container sees its own control group here
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the platform does not tell."""
+    """Bytes that can be used without swapping, or None if the platform does not tell.
+
+    It is a snapshot: other processes may take the memory at any time.
+    """
     if sys.platform == "win32":
         return _windows_available()
+    # the machine may have more free than the container's limit leaves, or less
     found = [value for value in (_linux_available(), _cgroup_available()) if value is not None]
     if found:
         return min(found)
-    try:  # macOS has no count of available pages; half of the physical ones is a careful stand-in
+    try:  # macOS does not report available pages; half of the physical memory is a cautious estimate
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (ValueError, OSError):
         return None
 
 
 def _linux_available() -> int | None:
+    """MemAvailable of /proc/meminfo in bytes, or None. It includes caches that the kernel can drop."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
@@ -33,7 +38,10 @@ def _linux_available() -> int | None:
 
 
 def _cgroup_available() -> int | None:
-    """What the limit of this process's control group (version 2, then 1) leaves, droppable cache included."""
+    """Bytes left within the limit of the control group (version 2, then 1), or None if there is no limit.
+
+    The page cache counts as used there, but the kernel drops it on demand; so it is added.
+    """
     for folder, limit_name, used_name in (
         (_CGROUP, "memory.max", "memory.current"),
         (_CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -47,6 +55,7 @@ def _cgroup_available() -> int | None:
 
 
 def _droppable_cache(stat_file: Path) -> int:
+    """Bytes of page cache that are not in active use, from a control group's memory.stat."""
     try:
         lines = stat_file.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -55,8 +64,10 @@ def _droppable_cache(stat_file: Path) -> int:
 
 
 def _windows_available() -> int | None:
+    """Free physical memory in bytes, from GlobalMemoryStatusEx; None if the call fails."""
     import ctypes
 
+    # MEMORYSTATUSEX of the Windows API; the members after `available` are not used
     class _MemoryStatus(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_ulong),

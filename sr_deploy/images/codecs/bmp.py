@@ -1,4 +1,8 @@
-"""BMP: checked before it is decoded. OpenCV reads and writes it."""
+"""BMP: checked before decoding. OpenCV decodes and encodes it.
+
+Offsets below follow Microsoft's BITMAPFILEHEADER (14 bytes) and the header after it, which begins with
+its own size: BITMAPCOREHEADER (12), BITMAPINFOHEADER (40) or a later one (up to 256 accepted).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,11 @@ from sr_deploy.images.codecs.headers import (
 
 
 def parse_bmp(data: bytes, check: SizeCheck) -> PictureHeader:
-    """Check the header of a BMP, and that its rows are all there."""
-    require_bytes(data, 26)
+    """Check the header of a BMP, and that all its rows are present.
+
+    Raises DamagedError, UnsupportedError, or the error of `check`.
+    """
+    require_bytes(data, 26)  # both headers, of the shortest kind
     offset, header = struct.unpack_from("<II", data, 10)
     if header == 12:
         width, height, planes, bits = struct.unpack_from("<HHHH", data, 18)
@@ -29,16 +36,17 @@ def parse_bmp(data: bytes, check: SizeCheck) -> PictureHeader:
         raise DamagedError("does not begin with a BMP header")
     check(width, height)
     if planes != 1 or bits not in (1, 4, 8, 16, 24, 32) or offset < 14 + header:
-        raise DamagedError(f"has a BMP header that makes no sense ({planes} planes, {bits} bits)")
-    if packing in (0, 3, 6):
+        raise DamagedError(f"has an invalid BMP header ({planes} planes, {bits} bits)")
+    if packing in (0, 3, 6):  # BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS: rows padded to 4 bytes
         require_bytes(data, offset + (width * bits + 31) // 32 * 4 * height)
-    elif packing in (1, 2):
-        # A run takes 2 bytes and covers at most 255 pixels; skipped pixels are legal, but no writer lives on them.
+    elif packing in (1, 2):  # BI_RLE8, BI_RLE4
+        # A run takes 2 bytes and covers at most 255 pixels. Skipping pixels is legal, but no program writes
+        # files that consist mostly of skipped pixels.
         if (len(data) - offset) * 128 < width * height:
             raise DamagedError(
                 f"holds {len(data) - offset} bytes of pixel data, too few for {width}x{height} pixels"
             )
     else:
-        raise UnsupportedError(f"is a BMP of compression {packing}, which is not read here")
+        raise UnsupportedError(f"is a BMP with compression {packing}, which is not supported")
     dpi = from_bmp(data[:46]) if header >= 40 else None
     return PictureHeader(format="bmp", width=width, height=height, payload=data, dpi=dpi)
