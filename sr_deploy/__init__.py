@@ -4,9 +4,11 @@
 >>> with Upscaler.open("rt-x4") as upscaler:
 ...     write_image(upscaler.upscale(read_image("photo.jpg")), "photo-x4.png")
 
-The names below are the public Python API; each is imported when it is first used, so that `import
-sr_deploy` alone costs nothing. Importing it also switches ONNX Runtime's telemetry off (it writes a device
-identifier into the home folder, and more), unless ORT_DISABLE_TELEMETRY says otherwise.
+The names in `__all__` are the public Python API. Each name is imported on first use, so `import
+sr_deploy` alone takes almost no time.
+
+Importing sr_deploy also switches off ONNX Runtime's telemetry, which among other things writes a device
+identifier into the home folder. Set the environment variable ORT_DISABLE_TELEMETRY to override this.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sr_deploy.version import __version__ as __version__
 
+# Type checkers and editors see the real imports; at run time `__getattr__` below does the work.
 if TYPE_CHECKING:
     from sr_deploy.engines.base import Engine as Engine
     from sr_deploy.errors import SrDeployError as SrDeployError
@@ -33,9 +36,11 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler as Upscaler
 
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is loaded
+# ONNX Runtime reads this variable once, while it is being loaded. Therefore it is set here, before any module
+# of the package can import onnxruntime. setdefault: the user's own setting wins.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_HOME = {
+_MODULE_OF = {
     "Engine": "sr_deploy.engines.base",
     "Image": "sr_deploy.images.image",
     "ModelSpec": "sr_deploy.spec",
@@ -50,6 +55,7 @@ _HOME = {
     "ssim": "sr_deploy.quality.metrics",
     "write_image": "sr_deploy.images.image",
 }
+"""The module that defines each public name. A test checks that its keys equal `__all__`."""
 
 __all__ = [
     "Engine",
@@ -69,10 +75,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    """Import a public name on first use (PEP 562). Raises AttributeError for any other name."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'sr_deploy' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
+    """The public names and `__version__`, so that `dir()` lists names not imported yet."""
     return sorted([*__all__, "__version__"])

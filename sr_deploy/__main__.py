@@ -1,4 +1,4 @@
-"""`python -m sr_deploy`: the command line, where the `sr-deploy` script is not on the path."""
+"""The command line as `python -m sr_deploy`, for when the `sr-deploy` script is not on the PATH."""
 
 from sr_deploy.cli import main
 

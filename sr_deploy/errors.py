@@ -1,65 +1,83 @@
-"""Everything sr-deploy raises on purpose, as one tree.
+"""The errors that sr-deploy raises on purpose, as one tree.
 
     SrDeployError                 exit code
-    ├── UsageError                2   an argument that makes no sense, or that the model cannot serve
-    ├── InputError                3   something the user handed in cannot be used
-    │   ├── ImageError            3   a picture that cannot be read
-    │   ├── ModelError            3   a model file that cannot be used
-    │   └── OutputError           3   a place that cannot be written
-    ├── MissingRuntimeError       4   a package, driver or device that is not there
-    ├── OutOfMemoryError          5   the work does not fit, even after it was made smaller
-    └── CheckFailedError          1   the work was done, and the result missed its tolerance or budget
+    ├── UsageError                2   an argument is invalid, or the model cannot serve it
+    ├── InputError                3   something the user supplied cannot be used
+    │   ├── ImageError            3   a picture cannot be read
+    │   ├── ModelError            3   a model file cannot be used
+    │   └── OutputError           3   an output path cannot be written
+    ├── MissingRuntimeError       4   a package, driver or device is missing
+    ├── OutOfMemoryError          5   the work does not fit into memory, even in smaller pieces
+    └── CheckFailedError          1   the work was done, but the result missed a tolerance or a budget
 
-Every message says what was asked, what was found, what was expected, and ends in what to do. The command
-line prints it as one line and exits with the code above; anything else that escapes is a bug.
+The command line prints the message on one line and exits with the code above. Any other exception that
+reaches the user is a bug.
+
+How to write a message:
+
+- It is one line without a full stop. It says what was asked, what was found, what was expected, and after
+  a semicolon what to do: "model x.onnx: no such file; give an .onnx file or one of rt-x2, rt-x4".
+- It starts with the file or object it is about, so that it is clear even in the log of a batch.
+- Pick the class by who must act: the caller's arguments (UsageError), the user's files (InputError), the
+  installation (MissingRuntimeError), the machine's memory (OutOfMemoryError).
+- Chain the original exception with `raise ... from error`.
 """
 
 from __future__ import annotations
 
 
 class SrDeployError(Exception):
-    """Base of every error sr-deploy raises on purpose; `exit_code` is what the command line ends with."""
+    """Base class of all errors raised on purpose.
+
+    Catch this class to handle every expected failure. `exit_code` is the exit code of the command line.
+    """
 
     exit_code = 1
 
 
 class UsageError(SrDeployError, ValueError):
-    """An argument, alone or beside the others, that makes no sense or that the model cannot serve."""
+    """An argument is invalid, alone or combined with others, or the model cannot serve it.
+
+    It is also a ValueError, so code that does not know sr-deploy can catch it.
+    """
 
     exit_code = 2
 
 
 class InputError(SrDeployError):
-    """Something the user handed in cannot be used."""
+    """Something the user supplied (a picture, a model, a path) cannot be used."""
 
     exit_code = 3
 
 
 class ImageError(InputError):
-    """A picture that cannot be read."""
+    """A picture cannot be read: missing, damaged, truncated, too large, or of an unsupported format."""
 
 
 class ModelError(InputError):
-    """A model file that cannot be used."""
+    """A model file cannot be used: missing, not ONNX, without a spec, or with a spec that is wrong."""
 
 
 class OutputError(InputError, OSError):
-    """A place that cannot be written."""
+    """An output path cannot be written. It is also an OSError."""
 
 
 class MissingRuntimeError(SrDeployError):
-    """A package, driver or device that is not there; the message ends in the install line."""
+    """A package, driver or device is missing. The message ends with the install command."""
 
     exit_code = 4
 
 
 class OutOfMemoryError(SrDeployError, MemoryError):
-    """The work does not fit into memory, even after it was made smaller."""
+    """The work does not fit into memory, even in smaller pieces. It is also a MemoryError."""
 
     exit_code = 5
 
 
 class CheckFailedError(SrDeployError):
-    """The work was done, and its result missed a tolerance or a budget."""
+    """The work was done, but its result missed a tolerance or a budget.
+
+    Exit code 1 tells scripts that sr-deploy worked and the model or the machine is not good enough.
+    """
 
     exit_code = 1

@@ -1,7 +1,7 @@
-"""What a runner must know of a model: `ModelSpec` and `SizeRule`, as values and as JSON. Stdlib only.
+"""`ModelSpec` and `SizeRule`: what a runner must know of a model, as Python values and as JSON.
 
-The record travels inside the ONNX file (metadata key `sr_deploy`) and beside every compiled engine. This
-module does not read files: `sr_deploy.graph` does.
+The spec is stored inside the ONNX file (metadata key `sr_deploy`) and in the sidecar of every engine
+file. This module uses the standard library only and reads no files; `sr_deploy.graph` does that.
 """
 
 from __future__ import annotations
@@ -15,46 +15,58 @@ from typing import Any
 from sr_deploy.errors import ModelError, UsageError
 
 SCHEMA = 1
+"""Version of the JSON form. It changes when a field changes its meaning."""
 METADATA_KEY = "sr_deploy"
+"""Key of the spec among the metadata properties of an ONNX file."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""The number formats a model file can compute in."""
 
 _LARGEST_SCALE = 16
+"""Largest upscaling factor along an axis."""
 _LARGEST_SIDE = 1 << 16
-"""Pixels that a record may speak of; more is a typing error, and would be padded to in earnest."""
-_WIDEST, _NARROWEST = 1e6, 1e-6
-"""Of a value range: what single precision still tells apart."""
+"""Largest number of pixels in a size rule or halo. A larger number is a typing error; pictures would
+really be padded to it.
+"""
+_LARGEST_VALUE, _SMALLEST_RANGE = 1e6, 1e-6
+"""Limits of a value range: the largest absolute value, and the smallest distance from black to white.
+Between them single precision can still tell the values apart.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizeRule:
-    """Which input sizes a model takes, per axis, in input pixels."""
+    """The input sizes that a model accepts, per axis, in pixels.
+
+    Raises UsageError for numbers that are not whole or lie outside 1 to 65536.
+    """
 
     minimum: int = 1
-    """Smallest height and width."""
+    """Smallest height and width in pixels."""
     multiple_of: int = 1
-    """Height and width must be multiples of this."""
+    """Divisor of height and width in pixels."""
     fixed: tuple[int, int] | None = None
-    """The one (height, width) a model with fixed axes takes; None where the axes are dynamic."""
+    """The only (height, width) that a model with fixed axes accepts, or None for dynamic axes."""
 
     def __post_init__(self) -> None:
         fixed = self.fixed
         numbers = (self.minimum, self.multiple_of, *(fixed if isinstance(fixed, tuple) else ()))
-        shaped = fixed is None or (isinstance(fixed, tuple) and len(fixed) == 2)
-        if not (shaped and all(_is_whole(n, 1, _LARGEST_SIDE) for n in numbers)):
+        is_pair = fixed is None or (isinstance(fixed, tuple) and len(fixed) == 2)
+        if not (is_pair and all(_is_whole(n, 1, _LARGEST_SIDE) for n in numbers)):
             raise UsageError(
-                f"a size rule needs positive whole numbers up to {_LARGEST_SIDE}, and two for a fixed size, got "
+                f"a size rule needs positive whole numbers up to {_LARGEST_SIDE}, and a pair of them for a fixed size; got "
                 f"minimum {brief(self.minimum)}, multiple_of {brief(self.multiple_of)}, fixed {brief(fixed)}"
             )
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest (height, width) that the rule allows and that holds the given one.
+        """The smallest allowed (height, width) that is at least as large as the given one, in pixels.
 
-        Raises UsageError where the size is fixed and smaller than what was asked.
+        Raises UsageError if the size is fixed and smaller than the given one.
         """
         if self.fixed:
             if height > self.fixed[0] or width > self.fixed[1]:
                 raise UsageError(
-                    f"the model takes {self.fixed[1]}x{self.fixed[0]} pixels only, got {width}x{height}; tile the picture"
+                    f"the model takes {self.fixed[1]}x{self.fixed[0]} pixels only, got {width}x{height}; "
+                    "process the picture in tiles"
                 )
             return self.fixed
         step = self.multiple_of
@@ -64,46 +76,62 @@ class SizeRule:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """The self-description of a model. `to_json` and `from_json` are exact inverses."""
+    """The self-description of a model.
+
+    Specs are immutable and can be compared. `to_json` and `from_json` are exact inverses. Raises
+    ModelError if a field has an invalid value.
+    """
 
     name: str
+    """Name of the model, not empty."""
     scale: int
-    """Output pixels per input pixel, along each axis."""
+    """Output pixels per input pixel along each axis, 1 to 16."""
     halo: int | None
-    """Radius of the receptive field in input pixels, measured; None: global, so never tiled silently."""
+    """Measured halo in input pixels: the distance within which input pixels affect a result (also
+    called the receptive-field radius). None if the model sees the whole picture; such a model is never
+    tiled silently.
+    """
     architecture: str = "unknown"
+    """Name of the network architecture."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Of the architecture; JSON values only."""
+    """Arguments of the architecture, as JSON values."""
     channels: int = 3
-    """3: RGB; 1: a grey or luma net."""
+    """Number of channels: 3 for RGB, 1 for grey or luma."""
     value_range: tuple[float, float] = (0.0, 1.0)
-    """What black and white are, at the input and at the output."""
+    """The numbers that stand for black and white, at the input and at the output."""
     layout: str = "NCHW"
+    """Order of the tensor axes: NCHW or NHWC."""
     precision: str = "fp32"
+    """Number format of the computation; one of `PRECISIONS`."""
     size_rule: SizeRule = field(default_factory=SizeRule)
+    """The input sizes that the model accepts."""
     checkpoint_sha256: str | None = None
+    """SHA-256 of the checkpoint the model was exported from, in hexadecimal digits."""
     recipe_sha256: str | None = None
+    """SHA-256 of the recipe the model was trained with, in hexadecimal digits."""
     licence: str | None = None
+    """SPDX identifier of the weights' licence."""
     undecided: tuple[str, ...] = ()
-    """What probing a foreign model could not decide, one sentence each."""
+    """Facts that probing a foreign model could not determine, one sentence each."""
     schema: int = SCHEMA
+    """Version of the JSON form; always `SCHEMA`."""
 
     def __post_init__(self) -> None:
         if not _is_whole(self.schema, SCHEMA, SCHEMA):
             raise ModelError(
-                f"model {brief(self.name)} has a spec of schema {brief(self.schema)}, this sr-deploy knows schema {SCHEMA}; "
-                "install the version of sr-deploy that wrote it or export the model again"
+                f"model {brief(self.name)} has a spec of schema {brief(self.schema)}, this version reads schema {SCHEMA}; "
+                "install the version of sr-deploy that wrote it, or export the model again"
             )
-        for name, fine, expected in self._rules():
+        for name, fine, expected in self._checks():
             if not fine:
                 raise ModelError(
                     f"model {brief(self.name)}: {name} must be {expected}, got {brief(getattr(self, name))}"
                 )
-        # equal specs are equal bytes, so 0 and 0.0 are not both kept
+        # Equal specs must give equal JSON, so 0 becomes 0.0. The class is frozen; hence object.__setattr__.
         object.__setattr__(self, "value_range", tuple(float(value) for value in self.value_range))
 
-    def _rules(self) -> list[tuple[str, bool, str]]:
-        """Of every field: its name, whether its value makes sense, and what would."""
+    def _checks(self) -> list[tuple[str, bool, str]]:
+        """(field name, whether its value is valid, description of valid values) of every field."""
         texts = "a tuple of texts"
         optional = ("checkpoint_sha256", "recipe_sha256", "licence")
         return [
@@ -120,7 +148,7 @@ class ModelSpec:
             (
                 "value_range",
                 _is_range(self.value_range),
-                f"two numbers, black below white, up to {_WIDEST:g}",
+                f"two numbers, black below white, up to {_LARGEST_VALUE:g}",
             ),
             ("layout", self.layout in ("NCHW", "NHWC"), "NCHW or NHWC"),
             ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
@@ -133,51 +161,60 @@ class ModelSpec:
         ]
 
     def with_(self, **changes: Any) -> ModelSpec:
-        """A copy with some fields changed."""
+        """A copy with some fields changed. Raises ModelError if the copy is invalid."""
         return replace(self, **changes)
 
     def to_json(self) -> str:
-        """One line of JSON, keys sorted, so that equal specs are equal bytes."""
+        """One line of JSON with sorted keys, so that equal specs give equal bytes."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Read what `to_json` wrote. Raises ModelError for anything else: an unknown schema, a missing or
-        unknown field, a value that makes no sense. Never a guess."""
+        """The spec that `to_json` wrote.
+
+        Raises ModelError for anything else: an unknown schema, a missing or unknown field, an invalid
+        value. Nothing is guessed, because a wrong guess would give wrong pictures.
+        """
         record = _strict_object(text)
         schema = record.get("schema")
         if not _is_whole(schema, SCHEMA, SCHEMA):
             raise ModelError(
-                f"the model's sr_deploy record has schema {brief(schema)}, this version knows {SCHEMA}; "
-                "install the version of sr-deploy that wrote it or export the model again"
+                f"the model's sr_deploy spec has schema {brief(schema)}, this version reads schema {SCHEMA}; "
+                "install the version of sr-deploy that wrote it, or export the model again"
             )
         try:
             rule = _fields_of(SizeRule, record.pop("size_rule", {}))
+            # JSON has no tuples: the three fields that are tuples come back as lists
             for values, name in ((rule, "fixed"), (record, "value_range"), (record, "undecided")):
                 if isinstance(values.get(name), list):
                     values[name] = tuple(values[name])
             return cls(size_rule=SizeRule(**rule), **_fields_of(cls, record))
         except (UsageError, ModelError) as error:
-            raise _unusable(str(error)) from error
+            raise _unusable_metadata(str(error)) from error
 
 
 def _strict_object(text: str) -> dict[str, Any]:
-    """The JSON object that `text` spells, without the NaN and Infinity that Python would add to JSON."""
+    """The JSON object in `text`. Raises ModelError for anything else.
 
-    def refused(constant: str) -> None:
-        raise ValueError(f"{constant} is no number")
+    Python's parser also accepts NaN and Infinity, which JSON does not have; they are refused here.
+    """
+
+    def reject_constant(constant: str) -> None:
+        raise ValueError(f"{constant} is not a number in JSON")
 
     try:
-        record = json.loads(text, parse_constant=refused)
+        record = json.loads(text, parse_constant=reject_constant)
     except (ValueError, RecursionError) as error:
-        raise _unusable(f"it is not JSON ({error})") from error
+        raise _unusable_metadata(f"it is not JSON ({error})") from error
     if not isinstance(record, dict):
-        raise _unusable(f"it is a {type(record).__name__}, not an object")
+        raise _unusable_metadata(f"it is a {type(record).__name__}, not an object")
     return record
 
 
 def _fields_of(kind: type[SizeRule] | type[ModelSpec], values: Any) -> dict[str, Any]:
-    """`values`, where they are an object of no other fields than `kind` has, and of all it needs."""
+    """Return `values` if it is a dict with all required and no unknown fields of `kind`; else raise
+    ModelError.
+    """
     if not isinstance(values, dict):
         raise ModelError(f"{kind.__name__} is {brief(values)}, not an object")
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
@@ -188,20 +225,24 @@ def _fields_of(kind: type[SizeRule] | type[ModelSpec], values: Any) -> dict[str,
     return values
 
 
-def _unusable(why: str) -> ModelError:
+def _unusable_metadata(why: str) -> ModelError:
+    """The ModelError for a spec that cannot be read; `why` completes "cannot be used: ..."."""
     return ModelError(
-        f"the model's sr_deploy record cannot be used: {why}; export the model again, or probe it with "
+        f"the model's sr_deploy spec cannot be used: {why}; export the model again, or measure a new spec with "
         "`sr-deploy stamp --force`"
     )
 
 
 def _is_whole(value: object, low: int, high: int) -> bool:
-    """Whether `value` is an int of `low` to `high`; True and False are none."""
+    """True if `value` is an int from `low` to `high`.
+
+    Booleans do not count, although bool is a subclass of int.
+    """
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_text(value: object) -> bool:
-    """Whether `value` is a str that can be printed and stored: no half of a UTF-16 pair."""
+    """True if `value` is a str that can be stored as UTF-8, that is, without lone UTF-16 surrogates."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
@@ -214,15 +255,17 @@ def _is_number(value: object) -> bool:
 
 
 def _is_range(value: object) -> bool:
-    """Whether `value` is (black, white), which a net can be fed with in single precision."""
+    """True if `value` is (black, white) with limits that single precision can represent and tell apart."""
     if not (isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))):
         return False
-    black, white = value  # comparisons with NaN are False
-    return bool(abs(black) <= _WIDEST and abs(white) <= _WIDEST and white - black >= _NARROWEST)
+    black, white = value  # NaN needs no check of its own: every comparison with it is False
+    return bool(
+        abs(black) <= _LARGEST_VALUE and abs(white) <= _LARGEST_VALUE and white - black >= _SMALLEST_RANGE
+    )
 
 
 def _is_json_object(value: object) -> bool:
-    """Whether `value` is a mapping that JSON can hold exactly."""
+    """True if `value` is a mapping that JSON can hold exactly."""
     if not (isinstance(value, Mapping) and all(map(_is_text, value))):
         return False
     try:

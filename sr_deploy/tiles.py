@@ -1,8 +1,9 @@
-"""Where tiles lie: integer geometry only, no pixels, no engine.
+"""The geometry of tiles, in whole pixels: no picture, no engine.
 
-A tile *reads* its kept region plus the halo on every side. A tile flush with a border of the picture keeps
-that border, so the net's own padding acts as it does on the whole picture. The last tile of a row shifts
-inward, so that all tiles of a plan share one shape, which is what graph replay and memory reuse want.
+A tile *reads* the region it keeps plus the halo on every side. A tile at a border of the picture has no
+halo there and keeps the border itself, so the net's own padding acts as on the whole picture. The last
+tile of a row is shifted inward instead of being cut. Thus all tiles of a plan have one shape, which
+lets engines replay recorded graphs and reuse memory.
 """
 
 from __future__ import annotations
@@ -16,52 +17,68 @@ from sr_deploy.spec import SizeRule
 
 
 class Span(NamedTuple):
-    """One tile along one axis, in input pixels: it reads from `start`, and [keep_from, keep_to) counts."""
+    """One tile along one axis, in input pixels.
+
+    The tile reads from `start`; the plan gives the length. Its result counts for [keep_from, keep_to)
+    only.
+    """
 
     start: int
+    """First pixel that is read."""
     keep_from: int
+    """First pixel whose result is kept."""
     keep_to: int
+    """End (exclusive) of the pixels whose results are kept."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tiles of one picture. Read shape is the same for every tile."""
+    """All tiles of one picture. Every tile reads the same shape."""
 
     read_height: int
+    """Height in input pixels that a tile reads; may exceed the picture's, see `SizeRule`."""
     read_width: int
+    """Width in input pixels that a tile reads; may exceed the picture's, see `SizeRule`."""
     rows: tuple[Span, ...]
+    """Vertical spans, from top to bottom."""
     columns: tuple[Span, ...]
+    """Horizontal spans, from left to right."""
 
     @property
     def count(self) -> int:
-        """How many tiles there are."""
+        """Number of tiles."""
         return len(self.rows) * len(self.columns)
 
     @property
     def whole(self) -> bool:
-        """True where one tile takes the whole picture."""
+        """True if a single tile covers the whole picture."""
         return self.count == 1
 
     def __iter__(self) -> Iterator[tuple[Span, Span]]:
+        """The (row, column) spans of all tiles, row by row."""
         return ((row, column) for row in self.rows for column in self.columns)
 
 
 def plan_whole(height: int, width: int, rule: SizeRule) -> Plan:
-    """One tile over everything, padded at the bottom and right to what the size rule wants."""
+    """One tile over the whole picture, padded at the bottom and right as the size rule requires.
+
+    `height` and `width` are in pixels. Raises UsageError if the size rule is fixed and smaller.
+    """
     tall, wide = rule.padded(height, width)
     return Plan(tall, wide, (Span(0, 0, height),), (Span(0, 0, width),))
 
 
 def plan_tiles(height: int, width: int, *, tile: int, halo: int, rule: SizeRule) -> Plan:
-    """Tiles whose kept regions cover a picture of `height` x `width` exactly once.
+    """Tiles whose kept regions cover a picture of `height` x `width` pixels exactly once.
 
-    `tile` is the largest side of an inner tile's kept region; `halo` the ring read around it, so a tile
-    reads at most `tile + 2 * halo` pixels a side (more only where the size rule wants a larger multiple).
-    Tiles start at multiples of `rule.multiple_of`. Raises UsageError for a tile or halo that makes no
-    sense, or a fixed size that leaves nothing to keep.
+    `tile` is the largest side of the region that an inner tile keeps. `halo` is the number of pixels
+    read around it. A tile therefore reads at most `tile + 2 * halo` pixels a side, or slightly more if
+    the size rule demands a multiple. Tiles start at multiples of `rule.multiple_of`.
+
+    Raises UsageError for an invalid tile or halo, or if the halo fills a fixed size completely.
     """
     if min(height, width) < 1:
-        raise UsageError(f"a picture needs pixels, got {width}x{height}")
+        raise UsageError(f"a picture needs at least 1x1 pixels, got {width}x{height}")
     if tile < 1 or halo < 0:
         raise UsageError(f"tile must be at least 1 and overlap at least 0, got tile {tile}, overlap {halo}")
     fixed = rule.fixed or (None, None)
@@ -73,40 +90,52 @@ def plan_tiles(height: int, width: int, *, tile: int, halo: int, rule: SizeRule)
 def _plan_axis(
     length: int, tile: int, halo: int, rule: SizeRule, fixed: int | None
 ) -> tuple[int, tuple[Span, ...]]:
+    """The length that tiles read along one axis, and their spans.
+
+    `length` is the side of the picture in pixels, `fixed` the side of a model with fixed axes, or None.
+    """
     step = rule.multiple_of
+    # -(-a // b) rounds a / b up without floating point
     if fixed is not None:
         padded, largest = fixed + -(-max(length - fixed, 0) // step) * step, fixed
         if length > fixed and fixed - 2 * halo < step:
             raise UsageError(
-                f"the model takes {fixed} pixels only, and an overlap of {halo} on both sides leaves too little of "
-                "them; give a smaller overlap"
+                f"the model takes {fixed} pixels only, and an overlap of {halo} pixels on both sides leaves fewer "
+                f"than {step} of them; give a smaller overlap"
             )
     else:
         padded = rule.padded(length, length)[0]
         largest = rule.padded(max(tile, step) + 2 * halo, 1)[0]
     if largest >= padded:
         return padded, (Span(0, 0, length),)
-    read = largest if fixed is not None else _balanced(padded, largest, halo, rule)
+    read = largest if fixed is not None else _balanced_read(padded, largest, halo, rule)
     return read, _spans(length, padded, read, halo, step)
 
 
-def _balanced(padded: int, largest: int, halo: int, rule: SizeRule) -> int:
-    """The smallest read size that needs no more tiles than `largest` does: less is read twice."""
+def _balanced_read(padded: int, largest: int, halo: int, rule: SizeRule) -> int:
+    """The smallest length to read that needs no more tiles than `largest` does.
+
+    Equal tiles overlap less than full tiles followed by one that is shifted far inward, so fewer pixels
+    are computed twice.
+    """
     step = rule.multiple_of
     count = len(_spans(padded, padded, largest, halo, step))
+    # at each of the count - 1 seams both neighbours read one halo beyond it
     fair = -(-(padded + 2 * halo * (count - 1)) // count)
     read = max(rule.padded(fair, 1)[0], rule.padded(2 * halo + step, 1)[0])
+    # starts are rounded down to multiples of `step`, so the fair share may be a few pixels too small
     while read < largest and len(_spans(padded, padded, read, halo, step)) > count:
         read += step
     return min(read, largest)
 
 
 def _spans(length: int, padded: int, read: int, halo: int, step: int) -> tuple[Span, ...]:
+    """The spans of an axis of `length` pixels, padded to `padded`, whose tiles read `read` pixels each."""
     spans, kept = [], 0
     while kept < length:
         start = max(kept - halo, 0) // step * step
         last = start + read >= padded
-        if last:
+        if last:  # shift inward, so that this tile has the shape of the others
             start = (padded - read) // step * step
         end = length if last else min(start + read - halo, length)
         spans.append(Span(start, kept, end))

@@ -1,7 +1,7 @@
-"""Upscaler: a picture of any size through an engine, whole or in tiles that cannot be seen.
+"""`Upscaler`: a picture of any size through an engine, whole or in tiles without visible seams.
 
-Knows the `Engine` protocol and no concrete engine. It does not read or write files. Nothing is kept between
-calls, so one Upscaler serves several threads.
+It knows the `Engine` protocol and no concrete engine. It reads and writes no files. No call leaves
+state behind, so several threads may share one Upscaler.
 """
 
 from __future__ import annotations
@@ -32,28 +32,35 @@ if TYPE_CHECKING:
     from sr_deploy.images.image import Image
 
 Pixels = npt.NDArray[Any]
-"""uint8, uint16 or float32."""
+"""Array of uint8, uint16 or float32."""
 _P = TypeVar("_P", bound=npt.NDArray[Any])
 Progress = Callable[[int, int], None]
+"""Callback with the number of finished tiles and of all tiles."""
 
-# bytes of working memory a tile may take: some 1000 pixels a side of rt-x4, 250 of srresnet-x4
+# Working memory of a tile in bytes: enough for about 1000 pixels a side with rt-x4, 250 with srresnet-x4.
 _BUDGET = 1 << 30
-_BYTES_PER_PIXEL = 1024.0  # of an engine that does not know: 64 channels in fp32, four of them alive
-_SMALLEST_TILE = 16
-_LARGE = 4 << 20  # bytes of a tile's result that are worth several threads
-_PLACERS = 4  # threads at most
-_STRIP = 64  # rows of the small picture worked on at a time
+# For engines that do not report it: four activations of 64 channels in fp32 (4 bytes) exist at once.
+_DEFAULT_BYTES_PER_PIXEL = 1024.0
+_SMALLEST_TILE = 16  # side in pixels
+_PARALLEL_BYTES = 4 << 20  # size in bytes from which a tile's result is copied by several threads
+_MAX_WRITERS = 4  # threads
+_STRIP = 64  # rows of the small picture that are processed at a time
 
 
 class Upscaler:
     """Upscales pictures of any size with one engine.
 
-    `tile`: the side of the kept part of a tile in input pixels; "auto" tiles only what does not fit into
-    `memory` bytes of working memory (default 1 GiB, or a quarter of what is free
-    where that is less); None never tiles.
-    `overlap`: pixels read around a tile; default is the model's measured halo, with which the tiled result
-    equals the whole one. A smaller one is the caller's choice, and is reported through `say`.
-    Raises UsageError for a tile or overlap the model cannot serve.
+    `tile`: side in input pixels of the region that a tile keeps. "auto" uses tiles only for pictures
+    that need more than `memory` bytes of working memory. The default of `memory` is 1 GiB, or a quarter
+    of the free memory if that is less. None never uses tiles.
+
+    `overlap`: input pixels read around a tile. The default is the model's measured halo, with which the
+    tiled result equals the whole one. A smaller overlap is allowed; a warning goes to `say`.
+
+    `say`: receives warnings, one line each; default: they are dropped.
+
+    Raises UsageError for a tile or overlap that the model cannot serve. Several threads may use one
+    Upscaler.
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class Upscaler:
         self.tile, self.overlap, self.memory = tile, overlap, memory
         self._say = say or (lambda message: None)
         self._preparing: threading.Thread | None = None
-        self._threads: int | None = None  # that tiles are placed by; None: as many as there are cores
+        self._threads: int | None = None  # limit for copying results; None: the number of cores
         self._check_options()
 
     @classmethod
@@ -84,9 +91,11 @@ class Upscaler:
         memory: int | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Upscaler:
-        """An Upscaler of a bundled model's name or a model file, on the chosen backend.
+        """An Upscaler for a bundled model or a model file, on the given backend.
 
-        It owns the engine: close it, or use it in a `with` statement.
+        `model` is a name or a path; `threads` limits the CPU threads (default: all usable cores). The
+        Upscaler owns the engine: close it, or use it in a `with` statement. Raises the errors of
+        `find_model` and `open_engine`.
         """
         from sr_deploy.models.open import open_engine
 
@@ -101,14 +110,15 @@ class Upscaler:
 
     @property
     def spec(self) -> ModelSpec:
-        """Of the model behind the engine."""
+        """The spec of the engine's model."""
         return self.engine.spec
 
     def prepare(self) -> None:
-        """Let the engine get ready for 8-bit pictures, in a thread, while the caller reads the first one.
+        """Prepare the engine for 8-bit pictures in a background thread, while the caller reads the
+        first picture.
 
-        Returns at once, and does nothing where the engine has no `prepare`. What goes wrong in it goes wrong again,
-        and is raised, when a picture is upscaled.
+        Returns at once. Does nothing if the engine has no `prepare`. Errors are ignored here: the same
+        error occurs again, and is raised, when a picture is upscaled.
         """
         prepare = getattr(self.engine, "prepare", None)
         if self._preparing is not None or prepare is None:
@@ -119,11 +129,12 @@ class Upscaler:
                 prepare(np.uint8)
 
         self._preparing = threading.Thread(target=work, daemon=True)
-        with suppress(RuntimeError):  # no more threads: it waits for the first picture then
+        with suppress(RuntimeError):  # no more threads available: the first picture prepares the engine
             self._preparing.start()
 
     def close(self) -> None:
         """Close the engine. Calling it again does nothing."""
+        # an engine must not be closed while the background thread still uses it
         if self._preparing is not None and self._preparing.is_alive():
             self._preparing.join()
         self.engine.close()
@@ -137,51 +148,61 @@ class Upscaler:
         self.close()
 
     def upscale(self, image: Image, progress: Progress | None = None) -> Image:
-        """`image` times the model's scale: colours through the net, opacity by bicubic interpolation.
+        """Enlarge `image` by the model's scale.
 
-        A net sharpens edges beyond what was there. In colour that is wanted; in opacity it would be a rim of
-        half-transparent pixels inside an opaque shape. Colour hidden under fully transparent pixels is replaced by
-        that of their visible neighbours first, so it does not bleed into the edges. Metadata and notes are carried
-        over.
+        Colours go through the net, opacity through bicubic interpolation. A net sharpens edges and may
+        exceed the values on both sides. This is wanted for colour; in opacity it would draw a rim of
+        half-transparent pixels inside an opaque shape. The colour of fully transparent pixels is first
+        replaced by that of visible neighbours, because it would bleed into the edges. Metadata and
+        notes are carried over.
+
+        Raises the errors of `upscale_pixels`.
         """
         if image.alpha is None:
             return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress))
         from sr_deploy.images.codecs.pixels import fill_hidden_colour
 
         colour = self.upscale_pixels(fill_hidden_colour(image.pixels, image.alpha), progress=progress)
-        return replace(image, pixels=colour, alpha=_large_alpha(image.alpha, self.spec.scale))
+        return replace(image, pixels=colour, alpha=_upscaled_alpha(image.alpha, self.spec.scale))
 
     def upscale_pixels(self, pixels: _P, out: _P | None = None, progress: Progress | None = None) -> _P:
-        """`pixels` [H, W, C] -> [H*scale, W*scale, C], in the same type: uint8, uint16 or float32 (0..1).
+        """Enlarge pixels [H, W, C] to [H*scale, W*scale, C] of the same type: uint8, uint16 or float32
+        (0..1).
 
-        C is 3 (RGB) or 1 (grey); the model may be of either kind. `progress(done, total)` is called after
-        every tile. When the engine runs out of memory the tiles are halved and the work starts again, unless
-        `tile` is None.
-        Raises UsageError for another shape or type, OutOfMemoryError when not even a small tile fits.
+        C is 3 (RGB) or 1 (grey), whatever the channels of the model. `out` receives the result if
+        given; it must be C-contiguous. `progress(done, total)` is called after every tile. If the
+        engine runs out of memory, the tiles are halved and the work starts again, unless `tile` is
+        None.
+
+        Raises UsageError for another shape or type, OutOfMemoryError if not even a small tile fits.
         """
         _check_pixels(pixels)
-        result = self._result(pixels, out)
+        result = self._result_array(pixels, out)
         plan = self.plan(*pixels.shape[:2])
         while True:
             try:
                 self._run(plan, pixels, result, progress)
                 return result
             except MemoryError:
-                plan = self._smaller(plan, *pixels.shape[:2])
+                plan = self._smaller_plan(plan, *pixels.shape[:2])
 
     def plan(self, height: int, width: int) -> Plan:
-        """The tiles a picture of `height` x `width` pixels will be cut into."""
+        """The tiles for a picture of `height` x `width` pixels.
+
+        Raises UsageError if the model cannot take the size.
+        """
         if self.tile is None:
             return plan_whole(height, width, self.spec.size_rule)
         if self.tile != "auto":
-            return self._tiled(height, width, self.tile)
+            return self._tiled_plan(height, width, self.tile)
         if self._fits(height, width):
             return plan_whole(height, width, self.spec.size_rule)
-        if self._reach is None:
+        if self._halo is None:  # tiles would change the result; try the whole picture and see if memory lasts
             return plan_whole(height, width, self.spec.size_rule)
-        return self._tiled(height, width, self._auto_tile())
+        return self._tiled_plan(height, width, self._auto_tile())
 
     def _check_options(self) -> None:
+        """Raise UsageError for an invalid tile or overlap; warn if the overlap is smaller than the halo."""
         tile, overlap, halo = self.tile, self.overlap, self.spec.halo
         if tile is not None and tile != "auto" and (not isinstance(tile, int) or tile < 1):
             raise UsageError(f"tile must be a number of pixels, 'auto' or None, got {tile!r}")
@@ -189,20 +210,21 @@ class Upscaler:
             raise UsageError(f"overlap must be at least 0 pixels, got {overlap}")
         if halo is None and isinstance(tile, int) and overlap is None:
             raise UsageError(
-                f"{self.spec.name} sees the whole picture at once, so tiles change its result; give an overlap too to "
-                "accept that"
+                f"{self.spec.name} sees the whole picture at once, so tiles change its result; give an overlap as well "
+                "to accept that"
             )
         if overlap is not None and (halo is None or overlap < halo):
             needed = "the whole picture" if halo is None else f"{halo} pixels"
             self._say(f"overlap {overlap}: {self.spec.name} sees {needed} around a pixel, so tiles may show")
 
     @property
-    def _reach(self) -> int | None:
-        """Pixels read around a tile: the user's overlap, else the halo; None: the whole picture."""
+    def _halo(self) -> int | None:
+        """Pixels to read around a tile: the user's overlap or else the halo. None: the whole picture."""
         return self.spec.halo if self.overlap is None else self.overlap
 
-    def _tiled(self, height: int, width: int, tile: int) -> Plan:
-        overlap = self._reach or 0
+    def _tiled_plan(self, height: int, width: int, tile: int) -> Plan:
+        """A plan with tiles of at most `tile` pixels that also respects the size limits of the engine."""
+        overlap = self._halo or 0
         limits, rule = self.engine.limits, self.spec.size_rule
         for limit in (limits.max_height, limits.max_width):
             if limit is not None and rule.fixed is None:
@@ -210,18 +232,21 @@ class Upscaler:
         if tile < 1:
             raise UsageError(
                 f"{self.spec.name} on {self.engine.backend} takes at most {limits.max_width}x{limits.max_height} pixels, "
-                f"which an overlap of {overlap} on both sides fills; give a smaller overlap"
+                f"and an overlap of {overlap} on both sides leaves none of them; give a smaller overlap"
             )
         return plan_tiles(height, width, tile=tile, halo=overlap, rule=rule)
 
     def _budget_pixels(self) -> float:
+        """Number of input pixels whose computation fits into the memory budget."""
         budget = self.memory
         if budget is None:
             free = available_memory()
+            # a quarter: the result, the picture and other programs need memory too
             budget = _BUDGET if free is None else min(_BUDGET, free // 4)
-        return budget / (self.engine.limits.bytes_per_pixel or _BYTES_PER_PIXEL)
+        return budget / (self.engine.limits.bytes_per_pixel or _DEFAULT_BYTES_PER_PIXEL)
 
     def _fits(self, height: int, width: int) -> bool:
+        """True if the model accepts the whole picture and its computation fits into the memory budget."""
         rule, limits = self.spec.size_rule, self.engine.limits
         if rule.fixed is not None and (height > rule.fixed[0] or width > rule.fixed[1]):
             return False
@@ -231,23 +256,27 @@ class Upscaler:
         return tall * wide <= self._budget_pixels()
 
     def _auto_tile(self) -> int:
-        overlap = self._reach or 0
+        """The side in pixels of a square tile that fits into the memory budget together with its halo."""
+        overlap = self._halo or 0
         limits = self.engine.limits
         side = int(math.sqrt(self._budget_pixels()))
         side = min(side, limits.max_height or side, limits.max_width or side)
         return max(side - 2 * overlap, _SMALLEST_TILE)
 
-    def _smaller(self, plan: Plan, height: int, width: int) -> Plan:
-        """The plan after `plan` ran out of memory: tiles of half the side."""
-        overlap = self._reach
+    def _smaller_plan(self, plan: Plan, height: int, width: int) -> Plan:
+        """A plan with tiles of half the side, for use after `plan` ran out of memory.
+
+        Raises OutOfMemoryError if tiles are not allowed or cannot get smaller.
+        """
+        overlap = self._halo
         if self.tile is None:
             raise OutOfMemoryError(
-                f"{width}x{height} pixels at once do not fit into memory; allow tiles, which give the same picture"
+                f"{width}x{height} pixels at once do not fit into memory; allow tiles, which give the same result"
             )
         if overlap is None:
             raise OutOfMemoryError(
-                f"{width}x{height} pixels at once do not fit, and {self.spec.name} sees the whole picture; give a tile "
-                "and an overlap to accept a different result, or use a smaller model"
+                f"{width}x{height} pixels at once do not fit into memory, and {self.spec.name} sees the whole picture; "
+                "give a tile and an overlap to accept a different result, or use a smaller model"
             )
         side = (max(plan.read_height, plan.read_width) - 2 * overlap) // 2
         if side < _SMALLEST_TILE or self.spec.size_rule.fixed is not None:
@@ -255,10 +284,16 @@ class Upscaler:
                 f"not even a tile of {plan.read_width}x{plan.read_height} pixels fits into memory; close other "
                 "programs or use a smaller model"
             )
-        self._say(f"out of memory with tiles of {plan.read_width}x{plan.read_height}; going on with {side}")
-        return self._tiled(height, width, side)
+        self._say(
+            f"out of memory with tiles of {plan.read_width}x{plan.read_height} pixels; going on with {side}x{side}"
+        )
+        return self._tiled_plan(height, width, side)
 
-    def _result(self, pixels: _P, out: _P | None) -> _P:
+    def _result_array(self, pixels: _P, out: _P | None) -> _P:
+        """The array for the result: `out` after a check, or a new one.
+
+        Raises UsageError if `out` does not fit, OutOfMemoryError if there is too little memory.
+        """
         scale = self.spec.scale
         shape = (pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2])
         if out is not None:
@@ -267,39 +302,44 @@ class Upscaler:
                     f"out must be a C-contiguous {pixels.dtype} array {shape}, got {out.dtype} {out.shape}"
                 )
             return out
+        # Linux promises memory that it does not have and kills the process later, so look beforehand
         needed, free = math.prod(shape) * pixels.itemsize, available_memory()
         message = f"the result of {shape[1]}x{shape[0]} pixels takes {needed >> 20} MiB"
         if free is not None and needed > free:
             raise OutOfMemoryError(
-                f"{message} and {free >> 20} are free; upscale a part, or use a smaller scale"
+                f"{message}, but only {free >> 20} MiB are free; upscale a part of the picture, or use a smaller scale"
             )
         try:
             made: Any = np.empty(shape, pixels.dtype)
             return cast(_P, made)
         except MemoryError as error:
-            raise OutOfMemoryError(f"{message}, which cannot be had; use a smaller scale") from error
+            raise OutOfMemoryError(f"{message}, which could not be allocated; use a smaller scale") from error
 
     def _run(self, plan: Plan, pixels: Pixels, result: Pixels, progress: Progress | None) -> None:
+        """Compute all tiles of `plan` and put them into `result`."""
         same = pixels.dtype != np.uint16 and pixels.shape[2] == self.spec.channels
         exact = (plan.read_height, plan.read_width) == pixels.shape[:2]
-        if plan.whole and same and exact:
+        if plan.whole and same and exact:  # no conversion needed: the engine writes into the result itself
             self.engine.run(np.ascontiguousarray(pixels)[None], result[None])
             if progress:
                 progress(1, 1)
             return
         scratch: Batch | None = None
-        with _Placing(self._threads) as placing:
+        with _ResultWriter(self._threads) as write:
             for done, (row, column) in enumerate(plan, start=1):
-                tile = _read(pixels, row, column, plan)
-                scratch = self._computed(_to_engine(tile, self.spec.channels), scratch)
-                kept = _kept(scratch, row, column, self.spec.scale)
+                tile = _read_tile(pixels, row, column, plan)
+                scratch = self._run_engine(_to_engine(tile, self.spec.channels), scratch)
+                kept = _crop_kept(scratch, row, column, self.spec.scale)
                 top, left = row.keep_from * self.spec.scale, column.keep_from * self.spec.scale
-                placing(kept, result[top : top + kept.shape[1], left : left + kept.shape[2]])
+                write(kept, result[top : top + kept.shape[1], left : left + kept.shape[2]])
                 if progress:
                     progress(done, plan.count)
 
-    def _computed(self, batch: Batch, scratch: Batch | None) -> Batch:
-        """`batch` through the engine, in as many calls as its batch size wants."""
+    def _run_engine(self, batch: Batch, scratch: Batch | None) -> Batch:
+        """Run the engine on `batch`, one picture per call if the batch is larger than the engine accepts.
+
+        `scratch` is the previous result of the same shape, to be reused.
+        """
         most = self.engine.limits.max_batch or batch.shape[0]
         if batch.shape[0] <= most:
             return self.engine.run(batch, scratch)
@@ -308,15 +348,18 @@ class Upscaler:
         return cast("Batch", joined)
 
 
-class _Placing:
-    """Puts what the engine computed into the result: large tiles in several parts at once, for most of that time
-    goes to the pages of a result that nobody has touched before."""
+class _ResultWriter:
+    """Copies what the engine computed into the result; large tiles are copied by several threads.
+
+    Most of the time of a copy is spent on the memory pages of the result that are touched for the first
+    time. Threads share this work. Use it as a context manager; it belongs to one thread.
+    """
 
     def __init__(self, threads: int | None) -> None:
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> _Placing:
+    def __enter__(self) -> _ResultWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -324,19 +367,21 @@ class _Placing:
             self._pool.shutdown()
 
     def __call__(self, kept: Batch, target: Pixels) -> None:
-        if target.nbytes < _LARGE or not self._placed_by_several(kept, target):
+        """Copy `kept` [N, H, W, channels] into `target` [H, W, C]; converts like `_from_engine`."""
+        if target.nbytes < _PARALLEL_BYTES or not self._write_in_parallel(kept, target):
             _from_engine(kept, target)
 
-    def _placed_by_several(self, kept: Batch, target: Pixels) -> bool:
+    def _write_in_parallel(self, kept: Batch, target: Pixels) -> bool:
+        """Copy in parallel, in bands of rows. Returns False if the caller has to copy instead."""
         if self._threads is None:
             self._threads = usable_cores() or os.cpu_count() or 1
-        parts = min(_PLACERS, self._threads)
+        parts = min(_MAX_WRITERS, self._threads)
         if parts == 1:
             return False
         height = target.shape[0]
         try:
             if self._pool is None:
-                # half a millisecond, which small pictures need not wait for
+                # this import takes half a millisecond, which small pictures should not pay for
                 from concurrent.futures import ThreadPoolExecutor
 
                 self._pool = ThreadPoolExecutor(parts)
@@ -345,7 +390,7 @@ class _Placing:
                 rows = slice(height * part // parts, height * (part + 1) // parts)
                 begun.append(self._pool.submit(_from_engine, kept[:, rows], target[rows]))
         except RuntimeError:
-            # no more threads: none of what waits may run later, when `kept` holds another tile
+            # No more threads available. Cancel the waiting copies: later, `kept` will hold another tile.
             if self._pool:
                 self._pool.shutdown(cancel_futures=True)
             self._pool, self._threads = None, 1
@@ -356,6 +401,7 @@ class _Placing:
 
 
 def _check_pixels(pixels: Pixels) -> None:
+    """Raise UsageError if `pixels` is not an array that `upscale_pixels` accepts."""
     if not isinstance(pixels, np.ndarray) or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         got = getattr(pixels, "dtype", type(pixels).__name__)
         raise UsageError(f"expected a uint8, uint16 or float32 array of pixels, got {got}; convert it first")
@@ -363,12 +409,17 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"expected pixels [H, W, 3] (RGB) or [H, W, 1] (grey), got shape {pixels.shape}")
 
 
-def _large_alpha(small: Pixels, scale: int) -> Pixels:
-    """Opacity [H, W] -> [H*scale, W*scale], bicubic, kept within the least and most of each pixel's neighbours."""
+def _upscaled_alpha(small: Pixels, scale: int) -> Pixels:
+    """Opacity [H, W] -> [H*scale, W*scale], by bicubic interpolation.
+
+    Every value is clipped to the range of the 3x3 input pixels around it, so the interpolation cannot
+    overshoot and opaque areas stay opaque.
+    """
     from sr_deploy.images.opencv import cv2
 
     height, width = small.shape
     large: Pixels = cv2.resize(small, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
+    # erosion and dilation give the smallest and the largest value of each 3x3 neighbourhood
     kernel = np.ones((3, 3), np.uint8)
     least, most = cv2.erode(small, kernel), cv2.dilate(small, kernel)
     for top in range(0, height, _STRIP):
@@ -378,8 +429,12 @@ def _large_alpha(small: Pixels, scale: int) -> Pixels:
     return large
 
 
-def _read(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:
-    """What a tile reads, mirrored (then repeated) where the size rule wants more than the picture has."""
+def _read_tile(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:
+    """The pixels that a tile reads.
+
+    Pixels beyond the picture, which the size rule may demand, are mirrored, and repeated beyond the
+    mirror.
+    """
     height, width = pixels.shape[:2]
     bottom, right = row.start + plan.read_height, column.start + plan.read_width
     tile = pixels[row.start : bottom, column.start : right]
@@ -391,33 +446,37 @@ def _read(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:
 
 
 def _mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
+    """Indices, relative to `start`, that mirror positions from `length` on at the last pixel."""
     index = np.arange(start, stop)
     index = np.where(index < length, index, 2 * (length - 1) - index)
     return np.clip(index - start, 0, length - 1 - start)
 
 
 def _to_engine(tile: Pixels, channels: int) -> Batch:
-    """[H, W, C] as the engine takes it: uint8 or float32 [N, H, W, channels], C-contiguous."""
+    """Pixels [H, W, C] as an engine takes them: uint8 or float32 [N, H, W, channels], C-contiguous.
+
+    uint16 becomes float32 in 0..1. N is 3 if the picture is RGB and the model is grey, else 1.
+    """
     batch: Any = tile.astype(np.float32) / np.float32(65535) if tile.dtype == np.uint16 else tile
     if batch.shape[2] == channels:
         return np.ascontiguousarray(batch[None])
     if channels == 3:  # a grey picture through a colour net
         return np.repeat(batch[None], 3, axis=3)
-    return np.ascontiguousarray(
-        batch.transpose(2, 0, 1)[:, :, :, None]
-    )  # RGB through a grey net: three pictures
+    # RGB through a grey net: each colour is a picture of its own
+    return np.ascontiguousarray(batch.transpose(2, 0, 1)[:, :, :, None])
 
 
-def _kept(batch: Batch, row: Span, column: Span, scale: int) -> Batch:
+def _crop_kept(batch: Batch, row: Span, column: Span, scale: int) -> Batch:
+    """The part of a tile's result that counts."""
     top, left = (row.keep_from - row.start) * scale, (column.keep_from - column.start) * scale
     tall, wide = (row.keep_to - row.keep_from) * scale, (column.keep_to - column.keep_from) * scale
     return batch[:, top : top + tall, left : left + wide]
 
 
 def _from_engine(batch: Batch, target: Pixels) -> None:
-    """[N, H, W, channels] of the engine into `target` [H, W, C], rounded to nearest where it is integer."""
+    """Copy the engine's [N, H, W, channels] into `target` [H, W, C], rounded to nearest for integer types."""
     values: Any = batch[0] if batch.shape[0] == 1 else batch[:, :, :, 0].transpose(1, 2, 0)
-    if values.shape[2] > target.shape[2]:  # grey came in as three equal channels; their mean goes out
+    if values.shape[2] > target.shape[2]:  # a grey picture was fed as three equal channels: average them
         values = values.mean(axis=2, keepdims=True, dtype=np.float32)
         if target.dtype == np.uint8:
             values = np.rint(values)

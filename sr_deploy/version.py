@@ -1,3 +1,3 @@
-"""The version of sr-deploy, in one place that every module may import."""
+"""The version of sr-deploy. This module imports nothing, so every other module may import it."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What the package imports: nothing that trains where nothing is trained, and nothing undeclared anywhere."""
+"""Imports of the package: no training code unless training, and no undeclared dependency anywhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ANYWHERE = {
     "rich",
     "tensorrt",
 }
-"""Third-party names that the package may import; google is protobuf, which onnx brings."""
+"""Third-party modules that the package may import; google is protobuf, a dependency of onnx."""
 IN_TRAINING = ANYWHERE | {"matplotlib", "onnxscript", "safetensors", "tomli", "torch"}
 
 BLOCKING = """
@@ -60,7 +60,7 @@ def command(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A picture `hr/photo.png` and a model `model.onnx` that repeats pixels twice."""
+    """A picture `hr/photo.png` and a model `model.onnx` that doubles both sides by repeating pixels."""
     folder = tmp_path_factory.mktemp("commands")
     (folder / "hr").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8)
@@ -134,7 +134,7 @@ def test_importing_the_command_line_imports_click_and_nothing_else():
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The first part of every absolute import in a file, at any depth."""
+    """The top-level package of every absolute import in a file, at any depth."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)

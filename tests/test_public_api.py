@@ -1,4 +1,4 @@
-"""The public surface is a decision, never an accident."""
+"""The public API is fixed on purpose: a new or missing name fails a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sr_deploy
 
 
 def test_the_public_names_are_these_and_sorted():
-    assert sr_deploy.__all__ == sorted(sr_deploy._HOME)
+    assert sr_deploy.__all__ == sorted(sr_deploy._MODULE_OF)
 
 
 @pytest.mark.parametrize("name", sr_deploy.__all__)

@@ -1,4 +1,4 @@
-"""ModelSpec and SizeRule: exact through JSON, and strict about what they accept."""
+"""ModelSpec and SizeRule: exact through JSON, and strict about their values."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def record(**changes: object) -> str:
     [
         ("{", "not JSON"),
         ("[]", "not an object"),
-        (record(schema=SCHEMA + 1), f"has schema {SCHEMA + 1}, this version knows {SCHEMA}"),
+        (record(schema=SCHEMA + 1), f"has schema {SCHEMA + 1}, this version reads schema {SCHEMA}"),
         (json.dumps({"name": "net", "scale": 2, "halo": 1}), "schema None"),
         (record(colour="blue"), "unknown fields: 'colour'"),
         (json.dumps({"schema": SCHEMA, "name": "net"}), "not complete"),
@@ -205,7 +205,7 @@ ANYTHING: tuple[Any, ...] = (
 
 
 def mutated(value: Any, rng: random.Random) -> Any:
-    """`value`, JSON, with one thing in it changed."""
+    """The JSON value `value` with one change somewhere in it."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(sorted(value))
         kept = {k: v for k, v in value.items() if k != key}

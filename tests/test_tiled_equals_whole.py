@@ -1,7 +1,7 @@
-"""The promise of the halo: whatever the net, scale, size and tile, tiles cannot be seen.
+"""The halo's promise: with any net, scale, size and tile, the tiled result equals the whole one.
 
-Every net is exported for real, with weights larger than training leaves them, so that a pixel at the rim of the
-receptive field matters, and run through ONNX Runtime.
+Every net is really exported and run through ONNX Runtime. Its weights are larger than training leaves
+them, so that a pixel at the edge of the halo matters.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def engine_of(name: str) -> OnnxRuntimeEngine:
 def same(tiled: np.ndarray, whole: np.ndarray) -> None:
     if tiled.dtype == np.float32:
         assert np.abs(tiled - whole).max() <= 1e-4
-    else:  # a tie may round either way
+    else:  # a value exactly between two integers may be rounded either way
         difference = np.abs(tiled.astype(int) - whole)
         assert difference.max() <= 1
         assert (difference > 0).mean() < 1e-3
@@ -79,7 +79,7 @@ def same(tiled: np.ndarray, whole: np.ndarray) -> None:
     seed=st.integers(0, 99),
 )
 def test_tiled_equals_whole(name, rows, columns, extra, eight_bit, seed):
-    """Pictures of a part of a tile up to three tiles a side, and always more than one tile."""
+    """Pictures from a part of a tile to three tiles a side, always with more than one tile."""
     engine = engine_of(name)
     tile = max(2 * engine.spec.halo, 1) + extra
     read = tile + 2 * engine.spec.halo + engine.spec.size_rule.multiple_of
@@ -112,7 +112,7 @@ def test_a_halo_one_too_small_would_be_seen(name):
 @pytest.mark.parametrize("name", ["rt-x4", "srresnet-x4", "unet-x2"])
 def test_a_photograph_in_tiles_is_the_photograph_whole(name):
     engine = engine_of(name)
-    pixels = read_image(EXAMPLE).pixels[3:154, 5:208].copy()  # odd on purpose
+    pixels = read_image(EXAMPLE).pixels[3:154, 5:208].copy()  # odd sizes on purpose
     for picture in (pixels, pixels.astype(np.float32) / 255):
         whole = Upscaler(engine, tile=None).upscale_pixels(picture)
         for tile in (2 * engine.spec.halo, 77):

@@ -1,4 +1,4 @@
-"""Tile plans: every pixel kept once, every tile fed enough, all tiles of one shape."""
+"""Tile plans: every pixel is kept once, every tile reads enough, and all tiles have one shape."""
 
 from __future__ import annotations
 

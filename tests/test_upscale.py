@@ -1,4 +1,4 @@
-"""Upscaler: any size, any bit depth, grey and alpha, whole or tiled, through engines written out here."""
+"""Upscaler: any size, any bit depth, grey and alpha, whole or tiled, with engines defined in this file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANY_SIZE = SizeRule()
 
 
 class BoxEngine(NearestEngine):
-    """Nearest-neighbour upscaling of a zero-padded box filter: a net with a known receptive field."""
+    """Nearest-neighbour upscaling of a zero-padded box filter: a net with a known halo."""
 
     def __init__(self, radius=3, scale=2, *, rule=ANY_SIZE, halo=-1, most=None, channels=3):
         super().__init__(scale, channels=channels)
@@ -114,7 +114,7 @@ def test_a_colour_picture_goes_through_a_grey_net():
 def test_alpha_is_upscaled_and_hidden_colour_does_not_bleed_into_the_edges():
     pixels = np.zeros((24, 24, 3), np.uint8)
     pixels[:, :12] = (200, 100, 50)
-    pixels[:, 12:] = (0, 255, 0)  # hidden: fully transparent
+    pixels[:, 12:] = (0, 255, 0)  # fully transparent, so the colour is hidden
     alpha = np.zeros((24, 24), np.uint8)
     alpha[:, :12] = 255
     result = Upscaler(BoxEngine(2)).upscale(image(pixels, alpha))
@@ -126,7 +126,7 @@ def test_alpha_is_upscaled_and_hidden_colour_does_not_bleed_into_the_edges():
 
 
 class RingingEngine(NearestEngine):
-    """Nearest-neighbour upscaling that exaggerates every edge, as nets trained for sharpness do."""
+    """Nearest-neighbour upscaling that exaggerates every edge, like nets trained for sharpness."""
 
     def run(self, batch, out=None):
         wide = np.pad(batch.astype(np.float64), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
@@ -171,7 +171,7 @@ def test_tiles_are_placed_by_several_threads_as_by_one(monkeypatch, dtype):
 
     monkeypatch.setattr(upscale, "_from_engine", placed)
     monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
-    monkeypatch.setattr(upscale, "_LARGE", 1)
+    monkeypatch.setattr(upscale, "_PARALLEL_BYTES", 1)
     np.testing.assert_array_equal(upscaler.upscale_pixels(pixels), one)
     assert began
     assert threading.get_ident() not in began
@@ -183,7 +183,7 @@ def test_what_goes_wrong_while_a_tile_is_placed_is_raised(monkeypatch):
 
     monkeypatch.setattr(upscale, "_from_engine", full)
     monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
-    monkeypatch.setattr(upscale, "_LARGE", 1)
+    monkeypatch.setattr(upscale, "_PARALLEL_BYTES", 1)
     with pytest.raises(MemoryError):
         Upscaler(NearestEngine(2), tile=9).upscale_pixels(noise(61, 43))
 
@@ -200,7 +200,7 @@ def test_where_no_thread_can_be_had_tiles_are_placed_all_the_same(monkeypatch):
         start(thread)
 
     monkeypatch.setattr(upscale, "usable_cores", lambda: 3)
-    monkeypatch.setattr(upscale, "_LARGE", 1)
+    monkeypatch.setattr(upscale, "_PARALLEL_BYTES", 1)
     monkeypatch.setattr(threading.Thread, "start", first_fails)
     np.testing.assert_array_equal(upscaler.upscale_pixels(pixels), expected)
     assert len(starts) == 1
@@ -331,7 +331,7 @@ def test_a_result_larger_than_the_memory_is_refused_before_the_work(monkeypatch)
 
 
 class PreparedEngine(NearestEngine):
-    """Notes for what it was made ready, and fails at it where told to."""
+    """An engine that notes what it was prepared for, and fails at it if told to."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__(2)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_deploy.system.files import digest_of
-from sr_deploy.system.output_file import appearing, checked_target
+from sr_deploy.system.output_file import atomic_output, checked_target
 
 SUFFIX = ".verify.json"
 """Added to the name of the model file."""
@@ -61,7 +61,7 @@ def store_verdict(model: Path, verdict: Verdict) -> Path:
     path = verdict_path(model)
     record = {"schema": SCHEMA, "sha256": digest_of(model), **asdict(verdict)}
     target = checked_target(path, overwrite=True)
-    with appearing(path, target, overwrite=True, suffix=".json") as draft:
+    with atomic_output(path, target, overwrite=True, suffix=".json") as draft:
         draft.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return path
 

@@ -20,7 +20,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 from sr_deploy.errors import ModelError
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 from sr_deploy.system.files import digest_of
-from sr_deploy.system.output_file import appearing, checked_target
+from sr_deploy.system.output_file import atomic_output, checked_target
 
 PIXELS, UPSCALED = "pixels", "upscaled"
 """Names of the input and the output in files of our own."""
@@ -230,7 +230,7 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     written; an existing file is then unchanged.
     """
     target = checked_target(path, overwrite=True)
-    with appearing(path, target, overwrite=True, suffix=".onnx") as draft:
+    with atomic_output(path, target, overwrite=True, suffix=".onnx") as draft:
         draft.write_bytes(model.SerializeToString(deterministic=True))
 
 

@@ -1,7 +1,10 @@
-"""Pictures: read by content, checked before they are decoded; written whole or not at all.
+"""Reading and writing pictures.
 
-`Image` is what every layer above works on: RGB or grey, 8 or 16 bits, alpha apart, the camera's metadata
-beside it. This module does not scale (`resize`, `upscale`), and does not know of models.
+The format is recognized by content, never by the file's name, and the file is checked before it is
+decoded. A written file appears complete or not at all.
+
+`Image` is the value that all layers above work on: RGB or grey, 8 or 16 bits, opacity and metadata kept
+apart from the pixels. This module does not scale (see `resize` and `upscale`) and knows no models.
 """
 
 from __future__ import annotations
@@ -30,12 +33,19 @@ from sr_deploy.images.codecs.formats import (
     format_of,
     formats,
 )
-from sr_deploy.images.codecs.headers import DamagedError, Parsed, SizeCheck, UnsupportedError, sniff
+from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, UnsupportedError, sniff
 from sr_deploy.images.codecs.metadata import Metadata, profile_fits, upright, with_size
-from sr_deploy.images.codecs.pixels import bgr, fill_hidden_colour, in_8_bits, on_white, turned
+from sr_deploy.images.codecs.pixels import (
+    blend_on_white,
+    fill_hidden_colour,
+    orient_pixels,
+    to_8_bits,
+    to_bgr,
+)
 from sr_deploy.images.opencv import cv2
-from sr_deploy.system.output_file import appearing, checked_target
+from sr_deploy.system.output_file import atomic_output, checked_target
 
+# `codecs.tiff` and the other codecs are imported where they are used, to keep start-up fast.
 if TYPE_CHECKING:
     from sr_deploy.images.codecs.tiff import TiffPicture
 
@@ -58,24 +68,35 @@ Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 MAX_PIXELS = 1 << 28
-"""Pixels `read_image` takes unless told otherwise: 268 million, 0.8 GB of RGB, more than any camera makes."""
+"""Default limit of pixels for `read_image`: 268 million, or 0.8 GB of RGB, more than any camera produces."""
 
-_OPENCV_SIDE, _OPENCV_PIXELS = 1 << 20, 1 << 30  # what OpenCV decodes at most, whatever we are told
+# OpenCV decodes no more than this (CV_IO_MAX_IMAGE_WIDTH, _HEIGHT and _PIXELS), whatever the caller allows.
+_OPENCV_SIDE, _OPENCV_PIXELS = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A picture in memory. Raises UsageError where the arrays do not fit together."""
+    """A picture in memory. Raises UsageError if the arrays do not fit together.
+
+    Instances are frozen, but the arrays are not copied. Treat them as read-only if threads share the
+    picture.
+    """
 
     pixels: Pixels
-    """C-contiguous [H, W, C] of uint8 or uint16; C is 1 (grey) or 3 (RGB, in this order)."""
+    """C-contiguous array [H, W, C] of uint8 or uint16, where C is 1 (grey) or 3 (in the order red,
+    green, blue).
+    """
     alpha: Pixels | None = None
-    """Opacity [H, W] of the same type, not multiplied into the pixels; None: opaque."""
+    """Opacity [H, W] of the same type as the pixels, or None if the picture is opaque.
+
+    The pixels are not multiplied by it.
+    """
     metadata: Metadata = field(default_factory=Metadata)
+    """EXIF, ICC and XMP blobs and the print density."""
     format: str = "png"
-    """The kind of file it came from, by content."""
+    """Format of the file that the picture was read from, as recognized by content."""
     notes: tuple[str, ...] = ()
-    """What the user should know of how it was read, one clause each."""
+    """Facts about the reading that the user should know, one clause each."""
 
     def __post_init__(self) -> None:
         shape, dtype = self.pixels.shape, self.pixels.dtype
@@ -91,17 +112,17 @@ class Image:
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return int(self.pixels.shape[0])
 
     @property
     def bits(self) -> int:
-        """Of one channel: 8 or 16."""
+        """Bits per channel: 8 or 16."""
         return self.pixels.itemsize * 8
 
 
@@ -109,18 +130,22 @@ class Image:
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Read the picture at `path`, upright: PNG, JPEG, WebP, TIFF, BMP or GIF, told by content, never by name.
+    """Read the picture at `path` and turn it upright.
 
-    The EXIF orientation is applied and set to 1. Of an animation or a file of several pages the first is used;
-    `notes` says so. Pictures of fewer than 8 bits come back with 8, CMYK as RGB. `max_pixels` bounds what is
-    allocated (at most 2**30). Raises ImageError where the file is missing, unreadable, damaged, truncated, too
-    large or of another kind; OutOfMemoryError where its pixels do not fit.
+    Formats: PNG, JPEG, WebP, TIFF, BMP and GIF, recognized by content, never by name. The EXIF
+    orientation is applied and set to 1. Of an animation or a file with several pages only the first
+    picture is read; `notes` says so. Pictures with fewer than 8 bits become 8-bit, CMYK becomes RGB.
+    `max_pixels` limits width times height, and so the memory to allocate; at most 2**30.
+
+    Raises ImageError if the file is missing, unreadable, damaged, truncated, too large or of another
+    format, and OutOfMemoryError if the pixels do not fit into memory. Safe to call from several
+    threads.
     """
     path = Path(path)
     try:
-        return _read(path, _contents(path, max_pixels), max_pixels)
+        return _read(path, _read_bytes(path, max_pixels), max_pixels)
     except DamagedError as error:
-        raise ImageError(f"{path}: this picture {error}; get a whole copy of the file") from error
+        raise ImageError(f"{path}: this picture {error}; get an undamaged copy of the file") from error
     except UnsupportedError as error:
         raise ImageError(f"{path}: this picture {error}; convert it to PNG first") from error
     except MemoryError as error:
@@ -129,18 +154,20 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         ) from error
 
 
-def _contents(path: Path, max_pixels: int) -> bytes:
+def _read_bytes(path: Path, max_pixels: int) -> bytes:
+    """The content of the file. Raises ImageError if it is not a picture or cannot be read."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{path}: this is a folder; pass a picture")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
-            raise ImageError(f"{path}: not a file; pass a picture")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait until someone writes to it
+            raise ImageError(f"{path}: this is not a regular file; pass a picture")
         with path.open("rb") as file:
             if not status.st_size:
-                raise ImageError(f"{path}: the file is empty; get a whole copy of it")
+                raise ImageError(f"{path}: the file is empty; get an undamaged copy of it")
             if not sniff(head := file.read(64)):
-                raise ImageError(f"{path}: {_what_it_is(head)}, not a picture; pass a {READ} file")
+                raise ImageError(f"{path}: {_describe_content(head)}, not a picture; pass a {READ} file")
+            # 8 bytes are a pixel of four 16-bit channels; 256 MiB leave room for metadata and further pages
             if status.st_size > max_pixels * 8 + (1 << 28):
                 raise ImageError(
                     f"{path}: {status.st_size} bytes are too many for a picture of {max_pixels} pixels; pass a smaller one"
@@ -156,8 +183,10 @@ def _contents(path: Path, max_pixels: int) -> bytes:
         raise ImageError(f"{path!s:.100}: cannot be opened ({error}); check the name") from error
 
 
-def _what_it_is(head: bytes) -> str:
+def _describe_content(head: bytes) -> str:
+    """A clause that says whether the first bytes of an unknown file are text."""
     try:
+        # incremental: the 64 bytes may end in the middle of a character
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         text = "\0"
@@ -166,22 +195,24 @@ def _what_it_is(head: bytes) -> str:
 
 
 def _size_check(path: Path, max_pixels: int) -> SizeCheck:
+    """A function that raises an error if a header declares no pixels or too many."""
     limit = min(max_pixels, _OPENCV_PIXELS)
 
     def check(width: int, height: int) -> None:
         if not (width > 0 and height > 0):
-            raise DamagedError(f"says that it has {width}x{height} pixels")
+            raise DamagedError(f"declares a size of {width}x{height} pixels")
         if width * height > limit or max(width, height) > _OPENCV_SIDE:
             raise ImageError(
-                f"{path}: {width}x{height} pixels are too many, at most {limit} are read; pass a smaller picture"
+                f"{path}: {width}x{height} pixels are too many, at most {limit} are allowed; pass a smaller picture"
             )
 
     return check
 
 
 def _read(path: Path, data: bytes, max_pixels: int) -> Image:
+    """Decode `data` and turn the picture upright."""
     kind, check = sniff(data[:64]) or "", _size_check(path, max_pixels)
-    header: Parsed | TiffPicture
+    header: PictureHeader | TiffPicture
     if kind == "tiff":
         from sr_deploy.images.codecs.tiff import decode_tiff, parse_tiff
 
@@ -189,43 +220,49 @@ def _read(path: Path, data: bytes, max_pixels: int) -> Image:
         pixels, alpha = decode_tiff(header, _decode)
     else:
         header = _parser(kind)(data, check)
-        pixels, alpha = _arranged(header, _decode(header.payload))
+        pixels, alpha = _split_channels(header, _decode(header.payload))
     if pixels.shape[:2] != (header.height, header.width):
-        raise DamagedError("holds another number of pixels than its header says")
+        raise DamagedError("has more or fewer pixels than its header declares")
     notes = list(_notes(path, kind, header.frames))
     metadata, orientation = upright(
         Metadata(exif=header.exif, icc=header.icc, xmp=header.xmp, dpi=header.dpi)
     )
-    if not isinstance(header, Parsed):
-        orientation = header.orientation  # of a TIFF: in a tag of the picture itself
-    if metadata.dpi and orientation >= 5:
+    if not isinstance(header, PictureHeader):
+        orientation = header.orientation  # a TIFF has it in a tag of the picture, not in an EXIF block
+    if metadata.dpi and orientation >= 5:  # orientations 5 to 8 swap rows and columns
         metadata = replace(metadata, dpi=metadata.dpi[::-1])
     if metadata.icc and not profile_fits(metadata.icc, pixels.shape[2]):
         metadata = replace(metadata, icc=None)
-        notes.append("its colour profile does not fit its pixels and is left out")
-    pixels = turned(pixels, orientation)
-    alpha = turned(alpha, orientation) if alpha is not None else None
+        notes.append("its colour profile does not fit its pixels and was left out")
+    pixels = orient_pixels(pixels, orientation)
+    alpha = orient_pixels(alpha, orientation) if alpha is not None else None
     return Image(pixels=pixels, alpha=alpha, metadata=metadata, format=kind, notes=tuple(notes))
 
 
-def _parser(kind: str) -> Callable[[bytes, SizeCheck], Parsed]:
+def _parser(kind: str) -> Callable[[bytes, SizeCheck], PictureHeader]:
+    """The function that parses files of the format `kind`. Its module is imported on first use."""
     module = import_module(f"sr_deploy.images.codecs.{kind}")
-    parse: Callable[[bytes, SizeCheck], Parsed] = getattr(module, f"parse_{kind}")
+    parse: Callable[[bytes, SizeCheck], PictureHeader] = getattr(module, f"parse_{kind}")
     return parse
 
 
 def _notes(path: Path, kind: str, frames: int) -> Iterator[str]:
+    """Notes on a misleading file name and on frames or pages that are not used."""
     suffix = path.suffix.lower()
     if suffix == ".gif" or suffix in WRITABLE_SUFFIXES:
         named = "gif" if suffix == ".gif" else WRITABLE_SUFFIXES[suffix]
         if named != kind:
-            yield f"named {path.suffix} but is a {NAMES[kind]}"
+            yield f"named {path.suffix} but is a {NAMES[kind]} file"
     if frames > 1:
         what = "has {} pages" if kind == "tiff" else "animated, {} frames"
         yield f"{what.format(frames)}: only the first is used"
 
 
 def _decode(payload: bytes) -> Array:
+    """Decode a file with OpenCV: [H, W] or [H, W, 3 or 4] in BGR order, 8 or 16 bits.
+
+    Raises MemoryError, DamagedError or UnsupportedError.
+    """
     try:
         decoded = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -236,22 +273,23 @@ def _decode(payload: bytes) -> Array:
         raise DamagedError("cannot be decoded")
     if decoded.dtype not in (np.uint8, np.uint16) or (decoded.ndim == 3 and decoded.shape[2] not in (3, 4)):
         raise UnsupportedError(
-            f"has {decoded.dtype} pixels of shape {decoded.shape}, which are not read here"
+            f"has {decoded.dtype} pixels of shape {decoded.shape}, which are not supported"
         )
     return decoded
 
 
-def _arranged(parsed: Parsed, decoded: Array) -> tuple[Array, Array | None]:
-    """Pixels [H, W, 1 or 3] in RGB order and alpha, of what OpenCV decoded."""
+def _split_channels(parsed: PictureHeader, decoded: Array) -> tuple[Array, Array | None]:
+    """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None, from what OpenCV decoded."""
     if decoded.ndim == 2:
         pixels, alpha = decoded[..., None], None
     else:
         alpha = np.ascontiguousarray(decoded[..., 3]) if decoded.shape[2] == 4 else None
-        pixels = bgr(decoded[..., :3], None, consume=alpha is None)  # there and back is the same swap
+        # swapping red and blue is its own inverse, so `to_bgr` also makes RGB of BGR
+        pixels = to_bgr(decoded[..., :3], None, consume=alpha is None)
         if parsed.grey:
             pixels = np.ascontiguousarray(pixels[..., :1])
     if alpha is not None and parsed.format == "bmp" and not alpha.any():
-        alpha = None  # the fourth byte is padding for most writers
+        alpha = None  # most programs write zeros as padding into the fourth byte of a BMP pixel
     if parsed.key and len(parsed.key) == pixels.shape[2]:
         hidden = (pixels == np.array(parsed.key, pixels.dtype)).all(axis=2)
         alpha = np.where(hidden, 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
@@ -270,67 +308,72 @@ def write_image(
     overwrite: bool = True,
     consume: bool = False,
 ) -> tuple[str, ...]:
-    """Write `image` to `path`; what was lost on the way, one clause each.
+    """Write `image` to `path`. Returns notes on what was lost, one clause each.
 
-    The file appears whole under its name or not at all. `format` (`png`, `jpeg`, `webp`, `tiff`, `bmp`) is that of
-    the suffix unless given. `quality`, 1 to 100, is for JPEG (95, without colour subsampling from 90 on) and WebP
-    (90; 101 is lossless). With `overwrite=False` an existing file is left alone, also where another process makes
-    it meanwhile. With `consume=True` the pixels may be changed on the way and must not be used afterwards; this
-    saves a copy of them for JPEG, WebP and BMP (PNG and TIFF never need one).
-    Where the format has no 16 bits, alpha, or room for a metadata block, it is rounded, put on white, left out.
-    Raises UsageError for an unknown format, quality, or a size that the format cannot hold; OutputError where the
-    place cannot be written or, with `overwrite=False`, is taken; OutOfMemoryError.
+    The file appears complete under its name or not at all. `format` (`png`, `jpeg`, `webp`, `tiff`,
+    `bmp`) defaults to that of the suffix. `quality` (1 to 100) applies to JPEG (default 95; no colour
+    subsampling from 90 on) and WebP (default 90; 101 is lossless). With `overwrite=False` an existing
+    file is left alone, even if another process creates it during the work. With `consume=True` the
+    pixels may be changed and must not be used afterwards; this saves a copy of them for JPEG, WebP and
+    BMP (PNG and TIFF never need one).
+
+    If the format has no 16 bits, the pixels are rounded to 8; if it has no opacity, the picture is put
+    on white; if it has no room for a metadata blob, the blob is left out.
+
+    Raises UsageError for an unknown format, an invalid quality, or a size that the format cannot hold;
+    OutputError if the path cannot be written, or exists with `overwrite=False`; OutOfMemoryError. Safe
+    to call from several threads.
     """
     path = Path(path)
     kind = format_of(format or path)
     check_writable_size(kind.name, image.width, image.height)
     if quality is not None and not 1 <= quality <= kind.top_quality:
         raise UsageError(
-            f"quality must be a number of 1 to {kind.top_quality} for {NAMES[kind.name]}, got {quality!r}"
+            f"quality must be a number from 1 to {kind.top_quality} for {NAMES[kind.name]}, got {quality!r}"
         )
     target = checked_target(path, overwrite)
     try:
-        pixels, alpha, notes = _fitted(image, kind)
+        pixels, alpha, notes = _pixels_for(image, kind)
         if quality is not None and not kind.lossy:
-            notes.append(f"{NAMES[kind.name]} is lossless: the quality is not used")
-        metadata = _kept(image, kind, notes)
-        consume = consume or pixels is not image.pixels
-        with appearing(path, target, overwrite, kind.suffixes[0]) as temporary:
-            dropped = _encoded(temporary, kind.name, pixels, alpha, metadata, quality, consume)
+            notes.append(f"{NAMES[kind.name]} is lossless: the quality was not used")
+        metadata = _metadata_for(image, kind, notes)
+        consume = consume or pixels is not image.pixels  # a converted copy may be changed freely
+        with atomic_output(path, target, overwrite, kind.suffixes[0]) as temporary:
+            dropped = _encode(temporary, kind.name, pixels, alpha, metadata, quality, consume)
     except MemoryError as error:
         raise OutOfMemoryError(
-            f"writing {path} does not fit into memory; write a PNG, which takes the least"
+            f"writing {path} does not fit into memory; write a PNG, which needs the least memory"
         ) from error
-    too_large = (f"{name} metadata is too large for {NAMES[kind.name]} and is left out" for name in dropped)
+    too_large = (f"{name} metadata is too large for {NAMES[kind.name]} and was left out" for name in dropped)
     return (*notes, *too_large)
 
 
-def _kept(image: Image, kind: Format, notes: list[str]) -> Metadata:
-    """The blobs that go with the picture, and what has to stay behind."""
+def _metadata_for(image: Image, kind: Format, notes: list[str]) -> Metadata:
+    """The metadata to write with the picture. Adds to `notes` what the format cannot hold."""
     icc, exif = image.metadata.icc, image.metadata.exif
     if icc and not profile_fits(icc, image.pixels.shape[2]):
-        notes.append("the colour profile does not fit the pixels and is left out")
+        notes.append("the colour profile does not fit the pixels and was left out")
         icc = None
     if kind.name == "bmp" and (exif or icc or image.metadata.xmp):
-        notes.append("BMP has no metadata: EXIF, ICC and XMP are left out")
+        notes.append("BMP has no metadata: EXIF, ICC and XMP were left out")
     exif = with_size(exif, image.width, image.height) if exif else None
     return Metadata(exif=exif, icc=icc, xmp=image.metadata.xmp, dpi=image.metadata.dpi)
 
 
-def _fitted(image: Image, kind: Format) -> tuple[Array, Array | None, list[str]]:
-    """Pixels and alpha as `kind` can hold them, and what that cost."""
+def _pixels_for(image: Image, kind: Format) -> tuple[Array, Array | None, list[str]]:
+    """Pixels and alpha as `kind` can hold them, and notes on what was lost."""
     pixels, alpha, notes = image.pixels, image.alpha, []
     if image.bits == 16 and not kind.deep:
-        pixels = in_8_bits(pixels)
-        alpha = in_8_bits(alpha) if alpha is not None else None
+        pixels = to_8_bits(pixels)
+        alpha = to_8_bits(alpha) if alpha is not None else None
         notes.append(f"{NAMES[kind.name]} has no 16 bits: rounded to 8")
     if alpha is not None and not kind.alpha:
-        pixels, alpha = on_white(pixels, alpha), None
+        pixels, alpha = blend_on_white(pixels, alpha), None
         notes.append(f"{NAMES[kind.name]} has no transparency: put on white")
     return pixels, alpha, notes
 
 
-def _encoded(
+def _encode(
     path: Path,
     kind: str,
     pixels: Array,
@@ -339,7 +382,7 @@ def _encoded(
     quality: int | None,
     consume: bool,
 ) -> tuple[str, ...]:
-    """Encode to `path`; the names of the metadata that had no room."""
+    """Encode to the new file `path`. Returns the names of metadata blobs that were too large."""
     if kind in ("png", "tiff"):
         if kind == "png":
             from sr_deploy.images.codecs.png import write_png as write
@@ -348,14 +391,14 @@ def _encoded(
         with path.open("xb") as file:
             write(file, pixels, alpha, metadata)
         return ()
-    _encode_by_opencv(path, bgr(pixels, alpha, consume=consume), _options(kind, quality))
+    _encode_by_opencv(path, to_bgr(pixels, alpha, consume=consume), _encoder_options(kind, quality))
     if metadata.dpi:
-        from sr_deploy.images.codecs.density import put_into
+        from sr_deploy.images.codecs.density import write_density
 
-        put_into(path, kind, metadata.dpi)
+        write_density(path, kind, metadata.dpi)
     if kind == "bmp" or not (metadata.exif or metadata.icc or metadata.xmp):
         return ()
-    if kind == "webp":  # small enough: its encoder held it in memory too
+    if kind == "webp":  # at most 16383 pixels a side, and the encoder had it in memory as well
         from sr_deploy.images.codecs.webp import with_metadata
 
         path.write_bytes(with_metadata(path.read_bytes(), metadata, pixels.shape[1], pixels.shape[0]))
@@ -365,8 +408,12 @@ def _encoded(
     return copy_with_metadata(path, metadata)
 
 
-def _options(kind: str, quality: int | None) -> list[int]:
-    """OpenCV's: JPEG 95, without colour subsampling from 90 on; WebP 90, lossless above 100."""
+def _encoder_options(kind: str, quality: int | None) -> list[int]:
+    """Options for OpenCV's encoder.
+
+    JPEG: quality 95 by default, and full colour resolution (4:4:4) from 90 on. WebP: 90 by default,
+    lossless above 100.
+    """
     if kind == "jpeg":
         quality = 95 if quality is None else quality
         fine = (
@@ -377,10 +424,12 @@ def _options(kind: str, quality: int | None) -> list[int]:
 
 
 def _encode_by_opencv(path: Path, pixels: Array, options: list[int]) -> None:
+    """Encode pixels in BGR order to the new file `path`. Raises OSError or MemoryError."""
     try:
         if (
+            # OpenCV opens files through the 8-bit interface of Windows, which knows few letters
             os.name == "nt" and not str(path).isascii()
-        ):  # OpenCV opens files by the 8-bit interface of Windows
+        ):
             done, encoded = cv2.imencode(path.suffix, pixels, options)
             path.write_bytes(encoded.data if done else b"")
         else:
@@ -390,11 +439,15 @@ def _encode_by_opencv(path: Path, pixels: Array, options: list[int]) -> None:
             raise MemoryError from error
         raise OSError(errno.EIO, "the encoder failed") from error
     if not (done and _is_whole(path)):
-        raise OSError(errno.EIO, "the encoder failed, and the disk may be full")
+        raise OSError(errno.EIO, "the encoder failed; the disk may be full")
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the file has its end: OpenCV does not look whether the last bytes could be written."""
+    """True if the file is complete. OpenCV does not check whether the last bytes could be written.
+
+    Looks for the end marker of JPEG (ITU T.81, B.1.1.3: EOI), or compares the file size with the one
+    that the header of BMP (bfSize) or WebP (RIFF size) declares.
+    """
     with path.open("rb") as file:
         head = file.read(12)
         size = file.seek(0, os.SEEK_END)

@@ -1,4 +1,8 @@
-"""OpenCV, silent: what is wrong with a file, our errors say. Modules that decode or encode import `cv2` from here."""
+"""OpenCV without its log output. Modules that need OpenCV import `cv2` from here.
+
+Its messages on stderr would duplicate the errors that sr-deploy raises itself. A user who sets
+OPENCV_LOG_LEVEL gets them all the same.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 
 import cv2 as cv2
 
-_SILENT = 0
+_SILENT = 0  # LOG_LEVEL_SILENT
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     if hasattr(cv2, "setLogLevel"):  # OpenCV 4

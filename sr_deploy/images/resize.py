@@ -1,8 +1,9 @@
-"""The last step to a size that no model makes: a picture resampled to any width and height.
+"""Resampling a picture to any width and height: the last step to a size that no model produces.
 
-Lanczos with three lobes, widened by the factor when shrinking, so that nothing aliases and nothing is skipped.
-Works in strips; colours are weighed by their opacity, so transparent edges keep their colour. Does not
-reproduce MATLAB (`quality.bicubic` does), and does not upscale with a net.
+The kernel is Lanczos with three lobes. When shrinking it is widened by the factor, so that every input
+pixel counts and nothing aliases. Colours are weighted by their opacity, so transparent edges keep their
+colour. The work is done in strips. This module neither reproduces MATLAB's results (see
+`quality.bicubic`) nor upscales with a net.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from sr_deploy.images.image import Image
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
-_LOBES = 3
-_TALL, _WIDE = 8, 16
-"""Results computed by one matrix product: enough for BLAS, few enough that most weights are not zero."""
+_LOBES = 3  # radius of the kernel in pixels of the smaller grid
+_ROWS_PER_BLOCK, _COLUMNS_PER_BLOCK = 8, 16
+"""Results per matrix product: enough for BLAS to be fast, and few enough that most weights are not zero."""
 _STRIP = 16 << 20
-"""Bytes of floats, before or after the vertical pass."""
+"""Bytes of float32 per strip, counted before or after the vertical pass, whichever is more."""
 
 
 def fit(
@@ -34,19 +35,21 @@ def fit(
     target_height: int | None = None,
     box: tuple[int, int] | None = None,
 ) -> tuple[int, int]:
-    """The size (width, height) that keeps the aspect of `width` x `height` and has the one given.
+    """The size (width, height) with the proportions of `width` x `height` and the given side.
 
-    `target_width` or `target_height` alone sets that side; both together set both, aspect or not; `box` is the
-    (width, height) that it should just fit into. With none of them the size stays. Sides are rounded to
-    nearest, and are at least 1. Raises UsageError for sizes that are not positive, or `box` beside a target.
+    `target_width` or `target_height` alone sets that side; both together set both, whatever the
+    proportions. `box` is the (width, height) into which the result just fits. With none of them the
+    size stays the same. Sides are in pixels, rounded to nearest, and at least 1.
+
+    Raises UsageError for sizes that are not positive, or for `box` together with a target.
     """
     asked = [n for n in (width, height, target_width, target_height, *(box or ())) if n is not None]
     if min(asked) < 1:
-        raise UsageError(f"sizes must be positive numbers of pixels, got {min(asked)}")
+        raise UsageError(f"sizes must be positive numbers of pixels, got {min(asked)}; give at least 1")
     if box:
         if target_width or target_height:
-            raise UsageError("a box to fit into and a width or height exclude each other; give one of them")
-        if box[0] * height <= box[1] * width:
+            raise UsageError("a box cannot be combined with a width or height; give one of them")
+        if box[0] * height <= box[1] * width:  # the width is the tighter limit
             target_width = box[0]
         else:
             target_height = box[1]
@@ -58,9 +61,10 @@ def fit(
 
 
 def resize(image: Image, width: int, height: int) -> Image:
-    """`image` as `width` x `height` pixels, metadata and notes kept.
+    """Resample `image` to `width` x `height` pixels. Metadata and notes are kept.
 
-    Extra memory beside the result is a few strips of 16 MB, more when shrinking over ten times. Raises UsageError for sizes that are not positive.
+    Needs a few strips of 16 MB besides the result, and more when shrinking over ten times. Returns
+    `image` itself if the size is the same. Raises UsageError for sizes that are not positive.
     """
     if width < 1 or height < 1:
         raise UsageError(f"cannot resize to {width}x{height} pixels; give positive numbers")
@@ -68,10 +72,10 @@ def resize(image: Image, width: int, height: int) -> Image:
         return image
     pixels = np.empty((height, width, image.pixels.shape[2]), image.pixels.dtype)
     alpha = np.empty((height, width), image.pixels.dtype) if image.alpha is not None else None
-    across = _blocks(image.width, width, _WIDE)
-    down = _blocks(image.height, height, _TALL)
+    across = _blocks(image.width, width, _COLUMNS_PER_BLOCK)
+    down = _blocks(image.height, height, _ROWS_PER_BLOCK)
     at_once = max(
-        1, _STRIP // (4 * _TALL * max(width, image.width) * (pixels.shape[2] + (alpha is not None)))
+        1, _STRIP // (4 * _ROWS_PER_BLOCK * max(width, image.width) * (pixels.shape[2] + (alpha is not None)))
     )
     for at in range(0, len(down), at_once):
         strip = down[at : at + at_once]
@@ -85,16 +89,21 @@ def resize(image: Image, width: int, height: int) -> Image:
 
 @dataclass(frozen=True)
 class _Block:
-    """A run of results along one axis, and what they are made of."""
+    """A run of neighbouring results along one axis."""
 
     result: slice
+    """Range of the results."""
     source: slice
+    """Range of the input pixels they depend on."""
     weights: Floats
-    """[results, sources]; every row adds up to 1."""
+    """Matrix [results, sources]; each row adds up to 1."""
 
 
 def _blocks(source: int, result: int, step: int) -> list[_Block]:
-    """The blocks of an axis that goes from `source` to `result` pixels (pixel centres at halves)."""
+    """The blocks of an axis that is resampled from `source` to `result` pixels, `step` results each.
+
+    Pixel i lies at i + 0.5, so the borders of both grids coincide.
+    """
     blocks = []
     factor = source / result
     widen = max(1.0, factor)
@@ -105,13 +114,17 @@ def _blocks(source: int, result: int, step: int) -> list[_Block]:
         high = min(source, int(np.ceil(centres[-1] + _LOBES * widen)))
         distance = (np.arange(low, high) + 0.5 - centres[:, None]) / widen
         weights = np.where(np.abs(distance) < _LOBES, np.sinc(distance) * np.sinc(distance / _LOBES), 0.0)
+        # sampled and cut at the borders, the kernel does not add up to 1 by itself
         weights /= weights.sum(axis=1, keepdims=True)
         blocks.append(_Block(slice(first, last), slice(low, high), weights.astype(np.float32)))
     return blocks
 
 
 def _resampled_rows(image: Image, block: _Block) -> Floats:
-    """The rows of a block [rows, W, C], at the old width: the colours times their opacity, then the opacity."""
+    """The result rows of a block, still at the old width: float32 [rows, W, C].
+
+    With alpha, C is one more: the colours times their opacity (0..1), then the opacity.
+    """
     rows = image.pixels[block.source].astype(np.float32)
     if image.alpha is not None:
         opacity = image.alpha[block.source, :, None].astype(np.float32)
@@ -121,12 +134,15 @@ def _resampled_rows(image: Image, block: _Block) -> Floats:
 
 
 def _store(planes: Floats, pixels: Array, alpha: Array | None) -> None:
-    """Undo `_resampled_rows`'s weighing and round, into `pixels` [rows, W, C] and `alpha` [rows, W]."""
+    """Undo the weighting of `_resampled_rows`, round, and store into `pixels` [rows, W, C] and `alpha`
+    [rows, W].
+
+    `planes` is [C, rows, W], with opacity last.
+    """
     top = np.iinfo(pixels.dtype).max
     if alpha is not None:
         opacity = np.clip(planes[-1], 0, top)
         alpha[...] = np.rint(opacity)
-        planes = planes[:-1] * (
-            top / np.maximum(opacity, 0.5)
-        )  # less is rounded away: nobody sees its colour
+        # An opacity below 0.5 is rounded to 0. Its colour is invisible, so the quotient may be wrong there.
+        planes = planes[:-1] * (top / np.maximum(opacity, 0.5))
     pixels[...] = np.rint(np.clip(planes, 0, top)).transpose(1, 2, 0)

@@ -1,4 +1,4 @@
-"""The size a result is to have, where it is not the model's scale times the input's, and what speaks against it.
+"""The size of a result, if it is not the model's scale times the input's, and the limits that apply.
 
 Arithmetic only; `sr_deploy.images.resize` resamples.
 """
@@ -12,32 +12,40 @@ from sr_deploy.errors import OutOfMemoryError, UsageError
 from sr_deploy.images.codecs.formats import check_writable_size, formats
 from sr_deploy.system.memory import available_memory
 
-_MAX_SIDE, _MAX_PIXELS = 1_000_000, 1 << 30  # of a result whose size was asked for
+# Limits of a result whose size the user chose. 2**30 pixels is also the largest picture `read_image` takes.
+_MAX_SIDE, _MAX_PIXELS = 1_000_000, 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSize:
-    """The size of a result in pixels, where it is not the model's scale times the input's.
+    """The size of a result in pixels, as the user gives it.
 
-    `width` or `height` alone keep the proportions, both together are taken as they are, `fit` is the
-    largest size of the same proportions within (width, height).
+    `width` or `height` alone keep the proportions; both together are used as they are. `fit` stands for
+    the largest size with the same proportions within (width, height). With no value set, the size is
+    the model's scale times the input's. Raises UsageError for sizes below 1 or above a million, or
+    `fit` with another value.
     """
 
     width: int | None = None
+    """Width in pixels."""
     height: int | None = None
+    """Height in pixels."""
     fit: tuple[int, int] | None = None
+    """Box (width, height) in pixels that the result must fit into."""
 
     def __post_init__(self) -> None:
         if self.fit is not None and (self.width is not None or self.height is not None):
-            raise UsageError("a fit already says width and height; leave --width and --height out")
+            raise UsageError("--fit already sets width and height; leave --width and --height out")
         asked = [n for n in (self.width, self.height, *(self.fit or ())) if n is not None]
         if min(asked, default=1) < 1:
             raise UsageError(f"an output size needs positive numbers of pixels, got {self}; give at least 1")
         if max(asked, default=1) > _MAX_SIDE:
-            raise UsageError(f"a result has at most {_MAX_SIDE} pixels a side, got {self}; ask for less")
+            raise UsageError(
+                f"an output size has at most {_MAX_SIDE} pixels a side, got {self}; ask for less"
+            )
 
     def of(self, width: int, height: int) -> tuple[int, int] | None:
-        """(width, height) of the result of a picture of these proportions; None where nothing was asked."""
+        """The result's (width, height) for a picture of these proportions, or None if no size was given."""
         if self == OutputSize():
             return None
         from sr_deploy.images.resize import fit
@@ -46,11 +54,15 @@ class OutputSize:
 
 
 def check_size(source: Path, format: str, asked: tuple[int, int], *, chosen: bool) -> None:
-    """Raise UsageError for more pixels than are made, where that was `chosen`, or than the format holds."""
+    """Raise UsageError if the result has too many pixels or the format cannot hold them.
+
+    `asked` is (width, height). `chosen` says that the user chose the size; only then the limit of 2**30
+    pixels applies.
+    """
     if chosen and asked[0] * asked[1] > _MAX_PIXELS:
         raise UsageError(
-            f"{source}: a result of {asked[0]}x{asked[1]} pixels was asked for, at most {_MAX_PIXELS} in all "
-            "are made; ask for less with --width, --height or --fit"
+            f"{source}: a result of {asked[0]}x{asked[1]} pixels was asked for, at most {_MAX_PIXELS} pixels "
+            "in all are possible; ask for less with --width, --height or --fit"
         )
     try:
         check_writable_size(format, *asked)
@@ -61,11 +73,15 @@ def check_size(source: Path, format: str, asked: tuple[int, int], *, chosen: boo
 
 
 def check_fits(bytes_a_pixel: int, natural: tuple[int, int], asked: tuple[int, int]) -> None:
-    """Raise OutOfMemoryError where the model's result and the one resampled from it do not fit together."""
+    """Raise OutOfMemoryError if the model's result and the one resampled from it do not fit together.
+
+    `natural` and `asked` are their (width, height).
+    """
     needed = (natural[0] * natural[1] + asked[0] * asked[1]) * bytes_a_pixel
     free = available_memory()
     if free is not None and needed > free:
         raise OutOfMemoryError(
-            f"a result of {asked[0]}x{asked[1]} pixels takes {needed >> 20} MiB with the {natural[0]}x{natural[1]} "
-            f"of the model, and {free >> 20} are free; ask for less with --width, --height or --fit"
+            f"a result of {asked[0]}x{asked[1]} pixels takes {needed >> 20} MiB together with the model's "
+            f"{natural[0]}x{natural[1]} pixels, but only {free >> 20} MiB are free; ask for less with --width, "
+            "--height or --fit"
         )

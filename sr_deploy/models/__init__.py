@@ -1,14 +1,14 @@
-"""The bundled models: which .onnx files lie in this folder, what their cards say, and finding one by name.
+"""The bundled models: the .onnx files of this folder, their cards, and finding a model by name.
 
-Reading is cheap on purpose: only the metadata of a file is parsed, by `read_metadata`, without onnx or a
-runtime. Opening a model to run it is the engines' business.
+Reading is cheap on purpose: `read_metadata` parses only the metadata of a file, without onnx and
+without a runtime. Running a model is the task of the engines.
 
-A card is `<name>.md` beside `<name>.onnx`. It begins with a front matter of one JSON object between two
-lines `---` (JSON is YAML too, so renderers take it), with these keys, all optional:
+A card is the file `<name>.md` beside `<name>.onnx`. It begins with a front matter: one JSON object
+between two lines `---`. JSON is also YAML, so Markdown renderers accept it. Its keys, all optional:
 
     parameters  int     weights and biases after folding
-    sha256      str     of the .onnx file
-    licence     str     SPDX identifier; else the one in the file's own metadata
+    sha256      str     digest of the .onnx file
+    licence     str     SPDX identifier; default: the licence in the file's spec
     quality     object  data set -> {"psnr_y": dB, "ssim_y": 0..1}, as `sr-deploy eval` measures them
 """
 
@@ -26,7 +26,7 @@ from sr_deploy.spec import METADATA_KEY, ModelSpec
 from sr_deploy.system.protobuf import Message
 
 _FOLDER = Path(__file__).parent
-_METADATA_PROPS = 14  # the field of ModelProto in onnx.proto
+_METADATA_FIELD = 14  # metadata_props of ModelProto in onnx.proto
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +34,21 @@ class ModelEntry:
     """One bundled model."""
 
     name: str
-    """What `--model` takes."""
+    """Name of the model, as `--model` takes it."""
     path: Path
+    """Path of the .onnx file."""
     size: int
-    """Bytes of the .onnx file."""
+    """Size of the .onnx file in bytes."""
     spec: ModelSpec
+    """Spec from the metadata of the .onnx file."""
     parameters: int | None = None
-    """Weights and biases after folding; None where the card does not say."""
+    """Number of weights and biases after folding, or None if the card does not say."""
     licence: str | None = None
+    """SPDX identifier, from the card or else from the spec."""
     quality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Data set -> measure -> value, from the card."""
     sha256: str | None = None
-    """Of the .onnx file, from the card."""
+    """SHA-256 of the .onnx file according to the card, in hexadecimal digits."""
 
     @property
     def scale(self) -> int:
@@ -56,7 +59,7 @@ class ModelEntry:
 def list_models(folder: Path | None = None) -> list[ModelEntry]:
     """The models in `folder` (default: the bundled ones), sorted by name.
 
-    Raises ModelError for a file that is not ONNX or carries no sr-deploy record, or a card that is broken.
+    Raises ModelError if a file is not ONNX or carries no sr-deploy spec, or if a card is broken.
     """
     entries, broken = survey_models(folder)
     for error in broken.values():
@@ -65,26 +68,32 @@ def list_models(folder: Path | None = None) -> list[ModelEntry]:
 
 
 def survey_models(folder: Path | None = None) -> tuple[list[ModelEntry], dict[str, ModelError]]:
-    """As `list_models`, and by name what is wrong with those that cannot be used, instead of raising it."""
+    """The usable models like `list_models`, and name -> error for those that cannot be used.
+
+    Nothing is raised for a broken model.
+    """
     entries: list[ModelEntry] = []
     broken: dict[str, ModelError] = {}
     for path in sorted((folder or _FOLDER).glob("*.onnx")):
         try:
-            entries.append(_entry(path))
+            entries.append(_read_entry(path))
         except ModelError as error:
             broken[path.stem] = error
     return entries, broken
 
 
 def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
-    """The file of a bundled model's name, or of a path to an .onnx file.
+    """The path of a model file, given the name of a bundled model or a path.
 
-    Raises ModelError for a folder, a missing file or an unknown name (naming near ones), UsageError for an
-    empty one.
+    Raises ModelError for a folder, a missing file or an unknown name (the message suggests similar
+    names), and UsageError for an empty name.
     """
     if not str(name_or_path):
-        raise UsageError("the model's name is empty; give an .onnx file or a name of `sr-deploy models`")
+        raise UsageError(
+            "the model's name is empty; give an .onnx file or a name listed by `sr-deploy models`"
+        )
     bundled = {path.stem: path for path in sorted((folder or _FOLDER).glob("*.onnx"))}
+    # a bundled name comes first, so that a file of that name in the working folder does not change its meaning
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
     path = Path(name_or_path)
@@ -94,7 +103,7 @@ def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
         raise ModelError(f"model {path}: it is a folder, expected an .onnx file or one of {_names(bundled)}")
     if path.suffix or len(path.parts) > 1:
         raise ModelError(f"model {path}: no such file; give an .onnx file or one of {_names(bundled)}")
-    from difflib import get_close_matches
+    from difflib import get_close_matches  # needed for this error message only
 
     near = get_close_matches(str(name_or_path), bundled, n=2, cutoff=0.5)
     hint = (
@@ -104,36 +113,38 @@ def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
 
 
 def model_for_scale(scale: int, folder: Path | None = None) -> str:
-    """The name of the bundled model for `scale`: `rt-x<scale>` where there is one, else the first by name.
+    """The name of the bundled model for `scale`: `rt-x<scale>` if it exists, else the first by name.
 
-    Raises UsageError naming the scales there are, ModelError where one that cannot be read may have been it.
+    Raises UsageError with the available scales if there is none. Raises ModelError if a model that
+    cannot be read might have been the right one.
     """
     by_scale: dict[int, list[str]] = {}
     entries, broken = survey_models(folder)
     for entry in entries:
         by_scale.setdefault(entry.scale, []).append(entry.name)
     names = by_scale.get(scale)
-    for name, error in broken.items():
+    for name, error in broken.items():  # the scale of a broken model is unknown
         if names is None or name == f"rt-x{scale}":
             raise ModelError(f"{error}; it came with sr-deploy: install sr-deploy again") from error
     if names is None:
         known = ", ".join(f"{known} ({by_scale[known][0]})" for known in sorted(by_scale)) or "none"
         raise UsageError(
-            f"no bundled model has scale {scale}, there are: {known}; choose one of these, or give a --model, or "
-            "ask for the size itself with --width, --height or --fit"
+            f"no bundled model has scale {scale}, the available scales are: {known}; choose one of these, give a "
+            "--model, or set the output size with --width, --height or --fit"
         )
     preferred = f"rt-x{scale}"
     return preferred if preferred in names else names[0]
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata properties of an ONNX file, read without its weights (onnx.proto, ModelProto field 14).
+    """The metadata properties of an ONNX file, read without its weights.
 
-    Raises ModelError for a file that cannot be read or is not ONNX.
+    They are field 14 (metadata_props) of ModelProto in onnx.proto. Raises ModelError for a file that
+    cannot be read or is not ONNX.
     """
     try:
         with path.open("rb") as file:
-            entries = list(Message(file).messages(_METADATA_PROPS))
+            entries = list(Message(file).messages(_METADATA_FIELD))
             pairs = [
                 {number: text.read() for number in (1, 2) for text in entry.messages(number)}
                 for entry in entries
@@ -148,25 +159,26 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_spec(path: Path) -> ModelSpec | None:
-    """The sr-deploy record of an ONNX file, None where it carries none; of an engine, what lies beside it.
+    """The spec of a model file, or None if an ONNX file carries none.
 
-    Raises ModelError as `read_metadata`.
+    The spec of an engine file comes from its sidecar. Raises ModelError like `read_metadata`.
     """
     if path.suffix.lower() in ENGINE_SUFFIXES:
         from sr_deploy.engines.tensorrt.sidecar import read_record
 
         return read_record(path).spec
-    record = read_metadata(path).get(METADATA_KEY)
-    return None if record is None else ModelSpec.from_json(record)
+    text = read_metadata(path).get(METADATA_KEY)
+    return None if text is None else ModelSpec.from_json(text)
 
 
-def _entry(path: Path) -> ModelEntry:
+def _read_entry(path: Path) -> ModelEntry:
+    """The entry of the model file `path`. Raises ModelError if it has no spec or its card is broken."""
     spec = read_spec(path)
     if spec is None:
         raise ModelError(
-            f"model {path}: it carries no sr-deploy record; write one with: sr-deploy stamp {path}"
+            f"model {path}: it carries no sr-deploy spec; write one with: sr-deploy stamp {path}"
         )
-    card = _card(path.with_suffix(".md"))
+    card = _read_card(path.with_suffix(".md"))
     return ModelEntry(
         name=path.stem,
         path=path,
@@ -179,25 +191,26 @@ def _entry(path: Path) -> ModelEntry:
     )
 
 
-def _card(path: Path) -> Mapping[str, Any]:
-    """The front matter of a card, empty where there is no card or no front matter."""
+def _read_card(path: Path) -> Mapping[str, Any]:
+    """The front matter of a card; empty if there is no card or no front matter."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()
     if not lines or lines[0] != "---":
         return {}
     try:
-        record = json.loads("\n".join(lines[1 : lines.index("---", 1)]))
+        front_matter = json.loads("\n".join(lines[1 : lines.index("---", 1)]))
     except ValueError as error:
         raise ModelError(
-            f"card {path}: its front matter is not one JSON object ({error}); mend it"
+            f"card {path}: its front matter is not one JSON object ({error}); correct the file"
         ) from error
-    if not isinstance(record, dict):
+    if not isinstance(front_matter, dict):
         raise ModelError(
-            f"card {path}: its front matter is a {type(record).__name__}, expected a JSON object"
+            f"card {path}: its front matter is a {type(front_matter).__name__}, expected a JSON object; correct the file"
         )
-    return record
+    return front_matter
 
 
 def _names(bundled: Mapping[str, Path]) -> str:
+    """The names of the bundled models as one list for messages."""
     return ", ".join(bundled) or "the bundled models (none is installed)"

@@ -1,8 +1,7 @@
-"""What was made from what, kept on disk, so that work that was cut off goes on and two processes share it.
+"""Claims: lock files by which one process owns a piece of work, and which hold a record of the finished work.
 
-A `Claim` is one small file: locked by the process that works on what it stands for, and holding the record of
-it once it is done. The system drops the lock with the process, however that ends. What is worth recording is
-the caller's to know.
+Records let an interrupted run continue, and claims let several processes share the work. The operating
+system releases a lock when its process ends, in whatever way. The caller decides what to record.
 """
 
 from __future__ import annotations
@@ -18,27 +17,33 @@ from typing import Any
 from sr_deploy.errors import OutputError
 from sr_deploy.system.files import try_lock, unlock, write_whole
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes per read
 
 
 class NoLocksError(OutputError):
-    """A place whose file system has no locks."""
+    """The claim's folder is on a file system without locks, for example some network file systems.
+
+    The message gives no advice; the caller adds it.
+    """
 
 
 class Claim:
-    """The sole right to work on something, and the record of it. Held until `release`, or the process ends."""
+    """Sole ownership of a piece of work, and the record of it.
+
+    It lasts until `release` or the end of the process. Use it from one thread.
+    """
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor, self.path = descriptor, path
 
     @classmethod
     def take(cls, path: Path) -> Claim | None:
-        """Claim `path`, making it and its folders; None where another holds it.
+        """Claim the file `path`, creating it and its folders. Returns None if another owner holds it.
 
-        Raises OutputError where no such file can be made, NoLocksError where the place has no locks.
+        Raises OutputError if the file cannot be created, NoLocksError if the file system has no locks.
         """
         while True:
-            descriptor = _opened(path)
+            descriptor = _open_for_lock(path)
             try:
                 locked = try_lock(descriptor)
             except OSError as error:
@@ -46,29 +51,34 @@ class Claim:
                 raise NoLocksError(
                     f"the file system of {path.parent} has no locks ({error.strerror})"
                 ) from error
-            if locked and _is_at(descriptor, path):
+            if locked and _is_same_file(descriptor, path):
                 return cls(descriptor, path)
             os.close(descriptor)
+            # if it was locked, the previous owner had deleted the file before that: try again
             if not locked:
                 return None
 
     def record(self) -> dict[str, Any] | None:
-        """What was recorded last; None where nothing was, or not whole."""
+        """The record that was written last, or None if there is none or it is incomplete."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         data = b""
         while block := os.read(self._descriptor, _BLOCK):
             data += block
-        return _object(data)
+        return _json_object(data)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Put `record` in place of the one before."""
+        """Replace the record. Values must be JSON values. Raises OSError.
+
+        The file is changed in place, because replacing it would lose the lock. If the process is
+        interrupted here, the record is incomplete and `record` returns None.
+        """
         data = json.dumps(record, sort_keys=True).encode("utf-8")
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         os.write(self._descriptor, data)
 
     def release(self) -> None:
-        """Let others have it. Releasing it again does nothing."""
+        """Release the claim and keep the record. Further calls do nothing."""
         if self._descriptor >= 0:
             with suppress(OSError):
                 unlock(self._descriptor)
@@ -76,11 +86,11 @@ class Claim:
             self._descriptor = -1
 
     def discard(self) -> None:
-        """Let others have it as if it had never been claimed: without a record, and without the file."""
+        """Release the claim and delete its file with the record."""
         if self._descriptor < 0:
             return
         if os.name == "nt":
-            self.release()  # an open file cannot be removed there
+            self.release()  # Windows does not delete open files
         with suppress(OSError):
             self.path.unlink()
         self.release()
@@ -95,43 +105,48 @@ class Claim:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None where there is none that is whole."""
+    """The JSON object in the file `path`, or None if there is none or it is incomplete."""
     try:
-        return _object(path.read_bytes())
+        return _json_object(path.read_bytes())
     except OSError:
         return None
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write `record` to `path`, whole or not at all, and see it to the disk."""
+    """Write `record` to `path`, completely or not at all, and flush it to the disk. Raises OSError."""
     write_whole(path, json.dumps(record, sort_keys=True).encode("utf-8"), synced=True)
 
 
 def stamp_of(path: Path) -> list[int]:
-    """[bytes, nanoseconds of the last change] of a file: what tells cheaply that it is still the same."""
+    """[size in bytes, time of the last change in nanoseconds] of a file.
+
+    Comparing stamps is a cheap test of whether a file is still the same. Raises OSError.
+    """
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
 
-def _opened(path: Path) -> int:
+def _open_for_lock(path: Path) -> int:
+    """A descriptor of the file `path`, which is created if necessary. Raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
         raise OutputError(
-            f"cannot keep {path} ({error.strerror}); choose a place you may write to"
+            f"cannot keep {path} ({error.strerror}); choose a folder that you may write to"
         ) from error
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether `path` is still the file that was opened; whoever had it before may have removed it."""
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    """True if `path` is still the file that was opened. A previous owner may have deleted it since then."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
         return False
 
 
-def _object(data: bytes) -> dict[str, Any] | None:
+def _json_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object in `data`, or None for anything else."""
     try:
         record = json.loads(data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How many cores this process may compute on: what thread pools are sized by."""
+"""The number of cores that this process may use. Thread pools are sized by it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 
 def usable_cores() -> int | None:
-    """Physical cores that affinity and container limits leave; None: leave it to the runtime (not Linux).
+    """Physical cores that CPU affinity and container limits leave, at least 1.
 
-    Two hardware threads of one core count as one: convolutions keep its vector units busy alone.
+    None on systems other than Linux; there the runtime decides. Two hardware threads of one core count
+    as one, because a convolution in one of them already keeps the core's vector units busy.
     """
     if sys.platform != "linux":
         return None
     threads = os.sched_getaffinity(0)
     cores = len({_siblings(thread) for thread in threads})
     quota = cpu_quota()
+    # rounded up: with a quota of 1.5 cores, one thread alone would leave a third of the time unused
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
 def _siblings(thread: int) -> str:
-    """What identifies the core of a hardware thread: the list of the threads it has."""
+    """An identifier of the core that the hardware thread belongs to: the list of that core's threads.
+
+    If the kernel does not tell (`topology` of sysfs is missing), the thread counts as a core of its
+    own.
+    """
     try:
         file = _CPUS / f"cpu{thread}" / "topology" / "thread_siblings_list"
         return file.read_text(encoding="utf-8").strip()

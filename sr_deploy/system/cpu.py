@@ -1,4 +1,4 @@
-"""What the processor can do and how much of it this process may use. Nothing here raises."""
+"""The processor: its name, its instruction sets, and how many cores this process may use. Nothing raises."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from sr_deploy.system.cores import usable_cores
 
+# Instruction sets that matter to neural networks. Name -> its spellings in /proc/cpuinfo on Linux, in sysctl on
+# macOS, and in NumPy.
 _FLAGS = {
-    # name: what Linux, macOS and NumPy call it
     "AVX2": {"avx2", "hw.optional.avx2_0", "AVX2"},
     "FMA": {"fma", "hw.optional.fma", "FMA3"},
     "AVX-512": {"avx512f", "hw.optional.avx512f", "AVX512F"},
@@ -34,18 +35,23 @@ class CpuInfo:
     """A processor as this process sees it."""
 
     name: str
+    """Name given by the manufacturer, or "unknown"."""
     architecture: str
+    """Architecture of the machine, for example x86_64 or arm64."""
     cores: int
-    """Logical cores of the machine."""
+    """Number of logical cores of the machine."""
     usable_cores: int
-    """Physical ones that affinity and container limits leave, where that is known: what a backend uses."""
+    """Number of physical cores that affinity and container limits leave, if known, else `cores`.
+    Backends use as many threads.
+    """
     features: tuple[str, ...]
-    """Of the instruction sets that matter to neural networks."""
+    """Instruction sets that the processor has, as named in `_FLAGS`."""
 
 
 def describe_cpu() -> CpuInfo:
-    """The processor of this machine."""
+    """The processor of this machine. Takes milliseconds on Linux; on macOS it starts `sysctl`."""
     linux = _linux_facts()
+    # the line is called "flags" on x86 and "Features" on Arm
     flags = set((linux.get("flags") or linux.get("Features") or "").split()) or _mac_flags() or _numpy_flags()
     cores = os.cpu_count() or 1
     return CpuInfo(
@@ -61,7 +67,7 @@ def describe_cpu() -> CpuInfo:
 
 
 def _linux_facts() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; empty elsewhere."""
+    """The lines of the first processor in /proc/cpuinfo as key -> value; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -71,10 +77,10 @@ def _linux_facts() -> dict[str, str]:
 
 
 def _sysctl(*arguments: str) -> str:
-    """What macOS's `sysctl` prints; empty elsewhere, and where it fails."""
+    """Output of macOS's `sysctl`; empty on other systems or if it fails."""
     if platform.system() != "Darwin":
         return ""
-    import subprocess  # costs as much as all else here, and only macOS needs it
+    import subprocess  # takes as long to import as everything else here, and only macOS needs it
 
     try:
         result = subprocess.run(["sysctl", *arguments], capture_output=True, text=True, timeout=10)
@@ -84,16 +90,16 @@ def _sysctl(*arguments: str) -> str:
 
 
 def _mac_flags() -> set[str]:
-    """Those of `hw.optional` that are 1."""
+    """Names under `hw.optional` whose value is 1."""
     return set(re.findall(r"^(hw\.optional\.\S+): 1$", _sysctl("hw.optional"), re.MULTILINE))
 
 
 def _numpy_flags() -> set[str]:
-    """What NumPy found out for itself: Windows, and where /proc is not mounted."""
+    """Instruction sets that NumPy detected. Used on Windows, and where /proc is not mounted."""
     try:
         import numpy as np
 
-        core = getattr(np, "_core", None) or np.core
+        core = getattr(np, "_core", None) or np.core  # renamed in NumPy 2
         return {name for name, there in core._multiarray_umath.__cpu_features__.items() if there}
-    except Exception:  # a private name of NumPy, or no NumPy
+    except Exception:  # this name is private and may change; or NumPy is not installed
         return set()

@@ -1,6 +1,7 @@
-"""What the standard library leaves to everyone: a file written whole, told by its digest, locked.
+"""Operations that the standard library lacks: writing a file completely, its digest, and file locks.
 
-Standard library only, and no errors of our own: who calls knows what a file stands for and what to advise.
+The functions raise OSError and no errors of sr-deploy, because only the caller knows what the file is
+for and what to advise.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes per read
 _LOCKED_BYTE = 1 << 30
-"""Where a Windows lock lies, which would keep others from reading what is under it."""
-_TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+"""Offset of the byte that is locked on Windows. It lies beyond the content, because a Windows lock
+keeps others from reading the locked bytes.
+"""
+# errors by which the various systems say that another process has the lock
+_LOCK_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
 
 def write_whole(path: Path, data: bytes, *, synced: bool = False) -> None:
-    """Write `data` to `path`: all of it or nothing; `synced` sees it to the disk first. Raises OSError."""
+    """Write `data` to `path`, completely or not at all. Raises OSError.
+
+    The data goes to a temporary file in the same folder, which then replaces `path`. `synced` flushes
+    it to the disk first, so that even a power failure leaves the old or the new content.
+    """
     draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with draft.open("wb") as file:
@@ -34,7 +42,7 @@ def write_whole(path: Path, data: bytes, *, synced: bool = False) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, which need not fit into memory. Raises OSError."""
+    """SHA-256 of a file in hexadecimal digits. The file need not fit into memory. Raises OSError."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
@@ -46,18 +54,21 @@ if sys.platform == "win32":
     import msvcrt
 
     def try_lock(descriptor: int) -> bool:
-        """Lock an open file for this process; False where another has it. Raises OSError where there are no locks."""
+        """Lock an open file without waiting. Returns False if another process holds the lock.
+
+        Raises OSError if the file system has no locks.
+        """
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError as error:
-            if error.errno in _TAKEN:
+            if error.errno in _LOCK_HELD:
                 return False
             raise
         return True
 
     def unlock(descriptor: int) -> None:
-        """Give a lock back. Raises OSError."""
+        """Release a lock taken with `try_lock`. Raises OSError."""
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
@@ -65,15 +76,18 @@ else:
     import fcntl
 
     def try_lock(descriptor: int) -> bool:
-        """Lock an open file for this process; False where another has it. Raises OSError where there are no locks."""
+        """Lock an open file without waiting. Returns False if another process holds the lock.
+
+        Raises OSError if the file system has no locks.
+        """
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _TAKEN:
+            if error.errno in _LOCK_HELD:
                 return False
             raise
         return True
 
     def unlock(descriptor: int) -> None:
-        """Give a lock back. Raises OSError."""
+        """Release a lock taken with `try_lock`. Raises OSError."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: what the machine has free, within its container's limit."""
+"""Memory that this process can still use: what the machine has free, within the limit of the container."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from sr_deploy.system.cgroup import memory_left
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the platform does not tell."""
+    """Bytes that can be used without swapping, or None if the platform does not tell.
+
+    It is a snapshot: other processes may take the memory at any time.
+    """
     if sys.platform == "win32":
         return _windows_available()
+    # the machine may have more free than the container's limit leaves, or less
     found = [value for value in (_linux_available(), memory_left()) if value is not None]
     if found:
         return min(found)
-    try:  # macOS has no count of available pages; half of the physical ones is a careful stand-in
+    try:  # macOS does not report available pages; half of the physical memory is a cautious estimate
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (ValueError, OSError):
         return None
 
 
 def _linux_available() -> int | None:
+    """MemAvailable of /proc/meminfo in bytes, or None. It includes caches that the kernel can drop."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
@@ -33,8 +38,10 @@ def _linux_available() -> int | None:
 
 
 def _windows_available() -> int | None:
+    """Free physical memory in bytes, from GlobalMemoryStatusEx; None if the call fails."""
     import ctypes
 
+    # MEMORYSTATUSEX of the Windows API; the members after `available` are not used
     class _MemoryStatus(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_ulong),

@@ -1,4 +1,7 @@
-"""The place a file is written to: checked beforehand, filled in one step, left alone on any error."""
+"""An output file: its path is checked before the work, and it is written in one step.
+
+If anything fails, an existing file at the path stays unchanged.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,24 @@ from sr_deploy.errors import OutputError
 
 
 def checked_target(path: Path, overwrite: bool) -> Path:
-    """Where the file will really lie (links followed). Raises OutputError where it plainly cannot."""
+    """The path where the file will really be, with links followed.
+
+    Raises OutputError if the path clearly cannot be written, so that the user learns it before the
+    work. With `overwrite=False` an existing file is such an error.
+    """
     try:
         target = Path(os.path.realpath(path))
         if target.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; name a file")
         if not target.parent.is_dir():
             raise OutputError(
-                f"cannot write {path}: the folder {target.parent} does not exist; make it first"
+                f"cannot write {path}: the folder {target.parent} does not exist; create it first"
             )
         if os.path.lexists(target):
             if not target.is_file():
-                raise OutputError(f"cannot write {path}: it is not an ordinary file; choose another name")
+                raise OutputError(f"cannot write {path}: it is not a regular file; choose another name")
             if not overwrite:
-                raise _taken(path)
+                raise _exists_error(path)
             if not os.access(target, os.W_OK):
                 raise OutputError(f"cannot write {path}: it is write-protected; choose another name")
     except (OSError, ValueError) as error:
@@ -34,11 +41,13 @@ def checked_target(path: Path, overwrite: bool) -> Path:
     return target
 
 
-def _taken(path: Path) -> OutputError:
+def _exists_error(path: Path) -> OutputError:
+    """The error for a file that exists and must not be overwritten."""
     return OutputError(f"cannot write {path}: it exists already; choose another name or allow overwriting")
 
 
 def _output_error(path: Path, error: Exception) -> OutputError:
+    """An OutputError for an error of the operating system, with fitting advice."""
     reason = getattr(error, "strerror", None) or str(error)
     advice = "choose another folder"
     code = getattr(error, "errno", None)
@@ -50,8 +59,15 @@ def _output_error(path: Path, error: Exception) -> OutputError:
 
 
 @contextmanager
-def appearing(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterator[Path]:
-    """A temporary name beside `target`, which takes its place at the end, and vanishes on any error."""
+def atomic_output(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterator[Path]:
+    """Context manager: a temporary path beside `target`, which is renamed to `target` at the end.
+
+    The caller creates the temporary file. On any error it is deleted and `target` stays as it was. An
+    existing file's permissions are kept. `path` is the user's name for `target`, used in messages;
+    `suffix` is that of the temporary file. Raises OutputError, also if `overwrite` is False and
+    `target` appeared meanwhile.
+    """
+    # beside the target, because a rename works only within one file system
     temporary = target.parent / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}{suffix}"
     try:
         yield temporary
@@ -60,9 +76,9 @@ def appearing(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterato
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode))
             temporary.replace(target)
         else:
-            _claim(temporary, target)
+            _rename_if_free(temporary, target)
     except FileExistsError as error:
-        raise _taken(path) from error
+        raise _exists_error(path) from error
     except OSError as error:
         raise error if isinstance(error, OutputError) else _output_error(path, error) from error
     finally:
@@ -70,15 +86,19 @@ def appearing(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterato
             temporary.unlink()
 
 
-def _claim(temporary: Path, target: Path) -> None:
-    """Give `temporary` the name `target` if it is free. Raises FileExistsError, in one of two racing processes."""
+def _rename_if_free(temporary: Path, target: Path) -> None:
+    """Rename `temporary` to `target`.
+
+    Raises FileExistsError if `target` exists. If two processes race, exactly one of them succeeds.
+    """
     if os.name == "nt":
-        temporary.rename(target)  # refuses an existing name there
+        temporary.rename(target)  # on Windows this fails if the name exists
         return
+    # On POSIX a rename replaces an existing file without asking; making a hard link does not.
     try:
         os.link(temporary, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links: take the name first
+    except OSError:  # a file system without hard links: create the name first, then replace it
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         temporary.replace(target)

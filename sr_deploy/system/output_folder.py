@@ -1,6 +1,7 @@
-"""Places to write to, tried before the work; and folders made for it, removed again where nothing came of it.
+"""Output paths that are tested before the work, and folders that are created for them.
 
-What a place can be is `sr_deploy.system.output_file`'s to know; nothing is written here that stays.
+Folders that stay empty are removed again. `sr_deploy.system.output_file` decides which paths are valid;
+this module leaves no files behind.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from sr_deploy.system.output_file import checked_target
 
 
 def check_output_path(target: Path, *, overwrite: bool) -> None:
-    """See that the file `target` can be made where it is to be. Raises OutputError where it cannot."""
-    folder = checked_target(target, overwrite).parent  # that of the file, where `target` is a link
+    """Raise OutputError if the file `target` cannot be created.
+
+    A temporary file is created in the folder and deleted, because permission bits do not tell
+    everything (for example on read-only or network file systems).
+    """
+    folder = checked_target(target, overwrite).parent  # if `target` is a link, the folder it points into
     probe = folder / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -30,27 +35,28 @@ def check_output_path(target: Path, *, overwrite: bool) -> None:
 
 
 class OutputFolders:
-    """Makes the folders of targets, and knows which of them it made. Serves several threads."""
+    """Creates folders for output files and remembers which ones it created. Several threads may use it."""
 
     def __init__(self) -> None:
         self._made: list[Path] = []
 
     def prepare(self, target: Path, *, overwrite: bool) -> None:
-        """Make `target`'s folder, then `check_output_path`. Raises OutputError."""
+        """Create the folder of `target`, then call `check_output_path`. Raises OutputError."""
         self.make(target.parent)
         check_output_path(target, overwrite=overwrite)
 
     def make(self, folder: Path) -> None:
-        """Make `folder` and those above it, where they are missing. Raises OutputError."""
+        """Create `folder` and its parents where missing. Raises OutputError."""
         try:
             self._make(folder)
         except OSError as error:
             reason = f"{error.filename} is a file" if isinstance(error, FileExistsError) else error.strerror
             raise OutputError(
-                f"cannot make the folder {folder} ({reason or error}); choose a place you may write to"
+                f"cannot make the folder {folder} ({reason or error}); choose a path that you may write to"
             ) from error
 
     def _make(self, folder: Path) -> None:
+        """Create `folder` and its parents, and remember the new ones from the top down. Raises OSError."""
         if folder.is_dir():
             return
         if folder.parent != folder:
@@ -58,13 +64,13 @@ class OutputFolders:
         try:
             folder.mkdir()
         except FileExistsError:
-            if not folder.is_dir():  # a folder was made by another thread or process meanwhile
+            if not folder.is_dir():  # a folder is fine: another thread or process created it meanwhile
                 raise
         else:
             self._made.append(folder)
 
     def remove_empty(self) -> None:
-        """Remove those it made that nothing lies in."""
-        for folder in reversed(self._made):
+        """Remove the folders that this object created and that are empty."""
+        for folder in reversed(self._made):  # inner folders first
             with suppress(OSError):
                 folder.rmdir()

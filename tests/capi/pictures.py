@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sr_deploy.images.image import Image
-from sr_deploy.upscale import Upscaler, _large_alpha
+from sr_deploy.upscale import Upscaler, _upscaled_alpha
 
 DEPTHS = (np.uint8, np.uint16, np.float32)
 LAYOUTS = {"RGB": 3, "BGR": 3, "GREY": 1, "RGBA": 4, "BGRA": 4}
@@ -84,7 +84,7 @@ def _with_alpha(upscaler: Upscaler, rgb: np.ndarray, alpha: np.ndarray) -> tuple
         from sr_deploy.images.image import fill_hidden_colour
 
         filled = fill_hidden_colour(rgb, alpha)
-        return upscaler.upscale_pixels(filled), _large_alpha(alpha, upscaler.spec.scale)
+        return upscaler.upscale_pixels(filled), _upscaled_alpha(alpha, upscaler.spec.scale)
     image = upscaler.upscale(Image(pixels=rgb, alpha=alpha))
     return image.pixels, image.alpha
 

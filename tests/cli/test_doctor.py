@@ -56,7 +56,7 @@ def test_a_runtime_that_no_bundled_model_can_try_is_not_blamed(run, bundle):
     (bundle / "rt-x2.onnx").write_bytes(b"")
     damaged = run("doctor")
     assert damaged.exit_code == 3
-    says = "onnxruntime +not tried: it loads, and there is no bundled model to try it with"
+    says = "onnxruntime +not tried: it loads, but there is no bundled model to try it with"
     assert re.search(says, damaged.stdout)
     assert "it is empty" in damaged.stdout
     for path in bundle.iterdir():

@@ -73,7 +73,9 @@ def test_a_model_that_is_not_there_is_one_clear_error(bundle, asked, answer):
 def test_the_model_for_a_scale_is_the_real_time_one(bundle):
     (bundle / "a-x4.onnx").write_bytes((bundle / "rt-x4.onnx").read_bytes())
     assert model_for_scale(4) == "rt-x4"
-    with pytest.raises(UsageError, match=r"no bundled model has scale 3, there are: 2 \(rt-x2\), 4 \(a-x4\)"):
+    with pytest.raises(
+        UsageError, match=r"no bundled model has scale 3, the available scales are: 2 \(rt-x2\), 4 \(a-x4\)"
+    ):
         model_for_scale(3)
 
 
@@ -111,7 +113,7 @@ def test_a_bundled_file_without_a_record_or_with_a_broken_card_says_so(bundle):
         list_models()
     (bundle / "rt-x4.md").unlink()
     (bundle / "plain.onnx").write_bytes(b"\x08\x09")
-    with pytest.raises(ModelError, match="carries no sr-deploy record"):
+    with pytest.raises(ModelError, match="carries no sr-deploy spec"):
         list_models()
 
 

@@ -299,13 +299,13 @@ def test_being_terminated_leaves_nothing_half_written(bundle, picture, tmp_path,
 import signal, time
 from sr_deploy import cli
 from sr_deploy.images import image
-encoded = image._encoded
+encoded = image._encode
 def terminated(path, *arguments):
     encoded(path, *arguments)
     signal.raise_signal(signal.SIGTERM)  # while the temporary file is there
     time.sleep(0.2)
     return ()
-image._encoded = terminated
+image._encode = terminated
 cli.main({arguments!r})
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Pictures, files and blobs that the tests of reading and writing share. Not tests."""
+"""Pictures, files and metadata blobs that the tests of reading and writing share. It contains no tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description dc:title="a title"/
 
 
 def smooth(height: int, width: int, channels: int, bits: int = 8) -> Array:
-    """A picture with gradients in every channel, and detail."""
+    """A picture with gradients and fine detail in every channel."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 5 + c) * np.cos(y / (4 + c)) * 0.4 + 0.5 for c in range(channels)]
     top = 2**bits - 1
@@ -56,7 +56,7 @@ def read(tmp_path: Path, data: bytes, name: str = "picture") -> Image:
 
 
 def joined(image: Image) -> Array:
-    """[H, W, C], opacity last."""
+    """The picture as one array [H, W, C], opacity last."""
     return image.pixels if image.alpha is None else np.dstack((image.pixels, image.alpha))
 
 
@@ -77,7 +77,7 @@ def camera_exif(orientation: int = 1) -> PIL.Image.Exif:
 
 
 def refused(path: Path, **options: Any) -> str:
-    """The one line that says why `path` is not read."""
+    """The error message for `path`, after checking that it is one line."""
     with pytest.raises(ImageError) as caught:
         read_image(path, **options)
     message = str(caught.value)

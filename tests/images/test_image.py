@@ -1,4 +1,4 @@
-"""Reading pictures of every kind, with Pillow as the judge of what a file holds; and the value `Image`."""
+"""Reading pictures of every kind, compared with Pillow; and the class `Image`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_one_transparent_colour_of_16_bits_is_compared_at_16_bits(tmp_path: Path
 
 
 def interlaced_png(pixels: Array) -> bytes:
-    """Adam7 (PNG specification 8.2), which Pillow does not write."""
+    """An interlaced PNG (Adam7, PNG specification, section 8.2), which Pillow does not write."""
     passes = (
         (0, 0, 8, 8),
         (4, 0, 8, 8),
@@ -181,7 +181,7 @@ def test_the_content_counts_and_not_the_name(tmp_path: Path) -> None:
     image = read(tmp_path, saved(PIL.Image.fromarray(pixels), "PNG"), "holiday.JPG")
     assert np.array_equal(image.pixels, pixels)
     assert image.format == "png"
-    assert image.notes == ("named .JPG but is a PNG",)
+    assert image.notes == ("named .JPG but is a PNG file",)
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_nothing_to_us(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hidden colours."""
+"""Filling the colour of fully transparent pixels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def test_hidden_colours_become_those_of_their_visible_neighbours() -> None:
     pixels[12, 12] = (1, 2, 3)
     alpha = np.zeros((40, 40), np.uint8)
     alpha[10:30, 10:30] = 255
-    alpha[10:30, 29] = 1  # hardly visible is visible
+    alpha[10:30, 29] = 1  # the smallest opacity still counts as visible
     pixels[10:30, 29] = (0, 255, 0)
     filled = fill_hidden_colour(pixels, alpha)
     assert np.array_equal(filled[alpha > 0], pixels[alpha > 0])
     assert filled[20, 5].tolist() == filled[2, 15].tolist() == [200, 100, 50]
     assert filled[20, 33].tolist() == [0, 255, 0]
-    assert (pixels[alpha == 0] == 0).all()  # the caller's array is untouched
+    assert (pixels[alpha == 0] == 0).all()  # the caller's array is unchanged
 
 
 def test_there_may_be_nothing_hidden_or_nothing_visible() -> None:

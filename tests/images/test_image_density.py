@@ -1,4 +1,4 @@
-"""Pixels per inch go from the picture that was read to the one that is written; Pillow is the judge."""
+"""Pixels per inch are carried from the picture read to the picture written; compared with Pillow."""
 
 from __future__ import annotations
 

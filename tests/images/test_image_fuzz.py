@@ -1,7 +1,8 @@
-"""Mutated pictures: `read_image` gives a picture or one of our errors, and never anything else.
+"""Mutated pictures: `read_image` returns a picture or raises an sr-deploy error, and nothing else.
 
-The bulk runs in a process of its own, where a native crash or a hang can be told from a failing test. To look for
-more, run this file: `python tests/images/test_image_fuzz.py MUTATIONS SEED FOLDER`; the file it died of lies in FOLDER.
+Most mutations run in a separate process, so that a native crash or a hang can be told from a failing
+test. To try more, run `python tests/images/test_image_fuzz.py MUTATIONS SEED FOLDER`; the file that
+caused a crash is then in FOLDER.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sr_deploy.images.image import Image, read_image
 from tests.paths import ROOT
 
 SIZE = (24, 30)
-MAX_PIXELS = 1 << 20  # keeps a lucky mutation of a size from taking seconds
+MAX_PIXELS = 1 << 20  # otherwise a mutated size could take seconds to decode
 
 
 def _saved(picture: PIL.Image.Image, kind: str, **options: object) -> bytes:
@@ -83,7 +84,7 @@ def samples() -> dict[str, bytes]:
 
 
 def _bmp_of_runs() -> bytes:
-    """An 8-bit BMP in RLE8, which Pillow reads and does not write."""
+    """An 8-bit BMP in RLE8, which Pillow reads but does not write."""
     rows = (
         b"".join(bytes([10, y, 0, 5, 1, 2, 3, 4, 5, 0, 15, 255 - y, 0, 0]) for y in range(SIZE[0])) + b"\0\1"
     )
@@ -98,7 +99,7 @@ def _bmp_of_runs() -> bytes:
 
 
 def _place(rng: random.Random, data: bytearray) -> int:
-    """Any byte, but rather one of the first: that is where the lengths and sizes are."""
+    """A random offset, with a preference for the first bytes, where lengths and sizes are."""
     return rng.randrange(min(len(data), 300) if rng.random() < 0.6 else len(data))
 
 
@@ -141,7 +142,7 @@ MUTATIONS: tuple[Callable[[random.Random, bytearray], None], ...] = (_flip, _fli
 
 
 def _with_right_checksums(data: bytes) -> bytes:
-    """A PNG whose checksums are right again, so that the mutation reaches what is behind them."""
+    """A PNG with corrected checksums, so that the mutation reaches the code behind the checksum test."""
     result, at = bytearray(data), 8
     while at + 12 <= len(result):
         end = at + 8 + int.from_bytes(result[at : at + 4], "big")
@@ -162,7 +163,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def check(path: Path) -> str:
-    """What came of reading `path`: "picture" or the name of our error. Raises for anything else."""
+    """Outcome of reading `path`: "picture" or the name of the sr-deploy error. Raises for anything else."""
     try:
         image = read_image(path, max_pixels=MAX_PIXELS)
     except SrDeployError as error:
@@ -171,12 +172,14 @@ def check(path: Path) -> str:
         return type(error).__name__
     assert isinstance(image, Image)
     assert 0 < image.width * image.height <= MAX_PIXELS
-    int(image.pixels.sum()) + (0 if image.alpha is None else int(image.alpha.sum()))  # every byte is ours
+    int(image.pixels.sum()) + (
+        0 if image.alpha is None else int(image.alpha.sum())
+    )  # touches every byte, to detect invalid memory
     return "picture"
 
 
 def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
-    """What came of `count` mutations of every sample; the one in work is always `folder/mutant`."""
+    """Outcomes of `count` mutations of every sample; the current one is always in `folder/mutant`."""
     outcomes: Counter[str] = Counter()
     path = folder / "mutant"
     for name, data in samples().items():

@@ -1,4 +1,4 @@
-"""EXIF, ICC and XMP: applied, kept, edited, left out; with Pillow as the judge."""
+"""EXIF, ICC and XMP: applied, kept, edited or left out; compared with Pillow."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_grey_picture_keeps_a_grey_profile_and_no_other(tmp_path: Path) -> Non
     ):
         notes = write_image(Image(pixels=pixels, metadata=Metadata(icc=icc)), tmp_path / "a.png")
         assert (read_image(tmp_path / "a.png").metadata.icc == icc) is kept
-        assert notes == (() if kept else ("the colour profile does not fit the pixels and is left out",))
+        assert notes == (() if kept else ("the colour profile does not fit the pixels and was left out",))
 
 
 def test_the_profile_of_ink_is_not_put_on_light(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_profile_of_ink_is_not_put_on_light(tmp_path: Path) -> None:
     source = PIL.Image.fromarray(smooth(20, 20, 3)).convert("CMYK")
     image = read(tmp_path, saved(source, "JPEG", icc_profile=icc))
     assert image.metadata.icc is None
-    assert image.notes == ("its colour profile does not fit its pixels and is left out",)
+    assert image.notes == ("its colour profile does not fit its pixels and was left out",)
 
 
 def test_blobs_too_large_for_jpeg_are_left_out_and_said_so(tmp_path: Path) -> None:
@@ -147,5 +147,5 @@ def test_blobs_too_large_for_jpeg_are_left_out_and_said_so(tmp_path: Path) -> No
     notes = write_image(
         Image(pixels=noise(6, 6, 3), metadata=Metadata(exif=exif, xmp=XMP)), tmp_path / "a.jpg"
     )
-    assert notes == ("EXIF metadata is too large for JPEG and is left out",)
+    assert notes == ("EXIF metadata is too large for JPEG and was left out",)
     assert read_image(tmp_path / "a.jpg").metadata.xmp == XMP

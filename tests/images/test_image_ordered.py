@@ -1,4 +1,4 @@
-"""Work cut into numbered pieces comes back in order, from as many threads as asked for, and ends early when told."""
+"""`in_order` returns results in order, uses as many threads as asked for, and ends early when told to."""
 
 from __future__ import annotations
 

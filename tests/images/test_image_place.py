@@ -1,4 +1,4 @@
-"""A file appears whole or not at all; and writing takes little memory."""
+"""Output files appear complete or not at all, and writing needs little memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no devices or pipes with names here")
 def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    assert "ordinary file" in not_written(picture(), tmp_path / "pipe.png")
+    assert "regular file" in not_written(picture(), tmp_path / "pipe.png")
 
 
 FULL_DISK = """
@@ -169,4 +169,4 @@ for suffix, alpha in (("jpg", False), ("png", True), ("tif", True), ("bmp", Fals
 def test_writing_takes_little_memory_beside_the_picture(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=package_on_path())
-    assert max(int(line) for line in done.stdout.split()) < 60  # of a picture of 71 MB, 95 with alpha
+    assert max(int(line) for line in done.stdout.split()) < 60  # the picture takes 71 MB, 95 with alpha

@@ -1,4 +1,4 @@
-"""What is not read: no pictures, broken ones, ones that lie; in one sentence each."""
+"""Files that are refused: not pictures, damaged, or with false headers. Each error is one sentence."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    assert "not a file" in refused(tmp_path / "pipe.png")
+    assert "not a regular file" in refused(tmp_path / "pipe.png")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is unreadable to root")
@@ -157,7 +157,7 @@ def test_a_strange_profile_makes_no_noise(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=package_on_path())
     assert done.stdout.split("\n")[:2] == [
-        "('its colour profile does not fit its pixels and is left out',)",
+        "('its colour profile does not fit its pixels and was left out',)",
         "refused",
     ]
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""TIFF in all its layouts, read."""
+"""Reading TIFF in all its layouts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_kind_of_tiff_reads_as_pillow_reads_it(
 
 def tiff(samples: Array, photometric: int, *, order: str = "<", planar: bool = False, extra: int = 0,
          predictor: bool = False, tile: int = 0) -> bytes:  # fmt: skip
-    """A TIFF 6.0 of [H, W, C] samples in any layout, which Pillow does not write."""
+    """A TIFF 6.0 of [H, W, C] samples in layouts that Pillow does not write."""
     height, width, count = samples.shape
     values = samples.astype(samples.dtype.newbyteorder(order))
     parts = [values[..., c : c + 1] for c in range(count)] if planar else [values]

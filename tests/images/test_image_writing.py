@@ -1,4 +1,4 @@
-"""Writing pictures in every format, with Pillow as the judge of what a file holds."""
+"""Writing pictures in every format, compared with Pillow."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_lossless_formats_give_back_every_bit(
     assert (again.bits, again.pixels.shape) == (bits, image.pixels.shape)
     assert np.array_equal(joined(again), joined(image))
     if (suffix, bits) == (".tif", 16) and alpha and channels == 1:
-        return  # a kind that Pillow does not know
+        return  # Pillow cannot read this kind
     with PIL.Image.open(tmp_path / f"a{suffix}") as seen:
         other = np.asarray(seen).reshape(*image.pixels.shape[:2], -1)
     if bits == 8 or other.dtype == np.uint16:
         assert np.array_equal(other, joined(image))
-    else:  # Pillow shows deep colours in 8 bits
+    else:  # Pillow reduces 16-bit colours to 8 bits
         expected = joined(image)[..., [0, 0, 0, 1]] if channels == 1 else joined(image)
         assert np.abs(other.astype(int) - (expected // 256).astype(int)).max() <= 1
 
@@ -66,7 +66,7 @@ def test_a_picture_of_many_strips_is_one_picture(
         monkeypatch.setattr(strips, "_ISAL", None)
     elif strips._ISAL is None:
         pytest.skip("there is no wheel of isal for this platform")
-    image = picture(3, 8, alpha, size=(1501, 1999))  # several MB: some dozen strips
+    image = picture(3, 8, alpha, size=(1501, 1999))  # several MB, that is, several dozen strips
     write_image(image, tmp_path / f"a{suffix}")
     with PIL.Image.open(tmp_path / f"a{suffix}") as seen:
         assert np.array_equal(np.asarray(seen), joined(image))
@@ -76,7 +76,7 @@ def test_a_picture_of_many_strips_is_one_picture(
 def test_a_tiff_of_more_than_4_gb_is_a_big_one(
     tmp_path: Path, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sr_deploy.images.codecs.tiff_writer._CLASSIC", 0)
+    monkeypatch.setattr("sr_deploy.images.codecs.tiff_writer._CLASSIC_LIMIT", 0)
     image = picture(3, bits, size=(900, 1000))
     exif = camera_exif().tobytes()[6:]
     write_image(Image(pixels=image.pixels, metadata=Metadata(exif=exif, xmp=XMP)), tmp_path / "a.tif")
@@ -164,7 +164,7 @@ def test_webp_is_lossy_or_lossless_as_asked(tmp_path: Path) -> None:
 
 def test_a_quality_for_a_lossless_format_is_said_to_be_ignored(tmp_path: Path) -> None:
     notes = write_image(picture(), tmp_path / "a.png", quality=80)
-    assert notes == ("PNG is lossless: the quality is not used",)
+    assert notes == ("PNG is lossless: the quality was not used",)
 
 
 def test_the_format_may_differ_from_the_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Resampling to any size, with Pillow's Lanczos as the judge."""
+"""Resampling to any size, compared with Pillow's Lanczos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def noise(height: int, width: int, channels: int = 3, bits: int = 8) -> Array:
 
 
 def by_pillow(pixels: Array, width: int, height: int) -> Array:
-    """In floating point: of 8 bits Pillow clips between the passes."""
+    """Pillow's result in floating point; with 8 bits it would clip between the passes."""
     planes = [PIL.Image.fromarray(pixels[..., c].astype(np.float32)) for c in range(pixels.shape[2])]
     result = np.dstack([np.asarray(p.resize((width, height), PIL.Image.Resampling.LANCZOS)) for p in planes])
     return np.clip(result, 0, np.iinfo(pixels.dtype).max)
@@ -74,7 +74,7 @@ def test_one_colour_stays_that_colour_at_every_size(
 def test_hidden_colours_do_not_bleed_into_the_edge(bits: int, size: tuple[int, int]) -> None:
     top = 2**bits - 1
     pixels = np.zeros((64, 64, 3), f"uint{bits}")
-    pixels[..., 1] = top  # green, where nobody sees it
+    pixels[..., 1] = top  # green, but only where the picture is transparent
     pixels[16:48, 16:48] = (top, 0, 0)
     alpha = np.zeros((64, 64), f"uint{bits}")
     alpha[16:48, 16:48] = top

@@ -1,4 +1,4 @@
-"""Claims: one holder at a time, whatever becomes of it; records: whole or none."""
+"""Claims have one owner at a time, however it ends; records are complete or absent."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_is_discarded_is_gone_and_can_be_had_anew(tmp_path):
 
 
 def test_a_claim_on_a_file_that_was_removed_meanwhile_is_not_had(tmp_path, monkeypatch):
-    """Opened before it was discarded, locked after: the lock would be on a file no one else sees."""
+    """A file opened before it is discarded and locked afterwards: the lock would be on a deleted file."""
     path, real, times = tmp_path / "claim", manifest.try_lock, []
 
     def lock(descriptor: int) -> bool:

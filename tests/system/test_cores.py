@@ -1,4 +1,4 @@
-"""Thread pools are as large as affinity and the container's quota allow."""
+"""Thread pools are as large as CPU affinity and the container's quota allow."""
 
 from __future__ import annotations
 

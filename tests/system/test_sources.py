@@ -1,4 +1,4 @@
-"""The digest of our own sources, which keys of caches hold."""
+"""The digest of sr-deploy's own sources, which cache keys contain."""
 
 from __future__ import annotations
 

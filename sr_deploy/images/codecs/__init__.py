@@ -1,4 +1,5 @@
-"""Picture files, one module a format: walked, checked, decoded and written. `sr_deploy.images.image` is the way in.
+"""Picture files, one module per format: parsed, checked, decoded and written.
 
-Nothing here knows of models or of scaling. Modules are imported when a file of their kind turns up.
+`sr_deploy.images.image` is the public interface. Nothing here knows models or scaling. The module of a
+format is imported when the first file of that format is read or written.
 """

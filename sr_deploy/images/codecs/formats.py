@@ -1,7 +1,7 @@
-"""The formats that pictures are written in, and what each can hold.
+"""The formats in which pictures are written, and what each can hold.
 
-Here and in the other modules that every start loads, plain records are NamedTuples: making a frozen dataclass
-takes ten times as long.
+Here, and in the other modules that are loaded at every start, plain values are NamedTuples: defining a
+frozen dataclass takes ten times as long.
 """
 
 from __future__ import annotations
@@ -14,31 +14,36 @@ from sr_deploy.errors import UsageError
 
 
 class Format(NamedTuple):
-    """A kind of file that `write_image` makes."""
+    """A file format that `write_image` can write."""
 
     name: str
+    """Name, in lower case."""
     suffixes: tuple[str, ...]
+    """File suffixes; the first one is used for new files."""
     max_side: int
-    """Pixels along the longer side, as far as common readers go."""
+    """Largest number of pixels along a side that common readers accept."""
     alpha: bool
+    """True if it can store opacity."""
     deep: bool
-    """Takes 16 bits a channel."""
+    """True if it can store 16 bits per channel."""
     lossy: bool = False
+    """True if a quality can be chosen."""
     max_bytes: int | None = None
-    """Of pixels, at 3 bytes each."""
+    """Largest amount of pixel data in bytes, at 3 bytes per pixel; None for no limit of its own."""
 
     @property
     def top_quality(self) -> int:
-        """The largest quality it knows: 100, and 101, lossless, for WebP."""
+        """The highest quality: 100; for WebP 101, which means lossless."""
         return 101 if self.name == "webp" else 100
 
     def holds(self, width: int, height: int) -> bool:
-        """Whether a file can have this size."""
+        """True if a file of this format can have this size in pixels."""
         return max(width, height) <= self.max_side and (
             not self.max_bytes or width * height * 3 <= self.max_bytes
         )
 
 
+# 16383 is the limit of the WebP format itself; 65500 is that of libjpeg. BMP counts its bytes in 32 bits.
 _FORMATS = (
     Format(name="png", suffixes=(".png",), max_side=1_000_000, alpha=True, deep=True),
     Format(name="jpeg", suffixes=(".jpg", ".jpeg"), max_side=65_500, alpha=False, deep=False, lossy=True),
@@ -47,32 +52,43 @@ _FORMATS = (
     Format(name="bmp", suffixes=(".bmp",), max_side=65_535, alpha=False, deep=False, max_bytes=2_000_000_000),
 )
 WRITABLE_SUFFIXES = {suffix: kind.name for kind in _FORMATS for suffix in kind.suffixes}
-"""From the end of a file's name to the format that is written under it."""
+"""Suffix of a file name -> format that is written under it."""
 READABLE_SUFFIXES = frozenset({*WRITABLE_SUFFIXES, ".gif"})
-"""What pictures are usually named; they are read by content all the same."""
+"""Suffixes that picture files usually have.
+
+They only serve to find pictures in a folder: reading goes by content.
+"""
 
 NAMES = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "tiff": "TIFF", "bmp": "BMP", "gif": "GIF"}
+"""Name of a format -> the name that messages use."""
 READ = "PNG, JPEG, WebP, TIFF, BMP or GIF"
+"""The readable formats, as messages list them."""
 
 
 def formats() -> tuple[Format, ...]:
-    """What `write_image` can make."""
+    """All formats that `write_image` can write."""
     return _FORMATS
 
 
 def format_of(name: str | os.PathLike[str]) -> Format:
-    """The format of a name (`png`, `jpg`), a suffix (`.png`) or a path. Raises UsageError for an unknown one."""
+    """The format of a name (`png`, `jpg`), a suffix (`.png`) or a path.
+
+    Raises UsageError if it is unknown.
+    """
     text = os.fspath(name)
     suffix = (Path(text).suffix or f".{text.lstrip('.')}").lower()
     for known in _FORMATS:
         if suffix in known.suffixes:
             return known
     names = ", ".join(s for f in _FORMATS for s in f.suffixes)
-    raise UsageError(f"cannot write {text!r}: pictures are written as one of {names}; choose one of these")
+    raise UsageError(f"cannot write {text!r}: the format must be one of {names}; choose one of these")
 
 
 def check_writable_size(format: str, width: int, height: int) -> None:
-    """Raise UsageError, naming formats that will do, where a file of `format` cannot hold width x height pixels."""
+    """Raise UsageError if a file of `format` cannot hold width x height pixels.
+
+    The message names the formats that can.
+    """
     wanted = format_of(format)
     if wanted.holds(width, height):
         return

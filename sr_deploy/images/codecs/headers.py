@@ -1,8 +1,8 @@
-"""What a picture file says before it is decoded: the record of it, and how its kind is told by content.
+"""`PictureHeader`, the facts in a picture file before it is decoded, and recognition of formats by content.
 
-The parsers, one module a format, are pure Python on bytes and allocate no pixels: a header that lies is
-refused before a decoder sees it. Decoders turn a truncated file into grey rows without a word, so every
-parser walks its container to the end.
+The parsers, one module per format, are pure Python on bytes and allocate no pixels. A header with false
+sizes is therefore refused before a decoder sees it. Decoders turn a truncated file into grey rows
+without an error, so every parser follows the structure of its file to the end.
 """
 
 from __future__ import annotations
@@ -11,34 +11,48 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 SizeCheck = Callable[[int, int], None]
+"""Function (width, height) that raises an error if the size is invalid or too large."""
 
 
 class DamagedError(Exception):
-    """The file is broken; the message completes the sentence "this picture ...". Never leaves the package."""
+    """The file is damaged.
+
+    The message completes the sentence "this picture ...". `read_image` turns it into an ImageError.
+    """
 
 
 class UnsupportedError(Exception):
-    """The file is whole, but of a kind that is not read; same use of the message."""
+    """The file is intact, but of a kind that is not supported.
+
+    The message is used like that of DamagedError.
+    """
 
 
-class Parsed(NamedTuple):
-    """A picture file, walked to its end."""
+class PictureHeader(NamedTuple):
+    """Result of parsing a picture file to its end, before anything is decoded."""
 
     format: str
+    """Name of the format, as in `formats.NAMES`."""
     width: int
+    """Width in pixels as stored, before the orientation is applied."""
     height: int
+    """Height in pixels as stored, before the orientation is applied."""
     payload: bytes
-    """What to hand to the decoder: the first picture, without what it has no business to see."""
+    """Bytes for the decoder: the first picture, without the parts that the decoder should not see."""
     frames: int = 1
+    """Number of frames or pages."""
     grey: bool = False
-    """Stored as one colour channel, whatever the decoder makes of it."""
+    """True if stored as one colour channel, whatever the decoder makes of it."""
     key: tuple[int, ...] | None = None
     """The one colour that is transparent, at full depth (PNG tRNS of grey and RGB pictures)."""
     dpi: tuple[float, float] | None = None
-    """Pixels per inch, across and down; None: it does not say."""
+    """Pixels per inch, horizontally and vertically; None if the file does not say."""
     exif: bytes | None = None
+    """EXIF block, from the TIFF header on."""
     icc: bytes | None = None
+    """ICC colour profile, uncompressed."""
     xmp: bytes | None = None
+    """XMP packet."""
 
 
 _MAGIC = (
@@ -53,6 +67,9 @@ _MAGIC = (
     (b"GIF87a", 0, "gif"),
     (b"GIF89a", 0, "gif"),
 )
+"""(bytes, their offset, format) for each supported format. The four TIFF entries are classic TIFF (42,
+`*`) and BigTIFF (43, `+`) in both byte orders.
+"""
 _REFUSED = (
     (b"ftypavif", 4, "AVIF"),
     (b"ftypavis", 4, "AVIF"),
@@ -75,20 +92,24 @@ _REFUSED = (
     (b"P5\n", 0, "PGM"),
     (b"P6\n", 0, "PPM"),
 )
+"""(bytes, their offset, name) for known formats that are not supported, to name them in the error."""
 
 
 def sniff(head: bytes) -> str | None:
-    """The format that the first bytes of a file show, or None. Raises UnsupportedError for a known other one."""
+    """The format shown by the first bytes of a file, or None.
+
+    64 bytes are enough. Raises UnsupportedError for a known format that is not supported.
+    """
     for magic, at, name in _MAGIC:
         if head.startswith(magic, at):
             return name
     for magic, at, name in _REFUSED:
         if head.startswith(magic, at):
-            raise UnsupportedError(f"is of the kind {name}, which is not read here")
+            raise UnsupportedError(f"is in the format {name}, which is not supported")
     return None
 
 
-def need(data: bytes, end: int) -> None:
-    """Raise DamagedError where `data` is shorter than `end` bytes."""
+def require_bytes(data: bytes, end: int) -> None:
+    """Raise DamagedError if `data` is shorter than `end` bytes."""
     if end > len(data):
         raise DamagedError(f"ends after {len(data)} bytes, in the middle of its data")

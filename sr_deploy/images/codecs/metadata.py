@@ -1,7 +1,7 @@
-"""EXIF, ICC and XMP as blobs: what may be kept, and what must be edited.
+"""EXIF, ICC and XMP as blobs: which ones may be kept, and what must be edited in them.
 
-OpenCV keeps different blobs in different formats and versions; here every format keeps all three. This module
-does not touch pixels and does not know of files: the format modules find the blobs and place them.
+OpenCV keeps different blobs depending on format and version; here every format keeps all three. This
+module touches neither pixels nor files: the format modules find the blobs and store them.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from sr_deploy.images.codecs.ifd import (
     read_ifd,
 )
 
-_ORIENTATION = 0x112
-_PIXEL_SIZE = (0xA002, 0xA003)  # PixelXDimension, PixelYDimension
+_ORIENTATION = 0x112  # TIFF 6.0, section 8; EXIF 2.32, section 4.6.5.1
+_PIXEL_SIZE = (0xA002, 0xA003)  # PixelXDimension, PixelYDimension of the EXIF sub-directory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """The raw blobs a picture carries; None: it carries none of that kind."""
+    """The raw metadata blobs of a picture; None for those that it does not have."""
 
     exif: bytes | None = None
-    """Begins with the TIFF header, `II*` or `MM`; its orientation is always 1."""
+    """EXIF block. It begins with the TIFF header, `II*` or `MM`. Its orientation is always 1."""
     icc: bytes | None = None
-    """A colour profile (ICC.1), of RGB or grey pictures as the pixels are."""
+    """ICC colour profile (ICC.1) for RGB or grey, matching the pixels."""
     xmp: bytes | None = None
-    """A packet of XML."""
+    """XMP packet, in XML."""
     dpi: tuple[float, float] | None = None
-    """Pixels per inch in print, across and down."""
+    """Print density in pixels per inch, horizontally and vertically."""
 
 
 def _main_tags(exif: bytes) -> tuple[dict[int, Tag], str]:
+    """The main directory of an EXIF block and its byte order. Raises IfdError."""
     order, big = byte_order(exif)
     if big:
         raise IfdError("is a BigTIFF")
@@ -48,7 +49,11 @@ def _main_tags(exif: bytes) -> tuple[dict[int, Tag], str]:
 
 
 def _edited(data: bytes, tag: Tag | None, number: int, order: str) -> bytes:
-    """`data` with the one number of `tag` replaced in place, where it is one and the new one fits."""
+    """`data` with the value of `tag` replaced in place by `number`.
+
+    Returns `data` unchanged if the tag is missing, does not hold exactly one number, or the number does
+    not fit. Editing in place keeps all offsets, so unknown parts such as maker notes stay valid.
+    """
     form = {SHORT: "H", LONG: "I"}.get(tag.kind) if tag else None
     if not (tag and form and tag.count == 1) or number >= 1 << 8 * struct.calcsize(form):
         return data
@@ -57,11 +62,12 @@ def _edited(data: bytes, tag: Tag | None, number: int, order: str) -> bytes:
 
 
 def upright(metadata: Metadata) -> tuple[Metadata, int]:
-    """The blobs with every orientation set to 1, and the orientation (1 to 8) that EXIF asked for.
+    """The blobs with every orientation set to 1, and the orientation (1 to 8) that the EXIF block asked for.
 
-    Where the file itself does not say what it is printed at, EXIF may.
-    An EXIF block that cannot be read is dropped: nobody else could read it, and it may lie.
+    If the file itself gives no density, that of the EXIF block is used. An EXIF block that cannot be
+    read is dropped: no other program could read it either, and its orientation would be unknown.
     """
+    # XMP repeats the orientation, as an XML attribute or element; a viewer might apply it a second time
     xmp = metadata.xmp and re.sub(rb'(tiff:Orientation\s*(?:=\s*["\']|>)\s*)[2-8]', rb"\g<1>1", metadata.xmp)
     metadata = replace(metadata, xmp=xmp)
     if not metadata.exif:
@@ -77,7 +83,7 @@ def upright(metadata: Metadata) -> tuple[Metadata, int]:
 
 
 def with_size(exif: bytes, width: int, height: int) -> bytes:
-    """`exif` saying that the picture has this size, where it says so at all."""
+    """`exif` with the picture's size in pixels updated, if it contains one."""
     try:
         tags, order = _main_tags(exif)
         if EXIF_IFD not in tags:
@@ -91,6 +97,10 @@ def with_size(exif: bytes, width: int, height: int) -> bytes:
 
 
 def profile_fits(icc: bytes, channels: int) -> bool:
-    """Whether `icc` is a whole colour profile of pictures of 1 (grey) or 3 (RGB) channels."""
+    """True if `icc` is a complete colour profile for pictures of 1 (grey) or 3 (RGB) channels.
+
+    ICC.1, section 7.2: the size is in bytes 0 to 3, the colour space in 16 to 19, the signature `acsp`
+    in 36 to 39. The header (128 bytes) and the tag count (4 bytes) are the minimum.
+    """
     whole = len(icc) >= 132 and icc[36:40] == b"acsp" and int.from_bytes(icc[:4], "big") <= len(icc)
     return whole and icc[16:20] == {1: b"GRAY", 3: b"RGB "}[channels]

@@ -1,6 +1,7 @@
-"""What is done to pixels on their way in and out: order of channels, depth, transparency, turning.
+"""Conversions of pixels for reading and writing: channel order, depth, opacity, orientation.
 
-Works in strips where a copy of the whole would be felt. Does not scale.
+Large pictures are processed in strips where a whole copy would cost noticeable memory. Nothing is
+scaled.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ from sr_deploy.images.opencv import cv2
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-_STRIP = 64  # rows
-_REACH = 128
-"""Rows: further from everything visible, a hidden colour reaches no visible pixel through any net."""
+_STRIP = 64  # rows that are converted at a time
+_SEARCH_ROWS = 128
+"""Rows above and below in which a visible pixel is searched. A hidden colour farther away from every
+visible pixel cannot influence one through the halo of a net.
+"""
 
 
-def turned(pixels: Array, orientation: int) -> Array:
-    """`pixels` as they should be seen (EXIF 2.32, 4.6.5.1, Orientation)."""
+def orient_pixels(pixels: Array, orientation: int) -> Array:
+    """Turn and mirror `pixels` [H, W] or [H, W, C] as the EXIF orientation (1 to 8) demands.
+
+    See EXIF 2.32, section 4.6.5.1, Orientation.
+    """
+    # transposing first, then mirroring, yields all eight orientations
     across, down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
     result = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     if orientation in (5, 6, 7, 8):
@@ -31,35 +38,35 @@ def turned(pixels: Array, orientation: int) -> Array:
     return result.reshape(*result.shape[:2], *pixels.shape[2:])
 
 
-def in_8_bits(values: Array) -> Array:
-    """Divided by 257, rounded to nearest."""
+def to_8_bits(values: Array) -> Array:
+    """16-bit values as 8-bit ones: divided by 257 and rounded to nearest, so 65535 becomes 255."""
     result = np.empty(values.shape, np.uint8)
     for at in range(0, len(values), _STRIP):
         result[at : at + _STRIP] = (values[at : at + _STRIP].astype(np.uint32) + 128) // 257
     return result
 
 
-def on_white(pixels: Array, alpha: Array) -> Array:
-    """What is seen on white paper, of 8-bit pixels."""
+def blend_on_white(pixels: Array, alpha: Array) -> Array:
+    """8-bit pixels [H, W, C] with opacity `alpha` [H, W], as they look on a white background."""
     result = np.empty_like(pixels)
     for at in range(0, len(pixels), _STRIP):
         part, opacity = (
             pixels[at : at + _STRIP].astype(np.uint32),
             alpha[at : at + _STRIP, :, None].astype(np.uint32),
         )
-        result[at : at + _STRIP] = (part * opacity + 255 * (255 - opacity) + 127) // 255
+        result[at : at + _STRIP] = (part * opacity + 255 * (255 - opacity) + 127) // 255  # 127: to nearest
     return result
 
 
-def bgr(pixels: Array, alpha: Array | None, *, consume: bool) -> Array:
-    """Pixels as OpenCV wants them: [H, W] or [H, W, 3 or 4] in BGR order.
+def to_bgr(pixels: Array, alpha: Array | None, *, consume: bool) -> Array:
+    """Pixels as OpenCV wants them: [H, W], or [H, W, 3 or 4] in BGR order.
 
-    With `consume`, RGB pixels without alpha are turned around where they lie, and are lost to the caller.
+    With `consume`, RGB pixels without alpha are converted in place and so changed for the caller.
     """
     if alpha is not None:
         rgb = pixels if pixels.shape[2] == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
         result = np.empty((*alpha.shape, 4), pixels.dtype)
-        cv2.mixChannels([rgb, alpha], [result], [0, 2, 1, 1, 2, 0, 3, 3])
+        cv2.mixChannels([rgb, alpha], [result], [0, 2, 1, 1, 2, 0, 3, 3])  # pairs of (from, to)
         return result
     if pixels.shape[2] == 1:
         return pixels[..., 0]
@@ -70,19 +77,21 @@ def bgr(pixels: Array, alpha: Array | None, *, consume: bool) -> Array:
 
 
 def fill_hidden_colour(pixels: Pixels, alpha: Pixels) -> Pixels:
-    """`pixels` [H, W, C] with every fully transparent one given the colour of the nearest visible one.
+    """`pixels` [H, W, C] with the colour of every fully transparent pixel replaced by the nearest
+    visible one.
 
-    Editors leave any colour under alpha 0; a net or a resize would mix it into the edges as a halo. Visible
-    pixels are untouched; those further than about 128 rows from anything visible may keep their colour. Returns
-    `pixels` itself where nothing is hidden. Linear in the number of pixels.
+    Editors leave any colour under alpha 0. A net or a resampling would mix it into the edges as a
+    fringe. Visible pixels are unchanged. Hidden ones more than about 128 rows from anything visible may
+    keep their colour. Returns `pixels` itself if nothing is hidden. The time grows linearly with the
+    number of pixels.
     """
     visible = alpha > 0
     if visible.all() or not visible.any():
         return pixels
     result: Pixels = pixels.copy()
-    height, step = alpha.shape[0], 1024
+    height, step = alpha.shape[0], 1024  # rows at a time, because the labels take four bytes a pixel
     for at in range(0, height, step):
-        first, last = max(0, at - _REACH), min(height, at + step + _REACH)
+        first, last = max(0, at - _SEARCH_ROWS), min(height, at + step + _SEARCH_ROWS)
         seen = visible[first:last]
         if seen.all() or not seen.any():
             continue
@@ -94,7 +103,8 @@ def fill_hidden_colour(pixels: Pixels, alpha: Pixels) -> Pixels:
 
 
 def _nearest_visible(pixels: Array, seen: npt.NDArray[np.bool_]) -> Array:
-    """The colour of the nearest visible pixel, for every pixel."""
+    """The colour [H, W, C] of the nearest visible pixel for every pixel; `seen` [H, W] marks visible ones."""
+    # OpenCV numbers every zero of its input, here a visible pixel, and labels each pixel with the nearest one
     _, labels = cv2.distanceTransformWithLabels(
         (~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )

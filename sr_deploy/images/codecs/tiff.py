@@ -1,9 +1,11 @@
-"""TIFF: what a file says of itself, and its samples as they are stored.
+"""TIFF reader: the header of a file, and its samples as they are stored.
 
-OpenCV's TIFF reader multiplies colours by their opacity, drops the opacity of grey pictures and shows CMYK as
-RGB with an alpha channel. So it is used as a decompressor only: it is shown a directory of our own, in
-which the samples are those of one wide grey picture, and what they mean is decided here.
-This module does not read the pixels of exotic kinds (floating point, Lab, more than 5 channels).
+OpenCV's TIFF reader multiplies colours by their opacity, drops the opacity of grey pictures, and
+returns CMYK as RGB with an alpha channel. Therefore it only decompresses here: it gets a directory
+written by this module in which the samples are those of one wide grey picture. What the samples mean is
+decided here.
+
+Not supported: floating point, Lab, more than 5 channels.
 """
 
 from __future__ import annotations
@@ -37,53 +39,82 @@ from sr_deploy.images.codecs.ifd import (
 
 Array = npt.NDArray[Any]
 Decode = Callable[[bytes], Array]
+"""OpenCV's decoder: bytes of a file -> [H, W], or [H, W, 3] in BGR order."""
 
+# Numbers of tags: TIFF 6.0, sections 8, 14 (PREDICTOR), 15 (tiles) and 19 (SAMPLE_FORMAT); 700 and 34675 from
+# the XMP and ICC specifications.
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 279
 PLANAR, PREDICTOR, COLOUR_MAP, EXTRA_SAMPLES, SAMPLE_FORMAT = 284, 317, 320, 338, 339
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 XMP, ICC = 700, 34675
 _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
-"""Tags that say where a picture comes from, not how it is stored: they move between TIFF and EXIF."""
+"""Tags that describe the origin of a picture, not its storage. They are copied between TIFF and EXIF."""
 
-_PLAIN = {1: "none", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate"}
-_RATIO = {1: 1, 5: 4096, 8: 1040, 32946: 1040, 32773: 64, 7: 4096}
-_LEFT_TO_OPENCV = (WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP,
+# Lossless compressions. 32946 is the older number of Deflate.
+_COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate"}
+# Upper bounds of the factor by which each compression shrinks data (7 is JPEG). A file with less data than
+# they allow is refused before pixels are allocated.
+_MAX_RATIO = {1: 1, 5: 4096, 8: 1040, 32946: 1040, 32773: 64, 7: 4096}
+# Tags that stay when OpenCV decodes a picture on its own. Among the numbers without a name are the fill
+# order (266), JPEG's tables (347) and the parameters of YCbCr (529 to 532).
+_TAGS_FOR_OPENCV = (WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP,
                    STRIP_BYTES, PLANAR, PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES,
                    266, 292, 347, 529, 530, 531, 532)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class TiffPicture:
-    """The first picture of a TIFF file, checked to lie whole inside it."""
+    """The first picture of a TIFF file; its parts are checked to lie inside the file."""
 
     data: bytes
+    """Content of the file."""
     order: str
+    """Byte order as a struct prefix, `<` or `>`."""
     big: bool
+    """True for a BigTIFF."""
     tags: dict[int, Tag]
+    """Tags of the first directory."""
     width: int
+    """Width in pixels as stored."""
     height: int
+    """Height in pixels as stored."""
     samples: int
+    """Channels per pixel."""
     bits: int
+    """Bits per sample."""
     frames: int
+    """Number of pages."""
     orientation: int
+    """Orientation as in EXIF, 1 to 8 in valid files."""
     exif: bytes | None
+    """The camera's tags, as an EXIF block."""
     icc: bytes | None
+    """ICC colour profile."""
     xmp: bytes | None
+    """XMP packet."""
     dpi: tuple[float, float] | None
+    """Pixels per inch, horizontally and vertically."""
 
     def number(self, tag: int, default: int) -> int:
-        """The first value of `tag`, or `default` where it is not there."""
+        """The first value of `tag`, or `default` if the tag is missing.
+
+        Raises IfdError if it is not a number.
+        """
         return _number(self.tags, tag, default)
 
 
 def _number(tags: dict[int, Tag], tag: int, default: int) -> int:
+    """The first value of `tag`, or `default` if the tag is missing."""
     values = tags[tag].numbers() if tag in tags else ()
     return values[0] if values else default
 
 
 def parse_tiff(data: bytes, check: SizeCheck) -> TiffPicture:
-    """Raises DamagedError or UnsupportedError."""
+    """Read the header of a TIFF and check it.
+
+    Raises DamagedError, UnsupportedError, or the error of `check`.
+    """
     try:
         return _parse(data, check)
     except IfdError as error:
@@ -91,6 +122,7 @@ def parse_tiff(data: bytes, check: SizeCheck) -> TiffPicture:
 
 
 def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
+    """Like `parse_tiff`, but raises IfdError for broken directories."""
     order, big = byte_order(data)
     first = first_offset(data, order, big)
     tags = read_ifd(data, first, order, big)
@@ -98,7 +130,7 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
     check(width, height)
     bits = set(tags[BITS].numbers()) if BITS in tags else {1}
     if len(bits) != 1:
-        raise UnsupportedError("is a TIFF whose channels differ in depth, which is not read here")
+        raise UnsupportedError("is a TIFF whose channels differ in depth, which is not supported")
     picture = TiffPicture(
         data=data,
         order=order,
@@ -108,9 +140,9 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
         height=height,
         samples=_number(tags, SAMPLES, 1),
         bits=bits.pop(),
-        frames=_pages(data, first, order, big),
+        frames=_count_pages(data, first, order, big),
         orientation=_number(tags, ORIENTATION, 1),
-        exif=_exif_of(data, tags, order, big),
+        exif=_exif_block(data, tags, order, big),
         icc=tags[ICC].value if ICC in tags else None,
         xmp=tags[XMP].value if XMP in tags else None,
         dpi=from_tags(tags),
@@ -120,20 +152,24 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
     return picture
 
 
-def _pages(data: bytes, first: int, order: str, big: bool) -> int:
+def _count_pages(data: bytes, first: int, order: str, big: bool) -> int:
+    """The number of directories in the chain, at most 10000.
+
+    A chain that runs in a circle ends after one round.
+    """
     at, seen = first, set[int]()
     while at and at not in seen and len(seen) < 10_000:
         try:
             following = next_ifd(data, at, order, big)
         except IfdError:
-            break  # a broken later page is nothing to the first
+            break  # a broken later page does not affect the first
         seen.add(at)
         at = following
     return len(seen)
 
 
-def _sub(data: bytes, tags: dict[int, Tag], number: int, order: str, big: bool) -> dict[int, Tag]:
-    """The tags of a sub-directory; nothing where it is missing or broken."""
+def _read_sub_ifd(data: bytes, tags: dict[int, Tag], number: int, order: str, big: bool) -> dict[int, Tag]:
+    """The tags of a sub-directory; empty if it is missing or broken."""
     try:
         return read_ifd(data, _number(tags, number, len(data)), order, big)
     except IfdError:
@@ -141,93 +177,104 @@ def _sub(data: bytes, tags: dict[int, Tag], number: int, order: str, big: bool) 
 
 
 def camera_tags(data: bytes, tags: dict[int, Tag], order: str, big: bool) -> dict[int, Tag | Tags]:
-    """The descriptive tags of a directory, with its EXIF and GPS sub-directories."""
+    """The descriptive tags of a directory, with its EXIF and GPS sub-directories.
+
+    Offsets inside the sub-directories are resolved, so the result can be packed anywhere.
+    """
     found: dict[int, Tag | Tags] = {n: tags[n] for n in _DESCRIPTIVE if n in tags}
     for number in (EXIF_IFD, GPS_IFD):
-        inner = _sub(data, tags, number, order, big)
+        inner = _read_sub_ifd(data, tags, number, order, big)
         kept: dict[int, Tag | Tags] = {n: t for n, t in inner.items() if n not in SUB_IFDS}
-        if interop := _sub(data, inner, INTEROP_IFD, order, big):
+        if interop := _read_sub_ifd(data, inner, INTEROP_IFD, order, big):
             kept[INTEROP_IFD] = interop
         if kept:
             found[number] = kept
     return found
 
 
-def _exif_of(data: bytes, tags: dict[int, Tag], order: str, big: bool) -> bytes | None:
-    """The camera's tags of a TIFF as an EXIF block, or None where there are none."""
+def _exif_block(data: bytes, tags: dict[int, Tag], order: str, big: bool) -> bytes | None:
+    """The camera's tags of a TIFF as an EXIF block, or None if there are none."""
     found = camera_tags(data, tags, order, big)
     return b"II*\0\x08\0\0\0" + pack_ifd(found, 8) if found else None
 
 
 def _check_kind(picture: TiffPicture) -> None:
+    """Raise UnsupportedError if the kind of pixels cannot be read."""
     packing, colour = picture.number(COMPRESSION, 1), picture.number(PHOTOMETRIC, -1)
     if set(picture.tags[SAMPLE_FORMAT].numbers() if SAMPLE_FORMAT in picture.tags else ()) - {1, 4}:
-        raise UnsupportedError("is a TIFF of signed or floating-point pixels, which is not read here")
+        raise UnsupportedError("is a TIFF of signed or floating-point pixels, which is not supported")
+    # fewest channels per kind: 0 grey with 0 as white, 1 grey, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr
     least = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(colour)
-    if least is None or packing not in (*_PLAIN, 7):
+    if least is None or packing not in (*_COMPRESSIONS, 7):
         raise UnsupportedError(
-            f"is a TIFF of colour kind {colour} and compression {packing}, which is not read here"
+            f"is a TIFF of colour kind {colour} and compression {packing}, which is not supported"
         )
     if not least <= picture.samples <= 5 or picture.number(PLANAR, 1) not in (1, 2):
-        raise UnsupportedError(f"is a TIFF of {picture.samples} channels, which is not read here")
+        raise UnsupportedError(f"is a TIFF of {picture.samples} channels, which is not supported")
     wide = picture.width * picture.samples
-    if (
-        wide > 1 << 20 or wide * picture.height > 1 << 30
-    ):  # OpenCV's limits, of a picture as wide as all samples
-        raise UnsupportedError(
-            f"is a TIFF of {picture.width}x{picture.height} pixels, which is too large to read here"
-        )
-    if not (_is_plain(picture) or _is_simple(picture)):
+    # OpenCV's limits, applied to the wide grey picture that it is shown
+    if wide > 1 << 20 or wide * picture.height > 1 << 30:
+        raise UnsupportedError(f"is a TIFF of {picture.width}x{picture.height} pixels, which is too large")
+    if not (_has_plain_samples(picture) or _opencv_reads_it(picture)):
         raise UnsupportedError(
             f"is a TIFF of colour kind {colour}, {picture.samples} channels of {picture.bits} bits and "
-            f"compression {packing}, which is not read here"
+            f"compression {packing}, which is not supported"
         )
 
 
-def _is_plain(picture: TiffPicture) -> bool:
-    """Whether its samples can be read as one wide grey picture."""
-    plain = picture.bits in (8, 16) and picture.number(COMPRESSION, 1) in _PLAIN
+def _has_plain_samples(picture: TiffPicture) -> bool:
+    """True if its samples can be read as one wide grey picture."""
+    plain = picture.bits in (8, 16) and picture.number(COMPRESSION, 1) in _COMPRESSIONS
     return (
         plain and picture.number(PREDICTOR, 1) in (1, 2) and picture.number(PHOTOMETRIC, -1) in (0, 1, 2, 5)
     )
 
 
-def _is_simple(picture: TiffPicture) -> bool:
-    """Whether OpenCV reads it right on its own: no alpha, no CMYK; palettes, few bits, JPEG inside."""
+def _opencv_reads_it(picture: TiffPicture) -> bool:
+    """True if OpenCV reads it correctly on its own.
+
+    This holds without alpha and CMYK: palettes, fewer than 8 bits, and JPEG inside a TIFF.
+    """
     colour, samples = picture.number(PHOTOMETRIC, -1), picture.samples
     shallow = picture.bits == 8 or (picture.bits in (1, 2, 4) and samples == 1)
     return shallow and (colour, samples) in ((0, 1), (1, 1), (2, 3), (3, 1), (6, 3))
 
 
 def _check_whole(picture: TiffPicture) -> None:
-    """Every strip or tile must lie inside the file, and together hold enough for the pixels."""
+    """Raise DamagedError unless every strip or tile lies inside the file and all together can hold the
+    pixels.
+    """
     tiled = TILE_OFFSETS in picture.tags
     try:
         offsets = picture.tags[TILE_OFFSETS if tiled else STRIP_OFFSETS].numbers()
         sizes = picture.tags[TILE_BYTES if tiled else STRIP_BYTES].numbers()
     except KeyError:
-        raise DamagedError("does not say where its pixel data is") from None
-    wide, tall = _block(picture)
+        raise DamagedError("lacks the offsets or sizes of its pixel data") from None
+    wide, tall = _block_size(picture)
     across = -(-picture.width // wide) * -(-picture.height // tall)
     planes = picture.samples if picture.number(PLANAR, 1) == 2 else 1
+    # the decoder allocates whole tiles; those of small pictures may be larger than the picture
     if wide * tall > 4 * max(picture.width, 64) * max(picture.height, 64):
         raise DamagedError(f"has tiles of {wide}x{tall} pixels, larger than the picture")
     if len(offsets) != across * planes or len(sizes) != len(offsets):
         raise DamagedError(
-            f"has {len(offsets)} parts and {len(sizes)} sizes where {across * planes} are needed"
+            f"has {len(offsets)} strips or tiles and {len(sizes)} sizes of them, but needs {across * planes}"
         )
     end = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
     if end > len(picture.data):
         raise DamagedError(f"ends after {len(picture.data)} bytes, in the middle of its pixel data")
     needed = picture.width * picture.samples * picture.bits // 8 * picture.height
-    if picture.number(PHOTOMETRIC, -1) != 6 and sum(sizes) * _RATIO[picture.number(COMPRESSION, 1)] < needed:
+    if (
+        picture.number(PHOTOMETRIC, -1) != 6
+        and sum(sizes) * _MAX_RATIO[picture.number(COMPRESSION, 1)] < needed
+    ):
         raise DamagedError(
             f"holds {sum(sizes)} bytes of pixel data, too few for {picture.width}x{picture.height} pixels"
         )
 
 
-def _block(picture: TiffPicture) -> tuple[int, int]:
-    """Width and height of a strip or tile."""
+def _block_size(picture: TiffPicture) -> tuple[int, int]:
+    """Width and height of a strip or tile in pixels. Raises DamagedError if they are out of range."""
     if TILE_OFFSETS in picture.tags:
         wide, tall = picture.number(TILE_WIDTH, 0), picture.number(TILE_HEIGHT, 0)
     else:
@@ -238,36 +285,37 @@ def _block(picture: TiffPicture) -> tuple[int, int]:
 
 
 def decode_tiff(picture: TiffPicture, decode: Decode) -> tuple[Array, Array | None]:
-    """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None, not turned yet.
+    """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None; the orientation is not applied.
 
-    `decode` is OpenCV's, and gives [H, W] or [H, W, 3] in BGR order.
+    `decode` is OpenCV's decoder. Raises DamagedError or UnsupportedError.
     """
-    if not _is_plain(picture):
-        kept = {n: t for n, t in picture.tags.items() if n in _LEFT_TO_OPENCV}
+    if not _has_plain_samples(picture):
+        kept = {n: t for n, t in picture.tags.items() if n in _TAGS_FOR_OPENCV}
         pixels = decode(_with_directory(picture, kept))
         if pixels.ndim == 2:
             return pixels[..., None], None
         return np.ascontiguousarray(pixels[..., 2::-1]), None
-    samples = _samples(picture, decode)
+    samples = _read_samples(picture, decode)
     colour = picture.number(PHOTOMETRIC, 1)
-    kinds = {0: 1, 1: 1, 2: 3, 5: 4}
+    kinds = {0: 1, 1: 1, 2: 3, 5: 4}  # colour channels; the rest are extra samples
     pixels, extra = samples[..., : kinds[colour]], samples[..., kinds[colour] :]
     top = np.iinfo(samples.dtype).max
-    if colour == 0:
+    if colour == 0:  # WhiteIsZero
         pixels = top - pixels
     if colour == 5:
-        pixels = _rgb_of_cmyk(pixels)
-    alpha, associated = _alpha_of(picture, extra)
+        pixels = _cmyk_to_rgb(pixels)
+    alpha, associated = _find_alpha(picture, extra)
     if alpha is not None and associated:
-        pixels = _divided(pixels, alpha)
+        pixels = _unpremultiplied(pixels, alpha)
     return np.ascontiguousarray(pixels), alpha
 
 
-def _alpha_of(picture: TiffPicture, extra: Array) -> tuple[Array | None, bool]:
-    """The opacity among the extra samples, and whether the colours were multiplied by it.
+def _find_alpha(picture: TiffPicture, extra: Array) -> tuple[Array | None, bool]:
+    """The opacity among the extra samples, and True if the colours were multiplied by it.
 
-    A fourth channel that nothing is said of is opacity, as every reader takes it; one said to be of another
-    kind (ExtraSamples 0) is too where it is the only one: editors write alpha so.
+    TIFF 6.0, section 18, ExtraSamples: 1 is associated alpha (multiplied), 2 unassociated, 0
+    unspecified. If no sample is marked as alpha, the first one is taken as unassociated alpha, because
+    editors write alpha in this way and readers expect it.
     """
     if not extra.shape[2]:
         return None, False
@@ -279,26 +327,33 @@ def _alpha_of(picture: TiffPicture, extra: Array) -> tuple[Array | None, bool]:
 
 
 def _with_directory(picture: TiffPicture, tags: Tags) -> bytes:
-    """The file with `tags` as its only directory."""
+    """The file with `tags` as its only directory.
+
+    The new directory is appended, and the header is changed to point to it; the strips stay where they
+    are.
+    """
     data = picture.data + b"\0" * (-len(picture.data) % 8)
     block = pack_ifd(tags, len(data), order=picture.order, big=picture.big)
     form, at = ("Q", 8) if picture.big else ("I", 4)
     if not picture.big and len(data) + len(block) >= 1 << 32:
-        raise UnsupportedError("is a TIFF of 4 GB, which is not read here")
+        raise UnsupportedError("is a TIFF of 4 GB, which is too large")
     return (
         data[:at] + struct.pack(picture.order + form, len(data)) + data[at + struct.calcsize(form) :] + block
     )
 
 
-def _samples(picture: TiffPicture, decode: Decode) -> Array:
-    """[H, W, samples], as stored."""
+def _read_samples(picture: TiffPicture, decode: Decode) -> Array:
+    """The samples [H, W, samples] as stored, of uint8 or uint16. Raises DamagedError.
+
+    If the channels are stored in separate planes, each plane is decoded as a picture of its own.
+    """
     planes = picture.samples if picture.number(PLANAR, 1) == 2 else 1
     together = picture.samples // planes
     tiled = TILE_OFFSETS in picture.tags
     offsets_tag, bytes_tag = (TILE_OFFSETS, TILE_BYTES) if tiled else (STRIP_OFFSETS, STRIP_BYTES)
     offsets, sizes = picture.tags[offsets_tag].numbers(), picture.tags[bytes_tag].numbers()
     each = len(offsets) // planes
-    wide, tall = _block(picture)
+    wide, tall = _block_size(picture)
     result = np.empty(
         (picture.height, picture.width, picture.samples), np.uint8 if picture.bits == 8 else np.uint16
     )
@@ -309,7 +364,7 @@ def _samples(picture: TiffPicture, decode: Decode) -> Array:
             HEIGHT: longs(picture.height),
             BITS: shorts(picture.bits),
             COMPRESSION: shorts(picture.number(COMPRESSION, 1)),
-            PHOTOMETRIC: shorts(1),
+            PHOTOMETRIC: shorts(1),  # grey, so that OpenCV converts nothing
             SAMPLES: shorts(1),
             offsets_tag: longs(*offsets[part], wide=picture.big),
             bytes_tag: longs(*sizes[part], wide=picture.big),
@@ -321,28 +376,31 @@ def _samples(picture: TiffPicture, decode: Decode) -> Array:
         )
         stored = decode(_with_directory(picture, tags))
         if stored.ndim != 2 or stored.dtype != result.dtype or stored.shape[1] != picture.width * together:
-            raise DamagedError("holds other pixels than its header says")
+            raise DamagedError("has other pixels than its header declares")
         result[..., plane * together : (plane + 1) * together] = stored.reshape(
             picture.height, picture.width, together
         )
-    if picture.number(PREDICTOR, 1) == 2:  # every sample is stored as its difference to the one at its left
+    # Horizontal differencing (TIFF 6.0, section 14) restarts in each tile. It cannot be left to OpenCV, which
+    # would take the next channel of the wide grey picture for the pixel to the left.
+    if picture.number(PREDICTOR, 1) == 2:
         for left in range(0, picture.width, wide):
             block = result[:, left : left + wide]
             np.cumsum(block, axis=1, dtype=result.dtype, out=block)
     return result
 
 
-def _rgb_of_cmyk(ink: Array) -> Array:
-    """Without a colour profile: what paper lets through of each colour, times what black does."""
+def _cmyk_to_rgb(ink: Array) -> Array:
+    """RGB from CMYK without a colour profile: the light each ink lets through, times that of black."""
     top = int(np.iinfo(ink.dtype).max)
     through = (top - ink).astype(np.uint32)
     colours: Array = (through[..., :3] * through[..., 3:] + top // 2) // top
     return colours.astype(ink.dtype)
 
 
-def _divided(pixels: Array, alpha: Array) -> Array:
-    """Colours that were multiplied by their opacity, as they were before."""
+def _unpremultiplied(pixels: Array, alpha: Array) -> Array:
+    """The colours before they were multiplied by their opacity `alpha` [H, W], rounded to nearest."""
     top = int(np.iinfo(pixels.dtype).max)
+    # premultiplied colours are 0 where the opacity is 0; dividing by 1 keeps them 0
     opacity = np.maximum(alpha, 1).astype(np.uint32)[..., None]
     colours: Array = np.minimum((pixels.astype(np.uint32) * top + opacity // 2) // opacity, top)
     return colours.astype(pixels.dtype)

@@ -1,4 +1,7 @@
-"""TIFF, written by all cores: Deflate, with opacity said to be opacity, and the metadata in its tags."""
+"""TIFF writer: Deflate on all cores, with opacity marked as such and metadata in tags.
+
+The file consists of the header (16 bytes are reserved), the strips, and one directory at the end.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,16 @@ from sr_deploy.images.codecs.metadata import Metadata
 from sr_deploy.images.codecs.strips import Strips, deflated, packed_in_order
 
 Array = npt.NDArray[Any]
-_CLASSIC = 3_900_000_000  # bytes of pixels that surely fit under the classic format's 4 GB
+# Bytes of pixels that still fit into classic TIFF, whose offsets have 32 bits. The margin is for metadata and
+# for data that deflate makes slightly larger.
+_CLASSIC_LIMIT = 3_900_000_000
 
 
 def _packed_strip(strips: Strips, i: int) -> bytes:
-    """Strip `i`, deflated; of every sample the difference to the one at its left (TIFF 6.0, section 14)."""
+    """Strip `i`, deflated after horizontal differencing (TIFF 6.0, section 14).
+
+    Each sample becomes its difference from the same channel of the pixel to the left.
+    """
     first, last = strips.span(i)
     values = strips.read(first, last, "<").view(strips.pixels.dtype.newbyteorder("<"))
     values = values.reshape(last - first, -1, strips.samples)
@@ -39,6 +47,7 @@ def _packed_strip(strips: Strips, i: int) -> bytes:
 
 
 def _exif_tags(exif: bytes | None) -> dict[int, Tag | Tags]:
+    """The camera's tags and sub-directories of an EXIF block; empty if it cannot be read."""
     if not exif:
         return {}
     try:
@@ -50,48 +59,51 @@ def _exif_tags(exif: bytes | None) -> dict[int, Tag | Tags]:
 
 
 def _picture_tags(strips: Strips, offsets: list[int], sizes: list[int], big: bool) -> dict[int, Tag | Tags]:
+    """The tags that describe how the pixels are stored (TIFF 6.0, sections 3 to 8 and 14)."""
     height, width, colours = strips.pixels.shape
     tags: dict[int, Tag | Tags] = {
         tiff.WIDTH: longs(width),
         tiff.HEIGHT: longs(height),
         tiff.BITS: shorts(*[8 * strips.pixels.itemsize] * strips.samples),
-        tiff.COMPRESSION: shorts(8),
-        tiff.PHOTOMETRIC: shorts(2 if colours == 3 else 1),
+        tiff.COMPRESSION: shorts(8),  # Deflate, from Adobe's Photoshop supplement
+        tiff.PHOTOMETRIC: shorts(2 if colours == 3 else 1),  # RGB; grey with 0 as black
         tiff.STRIP_OFFSETS: longs(*offsets, wide=big),
         tiff.ORIENTATION: shorts(1),
         tiff.SAMPLES: shorts(strips.samples),
         tiff.ROWS_PER_STRIP: longs(strips.rows),
         tiff.STRIP_BYTES: longs(*sizes, wide=big),
-        tiff.PLANAR: shorts(1),
-        tiff.PREDICTOR: shorts(2),
+        tiff.PLANAR: shorts(1),  # channels interleaved
+        tiff.PREDICTOR: shorts(2),  # horizontal differencing
     }
     if strips.alpha is not None:
-        tags[tiff.EXTRA_SAMPLES] = shorts(2)  # opacity that the colours were not multiplied by
+        tags[tiff.EXTRA_SAMPLES] = shorts(2)  # unassociated alpha: colours are not multiplied by it
     return tags
 
 
 def write_tiff(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Metadata) -> None:
-    """Write pixels [H, W, 1 or 3] of 8 or 16 bits, and alpha [H, W] where there is one.
+    """Write pixels [H, W, 1 or 3] of 8 or 16 bits, and alpha [H, W] if not None.
 
-    `file` must be seekable. It becomes a BigTIFF where the classic format's 4 GB might not do.
+    `file` must be seekable. It becomes a BigTIFF if the 4 GB of classic TIFF may not suffice. Raises
+    OSError from `file`.
     """
     strips = Strips(pixels, alpha)
-    big = pixels.nbytes // pixels.shape[2] * strips.samples >= _CLASSIC
-    file.write(b"\0" * 16)  # the header, once it is known where the directory lies
+    big = pixels.nbytes // pixels.shape[2] * strips.samples >= _CLASSIC_LIMIT
+    file.write(b"\0" * 16)  # overwritten at the end, when the offset of the directory is known
     offsets, sizes, at = [], [], 16
     for packed in packed_in_order(partial(_packed_strip, strips), len(strips)):
         file.write(packed)
         offsets.append(at)
         sizes.append(len(packed))
         at += len(packed)
+    # the right operand wins: the camera's tags must not change how the pixels are stored
     tags = _exif_tags(metadata.exif) | _picture_tags(strips, offsets, sizes, big)
     if metadata.dpi:
         tags |= to_tags(metadata.dpi)
     if metadata.icc:
-        tags[tiff.ICC] = Tag(7, metadata.icc)
+        tags[tiff.ICC] = Tag(7, metadata.icc)  # type UNDEFINED
     if metadata.xmp:
-        tags[tiff.XMP] = Tag(1, metadata.xmp)
-    file.write(b"\0" * (-at % 8))
+        tags[tiff.XMP] = Tag(1, metadata.xmp)  # type BYTE
+    file.write(b"\0" * (-at % 8))  # TIFF 6.0 wants directories at even offsets, BigTIFF at multiples of 8
     at += -at % 8
     file.write(pack_ifd(tags, at, big=big))
     file.seek(0)
