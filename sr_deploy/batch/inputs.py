@@ -15,7 +15,7 @@ from sr_deploy.errors import ImageError, SrDeployError
 from sr_deploy.images.codecs.formats import READABLE_SUFFIXES
 
 OTHER_JPEG = (".jpe", ".jfif")
-_READ = READABLE_SUFFIXES.union(OTHER_JPEG)
+_FOUND_SUFFIXES = READABLE_SUFFIXES.union(OTHER_JPEG)
 
 
 class RefusedInput(NamedTuple):
@@ -27,7 +27,7 @@ class RefusedInput(NamedTuple):
     """None where it did not come to that."""
 
 
-class FoundInputs(NamedTuple):
+class FoundPicture(NamedTuple):
     """A picture that was named, or lies where one was looked for."""
 
     path: Path
@@ -40,7 +40,7 @@ Refuse = Callable[[RefusedInput], None]
 
 def find_pictures(
     inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse
-) -> list[FoundInputs]:
+) -> list[FoundPicture]:
     """The pictures `inputs` stand for, each once; folders are looked into, but for `output`.
 
     What cannot be used is handed to `refuse`. A missing file is in the list, and fails when it is read.
@@ -51,7 +51,7 @@ def find_pictures(
 
 def _find(
     inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse
-) -> Iterator[FoundInputs]:
+) -> Iterator[FoundPicture]:
     for given in inputs:
         path, text = Path(given), str(given)
         try:
@@ -60,26 +60,26 @@ def _find(
             if os.path.isdir(path):
                 yield from _find_in_folder(path, recursive, output, refuse)
             elif os.path.exists(path) or not glob.has_magic(text):
-                yield FoundInputs(path, path.parent)  # a missing file becomes a job that fails on its own
+                yield FoundPicture(path, path.parent)  # a missing file becomes a job that fails on its own
             else:
                 yield from _find_by_glob(text, recursive, output, refuse)
         except ImageError as error:
             refuse(RefusedInput(path, error))
 
 
-def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
+def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
     unread: list[RefusedInput] = []
     found = _pictures_in(folder, recursive, output, unread.append)
     for one in unread:
         refuse(one)
     if not (found or unread):
         hint = "name another folder" if recursive else "add --recursive to look into its subfolders"
-        kinds = ", ".join(sorted(_READ))
+        kinds = ", ".join(sorted(_FOUND_SUFFIXES))
         raise ImageError(f"folder {folder} holds no pictures (looked for {kinds}); {hint}")
     return found
 
 
-def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
+def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
     def unreadable(error: OSError) -> None:
         path, why = Path(error.filename or folder), error.strerror or error
         refuse(RefusedInput(path, ImageError(f"folder {path} cannot be read ({why}); check its permissions")))
@@ -90,16 +90,16 @@ def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Ref
         folders[:] = sorted(
             f for f in folders if recursive and _visible(f) and absolute(Path(parent, f)) != skipped
         )
-        pictures = sorted(f for f in files if _visible(f) and Path(f).suffix.lower() in _READ)
-        found += [FoundInputs(Path(parent, name), folder) for name in pictures]
+        pictures = sorted(f for f in files if _visible(f) and Path(f).suffix.lower() in _FOUND_SUFFIXES)
+        found += [FoundPicture(Path(parent, name), folder) for name in pictures]
     return found
 
 
-def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
+def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
     """What a shell would have put in its place: files, and folders, of which some may hold no pictures."""
     paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     folders = [path for path in paths if os.path.isdir(path) and not _is_within(path, output)]
-    found = [FoundInputs(path, path.parent) for path in paths if os.path.isfile(path)]
+    found = [FoundPicture(path, path.parent) for path in paths if os.path.isfile(path)]
     unread: list[RefusedInput] = []
     found += [one for folder in folders for one in _pictures_in(folder, recursive, output, unread.append)]
     for one in unread:

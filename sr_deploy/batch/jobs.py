@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from sr_deploy.batch.inputs import (
     OTHER_JPEG,
-    FoundInputs,
+    FoundPicture,
     Refuse,
     RefusedInput,
     absolute,
@@ -25,8 +25,20 @@ Existing = Literal["refuse", "skip", "overwrite", "resume"]
 """What to do where a result is there already. Resume: what was recorded by an earlier run (see `sr_deploy.batch.ledger`) is
 looked at again, any other file is refused."""
 _PREFERRED_SUFFIX = ".png"
-_WRITTEN = {**WRITABLE_SUFFIXES, **dict.fromkeys(OTHER_JPEG, "jpeg")}
-_NOT_WRITTEN = (".gif", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".pdf", ".psd", ".svg", ".mp4", ".mkv")
+_FORMAT_BY_SUFFIX = {**WRITABLE_SUFFIXES, **dict.fromkeys(OTHER_JPEG, "jpeg")}
+_UNSUPPORTED_SUFFIXES = (
+    ".gif",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".jp2",
+    ".pdf",
+    ".psd",
+    ".svg",
+    ".mp4",
+    ".mkv",
+)
 
 
 class Job(NamedTuple):
@@ -115,9 +127,9 @@ def _is_file_target(inputs: Sequence[str | Path], output: str | Path) -> bool:
     if os.path.isdir(path) or str(output).endswith(("/", os.sep)):
         return False
     known = ", ".join(WRITABLE_SUFFIXES)
-    if suffix in _NOT_WRITTEN:
+    if suffix in _UNSUPPORTED_SUFFIXES:
         raise UsageError(f"output {path}: {suffix} is not written; choose one of {known}")
-    if suffix not in _WRITTEN:
+    if suffix not in _FORMAT_BY_SUFFIX:
         if os.path.exists(path):
             raise OutputError(f"output {path}: it is a file and not a picture's name; give a folder")
         if suffix and is_one_file(inputs):
@@ -134,7 +146,7 @@ def _is_file_target(inputs: Sequence[str | Path], output: str | Path) -> bool:
 
 
 def _format_of_file(path: Path, format: str | None) -> str:
-    by_name = _WRITTEN[path.suffix.lower()]
+    by_name = _FORMAT_BY_SUFFIX[path.suffix.lower()]
     if format is not None and format != by_name:
         raise UsageError(
             f"output {path} is {by_name} by its name and --format asks for {format}; leave one out"
@@ -142,13 +154,15 @@ def _format_of_file(path: Path, format: str | None) -> str:
     return by_name
 
 
-def _job(found: FoundInputs, output: str | Path | None, name_suffix: str, format: str | None) -> Job:
+def _job(found: FoundPicture, output: str | Path | None, name_suffix: str, format: str | None) -> Job:
     source = found.path
-    extension = source.suffix if source.suffix.lower() in _WRITTEN else _PREFERRED_SUFFIX
-    if format is not None and _WRITTEN[extension.lower()] != format:
-        extension = next(s for s, f in _WRITTEN.items() if f == format)
+    extension = source.suffix if source.suffix.lower() in _FORMAT_BY_SUFFIX else _PREFERRED_SUFFIX
+    if format is not None and _FORMAT_BY_SUFFIX[extension.lower()] != format:
+        extension = next(s for s, f in _FORMAT_BY_SUFFIX.items() if f == format)
     folder = source.parent if output is None else Path(output) / source.parent.relative_to(found.root)
-    return Job(source, folder / f"{source.stem}{name_suffix}{extension}", _WRITTEN[extension.lower()])
+    return Job(
+        source, folder / f"{source.stem}{name_suffix}{extension}", _FORMAT_BY_SUFFIX[extension.lower()]
+    )
 
 
 def _without_results(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:

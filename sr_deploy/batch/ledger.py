@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 _SCHEMA = 1
-_WITH_QUALITY = ("jpeg", "webp")
+_QUALITY_FORMATS = ("jpeg", "webp")
 """Formats whose bytes depend on a quality."""
 
 
@@ -63,7 +63,7 @@ class Ledger:
         self._say = say or (lambda message: None)
         self._begun = time.time()
         self._held: dict[Job, _ClaimedPicture] = {}
-        self._silent = False
+        self._warned = False
 
     def begin(self, job: Job, folders: OutputFolders) -> Decision:
         """Claim `job`'s picture. Raises OutputError for a result that someone has changed."""
@@ -110,8 +110,8 @@ class Ledger:
             folders.make(path.parent)
             return Claim.take(path)
         except NoLocksError as error:
-            if not self._silent:
-                self._silent = True
+            if not self._warned:
+                self._warned = True
                 self._say(f"{error}; let only one process work on it, or give each a --shard")
         except OutputError:
             pass  # nothing can be written there, which the picture's own error will say
@@ -121,7 +121,7 @@ class Ledger:
         record = claim.record() or {}
         target = _stamp(job.target)
         ours = bool(record) and record.get("target", target) == target
-        if ours and target is not None and self._is_right(job, record, claim):
+        if ours and target is not None and self._is_current(job, record, claim):
             claim.release()
             return Decision("skip")
         if target is not None and self._existing == "skip":  # another process was faster
@@ -136,7 +136,7 @@ class Ledger:
         claim.write({"doing": True})
         return Decision("make", "overwrite" if target is not None else "refuse")
 
-    def _is_right(self, job: Job, record: dict[str, Any], claim: Claim) -> bool:
+    def _is_current(self, job: Job, record: dict[str, Any], claim: Claim) -> bool:
         """Whether the result that is there is what would be made now; in doubt, no."""
         if record.get("key") != self._key_of(job):
             return False
@@ -154,7 +154,7 @@ class Ledger:
         return True
 
     def _key_of(self, job: Job) -> dict[str, Any]:
-        quality = self._key.get("quality") if job.format in _WITH_QUALITY else None
+        quality = self._key.get("quality") if job.format in _QUALITY_FORMATS else None
         return {**self._key, "quality": quality, "format": job.format}
 
 

@@ -23,7 +23,7 @@ from typing import Any, TextIO, cast
 
 from sr_deploy.batch.jobs import Job
 from sr_deploy.batch.ray_worker import (
-    BETWEEN_LOOKS,
+    POLL_SECONDS,
     ModelInfo,
     ShareResult,
     StopFlag,
@@ -36,22 +36,22 @@ from sr_deploy.errors import MissingRuntimeError, UsageError
 from sr_deploy.version import __version__
 
 _INSTALL = "pip install 'sr-deploy[ray]'"
-_TO_REACH, _TO_CONNECT = 10.0, 60.0  # seconds
-_TO_FINISH = 60.0  # seconds a picture may go on for when the run is stopped
-_UNTIL_SAID = 10.0
-_MOST_AT_ONCE = 8  # pictures a worker is given: their reading, computing and writing overlap
-_SHARES = 8  # that a worker gets at least, so that all end together
-_ON_GPU = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+_REACH_TIMEOUT, _CONNECT_TIMEOUT = 10.0, 60.0  # seconds
+_FINISH_TIMEOUT = 60.0  # seconds a picture may go on for when the run is stopped
+_NOTICE_DELAY = 10.0
+_MAX_SHARE_SIZE = 8  # pictures a worker is given: their reading, computing and writing overlap
+_MIN_SHARES_PER_WORKER = 8  # that a worker gets at least, so that all end together
+_GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
 
 
 def run_on_ray(
     jobs: Sequence[Job],
-    order: WorkerConfig,
+    config: WorkerConfig,
     *,
     address: str,
     watcher: BatchListener | None = None,
     say: Callable[[str], None] = lambda message: None,
-    check: Callable[[ModelInfo], None] = lambda look: None,
+    check: Callable[[ModelInfo], None] = lambda info: None,
 ) -> list[Outcome]:
     """Upscale every job on the cluster at `address`: "auto", "local" (one on this machine, for this run), "host:port".
 
@@ -62,22 +62,22 @@ def run_on_ray(
     Raises MissingRuntimeError without ray or a cluster, UsageError where no machine has the threads asked for, and
     what a worker meets that cannot begin.
     """
-    ray = _imported()
+    ray = _import_ray()
     with _connected(ray, address):
-        cpus, count, gpus = _places(ray, order)
-        order = replace(order, threads=cpus)
-        switch = ray.remote(num_cpus=0)(StopFlag).remote()
+        cpus, count, gpus = _worker_resources(ray, config)
+        config = replace(config, threads=cpus)
+        flag = ray.remote(num_cpus=0)(StopFlag).remote()
         try:
-            look = _looked(ray, order, gpus, say)
-            check(look)
-            order = replace(order, backend=look.backend)
-            results = _results(ray, jobs, order, switch, count, gpus if look.backend in _ON_GPU else 0)
-            return _collected(jobs, _from_a_thread(ray, results), watcher, say)
+            info = _inspect_on_worker(ray, config, gpus, say)
+            check(info)
+            config = replace(config, backend=info.backend)
+            results = _results(ray, jobs, config, flag, count, gpus if info.backend in _GPU_BACKENDS else 0)
+            return _collect_outcomes(jobs, _fetched_in_thread(ray, results), watcher, say)
         finally:
-            _stop(ray, switch)
+            _stop_workers(ray, flag)
 
 
-def _collected(
+def _collect_outcomes(
     jobs: Sequence[Job],
     results: Iterator[ShareResult],
     watcher: BatchListener | None,
@@ -96,18 +96,18 @@ def _collected(
                 say(message)
         for number, outcome in result.outcomes.items():
             found[number] = replace(outcome, job=jobs[number])
-            _tell(watcher, found[number])
+            _report(watcher, found[number])
         full = result.full
         if full:
             break
     for number in range(len(jobs) if full else 0):
         if number not in found:
             found[number] = Outcome(jobs[number], "left")
-            _tell(watcher, found[number])
+            _report(watcher, found[number])
     return [found[number] for number in range(len(jobs))]
 
 
-def _tell(watcher: BatchListener | None, outcome: Outcome) -> None:
+def _report(watcher: BatchListener | None, outcome: Outcome) -> None:
     if watcher is None:
         return
     if outcome.status == "done":
@@ -115,7 +115,7 @@ def _tell(watcher: BatchListener | None, outcome: Outcome) -> None:
     watcher.finished(outcome)
 
 
-def _imported() -> Any:
+def _import_ray() -> Any:
     """Ray and Ray Data, quiet. Raises MissingRuntimeError."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ part, which writes to our stderr
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -131,7 +131,7 @@ def _imported() -> Any:
     return ray
 
 
-class _OurStdout:
+class _CallerThreadStdout:
     """Stdout for the thread that made it: what Ray's own threads print there is no result, and is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -164,25 +164,25 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
 
     # in a thread, for it may wait forever for what is no Ray, and would take SIGTERM from the command line
     thread = threading.Thread(target=connect, daemon=True)
-    with redirect_stdout(cast("TextIO", _OurStdout(sys.stdout))):
+    with redirect_stdout(cast("TextIO", _CallerThreadStdout(sys.stdout))):
         thread.start()
         try:
-            if not tried.wait(_TO_CONNECT) or failed:
+            if not tried.wait(_CONNECT_TIMEOUT) or failed:
                 reason = (
                     str(failed[0]).splitlines()[0]
                     if failed and str(failed[0])
                     else "no answer of a Ray cluster"
                 )
                 raise _unreachable(address, reason) from (failed[0] if failed else None)
-            _hear_sigterm()
+            _restore_sigterm()
             yield
         finally:
             ended.set()
             if tried.is_set():
-                thread.join(_TO_CONNECT)
+                thread.join(_CONNECT_TIMEOUT)
 
 
-def _hear_sigterm() -> None:
+def _restore_sigterm() -> None:
     """Give SIGTERM back to Python, from whom the C++ part of Ray took it in order to abort."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
@@ -198,7 +198,7 @@ def _check_reachable(address: str) -> None:
             f"--ray {address}: that is no cluster's address; give auto, local, or the head node's host:port"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_TO_REACH).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_TIMEOUT).close()
     except OSError as error:
         raise _unreachable(address, error.strerror or str(error)) from error
 
@@ -210,11 +210,11 @@ def _unreachable(address: str, reason: str) -> MissingRuntimeError:
     )
 
 
-def _places(ray: Any, order: WorkerConfig) -> tuple[int, int, int]:
+def _worker_resources(ray: Any, config: WorkerConfig) -> tuple[int, int, int]:
     """CPUs of a worker, how many workers there is room for, and GPUs of each."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     have = [int(resources.get("CPU", 0)) for resources in nodes]
-    cpus = order.threads or min((count for count in have if count), default=1)
+    cpus = config.threads or min((count for count in have if count), default=1)
     count = sum(one // cpus for one in have)
     if not count:
         raise UsageError(
@@ -222,17 +222,17 @@ def _places(ray: Any, order: WorkerConfig) -> tuple[int, int, int]:
             "give fewer --threads"
         )
     on_gpu = sum(int(resources.get("GPU", 0)) for resources in nodes)
-    if on_gpu and order.backend in ("auto", *_ON_GPU):
+    if on_gpu and config.backend in ("auto", *_GPU_BACKENDS):
         return cpus, min(count, on_gpu), 1
     return cpus, count, 0
 
 
-def _looked(ray: Any, order: WorkerConfig, gpus: int, say: Callable[[str], None]) -> ModelInfo:
+def _inspect_on_worker(ray: Any, config: WorkerConfig, gpus: int, say: Callable[[str], None]) -> ModelInfo:
     """What a worker finds when it opens the model: asked first, so that all use what one chose, or none begins."""
-    task = ray.remote(num_cpus=order.threads, num_gpus=gpus, max_retries=0)(inspect_model).remote(order)
-    ready, _ = ray.wait([task], timeout=_UNTIL_SAID)
+    task = ray.remote(num_cpus=config.threads, num_gpus=gpus, max_retries=0)(inspect_model).remote(config)
+    ready, _ = ray.wait([task], timeout=_NOTICE_DELAY)
     if not ready:
-        say(f"waiting for a machine of the cluster to have {order.threads} free CPUs")
+        say(f"waiting for a machine of the cluster to have {config.threads} free CPUs")
         ray.wait([task], timeout=None)
     try:
         found, said = ray.get(task)
@@ -248,25 +248,25 @@ def _looked(ray: Any, order: WorkerConfig, gpus: int, say: Callable[[str], None]
 
 
 def _results(
-    ray: Any, jobs: Sequence[Job], order: WorkerConfig, switch: Any, count: int, gpus: int
+    ray: Any, jobs: Sequence[Job], config: WorkerConfig, flag: Any, count: int, gpus: int
 ) -> Iterator[ShareResult]:
     """What the workers send, as it comes."""
-    size = max(1, min(_MOST_AT_ONCE, len(jobs) // (count * _SHARES)))
-    rows = [_row(number, job) for number, job in enumerate(jobs)]
+    size = max(1, min(_MAX_SHARE_SIZE, len(jobs) // (count * _MIN_SHARES_PER_WORKER)))
+    rows = [_job_row(number, job) for number, job in enumerate(jobs)]
     blocks = -(-len(rows) // size)
     shares = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         Worker,
-        fn_constructor_kwargs={"order": order, "switch": switch},
+        fn_constructor_kwargs={"config": config, "flag": flag},
         batch_size=None,  # a block
         compute=ray.data.ActorPoolStrategy(size=min(count, blocks)),
-        num_cpus=order.threads,
+        num_cpus=config.threads,
         num_gpus=gpus,
     )
     for row in shares.iter_rows():
         yield pickle.loads(row["result"])
 
 
-def _from_a_thread(ray: Any, results: Iterator[ShareResult]) -> Iterator[ShareResult]:
+def _fetched_in_thread(ray: Any, results: Iterator[ShareResult]) -> Iterator[ShareResult]:
     """`results`, fetched by a thread: interrupted itself, Ray Data would kill the workers in the middle of a picture."""
     fetched: SimpleQueue[ShareResult | Exception | None] = SimpleQueue()
 
@@ -281,7 +281,7 @@ def _from_a_thread(ray: Any, results: Iterator[ShareResult]) -> Iterator[ShareRe
     threading.Thread(target=fetch, daemon=True).start()
     while True:
         try:
-            result = fetched.get(timeout=BETWEEN_LOOKS)  # for ever, it could not be interrupted on Windows
+            result = fetched.get(timeout=POLL_SECONDS)  # for ever, it could not be interrupted on Windows
         except Empty:
             continue
         if isinstance(result, ray.exceptions.RayError):
@@ -299,16 +299,16 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
-def _row(number: int, job: Job) -> dict[str, Any]:
+def _job_row(number: int, job: Job) -> dict[str, Any]:
     """As bytes, for a name may be no text."""
     source, target = (os.fsencode(os.path.abspath(path)) for path in (job.source, job.target))
     return {"number": number, "source": source, "target": target, "format": job.format}
 
 
-def _stop(ray: Any, switch: Any) -> None:
+def _stop_workers(ray: Any, flag: Any) -> None:
     """Let the workers end what they cannot leave half-done."""
     with suppress(Exception):  # the cluster may be what is gone
-        ray.get(switch.turn_off.remote(), timeout=_TO_FINISH)
-        deadline = time.monotonic() + _TO_FINISH
-        while ray.get(switch.busy.remote(), timeout=_TO_FINISH) and time.monotonic() < deadline:
-            time.sleep(BETWEEN_LOOKS)
+        ray.get(flag.turn_off.remote(), timeout=_FINISH_TIMEOUT)
+        deadline = time.monotonic() + _FINISH_TIMEOUT
+        while ray.get(flag.busy.remote(), timeout=_FINISH_TIMEOUT) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)

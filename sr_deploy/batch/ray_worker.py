@@ -23,8 +23,8 @@ from sr_deploy.version import __version__
 if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
-BETWEEN_LOOKS = 0.5  # seconds
-_MOST_DEATHS = 2  # that a picture may cause when it is alone
+POLL_SECONDS = 0.5  # seconds
+_MAX_DEATHS = 2  # that a picture may cause when it is alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +78,11 @@ class ModelInfo:
     scale: int
 
 
-def inspect_model(order: WorkerConfig) -> tuple[ModelInfo | SrDeployError, list[str]]:
+def inspect_model(config: WorkerConfig) -> tuple[ModelInfo | SrDeployError, list[str]]:
     """What a worker finds when it opens the model, or why it cannot; and what the user should know."""
     said: list[str] = []
     try:
-        with warnings.catch_warnings(record=True) as caught, order.open(said.append) as upscaler:
+        with warnings.catch_warnings(record=True) as caught, config.open(said.append) as upscaler:
             found = ModelInfo(upscaler.engine.backend, upscaler.spec.scale)
     except SrDeployError as error:
         return error, said
@@ -144,8 +144,8 @@ class _StoppedError(BaseException):
 class Worker:
     """One process of the cluster, with its Upscaler."""
 
-    def __init__(self, order: WorkerConfig, switch: Any) -> None:
-        self._order, self._switch = order, switch
+    def __init__(self, config: WorkerConfig, flag: Any) -> None:
+        self._config, self._flag = config, flag
         self._said: list[str] = []
         self._stop = Stop()
         self._refused: SrDeployError | None = None
@@ -153,17 +153,17 @@ class Worker:
 
         say = self._said.append
         try:
-            self._upscaler = order.open(say)
-            self._ledger = open_ledger(self._upscaler, order.settings, order.digest, say=say)
+            self._upscaler = config.open(say)
+            self._ledger = open_ledger(self._upscaler, config.settings, config.digest, say=say)
         except SrDeployError as error:
             self._refused = error
 
     def __call__(self, share: dict[str, Any]) -> dict[str, list[bytes]]:
         """Do one share of the jobs."""
-        result = ShareResult(outcomes={}, refused=self._refused) if self._refused else self._done(share)
+        result = ShareResult(outcomes={}, refused=self._refused) if self._refused else self._process(share)
         return {"result": [pickle.dumps(result)]}
 
-    def _done(self, share: dict[str, Any]) -> ShareResult:
+    def _process(self, share: dict[str, Any]) -> ShareResult:
         columns = (share[name] for name in ("number", "source", "target", "format"))
         jobs = {
             int(number): Job(Path(os.fsdecode(source)), Path(os.fsdecode(target)), str(format))
@@ -175,7 +175,7 @@ class Worker:
             outcomes = {}
             for number, job in jobs.items():
                 alone = self._run({number: job})
-                outcomes.update({number: _lost(job)} if alone is None else alone)
+                outcomes.update({number: _lost_outcome(job)} if alone is None else alone)
         said, self._said[:] = tuple(self._said), []
         return ShareResult(outcomes=outcomes, said=said, full=bool(self._stop))
 
@@ -183,45 +183,45 @@ class Worker:
         """Do `jobs`, unless the run is stopped; None where too many workers died of them."""
         import ray
 
-        from sr_deploy.batch.run import FULL, run_jobs
+        from sr_deploy.batch.run import FULL_ERRNOS, run_jobs
 
-        share, settings = tuple(jobs), self._order.settings
-        times = ray.get(self._switch.begin.remote(share))
+        share, settings = tuple(jobs), self._config.settings
+        times = ray.get(self._flag.begin.remote(share))
         try:
-            if times > (_MOST_DEATHS if len(jobs) == 1 else 1):
+            if times > (_MAX_DEATHS if len(jobs) == 1 else 1):
                 return None
-            watch = _StopWatcher(self._switch)
+            watch = _StopWatcher(self._flag)
             todo = tuple(jobs.values()) if times else ()
             done = run_jobs(todo, self._upscaler, settings=settings, watcher=watch, ledger=self._ledger)
             for error in (one.error for one in done if one.error is not None):
-                self._stop.look_at(error, FULL)
-            return dict(zip(jobs, map(_portable, done), strict=False))
+                self._stop.note_error(error, FULL_ERRNOS)
+            return dict(zip(jobs, map(_picklable, done), strict=False))
         except _StoppedError:
             return {}
         finally:
-            ray.get(self._switch.end.remote(share))
+            ray.get(self._flag.end.remote(share))
 
 
 class _StopWatcher:
     """Looks at the switch now and then, between two tiles."""
 
-    def __init__(self, switch: Any) -> None:
-        self._switch, self._looked = switch, time.monotonic()
+    def __init__(self, flag: Any) -> None:
+        self._flag, self._last_check = flag, time.monotonic()
 
     def tile(self, job: Job, done: int, total: int) -> None:
         import ray
 
-        if time.monotonic() - self._looked < BETWEEN_LOOKS:
+        if time.monotonic() - self._last_check < POLL_SECONDS:
             return
-        self._looked = time.monotonic()
-        if not ray.get(self._switch.is_on.remote()):
+        self._last_check = time.monotonic()
+        if not ray.get(self._flag.is_on.remote()):
             raise _StoppedError
 
     def finished(self, outcome: Outcome) -> None:
         """Told in the result."""
 
 
-def _portable(outcome: Outcome) -> Outcome:
+def _picklable(outcome: Outcome) -> Outcome:
     """`outcome` with an error that another process can read."""
     error = outcome.error
     if error is None:
@@ -233,7 +233,7 @@ def _portable(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _lost(job: Job) -> Outcome:
+def _lost_outcome(job: Job) -> Outcome:
     error = MissingRuntimeError(
         f"{job.source}: every worker that was at it died, of too little memory mostly; run again with a smaller --tile "
         "or fewer workers (more --threads each), which makes what is missing"

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 _AHEAD, _BEHIND = 2, 2
-_HUGE = 64_000_000  # pixels of a result: 192 MB in 8-bit RGB
-FULL = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_HUGE_PIXELS = 64_000_000  # pixels of a result: 192 MB in 8-bit RGB
+FULL_ERRNOS = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """Numbers of errors that say that a place takes no more."""
-_FORBIDDEN = {errno.EACCES, errno.EPERM}
+_DENIED_ERRNOS = {errno.EACCES, errno.EPERM}
 
 
 def run_jobs(
@@ -64,10 +64,10 @@ def run_jobs(
     check_quality(jobs, settings.quality)
     folders = OutputFolders()
     one_folder = len({job.target.parent for job in jobs}) == 1
-    guarded = partial(attempt, stop=Stop(), fatal=FULL)
+    guarded = partial(attempt, stop=Stop(), fatal=FULL_ERRNOS)
     read = partial(guarded, partial(_read, existing=settings.existing, folders=folders, ledger=ledger))
     if one_folder:  # found out before it is written, it is the folder that forbids it, not a file in it
-        read = partial(read, fatal=FULL | _FORBIDDEN)
+        read = partial(read, fatal=FULL_ERRNOS | _DENIED_ERRNOS)
     compute = partial(guarded, partial(_compute, upscaler=upscaler, size=settings.size, watcher=watcher))
     write = partial(guarded, partial(_write, settings=settings, folders=folders, ledger=ledger))
     outcomes: list[Outcome] = []
@@ -150,7 +150,7 @@ def _compute(work: ActiveJob, *, upscaler: Upscaler, size: OutputSize, watcher: 
     asked = size.of(image.width, image.height) or natural
     check_size(work.job.source, work.job.format, asked, chosen=asked != natural)
     if asked != natural:
-        check_fits(_bytes_a_pixel(image), natural, asked)
+        check_fits(_bytes_per_pixel(image), natural, asked)
     progress = partial(watcher.tile, work.job) if watcher is not None else None
     result = upscaler.upscale(image, progress=progress)
     del image
@@ -164,7 +164,7 @@ def _compute(work: ActiveJob, *, upscaler: Upscaler, size: OutputSize, watcher: 
     work.image, (work.outcome.width, work.outcome.height) = result, asked
 
 
-def _bytes_a_pixel(image: Image) -> int:
+def _bytes_per_pixel(image: Image) -> int:
     return image.pixels.itemsize * int(image.pixels.shape[2] + (image.alpha is not None))
 
 
@@ -200,4 +200,4 @@ def _is_huge(work: ActiveJob, *, scale: int, size: OutputSize) -> bool:
         return False
     width, height = work.image.width, work.image.height
     wide, tall = size.of(width, height) or (0, 0)
-    return max(width * height * scale**2, wide * tall) > _HUGE
+    return max(width * height * scale**2, wide * tall) > _HUGE_PIXELS

@@ -92,7 +92,7 @@ class Stop:
     def __bool__(self) -> bool:
         return self._event.is_set()
 
-    def look_at(self, error: Exception, fatal: set[int]) -> None:
+    def note_error(self, error: Exception, fatal: set[int]) -> None:
         """Stop where `error` says that no picture can be written: its number is in `fatal`, or tells of a full disk."""
         cause = error.__cause__
         if not (isinstance(error, OutputError) and isinstance(cause, OSError)):
@@ -114,7 +114,7 @@ def attempt(step: Step, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> Acti
     try:
         step(work)
     except Exception as error:
-        stop.look_at(error, fatal)
+        stop.note_error(error, fatal)
         outcome.status, outcome.error, work.image = "failed", memory_error(error), None
     outcome.seconds += time.perf_counter() - start
     return work

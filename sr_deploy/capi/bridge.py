@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec
 
 from sr_deploy.capi.buffers import Buffer, array_of, check_apart, upscale_buffer
 from sr_deploy.capi.device import upscale_on_gpu
-from sr_deploy.capi.handles import ClosedError, forget, handle_of, keep
+from sr_deploy.capi.handles import ClosedError, close_handle, handle_of, open_handle
 from sr_deploy.errors import (
     InputError,
     MissingRuntimeError,
@@ -27,7 +27,7 @@ Answer = tuple[int, bytes, Any]
 _P = ParamSpec("_P")
 
 OK, ARGUMENT, MODEL, RUNTIME, MEMORY, CLOSED, INTERNAL = 0, 2, 3, 4, 5, 6, 70
-_LARGEST = 2**31 - 1  # of an int32_t
+_INT32_MAX = 2**31 - 1  # of an int32_t
 _TILE_NEVER = _OVERLAP_NONE = _HALO_GLOBAL = -1
 
 
@@ -52,7 +52,7 @@ class COptions(NamedTuple):
             tile=self._tile(),
             overlap=0 if self.overlap == _OVERLAP_NONE else self.overlap or None,
             memory=self.memory or None,
-            say=None if notify is None else lambda message: notify(_utf8(message)),
+            say=None if notify is None else lambda message: notify(_c_utf8(message)),
         )
 
     def check(self) -> None:
@@ -65,7 +65,7 @@ class COptions(NamedTuple):
         return None if self.tile == _TILE_NEVER else self.tile or "auto"
 
 
-def _answering(function: Callable[_P, Any]) -> Callable[_P, Answer]:
+def _returns_answer(function: Callable[_P, Any]) -> Callable[_P, Answer]:
     """`function`, with what it raises as a status and a text."""
 
     @wraps(function)
@@ -73,12 +73,12 @@ def _answering(function: Callable[_P, Any]) -> Callable[_P, Answer]:
         try:
             return OK, b"", function(*arguments, **named)
         except Exception as error:
-            return _status(error), _line(error), None
+            return _status(error), _one_line(error), None
 
     return answer
 
 
-@_answering
+@_returns_answer
 def open_upscaler(library: str, model: str, fields: Sequence[Any]) -> int:
     """Open a model with the `fields` of Options; the number of its handle. `library` is sr_deploy.c's version."""
     if library != __version__:
@@ -88,27 +88,27 @@ def open_upscaler(library: str, model: str, fields: Sequence[Any]) -> int:
         )
     options = COptions(*fields)
     options.check()
-    return keep(lambda: options.open(model), options.cuda_stream or None)
+    return open_handle(lambda: options.open(model), options.cuda_stream or None)
 
 
-@_answering
+@_returns_answer
 def query(number: int) -> tuple[int, int, int, int, int, int, bytes, bytes]:
     """The fields of `sr_info`, in their order."""
     with handle_of(number) as upscaler:
         spec, limits, backend = upscaler.spec, upscaler.engine.limits, upscaler.engine.backend
     halo = _HALO_GLOBAL if spec.halo is None else spec.halo
     most = (limits.max_width or 0, limits.max_height or 0, limits.max_batch or 0)
-    return spec.scale, spec.channels, halo, *most, _fitting(backend, 32), _fitting(spec.name, 128)
+    return spec.scale, spec.channels, halo, *most, _truncated(backend, 32), _truncated(spec.name, 128)
 
 
-@_answering
+@_returns_answer
 def output_size(number: int, width: int, height: int) -> tuple[int, int]:
     """Width and height of the result for a picture of `width` x `height`."""
     with handle_of(number) as upscaler:
-        return _large(upscaler, width, height)
+        return _output_size(upscaler, width, height)
 
 
-@_answering
+@_returns_answer
 def upscale(number: int, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
     """Every input into its output, in order, once all of them were checked."""
     handle = handle_of(number)
@@ -124,15 +124,15 @@ def upscale(number: int, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) ->
                 upscale_on_gpu(upscaler, small, large, handle.stream)
 
 
-@_answering
+@_returns_answer
 def close(number: int) -> None:
     """Forget a handle; what other threads compute with it ends well."""
-    forget(number)
+    close_handle(number)
 
 
 def _check_sizes(upscaler: Upscaler, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
     for index, (small, large) in enumerate(zip(inputs, outputs, strict=True)):
-        expected = _large(upscaler, *small[1:3])
+        expected = _output_size(upscaler, *small[1:3])
         if large[1:3] != expected:
             raise UsageError(
                 f"output {index} is {large[1]}x{large[2]}, for an input of {small[1]}x{small[2]} expected "
@@ -140,13 +140,13 @@ def _check_sizes(upscaler: Upscaler, inputs: Sequence[Buffer], outputs: Sequence
             )
 
 
-def _large(upscaler: Upscaler, width: int, height: int) -> tuple[int, int]:
+def _output_size(upscaler: Upscaler, width: int, height: int) -> tuple[int, int]:
     if min(width, height) < 1:
         raise UsageError(f"a picture needs pixels, got {width}x{height}; give its width and height")
     scale = upscaler.spec.scale
-    if max(width, height) * scale > _LARGEST:
+    if max(width, height) * scale > _INT32_MAX:
         raise UsageError(
-            f"a picture of {width}x{height} times {scale} has sides over {_LARGEST} pixels; give it in parts"
+            f"a picture of {width}x{height} times {scale} has sides over {_INT32_MAX} pixels; give it in parts"
         )
     return width * scale, height * scale
 
@@ -163,24 +163,24 @@ def _status(error: Exception) -> int:
     return next((status for kind, status in kinds if isinstance(error, kind)), INTERNAL)
 
 
-def _line(error: Exception) -> bytes:
+def _one_line(error: Exception) -> bytes:
     """One line of an error; the kind of what nobody raised on purpose too."""
     text = str(error)
     if isinstance(error, MemoryError) and not isinstance(error, SrDeployError):
         text = "out of memory; close other programs, or use a smaller model or picture"
     elif not isinstance(error, SrDeployError):
         text = f"{type(error).__name__}: {text}"
-    return _utf8(" ".join(text.split()))
+    return _c_utf8(" ".join(text.split()))
 
 
-def _utf8(text: str) -> bytes:
+def _c_utf8(text: str) -> bytes:
     """`text` for C: valid UTF-8 without a zero, whatever a file was called."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace")
 
 
-def _fitting(text: str, size: int) -> bytes:
+def _truncated(text: str, size: int) -> bytes:
     """`text` for an array of `size` bytes with a zero at its end, cut between two characters where it is longer."""
-    return _utf8(text)[: size - 1].decode("utf-8", "ignore").encode()
+    return _c_utf8(text)[: size - 1].decode("utf-8", "ignore").encode()
 
 
 __all__ = ["close", "open_upscaler", "output_size", "query", "upscale"]

@@ -44,18 +44,18 @@ def check_apart(inputs: Sequence[Pixels], outputs: Sequence[Pixels]) -> None:
     """Raise UsageError where an output shares memory with an input or with another output."""
     if len(inputs) == 1 and not np.may_share_memory(inputs[0], outputs[0]):
         return  # what nearly every call is, in half a microsecond
-    spans = [(*_span(a), f"input {i}", a) for i, a in enumerate(inputs)]
-    spans += [(*_span(a), f"output {i}", a) for i, a in enumerate(outputs)]
+    spans = [(*_byte_range(a), f"input {i}", a) for i, a in enumerate(inputs)]
+    spans += [(*_byte_range(a), f"output {i}", a) for i, a in enumerate(outputs)]
     spans.sort(key=lambda span: span[:2])
-    reaching = spans[:0]  # those before whose end is still ahead
+    open_ranges = spans[:0]  # those before whose end is still ahead
     for span in spans:
-        reaching = [earlier for earlier in reaching if earlier[1] > span[0]]
-        for earlier in reaching:
-            if "output" in earlier[2] + span[2] and _share(earlier[3], span[3]):
+        open_ranges = [earlier for earlier in open_ranges if earlier[1] > span[0]]
+        for earlier in open_ranges:
+            if "output" in earlier[2] + span[2] and _overlaps(earlier[3], span[3]):
                 raise UsageError(
                     f"{earlier[2]} and {span[2]} share memory; give every output memory of its own"
                 )
-        reaching.append(span)
+        open_ranges.append(span)
 
 
 def upscale_buffer(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: int) -> None:
@@ -101,14 +101,14 @@ def _upscale_with_alpha(upscaler: Upscaler, pixels: Pixels, target: Pixels, layo
         target[rows] = merged
 
 
-def _span(array: Pixels) -> tuple[int, int]:
+def _byte_range(array: Pixels) -> tuple[int, int]:
     """Address of the first byte, and of the first one behind the last."""
     first: int = array.__array_interface__["data"][0]
     height, width, channels = array.shape
     return first, first + array.strides[0] * (height - 1) + width * channels * array.itemsize
 
 
-def _share(first: Pixels, second: Pixels) -> bool:
+def _overlaps(first: Pixels, second: Pixels) -> bool:
     """Whether a byte belongs to both. Two parts of one large picture, side by side, share none."""
     most: Any = 10_000  # candidates; for pictures a handful decide it
     try:

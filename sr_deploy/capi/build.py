@@ -106,7 +106,7 @@ def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[
             implib = compiled.with_suffix(".lib")
             if implib.exists():
                 os.replace(implib, folder / "lib" / implib.name)
-        for path, text in _texts(built).items():
+        for path, text in _generated_files(built).items():
             write_whole(path, text.encode("utf-8"))
     except OSError as error:
         raise OutputError(f"cannot build in {folder}: {error}; choose another folder") from error
@@ -180,7 +180,7 @@ def _compile(
 ) -> None:
     texts = {"SR_VERSION": sr_deploy.__version__, "SR_PYTHON": sys.executable, "SR_PACKAGES": str(_PACKAGES)}
     config = library.with_name("config.h")
-    lines = [f"#define {name} {_c_text(value)}" for name, value in texts.items()]
+    lines = [f"#define {name} {_c_string(value)}" for name, value in texts.items()]
     write_whole(config, "\n".join([*lines, "#define SR_DEPLOY_BUILD", ""]).encode("utf-8"))
     source = str(_HERE / "sr_deploy.c")
     if Path(command[0]).stem.lower() == "cl":
@@ -196,7 +196,15 @@ def _compile(
             "-include",
             str(config),
         ]
-        arguments += [source, "-o", str(library), *_shared(library.name), *link, "-pthread", *flags]
+        arguments += [
+            source,
+            "-o",
+            str(library),
+            *_shared_library_flags(library.name),
+            *link,
+            "-pthread",
+            *flags,
+        ]
     done = subprocess.run(
         [*command, *arguments], cwd=library.parent, capture_output=True, encoding="utf-8", errors="replace"
     )
@@ -205,19 +213,19 @@ def _compile(
         raise OutputError(f"{command[0]} could not compile the C library: {said}; try another --compiler")
 
 
-def _shared(name: str) -> list[str]:
+def _shared_library_flags(name: str) -> list[str]:
     if sys.platform == "darwin":
         return ["-dynamiclib", f"-Wl,-install_name,@rpath/{name}"]
     return ["-shared", f"-Wl,-soname,{name}", "-D_GNU_SOURCE", "-ldl"]
 
 
-def _c_text(text: str) -> str:
+def _c_string(text: str) -> str:
     """`text` as a C string literal: its bytes, in octal where they are anything but plain."""
     plain = f"{string.ascii_letters}{string.digits}/._- :".encode()
     return '"' + "".join(chr(c) if c in plain else f"\\{c:03o}" for c in os.fsencode(text)) + '"'
 
 
-def _texts(built: BuiltLibrary) -> dict[Path, str]:
+def _generated_files(built: BuiltLibrary) -> dict[Path, str]:
     """What every file but the library itself says."""
     version = sr_deploy.__version__
     library = built.library.relative_to(built.folder).as_posix()

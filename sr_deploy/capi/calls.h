@@ -11,7 +11,7 @@
 #include "texts.h"
 
 /* The exception that is set, cleared; NULL where there is none. */
-static PyObject *taken_exception(void)
+static PyObject *take_exception(void)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     return PyErr_GetRaisedException();
@@ -27,7 +27,7 @@ static PyObject *taken_exception(void)
 
 static sr_status raised(const void *handle, sr_status status, const char *what)
 {
-    PyObject *error = taken_exception();
+    PyObject *error = take_exception();
     PyObject *words = error ? PyObject_Str(error) : NULL;
     const char *said = words ? PyUnicode_AsUTF8(words) : NULL;
     fail(handle, status, "%s (%s: %s)", what, error ? Py_TYPE(error)->tp_name : "no exception", said ? said : "");
@@ -91,13 +91,13 @@ typedef struct listener {
 
 static PyObject *notify(PyObject *self, PyObject *argument)
 {
-    listener told;
+    listener receiver;
     const char *words = PyBytes_AsString(argument);
     if (!words)
         return NULL;
-    memcpy(&told, PyBytes_AS_STRING(self), sizeof told);
+    memcpy(&receiver, PyBytes_AS_STRING(self), sizeof receiver);
     Py_BEGIN_ALLOW_THREADS /* it may wait for a thread that wants the lock */
-    told.notify(told.context, words);
+    receiver.notify(receiver.context, words);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -107,11 +107,11 @@ static PyMethodDef notify_method = {"notify", notify, METH_O, NULL};
 /* What bridge.py calls to notify; None where nobody listens. */
 static PyObject *notifier(const sr_options *options)
 {
-    listener told = {options->notify, options->context};
+    listener receiver = {options->notify, options->context};
     PyObject *self, *function;
-    if (!told.notify)
+    if (!receiver.notify)
         Py_RETURN_NONE;
-    self = PyBytes_FromStringAndSize((const char *)&told, sizeof told);
+    self = PyBytes_FromStringAndSize((const char *)&receiver, sizeof receiver);
     function = self ? PyCFunction_New(&notify_method, self) : NULL;
     Py_XDECREF(self);
     return function;

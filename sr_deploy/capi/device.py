@@ -14,7 +14,7 @@ _CHANNELS = {0: 3, 2: 1}  # by layout: RGB, grey
 
 
 @dataclass(frozen=True)
-class _OnGpu:
+class _GpuPicture:
     """One picture [1, H, W, C] at `address`, to be read through `__cuda_array_interface__`."""
 
     address: int
@@ -41,7 +41,7 @@ def upscale_on_gpu(upscaler: Upscaler, small: Buffer, large: Buffer, stream: int
     engine.run_device(_on_gpu(upscaler, small), _on_gpu(upscaler, large), stream)
 
 
-def _on_gpu(upscaler: Upscaler, buffer: Buffer) -> _OnGpu:
+def _on_gpu(upscaler: Upscaler, buffer: Buffer) -> _GpuPicture:
     address, width, height, stride, depth, layout = buffer
     assert isinstance(address, int)
     channels = upscaler.spec.channels
@@ -53,4 +53,4 @@ def _on_gpu(upscaler: Upscaler, buffer: Buffer) -> _OnGpu:
         raise UsageError(
             f"in SR_CUDA rows have no gaps, got a stride of {stride} bytes for {width} pixels; make a packed copy first"
         )
-    return _OnGpu(address, (1, height, width, channels), typestr)
+    return _GpuPicture(address, (1, height, width, channels), typestr)

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from sr_deploy.errors import SrDeployError
 from sr_deploy.upscale import Upscaler
 
-_ROOM = 16 << 20
+_LOADER_STACK_BYTES = 16 << 20
 """Bytes of stack that loading a runtime gets: OpenVINO's GPU plugin alone wants more than some programs' threads have."""
 
 _open: dict[int, Handle] = {}
-_numbers = itertools.count(1)  # never used twice, so a handle that was closed is known as such
-_starting = threading.Lock()
+_handle_numbers = itertools.count(1)  # never used twice, so a handle that was closed is known as such
+_start_lock = threading.Lock()
 
 
 class ClosedError(SrDeployError):
@@ -57,7 +57,7 @@ class Handle:
             self._upscaler.close()
 
 
-def keep(make: Callable[[], Upscaler], stream: int | None) -> int:
+def open_handle(make: Callable[[], Upscaler], stream: int | None) -> int:
     """The number of a new handle for what `make` opens, in a thread with a large stack, whatever the caller's has."""
     made: list[Upscaler] = []
     errors: list[BaseException] = []
@@ -68,8 +68,8 @@ def keep(make: Callable[[], Upscaler], stream: int | None) -> int:
         except BaseException as error:
             errors.append(error)
 
-    with _starting:  # the size is one for all threads that Python starts
-        before = threading.stack_size(_ROOM)
+    with _start_lock:  # the size is one for all threads that Python starts
+        before = threading.stack_size(_LOADER_STACK_BYTES)
         try:
             thread = threading.Thread(target=work)
             thread.start()
@@ -78,7 +78,7 @@ def keep(make: Callable[[], Upscaler], stream: int | None) -> int:
     thread.join()
     if errors:
         raise errors.pop()
-    number = next(_numbers)
+    number = next(_handle_numbers)
     _open[number] = Handle(made.pop(), stream)
     return number
 
@@ -91,7 +91,7 @@ def handle_of(number: int) -> Handle:
         raise ClosedError from None
 
 
-def forget(number: int) -> None:
+def close_handle(number: int) -> None:
     """Close the handle of a number; what other threads compute with it ends well. Raises ClosedError."""
     if (handle := _open.pop(number, None)) is None:
         raise ClosedError

@@ -82,7 +82,7 @@ static void put_package_first(void)
     PyErr_Clear(); /* what is amiss, the import will say */
 }
 
-static bool is_there(const char *path)
+static bool file_exists(const char *path)
 {
 #ifdef _WIN32
     return path != NULL; /* fopen takes no UTF-8 there; Python itself will say */
@@ -98,7 +98,7 @@ static bool is_there(const char *path)
 static sr_status start_with(const char *python)
 {
     static bool refused; /* what failed half-way cannot be started again */
-    const bool there = is_there(python);
+    const bool there = file_exists(python);
     PyStatus status;
     if (!there || refused)
         return fail(NULL, SR_ERROR_RUNTIME,

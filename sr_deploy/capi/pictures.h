@@ -29,13 +29,13 @@ static uint64_t row_bytes(const sr_image *image)
 }
 
 /* From the first byte to the last, without the gap behind the last row. */
-static size_t all_bytes(const sr_image *image)
+static size_t total_bytes(const sr_image *image)
 {
     return image->stride * (size_t)(image->height - 1) + (size_t)row_bytes(image);
 }
 
 /* What no picture takes on any machine: a quarter of the addresses of a process. */
-static const uint64_t MOST_BYTES = sizeof(void *) > 4 ? (uint64_t)1 << 45 : (uint64_t)1 << 30;
+static const uint64_t MAX_BYTES = sizeof(void *) > 4 ? (uint64_t)1 << 45 : (uint64_t)1 << 30;
 
 /* Check all that can be said of a picture without its model. `which` and `index` are for the text. */
 static sr_status check_image(const void *handle, const sr_image *image, const char *which, size_t index)
@@ -63,13 +63,13 @@ static sr_status check_image(const void *handle, const sr_image *image, const ch
         REFUSE("a stride of %zu bytes is less than the %llu that %d pixels of %s in %s take; give bytes, not pixels",
                image->stride, (unsigned long long)row_bytes(image), image->width, layouts[image->layout].name,
                depths[image->depth].name);
-    if (row_bytes(image) > MOST_BYTES ||
-        (uint64_t)(image->height - 1) > (MOST_BYTES - row_bytes(image)) / image->stride)
+    if (row_bytes(image) > MAX_BYTES ||
+        (uint64_t)(image->height - 1) > (MAX_BYTES - row_bytes(image)) / image->stride)
         REFUSE("%d rows of %zu bytes are more than memory can hold; give the picture in parts", image->height,
                image->stride);
-    if (image->bytes && image->bytes < all_bytes(image))
+    if (image->bytes && image->bytes < total_bytes(image))
         REFUSE("its buffer has %zu bytes and %d rows of %zu bytes take %zu; give its true size", image->bytes,
-               image->height, image->stride, all_bytes(image));
+               image->height, image->stride, total_bytes(image));
     return SR_OK;
 #undef REFUSE
 }
@@ -93,21 +93,21 @@ static sr_status check_pair(const void *handle, const sr_image *inputs, const sr
 
 /* A picture for bridge.py: (memory, width, height, stride, depth, layout). The memory is not copied; it is a number
  * where it lies on a GPU. */
-static PyObject *described(const sr_image *image, int access)
+static PyObject *describe(const sr_image *image, int access)
 {
     PyObject *memory = image->memory == SR_CUDA
                            ? PyLong_FromUnsignedLongLong((uintptr_t)image->data)
-                           : PyMemoryView_FromMemory(image->data, (Py_ssize_t)all_bytes(image), access);
+                           : PyMemoryView_FromMemory(image->data, (Py_ssize_t)total_bytes(image), access);
     return memory ? Py_BuildValue("(Niinii)", memory, image->width, image->height, (Py_ssize_t)image->stride,
                                   image->depth, image->layout)
                   : NULL;
 }
 
-static PyObject *described_all(const sr_image *images, size_t count, int access)
+static PyObject *describe_all(const sr_image *images, size_t count, int access)
 {
     PyObject *all = PyTuple_New((Py_ssize_t)count);
     for (size_t i = 0; all && i < count; i++) {
-        PyObject *one = described(&images[i], access);
+        PyObject *one = describe(&images[i], access);
         if (one)
             PyTuple_SET_ITEM(all, (Py_ssize_t)i, one);
         else

@@ -40,7 +40,7 @@ const char *sr_last_error(const sr_upscaler *upscaler)
 
 /* The first version of the structs that begin with their size: shorter ones were never published. Longer ones than ours are
  * refused, for a wrong size cannot be told from that of a newer header. */
-enum { OLDEST_OPTIONS = sizeof(sr_options), OLDEST_INFO = sizeof(sr_info) };
+enum { MIN_OPTIONS_SIZE = sizeof(sr_options), MIN_INFO_SIZE = sizeof(sr_info) };
 
 static sr_status check_size(const void *handle, const char *name, const char *initialiser, size_t size, size_t oldest,
                             size_t newest)
@@ -60,7 +60,7 @@ static sr_status read_options(const sr_options *given, sr_options *options)
     *options = (sr_options)SR_OPTIONS_INIT;
     if (!given)
         return SR_OK;
-    status = check_size(NULL, "options", "SR_OPTIONS_INIT", given->size, OLDEST_OPTIONS, sizeof *options);
+    status = check_size(NULL, "options", "SR_OPTIONS_INIT", given->size, MIN_OPTIONS_SIZE, sizeof *options);
     if (status != SR_OK)
         return status;
     memcpy(options, given, given->size);
@@ -109,7 +109,7 @@ sr_status sr_query(const sr_upscaler *upscaler, sr_info *info)
         return not_open(upscaler);
     if (!info)
         return fail(upscaler, SR_ERROR_ARGUMENT, "info is NULL; give the address of an sr_info");
-    status = check_size(upscaler, "info", "SR_INFO_INIT", info->size, OLDEST_INFO, sizeof filled);
+    status = check_size(upscaler, "info", "SR_INFO_INIT", info->size, MIN_INFO_SIZE, sizeof filled);
     if (status != SR_OK)
         return status;
     held = PyGILState_Ensure();
@@ -170,8 +170,8 @@ sr_status sr_upscale_batch(const sr_upscaler *upscaler, const sr_image *inputs, 
         return status;
     held = PyGILState_Ensure();
     status = call(upscaler, "upscale",
-                  Py_BuildValue("(KNN)", NUMBER(upscaler), described_all(inputs, count, PyBUF_READ),
-                                described_all(outputs, count, PyBUF_WRITE)),
+                  Py_BuildValue("(KNN)", NUMBER(upscaler), describe_all(inputs, count, PyBUF_READ),
+                                describe_all(outputs, count, PyBUF_WRITE)),
                   &value);
     Py_XDECREF(value);
     PyGILState_Release(held);

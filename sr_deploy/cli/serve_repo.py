@@ -10,7 +10,7 @@ import click
 from sr_deploy.cli.shared.paths import NamedPath
 
 if TYPE_CHECKING:
-    from sr_deploy.triton.repository import Served
+    from sr_deploy.triton.repository import ServedModel
 
 _EXAMPLES = """\b
 Examples:
@@ -128,7 +128,7 @@ def command(
     click.echo(f"start the server with: tritonserver --model-repository={output}")
 
 
-def _record(served: Served) -> dict[str, Any]:
+def _record(served: ServedModel) -> dict[str, Any]:
     return {
         "name": served.name,
         "version": served.version,
@@ -139,7 +139,7 @@ def _record(served: Served) -> dict[str, Any]:
     }
 
 
-def _print(served: Served) -> None:
+def _print(served: ServedModel) -> None:
     click.echo(f"{served.name} version {served.version}, {served.config.backend}: {', '.join(served.files)}")
     for note in served.notes:
         click.echo(f"  {note}")

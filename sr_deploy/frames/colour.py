@@ -66,16 +66,16 @@ def to_rgb(planes: list[Plane], layout: Layout, colours: Colours) -> Pixels:
     for plane in _chroma_planes(planes, layout):
         small = plane.astype(np.float32)
         if layout.down == 2:
-            small = _doubled(small, 0, height, cosited=colours.siting == "topleft")
+            small = _upsampled(small, 0, height, cosited=colours.siting == "topleft")
         if layout.across == 2:
-            small = _doubled(small, 1, width, cosited=colours.siting != "center")
+            small = _upsampled(small, 1, width, cosited=colours.siting != "center")
         channels.append(small)
     yuv: Any = cv2.merge(channels)
     if layout.shift:
         yuv *= np.float32(1 / (1 << layout.shift))
     white = 255.0 if layout.depth == 8 else 1.0
     rgb: Any = cv2.transform(yuv, _yuv_to_rgb(colours.matrix, colours.range, layout.depth, white))
-    clipped: Pixels = _saturated(rgb) if layout.depth == 8 else np.clip(rgb, 0, 1, out=rgb)
+    clipped: Pixels = _to_uint8(rgb) if layout.depth == 8 else np.clip(rgb, 0, 1, out=rgb)
     return clipped
 
 
@@ -89,20 +89,20 @@ def from_rgb(pixels: Pixels, layout: Layout, colours: Colours) -> list[Plane]:
     planes = [np.empty(shape, layout.dtype) for shape in layout.shapes(height, width)]
     luma, *small = planes
     first, second = (small[0][:, :, 0], small[0][:, :, 1]) if layout.paired else small
-    matrix = _rgb_to_yuv(colours.matrix, colours.range, layout.depth, _white(pixels))
+    matrix = _rgb_to_yuv(colours.matrix, colours.range, layout.depth, _white_level(pixels))
     above = int(layout.down == 2 and colours.siting == "topleft")
     for top in range(0, height, _BAND):
         bottom = min(top + _BAND, height)
         margin = min(above, top)
         yuv: Any = cv2.transform(pixels[top - margin : bottom].astype(np.float32, copy=False), matrix)
-        luma[top:bottom] = _coded(cv2.extractChannel(yuv, 0)[margin:], layout)
+        luma[top:bottom] = _to_words(cv2.extractChannel(yuv, 0)[margin:], layout)
         for plane, channel in ((first, 1), (second, 2)):
             chroma: Any = cv2.extractChannel(yuv, channel)
             if layout.down == 2:
-                chroma = _halved(chroma, 0, cosited=bool(above), before=margin)
+                chroma = _downsampled(chroma, 0, cosited=bool(above), before=margin)
             if layout.across == 2:
-                chroma = _halved(chroma, 1, cosited=colours.siting != "center")
-            plane[top // layout.down :][: chroma.shape[0]] = _coded(chroma, layout)
+                chroma = _downsampled(chroma, 1, cosited=colours.siting != "center")
+            plane[top // layout.down :][: chroma.shape[0]] = _to_words(chroma, layout)
     return planes
 
 
@@ -112,7 +112,7 @@ def _chroma_planes(planes: list[Plane], layout: Layout) -> tuple[Plane, Plane]:
     return planes[1], planes[2]
 
 
-def _white(pixels: Pixels) -> float:
+def _white_level(pixels: Pixels) -> float:
     return {"u1": 255.0, "u2": 65535.0}.get(pixels.dtype.str[1:], 1.0)
 
 
@@ -146,21 +146,21 @@ def _affine(matrix: Matrix, range: Range, depth: int, white: float) -> npt.NDArr
     return np.hstack([rows, np.array([[black], [middle], [middle]])])
 
 
-def _saturated(values: Floats) -> npt.NDArray[np.uint8]:
+def _to_uint8(values: Floats) -> npt.NDArray[np.uint8]:
     """Rounded to nearest (ties to even), clipped to 0..255."""
     zero: Any = 0
     result: Any = cv2.add(values, zero, dtype=cv2.CV_8U)
     return cast("npt.NDArray[np.uint8]", result.reshape(values.shape))
 
 
-def _coded(values: Floats, layout: Layout) -> Plane:
+def _to_words(values: Floats, layout: Layout) -> Plane:
     if layout.depth == 8:
-        return _saturated(np.ascontiguousarray(values))
+        return _to_uint8(np.ascontiguousarray(values))
     rounded = np.clip(np.rint(values), 0, (1 << layout.depth) - 1).astype(np.uint16)
     return rounded << np.uint16(layout.shift) if layout.shift else rounded
 
 
-def _doubled(small: Floats, axis: int, length: int, *, cosited: bool) -> Floats:
+def _upsampled(small: Floats, axis: int, length: int, *, cosited: bool) -> Floats:
     """`small` [n, m] stretched along `axis` to `length`, linearly.
 
     `cosited`: sample i lies on pixel 2i, else between 2i and 2i + 1.
@@ -168,33 +168,33 @@ def _doubled(small: Floats, axis: int, length: int, *, cosited: bool) -> Floats:
     shape = list(small.shape)
     shape[axis] *= 2
     large = np.empty(shape, np.float32)
-    even, odd = large[_along(axis, 0, None, 2)], large[_along(axis, 1, None, 2)]
-    inner, last = _along(axis, 0, -1), _along(axis, -1, None)
-    after = small[_along(axis, 1, None)]
+    even, odd = large[_slice_along(axis, 0, None, 2)], large[_slice_along(axis, 1, None, 2)]
+    inner, last = _slice_along(axis, 0, -1), _slice_along(axis, -1, None)
+    after = small[_slice_along(axis, 1, None)]
     if cosited:
         even[...] = small
         odd[inner] = (small[inner] + after) * np.float32(0.5)
         odd[last] = small[last]
     else:
         near, far = small * np.float32(0.75), small * np.float32(0.25)
-        first, rest = _along(axis, 0, 1), _along(axis, 1, None)
+        first, rest = _slice_along(axis, 0, 1), _slice_along(axis, 1, None)
         even[rest], even[first] = near[rest] + far[inner], small[first]
         odd[inner], odd[last] = near[inner] + far[rest], small[last]
-    return large[_along(axis, 0, length)]
+    return large[_slice_along(axis, 0, length)]
 
 
-def _halved(large: Floats, axis: int, *, cosited: bool, before: int = 0) -> Floats:
-    """The reverse of `_doubled`; `before` rows at the start are there for the filter alone."""
-    body = large[_along(axis, before, None)]
-    even, odd = body[_along(axis, 0, None, 2)], body[_along(axis, 1, None, 2)]
+def _downsampled(large: Floats, axis: int, *, cosited: bool, before: int = 0) -> Floats:
+    """The reverse of `_upsampled`; `before` rows at the start are there for the filter alone."""
+    body = large[_slice_along(axis, before, None)]
+    even, odd = body[_slice_along(axis, 0, None, 2)], body[_slice_along(axis, 1, None, 2)]
     if odd.shape[axis] < even.shape[axis]:
-        odd = np.concatenate([odd, even[_along(axis, -1, None)]], axis)
+        odd = np.concatenate([odd, even[_slice_along(axis, -1, None)]], axis)
     if not cosited:
         return np.asarray((even + odd) * np.float32(0.5))
-    first = large[_along(axis, 0, 1)]
-    previous = np.concatenate([first, odd[_along(axis, 0, -1)]], axis)
+    first = large[_slice_along(axis, 0, 1)]
+    previous = np.concatenate([first, odd[_slice_along(axis, 0, -1)]], axis)
     return np.asarray(even * np.float32(0.5) + (previous + odd) * np.float32(0.25))
 
 
-def _along(axis: int, start: int, stop: int | None, step: int = 1) -> tuple[slice, ...]:
+def _slice_along(axis: int, start: int, stop: int | None, step: int = 1) -> tuple[slice, ...]:
     return (*(slice(None),) * axis, slice(start, stop, step))

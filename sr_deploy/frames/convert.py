@@ -34,7 +34,7 @@ def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> FramePixels
         return FramePixels(to_rgb(planes, layout, colours))
     (plane,) = planes
     if layout.kind == "grey":
-        return FramePixels(_grey(plane, layout)[:, :, None])
+        return FramePixels(_grey_values(plane, layout)[:, :, None])
     if layout.order == "rgb":
         return FramePixels(plane)
     colour = np.ascontiguousarray(plane[:, :, [layout.order.index(c) for c in "rgb"]])
@@ -47,10 +47,10 @@ def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
     A grey picture becomes grey RGB or YUV; a colour picture becomes the luma of `colours.matrix` in a grey frame.
     """
     if layout.kind == "yuv":
-        return from_rgb(_colour(picture.pixels), layout, colours)
+        return from_rgb(_three_channels(picture.pixels), layout, colours)
     if layout.kind == "grey":
-        return [_to_grey(picture.pixels, layout, colours)]
-    pixels = _to_depth(_colour(picture.pixels), layout)
+        return [_grey_plane(picture.pixels, layout, colours)]
+    pixels = _to_depth(_three_channels(picture.pixels), layout)
     if layout.order == "rgb":
         return [np.ascontiguousarray(pixels)]
     result = np.empty((*pixels.shape[:2], len(layout.order)), layout.dtype)
@@ -62,11 +62,11 @@ def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
     return [result]
 
 
-def _colour(pixels: Pixels) -> Pixels:
+def _three_channels(pixels: Pixels) -> Pixels:
     return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)
 
 
-def _grey(plane: Plane, layout: Layout) -> Pixels:
+def _grey_values(plane: Plane, layout: Layout) -> Pixels:
     if layout.depth in (8, 16):
         return plane
     top = np.float32((1 << layout.depth) - 1)
@@ -74,7 +74,7 @@ def _grey(plane: Plane, layout: Layout) -> Pixels:
     return grey
 
 
-def _to_grey(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
+def _grey_plane(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
     if pixels.shape[2] == 3:
         luma = Layout(name="luma", kind="yuv", depth=layout.depth)
         full = Colours(matrix=colours.matrix, range="full")

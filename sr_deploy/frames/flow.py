@@ -18,7 +18,7 @@ _Out = TypeVar("_Out")
 _Item = TypeVar("_Item")
 _END = StopIteration()
 """The last item: nothing more comes."""
-_PATIENCE = 0.1
+_POLL_SECONDS = 0.1
 """Seconds a full queue is waited for before looking whether anyone still reads it."""
 
 
@@ -91,7 +91,7 @@ class _Channel(Generic[_Item]):
     def put(self, item: _Item | BaseException) -> None:
         while not self._abandoned.is_set():
             with suppress(Full):
-                self._queue.put(item, timeout=_PATIENCE)
+                self._queue.put(item, timeout=_POLL_SECONDS)
                 return
         raise _ReaderGone
 
@@ -118,7 +118,7 @@ class _Channel(Generic[_Item]):
     def __iter__(self) -> Iterator[_Item]:
         while not self._abandoned.is_set():
             try:
-                item = self._queue.get(timeout=_PATIENCE)
+                item = self._queue.get(timeout=_POLL_SECONDS)
             except Empty:
                 continue
             if item is _END:

@@ -28,7 +28,7 @@ from sr_deploy.frames.y4m import Header, can_hold
 from sr_deploy.upscale import Upscaler
 
 Y4M = "y4m"
-_FAREWELL = 0.5
+_SHUTDOWN_TIMEOUT = 0.5
 """Seconds that Ctrl-C waits for a read or a write on a pipe."""
 
 
@@ -95,7 +95,7 @@ def run_pipe(
         partial(upscale_picture, upscaler),
         write,
         workers=options.streams,
-        shutdown_timeout=_FAREWELL,
+        shutdown_timeout=_SHUTDOWN_TIMEOUT,
     )
     if not written:
         raise InputError("no frame came in; see what the program before says, and whether it wrote anything")
@@ -133,7 +133,7 @@ def _plan(
         return incoming, Geometry(width=width, height=height, layout=layout_of(name)), colours
     layout = incoming.layout if can_hold(incoming.layout) else _nearest_yuv(incoming.layout)
     made = header or Header(
-        width=width, height=height, layout=layout, range=colours.range, rate=_ratio(options.rate)
+        width=width, height=height, layout=layout, range=colours.range, rate=_rate_ratio(options.rate)
     )
     outgoing = replace(made, width=width, height=height, layout=layout, siting=colours.siting)
     if layout.kind == "yuv" and (header is None or options.range):
@@ -163,7 +163,7 @@ def _nearest_yuv(layout: Layout) -> Layout:
     return LAYOUTS["yuv444p" if layout.depth == 8 else "yuv444p16le"]
 
 
-def _ratio(rate: str) -> str:
+def _rate_ratio(rate: str) -> str:
     """25 -> 25:1, 30000/1001 -> 30000:1001. Raises UsageError for anything else."""
     above, _, below = rate.partition("/")
     if not (above.isdecimal() and (below or "1").isdecimal() and int(above) and int(below or 1)):

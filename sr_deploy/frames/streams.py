@@ -66,7 +66,7 @@ def widen_pipe(stream: Any) -> None:
 
 def read_header(stream: Readable) -> Header:
     """The header of a y4m stream, read up to its newline. Raises InputError where there is none."""
-    return parse_header(_line(stream, b""))
+    return parse_header(_read_line(stream, b""))
 
 
 def read_frames(stream: Readable, geometry: Geometry, *, marked: bool = False) -> Iterator[list[Plane]]:
@@ -76,10 +76,10 @@ def read_frames(stream: Readable, geometry: Geometry, *, marked: bool = False) -
     """
     number = 0
     while True:
-        if marked and not _frame_mark(stream, number):
+        if marked and not _read_frame_line(stream, number):
             return
         data = np.empty(geometry.frame_bytes, np.uint8)
-        got = _fill(stream, data.data)
+        got = _read_fully(stream, data.data)
         if got == 0 and not marked:
             return
         if got < data.size:
@@ -106,7 +106,7 @@ def _bytes_of(plane: Plane) -> npt.NDArray[np.uint8]:
     return plane.reshape(-1).view(np.uint8)
 
 
-def _fill(stream: Readable, buffer: memoryview) -> int:
+def _read_fully(stream: Readable, buffer: memoryview) -> int:
     """Read until `buffer` is full or the stream ends; the number of bytes."""
     done = 0
     while done < len(buffer):
@@ -123,7 +123,7 @@ def write_all(stream: Writable, data: memoryview) -> None:
         data = data[stream.write(data) or 0 :]
 
 
-def _line(stream: Readable, start: bytes) -> bytes:
+def _read_line(stream: Readable, start: bytes) -> bytes:
     """`start` and what follows it up to a newline, which is read and left out."""
     line, one = bytearray(start), bytearray(1)
     while len(line) < LONGEST_LINE:
@@ -135,10 +135,10 @@ def _line(stream: Readable, start: bytes) -> bytes:
     return bytes(line)
 
 
-def _frame_mark(stream: Readable, number: int) -> bool:
+def _read_frame_line(stream: Readable, number: int) -> bool:
     """Read the line before a frame; False at the end of the stream."""
     start = bytearray(5)
-    got = _fill(stream, memoryview(start))
+    got = _read_fully(stream, memoryview(start))
     if got == 0:
         return False
     if start != b"FRAME":
@@ -146,5 +146,5 @@ def _frame_mark(stream: Readable, number: int) -> bool:
             f"expected the word FRAME before frame {number + 1}, got {bytes(start[:got])!r}; the stream is damaged, "
             "make it again"
         )
-    _line(stream, bytes(start))
+    _read_line(stream, bytes(start))
     return True

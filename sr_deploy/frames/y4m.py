@@ -15,7 +15,7 @@ MAGIC = b"YUV4MPEG2"
 LONGEST_LINE = 4096
 """Bytes of a header; real ones have less than 200."""
 
-_LAYOUTS: dict[str, tuple[str, Siting | None]] = {
+_LAYOUT_BY_CHROMA: dict[str, tuple[str, Siting | None]] = {
     "420": ("yuv420p", "center"),
     "420jpeg": ("yuv420p", "center"),
     "420mpeg2": ("yuv420p", "left"),
@@ -31,7 +31,7 @@ _LAYOUTS: dict[str, tuple[str, Siting | None]] = {
     **{f"mono{depth}": (f"gray{depth}le", None) for depth in (10, 12, 16)},
 }
 """What C stands for: a layout, and where chroma lies in it, where it says so."""
-_SITED: dict[Siting, str] = {"center": "420jpeg", "left": "420mpeg2", "topleft": "420paldv"}
+_CHROMA_BY_SITING: dict[Siting, str] = {"center": "420jpeg", "left": "420mpeg2", "topleft": "420paldv"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def parse_header(line: bytes) -> Header:
         raise InputError(f"the stream begins with {line[:16]!r} and not with YUV4MPEG2; name its --format")
     given = {word[0]: word[1:] for word in words[1:] if word[0] != "X"}
     extras = [word for word in words[1:] if word[0] == "X"]
-    name, siting = _LAYOUTS.get(given.get("C", "420"), (None, None))
+    name, siting = _LAYOUT_BY_CHROMA.get(given.get("C", "420"), (None, None))
     if name is None:
         raise InputError(
             f"the stream's chroma C{given['C']} is not known; convert it, such as with ffmpeg's -pix_fmt yuv420p"
@@ -97,16 +97,16 @@ def parse_header(line: bytes) -> Header:
 
 def can_hold(layout: Layout) -> bool:
     """Whether y4m has a name for `layout`."""
-    return any(layout.name == name for name, _ in _LAYOUTS.values())
+    return any(layout.name == name for name, _ in _LAYOUT_BY_CHROMA.values())
 
 
 def _chroma_name(layout: Layout, siting: Siting | None) -> str:
     if layout.name == "yuv420p":
-        return _SITED[siting or "left"]
-    for chroma, (name, _) in _LAYOUTS.items():
+        return _CHROMA_BY_SITING[siting or "left"]
+    for chroma, (name, _) in _LAYOUT_BY_CHROMA.items():
         if name == layout.name:
             return chroma
-    known = ", ".join(sorted({name for name, _ in _LAYOUTS.values()}))
+    known = ", ".join(sorted({name for name, _ in _LAYOUT_BY_CHROMA.values()}))
     raise UsageError(f"y4m has no {layout.name}; choose one of {known}")
 
 

@@ -23,7 +23,9 @@ from sr_deploy.upscale import Upscaler
 
 PIXELS, UPSCALED = "pixels", "upscaled"  # as in sr_deploy.graph.onnx_file, which imports onnx
 
-_TAKEN = ctypes.c_char_p(b"used_dltensor")  # what the DLPack protocol calls a capsule whose content was taken
+_USED_CAPSULE = ctypes.c_char_p(
+    b"used_dltensor"
+)  # what the DLPack protocol calls a capsule whose content was taken
 
 
 class TritonPythonModel:
@@ -39,16 +41,16 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """A response a request, in their order: pixels, or the sentence that says why there are none."""
-        return [self._answered(request) for request in requests]
+        return [self._respond(request) for request in requests]
 
     def finalize(self) -> None:
         """Close the model."""
         self._upscaler.close()
 
-    def _answered(self, request: Any) -> Any:
+    def _respond(self, request: Any) -> Any:
         try:
-            pixels = _received(self._triton.get_input_tensor_by_name(request, PIXELS))
-            result = _handed_over(self._triton, upscale_batch(self._upscaler, pixels))
+            pixels = _to_numpy(self._triton.get_input_tensor_by_name(request, PIXELS))
+            result = _to_server_tensor(self._triton, upscale_batch(self._upscaler, pixels))
         except (SrDeployError, MemoryError) as error:  # one request's trouble is not that of the others
             return self._triton.InferenceResponse(error=self._triton.TritonError(str(error)))
         return self._triton.InferenceResponse(output_tensors=[result])
@@ -58,17 +60,17 @@ class TritonPythonModel:
 # (https://github.com/triton-inference-server/python_backend/pull/384).
 
 
-def _received(tensor: Any) -> npt.NDArray[np.uint8]:
+def _to_numpy(tensor: Any) -> npt.NDArray[np.uint8]:
     pixels: Any = np.from_dlpack(tensor)
     return cast("npt.NDArray[np.uint8]", pixels)
 
 
-def _handed_over(triton: Any, pixels: npt.NDArray[np.uint8]) -> Any:
+def _to_server_tensor(triton: Any, pixels: npt.NDArray[np.uint8]) -> Any:
     """`pixels` as the server's tensor, without a copy."""
     capsule = pixels.__dlpack__()
     tensor = triton.Tensor.from_dlpack(UPSCALED, capsule)
     # the server names what it took in a way of its own, which NumPy reports as an error when it lets go of it
-    ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), _TAKEN)
+    ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), _USED_CAPSULE)
     return tensor
 
 

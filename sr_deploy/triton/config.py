@@ -12,7 +12,7 @@ from typing import Any
 _INDENT = "  "
 
 
-class Word(str):
+class EnumName(str):
     """A name of an enumeration, which the text format has without quotes."""
 
 
@@ -36,8 +36,8 @@ class Config:
     """onnxruntime, tensorrt or python."""
     max_batch: int
     """Pictures in one call; 0: the model has no batch axis of its own, and `dims` are whole shapes."""
-    taken: Tensor
-    given: Tensor
+    input_tensor: Tensor
+    output_tensor: Tensor
     default_file: str
     files_by_capability: Mapping[str, str] = field(default_factory=dict)
     """Compute capability, such as "9.0" -> file."""
@@ -67,8 +67,8 @@ def _message(config: Config) -> dict[str, Any]:
         "default_model_filename": config.default_file,
         "cc_model_filenames": _entries(config.files_by_capability),
         "max_batch_size": config.max_batch,
-        "input": [_tensor(config.taken)],
-        "output": [_tensor(config.given)],
+        "input": [_tensor(config.input_tensor)],
+        "output": [_tensor(config.output_tensor)],
         "dynamic_batching": _batching(config),
         "instance_group": [_instances(config)],
         "version_policy": {"latest": {"num_versions": config.keep}},
@@ -84,7 +84,7 @@ def _entries(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
-    return {"name": tensor.name, "data_type": Word(tensor.data_type), "dims": list(tensor.dims)}
+    return {"name": tensor.name, "data_type": EnumName(tensor.data_type), "dims": list(tensor.dims)}
 
 
 def _batching(config: Config) -> dict[str, Any] | None:
@@ -96,17 +96,17 @@ def _batching(config: Config) -> dict[str, Any] | None:
 
 def _instances(config: Config) -> dict[str, Any]:
     profiles = [str(number) for number in range(config.profiles)]
-    return {"kind": Word(config.kind), "count": config.instances, "profile": profiles}
+    return {"kind": EnumName(config.kind), "count": config.instances, "profile": profiles}
 
 
 def _warm_up(config: Config, size: tuple[int, int]) -> dict[str, Any]:
     height, width = size
-    dims = [*config.taken.dims[:-3], height, width, config.taken.dims[-1]]
-    value = {"data_type": Word(config.taken.data_type), "dims": dims, "random_data": True}
+    dims = [*config.input_tensor.dims[:-3], height, width, config.input_tensor.dims[-1]]
+    value = {"data_type": EnumName(config.input_tensor.data_type), "dims": dims, "random_data": True}
     return {
         "name": f"{width}x{height}",
         "batch_size": 1 if config.max_batch else 0,
-        "inputs": [{"key": config.taken.name, "value": value}],
+        "inputs": [{"key": config.input_tensor.name, "value": value}],
     }
 
 
@@ -136,7 +136,7 @@ def _field(key: str, value: Any, depth: int) -> Iterator[str]:
 def _scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _quoted(value) if isinstance(value, str) and not isinstance(value, Word) else str(value)
+    return _quoted(value) if isinstance(value, str) and not isinstance(value, EnumName) else str(value)
 
 
 def _quoted(text: str) -> str:

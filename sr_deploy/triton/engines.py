@@ -9,7 +9,7 @@ from pathlib import Path
 from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine
 from sr_deploy.errors import UsageError
 from sr_deploy.triton.config import Config
-from sr_deploy.triton.plan import RECORD, ServeOptions, ServePlan, served_name, shared
+from sr_deploy.triton.plan import SPEC_PARAMETER, ServeOptions, ServePlan, common_fields, served_name
 
 Engine = tuple[bytes, EngineRecord]
 
@@ -20,31 +20,33 @@ def plan_engines(paths: Sequence[Path], options: ServeOptions) -> list[ServePlan
     for path in paths:
         plan, record = read_engine(path)
         groups.setdefault(record.model_sha256, []).append((plan, record))
-    return [_planned(group, options) for group in groups.values()]
+    return [_plan_group(group, options) for group in groups.values()]
 
 
-def _planned(group: Sequence[Engine], options: ServeOptions) -> ServePlan:
+def _plan_group(group: Sequence[Engine], options: ServeOptions) -> ServePlan:
     records = [record for _, record in group]
     first = records[0]
     _require_alike(records)
     files = {_file(record): plan for plan, record in group}
     if len(files) < len(group):
         raise UsageError(f"two engines of {first.spec.name} are for the same GPUs; give one for each kind")
-    special = {_capability(r): _file(r) for r in records if not _general(r)}
+    by_capability = {_capability(r): _file(r) for r in records if not _is_hardware_compatible(r)}
     config = Config(
         name=served_name(first.spec.name),
         backend="tensorrt",
         max_batch=min(options.max_batch, *(profile.high[0] for profile in first.profiles)),
-        default_file=next((_file(r) for r in records if _general(r)), _file(first)),
-        files_by_capability=special,
+        default_file=next((_file(r) for r in records if _is_hardware_compatible(r)), _file(first)),
+        files_by_capability=by_capability,
         kind="KIND_GPU",
         profiles=len(first.profiles),
         parameters={
-            RECORD: first.spec.to_json(),
+            SPEC_PARAMETER: first.spec.to_json(),
             # a context for each profile, each with the memory its own profile needs
             "execution_context_allocation_strategy": "ON_PROFILE_CHANGE",
         },
-        **shared(first.spec, _coverable(options, first), first.pixels, None, any_size=False),
+        **common_fields(
+            first.spec, _with_fitting_warm_up(options, first), first.pixels, None, any_size=False
+        ),
     )
     return ServePlan(config=config, files=files, notes=tuple(_notes(records)))
 
@@ -65,7 +67,7 @@ def _require_alike(records: Sequence[EngineRecord]) -> None:
             )
 
 
-def _coverable(options: ServeOptions, record: EngineRecord) -> ServeOptions:
+def _with_fitting_warm_up(options: ServeOptions, record: EngineRecord) -> ServeOptions:
     """`options` with those sizes to warm up that an engine takes; its own profiles' sizes where none is left."""
     rule, profiles = record.spec.size_rule, record.profiles
     sizes = [size for size in options.warm_up if not rule.fixed]
@@ -74,7 +76,7 @@ def _coverable(options: ServeOptions, record: EngineRecord) -> ServeOptions:
     return replace(options, warm_up=fitting or (best if options.warm_up else ()))
 
 
-def _general(record: EngineRecord) -> bool:
+def _is_hardware_compatible(record: EngineRecord) -> bool:
     """Whether it runs on GPUs of several compute capabilities."""
     return record.options.hardware_compatible == "ampere+"
 
@@ -87,7 +89,7 @@ def _file(record: EngineRecord) -> str:
     """Such as model-sm90.plan."""
     return (
         "model-ampere-plus.plan"
-        if _general(record)
+        if _is_hardware_compatible(record)
         else f"model-sm{_capability(record).replace('.', '')}.plan"
     )
 

@@ -16,13 +16,13 @@ from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.triton.config import Config, Tensor, dims_of
 
-RECORD = "sr_deploy"
+SPEC_PARAMETER = "sr_deploy"
 """The parameter of a configuration that holds the model's record, for clients."""
 BACKENDS = ("onnxruntime", "python")
 MODEL_PY = 'from sr_deploy.triton import TritonPythonModel\n\n__all__ = ["TritonPythonModel"]\n'
 _KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
-_MOST_BATCH = 64
+_MAX_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class ServeOptions:
     def __post_init__(self) -> None:
         _check("version", self.version, 1, 1 << 31)
         _check("keep", self.keep, 1, 1 << 10)
-        _check("max_batch", self.max_batch, 1, _MOST_BATCH)
+        _check("max_batch", self.max_batch, 1, _MAX_BATCH)
         _check("queue_delay", self.queue_delay, 0, 10_000_000)
         _check("instances", self.instances, 1, 1 << 10)
         if self.threads is not None:
@@ -78,20 +78,20 @@ def plan_model(path: Path, options: ServeOptions) -> ServePlan:
     """An ONNX file as Triton takes it: with pixel I/O; for the Python backend as it is."""
     model = RunnableModel(path)
     spec, fixed_batch = model.facts.spec, model.facts.max_batch
-    inside = options.backend == "python"
-    data = _embedded(path) if inside else model.graph(np.dtype(np.uint8))
-    files = {"model.onnx": data} | ({"model.py": MODEL_PY.encode()} if inside else {})
-    batch = None if inside or fixed_batch is None else fixed_batch
+    in_server = options.backend == "python"
+    data = _embedded(path) if in_server else model.graph(np.dtype(np.uint8))
+    files = {"model.onnx": data} | ({"model.py": MODEL_PY.encode()} if in_server else {})
+    batch = None if in_server or fixed_batch is None else fixed_batch
     config = Config(
         name=served_name(path.stem),
         backend=options.backend,
         max_batch=options.max_batch if batch is None else 0,
-        default_file="model.py" if inside else "model.onnx",
-        kind=_kind(options),
-        parameters=_parameters(spec, options, inside=inside),
-        **shared(spec, options, "uint8", batch, any_size=inside),
+        default_file="model.py" if in_server else "model.onnx",
+        kind=_instance_kind(options),
+        parameters=_parameters(spec, options, in_server=in_server),
+        **common_fields(spec, options, "uint8", batch, any_size=in_server),
     )
-    return ServePlan(config=config, files=files, notes=tuple(_notes(spec, inside=inside)))
+    return ServePlan(config=config, files=files, notes=tuple(_notes(spec, in_server=in_server)))
 
 
 def _embedded(path: Path) -> bytes:
@@ -99,13 +99,13 @@ def _embedded(path: Path) -> bytes:
     return bytes(load_model(path).SerializeToString(deterministic=True))
 
 
-def _kind(options: ServeOptions) -> str:
+def _instance_kind(options: ServeOptions) -> str:
     if options.backend == "python" and options.device == "auto":
         return "KIND_CPU"  # sr-deploy finds the best backend itself; Triton would start an instance for every GPU
     return _KINDS[options.device]
 
 
-def shared(
+def common_fields(
     spec: ModelSpec, options: ServeOptions, pixels: str, batch: int | None, *, any_size: bool
 ) -> dict[str, Any]:
     """The part of a configuration that is the same for every backend."""
@@ -120,11 +120,11 @@ def shared(
         )
         for name, h, w in ((PIXELS, height, width), (UPSCALED, tall, wide))
     )
-    taken, given = ports
+    input_tensor, output_tensor = ports
     sizes = [fixed or (size if any_size else spec.size_rule.padded(*size)) for size in options.warm_up]
     return {
-        "taken": taken,
-        "given": given,
+        "input_tensor": input_tensor,
+        "output_tensor": output_tensor,
         "instances": options.instances,
         "keep": options.keep,
         "queue_delay": options.queue_delay,
@@ -132,21 +132,21 @@ def shared(
     }
 
 
-def _parameters(spec: ModelSpec, options: ServeOptions, *, inside: bool) -> dict[str, str]:
-    found = {RECORD: spec.to_json()}
-    if inside:
+def _parameters(spec: ModelSpec, options: ServeOptions, *, in_server: bool) -> dict[str, str]:
+    found = {SPEC_PARAMETER: spec.to_json()}
+    if in_server:
         found["backend"] = "onnxruntime" if options.device == "cpu" else "auto"
     if options.threads is not None:
-        found["threads" if inside else "intra_op_thread_count"] = str(options.threads)
-    if not inside and options.device != "cpu":
+        found["threads" if in_server else "intra_op_thread_count"] = str(options.threads)
+    if not in_server and options.device != "cpu":
         # 1 is HEURISTIC: the default tries every algorithm again for each size that was not seen before
         found["cudnn_conv_algo_search"] = "1"
     return found
 
 
-def _notes(spec: ModelSpec, *, inside: bool) -> Iterator[str]:
+def _notes(spec: ModelSpec, *, in_server: bool) -> Iterator[str]:
     rule = spec.size_rule
-    if inside:
+    if in_server:
         yield 'the server\'s Python needs sr-deploy: pip install "sr-deploy[cpu]"'
         return
     if rule.fixed:

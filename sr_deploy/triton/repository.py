@@ -25,7 +25,7 @@ from sr_deploy.triton.plan import ServeOptions, ServePlan, plan_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ServedModel:
     """One model in the repository."""
 
     name: str
@@ -45,7 +45,7 @@ def write_repository(
     models: Sequence[Path] = (),
     engines: Sequence[Path] = (),
     options: ServeOptions | None = None,
-) -> list[Served]:
+) -> list[ServedModel]:
     """Write `models` (ONNX files with a record) and `engines` (with theirs) as a model repository in `folder`.
 
     What is there already stays, other versions of the same models included. A version appears whole or not at all.
@@ -63,7 +63,7 @@ def write_repository(
         )
     for plan in plans:
         _check_free(folder / plan.config.name, plan, options)
-    return [_written(folder / plan.config.name, plan, options) for plan in plans]
+    return [_write_model(folder / plan.config.name, plan, options) for plan in plans]
 
 
 def _check_free(model: Path, plan: ServePlan, options: ServeOptions) -> None:
@@ -98,7 +98,7 @@ def _backend(config: Path) -> str | None:
     return found[1] if found else None
 
 
-def _written(model: Path, plan: ServePlan, options: ServeOptions) -> Served:
+def _write_model(model: Path, plan: ServePlan, options: ServeOptions) -> ServedModel:
     version, folders = model / str(options.version), OutputFolders()
     folders.make(model)
     draft = model / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}"  # the server looks at numbers alone
@@ -120,7 +120,7 @@ def _written(model: Path, plan: ServePlan, options: ServeOptions) -> Served:
     hidden = (
         [f"version {newer[0]} is newer, and the one that is served"] if len(newer) >= options.keep else []
     )
-    return Served(
+    return ServedModel(
         name=plan.config.name,
         version=options.version,
         folder=model,

@@ -6,12 +6,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from sr_deploy.errors import CheckFailedError
-from sr_deploy.video.join import Copied, Joined, is_filler, time_of
+from sr_deploy.video.join import CopiedStream, Joined, is_filler, time_of
 from sr_deploy.video.pyav import opened
 from sr_deploy.video.source import main_stream
 
-_COPIED = ("audio", "subtitle", "video")
-_IN_STEP = Fraction(1, 1000)
+_COPIED_KINDS = ("audio", "subtitle", "video")
+_SYNC_TOLERANCE = Fraction(1, 1000)
 """Seconds that two streams may be apart: MP4 counts their beginnings in thousandths."""
 
 
@@ -23,7 +23,11 @@ def check_result(path: Path, joined: Joined, time_base: Fraction) -> None:
     video: list[Fraction] = []
     with opened(path) as container:
         main = main_stream(container, path).index
-        others = {s.index: Copied(s.type) for s in container.streams if s.type in _COPIED and s.index != main}
+        others = {
+            s.index: CopiedStream(s.type)
+            for s in container.streams
+            if s.type in _COPIED_KINDS and s.index != main
+        }
         for packet in container.demux():
             time = time_of(packet.pts, packet.time_base)
             if packet.stream_index == main and time is not None:
@@ -43,16 +47,18 @@ def check_result(path: Path, joined: Joined, time_base: Fraction) -> None:
                 path,
                 f"frame {number} is at {float(got - shift):.4f} s and should be at {float(pts * time_base):.4f} s",
             )
-    for kind in _COPIED:
+    for kind in _COPIED_KINDS:
         wanted = [copied for copied in joined.others if copied.kind == kind]
         found = [(index, copied) for index, copied in others.items() if copied.kind == kind]
         if len(found) < len(wanted):  # Matroska shows attached pictures as videos too
             raise _failed(path, f"it has {len(found)} further {kind} streams and the source {len(wanted)}")
         for (index, copied), expected in zip(found, wanted, strict=False):
-            _check_copied(path, copied, expected, shift, ticks[index] + ticks[main] + _IN_STEP)
+            _check_copied(path, copied, expected, shift, ticks[index] + ticks[main] + _SYNC_TOLERANCE)
 
 
-def _check_copied(path: Path, found: Copied, expected: Copied, shift: Fraction, tolerance: Fraction) -> None:
+def _check_copied(
+    path: Path, found: CopiedStream, expected: CopiedStream, shift: Fraction, tolerance: Fraction
+) -> None:
     if found.packets != expected.packets:
         raise _failed(
             path, f"its {expected.kind} has {found.packets} packets and the source's {expected.packets}"

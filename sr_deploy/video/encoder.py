@@ -161,7 +161,7 @@ def _pixel_format(encoder: Any, source: Layout, asked: str | None) -> str:
     if not takes:
         return "yuv420p"
     ours = (name for name in takes if layout_for(name).name == name)
-    found = next((name for name in _wishes(source) if name in takes), None) or next(ours, None)
+    found = next((name for name in _preferred_formats(source) if name in takes), None) or next(ours, None)
     if found is None:
         raise UsageError(
             f"{encoder.name} takes {', '.join(takes)} only, which is not made; choose another --codec"
@@ -169,7 +169,7 @@ def _pixel_format(encoder: Any, source: Layout, asked: str | None) -> str:
     return found
 
 
-def _wishes(source: Layout) -> list[str]:
+def _preferred_formats(source: Layout) -> list[str]:
     """Pixel formats of the result for a source's layout, best first: its own, its depth, its chroma."""
     chroma = source.name[:7] if source.kind == "yuv" and not source.paired else "yuv420p"
     own = [source.name] if source.kind == "yuv" and not source.paired else []
@@ -186,7 +186,7 @@ def _encoder_options(name: str, encoder: Any, options: EncodeOptions, facts: Vid
         made["crf"] = str(quality)
     if options.preset is not None:
         made["preset"] = options.preset
-    if name == "libx265" and (light := _x265_light(facts.light)):
+    if name == "libx265" and (light := _x265_hdr(facts.light)):
         made["x265-params"] += f":{light}"
     for key, value in options.extra:
         joins = key in made and key.endswith("-params")
@@ -208,7 +208,7 @@ def _check_known(encoder: str, options: dict[str, str]) -> None:
         raise UsageError(f"{encoder} has no option {unknown[0]!r}; {hint}")
 
 
-def _x265_light(light: dict[str, bytes]) -> str:
+def _x265_hdr(light: dict[str, bytes]) -> str:
     """HDR metadata as x265 takes it, from FFmpeg's structures of rational numbers."""
     words = []
     if len(data := light.get("MASTERING_DISPLAY_METADATA", b"")) >= 88:
@@ -220,9 +220,9 @@ def _x265_light(light: dict[str, bytes]) -> str:
             ]
             red, green, blue, white = (ratios[i : i + 2] for i in (0, 2, 4, 6))
             places = zip("GBR", (green, blue, red), strict=True)
-            text = "".join(f"{letter}({_in(50000, *xy)})" for letter, xy in places)
+            text = "".join(f"{letter}({_in_units(50000, *xy)})" for letter, xy in places)
             words.append(
-                f"master-display={text}WP({_in(50000, *white)})L({_in(10000, ratios[9], ratios[8])})"
+                f"master-display={text}WP({_in_units(50000, *white)})L({_in_units(10000, ratios[9], ratios[8])})"
             )
     if len(data := light.get("CONTENT_LIGHT_LEVEL", b"")) >= 8:
         most, average = struct.unpack("<2I", data[:8])
@@ -230,5 +230,5 @@ def _x265_light(light: dict[str, bytes]) -> str:
     return ":".join(words)
 
 
-def _in(unit: int, *values: Fraction) -> str:
+def _in_units(unit: int, *values: Fraction) -> str:
     return ",".join(str(round(value * unit)) for value in values)

@@ -18,18 +18,18 @@ from sr_deploy.video.streams import StreamPlan
 if TYPE_CHECKING:
     from sr_deploy.video.source import VideoInfo
 
-_OURS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "number_of_bytes",
+_FILE_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "number_of_bytes",
          "number_of_frames", "bps", "_statistics_tags", "_statistics_writing_app",
          "_statistics_writing_date_utc"}  # fmt: skip
 """Metadata that tells of the source's file and not of its content."""
 
 
-_BEFORE_ALL = Fraction(-1 << 40)
+_EARLIEST = Fraction(-1 << 40)
 """When a packet without a time is written."""
 
 
 @dataclass
-class Copied:
+class CopiedStream:
     """What became of one stream that was copied."""
 
     kind: str
@@ -53,7 +53,7 @@ class Joined:
 
     pts: list[int]
     """Of every frame, in the video's time base."""
-    others: list[Copied] = field(default_factory=list)
+    others: list[CopiedStream] = field(default_factory=list)
     """The streams beside the video, in their order."""
 
 
@@ -71,7 +71,7 @@ def join(
                 if index == facts.stream:
                     video = _video_packets(parts, joined.pts, encoding.time_base, made)
                 else:
-                    joined.others.append(Copied(made.type))
+                    joined.others.append(CopiedStream(made.type))
                     routes[index] = _Route(made, joined.others[-1])
             _describe(source, container, plan)
             copied = _copied_packets(source, routes)
@@ -85,7 +85,7 @@ class _Route:
     """Where the packets of a source's stream go."""
 
     made: Stream
-    copied: Copied
+    copied: CopiedStream
 
 
 def _stream(stream: Stream, container: Container, facts: VideoInfo, encoding: Encoding) -> Stream:
@@ -96,7 +96,7 @@ def _stream(stream: Stream, container: Container, facts: VideoInfo, encoding: En
             made.set_display_matrix(facts.rotation)
     else:
         made = container.add_stream_from_template(stream)
-    made.metadata.update(_lasting(stream.metadata))
+    made.metadata.update(_content_metadata(stream.metadata))
     made.disposition = stream.disposition
     return made
 
@@ -104,12 +104,14 @@ def _stream(stream: Stream, container: Container, facts: VideoInfo, encoding: En
 def _describe(source: Container, container: Container, plan: StreamPlan) -> None:
     for one in plan.attachments:
         container.add_attachment(one.name, one.kind, one.data)
-    container.metadata.update(_lasting(source.metadata))
+    container.metadata.update(_content_metadata(source.metadata))
     container.set_chapters(source.chapters())
 
 
-def _lasting(metadata: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in metadata.items() if name.lower().split("-")[0] not in _OURS}
+def _content_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in metadata.items() if name.lower().split("-")[0] not in _FILE_METADATA
+    }
 
 
 def _video_packets(
@@ -152,7 +154,7 @@ def _copied_packets(source: Container, routes: dict[int, _Route]) -> Iterator[tu
         route.copied.add(time_of(shown, packet.time_base))
         packet.stream, packet.pts, packet.dts = route.made, shown, decoded
         time = time_of(decoded, packet.time_base)
-        yield _BEFORE_ALL if time is None else time, packet
+        yield _EARLIEST if time is None else time, packet
 
 
 def is_filler(packet: Packet) -> bool:

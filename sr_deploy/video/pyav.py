@@ -18,7 +18,7 @@ Frame = Any
 """PyAV's own types: what they are called is part of no promise of its, so their names are for the reader alone."""
 
 _OLDEST = 17
-_PLACE = {
+_DISK_ERRNOS = {
     errno.ENOSPC,
     errno.EROFS,
     errno.EACCES,
@@ -54,12 +54,14 @@ def opened(path: Path) -> Iterator[Container]:
     try:
         container = av.open(os.fspath(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: it cannot be read as a video ({said(error)}); check the file") from error
+        raise InputError(
+            f"{path}: it cannot be read as a video ({ffmpeg_message(error)}); check the file"
+        ) from error
     with container:
         yield container
 
 
-def said(error: BaseException) -> str:
+def ffmpeg_message(error: BaseException) -> str:
     """What FFmpeg said, in a few words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
@@ -72,6 +74,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except av.FFmpegError as error:
         what = "choose another --codec, --pixel-format or kind of file"
-        if getattr(error, "errno", None) in _PLACE:
+        if getattr(error, "errno", None) in _DISK_ERRNOS:
             what = "make room, or choose another place; what is done is kept"
-        raise OutputError(f"cannot write {path}: {said(error)}; {what}") from error
+        raise OutputError(f"cannot write {path}: {ffmpeg_message(error)}; {what}") from error

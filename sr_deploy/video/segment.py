@@ -23,7 +23,7 @@ class SegmentWriter:
 
     def __init__(self, parts: Parts, encoding: Encoding, length: int) -> None:
         self._parts, self._encoding, self._length = parts, encoding, length
-        self._format = inner_format(encoding.encoder)
+        self._format = part_container(encoding.encoder)
         self._container: Any = None
         self._stream: Any = None
         self._pts: list[int] = []
@@ -83,7 +83,7 @@ class SegmentWriter:
         self._parts.finish(self._temporary, part)
 
 
-def inner_format(encoder: str) -> str:
+def part_container(encoder: str) -> str:
     """The container a part of this encoder's stream is kept in."""
     av = pyav()
     codec = av.codec.Codec(encoder, "w").canonical_name

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_deploy.errors import InputError
-from sr_deploy.video.pyav import Container, Frame, Stream, opened, pyav, said
+from sr_deploy.video.pyav import Container, Frame, Stream, ffmpeg_message, opened, pyav
 
 _USUAL_RATE = Fraction(25)
 
@@ -81,7 +81,7 @@ def probe(path: Path) -> VideoInfo:
             aspect=context.sample_aspect_ratio or None,
             interlaced=bool(first.interlaced_frame),
             rotation=_display_matrix(first),
-            light=_light(first),
+            light=_hdr_metadata(first),
         )
 
 
@@ -131,7 +131,9 @@ def _decoded(
                 if damaged is not None:
                     damaged()
     except av.FFmpegError as error:
-        raise InputError(f"{container.name}: reading it failed ({said(error)}); check the file") from error
+        raise InputError(
+            f"{container.name}: reading it failed ({ffmpeg_message(error)}); check the file"
+        ) from error
 
 
 def _expected_frames(container: Container, stream: Stream, rate: Fraction) -> int | None:
@@ -153,7 +155,7 @@ def _display_matrix(frame: Frame) -> tuple[int, ...] | None:
     return tuple(int.from_bytes(data[i : i + 4], "little", signed=True) for i in range(0, 36, 4))
 
 
-def _light(frame: Frame) -> dict[str, bytes]:
+def _hdr_metadata(frame: Frame) -> dict[str, bytes]:
     kinds = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
     return {kind: data for kind, data in _side_data(frame).items() if kind in kinds}
 

@@ -156,7 +156,7 @@ def test_a_picture_is_read_while_the_one_before_it_is_computed(tmp_path, monkeyp
 
 def test_a_huge_result_waits_until_the_ones_before_it_are_written(tmp_path, monkeypatch):
     jobs = folder_of(tmp_path, 8)
-    monkeypatch.setattr(batch, "_HUGE", 1)
+    monkeypatch.setattr(batch, "_HUGE_PIXELS", 1)
     written: list[Path] = []
     before: list[int] = []
 

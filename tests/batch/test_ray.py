@@ -237,7 +237,7 @@ def test_what_listens_and_is_no_cluster_is_one_error_in_a_bounded_time(model, tm
         port = server.getsockname()[1]
         arguments = command(model, "out", "--ray", f"127.0.0.1:{port}")[3:]
         code = (
-            "import sys, sr_deploy.batch.ray_driver as r, sr_deploy.cli as c; r._TO_CONNECT = 2.0; "
+            "import sys, sr_deploy.batch.ray_driver as r, sr_deploy.cli as c; r._CONNECT_TIMEOUT = 2.0; "
             f"sys.argv = ['sr-deploy', *{arguments!r}]; c.main()"
         )
         start = time.monotonic()
