@@ -1,4 +1,4 @@
-"""The text of a configuration is what Triton's own parser reads."""
+"""Triton's own parser reads the text of a configuration."""
 
 from __future__ import annotations
 
