@@ -3,7 +3,7 @@
     pip install "tritonclient[http]" opencv-python-headless
     python triton_client.py photo.jpg large.png --model rt-x4 --url localhost:8000
 
-The server takes and gives pixels: uint8 [N, H, W, 3], RGB. Nothing of sr-deploy is needed here.
+The server takes and returns pixels: uint8 [N, H, W, 3], RGB. This client does not need sr-deploy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from tritonclient import http as triton
 
 
 def upscale(client: triton.InferenceServerClient, model: str, pixels: np.ndarray) -> np.ndarray:
-    """RGB uint8 [H, W, 3] -> [H * scale, W * scale, 3]. Raises InferenceServerException with the server's reason."""
+    """Upscale RGB pixels, uint8 [H, W, 3], to [H * scale, W * scale, 3].
+
+    Raises InferenceServerException with the server's error text.
+    """
     taken = triton.InferInput("pixels", [1, *pixels.shape], "UINT8")
     taken.set_data_from_numpy(pixels[None])
     result = client.infer(model, [taken], outputs=[triton.InferRequestedOutput("upscaled")])
@@ -25,13 +28,13 @@ def upscale(client: triton.InferenceServerClient, model: str, pixels: np.ndarray
 
 
 def scale_of(client: triton.InferenceServerClient, model: str) -> int:
-    """How many times larger the result is: the model's record travels in its configuration."""
+    """Return the model's scale, from the spec in its configuration."""
     parameters = client.get_model_config(model)["parameters"]
     return json.loads(parameters["sr_deploy"]["string_value"])["scale"]
 
 
 def main() -> None:
-    """Read, ask, write."""
+    """Read the picture, upscale it, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture")
     parser.add_argument("result")
@@ -40,7 +43,7 @@ def main() -> None:
     given = parser.parse_args()
     picture = cv2.imread(given.picture, cv2.IMREAD_COLOR)
     if picture is None:
-        parser.error(f"{given.picture} is no picture that can be read")
+        parser.error(f"{given.picture} cannot be read as a picture")
     with triton.InferenceServerClient(given.url) as client:
         large = upscale(client, given.model, np.ascontiguousarray(picture[..., ::-1]))
         print(f"{given.model}: x{scale_of(client, given.model)}, {large.shape[1]}x{large.shape[0]} pixels")

@@ -1,8 +1,9 @@
 /*
  * Upscale frames in eight threads: threads MODEL.
  *
- * Three ways to share the work, which all give the same bytes: a handle for each thread; one handle behind a lock;
- * one handle without a lock. The first costs memory for every handle; the last is what you want, as a rule.
+ * There are three ways to use a model in several threads: a handle for each thread, one handle behind a lock, and one
+ * handle without a lock. All give the same bytes. The first needs memory for every handle, and the second lets only one
+ * thread compute at a time. The third is usually the best.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -16,15 +17,15 @@ enum { THREADS = 8, FRAMES = 4, WIDTH = 48, HEIGHT = 32 };
 typedef struct worker {
     pthread_t thread;
     const char *model;
-    sr_upscaler *shared;   /* NULL: the worker opens a handle of its own */
-    pthread_mutex_t *lock; /* NULL: it takes none */
+    sr_upscaler *shared;   /* NULL: the worker opens its own handle */
+    pthread_mutex_t *lock; /* NULL: the worker takes no lock */
     int number;
     int failed;
     int32_t width, height;
-    unsigned char *result; /* FRAMES of width x height */
+    unsigned char *result; /* FRAMES results of width x height pixels */
 } worker;
 
-/* Frame `index` of the film: some pattern that every thread can make. */
+/* Draw frame `index`: a pattern, so that every thread works on the same frames. */
 static void draw(unsigned char *pixels, int index)
 {
     for (int i = 0; i < WIDTH * HEIGHT * 3; i++)
@@ -68,14 +69,14 @@ static void *work(void *argument)
         self->failed = 1;
     if (!self->failed)
         self->failed = upscale_frames(self, upscaler);
-    if (self->failed) /* the text belongs to this thread, so this thread has to ask for it */
+    if (self->failed) /* the error text belongs to this thread, so it must be read here */
         fprintf(stderr, "thread %d: %s\n", self->number, sr_last_error(upscaler));
     if (!self->shared)
         sr_close(upscaler);
     return NULL;
 }
 
-/* Let eight workers do the same frames; whether all of them got what `expected` says, which the first call fills. */
+/* Let eight workers upscale the same frames. Return whether all results equal *expected, which the first call sets. */
 static int agree(const char *how, const char *model, sr_upscaler *shared, pthread_mutex_t *lock,
                  unsigned char **expected)
 {

@@ -1,4 +1,4 @@
-/* Upscale a picture: upscale_ppm MODEL IN.ppm OUT.ppm, for binary PPM files of 8 bits. */
+/* Upscale a picture: upscale_ppm MODEL IN.ppm OUT.ppm. Both files are binary PPM (P6) with 8 bits. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,14 +23,14 @@ static int failed(const sr_upscaler *upscaler)
 int main(int count, char **arguments)
 {
     sr_upscaler *upscaler;
-    sr_image input = {0}, output = {0}; /* zeros are SR_U8 and SR_RGB */
+    sr_image input = {0}, output = {0}; /* zero means SR_U8, SR_RGB and SR_HOST */
     FILE *file;
     if (count != 4 || !(file = fopen(arguments[2], "rb"))) {
         fprintf(stderr, "usage: %s MODEL IN.ppm OUT.ppm\n", arguments[0]);
         return 2;
     }
     if (fscanf(file, "P6 %d %d 255", &input.width, &input.height) != 2 || fgetc(file) == EOF)
-        return fprintf(stderr, "%s is no binary PPM of 8 bits\n", arguments[2]), 3;
+        return fprintf(stderr, "%s is not a binary PPM file with 8 bits\n", arguments[2]), 3;
     input.stride = 3 * (size_t)input.width;
     input.data = allocated(input.stride * input.height);
     if (fread(input.data, input.stride, input.height, file) != (size_t)input.height)

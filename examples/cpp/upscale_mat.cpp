@@ -1,4 +1,4 @@
-// Upscale a picture that OpenCV read: upscale_mat MODEL IN OUT.
+// Upscale a picture with OpenCV: upscale_mat MODEL IN OUT. OpenCV reads and writes the files.
 #include <opencv2/core.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <sr_deploy.h>
@@ -10,7 +10,7 @@
 
 namespace {
 
-// A handle that closes itself.
+// Deleter, so that a handle is closed automatically.
 struct Close {
     void operator()(sr_upscaler *upscaler) const { sr_close(upscaler); }
 };
@@ -29,7 +29,7 @@ Upscaler open(const std::string &model)
     return Upscaler(opened);
 }
 
-// The pixels of `mat`, where they lie: rows of a part of a larger picture are as far apart as in that.
+// View the pixels of `mat` without a copy. The stride also fits a region of a larger picture, whose rows have gaps.
 sr_image view(const cv::Mat &mat)
 {
     sr_image image{};
@@ -42,13 +42,13 @@ sr_image view(const cv::Mat &mat)
     case CV_8U: image.depth = SR_U8; break;
     case CV_16U: image.depth = SR_U16; break;
     case CV_32F: image.depth = SR_F32; break;
-    default: throw std::runtime_error("a Mat of 8 or 16 bits or of floats is needed");
+    default: throw std::runtime_error("the Mat must have 8 bits, 16 bits or floats");
     }
     switch (mat.channels()) {
     case 1: image.layout = SR_GREY; break;
     case 3: image.layout = SR_BGR; break;
     case 4: image.layout = SR_BGRA; break;
-    default: throw std::runtime_error("a Mat of 1, 3 or 4 channels is needed");
+    default: throw std::runtime_error("the Mat must have 1, 3 or 4 channels");
     }
     return image;
 }

@@ -1,1 +1,2 @@
-"""Many pictures: which ones, what goes where, what is done already; on one machine or on a Ray cluster."""
+"""Upscaling many pictures: which files to read, where results go, what is done already. Runs on one machine
+or on a Ray cluster."""

@@ -1,6 +1,6 @@
-"""Which pictures were meant: the files, folders and globs a user names, as a list of files.
+"""Find the input pictures: turn the files, folders and globs a user names into a list of files.
 
-Nothing is read but folder listings; where results go is for `sr_deploy.batch.jobs` to decide.
+This module lists folders and reads nothing else. `sr_deploy.batch.jobs` decides where results go.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from sr_deploy.images.listing import PICTURE_SUFFIXES, list_picture_files
 
 
 class RefusedInput(NamedTuple):
-    """What was named or found and cannot be done; the others can."""
+    """An input that cannot be upscaled. The other inputs of the run are not affected."""
 
     source: Path
     error: SrDeployError
     target: Path | None = None
-    """None where it did not come to that."""
+    """Path of the result that was planned, or None if the input was refused before that."""
 
 
-class FoundInputs(NamedTuple):
-    """A picture that was named, or lies where one was looked for."""
+class FoundPicture(NamedTuple):
+    """One picture that the user named or that was found in a folder."""
 
     path: Path
     root: Path
-    """The folder whose inner structure the output keeps."""
+    """Folder whose inner structure the output repeats."""
 
 
 Refuse = Callable[[RefusedInput], None]
@@ -37,10 +37,12 @@ Refuse = Callable[[RefusedInput], None]
 
 def find_pictures(
     inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse
-) -> list[FoundInputs]:
-    """The pictures `inputs` stand for, each once; folders are looked into, but for `output`.
+) -> list[FoundPicture]:
+    """Return the pictures that `inputs` stand for, each once, in a stable order.
 
-    What cannot be used is handed to `refuse`. A missing file is in the list, and fails when it is read.
+    Folders are searched, except the folder `output`, so that results are never taken for inputs. An input
+    that cannot be used is passed to `refuse`. A missing file is kept in the list: it becomes a job that
+    fails on its own, and the others still run.
     """
     found = _find(inputs, recursive, output, refuse)
     return list({absolute(one.path): one for one in found}.values())
@@ -48,23 +50,28 @@ def find_pictures(
 
 def _find(
     inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse
-) -> Iterator[FoundInputs]:
+) -> Iterator[FoundPicture]:
+    """Yield the pictures of every input in turn. The same picture may come more than once.
+
+    A picture's error is passed to `refuse`, so one bad input does not end the search.
+    """
     for given in inputs:
         path, text = Path(given), str(given)
         try:
             if text.lower().startswith(("http://", "https://", "ftp://")):
-                raise ImageError(f"{text}: addresses are not read; download it first")
+                raise ImageError(f"{text}: web addresses are not supported; download the file first")
             if os.path.isdir(path):
                 yield from _find_in_folder(path, recursive, output, refuse)
             elif os.path.exists(path) or not glob.has_magic(text):
-                yield FoundInputs(path, path.parent)  # a missing file becomes a job that fails on its own
+                yield FoundPicture(path, path.parent)  # a missing file becomes a job that fails on its own
             else:
                 yield from _find_by_glob(text, recursive, output, refuse)
         except ImageError as error:
             refuse(RefusedInput(path, error))
 
 
-def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
+def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
+    """Return the pictures in `folder`. Raises ImageError if it holds none and could be read."""
     unread: list[RefusedInput] = []
     found = _pictures_in(folder, recursive, output, unread.append)
     for one in unread:
@@ -76,47 +83,60 @@ def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: 
     return found
 
 
-def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
+def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
+    """List the pictures in `folder`, sorted by name within each folder, so that every process sees the same
+    order.
+
+    Hidden files, hidden folders and the output folder are left out. A folder that cannot be listed is
+    passed to `refuse`.
+    """
+
     def unreadable(error: OSError) -> None:
         path, why = Path(error.filename or folder), error.strerror or error
         refuse(RefusedInput(path, ImageError(f"folder {path} cannot be read ({why}); check its permissions")))
 
+    # An output folder that is also the input folder has to be searched, or nothing would be found.
     skipped = absolute(output) if output is not None and absolute(output) != absolute(folder) else None
     found = list_picture_files(
         folder, recursive=recursive, enter=lambda inner: absolute(inner) != skipped, on_error=unreadable
     )
-    return [FoundInputs(path, folder) for path in found]
+    return [FoundPicture(path, folder) for path in found]
 
 
-def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundInputs]:
-    """What a shell would have put in its place: files, and folders, of which some may hold no pictures."""
+def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
+    """Return the pictures that `pattern` matches, as if a shell had expanded it.
+
+    The matches may be files and folders; a folder without pictures is no error as long as another match has
+    some. Raises ImageError if nothing matches.
+    """
     paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     folders = [path for path in paths if os.path.isdir(path) and not _is_within(path, output)]
-    found = [FoundInputs(path, path.parent) for path in paths if os.path.isfile(path)]
+    found = [FoundPicture(path, path.parent) for path in paths if os.path.isfile(path)]
     unread: list[RefusedInput] = []
     found += [one for folder in folders for one in _pictures_in(folder, recursive, output, unread.append)]
     for one in unread:
         refuse(one)
     if not (found or unread) and folders:
-        return _find_in_folder(folders[0], recursive, output, refuse)  # which says what it lacks
+        # Searching one of the empty folders again raises the error that says what it lacks.
+        return _find_in_folder(folders[0], recursive, output, refuse)
     if not (found or unread):
         raise ImageError(f"no file or folder matches {pattern!r}; check the pattern, or name a folder")
     return found
 
 
 def _is_within(path: Path, output: Path | None) -> bool:
-    """Whether `path` is the output folder, or lies in it."""
+    """Return whether `path` is the output folder or lies in it. Symbolic links are not resolved."""
     here = Path(absolute(path))
     return output is not None and Path(absolute(output)) in (here, *here.parents)
 
 
 def absolute(path: Path) -> str:
-    """What is the same for all spellings of one path."""
+    """Return a string that is equal for all spellings of one path. Symbolic links are not resolved."""
     return os.path.normcase(os.path.abspath(path))
 
 
 def is_one_file(inputs: Sequence[str | Path]) -> bool:
-    """Whether one file was named, there or not; a folder or a glob may stand for several."""
+    """Return whether the inputs are one file, existing or not. A folder or a glob may stand for several."""
     if len(inputs) != 1 or os.path.isdir(inputs[0]):
         return False
     return os.path.exists(inputs[0]) or not glob.has_magic(str(inputs[0]))

@@ -1,5 +1,7 @@
-"""Which picture goes where: from what the user named (files, folders, globs) to a list of jobs that cannot
-destroy an input or write one file twice. Nothing is read or written here but folder listings.
+"""Plan the jobs of a run: turn files, folders and globs into pairs of input and output path.
+
+A plan never overwrites an input and never writes one file twice. Planning lists folders; it reads and
+writes nothing else.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sr_deploy.batch.inputs import (
-    FoundInputs,
+    FoundPicture,
     Refuse,
     RefusedInput,
     absolute,
@@ -22,31 +24,51 @@ from sr_deploy.images.codecs.formats import WRITABLE_SUFFIXES, format_of
 from sr_deploy.images.listing import OTHER_JPEG
 
 Existing = Literal["refuse", "skip", "overwrite", "resume"]
-"""What to do where a result is there already. Resume: what was recorded by an earlier run (see `sr_deploy.batch.ledger`) is
-looked at again, any other file is refused."""
+"""Policy for a result that exists already.
+
+"refuse" raises an error, "skip" keeps the file, "overwrite" replaces it. "resume" checks results that an
+earlier run recorded (see `sr_deploy.batch.ledger`) and refuses any other file.
+"""
 _PREFERRED_SUFFIX = ".png"
-_WRITTEN = {**WRITABLE_SUFFIXES, **dict.fromkeys(OTHER_JPEG, "jpeg")}
-_NOT_WRITTEN = (".gif", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".pdf", ".psd", ".svg", ".mp4", ".mkv")
+"""Suffix of a result whose input format cannot be written. PNG is lossless and is read everywhere."""
+_FORMAT_BY_SUFFIX = {**WRITABLE_SUFFIXES, **dict.fromkeys(OTHER_JPEG, "jpeg")}
+"""Name of the format that each writable suffix stands for."""
+_UNSUPPORTED_SUFFIXES = (
+    ".gif",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".jp2",
+    ".pdf",
+    ".psd",
+    ".svg",
+    ".mp4",
+    ".mkv",
+)
+"""Suffixes that users plausibly ask for and that cannot be written. Any other unknown suffix may be part of
+a folder's name."""
 
 
 class Job(NamedTuple):
-    """One picture to upscale."""
+    """One picture to upscale, and the file to write."""
 
     source: Path
     target: Path
     format: str
-    """A format of `sr_deploy.images.image` to write."""
+    """Name of the format to write, as `sr_deploy.images.image` knows it."""
 
 
 class Jobs(NamedTuple):
-    """What is to be done, and what is left alone."""
+    """The plan of a run."""
 
     todo: tuple[Job, ...]
     skipped: tuple[Job, ...] = ()
-    """Their target was there already."""
+    """Jobs whose target exists already."""
     notes: tuple[str, ...] = ()
-    """What else was left alone, and why; one sentence each."""
+    """Other pictures that are left out, and why; one sentence each."""
     refused: tuple[RefusedInput, ...] = ()
+    """Inputs that cannot be upscaled."""
 
 
 def plan_jobs(
@@ -60,22 +82,25 @@ def plan_jobs(
     existing: Existing = "refuse",
     shard: tuple[int, int] | None = None,
 ) -> Jobs:
-    """Turn `inputs` (files, folders, globs) into jobs.
+    """Plan the jobs for `inputs` (files, folders, globs).
 
-    `output` is a file when there is one input file and it ends in a picture's suffix, else a folder that
-    keeps the structure of an input folder; None writes beside each input. The name is the input's, plus
-    `suffix` (default: none, and `beside_suffix` where `output` is None); the format is `format`, else the
-    input's own where it can be written, else PNG.
+    `output` is a file if there is one input file and `output` ends in a picture's suffix. Otherwise it is a
+    folder, and the structure of an input folder is repeated in it. None writes each result beside its
+    input.
 
-    A picture that is the result of another one in the list is left alone, as is everything inside the output
-    folder, so that running twice never upscales results.
+    The name of a result is the name of the input plus `suffix` (default: none, or `beside_suffix` if
+    `output` is None). Its format is `format`, else the input's own format if that can be written, else PNG.
 
-    `shard` (i, n) keeps every n-th picture, beginning with the i-th (from 1): what one of n processes is to do.
+    Pictures inside the output folder, and pictures that are the result of another picture in the list, are
+    left out. So a second run never upscales the results of the first.
 
-    One that cannot be done (an input without pictures, a folder that cannot be read, two pictures that would
-    become one file, a folder in the target's place) is in `refused` beside the others; where nothing else is
-    left, its error is raised: ImageError, UsageError, OutputError. Raises OutputError, too, where a job would
-    overwrite an input or, unless `existing` says otherwise, a file that is there.
+    `shard` (i, n) keeps every n-th picture, beginning with the i-th (counted from 1). It is the share of
+    one of n processes.
+
+    An input that cannot be used is listed in `refused`: an input without pictures, an unreadable folder,
+    two pictures with one target, a target that is a folder. If no job is left and there was one such error,
+    it is raised instead: ImageError, UsageError or OutputError. OutputError is also raised if a job would
+    overwrite an input or, unless `existing` allows it, an existing file.
     """
     _check_names(inputs, output)
     format = format_of(format).name if format is not None else None
@@ -93,7 +118,9 @@ def plan_jobs(
     todo = _without_clashes(todo, refused.append)
     todo = _without_folders(todo, refused.append)
     _check_inputs_survive(todo)
-    if shard is not None:  # before anything is left out that others may have done meanwhile
+    # Shards are taken before existing results are left out. Otherwise a process that starts later would see a
+    # shorter list, and the shards would no longer cover every picture exactly once.
+    if shard is not None:
         todo = todo[shard[0] - 1 :: shard[1]]
     errors = {id(one.error): one.error for one in refused}
     if len(errors) == 1 and not todo:
@@ -102,24 +129,30 @@ def plan_jobs(
 
 
 def _check_names(inputs: Sequence[str | Path], output: str | Path | None) -> None:
-    """Raise UsageError for names that mean nothing here."""
+    """Raise UsageError for an empty input name, or an output that is empty or "-"."""
     if "" in map(str, inputs):
-        raise UsageError("an input is an empty name; name a file, a folder or a glob")
+        raise UsageError("an input has an empty name; name a file, a folder or a glob")
     if output is not None and str(output) in ("", "-"):
-        raise UsageError(f"output {str(output)!r}: pictures do not go to stdout; name a file or a folder")
+        raise UsageError(
+            f"output {str(output)!r}: pictures are not written to stdout; name a file or a folder"
+        )
 
 
 def _is_file_target(inputs: Sequence[str | Path], output: str | Path) -> bool:
-    """Whether `output` names a file; UsageError where it cannot be what it looks like."""
+    """Return whether `output` names a file rather than a folder. The name decides; nothing has to exist.
+
+    Raises UsageError if the suffix cannot be written or if there may be several pictures, OutputError if
+    `output` is a file that is not a picture.
+    """
     path, suffix = Path(output), Path(output).suffix.lower()
     if os.path.isdir(path) or str(output).endswith(("/", os.sep)):
         return False
     known = ", ".join(WRITABLE_SUFFIXES)
-    if suffix in _NOT_WRITTEN:
-        raise UsageError(f"output {path}: {suffix} is not written; choose one of {known}")
-    if suffix not in _WRITTEN:
+    if suffix in _UNSUPPORTED_SUFFIXES:
+        raise UsageError(f"output {path}: {suffix} files cannot be written; choose one of {known}")
+    if suffix not in _FORMAT_BY_SUFFIX:
         if os.path.exists(path):
-            raise OutputError(f"output {path}: it is a file and not a picture's name; give a folder")
+            raise OutputError(f"output {path} is a file without a picture's suffix; give a folder")
         if suffix and is_one_file(inputs):
             raise UsageError(
                 f"output {path}: pictures are written as {known}, not as {suffix}; choose one of these, or end "
@@ -129,41 +162,51 @@ def _is_file_target(inputs: Sequence[str | Path], output: str | Path) -> bool:
     if is_one_file(inputs):
         return True
     raise UsageError(
-        f"output {path} is one file, and there may be several pictures; give a folder (without {suffix})"
+        f"output {path} is one file, but there may be several pictures; give a folder (without {suffix})"
     )
 
 
 def _format_of_file(path: Path, format: str | None) -> str:
-    by_name = _WRITTEN[path.suffix.lower()]
+    """Return the format that the name of `path` asks for. Raises UsageError if `format` contradicts it."""
+    by_name = _FORMAT_BY_SUFFIX[path.suffix.lower()]
     if format is not None and format != by_name:
         raise UsageError(
-            f"output {path} is {by_name} by its name and --format asks for {format}; leave one out"
+            f"output {path} has the suffix of {by_name}, but --format asks for {format}; leave one out"
         )
     return by_name
 
 
-def _job(found: FoundInputs, output: str | Path | None, name_suffix: str, format: str | None) -> Job:
+def _job(found: FoundPicture, output: str | Path | None, name_suffix: str, format: str | None) -> Job:
+    """Return the job for one picture in a plan whose output is a folder or None."""
     source = found.path
-    extension = source.suffix if source.suffix.lower() in _WRITTEN else _PREFERRED_SUFFIX
-    if format is not None and _WRITTEN[extension.lower()] != format:
-        extension = next(s for s, f in _WRITTEN.items() if f == format)
+    extension = source.suffix if source.suffix.lower() in _FORMAT_BY_SUFFIX else _PREFERRED_SUFFIX
+    if format is not None and _FORMAT_BY_SUFFIX[extension.lower()] != format:
+        extension = next(s for s, f in _FORMAT_BY_SUFFIX.items() if f == format)
     folder = source.parent if output is None else Path(output) / source.parent.relative_to(found.root)
-    return Job(source, folder / f"{source.stem}{name_suffix}{extension}", _WRITTEN[extension.lower()])
+    return Job(
+        source, folder / f"{source.stem}{name_suffix}{extension}", _FORMAT_BY_SUFFIX[extension.lower()]
+    )
 
 
 def _without_results(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
+    """Return the jobs whose source is not the target of another job, and a note for each of the others.
+
+    Without this, a second run that writes beside the inputs would upscale the results of the first run.
+    """
     made_from = {
         absolute(job.target): job.source for job in jobs if absolute(job.target) != absolute(job.source)
     }
     todo = [job for job in jobs if absolute(job.source) not in made_from]
     results = [job.source for job in jobs if absolute(job.source) in made_from]
-    return todo, [
-        f"{path} is left alone: it is the result of {made_from[absolute(path)]}" for path in results
-    ]
+    return todo, [f"{path} is skipped: it is the result of {made_from[absolute(path)]}" for path in results]
 
 
 def _without_clashes(jobs: Sequence[Job], refuse: Refuse) -> list[Job]:
-    """Those whose target is theirs alone."""
+    """Return the jobs that share their target with no other job. All jobs of a shared target are refused.
+
+    On folders that ignore case, names are compared by their folded NFC form, since such file systems may
+    store a name decomposed.
+    """
     by_target: dict[str, list[Job]] = {}
     folds = {folder: _folds_case(folder) for folder in {job.target.parent for job in jobs}}
     for job in jobs:
@@ -186,11 +229,11 @@ def _without_clashes(jobs: Sequence[Job], refuse: Refuse) -> list[Job]:
 
 
 def _without_folders(jobs: Sequence[Job], refuse: Refuse) -> list[Job]:
-    """Those whose target is not a folder."""
+    """Return the jobs whose target is not an existing folder."""
     for job in jobs:
         if os.path.isdir(job.target):
             error = OutputError(
-                f"{job.source}: cannot write {job.target}, a folder of this name is there; give another name or "
+                f"{job.source}: cannot write {job.target}: a folder with this name exists; give another name or "
                 "--suffix"
             )
             refuse(RefusedInput(job.source, error, job.target))
@@ -198,7 +241,11 @@ def _without_folders(jobs: Sequence[Job], refuse: Refuse) -> list[Job]:
 
 
 def _folds_case(folder: Path) -> bool:
-    """Whether names that differ in case only are one file there (Windows, macOS, some network drives)."""
+    """Return whether `folder` treats names that differ only in case as one file (Windows, macOS, some
+    network drives).
+
+    The nearest existing parent is tested by opening it under its name with swapped case.
+    """
     there = next((p for p in (folder.absolute(), *folder.absolute().parents) if os.path.exists(p)), None)
     if there is None or there.name.swapcase() == there.name:
         return os.name == "nt"
@@ -209,7 +256,8 @@ def _folds_case(folder: Path) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What stays the same through links and spellings; None where there is no such file."""
+    """Return (device, inode) of a file, which is equal for all links and spellings, or None if there is no
+    such file."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -235,6 +283,7 @@ def _check_inputs_survive(jobs: Sequence[Job]) -> None:
 def _apply_existing(
     jobs: Sequence[Job], notes: Sequence[str], refused: Sequence[RefusedInput], existing: Existing
 ) -> Jobs:
+    """Apply `existing` to the jobs whose target exists. Raises OutputError for "refuse"."""
     there = [job for job in jobs if os.path.exists(job.target)]
     if existing == "resume":
         there = [job for job in there if not os.path.exists(record_path(job.target))]
@@ -248,12 +297,13 @@ def _apply_existing(
 
 
 def record_path(target: Path) -> Path:
-    """Where what is known of a result is kept."""
+    """Return the path of the record file of the result `target`."""
     return target.parent / ".sr-deploy" / f"{target.name}.json"
 
 
 def check_quality(jobs: Sequence[Job], quality: int | None) -> None:
-    """Raise UsageError where one of the jobs' formats has no such quality: 1 to 100, and 101 for WebP alone."""
+    """Raise UsageError if `quality` is out of range for the format of a job: 1 to 100, or 101 for lossless
+    WebP."""
     for job in jobs:
         if quality is None:
             return
@@ -261,6 +311,6 @@ def check_quality(jobs: Sequence[Job], quality: int | None) -> None:
         if not 1 <= quality <= top:
             lossless = "; 101 is WebP's lossless mode" if quality == 101 else ""
             raise UsageError(
-                f"{job.target}: quality must be a number of 1 to {top} for {job.format}, got {quality}{lossless}; "
+                f"{job.target}: quality must be a number from 1 to {top} for {job.format}, got {quality}{lossless}; "
                 "give another --quality or --format"
             )

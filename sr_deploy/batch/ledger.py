@@ -1,8 +1,10 @@
-"""The pictures of a folder run, each claimed before it is made and recorded after: so that a run that was cut off
-goes on, a changed picture or option redoes only what it touches, and several processes share one folder.
+"""Claims and records of the pictures of a folder run.
 
-The records lie in a hidden folder `.sr-deploy` in every folder of results, one small file a picture. Reading and
-writing pictures is `sr_deploy.batch.run`'s work.
+A picture is claimed before it is made and recorded afterwards. So a run that was cut off can go on, a
+changed picture or option redoes only the results it affects, and several processes can share one folder.
+
+The records lie in a hidden folder `.sr-deploy` in every folder of results, one small JSON file for each
+picture. `sr_deploy.batch.run` reads and writes the pictures themselves.
 """
 
 from __future__ import annotations
@@ -26,34 +28,36 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 _SCHEMA = 1
-_WITH_QUALITY = ("jpeg", "webp")
-"""Formats whose bytes depend on a quality."""
+"""Version of a record. It is part of the key, so a change makes every recorded result outdated."""
+_QUALITY_FORMATS = ("jpeg", "webp")
+"""Formats whose bytes depend on the quality. For other formats a changed quality redoes nothing."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a picture is to be made."""
+    """Decision whether a picture is to be made."""
 
     do: Literal["make", "skip", "taken"]
-    """Taken: another process is at it."""
+    """"make", "skip" (the result is current), or "taken" (another process is working on it)."""
     existing: Existing = "refuse"
-    """What to do with a file in the target's place, where it is to be made."""
+    """Policy for a file at the target path if the picture is to be made."""
 
 
 @dataclass
 class _ClaimedPicture:
-    """A picture this process is at."""
+    """A picture that this process has claimed."""
 
     claim: Claim
     source: dict[str, Any]
+    """Stamp and SHA-256 of the input, taken before it is read."""
 
 
 class Ledger:
-    """The claims and records of one run. Serves several threads.
+    """The claims and records of one run. Thread safe for calls about different jobs.
 
-    `key`: what besides a picture decides how its result looks; JSON values, the quality under "quality".
-    `existing`: "resume" makes what is missing or no longer right, "overwrite" what was not made since this run
-    began, "skip" what is not there at all.
+    `key` holds everything besides the picture that determines the result: JSON values, with the quality
+    under "quality". `existing` selects what is made: "resume" makes missing and outdated results,
+    "overwrite" makes all that were not made since this run began, and "skip" makes only missing ones.
     """
 
     def __init__(
@@ -63,10 +67,11 @@ class Ledger:
         self._say = say or (lambda message: None)
         self._begun = time.time()
         self._held: dict[Job, _ClaimedPicture] = {}
-        self._silent = False
+        self._warned = False
 
     def begin(self, job: Job, folders: OutputFolders) -> Decision:
-        """Claim `job`'s picture. Raises OutputError for a result that someone has changed."""
+        """Claim the picture of `job` and decide what to do with it. Raises OutputError if the result was
+        changed by someone else."""
         there = os.path.lexists(job.target)
         if there and self._existing == "skip":
             return Decision("skip")
@@ -82,10 +87,11 @@ class Ledger:
             raise
 
     def done(self, job: Job) -> None:
-        """Record that `job`'s result is written, and let go of it."""
+        """Record that the result of `job` is written, and release its claim."""
         held = self._held.pop(job, None)
         if held is None:
             return
+        # The stamp is taken while the claim is held, so no other process can replace the result in between.
         with held.claim:
             target = stamp_of(job.target)
             record = {"key": self._key_of(job), "source": held.source, "target": target, "when": time.time()}
@@ -93,35 +99,47 @@ class Ledger:
                 held.claim.write(record)
 
     def drop(self, job: Job) -> None:
-        """Let go of a picture that was not made."""
+        """Release the claim of a picture that was not made, and remove its record. Does nothing if there is
+        no claim."""
         held = self._held.pop(job, None)
         if held is not None:
             held.claim.discard()
 
     def close(self) -> None:
-        """Let go of all that is left."""
+        """Release all claims that are still held."""
         for job in list(self._held):
             self.drop(job)
 
     def _claim(self, job: Job, folders: OutputFolders) -> Claim | Decision | None:
-        """The claim; None where another has it; where claims cannot be kept, what to do without one."""
+        """Take the claim of a picture.
+
+        Returns None if another process holds it, and a Decision if claims cannot be kept in this folder.
+        Then the run goes on without claims: a file system without locks is reported once.
+        """
         path = record_path(job.target)
         try:
             folders.make(path.parent)
             return Claim.take(path)
         except NoLocksError as error:
-            if not self._silent:
-                self._silent = True
-                self._say(f"{error}; let only one process work on it, or give each a --shard")
+            if not self._warned:
+                self._warned = True
+                self._say(
+                    f"{error}; let only one process work on this folder, or give each process a --shard"
+                )
         except OutputError:
-            pass  # nothing can be written there, which the picture's own error will say
+            pass  # the folder cannot be written to; writing the picture raises the error that says so
         return Decision("make", "refuse" if self._existing == "resume" else self._existing)
 
     def _begin(self, job: Job, claim: Claim) -> Decision:
+        """Decide about a claimed picture. The claim is kept only if the picture is to be made.
+
+        While it is made, the record says {"doing": true}, which never counts as a result. So a picture that
+        a killed run was working on is made again.
+        """
         record = claim.record() or {}
         target = _stamp(job.target)
         ours = bool(record) and record.get("target", target) == target
-        if ours and target is not None and self._is_right(job, record, claim):
+        if ours and target is not None and self._is_current(job, record, claim):
             claim.release()
             return Decision("skip")
         if target is not None and self._existing == "skip":  # another process was faster
@@ -129,15 +147,19 @@ class Ledger:
             return Decision("skip")
         if target is not None and not ours and self._existing == "resume":
             raise OutputError(
-                f"{job.source}: {job.target} was changed since it was made, or is not ours; move it away, or add "
+                f"{job.source}: {job.target} was changed after it was made, or was not made by sr-deploy; move it away, or add "
                 "--overwrite"
             )
         self._held[job] = _ClaimedPicture(claim, _source_of(job.source))
         claim.write({"doing": True})
         return Decision("make", "overwrite" if target is not None else "refuse")
 
-    def _is_right(self, job: Job, record: dict[str, Any], claim: Claim) -> bool:
-        """Whether the result that is there is what would be made now; in doubt, no."""
+    def _is_current(self, job: Job, record: dict[str, Any], claim: Claim) -> bool:
+        """Return whether the existing result equals what would be made now. Doubt counts as no.
+
+        The stamp (size and time) of the input is compared first because it is cheap. If only the time
+        differs, the SHA-256 decides, and the record gets the new stamp.
+        """
         if record.get("key") != self._key_of(job):
             return False
         if self._existing == "overwrite" and record.get("when", 0) < self._begun:
@@ -147,21 +169,26 @@ class Ledger:
             return True
         if now is None or before.get("stamp", [None])[0] != now[0]:
             return False
-        source = _source_of(job.source)  # touched or copied: the same bytes are the same picture
+        source = _source_of(job.source)  # a file that was only touched or copied still has the same bytes
         if source.get("sha256") != before.get("sha256"):
             return False
         claim.write({**record, "source": source})
         return True
 
     def _key_of(self, job: Job) -> dict[str, Any]:
-        quality = self._key.get("quality") if job.format in _WITH_QUALITY else None
+        """Return the key for one job: the key of the run, the format, and the quality if the format depends
+        on it."""
+        quality = self._key.get("quality") if job.format in _QUALITY_FORMATS else None
         return {**self._key, "quality": quality, "format": job.format}
 
 
 def open_ledger(
     upscaler: Upscaler, settings: WriteSettings, model: str, *, say: Callable[[str], None] | None = None
 ) -> Ledger:
-    """The ledger of a run of `upscaler` with `settings`; `model` is the SHA-256 of its file."""
+    """Return the ledger for a run of `upscaler` with `settings`. `model` is the SHA-256 of the model file.
+
+    The tiles are part of the key because a tile with a small overlap changes the pixels of the result.
+    """
     size = settings.size
     key = {
         "model": model,
@@ -174,6 +201,7 @@ def open_ledger(
 
 
 def _stamp(path: Path) -> list[int] | None:
+    """Return the stamp of a file, or None if there is no such file."""
     try:
         return stamp_of(path)
     except OSError:
@@ -181,7 +209,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _source_of(path: Path) -> dict[str, Any]:
-    """What tells whether a picture is still the same; empty where it cannot be read."""
+    """Return stamp and SHA-256 of an input, which tell whether it has changed; empty if it cannot be read."""
     try:
         return {"stamp": stamp_of(path), "sha256": digest_of(path)}
     except OSError:

@@ -1,8 +1,9 @@
-"""A folder on the machines of a Ray cluster: every worker holds one Upscaler and takes a few pictures at a time.
+"""Run a folder on the machines of a Ray cluster. Every worker holds one Upscaler and takes a few pictures
+at a time.
 
-The plan is made before, by `sr_deploy.batch.jobs`; a worker does its share as `sr_deploy.batch.run` does a folder, with the
-same claims and records beside the results, so all machines must see the pictures under the same names. Who gets
-what, and what becomes of it when a machine is lost, is Ray Data's work. ray is imported when a folder is run.
+`sr_deploy.batch.jobs` makes the plan. A worker runs its share with `sr_deploy.batch.run`, using the same
+claims and records beside the results, so all machines must see the pictures under the same paths. Ray Data
+distributes the shares and repeats those of a lost machine. ray is imported only when a folder is run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, TextIO, cast
 
 from sr_deploy.batch.jobs import Job
 from sr_deploy.batch.ray_worker import (
-    BETWEEN_LOOKS,
+    POLL_SECONDS,
     ModelInfo,
     ShareResult,
     StopFlag,
@@ -36,54 +37,66 @@ from sr_deploy.errors import MissingRuntimeError, UsageError
 from sr_deploy.version import __version__
 
 _INSTALL = "pip install 'sr-deploy[ray]'"
-_TO_REACH, _TO_CONNECT = 10.0, 60.0  # seconds
-_TO_FINISH = 60.0  # seconds a picture may go on for when the run is stopped
-_UNTIL_SAID = 10.0
-_MOST_AT_ONCE = 8  # pictures a worker is given: their reading, computing and writing overlap
-_SHARES = 8  # that a worker gets at least, so that all end together
-_ON_GPU = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+_REACH_TIMEOUT, _CONNECT_TIMEOUT = 10.0, 60.0
+"""Seconds to wait for a listening port, and for Ray to join the cluster or to leave it."""
+_FINISH_TIMEOUT = 60.0
+"""Seconds that workers may take to end their current picture when the run is stopped."""
+_NOTICE_DELAY = 10.0
+"""Seconds to wait for a free machine before the user is told."""
+_MAX_SHARE_SIZE = 8
+"""Most pictures in one share. Reading, computing and writing overlap within a share."""
+_MIN_SHARES_PER_WORKER = 8
+"""Least number of shares for each worker, so that all workers end at about the same time."""
+_GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+"""Backends whose workers each reserve one GPU."""
 
 
 def run_on_ray(
     jobs: Sequence[Job],
-    order: WorkerConfig,
+    config: WorkerConfig,
     *,
     address: str,
     watcher: BatchListener | None = None,
     say: Callable[[str], None] = lambda message: None,
-    check: Callable[[ModelInfo], None] = lambda look: None,
+    check: Callable[[ModelInfo], None] = lambda info: None,
 ) -> list[Outcome]:
-    """Upscale every job on the cluster at `address`: "auto", "local" (one on this machine, for this run), "host:port".
+    """Upscale every job on the cluster at `address`: "auto", "local" (a cluster on this machine, for this
+    run) or "host:port".
 
-    As `sr_deploy.batch.run.run_jobs` with a ledger: one outcome a job, in their order, nothing raised for a job that
-    fails. `check` may raise once backend and scale are known, before the work. What a worker was at when it died is
-    tried again one by one, and a picture that ends two more of them fails. Stopped (KeyboardInterrupt), it waits
-    for the workers to end without partial files.
-    Raises MissingRuntimeError without ray or a cluster, UsageError where no machine has the threads asked for, and
-    what a worker meets that cannot begin.
+    Works like `sr_deploy.batch.run.run_jobs` with a ledger: one outcome for each job, in their order; a job
+    that fails raises nothing. `check` is called once backend and scale are known, before the work, and may
+    raise. If a worker dies, its pictures are tried again one by one; a picture that ends two more workers
+    fails. On KeyboardInterrupt it waits until the workers have ended, so that no partial file is left.
+
+    Raises MissingRuntimeError without ray or a cluster, UsageError if no machine has the threads asked for,
+    and the error of a worker that cannot begin.
     """
-    ray = _imported()
+    ray = _import_ray()
     with _connected(ray, address):
-        cpus, count, gpus = _places(ray, order)
-        order = replace(order, threads=cpus)
-        switch = ray.remote(num_cpus=0)(StopFlag).remote()
+        cpus, count, gpus = _worker_resources(ray, config)
+        config = replace(config, threads=cpus)
+        flag = ray.remote(num_cpus=0)(StopFlag).remote()
         try:
-            look = _looked(ray, order, gpus, say)
-            check(look)
-            order = replace(order, backend=look.backend)
-            results = _results(ray, jobs, order, switch, count, gpus if look.backend in _ON_GPU else 0)
-            return _collected(jobs, _from_a_thread(ray, results), watcher, say)
+            info = _inspect_on_worker(ray, config, gpus, say)
+            check(info)
+            config = replace(config, backend=info.backend)
+            results = _results(ray, jobs, config, flag, count, gpus if info.backend in _GPU_BACKENDS else 0)
+            return _collect_outcomes(jobs, _fetched_in_thread(ray, results), watcher, say)
         finally:
-            _stop(ray, switch)
+            _stop_workers(ray, flag)
 
 
-def _collected(
+def _collect_outcomes(
     jobs: Sequence[Job],
     results: Iterator[ShareResult],
     watcher: BatchListener | None,
     say: Callable[[str], None],
 ) -> list[Outcome]:
-    """The outcomes as they come; once a place is full, the rest is left."""
+    """Return the outcomes of all jobs in their order, and report each as it arrives.
+
+    Once the output folder is full, the jobs without an outcome get the status "left". Raises the error of a
+    worker that refuses to work.
+    """
     found: dict[int, Outcome] = {}
     said: set[str] = set()
     full = False
@@ -96,18 +109,20 @@ def _collected(
                 say(message)
         for number, outcome in result.outcomes.items():
             found[number] = replace(outcome, job=jobs[number])
-            _tell(watcher, found[number])
+            _report(watcher, found[number])
         full = result.full
         if full:
             break
     for number in range(len(jobs) if full else 0):
         if number not in found:
             found[number] = Outcome(jobs[number], "left")
-            _tell(watcher, found[number])
+            _report(watcher, found[number])
     return [found[number] for number in range(len(jobs))]
 
 
-def _tell(watcher: BatchListener | None, outcome: Outcome) -> None:
+def _report(watcher: BatchListener | None, outcome: Outcome) -> None:
+    """Pass an outcome to the listener. A finished picture counts as one tile, since workers report no
+    tiles."""
     if watcher is None:
         return
     if outcome.status == "done":
@@ -115,9 +130,10 @@ def _tell(watcher: BatchListener | None, outcome: Outcome) -> None:
     watcher.finished(outcome)
 
 
-def _imported() -> Any:
-    """Ray and Ray Data, quiet. Raises MissingRuntimeError."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ part, which writes to our stderr
+def _import_ray() -> Any:
+    """Import Ray and Ray Data and silence their output. Raises MissingRuntimeError if they are not
+    installed."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ part writes to stderr
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -126,28 +142,36 @@ def _imported() -> Any:
         raise MissingRuntimeError(f"--ray needs Ray Data ({error}); {_INSTALL}") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
-        if type(handler).__name__ == "PlainRayHandler":  # what goes to stderr; its log files are kept
+        if type(handler).__name__ == "PlainRayHandler":  # the handler for stderr; log files are kept
             handler.setLevel(logging.CRITICAL)
     return ray
 
 
-class _OurStdout:
-    """Stdout for the thread that made it: what Ray's own threads print there is no result, and is dropped."""
+class _CallerThreadStdout:
+    """Stdout that passes on the text of the thread that made it, and drops the text of other threads.
+
+    Ray's own threads print messages there, and stdout may carry the JSON result of the command.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._thread = stream, threading.current_thread()
 
     def write(self, text: str) -> int:
+        """Write `text` if the creating thread calls; return the number of characters in any case."""
         ours = threading.current_thread() is self._thread
         return self._stream.write(text) if ours else len(text)
 
     def __getattr__(self, name: str) -> Any:
+        """Return any other attribute of the real stream."""
         return getattr(self._stream, name)
 
 
 @contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
-    """Be a driver of the cluster, in a bounded time. Raises MissingRuntimeError, UsageError."""
+    """Connect to the cluster as a driver for the duration of the block, within `_CONNECT_TIMEOUT`.
+
+    Raises MissingRuntimeError if no cluster answers, UsageError for a malformed address.
+    """
     _check_reachable(address)
     failed: list[BaseException] = []
     tried, ended = threading.Event(), threading.Event()
@@ -159,80 +183,92 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         except BaseException as error:
             failed.append(error)
         tried.set()
-        ended.wait()  # what it started goes with the thread that did
+        # The processes that Ray started end together with the thread that started them, so this thread stays alive.
+        ended.wait()
         ray.shutdown()
 
-    # in a thread, for it may wait forever for what is no Ray, and would take SIGTERM from the command line
+    # In a thread: `ray.init` may wait forever for a server that is not Ray. In the main thread it would also replace
+    # the SIGTERM handler of the command line.
     thread = threading.Thread(target=connect, daemon=True)
-    with redirect_stdout(cast("TextIO", _OurStdout(sys.stdout))):
+    with redirect_stdout(cast("TextIO", _CallerThreadStdout(sys.stdout))):
         thread.start()
         try:
-            if not tried.wait(_TO_CONNECT) or failed:
+            if not tried.wait(_CONNECT_TIMEOUT) or failed:
                 reason = (
-                    str(failed[0]).splitlines()[0]
-                    if failed and str(failed[0])
-                    else "no answer of a Ray cluster"
+                    str(failed[0]).splitlines()[0] if failed and str(failed[0]) else "no Ray cluster answers"
                 )
                 raise _unreachable(address, reason) from (failed[0] if failed else None)
-            _hear_sigterm()
+            _restore_sigterm()
             yield
         finally:
             ended.set()
             if tried.is_set():
-                thread.join(_TO_CONNECT)
+                thread.join(_CONNECT_TIMEOUT)
 
 
-def _hear_sigterm() -> None:
-    """Give SIGTERM back to Python, from whom the C++ part of Ray took it in order to abort."""
+def _restore_sigterm() -> None:
+    """Install Python's SIGTERM handler again. Ray's C++ part replaces it with one that aborts the process."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 def _check_reachable(address: str) -> None:
-    """See that something listens at a "host:port": ray itself would wait for minutes, then end the process."""
+    """Check that something listens at a "host:port". Ray itself would wait for minutes and then end the
+    process.
+
+    Raises UsageError for a malformed address, MissingRuntimeError if nothing listens.
+    """
     if address in ("auto", "local"):
         return
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65536) or "/" in host:
         raise UsageError(
-            f"--ray {address}: that is no cluster's address; give auto, local, or the head node's host:port"
+            f"--ray {address}: this is not the address of a cluster; give auto, local, or host:port of the head node"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_TO_REACH).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_TIMEOUT).close()
     except OSError as error:
         raise _unreachable(address, error.strerror or str(error)) from error
 
 
 def _unreachable(address: str, reason: str) -> MissingRuntimeError:
+    """Return the error for a cluster that cannot be reached."""
     return MissingRuntimeError(
         f"no Ray cluster can be reached at {address} ({reason.rstrip('.')}); start one with 'ray start --head', and "
         "give its host:port, or use --ray local"
     )
 
 
-def _places(ray: Any, order: WorkerConfig) -> tuple[int, int, int]:
-    """CPUs of a worker, how many workers there is room for, and GPUs of each."""
+def _worker_resources(ray: Any, config: WorkerConfig) -> tuple[int, int, int]:
+    """Return the CPUs of a worker, the number of workers there is room for, and the GPUs of each worker.
+
+    Raises UsageError if no machine has enough CPUs. Without a given number of threads, the smallest machine
+    decides, so that every machine can hold a worker.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     have = [int(resources.get("CPU", 0)) for resources in nodes]
-    cpus = order.threads or min((count for count in have if count), default=1)
+    cpus = config.threads or min((count for count in have if count), default=1)
     count = sum(one // cpus for one in have)
     if not count:
         raise UsageError(
-            f"no machine of the cluster has the {cpus} CPUs of one worker, the largest has {max(have, default=0)}; "
+            f"one worker needs {cpus} CPUs, and the largest machine of the cluster has {max(have, default=0)}; "
             "give fewer --threads"
         )
     on_gpu = sum(int(resources.get("GPU", 0)) for resources in nodes)
-    if on_gpu and order.backend in ("auto", *_ON_GPU):
+    if on_gpu and config.backend in ("auto", *_GPU_BACKENDS):
         return cpus, min(count, on_gpu), 1
     return cpus, count, 0
 
 
-def _looked(ray: Any, order: WorkerConfig, gpus: int, say: Callable[[str], None]) -> ModelInfo:
-    """What a worker finds when it opens the model: asked first, so that all use what one chose, or none begins."""
-    task = ray.remote(num_cpus=order.threads, num_gpus=gpus, max_retries=0)(inspect_model).remote(order)
-    ready, _ = ray.wait([task], timeout=_UNTIL_SAID)
+def _inspect_on_worker(ray: Any, config: WorkerConfig, gpus: int, say: Callable[[str], None]) -> ModelInfo:
+    """Open the model on one worker before the run, so that all workers use the backend it chose.
+
+    Raises MissingRuntimeError if sr-deploy does not run there, or the error of the worker.
+    """
+    task = ray.remote(num_cpus=config.threads, num_gpus=gpus, max_retries=0)(inspect_model).remote(config)
+    ready, _ = ray.wait([task], timeout=_NOTICE_DELAY)
     if not ready:
-        say(f"waiting for a machine of the cluster to have {order.threads} free CPUs")
+        say(f"waiting until a machine of the cluster has {config.threads} free CPUs")
         ray.wait([task], timeout=None)
     try:
         found, said = ray.get(task)
@@ -248,26 +284,33 @@ def _looked(ray: Any, order: WorkerConfig, gpus: int, say: Callable[[str], None]
 
 
 def _results(
-    ray: Any, jobs: Sequence[Job], order: WorkerConfig, switch: Any, count: int, gpus: int
+    ray: Any, jobs: Sequence[Job], config: WorkerConfig, flag: Any, count: int, gpus: int
 ) -> Iterator[ShareResult]:
-    """What the workers send, as it comes."""
-    size = max(1, min(_MOST_AT_ONCE, len(jobs) // (count * _SHARES)))
-    rows = [_row(number, job) for number, job in enumerate(jobs)]
+    """Yield the results of the shares as they arrive, in no particular order.
+
+    The size of a share is limited so that each worker gets at least `_MIN_SHARES_PER_WORKER` shares.
+    """
+    size = max(1, min(_MAX_SHARE_SIZE, len(jobs) // (count * _MIN_SHARES_PER_WORKER)))
+    rows = [_job_row(number, job) for number, job in enumerate(jobs)]
     blocks = -(-len(rows) // size)
     shares = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         Worker,
-        fn_constructor_kwargs={"order": order, "switch": switch},
-        batch_size=None,  # a block
+        fn_constructor_kwargs={"config": config, "flag": flag},
+        batch_size=None,  # one block is one share
         compute=ray.data.ActorPoolStrategy(size=min(count, blocks)),
-        num_cpus=order.threads,
+        num_cpus=config.threads,
         num_gpus=gpus,
     )
     for row in shares.iter_rows():
         yield pickle.loads(row["result"])
 
 
-def _from_a_thread(ray: Any, results: Iterator[ShareResult]) -> Iterator[ShareResult]:
-    """`results`, fetched by a thread: interrupted itself, Ray Data would kill the workers in the middle of a picture."""
+def _fetched_in_thread(ray: Any, results: Iterator[ShareResult]) -> Iterator[ShareResult]:
+    """Yield `results`, fetched by a daemon thread.
+
+    If KeyboardInterrupt reached Ray Data itself, it would kill the workers in the middle of a picture.
+    Raises MissingRuntimeError if the cluster fails.
+    """
     fetched: SimpleQueue[ShareResult | Exception | None] = SimpleQueue()
 
     def fetch() -> None:
@@ -281,12 +324,13 @@ def _from_a_thread(ray: Any, results: Iterator[ShareResult]) -> Iterator[ShareRe
     threading.Thread(target=fetch, daemon=True).start()
     while True:
         try:
-            result = fetched.get(timeout=BETWEEN_LOOKS)  # for ever, it could not be interrupted on Windows
+            # Waiting without a timeout could not be interrupted on Windows.
+            result = fetched.get(timeout=POLL_SECONDS)
         except Empty:
             continue
         if isinstance(result, ray.exceptions.RayError):
             raise MissingRuntimeError(
-                f"the cluster failed ({_last_line(result)}); run again, which makes what is missing"
+                f"the cluster failed ({_last_line(result)}); run again, and only missing results are made"
             ) from result
         if isinstance(result, Exception):
             raise result
@@ -296,19 +340,21 @@ def _from_a_thread(ray: Any, results: Iterator[ShareResult]) -> Iterator[ShareRe
 
 
 def _last_line(error: Exception) -> str:
+    """Return the last line of an error's text. Ray puts a remote traceback before it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
-def _row(number: int, job: Job) -> dict[str, Any]:
-    """As bytes, for a name may be no text."""
+def _job_row(number: int, job: Job) -> dict[str, Any]:
+    """Return a job as a row of Ray Data. Paths are absolute and in bytes, since a name need not be valid
+    text."""
     source, target = (os.fsencode(os.path.abspath(path)) for path in (job.source, job.target))
     return {"number": number, "source": source, "target": target, "format": job.format}
 
 
-def _stop(ray: Any, switch: Any) -> None:
-    """Let the workers end what they cannot leave half-done."""
-    with suppress(Exception):  # the cluster may be what is gone
-        ray.get(switch.turn_off.remote(), timeout=_TO_FINISH)
-        deadline = time.monotonic() + _TO_FINISH
-        while ray.get(switch.busy.remote(), timeout=_TO_FINISH) and time.monotonic() < deadline:
-            time.sleep(BETWEEN_LOOKS)
+def _stop_workers(ray: Any, flag: Any) -> None:
+    """Ask the workers to stop, and wait until none is writing a file any more."""
+    with suppress(Exception):  # the cluster itself may be lost
+        ray.get(flag.turn_off.remote(), timeout=_FINISH_TIMEOUT)
+        deadline = time.monotonic() + _FINISH_TIMEOUT
+        while ray.get(flag.busy.remote(), timeout=_FINISH_TIMEOUT) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)

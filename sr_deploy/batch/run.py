@@ -1,8 +1,9 @@
-"""Many pictures through one Upscaler: while one is computed the next are read and the last ones written.
+"""Run many jobs with one Upscaler. While one picture is computed, the next are read and the last ones are
+written.
 
-Memory is bounded: at most two pictures are read ahead and two wait to be written, and before a huge one is
-computed everything before it is written. One picture takes no thread at all. A picture that fails does not
-stop the others. What goes where is decided before, by `sr_deploy.batch.jobs`; nothing is printed here.
+Memory is bounded: at most two pictures are read ahead and two wait to be written. Before a huge picture is
+computed, everything before it is written. A single job runs without extra threads. A job that fails does
+not stop the others. `sr_deploy.batch.jobs` plans the jobs. Nothing is printed here.
 """
 
 from __future__ import annotations
@@ -37,11 +38,15 @@ if TYPE_CHECKING:
     from sr_deploy.batch.ledger import Ledger
     from sr_deploy.upscale import Upscaler
 
+# Most pictures that are read ahead, and most that wait to be written: they bound the memory of a run. They are also
+# the numbers of reading and of writing threads.
 _AHEAD, _BEHIND = 2, 2
-_HUGE = 64_000_000  # pixels of a result: 192 MB in 8-bit RGB
-FULL = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
-"""Numbers of errors that say that a place takes no more."""
-_FORBIDDEN = {errno.EACCES, errno.EPERM}
+_HUGE_PIXELS = 64_000_000
+"""Pixels of a result that counts as huge: 192 MB in 8-bit RGB."""
+FULL_ERRNOS = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""Error numbers that mean that no more can be written to a place: full, read-only, or over quota."""
+_DENIED_ERRNOS = {errno.EACCES, errno.EPERM}
+"""Error numbers that mean a lack of permission, which may concern one file or the whole folder."""
 
 
 def run_jobs(
@@ -52,22 +57,24 @@ def run_jobs(
     watcher: BatchListener | None = None,
     ledger: Ledger | None = None,
 ) -> list[Outcome]:
-    """Upscale every job, in order; one outcome a job.
+    """Upscale every job in order and return one outcome for each.
 
-    Raises UsageError as `check_quality` does, before any work, and nothing for a job that fails: its outcome
-    carries the error. Interrupted (KeyboardInterrupt), it waits for the picture being written and leaves no
-    partial file. Folders are made where missing, and removed again where no picture got into them. Once the
-    place of the results is full or cannot be written, the rest is left. With a `ledger` every picture is claimed
-    before it is read and recorded when it is written.
+    Raises UsageError as `check_quality` does, before any work. A job that fails raises nothing; its outcome
+    carries the error. On KeyboardInterrupt the picture that is being written is finished, and no partial
+    file is left. Missing folders are made, and removed again if no picture was written into them. Once the
+    output folder is full or cannot be written, the other jobs get the status "left". With a `ledger`, every
+    picture is claimed before it is read and recorded after it is written.
     """
     settings = settings or WriteSettings()
     check_quality(jobs, settings.quality)
     folders = OutputFolders()
     one_folder = len({job.target.parent for job in jobs}) == 1
-    guarded = partial(attempt, stop=Stop(), fatal=FULL)
+    guarded = partial(attempt, stop=Stop(), fatal=FULL_ERRNOS)
     read = partial(guarded, partial(_read, existing=settings.existing, folders=folders, ledger=ledger))
-    if one_folder:  # found out before it is written, it is the folder that forbids it, not a file in it
-        read = partial(read, fatal=FULL | _FORBIDDEN)
+    # While reading, `folders.prepare` tests the folder itself, so a denied permission there concerns all jobs in it.
+    # While writing, it may concern a single file.
+    if one_folder:
+        read = partial(read, fatal=FULL_ERRNOS | _DENIED_ERRNOS)
     compute = partial(guarded, partial(_compute, upscaler=upscaler, size=settings.size, watcher=watcher))
     write = partial(guarded, partial(_write, settings=settings, folders=folders, ledger=ledger))
     outcomes: list[Outcome] = []
@@ -104,7 +111,10 @@ def _run_overlapping(
     finish: Step,
     huge: Callable[[ActiveJob], bool],
 ) -> None:
-    """Reading and writing in threads of their own, computing in this one."""
+    """Run the jobs with two threads that read and two that write; computing stays in the calling thread.
+
+    Results are finished in the order of `jobs`. On an error, pictures that are not begun yet are cancelled.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     readers, writers = ThreadPoolExecutor(_AHEAD), ThreadPoolExecutor(_BEHIND)
@@ -127,14 +137,19 @@ def _run_overlapping(
 
 
 def _read(work: ActiveJob, *, existing: Existing, folders: OutputFolders, ledger: Ledger | None) -> None:
-    """Read the picture and see that its result can be written: found out later, the computing was in vain."""
+    """Read the picture and check that its result can be written, so that no picture is computed for
+    nothing.
+
+    The claim of the picture is taken first. The outcome is "skipped" if there is nothing to do.
+    """
     if ledger is not None:
-        verdict = ledger.begin(work.job, folders)
-        if verdict.do != "make":
-            work.outcome.status, work.outcome.taken = "skipped", verdict.do == "taken"
+        decision = ledger.begin(work.job, folders)
+        if decision.do != "make":
+            work.outcome.status, work.outcome.taken = "skipped", decision.do == "taken"
             return
-        work.existing = existing = verdict.existing
-    if existing == "skip" and os.path.exists(work.job.target):  # another process was faster
+        work.existing = existing = decision.existing
+    # The plan left out results that existed then. One that exists now was made by another process.
+    if existing == "skip" and os.path.exists(work.job.target):
         work.outcome.status = "skipped"
         return
     image = read_image(work.job.source)
@@ -143,6 +158,11 @@ def _read(work: ActiveJob, *, existing: Existing, folders: OutputFolders, ledger
 
 
 def _compute(work: ActiveJob, *, upscaler: Upscaler, size: OutputSize, watcher: BatchListener | None) -> None:
+    """Upscale the picture, and resample it if a size other than input times scale was asked for.
+
+    The reference to the input is dropped before resampling, so that its memory can be used again. Raises
+    the errors of `check_size` and `check_fits` before computing.
+    """
     image, work.image = work.image, None
     assert image is not None
     scale = upscaler.spec.scale
@@ -150,7 +170,7 @@ def _compute(work: ActiveJob, *, upscaler: Upscaler, size: OutputSize, watcher: 
     asked = size.of(image.width, image.height) or natural
     check_size(work.job.source, work.job.format, asked, chosen=asked != natural)
     if asked != natural:
-        check_fits(_bytes_a_pixel(image), natural, asked)
+        check_fits(_bytes_per_pixel(image), natural, asked)
     progress = partial(watcher.tile, work.job) if watcher is not None else None
     result = upscaler.upscale(image, progress=progress)
     del image
@@ -159,24 +179,30 @@ def _compute(work: ActiveJob, *, upscaler: Upscaler, size: OutputSize, watcher: 
 
         result = resize(result, *asked)
         if asked[0] > natural[0] or asked[1] > natural[1]:
-            note = f"the model gives {natural[0]}x{natural[1]}; the rest is plain resampling"
+            note = (
+                f"the model gives {natural[0]}x{natural[1]}; the rest of the enlargement is plain resampling"
+            )
             result = replace(result, notes=(*result.notes, note))
     work.image, (work.outcome.width, work.outcome.height) = result, asked
 
 
-def _bytes_a_pixel(image: Image) -> int:
+def _bytes_per_pixel(image: Image) -> int:
+    """Return the bytes of one pixel of the result, opacity included."""
     return image.pixels.itemsize * int(image.pixels.shape[2] + (image.alpha is not None))
 
 
 def _write(
     work: ActiveJob, *, settings: WriteSettings, folders: OutputFolders, ledger: Ledger | None
 ) -> None:
+    """Write the result and record it. If another process wrote it first, "skip" turns the outcome into
+    "skipped"."""
     image, work.image = work.image, None
     assert image is not None
     job, outcome = work.job, work.outcome
     notes, existing = image.notes, work.existing or settings.existing
     try:
-        folders.make(job.target.parent)  # again, for another batch may have removed it while it was empty
+        # Made a second time: another batch may have removed the folder while it was empty.
+        folders.make(job.target.parent)
         notes += write_image(
             image,
             job.target,
@@ -196,8 +222,9 @@ def _write(
 
 
 def _is_huge(work: ActiveJob, *, scale: int, size: OutputSize) -> bool:
+    """Return whether the result, before or after resampling, has more than `_HUGE_PIXELS` pixels."""
     if work.image is None:
         return False
     width, height = work.image.width, work.image.height
     wide, tall = size.of(width, height) or (0, 0)
-    return max(width * height * scale**2, wide * tall) > _HUGE
+    return max(width * height * scale**2, wide * tall) > _HUGE_PIXELS

@@ -1,5 +1,6 @@
-"""One picture's way through a batch: what it is asked for, what became of it, and what an error of one step
-means for the others. Reads, computes and writes nothing: `sr_deploy.batch.run` does.
+"""The state of one picture in a batch, its outcome, and the effect of its errors on the other pictures.
+
+This module does no work on pictures; `sr_deploy.batch.run` reads, computes and writes them.
 """
 
 from __future__ import annotations
@@ -24,67 +25,72 @@ _NATURAL = OutputSize()
 
 @dataclass(frozen=True, kw_only=True)
 class WriteSettings:
-    """How every picture of a batch is written."""
+    """Settings by which every picture of a batch is written."""
 
     quality: int | None = None
-    """As `write_image` takes it; None: the format's default."""
+    """Quality as `write_image` takes it; None: the default of the format."""
     size: OutputSize = _NATURAL
+    """Size of the results; by default the input size times the model's scale."""
     existing: Existing = "refuse"
-    """What to do where the target appears while the batch runs."""
+    """Policy for a target that exists, or appears while the batch runs."""
 
 
 @dataclass
 class Outcome:
-    """What became of one job."""
+    """The outcome of one job."""
 
     job: Job
     status: Literal["done", "skipped", "failed", "left"] = "done"
-    """Left: not begun or not written, for the place of the results takes no more."""
+    """State of the job. "left": not begun or not written because the output folder takes no more files."""
     width: int | None = None
-    """Of the written picture, in pixels; None where there is none."""
+    """Width of the written picture in pixels; None if nothing was written."""
     height: int | None = None
+    """Height of the written picture in pixels; None if nothing was written."""
     seconds: float = 0.0
-    """Spent on it: reading, computing, writing; without waiting."""
+    """Seconds spent reading, computing and writing, without waiting times."""
     notes: tuple[str, ...] = ()
-    """What the user should know of it, such as metadata a format could not keep."""
+    """Notes for the user, such as metadata that the format could not store."""
     error: Exception | None = None
-    """Of a failed job."""
+    """Error of a failed job; None otherwise."""
     taken: bool = False
-    """It was skipped because another process is at it."""
+    """True if the job was skipped because another process was working on it."""
 
 
 class BatchListener(Protocol):
-    """Whoever wants to know how a batch goes on. Called from the thread that runs it."""
+    """Receiver of a batch's progress. Its methods are called from the thread that runs the batch."""
 
     def tile(self, job: Job, done: int, total: int) -> None:
-        """`done` of `total` tiles of one picture are computed."""
+        """Called after each tile: `done` of `total` tiles of a picture are computed."""
         ...
 
     def finished(self, outcome: Outcome) -> None:
-        """One picture is written, skipped, or failed."""
+        """Called once for each job, when its picture is written, skipped or failed."""
         ...
 
 
 @dataclass
 class ActiveJob:
-    """A picture on its way."""
+    """A job that is being worked on. Only one thread works on it at a time."""
 
     outcome: Outcome
     image: Image | None = None
+    """Picture between two steps: the input after reading, the result after computing. None otherwise, so
+    memory is freed early."""
     existing: Existing | None = None
-    """What to do with a file in the target's place, where it is not what the settings say."""
+    """Policy for an existing target if it differs from the settings; None otherwise."""
 
     @property
     def job(self) -> Job:
-        """Of the picture."""
+        """The job, as the outcome holds it."""
         return self.outcome.job
 
 
 Step = Callable[[ActiveJob], None]
+"""One step of a job: it changes the job in place and raises on failure."""
 
 
 class Stop:
-    """Knows from the errors of a batch when it is in vain to go on. Serves several threads."""
+    """Flag that is set once an error shows that no further picture can be written. Thread safe."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -92,18 +98,26 @@ class Stop:
     def __bool__(self) -> bool:
         return self._event.is_set()
 
-    def look_at(self, error: Exception, fatal: set[int]) -> None:
-        """Stop where `error` says that no picture can be written: its number is in `fatal`, or tells of a full disk."""
+    def note_error(self, error: Exception, fatal: set[int]) -> None:
+        """Set the flag if `error` shows that no picture can be written.
+
+        That is an OutputError caused by an OSError whose number is in `fatal`, or by a failed write of an
+        encoder.
+        """
         cause = error.__cause__
         if not (isinstance(error, OutputError) and isinstance(cause, OSError)):
             return
-        # EIO without a cause of its own is how an encoder's failure to write is told: a full disk, mostly
+        # An encoder that fails to write reports EIO without a cause of its own. Mostly the disk is full.
         if cause.errno in fatal or (cause.errno == errno.EIO and cause.__cause__ is None):
             self._event.set()
 
 
 def attempt(step: Step, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> ActiveJob:
-    """Take `work` one step on, unless it failed or was skipped before, or all is in vain."""
+    """Run one step of a job and store its error, if any, in the outcome. Never raises an Exception.
+
+    The step is skipped if the job failed or was skipped before, or if `stop` is set. `fatal` holds the
+    error numbers that set `stop`.
+    """
     outcome = work.outcome
     if outcome.status != "done":
         return work
@@ -114,14 +128,17 @@ def attempt(step: Step, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> Acti
     try:
         step(work)
     except Exception as error:
-        stop.look_at(error, fatal)
+        stop.note_error(error, fatal)
         outcome.status, outcome.error, work.image = "failed", memory_error(error), None
     outcome.seconds += time.perf_counter() - start
     return work
 
 
 def memory_error(error: Exception) -> Exception:
-    """`error`, or an OutOfMemoryError where it says that the system gives no more threads."""
+    """Return OutOfMemoryError for the error by which Python reports that no thread can be started, else
+    `error` itself."""
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return OutOfMemoryError("no more threads can be started; close other programs, or raise the limit")
+        return OutOfMemoryError(
+            "no more threads can be started; close other programs, or raise the limit of threads of threads"
+        )
     return error

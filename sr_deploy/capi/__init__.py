@@ -1,5 +1,6 @@
-"""The C library: `sr_deploy.h`, what is behind it, and what builds it (`sr-deploy capi build`).
+"""The C library: its header `sr_deploy.h`, its implementation, and its builder (`sr-deploy capi build`).
 
-`sr_deploy.c` checks arguments and calls `bridge`, in an interpreter inside the calling process; `buffers` makes
-arrays of the caller's memory. There is one implementation of everything that touches a pixel: this package.
+`sr_deploy.c` checks arguments and calls `bridge` in a Python interpreter inside the calling process.
+`buffers` turns the caller's memory into arrays. All arithmetic on pixels is done by the rest of this
+package, so a C program gets the same bytes as a Python program.
 """

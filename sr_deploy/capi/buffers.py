@@ -1,7 +1,8 @@
-"""The caller's memory as arrays, and pixels of any order of channels through an Upscaler. No handles, no statuses.
+"""View the caller's memory as arrays and upscale pixels in any channel order. Knows nothing of handles or
+statuses.
 
-Packed RGB and grey go through where they lie. Everything else is copied once in and once out, because the
-runtimes want packed RGB.
+Packed RGB and grey are read and written in place. Other layouts are copied once in and once out, because
+the runtimes take packed RGB.
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[Any]
 Buffer = tuple[memoryview | int, int, int, int, int, int]
-"""Bytes, width, height, stride, depth and layout, as `struct sr_image` has them; checked by sr_deploy.c. A number is
-an address on a GPU, which only `sr_deploy.capi.device` can use."""
+"""Memory, width, height, stride in bytes, depth and layout, as in `struct sr_image`; already checked by
+sr_deploy.c. An int in place of the memory is an address on a GPU, which only `sr_deploy.capi.device` can
+use."""
 
 _DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+"""NumPy type for each depth: SR_U8, SR_U16, SR_F32."""
 _CHANNELS = (3, 3, 1, 4, 4)
+"""Number of channels for each layout: SR_RGB, SR_BGR, SR_GREY, SR_RGBA, SR_BGRA."""
 _BGR, _RGBA, _BGRA = 1, 3, 4
-_STRIP = 64  # rows that are turned around at a time
+"""Numbers of layouts that need reordering or have opacity."""
+_STRIP = 64
+"""Rows that are reordered at a time, so that no second copy of a whole result is needed."""
 
 
 def array_of(buffer: Buffer) -> Pixels:
-    """The pixels [H, W, C] in a buffer, without a copy, rows as far apart as they are there."""
+    """Return the pixels [H, W, C] of a buffer as a view. Rows may have gaps."""
     memory, width, height, stride, depth, layout = buffer
     assert not isinstance(memory, int)
     dtype, channels = _DTYPES[depth], _CHANNELS[layout]
@@ -41,25 +47,29 @@ def array_of(buffer: Buffer) -> Pixels:
 
 
 def check_apart(inputs: Sequence[Pixels], outputs: Sequence[Pixels]) -> None:
-    """Raise UsageError where an output shares memory with an input or with another output."""
+    """Raise UsageError if an output shares memory with an input or with another output.
+
+    Byte ranges are sorted by start, so only ranges that overlap are compared pixel by pixel.
+    """
     if len(inputs) == 1 and not np.may_share_memory(inputs[0], outputs[0]):
-        return  # what nearly every call is, in half a microsecond
-    spans = [(*_span(a), f"input {i}", a) for i, a in enumerate(inputs)]
-    spans += [(*_span(a), f"output {i}", a) for i, a in enumerate(outputs)]
+        return  # nearly every call ends here, after half a microsecond
+    spans = [(*_byte_range(a), f"input {i}", a) for i, a in enumerate(inputs)]
+    spans += [(*_byte_range(a), f"output {i}", a) for i, a in enumerate(outputs)]
     spans.sort(key=lambda span: span[:2])
-    reaching = spans[:0]  # those before whose end is still ahead
+    open_ranges = spans[:0]  # earlier ranges that end after the start of the current one
     for span in spans:
-        reaching = [earlier for earlier in reaching if earlier[1] > span[0]]
-        for earlier in reaching:
-            if "output" in earlier[2] + span[2] and _share(earlier[3], span[3]):
+        open_ranges = [earlier for earlier in open_ranges if earlier[1] > span[0]]
+        for earlier in open_ranges:
+            if "output" in earlier[2] + span[2] and _overlaps(earlier[3], span[3]):
                 raise UsageError(
                     f"{earlier[2]} and {span[2]} share memory; give every output memory of its own"
                 )
-        reaching.append(span)
+        open_ranges.append(span)
 
 
 def upscale_buffer(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: int) -> None:
-    """`pixels` [H, W, C], larger, into `target` [H*scale, W*scale, C]; both in the order of `layout`."""
+    """Upscale `pixels` [H, W, C] into `target` [H*scale, W*scale, C]. Both have the channel order of
+    `layout`."""
     if layout in (_RGBA, _BGRA):
         _upscale_with_alpha(upscaler, pixels, target, layout)
     elif layout == _BGR:
@@ -71,47 +81,53 @@ def upscale_buffer(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: i
 
 
 def _upscale_bgr(upscaler: Upscaler, pixels: Pixels, target: Pixels) -> None:
+    """Upscale BGR pixels by way of RGB. A target without gaps first holds the RGB result, then is reordered
+    in place."""
     from sr_deploy.images.opencv import cv2
 
     rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     result = upscaler.upscale_pixels(rgb, target if target.flags.c_contiguous else None)
-    for at in range(0, len(target), _STRIP):
-        target[at : at + _STRIP] = cv2.cvtColor(result[at : at + _STRIP], cv2.COLOR_RGB2BGR)
+    for top in range(0, len(target), _STRIP):
+        target[top : top + _STRIP] = cv2.cvtColor(result[top : top + _STRIP], cv2.COLOR_RGB2BGR)
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """What `Upscaler.upscale` uses of an Image, which holds no float32."""
+    """Stand-in for an Image in `Upscaler.upscale`; an Image itself does not accept float32."""
 
     pixels: Pixels
+    """RGB [H, W, 3]."""
     alpha: Pixels
+    """Opacity [H, W]."""
 
 
 def _upscale_with_alpha(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: int) -> None:
+    """Upscale RGBA or BGRA. Opacity is enlarged as `Upscaler.upscale` does it and not by the model."""
     from sr_deploy.images.opencv import cv2
 
     colour = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if layout == _BGRA else cv2.COLOR_RGBA2RGB)
     picture = _Picture(colour, np.ascontiguousarray(pixels[:, :, 3]))
     large = cast(_Picture, upscaler.upscale(cast("Image", picture)))
     order = [2, 0, 1, 1, 0, 2, 3, 3] if layout == _BGRA else [0, 0, 1, 1, 2, 2, 3, 3]
-    for at in range(0, len(target), _STRIP):
-        rows = slice(at, at + _STRIP)
+    for top in range(0, len(target), _STRIP):
+        rows = slice(top, top + _STRIP)
         merged = np.empty((len(target[rows]), *target.shape[1:]), target.dtype)
         cv2.mixChannels([large.pixels[rows], large.alpha[rows]], [merged], order)
         target[rows] = merged
 
 
-def _span(array: Pixels) -> tuple[int, int]:
-    """Address of the first byte, and of the first one behind the last."""
+def _byte_range(array: Pixels) -> tuple[int, int]:
+    """Return the address of the first byte, and of the byte after the last."""
     first: int = array.__array_interface__["data"][0]
     height, width, channels = array.shape
     return first, first + array.strides[0] * (height - 1) + width * channels * array.itemsize
 
 
-def _share(first: Pixels, second: Pixels) -> bool:
-    """Whether a byte belongs to both. Two parts of one large picture, side by side, share none."""
-    most: Any = 10_000  # candidates; for pictures a handful decide it
+def _overlaps(first: Pixels, second: Pixels) -> bool:
+    """Return whether two arrays share a byte. Two parts of a picture that lie side by side share none."""
+    # Limit on the candidates that NumPy tries; pictures need only a few. Beyond it, sharing is assumed.
+    max_work: Any = 10_000
     try:
-        return bool(np.shares_memory(first, second, max_work=most))
+        return bool(np.shares_memory(first, second, max_work=max_work))
     except np.exceptions.TooHardError:
         return True

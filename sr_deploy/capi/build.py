@@ -1,13 +1,12 @@
-"""Build the C library for the Python that runs this: the library itself, its header, and what pkg-config and CMake
-want to know. Compiles `sr_deploy.c` with the machine's C compiler; downloads nothing.
+"""Build the C library for the running Python: the library, its header, and files for pkg-config and CMake.
 
     DIR/include/sr_deploy.h
     DIR/lib/libsr_deploy.so            (.dylib on macOS; DIR/bin/sr_deploy.dll and its .lib on Windows)
     DIR/lib/pkgconfig/sr_deploy.pc
     DIR/lib/cmake/sr_deploy/sr_deploy-config.cmake, -config-version.cmake
 
-The folder may be moved; the Python it was built with has to stay, or SR_DEPLOY_PYTHON has to name another one of
-the same version.
+`sr_deploy.c` is compiled with the machine's C compiler; nothing is downloaded. The folder may be moved. The
+Python it was built with has to stay, or SR_DEPLOY_PYTHON has to name another Python of the same version.
 """
 
 from __future__ import annotations
@@ -28,9 +27,11 @@ import sr_deploy
 from sr_deploy.errors import MissingRuntimeError, OutputError
 from sr_deploy.system.files import write_whole
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent.absolute()
 _PACKAGES = _HERE.parent.parent
+"""Folder that contains this package. The library puts it first on sys.path."""
 _COMPILERS = ("cc", "gcc", "clang")
+"""Commands that are tried in this order if neither --compiler nor CC names one."""
 _PKG_CONFIG = """\
 prefix=${{pcfiledir}}/../..
 includedir=${{prefix}}/include
@@ -42,6 +43,7 @@ Version: {version}
 Cflags: -I${{includedir}}
 Libs: -L${{libdir}} -lsr_deploy{rpath}
 """
+"""Template of the .pc file. Paths are relative to the file, so the folder can be moved."""
 _CMAKE = """\
 # find_package(sr_deploy) gives the target sr_deploy::sr_deploy.
 get_filename_component(_sr_deploy_prefix "${{CMAKE_CURRENT_LIST_DIR}}/../../.." ABSOLUTE)
@@ -53,6 +55,7 @@ if(NOT TARGET sr_deploy::sr_deploy)
 endif()
 unset(_sr_deploy_prefix)
 """
+"""Template of the CMake package. Paths are relative to the file, so the folder can be moved."""
 _CMAKE_VERSION = """\
 set(PACKAGE_VERSION "{version}")
 if(PACKAGE_FIND_VERSION VERSION_GREATER PACKAGE_VERSION)
@@ -64,30 +67,39 @@ else()
   endif()
 endif()
 """
+"""Template of CMake's version check: any version that is not older than asked for fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltLibrary:
-    """Where the parts of a built library lie."""
+    """Absolute paths of a built library's files."""
 
     folder: Path
+    """Folder of the build."""
     header: Path
     library: Path
+    """The shared library."""
     pkg_config: Path
+    """The .pc file."""
     cmake: Path
-    """The folder of the two CMake files."""
+    """Folder of the two CMake files."""
 
 
 def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[str] = ()) -> BuiltLibrary:
-    """Build the C library into `folder`, which is made where it is missing; what is there of it is replaced.
+    """Build the C library into `folder`, which is created if needed. Files of an earlier build are
+    replaced.
 
-    `compiler`: its command, with arguments where it needs some; default is the environment variable CC, else
-    the first of cc, gcc and clang (cl on Windows). `flags` come after ours, such as "-fsanitize=address".
-    Raises MissingRuntimeError where there is no compiler, no Python.h or no Python library to link with;
-    OutputError where the folder cannot be written or the compiler fails.
+    `compiler` is a command, with arguments if it needs some. The default is the environment variable CC,
+    else the first of cc, gcc and clang (cl on Windows). `flags` are added after the built-in ones, such as
+    "-fsanitize=address"; paths in them must be absolute.
+
+    Raises MissingRuntimeError if there is no compiler, no Python.h or no Python library to link with, and
+    OutputError if the folder cannot be written or the compiler fails.
     """
     command = find_compiler(compiler)
     include, link = python_headers(), python_library()
+    # The compiler runs in a temporary folder, where a relative path would mean another place.
+    folder = folder.absolute()
     library = folder / _library_name()
     built = BuiltLibrary(
         folder=folder,
@@ -106,7 +118,7 @@ def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[
             implib = compiled.with_suffix(".lib")
             if implib.exists():
                 os.replace(implib, folder / "lib" / implib.name)
-        for path, text in _texts(built).items():
+        for path, text in _generated_files(built).items():
             write_whole(path, text.encode("utf-8"))
     except OSError as error:
         raise OutputError(f"cannot build in {folder}: {error}; choose another folder") from error
@@ -114,13 +126,17 @@ def build_library(folder: Path, *, compiler: str | None = None, flags: Sequence[
 
 
 def find_compiler(compiler: str | None = None) -> list[str]:
-    """The command of the C compiler, as `build_library` chooses it."""
+    """Return the command of the C compiler, chosen as `build_library` describes.
+
+    A relative path of a program is made absolute, since the compiler runs in another folder. Raises
+    MissingRuntimeError if there is none.
+    """
     named = compiler or os.environ.get("CC")
     names = ("cl",) if sys.platform == "win32" else _COMPILERS
     candidates = [shlex.split(named, posix=sys.platform != "win32")] if named else [[name] for name in names]
     for command in candidates:
-        if command and shutil.which(command[0]):
-            return command
+        if command and (found := shutil.which(command[0])):
+            return command if os.path.isabs(found) else [os.path.abspath(found), *command[1:]]
     tried = named or ", ".join(names)
     raise MissingRuntimeError(
         f"the C library needs a C compiler, found none of: {tried}; install one "
@@ -129,21 +145,22 @@ def find_compiler(compiler: str | None = None) -> list[str]:
 
 
 def python_headers() -> Path:
-    """The folder of Python.h. Raises MissingRuntimeError where it is not installed."""
+    """Return the folder of Python.h. Raises MissingRuntimeError if it is not installed."""
     for key in ("include", "platinclude"):
-        folder = Path(sysconfig.get_path(key))
+        folder = Path(sysconfig.get_path(key)).absolute()
         if (folder / "Python.h").is_file():
             return folder
     raise MissingRuntimeError(
-        f"the C library needs Python's headers, and there is no Python.h in {sysconfig.get_path('include')}; install "
+        f"the C library needs Python's headers, but there is no Python.h in {sysconfig.get_path('include')}; install "
         "them (such as: apt install python3-dev)"
     )
 
 
 def python_library() -> list[str]:
-    """What links with the shared library of this Python, which is also found when a program starts.
+    """Return the arguments that link with this Python's shared library and let a program find it when it
+    starts.
 
-    Raises MissingRuntimeError for a Python without one.
+    Raises MissingRuntimeError if this Python has no shared library.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     if sys.platform == "win32":
@@ -154,22 +171,23 @@ def python_library() -> list[str]:
             if library.is_file() and library.suffix != ".a":
                 return [str(library), f"-Wl,-rpath,{folder}"]
     raise MissingRuntimeError(
-        f"the C library needs Python {version} as a shared library, and {sys.executable} comes without; install it "
+        f"the C library needs Python {version} as a shared library, but {sys.executable} has none; install it "
         "(such as: apt install python3-dev), or use a Python configured with --enable-shared"
     )
 
 
 def _library_folders() -> list[Path]:
+    """Return the folders where Python's shared library may lie on Unix."""
     folders = [Path(sys.base_prefix) / "lib"]
     if place := sysconfig.get_config_var("LIBDIR"):
         folders += [Path(place), Path(place) / (sysconfig.get_config_var("MULTIARCH") or "")]
-    if framework := sysconfig.get_config_var("PYTHONFRAMEWORKPREFIX"):  # of macOS
+    if framework := sysconfig.get_config_var("PYTHONFRAMEWORKPREFIX"):  # macOS
         folders.append(Path(framework))
-    return folders
+    return [folder.absolute() for folder in folders]
 
 
 def _library_name() -> str:
-    """Of the library, below the folder of a build."""
+    """Return the path of the library, relative to the folder of a build."""
     if sys.platform == "win32":
         return "bin/sr_deploy.dll"
     return "lib/libsr_deploy.dylib" if sys.platform == "darwin" else "lib/libsr_deploy.so"
@@ -178,9 +196,14 @@ def _library_name() -> str:
 def _compile(
     command: Sequence[str], include: Path, link: Sequence[str], library: Path, flags: Sequence[str]
 ) -> None:
+    """Compile and link `library`, an absolute path, with a generated config.h beside it. Raises
+    OutputError.
+
+    The compiler runs in the folder of `library`, because cl leaves object files in its working folder.
+    """
     texts = {"SR_VERSION": sr_deploy.__version__, "SR_PYTHON": sys.executable, "SR_PACKAGES": str(_PACKAGES)}
     config = library.with_name("config.h")
-    lines = [f"#define {name} {_c_text(value)}" for name, value in texts.items()]
+    lines = [f"#define {name} {_c_string(value)}" for name, value in texts.items()]
     write_whole(config, "\n".join([*lines, "#define SR_DEPLOY_BUILD", ""]).encode("utf-8"))
     source = str(_HERE / "sr_deploy.c")
     if Path(command[0]).stem.lower() == "cl":
@@ -196,29 +219,38 @@ def _compile(
             "-include",
             str(config),
         ]
-        arguments += [source, "-o", str(library), *_shared(library.name), *link, "-pthread", *flags]
+        arguments += [
+            source,
+            "-o",
+            str(library),
+            *_shared_library_flags(library.name),
+            *link,
+            "-pthread",
+            *flags,
+        ]
     done = subprocess.run(
         [*command, *arguments], cwd=library.parent, capture_output=True, encoding="utf-8", errors="replace"
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip() or "it says nothing"
+        said = (done.stderr or done.stdout).strip() or "no message"
         raise OutputError(f"{command[0]} could not compile the C library: {said}; try another --compiler")
 
 
-def _shared(name: str) -> list[str]:
+def _shared_library_flags(name: str) -> list[str]:
+    """Return the arguments that make a shared library which is found by its bare name."""
     if sys.platform == "darwin":
         return ["-dynamiclib", f"-Wl,-install_name,@rpath/{name}"]
     return ["-shared", f"-Wl,-soname,{name}", "-D_GNU_SOURCE", "-ldl"]
 
 
-def _c_text(text: str) -> str:
-    """`text` as a C string literal: its bytes, in octal where they are anything but plain."""
+def _c_string(text: str) -> str:
+    """Return `text` as a C string literal. Bytes that are not plain ASCII are written in octal."""
     plain = f"{string.ascii_letters}{string.digits}/._- :".encode()
     return '"' + "".join(chr(c) if c in plain else f"\\{c:03o}" for c in os.fsencode(text)) + '"'
 
 
-def _texts(built: BuiltLibrary) -> dict[Path, str]:
-    """What every file but the library itself says."""
+def _generated_files(built: BuiltLibrary) -> dict[Path, str]:
+    """Return the text of every file besides the library."""
     version = sr_deploy.__version__
     library = built.library.relative_to(built.folder).as_posix()
     windows = sys.platform == "win32"

@@ -1,5 +1,5 @@
 /*
- * Calling bridge.py, with the interpreter's lock held. Part of sr_deploy.c.
+ * Calls of bridge.py. All functions here need the interpreter's lock. Part of sr_deploy.c.
  */
 #ifndef SR_CALLS_H
 #define SR_CALLS_H
@@ -10,8 +10,8 @@
 
 #include "texts.h"
 
-/* The exception that is set, cleared; NULL where there is none. */
-static PyObject *taken_exception(void)
+/* Return the current exception and clear it; NULL if there is none. The caller owns the reference. */
+static PyObject *take_exception(void)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     return PyErr_GetRaisedException();
@@ -25,9 +25,10 @@ static PyObject *taken_exception(void)
 #endif
 }
 
+/* Store `what` and the current exception as the error text of a handle. Returns `status`. */
 static sr_status raised(const void *handle, sr_status status, const char *what)
 {
-    PyObject *error = taken_exception();
+    PyObject *error = take_exception();
     PyObject *words = error ? PyObject_Str(error) : NULL;
     const char *said = words ? PyUnicode_AsUTF8(words) : NULL;
     fail(handle, status, "%s (%s: %s)", what, error ? Py_TYPE(error)->tp_name : "no exception", said ? said : "");
@@ -37,7 +38,8 @@ static sr_status raised(const void *handle, sr_status status, const char *what)
     return status;
 }
 
-/* Call bridge.NAME(arguments), which answers (status, text, value). Takes `arguments`, and gives *value. */
+/* Call bridge.NAME(arguments), which returns (status, text, value). Steals the reference to `arguments`. The caller
+ * owns *value, which is NULL if the call did not return. */
 static sr_status call(const void *handle, const char *name, PyObject *arguments, PyObject **value)
 {
     PyObject *bridge = PyImport_ImportModule("sr_deploy.capi.bridge");
@@ -66,7 +68,8 @@ static sr_status call(const void *handle, const char *name, PyObject *arguments,
     return status;
 }
 
-/* Text for bridge.py, None for NULL; any byte that is no UTF-8 comes out again where a file is opened by it. */
+/* Return a text for bridge.py, or None for NULL. Bytes that are not UTF-8 are escaped, and Python restores them when it
+ * opens a file of this name. */
 static PyObject *utf8(const char *words)
 {
     if (!words)
@@ -74,9 +77,10 @@ static PyObject *utf8(const char *words)
     return PyUnicode_DecodeUTF8(words, (Py_ssize_t)strlen(words), "surrogateescape");
 }
 
-/* A handle is the number that bridge.py gave, so that it can be looked up whatever became of it. */
+/* A handle is the number that bridge.py returned. It is looked up in a table, so a closed handle is noticed. */
 #define NUMBER(handle) ((unsigned long long)(uintptr_t)(handle))
 
+/* Store the error for a NULL handle, or for a handle that is used before any sr_open. */
 static sr_status not_open(const void *handle)
 {
     if (!handle)
@@ -84,34 +88,36 @@ static sr_status not_open(const void *handle)
     return fail(handle, SR_ERROR_CLOSED, "no handle is open; give one that sr_open made");
 }
 
+/* The notify function of sr_options, stored as the bytes of a Python object. */
 typedef struct listener {
     void (*notify)(void *context, const char *text);
     void *context;
 } listener;
 
+/* Pass one line of bytes to the program's notify function. */
 static PyObject *notify(PyObject *self, PyObject *argument)
 {
-    listener told;
+    listener receiver;
     const char *words = PyBytes_AsString(argument);
     if (!words)
         return NULL;
-    memcpy(&told, PyBytes_AS_STRING(self), sizeof told);
-    Py_BEGIN_ALLOW_THREADS /* it may wait for a thread that wants the lock */
-    told.notify(told.context, words);
+    memcpy(&receiver, PyBytes_AS_STRING(self), sizeof receiver);
+    Py_BEGIN_ALLOW_THREADS /* notify may wait for a thread that needs the interpreter's lock */
+    receiver.notify(receiver.context, words);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
 static PyMethodDef notify_method = {"notify", notify, METH_O, NULL};
 
-/* What bridge.py calls to notify; None where nobody listens. */
+/* Return the function that bridge.py calls with messages, or None if the program wants none. */
 static PyObject *notifier(const sr_options *options)
 {
-    listener told = {options->notify, options->context};
+    listener receiver = {options->notify, options->context};
     PyObject *self, *function;
-    if (!told.notify)
+    if (!receiver.notify)
         Py_RETURN_NONE;
-    self = PyBytes_FromStringAndSize((const char *)&told, sizeof told);
+    self = PyBytes_FromStringAndSize((const char *)&receiver, sizeof receiver);
     function = self ? PyCFunction_New(&notify_method, self) : NULL;
     Py_XDECREF(self);
     return function;

@@ -1,4 +1,4 @@
-"""The open models behind the handles of the C library, by number. Knows no statuses and no pictures."""
+"""Table of open models behind the handles of the C library."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from collections.abc import Callable
 from sr_deploy.errors import SrDeployError
 from sr_deploy.upscale import Upscaler
 
-_ROOM = 16 << 20
-"""Bytes of stack that loading a runtime gets: OpenVINO's GPU plugin alone wants more than some programs' threads have."""
+_LOADER_STACK_BYTES = 16 << 20
+"""Stack size of the thread that loads a model. OpenVINO's GPU plugin alone needs more than the threads of
+some programs have."""
 
 _open: dict[int, Handle] = {}
-_numbers = itertools.count(1)  # never used twice, so a handle that was closed is known as such
-_starting = threading.Lock()
+# Numbers are never reused, so a closed handle is recognised. 0 is left out: it would be NULL in C.
+_handle_numbers = itertools.count(1)
+_start_lock = threading.Lock()
 
 
 class ClosedError(SrDeployError):
-    """A handle that was closed, or that never was one."""
+    """Error for a handle that was closed or never existed."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -27,7 +29,10 @@ class ClosedError(SrDeployError):
 
 
 class Handle:
-    """What is behind a handle. Closing it waits for nobody: the last call that still computes closes the engine."""
+    """An open model. As a context manager, it gives the Upscaler and counts its users.
+
+    Closing does not wait: the last call that still computes closes the engine. Thread safe.
+    """
 
     def __init__(self, upscaler: Upscaler, stream: int | None) -> None:
         self._upscaler, self.stream = upscaler, stream
@@ -35,6 +40,7 @@ class Handle:
         self._users, self._closed = 0, False
 
     def __enter__(self) -> Upscaler:
+        """Count a user and return the Upscaler. Raises ClosedError."""
         with self._lock:
             if self._closed:
                 raise ClosedError
@@ -42,13 +48,15 @@ class Handle:
         return self._upscaler
 
     def __exit__(self, *error: object) -> None:
+        """Uncount a user; close the engine if it was the last user of a closed handle."""
         self._leave(closing=False)
 
     def close(self) -> None:
-        """Let nobody begin any more."""
+        """Refuse further users."""
         self._leave(closing=True)
 
     def _leave(self, *, closing: bool) -> None:
+        """End a use, or close the handle; the engine is closed outside the lock, since that may take long."""
         with self._lock:
             self._users -= not closing
             self._closed = self._closed or closing
@@ -57,8 +65,12 @@ class Handle:
             self._upscaler.close()
 
 
-def keep(make: Callable[[], Upscaler], stream: int | None) -> int:
-    """The number of a new handle for what `make` opens, in a thread with a large stack, whatever the caller's has."""
+def open_handle(make: Callable[[], Upscaler], stream: int | None) -> int:
+    """Open a model with `make` and return the number of its handle.
+
+    `make` runs in a thread with a large stack, whatever stack the caller has. Its error is raised here.
+    `stream` is a CUDA stream or None.
+    """
     made: list[Upscaler] = []
     errors: list[BaseException] = []
 
@@ -68,8 +80,8 @@ def keep(make: Callable[[], Upscaler], stream: int | None) -> int:
         except BaseException as error:
             errors.append(error)
 
-    with _starting:  # the size is one for all threads that Python starts
-        before = threading.stack_size(_ROOM)
+    with _start_lock:  # Python has one stack size for all threads that it starts
+        before = threading.stack_size(_LOADER_STACK_BYTES)
         try:
             thread = threading.Thread(target=work)
             thread.start()
@@ -78,21 +90,21 @@ def keep(make: Callable[[], Upscaler], stream: int | None) -> int:
     thread.join()
     if errors:
         raise errors.pop()
-    number = next(_numbers)
+    number = next(_handle_numbers)
     _open[number] = Handle(made.pop(), stream)
     return number
 
 
 def handle_of(number: int) -> Handle:
-    """The handle of a number. Raises ClosedError."""
+    """Return the handle with a number. Raises ClosedError."""
     try:
         return _open[number]
     except KeyError:
         raise ClosedError from None
 
 
-def forget(number: int) -> None:
-    """Close the handle of a number; what other threads compute with it ends well. Raises ClosedError."""
+def close_handle(number: int) -> None:
+    """Close the handle with a number. Calls that other threads have begun end normally. Raises ClosedError."""
     if (handle := _open.pop(number, None)) is None:
         raise ClosedError
     handle.close()

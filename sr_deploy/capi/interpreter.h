@@ -1,6 +1,6 @@
 /*
- * The interpreter inside the process: started by the first call that needs it, with the packages of SR_PYTHON, and never
- * stopped. Part of sr_deploy.c.
+ * The Python interpreter in the process. The first call that needs it starts it with the packages of SR_PYTHON. It is
+ * never stopped, because packages such as NumPy cannot be loaded a second time. Part of sr_deploy.c.
  */
 #ifndef SR_INTERPRETER_H
 #define SR_INTERPRETER_H
@@ -30,25 +30,27 @@ static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 static void lock(void) { pthread_mutex_lock(&starting); }
 static void unlock(void) { pthread_mutex_unlock(&starting); }
 
-/* Extension modules expect Python's symbols in the global scope, which they are not where a program loaded us as a
- * plugin, with RTLD_LOCAL. */
+/* Make Python's symbols visible to extension modules, which expect them in the global scope. They are not there if a
+ * program loaded this library as a plugin with RTLD_LOCAL. */
 static void make_symbols_global(void)
 {
     Dl_info python;
     void *address;
     void (*function)(void) = Py_Initialize;
-    memcpy(&address, &function, sizeof address);
+    memcpy(&address, &function, sizeof address); /* ISO C has no cast from a function pointer to void * */
     if (dladdr(address, &python) && python.dli_fname)
         dlopen(python.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
 }
 #endif
 
+/* Return the path of the Python whose packages are used. */
 static const char *executable(void)
 {
     const char *named = getenv("SR_DEPLOY_PYTHON");
     return named && *named ? named : SR_PYTHON;
 }
 
+/* Start Python in isolated mode: it reads no environment variables, installs no signal handlers, and uses UTF-8. */
 static PyStatus initialise(const char *python)
 {
     PyPreConfig before;
@@ -56,7 +58,7 @@ static PyStatus initialise(const char *python)
     PyStatus status;
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1;
-#ifdef SR_PLAIN_MALLOC /* so that sanitizers and valgrind see every object */
+#ifdef SR_PLAIN_MALLOC /* sanitizers and valgrind see every object only with plain malloc */
     before.allocator = PYMEM_ALLOCATOR_MALLOC;
 #endif
     status = Py_PreInitialize(&before);
@@ -64,7 +66,7 @@ static PyStatus initialise(const char *python)
         return status;
     PyConfig_InitIsolatedConfig(&config);
     status = PyConfig_SetBytesString(&config, &config.program_name, python);
-    if (!PyStatus_Exception(status)) /* through it Python finds the packages of a virtual environment */
+    if (!PyStatus_Exception(status)) /* Python finds the packages of a virtual environment by its executable */
         status = PyConfig_SetBytesString(&config, &config.executable, python);
     if (!PyStatus_Exception(status))
         status = Py_InitializeFromConfig(&config);
@@ -72,20 +74,21 @@ static PyStatus initialise(const char *python)
     return status;
 }
 
-/* Let `import sr_deploy` find the very package that this library was built from. */
+/* Make `import sr_deploy` find the package that this library was built from. */
 static void put_package_first(void)
 {
     PyObject *path = PySys_GetObject("path"), *folder = PyUnicode_DecodeFSDefault(SR_PACKAGES);
     if (path && folder && PySequence_Contains(path, folder) == 0)
         PyList_Insert(path, 0, folder);
     Py_XDECREF(folder);
-    PyErr_Clear(); /* what is amiss, the import will say */
+    PyErr_Clear(); /* if this failed, the import reports it */
 }
 
-static bool is_there(const char *path)
+/* Return whether a file can be opened. */
+static bool file_exists(const char *path)
 {
 #ifdef _WIN32
-    return path != NULL; /* fopen takes no UTF-8 there; Python itself will say */
+    return path != NULL; /* fopen on Windows takes no UTF-8; Python reports a missing file itself */
 #else
     FILE *file = fopen(path, "rb");
     if (file)
@@ -94,11 +97,11 @@ static bool is_there(const char *path)
 #endif
 }
 
-/* Start an interpreter that sees the packages of `python`, and let go of its lock. */
+/* Start an interpreter that uses the packages of `python`, and release its lock. */
 static sr_status start_with(const char *python)
 {
-    static bool refused; /* what failed half-way cannot be started again */
-    const bool there = is_there(python);
+    static bool refused; /* after a failed start, Python cannot be started again in this process */
+    const bool there = file_exists(python);
     PyStatus status;
     if (!there || refused)
         return fail(NULL, SR_ERROR_RUNTIME,
@@ -119,7 +122,7 @@ static sr_status start_with(const char *python)
     return SR_OK;
 }
 
-/* Start the interpreter unless one runs: an earlier call's, or that of a program written in Python. */
+/* Start the interpreter unless one runs already, from an earlier call or because the program is a Python process. */
 static sr_status start(void)
 {
     sr_status status = SR_OK;

@@ -1,8 +1,8 @@
 /*
- * The C library: the functions of sr_deploy.h. Arguments are checked here, without the interpreter; everything else is done
- * by bridge.py in an interpreter that lives inside the process. Compiled by `sr-deploy capi build`, which defines SR_VERSION,
- * SR_PYTHON (the executable whose packages are used) and SR_PACKAGES (where this package lies). Allocates nothing of its
- * own, and keeps nothing but the texts of the last errors.
+ * The C library: the functions of sr_deploy.h. Arguments are checked here, without the interpreter. Everything else is
+ * done by bridge.py, in an interpreter inside the process. `sr-deploy capi build` compiles this file and defines
+ * SR_VERSION, SR_PYTHON (the executable whose packages are used) and SR_PACKAGES (the folder that contains the
+ * package). The library allocates no memory itself and stores only the texts of the last errors.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -29,7 +29,7 @@ const char *sr_status_name(sr_status status)
     case SR_ERROR_CLOSED: return "SR_ERROR_CLOSED";
     case SR_ERROR_INTERNAL: return "SR_ERROR_INTERNAL";
     }
-    return "no status";
+    return "no status"; /* a number that is none of the above */
 }
 
 const char *sr_last_error(const sr_upscaler *upscaler)
@@ -38,34 +38,36 @@ const char *sr_last_error(const sr_upscaler *upscaler)
     return found ? found->text : "";
 }
 
-/* The first version of the structs that begin with their size: shorter ones were never published. Longer ones than ours are
- * refused, for a wrong size cannot be told from that of a newer header. */
-enum { OLDEST_OPTIONS = sizeof(sr_options), OLDEST_INFO = sizeof(sr_info) };
+/* Sizes of the first published version of the structs that begin with their size. A struct that is longer than this
+ * library knows is refused, because a wrong size looks the same as that of a newer header. */
+enum { MIN_OPTIONS_SIZE = sizeof(sr_options), MIN_INFO_SIZE = sizeof(sr_info) };
 
+/* Check the size field of a struct. `name` and `initialiser` are for the error text. */
 static sr_status check_size(const void *handle, const char *name, const char *initialiser, size_t size, size_t oldest,
                             size_t newest)
 {
     if (size >= oldest && size <= newest)
         return SR_OK;
     return fail(handle, SR_ERROR_ARGUMENT,
-                "%s.size is %zu, version %s of the library knows %zu; begin with %s, and use no older library than the "
-                "program was compiled for",
+                "%s.size is %zu, but version %s of the library knows %zu; initialise it with %s, and use a library "
+                "that is not older than the header the program was compiled with",
                 name, size, SR_VERSION, newest, initialiser);
 }
 
-/* Take the caller's options into `options`, whatever version of the struct they are. */
+/* Copy the caller's options into `options`. Fields that an older struct lacks get their defaults. */
 static sr_status read_options(const sr_options *given, sr_options *options)
 {
     sr_status status;
     *options = (sr_options)SR_OPTIONS_INIT;
     if (!given)
         return SR_OK;
-    status = check_size(NULL, "options", "SR_OPTIONS_INIT", given->size, OLDEST_OPTIONS, sizeof *options);
+    status = check_size(NULL, "options", "SR_OPTIONS_INIT", given->size, MIN_OPTIONS_SIZE, sizeof *options);
     if (status != SR_OK)
         return status;
     memcpy(options, given, given->size);
     if (options->reserved)
-        return fail(NULL, SR_ERROR_ARGUMENT, "options.reserved is %d, expected 0; begin with SR_OPTIONS_INIT",
+        return fail(NULL, SR_ERROR_ARGUMENT,
+                    "options.reserved is %d, expected 0; initialise the options with SR_OPTIONS_INIT",
                     options->reserved);
     return SR_OK;
 }
@@ -109,7 +111,7 @@ sr_status sr_query(const sr_upscaler *upscaler, sr_info *info)
         return not_open(upscaler);
     if (!info)
         return fail(upscaler, SR_ERROR_ARGUMENT, "info is NULL; give the address of an sr_info");
-    status = check_size(upscaler, "info", "SR_INFO_INIT", info->size, OLDEST_INFO, sizeof filled);
+    status = check_size(upscaler, "info", "SR_INFO_INIT", info->size, MIN_INFO_SIZE, sizeof filled);
     if (status != SR_OK)
         return status;
     held = PyGILState_Ensure();
@@ -160,18 +162,20 @@ sr_status sr_upscale_batch(const sr_upscaler *upscaler, const sr_image *inputs, 
     if (!upscaler || !Py_IsInitialized())
         return not_open(upscaler);
     if (count && (!inputs || !outputs))
-        return fail(upscaler, SR_ERROR_ARGUMENT, "%s NULL; give the address of as many sr_image as there are pictures",
-                    inputs ? "outputs are" : "inputs are");
+        return fail(upscaler, SR_ERROR_ARGUMENT,
+                    "%s is NULL; give the address of an array with one sr_image for each picture",
+                    inputs ? "outputs" : "inputs");
     if (count > PTRDIFF_MAX / sizeof(sr_image))
-        return fail(upscaler, SR_ERROR_ARGUMENT, "%zu pictures are more than memory can hold; give their number", count);
+        return fail(upscaler, SR_ERROR_ARGUMENT,
+                    "%zu pictures are more than memory can hold; give the number of pictures", count);
     for (size_t i = 0; i < count && status == SR_OK; i++)
         status = check_pair(upscaler, inputs, outputs, i);
     if (status != SR_OK)
         return status;
     held = PyGILState_Ensure();
     status = call(upscaler, "upscale",
-                  Py_BuildValue("(KNN)", NUMBER(upscaler), described_all(inputs, count, PyBUF_READ),
-                                described_all(outputs, count, PyBUF_WRITE)),
+                  Py_BuildValue("(KNN)", NUMBER(upscaler), describe_all(inputs, count, PyBUF_READ),
+                                describe_all(outputs, count, PyBUF_WRITE)),
                   &value);
     Py_XDECREF(value);
     PyGILState_Release(held);

@@ -1,6 +1,6 @@
 /*
- * The texts of the last errors, by handle and thread. In the thread's own memory, so that there is one to leave also
- * where memory has run out. Part of sr_deploy.c.
+ * Texts of the last errors, by handle and thread. They lie in thread-local memory, so a text can be stored even when
+ * memory has run out. Part of sr_deploy.c.
  */
 #ifndef SR_TEXTS_H
 #define SR_TEXTS_H
@@ -17,17 +17,18 @@
 #define THREAD_LOCAL _Thread_local
 #endif
 
-enum { TEXTS = 16, TEXT_SIZE = 1024 };
+enum { TEXTS = 16, TEXT_SIZE = 1024 }; /* 16 KiB for each thread that calls the library */
 
 typedef struct text {
     const void *handle;
-    unsigned long age; /* of the call that left it; 0: the place is free */
+    unsigned long age; /* number of the failed call that stored it; 0: the place is free */
     char text[TEXT_SIZE];
 } text;
 
 static THREAD_LOCAL text texts[TEXTS];
 static THREAD_LOCAL unsigned long calls;
 
+/* Return the text of a handle, or NULL if its last call succeeded. */
 static text *text_of(const void *handle)
 {
     for (int i = 0; i < TEXTS; i++)
@@ -36,7 +37,7 @@ static text *text_of(const void *handle)
     return NULL;
 }
 
-/* Every call begins with this: what went wrong before is over. */
+/* Forget the error of the handle's previous call. Every call begins with this. */
 static void begin(const void *handle)
 {
     text *old = text_of(handle);
@@ -44,6 +45,7 @@ static void begin(const void *handle)
         old->age = 0;
 }
 
+/* Return the place to reuse: a free one (age 0), else the one whose text is oldest. */
 static text *oldest_text(void)
 {
     text *oldest = &texts[0];
@@ -53,7 +55,7 @@ static text *oldest_text(void)
     return oldest;
 }
 
-/* Cut what was formatted at the end of a UTF-8 character where it did not fit. */
+/* If a text was cut because it did not fit, remove the last UTF-8 character, which may be incomplete. */
 static void end_whole(char *formatted)
 {
     size_t end = strlen(formatted), at = end;
@@ -64,6 +66,7 @@ static void end_whole(char *formatted)
     formatted[at > 0 ? at - 1 : 0] = '\0';
 }
 
+/* Store the error text of a handle in this thread, formatted as by printf. Returns `status`. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif

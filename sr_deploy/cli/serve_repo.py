@@ -14,7 +14,7 @@ import click
 from sr_deploy.cli.shared.paths import NamedPath
 
 if TYPE_CHECKING:
-    from sr_deploy.triton.repository import Served
+    from sr_deploy.triton.repository import ServedModel
 
 _EXAMPLES = """\b
 Examples:
@@ -136,7 +136,7 @@ def command(
     click.echo(f"start the server with: tritonserver --model-repository={output}")
 
 
-def _record(served: Served) -> dict[str, Any]:
+def _record(served: ServedModel) -> dict[str, Any]:
     """One written model version as JSON values, for --json.
 
     "files" are relative to the folder of the version, "notes" are the sentences that the text output shows too.
@@ -151,7 +151,7 @@ def _record(served: Served) -> dict[str, Any]:
     }
 
 
-def _print(served: Served) -> None:
+def _print(served: ServedModel) -> None:
     """Print one written model version and its notes, a line each."""
     click.echo(f"{served.name} version {served.version}, {served.config.backend}: {', '.join(served.files)}")
     for note in served.notes:

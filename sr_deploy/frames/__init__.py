@@ -1,1 +1,1 @@
-"""Uncompressed frames as other programs hand them over: their layouts, their colours, and a flow of them."""
+"""Uncompressed video frames: their layouts in memory, their colours, and pipes and queues that carry them."""

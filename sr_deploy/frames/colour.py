@@ -1,7 +1,9 @@
-"""YUV frames to RGB and back: matrix, range and place of the chroma samples named, every value rounded once.
+"""Convert YUV frames to RGB and back, with a named matrix, range and chroma siting. Every value is rounded
+once.
 
-The formulas are ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance), section "digital
-representation" of each. Nothing here changes transfer curve or primaries: the net sees the values as they are coded.
+The formulas are those of ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance), section "digital
+representation" of each. Transfer curve and primaries are not changed: the model sees the values as they are
+coded.
 """
 
 from __future__ import annotations
@@ -28,37 +30,45 @@ _WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt709": (0.2126, 0.0722),
     "bt2020": (0.2627, 0.0593),
 }
-"""Of red and of blue in luma."""
+"""Weights of red and of blue in luma. The weight of green is what is left to 1."""
 _BAND = 64
-"""Rows converted at a time, so that what is between the steps stays in the cache; even."""
+"""Rows converted at a time, so that intermediate values stay in the processor's cache. Even, for 4:2:0
+chroma."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colours:
-    """What the numbers of a YUV frame mean."""
+    """The meaning of the numbers in a YUV frame. Raises UsageError for a name that does not exist."""
 
     matrix: Matrix = "bt709"
     range: Range = "limited"
-    """Limited: black is 16 and white 235 of 255; full: 0 and 255. Deeper frames in proportion."""
+    """"limited": 8-bit black is 16 and white is 235. "full": 0 and 255. Deeper frames in proportion."""
     siting: Siting = "left"
-    """Where a chroma sample of 4:2:0 and 4:2:2 lies: on its left luma column (MPEG-2, H.264), in the middle of
-    its pixels (JPEG, MPEG-1), or on its top left one (BT.2020)."""
+    """Position of the chroma samples of 4:2:0 and 4:2:2. "left": on the left luma column, between two rows
+    (MPEG-2, H.264). "center": in the middle of its pixels (JPEG, MPEG-1). "topleft": on the top left luma
+    sample (BT.2020)."""
 
     def __post_init__(self) -> None:
         for value, kind in ((self.matrix, Matrix), (self.range, Range), (self.siting, Siting)):
             if value not in get_args(kind):
-                raise UsageError(f"colours know no {value!r}; choose one of {', '.join(get_args(kind))}")
+                raise UsageError(
+                    f"unknown colour setting {value!r}; choose one of {', '.join(get_args(kind))}"
+                )
 
 
 def usual_matrix(height: int, width: int) -> Matrix:
-    """What players take the matrix to be where nothing says it: BT.601 up to 576 rows, BT.709 above."""
+    """Return the matrix that players assume if the file names none, as a function of the frame size in
+    pixels.
+
+    BT.601 for standard definition (up to 576 rows and less than 1280 columns), else BT.709.
+    """
     return "bt709" if width >= 1280 or height > 576 else "bt601"
 
 
 def to_rgb(planes: list[Plane], layout: Layout, colours: Colours) -> Pixels:
-    """The planes of a YUV frame as RGB [H, W, 3]: uint8 from 8 bits, float32 in 0..1 from more.
+    """Convert the planes of a YUV frame to RGB [H, W, 3]: uint8 from 8 bits, float32 in 0..1 from more.
 
-    What lies outside of the RGB cube is clipped to it. Chroma is interpolated linearly.
+    Values outside the RGB cube are clipped to it. Chroma is interpolated linearly.
     """
     luma = planes[0]
     height, width = luma.shape
@@ -66,58 +76,65 @@ def to_rgb(planes: list[Plane], layout: Layout, colours: Colours) -> Pixels:
     for plane in _chroma_planes(planes, layout):
         small = plane.astype(np.float32)
         if layout.down == 2:
-            small = _doubled(small, 0, height, cosited=colours.siting == "topleft")
+            small = _upsampled(small, 0, height, cosited=colours.siting == "topleft")
         if layout.across == 2:
-            small = _doubled(small, 1, width, cosited=colours.siting != "center")
+            small = _upsampled(small, 1, width, cosited=colours.siting != "center")
         channels.append(small)
     yuv: Any = cv2.merge(channels)
-    if layout.shift:
+    if layout.shift:  # exact in float32: a division by a power of two
         yuv *= np.float32(1 / (1 << layout.shift))
     white = 255.0 if layout.depth == 8 else 1.0
     rgb: Any = cv2.transform(yuv, _yuv_to_rgb(colours.matrix, colours.range, layout.depth, white))
-    clipped: Pixels = _saturated(rgb) if layout.depth == 8 else np.clip(rgb, 0, 1, out=rgb)
+    clipped: Pixels = _to_uint8(rgb) if layout.depth == 8 else np.clip(rgb, 0, 1, out=rgb)
     return clipped
 
 
 def from_rgb(pixels: Pixels, layout: Layout, colours: Colours) -> list[Plane]:
-    """RGB [H, W, 3] (uint8, uint16, or float32 in 0..1) as the planes of a YUV frame, rounded to nearest.
+    """Convert RGB [H, W, 3] (uint8, uint16, or float32 in 0..1) to the planes of a YUV frame, rounded to
+    nearest.
 
-    Chroma is the mean of the pixels around its place: a box for "center", weights 1, 2, 1 where it lies on a
-    column or row.
+    A chroma sample is the mean of the pixels around its position: a box filter for "center", weights 1, 2,
+    1 along an axis on which it lies on a luma sample.
     """
     height, width = pixels.shape[:2]
     planes = [np.empty(shape, layout.dtype) for shape in layout.shapes(height, width)]
     luma, *small = planes
     first, second = (small[0][:, :, 0], small[0][:, :, 1]) if layout.paired else small
-    matrix = _rgb_to_yuv(colours.matrix, colours.range, layout.depth, _white(pixels))
+    matrix = _rgb_to_yuv(colours.matrix, colours.range, layout.depth, _white_level(pixels))
     above = int(layout.down == 2 and colours.siting == "topleft")
     for top in range(0, height, _BAND):
+        # The 1, 2, 1 filter along columns also needs the row above the band.
         bottom = min(top + _BAND, height)
         margin = min(above, top)
         yuv: Any = cv2.transform(pixels[top - margin : bottom].astype(np.float32, copy=False), matrix)
-        luma[top:bottom] = _coded(cv2.extractChannel(yuv, 0)[margin:], layout)
+        luma[top:bottom] = _to_words(cv2.extractChannel(yuv, 0)[margin:], layout)
         for plane, channel in ((first, 1), (second, 2)):
             chroma: Any = cv2.extractChannel(yuv, channel)
             if layout.down == 2:
-                chroma = _halved(chroma, 0, cosited=bool(above), before=margin)
+                chroma = _downsampled(chroma, 0, cosited=bool(above), before=margin)
             if layout.across == 2:
-                chroma = _halved(chroma, 1, cosited=colours.siting != "center")
-            plane[top // layout.down :][: chroma.shape[0]] = _coded(chroma, layout)
+                chroma = _downsampled(chroma, 1, cosited=colours.siting != "center")
+            plane[top // layout.down :][: chroma.shape[0]] = _to_words(chroma, layout)
     return planes
 
 
 def _chroma_planes(planes: list[Plane], layout: Layout) -> tuple[Plane, Plane]:
+    """Return the planes of U and V; views if the two are interleaved."""
     if layout.paired:
         return planes[1][:, :, 0], planes[1][:, :, 1]
     return planes[1], planes[2]
 
 
-def _white(pixels: Pixels) -> float:
+def _white_level(pixels: Pixels) -> float:
+    """Return the value of white for the type of `pixels`."""
     return {"u1": 255.0, "u2": 65535.0}.get(pixels.dtype.str[1:], 1.0)
 
 
 def _levels(range: Range, depth: int) -> tuple[float, float, float, float]:
-    """(black, span of luma, middle of chroma, span of chroma) in steps of `depth` bits."""
+    """Return black, span of luma, middle of chroma and span of chroma, in steps of `depth` bits.
+
+    Limited range: 16, 219, 128 and 224 at 8 bits, shifted left for deeper frames (BT.601-7, BT.709-6).
+    """
     step, top = float(1 << (depth - 8)), float((1 << depth) - 1)
     middle = float(1 << (depth - 1))
     return (16 * step, 219 * step, middle, 224 * step) if range == "limited" else (0.0, top, middle, top)
@@ -125,18 +142,24 @@ def _levels(range: Range, depth: int) -> tuple[float, float, float, float]:
 
 @lru_cache
 def _rgb_to_yuv(matrix: Matrix, range: Range, depth: int, white: float) -> Floats:
-    """3x4: from RGB in 0..white to coded values, the offsets in the last column."""
+    """Return the 3x4 matrix from RGB in 0..`white` to coded values; the last column holds the offsets."""
     return _affine(matrix, range, depth, white).astype(np.float32)
 
 
 @lru_cache
 def _yuv_to_rgb(matrix: Matrix, range: Range, depth: int, white: float) -> Floats:
+    """Return the 3x4 matrix from coded values to RGB in 0..`white`, the inverse of `_rgb_to_yuv`."""
     forward = _affine(matrix, range, depth, white)
     back = np.linalg.inv(forward[:, :3])
     return np.hstack([back, -back @ forward[:, 3:]]).astype(np.float32)
 
 
 def _affine(matrix: Matrix, range: Range, depth: int, white: float) -> npt.NDArray[np.float64]:
+    """Return the 3x4 matrix of `_rgb_to_yuv` in double precision, before it is inverted or rounded to
+    float32.
+
+    U is (B - Y) / (2 (1 - Kb)) and V is (R - Y) / (2 (1 - Kr)), so that both lie in -0.5..0.5.
+    """
     red, blue = _WEIGHTS[matrix]
     luma = np.array([red, 1 - red - blue, blue])
     u = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
@@ -146,55 +169,62 @@ def _affine(matrix: Matrix, range: Range, depth: int, white: float) -> npt.NDArr
     return np.hstack([rows, np.array([[black], [middle], [middle]])])
 
 
-def _saturated(values: Floats) -> npt.NDArray[np.uint8]:
-    """Rounded to nearest (ties to even), clipped to 0..255."""
+def _to_uint8(values: Floats) -> npt.NDArray[np.uint8]:
+    """Round to nearest (ties to even) and clip to 0..255."""
     zero: Any = 0
     result: Any = cv2.add(values, zero, dtype=cv2.CV_8U)
     return cast("npt.NDArray[np.uint8]", result.reshape(values.shape))
 
 
-def _coded(values: Floats, layout: Layout) -> Plane:
+def _to_words(values: Floats, layout: Layout) -> Plane:
+    """Round to nearest, clip to the depth, and shift the values to their place in the word."""
     if layout.depth == 8:
-        return _saturated(np.ascontiguousarray(values))
+        return _to_uint8(np.ascontiguousarray(values))
     rounded = np.clip(np.rint(values), 0, (1 << layout.depth) - 1).astype(np.uint16)
     return rounded << np.uint16(layout.shift) if layout.shift else rounded
 
 
-def _doubled(small: Floats, axis: int, length: int, *, cosited: bool) -> Floats:
-    """`small` [n, m] stretched along `axis` to `length`, linearly.
+def _upsampled(small: Floats, axis: int, length: int, *, cosited: bool) -> Floats:
+    """Stretch `small` [n, m] linearly to `length` samples along `axis`.
 
-    `cosited`: sample i lies on pixel 2i, else between 2i and 2i + 1.
+    If `cosited`, sample i lies on pixel 2i; else it lies between pixels 2i and 2i + 1, so the weights are
+    3/4 and 1/4. The border samples are repeated.
     """
     shape = list(small.shape)
     shape[axis] *= 2
     large = np.empty(shape, np.float32)
-    even, odd = large[_along(axis, 0, None, 2)], large[_along(axis, 1, None, 2)]
-    inner, last = _along(axis, 0, -1), _along(axis, -1, None)
-    after = small[_along(axis, 1, None)]
+    even, odd = large[_slice_along(axis, 0, None, 2)], large[_slice_along(axis, 1, None, 2)]
+    inner, last = _slice_along(axis, 0, -1), _slice_along(axis, -1, None)
+    after = small[_slice_along(axis, 1, None)]
     if cosited:
         even[...] = small
         odd[inner] = (small[inner] + after) * np.float32(0.5)
         odd[last] = small[last]
     else:
         near, far = small * np.float32(0.75), small * np.float32(0.25)
-        first, rest = _along(axis, 0, 1), _along(axis, 1, None)
+        first, rest = _slice_along(axis, 0, 1), _slice_along(axis, 1, None)
         even[rest], even[first] = near[rest] + far[inner], small[first]
         odd[inner], odd[last] = near[inner] + far[rest], small[last]
-    return large[_along(axis, 0, length)]
+    return large[_slice_along(axis, 0, length)]
 
 
-def _halved(large: Floats, axis: int, *, cosited: bool, before: int = 0) -> Floats:
-    """The reverse of `_doubled`; `before` rows at the start are there for the filter alone."""
-    body = large[_along(axis, before, None)]
-    even, odd = body[_along(axis, 0, None, 2)], body[_along(axis, 1, None, 2)]
+def _downsampled(large: Floats, axis: int, *, cosited: bool, before: int = 0) -> Floats:
+    """Halve `large` along `axis`, the reverse of `_upsampled`. An odd length is padded with its last
+    sample.
+
+    The first `before` rows are read by the filter and give no samples of their own.
+    """
+    body = large[_slice_along(axis, before, None)]
+    even, odd = body[_slice_along(axis, 0, None, 2)], body[_slice_along(axis, 1, None, 2)]
     if odd.shape[axis] < even.shape[axis]:
-        odd = np.concatenate([odd, even[_along(axis, -1, None)]], axis)
+        odd = np.concatenate([odd, even[_slice_along(axis, -1, None)]], axis)
     if not cosited:
         return np.asarray((even + odd) * np.float32(0.5))
-    first = large[_along(axis, 0, 1)]
-    previous = np.concatenate([first, odd[_along(axis, 0, -1)]], axis)
+    first = large[_slice_along(axis, 0, 1)]
+    previous = np.concatenate([first, odd[_slice_along(axis, 0, -1)]], axis)
     return np.asarray(even * np.float32(0.5) + (previous + odd) * np.float32(0.25))
 
 
-def _along(axis: int, start: int, stop: int | None, step: int = 1) -> tuple[slice, ...]:
+def _slice_along(axis: int, start: int, stop: int | None, step: int = 1) -> tuple[slice, ...]:
+    """Return an index that slices only `axis` and takes all of the axes before it."""
     return (*(slice(None),) * axis, slice(start, stop, step))

@@ -1,4 +1,7 @@
-"""Raw frames to the pixels an Upscaler takes, and its results to raw frames. Formats are `layout`'s, colours `colour`'s."""
+"""Convert raw frames to the pixels an Upscaler takes, and its results back to raw frames.
+
+`layout` describes the formats; `colour` does the arithmetic of YUV.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,25 @@ Pixels = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class FramePixels:
-    """One frame as a net takes it."""
+    """One frame in the form a model takes."""
 
     pixels: Pixels
-    """[H, W, 3] RGB or [H, W, 1] grey; uint8, uint16, or float32 in 0..1."""
+    """RGB [H, W, 3] or grey [H, W, 1]; uint8, uint16, or float32 in 0..1."""
     alpha: Pixels | None = None
-    """[H, W] of the same type."""
+    """Opacity [H, W] of the same type; None: the frame is opaque."""
 
 
 def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> FramePixels:
-    """The planes of a frame as pixels; where the layout is the pixels' own, without a copy.
+    """Convert the planes of a frame to pixels, without a copy if the layout is that of the pixels.
 
-    RGB and 16-bit grey keep their type. YUV and grey of 10 and 12 bits become float32: no 8- or 16-bit RGB
-    holds them without a second rounding.
+    RGB and 16-bit grey keep their type. YUV deeper than 8 bits and grey of 10 or 12 bits become float32,
+    because 8- or 16-bit RGB could not hold them without a second rounding.
     """
     if layout.kind == "yuv":
         return FramePixels(to_rgb(planes, layout, colours))
     (plane,) = planes
     if layout.kind == "grey":
-        return FramePixels(_grey(plane, layout)[:, :, None])
+        return FramePixels(_grey_values(plane, layout)[:, :, None])
     if layout.order == "rgb":
         return FramePixels(plane)
     colour = np.ascontiguousarray(plane[:, :, [layout.order.index(c) for c in "rgb"]])
@@ -42,15 +45,17 @@ def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> FramePixels
 
 
 def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
-    """Pixels as the planes of a frame, each C-contiguous; rounded to nearest. Opacity without a place is dropped.
+    """Convert pixels to the planes of a frame. Values are rounded to nearest; every plane is C-contiguous.
 
-    A grey picture becomes grey RGB or YUV; a colour picture becomes the luma of `colours.matrix` in a grey frame.
+    A grey picture becomes grey RGB or YUV. A colour picture in a grey frame becomes the luma of
+    `colours.matrix`. Opacity is dropped if the layout has no channel for it, and is full if only the layout
+    has one.
     """
     if layout.kind == "yuv":
-        return from_rgb(_colour(picture.pixels), layout, colours)
+        return from_rgb(_three_channels(picture.pixels), layout, colours)
     if layout.kind == "grey":
-        return [_to_grey(picture.pixels, layout, colours)]
-    pixels = _to_depth(_colour(picture.pixels), layout)
+        return [_grey_plane(picture.pixels, layout, colours)]
+    pixels = _to_depth(_three_channels(picture.pixels), layout)
     if layout.order == "rgb":
         return [np.ascontiguousarray(pixels)]
     result = np.empty((*pixels.shape[:2], len(layout.order)), layout.dtype)
@@ -62,11 +67,16 @@ def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
     return [result]
 
 
-def _colour(pixels: Pixels) -> Pixels:
+def _three_channels(pixels: Pixels) -> Pixels:
+    """Return pixels [H, W, 3]; grey is repeated."""
     return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)
 
 
-def _grey(plane: Plane, layout: Layout) -> Pixels:
+def _grey_values(plane: Plane, layout: Layout) -> Pixels:
+    """Return the values of a grey plane, as float32 in 0..1 for 10 and 12 bits.
+
+    Values beyond the depth, which a 16-bit word can hold, are clipped to 1.
+    """
     if layout.depth in (8, 16):
         return plane
     top = np.float32((1 << layout.depth) - 1)
@@ -74,8 +84,10 @@ def _grey(plane: Plane, layout: Layout) -> Pixels:
     return grey
 
 
-def _to_grey(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
+def _grey_plane(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
+    """Return pixels as a grey plane in full range."""
     if pixels.shape[2] == 3:
+        # Grey frames are full range, whatever range YUV frames of the stream have.
         luma = Layout(name="luma", kind="yuv", depth=layout.depth)
         full = Colours(matrix=colours.matrix, range="full")
         return from_rgb(pixels, luma, full)[0]
@@ -83,7 +95,7 @@ def _to_grey(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
 
 
 def _to_depth(pixels: Pixels, layout: Layout) -> Pixels:
-    """Full-range values in `layout.depth` bits."""
+    """Scale full-range values to `layout.depth` bits. Returns the same array if the depth is already right."""
     top = (1 << layout.depth) - 1
     white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
     if white == top:

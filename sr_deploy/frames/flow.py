@@ -1,7 +1,9 @@
-"""Frames from a source through a computation into a sink, the three at once, with bounded queues between them.
+"""Pass frames from a source through a computation into a sink; the three run at once, with bounded queues
+between.
 
-Order is kept and memory bounded: at most `ahead` frames wait to be computed and `behind` to be written. A frame goes
-out as soon as it and those before it are done, whether or not more come in. What a frame is, is nobody's business here.
+Order is kept and memory is bounded: at most `ahead` frames wait to be computed and `behind` to be written.
+A frame is written as soon as it and all frames before it are done, even if the source has no further frame
+yet. This module does not look into frames.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _Item = TypeVar("_Item")
 _END = StopIteration()
-"""The last item: nothing more comes."""
-_PATIENCE = 0.1
-"""Seconds a full queue is waited for before looking whether anyone still reads it."""
+"""Last item of a queue: nothing follows."""
+_POLL_SECONDS = 0.1
+"""Seconds to wait for a full or an empty queue before checking whether the other side is still there."""
 
 
 def run_flow(
@@ -32,12 +34,17 @@ def run_flow(
     behind: int = 2,
     shutdown_timeout: float | None = None,
 ) -> int:
-    """Pass every item of `source` through `compute` into `sink`, in order; the number that came out.
+    """Pass every item of `source` through `compute` into `sink`, in order. Returns the number of items
+    written.
 
-    `workers` computations run at once, for an engine that is not kept busy by one.
-    Once the work is in vain, source and sink are waited for `shutdown_timeout` seconds, for they may hang in a read or a write
-    that someone else holds up; None: until they end, for those that do.
-    An error of the source or of the computation is raised after what came before it is written; one of the sink at once.
+    `source` is read in one thread and `sink` is called in another; `compute` runs in `workers` threads, for
+    engines that a single caller does not keep busy.
+
+    After an error or an interruption, source and sink get `shutdown_timeout` seconds to end, since they may
+    hang in a read or a write that another program blocks. None waits until they end.
+
+    An error of the source or of the computation is raised after the items before it are written. An error
+    of the sink is raised at once.
     """
     incoming: _Channel[_In] = _Channel(ahead)
     outgoing: _Channel[Future[_Out]] = _Channel(behind + workers)
@@ -57,9 +64,9 @@ def run_flow(
             for item in incoming:
                 outgoing.put(pool.submit(compute, item))
         except _ReaderGone:
-            pass  # the writer's own error says why
+            pass  # the writer has failed; its own error is raised below
         except Exception as error:
-            failed = error  # what came before is still computed and written
+            failed = error  # the items before it are still computed and written
         outgoing.finish()
         threads[1].join()
     finally:
@@ -75,27 +82,30 @@ def run_flow(
     return written
 
 
-class _ReaderGone(Exception):  # noqa: N818 - no error: a signal between two threads
-    """Nobody takes what is put."""
+class _ReaderGone(Exception):  # noqa: N818 - a signal between two threads, not an error
+    """Signal: the other side no longer takes items."""
 
 
 class _Channel(Generic[_Item]):
-    """A bounded queue with an end, in which either side can be given up."""
+    """Bounded queue between two threads, with an end marker. Either side can abandon it."""
 
     def __init__(self, size: int) -> None:
         self._queue: Queue[_Item | BaseException] = Queue(size)
         self._abandoned = threading.Event()
         self.error: BaseException | None = None
-        """Of the thread that reads from it."""
+        """Error of the thread that reads from the queue, if any."""
 
     def put(self, item: _Item | BaseException) -> None:
+        """Add an item, waiting while the queue is full. Raises _ReaderGone once the queue is abandoned."""
         while not self._abandoned.is_set():
             with suppress(Full):
-                self._queue.put(item, timeout=_PATIENCE)
+                self._queue.put(item, timeout=_POLL_SECONDS)
                 return
         raise _ReaderGone
 
     def fill(self, source: Iterable[_Item]) -> None:
+        """Put all items of `source` and the end marker. An error of the source is put as an item, so the
+        reader raises it."""
         with suppress(_ReaderGone):
             try:
                 for item in source:
@@ -108,17 +118,20 @@ class _Channel(Generic[_Item]):
                 self.put(_END)
 
     def finish(self) -> None:
+        """Put the end marker, unless the queue is abandoned."""
         with suppress(_ReaderGone):
             self.put(_END)
 
     def abandon(self) -> None:
-        """Let the other side stop."""
+        """Make the other side stop at its next call."""
         self._abandoned.set()
 
     def __iter__(self) -> Iterator[_Item]:
+        """Yield the items until the end marker or until the queue is abandoned. Raises an error that was
+        put as an item."""
         while not self._abandoned.is_set():
             try:
-                item = self._queue.get(timeout=_PATIENCE)
+                item = self._queue.get(timeout=_POLL_SECONDS)
             except Empty:
                 continue
             if item is _END:
@@ -129,7 +142,11 @@ class _Channel(Generic[_Item]):
 
 
 def _started(work: Callable[[], None], *channels: _Channel[Any]) -> threading.Thread:
-    """A thread that does `work`; an error of it is left in the first of `channels`, and all are given up."""
+    """Start a daemon thread that does `work`.
+
+    Its error is stored in the first of `channels`, and all of them are abandoned. The thread is a daemon so
+    that a blocked read or write cannot keep the process alive.
+    """
 
     def run() -> None:
         try:

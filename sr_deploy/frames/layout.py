@@ -1,6 +1,6 @@
-"""How a raw frame lies in memory: planes, order, depth, under the names ffmpeg gives them.
+"""Layouts of raw frames in memory: planes, channel order and depth, under the names that FFmpeg gives them.
 
-Geometry and views only, no arithmetic on pixels: that is `sr_deploy.frames.colour`.
+This module computes shapes and makes views. Arithmetic on pixels is in `sr_deploy.frames.colour`.
 """
 
 from __future__ import annotations
@@ -16,40 +16,44 @@ import numpy.typing as npt
 from sr_deploy.errors import UsageError
 
 Plane = npt.NDArray[Any]
-"""uint8 or uint16 [rows, columns], or [rows, columns, channels] where channels are interleaved."""
+"""One plane: uint8 or uint16 [rows, columns], or [rows, columns, channels] if channels are interleaved."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A raw frame's layout. Words of more than 8 bits are little-endian."""
+    """The layout of a raw frame. Values of more than 8 bits are stored in 16-bit little-endian words."""
 
     name: str
     kind: Literal["rgb", "grey", "yuv"]
     order: str = "rgb"
-    """Of interleaved RGB: a letter a channel."""
+    """Order of the channels of interleaved RGB, one letter for each channel."""
     depth: int = 8
-    """Bits that carry the value."""
+    """Number of bits that carry the value."""
     shift: int = 0
-    """Bits the value is moved up in its word."""
+    """Number of bits by which the value is shifted left in its word (P010 keeps 10 bits at the top of 16).
+    """
     across: int = 1
-    """Luma columns a chroma sample stands for."""
+    """Number of luma columns for one chroma sample."""
     down: int = 1
-    """Luma rows a chroma sample stands for."""
+    """Number of luma rows for one chroma sample."""
     paired: bool = False
-    """U and V are one plane, sample by sample."""
+    """True if U and V are interleaved in one plane, sample by sample."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of one word."""
+        """NumPy type of one word."""
         return np.dtype(np.uint8) if self.depth <= 8 else np.dtype("<u2")
 
     @property
     def has_alpha(self) -> bool:
-        """Whether one channel is opacity."""
+        """True if one channel is opacity."""
         return "a" in self.order
 
     def shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
-        """Of the planes of a frame, in the order they follow each other. Odd sizes round chroma up."""
+        """Return the shapes of the planes of a frame, in the order they follow each other in memory.
+
+        Chroma of an odd width or height is rounded up, as FFmpeg does it.
+        """
         if self.kind == "rgb":
             return [(height, width, len(self.order))]
         if self.kind == "grey":
@@ -58,11 +62,11 @@ class Layout:
         return [(height, width), (*small, 2)] if self.paired else [(height, width), small, small]
 
     def frame_bytes(self, height: int, width: int) -> int:
-        """Bytes of one frame."""
+        """Return the number of bytes of one frame. Rows have no padding."""
         return sum(math.prod(shape) for shape in self.shapes(height, width)) * self.dtype.itemsize
 
     def planes(self, data: npt.NDArray[np.uint8], height: int, width: int) -> list[Plane]:
-        """Views of the planes in `data`, the bytes of one frame."""
+        """Return views of the planes in `data`, the bytes of one frame. Nothing is copied."""
         views, start = [], 0
         for shape in self.shapes(height, width):
             stop = start + math.prod(shape) * self.dtype.itemsize
@@ -72,6 +76,7 @@ class Layout:
 
 
 def _planar(name: str, across: int, down: int) -> list[Layout]:
+    """Return the planar YUV layouts of one chroma subsampling, for 8, 10, 12 and 16 bits."""
     chroma: dict[str, Any] = {"kind": "yuv", "across": across, "down": down}
     return [
         Layout(name=name, **chroma),
@@ -98,14 +103,16 @@ LAYOUTS = {
         Layout(name="p010le", kind="yuv", across=2, down=2, paired=True, depth=10, shift=6),
     )
 }
+"""Supported layouts by name. Their order is the order in which error messages list them."""
 _ALIASES = {"gray": "gray8"}
+"""Names that FFmpeg uses for a layout which has another name here."""
 
 
 def layout_of(name: str) -> Layout:
-    """The layout of a name as ffmpeg's `-pix_fmt` has it. Raises UsageError for one that is not known."""
+    """Return the layout with a name of FFmpeg's `-pix_fmt`. Raises UsageError for an unknown name."""
     found = LAYOUTS.get(_ALIASES.get(name, name))
     if found is not None:
         return found
     near = get_close_matches(name, LAYOUTS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"there is no frame format {name!r}; {hint}choose one of {', '.join(LAYOUTS)}")
+    raise UsageError(f"unknown frame format {name!r}; {hint}choose one of {', '.join(LAYOUTS)}")

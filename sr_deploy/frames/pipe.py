@@ -1,6 +1,7 @@
-"""Frames in, larger frames out: what goes between a readable and a writable stream of raw frames or y4m.
+"""Upscale a stream of raw frames or y4m: frames in on a readable stream, larger frames out on a writable
+one.
 
-Reading (with the conversion to RGB), computing and writing (with the conversion back) overlap; see `flow`.
+Reading with the conversion to RGB, computing, and writing with the conversion back run at once; see `flow`.
 """
 
 from __future__ import annotations
@@ -28,30 +29,30 @@ from sr_deploy.frames.y4m import Header, can_hold
 from sr_deploy.upscale import Upscaler
 
 Y4M = "y4m"
-_FAREWELL = 0.5
-"""Seconds that Ctrl-C waits for a read or a write on a pipe."""
+_SHUTDOWN_TIMEOUT = 0.5
+"""Seconds that Ctrl-C waits for a blocked read or write on a pipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipeOptions:
-    """What comes in and what is to go out."""
+    """The formats of the incoming and the outgoing frames."""
 
     format: str
-    """A layout's name, or "y4m", whose header says the rest."""
+    """Name of the incoming layout, or "y4m", whose header gives the rest."""
     size: tuple[int, int] | None = None
-    """(width, height) of the frames that come in; y4m brings its own."""
+    """(width, height) of the incoming frames in pixels; None for y4m."""
     output_format: str | None = None
-    """None: as it came."""
+    """Name of the outgoing layout, or "y4m"; None: the incoming format."""
     rate: str = "25"
-    """Frames a second, as 25 or 30000/1001, for a y4m header made for raw frames."""
+    """Frames per second, such as 25 or 30000/1001, for a y4m header that is made for raw frames."""
     matrix: Matrix | None = None
-    """None: BT.601 up to 576 rows of input, BT.709 above."""
+    """Matrix of YUV; None: BT.601 or BT.709 by the incoming size, see `usual_matrix`."""
     range: Range | None = None
-    """None: the y4m header's, else limited."""
+    """Range of YUV; None: as in the y4m header, else limited."""
     siting: Siting | None = None
-    """None: the y4m header's, else left."""
+    """Position of chroma samples; None: as in the y4m header, else left."""
     streams: int = 2
-    """Frames computed at once, which keeps an engine busy between two."""
+    """Number of frames computed at once. Two keep the engine busy while a result is handed over."""
 
 
 def run_pipe(
@@ -63,11 +64,14 @@ def run_pipe(
     done: Callable[[int], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> int:
-    """Upscale every frame of `source` into `target`; their number. `done(count)` follows every frame written.
+    """Upscale every frame of `source` into `target` and return their number.
 
-    Raises UsageError for options that contradict each other, InputError for a stream that holds no frame, ends
-    within one, or has a header that cannot be read; frames before that are written. What `target` raises, a
-    broken pipe too, is handed on.
+    `done(count)` is called after every written frame, from the thread that writes. `say` gets notes for the
+    user.
+
+    Raises UsageError for contradictory options, and InputError for a stream that holds no frame, ends
+    within a frame, or has an unusable header; frames before that are written. Errors of `target`, such as a
+    broken pipe, are passed on.
     """
     incoming, outgoing, colours = _plan(source, upscaler.spec.scale, options, say or (lambda text: None))
     for stream in (source, target):
@@ -95,15 +99,17 @@ def run_pipe(
         partial(upscale_picture, upscaler),
         write,
         workers=options.streams,
-        shutdown_timeout=_FAREWELL,
+        shutdown_timeout=_SHUTDOWN_TIMEOUT,
     )
     if not written:
-        raise InputError("no frame came in; see what the program before says, and whether it wrote anything")
+        raise InputError(
+            "the input ended before the first frame; check the messages of the program that writes it"
+        )
     return written
 
 
 def upscale_picture(upscaler: Upscaler, picture: FramePixels) -> FramePixels:
-    """`picture` times the model's scale; opacity as `Upscaler.upscale` has it."""
+    """Upscale one frame. Opacity is treated as in `Upscaler.upscale`."""
     if picture.alpha is None:
         return FramePixels(upscaler.upscale_pixels(picture.pixels))
     from sr_deploy.images.image import Image
@@ -115,12 +121,16 @@ def upscale_picture(upscaler: Upscaler, picture: FramePixels) -> FramePixels:
 def _plan(
     source: Readable, scale: int, options: PipeOptions, say: Callable[[str], None]
 ) -> tuple[Geometry | Header, Geometry | Header, Colours]:
-    """What comes in, what goes out, and what their numbers mean. Reads the header of y4m."""
+    """Return the incoming and outgoing geometry, and the meaning of YUV values. Reads the header of y4m.
+
+    A y4m output keeps rate, aspect and interlacing of a y4m input. A layout that y4m cannot name is
+    replaced by the nearest YUV layout.
+    """
     incoming = _incoming(source, options)
     header = incoming if isinstance(incoming, Header) else None
     if header is not None and header.interlacing not in ("p", "?"):
         say(
-            "the frames are interlaced, which a net blurs; deinterlace them before, such as with ffmpeg's bwdif"
+            "the frames are interlaced, and upscaling blurs them; deinterlace them first, for example with ffmpeg's bwdif"
         )
     colours = Colours(
         matrix=options.matrix or usual_matrix(incoming.height, incoming.width),
@@ -133,7 +143,7 @@ def _plan(
         return incoming, Geometry(width=width, height=height, layout=layout_of(name)), colours
     layout = incoming.layout if can_hold(incoming.layout) else _nearest_yuv(incoming.layout)
     made = header or Header(
-        width=width, height=height, layout=layout, range=colours.range, rate=_ratio(options.rate)
+        width=width, height=height, layout=layout, range=colours.range, rate=_rate_ratio(options.rate)
     )
     outgoing = replace(made, width=width, height=height, layout=layout, siting=colours.siting)
     if layout.kind == "yuv" and (header is None or options.range):
@@ -142,32 +152,37 @@ def _plan(
 
 
 def _incoming(source: Readable, options: PipeOptions) -> Geometry | Header:
+    """Return the geometry of the incoming frames. Raises UsageError if the size is missing or contradicts
+    the header."""
     if options.format == Y4M:
         header = read_header(source)
         if options.size not in (None, (header.width, header.height)):
             raise UsageError(
-                f"the y4m header says {header.width}x{header.height}, and another size was asked for; leave --size out"
+                f"the y4m header says {header.width}x{header.height}, and --size asks for another size; leave --size out"
             )
         return header
     layout = layout_of(options.format)
     if options.size is None:
-        raise UsageError(f"raw {options.format} frames carry no size; give it, as --size 1920x1080")
+        raise UsageError(f"raw {options.format} frames carry no size; give it, for example --size 1920x1080")
     return Geometry(width=options.size[0], height=options.size[1], layout=layout)
 
 
 def _nearest_yuv(layout: Layout) -> Layout:
-    """What y4m takes in place of a layout it has no name for, with nothing lost but opacity."""
+    """Return the layout that y4m takes in place of one it cannot name. Only opacity is lost."""
     if layout.kind == "yuv":
         depth = "" if layout.depth == 8 else f"{layout.depth}le"
         return LAYOUTS[f"yuv420p{depth}"]
     return LAYOUTS["yuv444p" if layout.depth == 8 else "yuv444p16le"]
 
 
-def _ratio(rate: str) -> str:
-    """25 -> 25:1, 30000/1001 -> 30000:1001. Raises UsageError for anything else."""
+def _rate_ratio(rate: str) -> str:
+    """Convert a frame rate to y4m's form: 25 -> 25:1, 30000/1001 -> 30000:1001. Raises UsageError for other
+    text."""
     above, _, below = rate.partition("/")
     if not (above.isdecimal() and (below or "1").isdecimal() and int(above) and int(below or 1)):
-        raise UsageError(f"a frame rate is a number such as 25 or a ratio such as 30000/1001, got {rate!r}")
+        raise UsageError(
+            f"a frame rate must be a number such as 25 or a ratio such as 30000/1001, got {rate!r}"
+        )
     return f"{above}:{below or 1}"
 
 

@@ -1,6 +1,6 @@
-"""Reading frames from a stream of bytes and writing them to one: raw, or y4m with its headers.
+"""Read frames from a byte stream and write them to one: raw, or y4m with its headers.
 
-Frames are read whole or not at all. What is in them is not looked at.
+A frame is read whole or not at all. This module does not look at pixel values.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from sr_deploy.frames.layout import Layout, Plane
 from sr_deploy.frames.y4m import LONGEST_LINE, MAGIC, Header, parse_header
 
 _PIPE_BYTES = 1 << 20
-"""What a pipe is asked to hold, which any user of Linux may: with the usual 64 KiB a frame of 1080p takes a
-hundred changes between two programs."""
+"""Size in bytes asked for a pipe's buffer: 1 MiB, the most that Linux allows to any user by default. With
+the usual 64 KiB, a frame of 1080p takes about a hundred switches between two programs."""
 _F_SETPIPE_SZ = 1031
+"""Number of the fcntl command of Linux that sets the size of a pipe."""
 
 
 class Readable(Protocol):
-    """Where bytes come from: an unbuffered binary file."""
+    """Source of bytes: an unbuffered binary file."""
 
     def readinto(self, buffer: Any, /) -> int | None:
-        """Fill the start of `buffer`; the number of bytes, 0 at the end."""
+        """Read into the start of `buffer`. Returns the number of bytes, 0 at the end."""
         ...
 
 
 class Writable(Protocol):
-    """Where bytes go."""
+    """Target of bytes: an unbuffered binary file."""
 
     def write(self, data: Any, /) -> int | None:
-        """Write the start of `data`; the number of bytes."""
+        """Write the start of `data`. Returns the number of bytes written, which may be fewer than given."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """What one must know of raw frames to tell one from the next."""
+    """Size and layout of raw frames, which tell where a frame ends."""
 
     width: int
     height: int
@@ -50,12 +51,12 @@ class Geometry:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of a frame."""
+        """Number of bytes of one frame."""
         return self.layout.frame_bytes(self.height, self.width)
 
 
 def widen_pipe(stream: Any) -> None:
-    """Let the pipe behind `stream` hold more, where there is one and the system has such a thing."""
+    """Enlarge the buffer of the pipe behind `stream`. Does nothing for other streams and other systems."""
     if sys.platform != "linux":
         return
     import fcntl
@@ -65,35 +66,37 @@ def widen_pipe(stream: Any) -> None:
 
 
 def read_header(stream: Readable) -> Header:
-    """The header of a y4m stream, read up to its newline. Raises InputError where there is none."""
-    return parse_header(_line(stream, b""))
+    """Read the header of a y4m stream, up to and including its newline. Raises InputError for any other
+    stream."""
+    return parse_header(_read_line(stream, b""))
 
 
 def read_frames(stream: Readable, geometry: Geometry, *, marked: bool = False) -> Iterator[list[Plane]]:
-    """The frames of `stream` as planes, up to its end; `marked`: each after a FRAME line, as y4m has it.
+    """Yield the frames of `stream` as lists of planes, up to its end.
 
-    Raises InputError for a last frame that is not whole, saying how many bytes are missing.
+    `marked` means that each frame follows a FRAME line, as in y4m. Raises InputError for an incomplete last
+    frame, with the number of missing bytes. Every frame has memory of its own.
     """
     number = 0
     while True:
-        if marked and not _frame_mark(stream, number):
+        if marked and not _read_frame_line(stream, number):
             return
         data = np.empty(geometry.frame_bytes, np.uint8)
-        got = _fill(stream, data.data)
+        got = _read_fully(stream, data.data)
         if got == 0 and not marked:
             return
         if got < data.size:
             raise InputError(
                 f"frame {number + 1} is cut short: {data.size - got} of its {data.size} bytes are missing "
-                f"({geometry.width}x{geometry.height} {geometry.layout.name}); check the size and the format, or what "
-                "wrote the stream"
+                f"({geometry.width}x{geometry.height} {geometry.layout.name}); check the size and the format, or the program "
+                "that wrote the stream"
             )
         yield geometry.layout.planes(data, geometry.height, geometry.width)
         number += 1
 
 
 def write_frame(stream: Writable, planes: Sequence[Plane], *, marked: bool = False) -> None:
-    """Write the planes of one frame, after a FRAME line where `marked`."""
+    """Write the planes of one frame, after a FRAME line if `marked`."""
     if marked:
         write_all(stream, memoryview(b"FRAME\n"))
     for plane in planes:
@@ -101,13 +104,14 @@ def write_frame(stream: Writable, planes: Sequence[Plane], *, marked: bool = Fal
 
 
 def _bytes_of(plane: Plane) -> npt.NDArray[np.uint8]:
+    """Return a flat view of the bytes of a plane. Raises UsageError for a plane that is not C-contiguous."""
     if not plane.flags.c_contiguous:
         raise UsageError("a plane to write must be C-contiguous; copy it first")
     return plane.reshape(-1).view(np.uint8)
 
 
-def _fill(stream: Readable, buffer: memoryview) -> int:
-    """Read until `buffer` is full or the stream ends; the number of bytes."""
+def _read_fully(stream: Readable, buffer: memoryview) -> int:
+    """Read until `buffer` is full or the stream ends. Returns the number of bytes read."""
     done = 0
     while done < len(buffer):
         got = stream.readinto(buffer[done:])
@@ -118,13 +122,17 @@ def _fill(stream: Readable, buffer: memoryview) -> int:
 
 
 def write_all(stream: Writable, data: memoryview) -> None:
-    """Write every byte of `data`, in as many calls as `stream` wants."""
+    """Write all of `data`, in as many calls as `stream` needs."""
     while data:
         data = data[stream.write(data) or 0 :]
 
 
-def _line(stream: Readable, start: bytes) -> bytes:
-    """`start` and what follows it up to a newline, which is read and left out."""
+def _read_line(stream: Readable, start: bytes) -> bytes:
+    """Return `start` and the bytes up to the next newline; the newline is read and dropped.
+
+    Reads byte by byte, since a byte too many would belong to the frame. A header that does not begin like
+    y4m is given up early.
+    """
     line, one = bytearray(start), bytearray(1)
     while len(line) < LONGEST_LINE:
         if not stream.readinto(one) or one == b"\n":
@@ -135,16 +143,19 @@ def _line(stream: Readable, start: bytes) -> bytes:
     return bytes(line)
 
 
-def _frame_mark(stream: Readable, number: int) -> bool:
-    """Read the line before a frame; False at the end of the stream."""
+def _read_frame_line(stream: Readable, number: int) -> bool:
+    """Read the FRAME line before a frame. Returns False at the end of the stream.
+
+    Raises InputError if the stream has other bytes there. Parameters after the word are ignored.
+    """
     start = bytearray(5)
-    got = _fill(stream, memoryview(start))
+    got = _read_fully(stream, memoryview(start))
     if got == 0:
         return False
     if start != b"FRAME":
         raise InputError(
-            f"expected the word FRAME before frame {number + 1}, got {bytes(start[:got])!r}; the stream is damaged, "
+            f"expected the word FRAME before frame {number + 1}, got {bytes(start[:got])!r}; the stream is damaged; "
             "make it again"
         )
-    _line(stream, bytes(start))
+    _read_line(stream, bytes(start))
     return True

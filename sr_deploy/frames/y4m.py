@@ -1,6 +1,6 @@
-"""YUV4MPEG2 (y4m): the header of a stream and of its frames, as mjpegtools defines it and ffmpeg extends it.
+"""Headers of YUV4MPEG2 (y4m) streams and frames, as mjpegtools defines the format and FFmpeg extends it.
 
-Only the text is handled here; the bytes between the headers are `layout`'s.
+This module handles text only. `layout` describes the bytes between the headers.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from sr_deploy.frames.colour import Range, Siting
 from sr_deploy.frames.layout import LAYOUTS, Layout
 
 MAGIC = b"YUV4MPEG2"
+"""First word of every y4m stream."""
 LONGEST_LINE = 4096
-"""Bytes of a header; real ones have less than 200."""
+"""Most bytes read for a header. Real headers have fewer than 200."""
 
-_LAYOUTS: dict[str, tuple[str, Siting | None]] = {
+_LAYOUT_BY_CHROMA: dict[str, tuple[str, Siting | None]] = {
     "420": ("yuv420p", "center"),
     "420jpeg": ("yuv420p", "center"),
     "420mpeg2": ("yuv420p", "left"),
@@ -30,30 +31,34 @@ _LAYOUTS: dict[str, tuple[str, Siting | None]] = {
     "mono": ("gray8", None),
     **{f"mono{depth}": (f"gray{depth}le", None) for depth in (10, 12, 16)},
 }
-"""What C stands for: a layout, and where chroma lies in it, where it says so."""
-_SITED: dict[Siting, str] = {"center": "420jpeg", "left": "420mpeg2", "topleft": "420paldv"}
+"""Layout for each value of parameter C, and the position of the chroma samples if the value tells it."""
+_CHROMA_BY_SITING: dict[Siting, str] = {"center": "420jpeg", "left": "420mpeg2", "topleft": "420paldv"}
+"""Value of parameter C for 8-bit 4:2:0. Only for this layout does the value tell the position of chroma."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the first line of a stream says."""
+    """Contents of the first line of a stream."""
 
     width: int
     height: int
     layout: Layout
     siting: Siting | None = None
-    """None: the header does not say."""
+    """Position of the chroma samples; None: the header does not say."""
     range: Range | None = None
+    """Range of the values, from FFmpeg's parameter XCOLORRANGE; None: the header does not say."""
     rate: str = "25:1"
-    """Frames in seconds, as in the header; 0:0 is unknown."""
+    """Frames per second as a ratio; 0:0 means unknown."""
     interlacing: str = "p"
+    """"p": progressive, "?": unknown; any other letter means interlaced."""
     aspect: str = "0:0"
-    """Width to height of a pixel; 0:0 is unknown."""
+    """Ratio of width to height of a pixel; 0:0 means unknown."""
     extra: tuple[str, ...] = field(default=())
-    """X parameters that mean nothing here and are handed on."""
+    """Other X parameters, passed on unchanged."""
 
     def to_line(self) -> bytes:
-        """The header, with the newline at its end."""
+        """Return the header as ASCII bytes, with the newline at its end. Raises UsageError for a layout y4m
+        cannot name."""
         words = [
             MAGIC.decode("ascii"),
             f"W{self.width}",
@@ -70,16 +75,22 @@ class Header:
 
 
 def parse_header(line: bytes) -> Header:
-    """Read the first line of a stream. Raises InputError naming what cannot be used in it."""
+    """Parse the first line of a stream. Raises InputError that names the part that cannot be used.
+
+    XYSCSS is dropped: FFmpeg writes it as a copy of C, which would contradict a changed C. A missing C
+    means 4:2:0, as mjpegtools defines it.
+    """
     words = line.decode("ascii", "replace").split()
     if not words or words[0] != MAGIC.decode("ascii"):
-        raise InputError(f"the stream begins with {line[:16]!r} and not with YUV4MPEG2; name its --format")
+        raise InputError(
+            f"the stream begins with {line[:16]!r} instead of YUV4MPEG2; name its format with --format"
+        )
     given = {word[0]: word[1:] for word in words[1:] if word[0] != "X"}
     extras = [word for word in words[1:] if word[0] == "X"]
-    name, siting = _LAYOUTS.get(given.get("C", "420"), (None, None))
+    name, siting = _LAYOUT_BY_CHROMA.get(given.get("C", "420"), (None, None))
     if name is None:
         raise InputError(
-            f"the stream's chroma C{given['C']} is not known; convert it, such as with ffmpeg's -pix_fmt yuv420p"
+            f"the stream has the unknown chroma format C{given['C']}; convert it, for example with ffmpeg's -pix_fmt yuv420p"
         )
     ranges: dict[str, Range] = {"XCOLORRANGE=FULL": "full", "XCOLORRANGE=LIMITED": "limited"}
     return Header(
@@ -96,24 +107,26 @@ def parse_header(line: bytes) -> Header:
 
 
 def can_hold(layout: Layout) -> bool:
-    """Whether y4m has a name for `layout`."""
-    return any(layout.name == name for name, _ in _LAYOUTS.values())
+    """Return whether y4m has a name for `layout`."""
+    return any(layout.name == name for name, _ in _LAYOUT_BY_CHROMA.values())
 
 
 def _chroma_name(layout: Layout, siting: Siting | None) -> str:
+    """Return the value of parameter C. Raises UsageError if there is none."""
     if layout.name == "yuv420p":
-        return _SITED[siting or "left"]
-    for chroma, (name, _) in _LAYOUTS.items():
+        return _CHROMA_BY_SITING[siting or "left"]
+    for chroma, (name, _) in _LAYOUT_BY_CHROMA.items():
         if name == layout.name:
             return chroma
-    known = ", ".join(sorted({name for name, _ in _LAYOUTS.values()}))
-    raise UsageError(f"y4m has no {layout.name}; choose one of {known}")
+    known = ", ".join(sorted({name for name, _ in _LAYOUT_BY_CHROMA.values()}))
+    raise UsageError(f"y4m cannot hold {layout.name}; choose one of {known}")
 
 
 def _number(given: dict[str, str], letter: str) -> int:
+    """Return a size in pixels from a header parameter: 1 to 999999. Raises InputError for anything else."""
     text = given.get(letter, "")
     if not (text.isdecimal() and len(text) < 7 and int(text) > 0):
         raise InputError(
-            f"the stream's header has {letter}{text!r} for a size in pixels; make the stream again"
+            f"the stream's header has {letter}{text!r}, expected a size in pixels; make the stream again"
         )
     return int(text)

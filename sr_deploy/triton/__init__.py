@@ -1,7 +1,7 @@
 """Model repositories for NVIDIA's Triton Inference Server.
 
-`TritonPythonModel` is what the `model.py` of a written repository imports. Its place here is a promise: served
-repositories outlive releases of this package.
+The `model.py` of a written repository imports `TritonPythonModel` from here. The import path must stay,
+because repositories are used longer than one release of this package.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ __all__ = ["TritonPythonModel"]
 
 
 def __getattr__(name: str) -> Any:
+    """Import `TritonPythonModel` on first use, so that writing a repository does not load the runtimes."""
     if name != "TritonPythonModel":
         raise AttributeError(f"module 'sr_deploy.triton' has no attribute {name!r}")
     from sr_deploy.triton.backend import TritonPythonModel

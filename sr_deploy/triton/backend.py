@@ -1,8 +1,9 @@
-"""What runs inside Triton's Python backend: sr-deploy's own Upscaler, so that pictures of any size are served.
+"""The model class for Triton's Python backend: it runs sr-deploy's Upscaler in the server, for pictures of
+any size.
 
-Triton finds it through the `model.py` that `sr-deploy serve-repo --backend python` writes. The server calls
-`initialize` once, then `execute` with the requests that it batched, then `finalize`.
-Triton's own contract: https://github.com/triton-inference-server/python_backend
+`sr-deploy serve-repo --backend python` writes the `model.py` by which Triton finds it. The server calls
+`initialize` once, then `execute` with the requests of each batch, then `finalize`. The interface is
+Triton's: https://github.com/triton-inference-server/python_backend
 """
 
 from __future__ import annotations
@@ -21,59 +22,68 @@ from sr_deploy.errors import SrDeployError
 from sr_deploy.triton.config import read_parameters
 from sr_deploy.upscale import Upscaler
 
-PIXELS, UPSCALED = "pixels", "upscaled"  # as in sr_deploy.graph.onnx_file, which imports onnx
+PIXELS, UPSCALED = "pixels", "upscaled"
+"""Names of the input and the output tensor, as in sr_deploy.graph.onnx_file, whose import would load onnx."""
 
-_TAKEN = ctypes.c_char_p(b"used_dltensor")  # what the DLPack protocol calls a capsule whose content was taken
+_USED_CAPSULE = ctypes.c_char_p(b"used_dltensor")
+"""Name that the DLPack protocol gives a capsule whose content was consumed."""
 
 
 class TritonPythonModel:
-    """One instance of a model in the server."""
+    """One instance of a model in the server. Triton runs each instance in a process of its own."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Open the model that lies beside model.py. Whatever it raises, the server reports and serves no such model."""
-        self._triton: Any = import_module("triton_python_backend_utils")  # exists inside the server alone
+        """Open the model that lies beside model.py. If this raises, the server reports the error and does
+        not serve the model."""
+        self._triton: Any = import_module("triton_python_backend_utils")  # exists only in the server
         wanted = read_parameters(json.loads(args["model_config"]))
         threads = int(wanted["threads"]) if "threads" in wanted else None
         model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self._upscaler = Upscaler.open(model, backend=wanted.get("backend", "auto"), threads=threads)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A response a request, in their order: pixels, or the sentence that says why there are none."""
-        return [self._answered(request) for request in requests]
+        """Return one response for each request, in order: the upscaled pixels, or an error text."""
+        return [self._respond(request) for request in requests]
 
     def finalize(self) -> None:
-        """Close the model."""
+        """Close the model. The server calls this when it unloads the model."""
         self._upscaler.close()
 
-    def _answered(self, request: Any) -> Any:
+    def _respond(self, request: Any) -> Any:
+        """Return the response to one request."""
         try:
-            pixels = _received(self._triton.get_input_tensor_by_name(request, PIXELS))
-            result = _handed_over(self._triton, upscale_batch(self._upscaler, pixels))
-        except (SrDeployError, MemoryError) as error:  # one request's trouble is not that of the others
+            pixels = _to_numpy(self._triton.get_input_tensor_by_name(request, PIXELS))
+            result = _to_server_tensor(self._triton, upscale_batch(self._upscaler, pixels))
+        except (SrDeployError, MemoryError) as error:  # other requests must not fail with this one
             return self._triton.InferenceResponse(error=self._triton.TritonError(str(error)))
         return self._triton.InferenceResponse(output_tensors=[result])
 
 
-# DLPack both ways: Tensor(name, array) of servers before 24.11 takes arrays of NumPy 2 for empty ones
-# (https://github.com/triton-inference-server/python_backend/pull/384).
+# Tensors go through DLPack in both directions: in servers before 24.11, Tensor(name, array) treats arrays of NumPy 2
+# as empty (https://github.com/triton-inference-server/python_backend/pull/384).
 
 
-def _received(tensor: Any) -> npt.NDArray[np.uint8]:
+def _to_numpy(tensor: Any) -> npt.NDArray[np.uint8]:
+    """Return a view of the server's tensor, uint8 [N, H, W, C], without a copy."""
     pixels: Any = np.from_dlpack(tensor)
     return cast("npt.NDArray[np.uint8]", pixels)
 
 
-def _handed_over(triton: Any, pixels: npt.NDArray[np.uint8]) -> Any:
-    """`pixels` as the server's tensor, without a copy."""
+def _to_server_tensor(triton: Any, pixels: npt.NDArray[np.uint8]) -> Any:
+    """Return `pixels` as a tensor of the server, without a copy."""
     capsule = pixels.__dlpack__()
     tensor = triton.Tensor.from_dlpack(UPSCALED, capsule)
-    # the server names what it took in a way of its own, which NumPy reports as an error when it lets go of it
-    ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), _TAKEN)
+    # The server gives the consumed capsule a name of its own. NumPy would report that as an error when it frees the
+    # capsule, so the name that the protocol asks for is set.
+    ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), _USED_CAPSULE)
     return tensor
 
 
 def upscale_batch(upscaler: Upscaler, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """uint8 [N, H, W, C] -> [N, H * scale, W * scale, C]. Raises as `Upscaler.upscale_pixels`."""
+    """Upscale uint8 [N, H, W, C] to [N, H * scale, W * scale, C], one picture after the other.
+
+    Raises the errors of `Upscaler.upscale_pixels`.
+    """
     count, height, width, channels = pixels.shape
     scale = upscaler.spec.scale
     result = np.empty((count, height * scale, width * scale, channels), np.uint8)

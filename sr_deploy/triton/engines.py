@@ -1,4 +1,5 @@
-"""What TensorRT engines of one model become in a repository of Triton: one model, a file for each kind of GPU."""
+"""Plan TensorRT engines in a Triton repository: engines of one model become one model with a file for each
+kind of GPU."""
 
 from __future__ import annotations
 
@@ -9,64 +10,78 @@ from pathlib import Path
 from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine
 from sr_deploy.errors import UsageError
 from sr_deploy.triton.config import Config
-from sr_deploy.triton.plan import RECORD, ServeOptions, ServePlan, served_name, shared
+from sr_deploy.triton.plan import SPEC_PARAMETER, ServeOptions, ServePlan, common_fields, served_name
 
 Engine = tuple[bytes, EngineRecord]
+"""An engine file: the serialised plan and its record."""
 
 
 def plan_engines(paths: Sequence[Path], options: ServeOptions) -> list[ServePlan]:
-    """One plan a model. Raises ModelError for an engine that is damaged, UsageError for those that do not go together."""
+    """Return one plan for each model, grouped by the SHA-256 of the model the engines were built from.
+
+    Raises ModelError for a damaged engine, UsageError for engines that cannot be served as one model.
+    """
     groups: dict[str, list[Engine]] = {}
     for path in paths:
         plan, record = read_engine(path)
         groups.setdefault(record.model_sha256, []).append((plan, record))
-    return [_planned(group, options) for group in groups.values()]
+    return [_plan_group(group, options) for group in groups.values()]
 
 
-def _planned(group: Sequence[Engine], options: ServeOptions) -> ServePlan:
+def _plan_group(group: Sequence[Engine], options: ServeOptions) -> ServePlan:
+    """Return the plan for the engines of one model. Raises UsageError if two are for the same kind of GPU."""
     records = [record for _, record in group]
     first = records[0]
     _require_alike(records)
     files = {_file(record): plan for plan, record in group}
     if len(files) < len(group):
-        raise UsageError(f"two engines of {first.spec.name} are for the same GPUs; give one for each kind")
-    special = {_capability(r): _file(r) for r in records if not _general(r)}
+        raise UsageError(
+            f"two engines of {first.spec.name} are for the same GPUs; give one engine for each kind of GPU"
+        )
+    by_capability = {_capability(r): _file(r) for r in records if not _is_hardware_compatible(r)}
     config = Config(
         name=served_name(first.spec.name),
         backend="tensorrt",
         max_batch=min(options.max_batch, *(profile.high[0] for profile in first.profiles)),
-        default_file=next((_file(r) for r in records if _general(r)), _file(first)),
-        files_by_capability=special,
+        default_file=next((_file(r) for r in records if _is_hardware_compatible(r)), _file(first)),
+        files_by_capability=by_capability,
         kind="KIND_GPU",
         profiles=len(first.profiles),
         parameters={
-            RECORD: first.spec.to_json(),
-            # a context for each profile, each with the memory its own profile needs
+            SPEC_PARAMETER: first.spec.to_json(),
+            # Each profile has a context of its own. With this setting a context takes the memory of its profile
+            # instead of that of the largest one.
             "execution_context_allocation_strategy": "ON_PROFILE_CHANGE",
         },
-        **shared(first.spec, _coverable(options, first), first.pixels, None, any_size=False),
+        **common_fields(
+            first.spec, _with_fitting_warm_up(options, first), first.pixels, None, any_size=False
+        ),
     )
     return ServePlan(config=config, files=files, notes=tuple(_notes(records)))
 
 
 def _require_alike(records: Sequence[EngineRecord]) -> None:
-    """Raises UsageError where engines of one model cannot stand for each other."""
+    """Raise UsageError if engines of one model differ in pixels, profiles or the TensorRT version they
+    need."""
     first = records[0]
     for record in records[1:]:
         if (record.pixels, record.profiles) != (first.pixels, first.profiles):
             raise UsageError(
-                f"the engines of {first.spec.name} were built for different sizes, batches or pixels, and a server offers "
+                f"the engines of {first.spec.name} were built for different sizes, batches or pixels, but a server offers "
                 "them as one model; build them with the same options"
             )
         if record.machine.tensorrt != first.machine.tensorrt and not record.options.version_compatible:
             raise UsageError(
                 f"the engines of {first.spec.name} were built with TensorRT {first.machine.tensorrt} and "
-                f"{record.machine.tensorrt}, and a server has one; build them with the same"
+                f"{record.machine.tensorrt}, but a server has only one version; build them with the same version"
             )
 
 
-def _coverable(options: ServeOptions, record: EngineRecord) -> ServeOptions:
-    """`options` with those sizes to warm up that an engine takes; its own profiles' sizes where none is left."""
+def _with_fitting_warm_up(options: ServeOptions, record: EngineRecord) -> ServeOptions:
+    """Return `options` with only those warm-up sizes that an engine takes.
+
+    If none is left, the best sizes of the profiles are used. A model of fixed size also uses these.
+    """
     rule, profiles = record.spec.size_rule, record.profiles
     sizes = [size for size in options.warm_up if not rule.fixed]
     fitting = tuple(s for s in sizes if any(p.covers((1, *rule.padded(*s))) for p in profiles))
@@ -74,31 +89,33 @@ def _coverable(options: ServeOptions, record: EngineRecord) -> ServeOptions:
     return replace(options, warm_up=fitting or (best if options.warm_up else ()))
 
 
-def _general(record: EngineRecord) -> bool:
-    """Whether it runs on GPUs of several compute capabilities."""
+def _is_hardware_compatible(record: EngineRecord) -> bool:
+    """Return whether an engine runs on GPUs of several compute capabilities (built with ampere+)."""
     return record.options.hardware_compatible == "ampere+"
 
 
 def _capability(record: EngineRecord) -> str:
+    """Return the compute capability, such as "9.0"."""
     return ".".join(map(str, record.machine.capability))
 
 
 def _file(record: EngineRecord) -> str:
-    """Such as model-sm90.plan."""
+    """Return the file name of an engine in the repository, such as model-sm90.plan."""
     return (
         "model-ampere-plus.plan"
-        if _general(record)
+        if _is_hardware_compatible(record)
         else f"model-sm{_capability(record).replace('.', '')}.plan"
     )
 
 
 def _notes(records: Sequence[EngineRecord]) -> Iterator[str]:
+    """Yield notes for the person who runs the server."""
     first = records[0]
     largest = max(first.profiles, key=lambda profile: profile.largest_pixels).high
-    yield f"the server must have TensorRT {first.machine.tensorrt}, which its release notes tell"
-    yield f"it takes pictures of up to {largest[2]}x{largest[1]} pixels; clients have to tile larger ones"
+    yield f"the server must have TensorRT {first.machine.tensorrt}; its release notes list the version"
+    yield f"pictures may have up to {largest[2]}x{largest[1]} pixels; clients have to tile larger ones"
     if any(record.options.version_compatible for record in records):
-        yield "start the server with --backend-config=tensorrt,version-compatible=true: that lets an engine bring code"
+        yield "start the server with --backend-config=tensorrt,version-compatible=true, which allows an engine to contain code"
     exact = sorted({r.machine.gpu for r in records if r.options.hardware_compatible == "none"})
     if exact:
-        yield f"its engines run on the GPUs they were built on: {', '.join(exact)}"
+        yield f"the engines run only on the kind of GPU they were built on: {', '.join(exact)}"

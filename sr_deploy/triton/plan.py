@@ -1,4 +1,5 @@
-"""What one ONNX model becomes in a repository of Triton: its configuration, and the files of the version. Writes nothing."""
+"""Plan one ONNX model in a Triton repository: its configuration and the files of a version. Nothing is
+written."""
 
 from __future__ import annotations
 
@@ -16,42 +17,49 @@ from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.triton.config import Config, Tensor, dims_of
 
-RECORD = "sr_deploy"
-"""The parameter of a configuration that holds the model's record, for clients."""
+SPEC_PARAMETER = "sr_deploy"
+"""Name of the configuration parameter that holds the model's spec as JSON, for clients."""
 BACKENDS = ("onnxruntime", "python")
+"""Triton's backends that can serve an ONNX file."""
 MODEL_PY = 'from sr_deploy.triton import TritonPythonModel\n\n__all__ = ["TritonPythonModel"]\n'
+"""Content of `model.py`, the file that Triton's Python backend loads."""
 _KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
+"""Triton's name for each device."""
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
-_MOST_BATCH = 64
+"""Triton's name for each type of pixels."""
+_MAX_BATCH = 64
+"""Largest batch that may be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """How models are served. Raises UsageError for numbers that make no sense."""
+    """Options for serving models. Raises UsageError for values out of range."""
 
     backend: Literal["onnxruntime", "python"] = "onnxruntime"
-    """Of ONNX files; engines are TensorRT's."""
+    """Backend for ONNX files. Engines always use Triton's TensorRT backend."""
     version: int = 1
+    """Number of the version, which is the name of its folder."""
     keep: int = 1
-    """How many of the newest versions the server offers."""
+    """Number of newest versions that the server offers."""
     max_batch: int = 8
-    """Pictures of one size that go through the model together; 1: each by itself."""
+    """Most pictures of one size that go through the model together; 1: each by itself."""
     queue_delay: int = 0
-    """Microseconds a picture may wait for others; 0: those that wait anyway are taken together."""
+    """Microseconds that a picture may wait for others; 0: only pictures that wait anyway are batched."""
     instances: int = 1
-    """Copies of the model that run at once, on every device."""
+    """Number of copies of the model that run at once on each device."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device on which the model runs."""
     threads: int | None = None
-    """Of a model on the CPU; None: what the backend takes by itself."""
+    """Threads of a model on the CPU; None: the backend's default."""
     warm_up: tuple[tuple[int, int], ...] = ((256, 256),)
-    """(height, width) of pictures that are run before the server says it is ready."""
+    """(height, width) of pictures that are run before the server reports that it is ready."""
     overwrite: bool = False
-    """Replace a version that is there already."""
+    """Replace a version that exists."""
 
     def __post_init__(self) -> None:
         _check("version", self.version, 1, 1 << 31)
         _check("keep", self.keep, 1, 1 << 10)
-        _check("max_batch", self.max_batch, 1, _MOST_BATCH)
+        _check("max_batch", self.max_batch, 1, _MAX_BATCH)
         _check("queue_delay", self.queue_delay, 0, 10_000_000)
         _check("instances", self.instances, 1, 1 << 10)
         if self.threads is not None:
@@ -67,48 +75,56 @@ class ServeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ServePlan:
-    """A configuration, and the files of the version."""
+    """Plan of one model."""
 
     config: Config
     files: dict[str, bytes]
+    """Content of each file of the version, by name."""
     notes: tuple[str, ...]
+    """Notes for the person who runs the server or calls it."""
 
 
 def plan_model(path: Path, options: ServeOptions) -> ServePlan:
-    """An ONNX file as Triton takes it: with pixel I/O; for the Python backend as it is."""
+    """Plan an ONNX file: with pixel I/O for Triton's ONNX Runtime, unchanged for the Python backend."""
     model = RunnableModel(path)
     spec, fixed_batch = model.facts.spec, model.facts.max_batch
-    inside = options.backend == "python"
-    data = _embedded(path) if inside else model.graph(np.dtype(np.uint8))
-    files = {"model.onnx": data} | ({"model.py": MODEL_PY.encode()} if inside else {})
-    batch = None if inside or fixed_batch is None else fixed_batch
+    in_server = options.backend == "python"
+    data = _embedded(path) if in_server else model.graph(np.dtype(np.uint8))
+    files = {"model.onnx": data} | ({"model.py": MODEL_PY.encode()} if in_server else {})
+    batch = None if in_server or fixed_batch is None else fixed_batch
     config = Config(
         name=served_name(path.stem),
         backend=options.backend,
         max_batch=options.max_batch if batch is None else 0,
-        default_file="model.py" if inside else "model.onnx",
-        kind=_kind(options),
-        parameters=_parameters(spec, options, inside=inside),
-        **shared(spec, options, "uint8", batch, any_size=inside),
+        default_file="model.py" if in_server else "model.onnx",
+        kind=_instance_kind(options),
+        parameters=_parameters(spec, options, in_server=in_server),
+        **common_fields(spec, options, "uint8", batch, any_size=in_server),
     )
-    return ServePlan(config=config, files=files, notes=tuple(_notes(spec, inside=inside)))
+    return ServePlan(config=config, files=files, notes=tuple(_notes(spec, in_server=in_server)))
 
 
 def _embedded(path: Path) -> bytes:
-    """The model with all its weights in one piece."""
+    """Return the model as one file that contains all weights."""
     return bytes(load_model(path).SerializeToString(deterministic=True))
 
 
-def _kind(options: ServeOptions) -> str:
+def _instance_kind(options: ServeOptions) -> str:
+    """Return the kind of device for the instances."""
     if options.backend == "python" and options.device == "auto":
-        return "KIND_CPU"  # sr-deploy finds the best backend itself; Triton would start an instance for every GPU
+        # sr-deploy chooses the device itself. With KIND_AUTO, Triton would start an instance for every GPU.
+        return "KIND_CPU"
     return _KINDS[options.device]
 
 
-def shared(
+def common_fields(
     spec: ModelSpec, options: ServeOptions, pixels: str, batch: int | None, *, any_size: bool
 ) -> dict[str, Any]:
-    """The part of a configuration that is the same for every backend."""
+    """Return the fields of a configuration that do not depend on the backend.
+
+    `pixels` is the type of the values, `batch` a fixed batch size or None. `any_size` is set if the backend
+    tiles and pads pictures itself; otherwise the model's size rule limits the sizes.
+    """
     fixed = None if any_size else spec.size_rule.fixed
     height, width = fixed or (None, None)
     tall, wide = (side * spec.scale if side else None for side in (height, width))
@@ -120,11 +136,11 @@ def shared(
         )
         for name, h, w in ((PIXELS, height, width), (UPSCALED, tall, wide))
     )
-    taken, given = ports
+    input_tensor, output_tensor = ports
     sizes = [fixed or (size if any_size else spec.size_rule.padded(*size)) for size in options.warm_up]
     return {
-        "taken": taken,
-        "given": given,
+        "input_tensor": input_tensor,
+        "output_tensor": output_tensor,
         "instances": options.instances,
         "keep": options.keep,
         "queue_delay": options.queue_delay,
@@ -132,42 +148,48 @@ def shared(
     }
 
 
-def _parameters(spec: ModelSpec, options: ServeOptions, *, inside: bool) -> dict[str, str]:
-    found = {RECORD: spec.to_json()}
-    if inside:
+def _parameters(spec: ModelSpec, options: ServeOptions, *, in_server: bool) -> dict[str, str]:
+    """Return the parameters for the backend, with the model's spec."""
+    found = {SPEC_PARAMETER: spec.to_json()}
+    if in_server:
         found["backend"] = "onnxruntime" if options.device == "cpu" else "auto"
     if options.threads is not None:
-        found["threads" if inside else "intra_op_thread_count"] = str(options.threads)
-    if not inside and options.device != "cpu":
-        # 1 is HEURISTIC: the default tries every algorithm again for each size that was not seen before
+        found["threads" if in_server else "intra_op_thread_count"] = str(options.threads)
+    if not in_server and options.device != "cpu":
+        # 1 means HEURISTIC. The default tries every algorithm again for each size that was not seen before.
         found["cudnn_conv_algo_search"] = "1"
     return found
 
 
-def _notes(spec: ModelSpec, *, inside: bool) -> Iterator[str]:
+def _notes(spec: ModelSpec, *, in_server: bool) -> Iterator[str]:
+    """Yield notes for the person who runs the server or calls it."""
     rule = spec.size_rule
-    if inside:
+    if in_server:
         yield 'the server\'s Python needs sr-deploy: pip install "sr-deploy[cpu]"'
         return
     if rule.fixed:
-        yield f"it takes pictures of {rule.fixed[1]}x{rule.fixed[0]} pixels only; --backend python takes any"
+        yield f"pictures must have {rule.fixed[1]}x{rule.fixed[0]} pixels; --backend python takes any size"
     elif rule.multiple_of > 1 or rule.minimum > 1:
         yield (
-            f"it takes sizes of at least {rule.minimum} that are multiples of {rule.multiple_of}, so clients have to "
-            "pad; --backend python takes any"
+            f"sides must be multiples of {rule.multiple_of} and at least {rule.minimum} pixels, so clients have to "
+            "pad; --backend python takes any size"
         )
 
 
 def served_name(text: str) -> str:
-    """What clients ask for: `text` in letters that are safe in a path and a URL. Raises UsageError where none is left."""
+    """Return the name that clients use: `text` with only letters that are safe in a path and a URL.
+
+    Raises UsageError if no letter is left.
+    """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")
     if not name:
         raise UsageError(
-            f"{text!r} leaves no name that clients could ask for; rename the file in plain letters"
+            f"{text!r} has no letters that a model name may have; rename the file with ASCII letters"
         )
     return name
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
+    """Raise UsageError if `value` is not a whole number from `low` to `high`."""
     if isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{name} must be a whole number of {low} to {high}, got {value!r}")
+        raise UsageError(f"{name} must be a whole number from {low} to {high}, got {value!r}")

@@ -1,11 +1,12 @@
-"""A model repository for NVIDIA's Triton Inference Server: which files lie where, and what their configurations say.
+"""Write a model repository for NVIDIA's Triton Inference Server.
 
     FOLDER/rt-x4/config.pbtxt
     FOLDER/rt-x4/1/model.onnx
 
-Every model takes and gives pixels, uint8 [N, H, W, C], so that a client needs no arithmetic. Three backends: Triton's
-own `onnxruntime`; `tensorrt`, for engines of `sr-deploy build`, one for each kind of GPU; and `python`, where sr-deploy
-itself runs inside the server and cuts pictures of any size into tiles. Starts no server.
+Every model takes and returns pixels, uint8 [N, H, W, C], so a client needs no arithmetic. There are three
+backends: Triton's `onnxruntime`; `tensorrt`, for engines of `sr-deploy build`, one for each kind of GPU;
+and `python`, where sr-deploy runs in the server and tiles pictures of any size. This module starts no
+server.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from sr_deploy.triton.plan import ServeOptions, ServePlan, plan_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ServedModel:
     """One model in the repository."""
 
     name: str
-    """What clients ask for."""
+    """Name by which clients call the model."""
     version: int
     folder: Path
-    """Of the model."""
+    """Folder of the model, which holds its versions."""
     config: Config
     files: tuple[str, ...]
-    """Of the version."""
+    """Names of the files of the version."""
     notes: tuple[str, ...] = ()
-    """What whoever runs the server or calls it has to know, a sentence each."""
+    """Notes for the person who runs the server or calls it, one sentence each."""
 
 
 def write_repository(
@@ -45,52 +46,54 @@ def write_repository(
     models: Sequence[Path] = (),
     engines: Sequence[Path] = (),
     options: ServeOptions | None = None,
-) -> list[Served]:
-    """Write `models` (ONNX files with a record) and `engines` (with theirs) as a model repository in `folder`.
+) -> list[ServedModel]:
+    """Write `models` (ONNX files with a spec) and `engines` (with their records) as a model repository in
+    `folder`.
 
-    What is there already stays, other versions of the same models included. A version appears whole or not at all.
-    Engines of one model, built for several kinds of GPU, become one model of the repository.
-    Raises UsageError for two models of one name, or engines that cannot be served as one; ModelError for a file that
-    cannot be used; OutputError where the place cannot be written, or the version is there already.
+    Existing models and other versions stay. A version appears completely or not at all, so a running server
+    never sees half of one. Engines of one model for several kinds of GPU become one model.
+
+    Raises UsageError for two models with one name or engines that cannot be served as one, ModelError for
+    an unusable file, and OutputError if the folder cannot be written or the version exists.
     """
     options = options or ServeOptions()
     plans = [*(plan_model(path, options) for path in models), *plan_engines(engines, options)]
     names = [plan.config.name for plan in plans]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(
-            f"several of the models are called {', '.join(twice)}, and clients ask by name; write them to "
-            "repositories of their own, or rename a file"
+            f"several models are called {', '.join(twice)}, but clients call a model by its name; write them to "
+            "separate repositories, or rename a file"
         )
     for plan in plans:
         _check_free(folder / plan.config.name, plan, options)
-    return [_written(folder / plan.config.name, plan, options) for plan in plans]
+    return [_write_model(folder / plan.config.name, plan, options) for plan in plans]
 
 
 def _check_free(model: Path, plan: ServePlan, options: ServeOptions) -> None:
-    """Raises OutputError where the version is there already, or other versions are of another backend."""
+    """Raise OutputError if the version exists, or if other versions use another backend."""
     if (model / str(options.version)).exists() and not options.overwrite:
         raise OutputError(
-            f"cannot write {model / str(options.version)}: this version is there already; write another --version, or "
+            f"cannot write {model / str(options.version)}: this version exists already; give another --version, or "
             "add --overwrite"
         )
     others = [number for number in _versions(model) if number != options.version]
     backend = _backend(model / "config.pbtxt")
     if others and backend not in (None, plan.config.backend):
         raise OutputError(
-            f"cannot write {model}: its version {others[0]} is run by {backend}, this one by {plan.config.backend}, and all "
+            f"cannot write {model}: its version {others[0]} uses the backend {backend} and this one {plan.config.backend}, but all "
             "versions of a model share one configuration; write to another repository"
         )
 
 
 def _versions(model: Path) -> list[int]:
-    """Numbers of the versions in a model's folder, the newest first."""
+    """Return the numbers of the versions in a model's folder, newest first."""
     if not model.is_dir():
         return []
     return sorted((int(path.name) for path in model.iterdir() if path.name.isdecimal()), reverse=True)
 
 
 def _backend(config: Path) -> str | None:
-    """The backend that a configuration of ours names; None where there is none."""
+    """Return the backend named in a configuration that sr-deploy wrote, or None."""
     try:
         found = re.search(r'^backend: "(\w+)"$', config.read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, ValueError):
@@ -98,10 +101,15 @@ def _backend(config: Path) -> str | None:
     return found[1] if found else None
 
 
-def _written(model: Path, plan: ServePlan, options: ServeOptions) -> Served:
+def _write_model(model: Path, plan: ServePlan, options: ServeOptions) -> ServedModel:
+    """Write a version into a draft folder and move it into place. Raises OutputError.
+
+    The configuration is replaced last, because it may name files of the new version.
+    """
     version, folders = model / str(options.version), OutputFolders()
     folders.make(model)
-    draft = model / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}"  # the server looks at numbers alone
+    # The server ignores folders whose names are not numbers.
+    draft = model / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         (draft / "version").mkdir(parents=True)
         for name, data in plan.files.items():
@@ -117,10 +125,8 @@ def _written(model: Path, plan: ServePlan, options: ServeOptions) -> Served:
         shutil.rmtree(draft, ignore_errors=True)
         folders.remove_empty()
     newer = [number for number in _versions(model) if number > options.version]
-    hidden = (
-        [f"version {newer[0]} is newer, and the one that is served"] if len(newer) >= options.keep else []
-    )
-    return Served(
+    hidden = [f"version {newer[0]} is newer and is served instead"] if len(newer) >= options.keep else []
+    return ServedModel(
         name=plan.config.name,
         version=options.version,
         folder=model,
@@ -131,7 +137,7 @@ def _written(model: Path, plan: ServePlan, options: ServeOptions) -> Served:
 
 
 def _swap(draft: Path, version: Path) -> None:
-    """Put the folder `version` of `draft` in the place of `version`; what was there comes back where that fails."""
+    """Move the version out of `draft` into its place. If that fails, the old version is restored."""
     before = draft / "before"
     if version.exists():
         version.rename(before)

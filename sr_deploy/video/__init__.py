@@ -1,1 +1,2 @@
-"""Video files through an Upscaler: decoded, upscaled, encoded in parts, joined with all else the source holds."""
+"""Upscaling video files: decode, upscale, encode in parts, and join the parts with the other streams of the
+source."""

@@ -1,4 +1,4 @@
-"""Whether a finished video holds what it should: read back, every timestamp compared with the source's."""
+"""Check a finished video: read it back and compare every timestamp with the source."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ from fractions import Fraction
 from pathlib import Path
 
 from sr_deploy.errors import CheckFailedError
-from sr_deploy.video.join import Copied, Joined, is_filler, time_of
+from sr_deploy.video.join import CopiedStream, Joined, is_filler, time_of
 from sr_deploy.video.pyav import opened
 from sr_deploy.video.source import main_stream
 
-_COPIED = ("audio", "subtitle", "video")
-_IN_STEP = Fraction(1, 1000)
-"""Seconds that two streams may be apart: MP4 counts their beginnings in thousandths."""
+_COPIED_KINDS = ("audio", "subtitle", "video")
+"""Kinds of streams that are compared packet by packet. Matroska lists covers as video streams."""
+_SYNC_TOLERANCE = Fraction(1, 1000)
+"""Seconds by which two streams may be apart. MP4 stores the start of a stream in thousandths of a second."""
 
 
 def check_result(path: Path, joined: Joined, time_base: Fraction) -> None:
-    """Raise CheckFailedError where `path` does not hold every frame at its time, or another stream not whole and in sync.
+    """Check that `path` holds every frame at its time, and every other stream complete and in sync.
 
-    A container may shift all streams by the same time, and round times to its own ticks.
+    `time_base` is the unit in seconds of `joined.pts`. A container may shift all streams by the same time
+    and round times to its own ticks; both are allowed. Only packets are read, nothing is decoded. Raises
+    CheckFailedError on any difference.
     """
     video: list[Fraction] = []
     with opened(path) as container:
         main = main_stream(container, path).index
-        others = {s.index: Copied(s.type) for s in container.streams if s.type in _COPIED and s.index != main}
+        others = {
+            s.index: CopiedStream(s.type)
+            for s in container.streams
+            if s.type in _COPIED_KINDS and s.index != main
+        }
         for packet in container.demux():
             time = time_of(packet.pts, packet.time_base)
             if packet.stream_index == main and time is not None:
@@ -32,9 +39,10 @@ def check_result(path: Path, joined: Joined, time_base: Fraction) -> None:
                 others[packet.stream_index].add(time)
         ticks = {stream.index: Fraction(stream.time_base or 0) for stream in container.streams}
     if len(video) != len(joined.pts):
-        raise _failed(path, f"it has {len(video)} frames and the source {len(joined.pts)}")
+        raise _failed(path, f"it has {len(video)} frames, the source has {len(joined.pts)}")
     if not video:
         return
+    # Packets come in decoding order, which differs from display order if the encoder uses B-frames.
     video.sort()
     shift = video[0] - joined.pts[0] * time_base
     for number, (got, pts) in enumerate(zip(video, joined.pts, strict=True), start=1):
@@ -43,19 +51,25 @@ def check_result(path: Path, joined: Joined, time_base: Fraction) -> None:
                 path,
                 f"frame {number} is at {float(got - shift):.4f} s and should be at {float(pts * time_base):.4f} s",
             )
-    for kind in _COPIED:
+    for kind in _COPIED_KINDS:
         wanted = [copied for copied in joined.others if copied.kind == kind]
         found = [(index, copied) for index, copied in others.items() if copied.kind == kind]
-        if len(found) < len(wanted):  # Matroska shows attached pictures as videos too
-            raise _failed(path, f"it has {len(found)} further {kind} streams and the source {len(wanted)}")
+        if len(found) < len(wanted):  # more are fine: Matroska lists attached pictures as videos
+            raise _failed(path, f"it has {len(found)} more {kind} streams, the source has {len(wanted)}")
         for (index, copied), expected in zip(found, wanted, strict=False):
-            _check_copied(path, copied, expected, shift, ticks[index] + ticks[main] + _IN_STEP)
+            _check_copied(path, copied, expected, shift, ticks[index] + ticks[main] + _SYNC_TOLERANCE)
 
 
-def _check_copied(path: Path, found: Copied, expected: Copied, shift: Fraction, tolerance: Fraction) -> None:
+def _check_copied(
+    path: Path, found: CopiedStream, expected: CopiedStream, shift: Fraction, tolerance: Fraction
+) -> None:
+    """Compare the number of packets and the first and last time of a copied stream with the source.
+
+    `shift` is the time in seconds by which the container moved all streams. Raises CheckFailedError.
+    """
     if found.packets != expected.packets:
         raise _failed(
-            path, f"its {expected.kind} has {found.packets} packets and the source's {expected.packets}"
+            path, f"its {expected.kind} has {found.packets} packets, the source's has {expected.packets}"
         )
     for got, wanted in ((found.first, expected.first), (found.last, expected.last)):
         if got is not None and wanted is not None and abs(got - shift - wanted) > tolerance:
@@ -66,6 +80,7 @@ def _check_copied(path: Path, found: Copied, expected: Copied, shift: Fraction, 
 
 
 def _failed(path: Path, what: str) -> CheckFailedError:
+    """Return the error for a result that differs from its source."""
     return CheckFailedError(
-        f"{path} was checked against its source: {what}; try another kind of file, such as .mkv, and report this"
+        f"{path} differs from its source: {what}; try another container, such as .mkv, and report this"
     )

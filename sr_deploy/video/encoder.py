@@ -1,4 +1,5 @@
-"""Which encoder makes the result and how: chosen once, so that every part and the joined file agree."""
+"""Choose the encoder of the result and its settings. They are fixed once, so every part and the joined file
+agree."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sr_deploy.video.source import VideoInfo
 
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""FFmpeg's name of the container for each suffix that can be written."""
 CODECS = {
     "h264": "libx264",
     "hevc": "libx265",
@@ -27,53 +29,68 @@ CODECS = {
     "prores": "prores_ks",
     "ffv1": "ffv1",
 }
-"""Names people use -> FFmpeg's encoders; an encoder's own name does as well."""
+"""FFmpeg's encoder for each common codec name. An encoder's own name is accepted too."""
 _QUALITY = {"libx264": 17, "libx265": 19, "libsvtav1": 24, "libvpx-vp9": 24}
+"""Default constant rate factor of each encoder that has one. Chosen to be visually lossless on its scale."""
 _ALWAYS = {
     "libx265": {"x265-params": "log-level=none"},
     "libvpx-vp9": {"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "3"},
     "ffv1": {"level": "3", "g": "1"},
 }
+"""Options that are always set. x265 would log to stderr; VP9 needs a bit rate of 0 for constant quality;
+FFV1 version 3 has checksums, and a group of 1 frame makes every frame a key frame."""
 _H264_LARGEST = 4096 * 2304
-"""Pixels of level 5.2, which hardware decodes."""
+"""Most pixels of a frame at H.264 level 5.2, the highest that hardware commonly decodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions:
-    """What the user may say of the result."""
+    """Encoder settings that the user may give."""
 
     codec: str | None = None
-    """None: H.264 for 8 bits up to 4096x2304, HEVC above; in WebM, VP9."""
+    """Codec or encoder; None: VP9 in WebM, else H.264 for 8 bits up to 4096x2304 pixels and HEVC above."""
     quality: int | None = None
-    """Constant rate factor; smaller is better. None: visually lossless by the encoder's scale."""
+    """Constant rate factor; smaller is better. None: the default of the encoder, see `_QUALITY`."""
     preset: str | None = None
+    """Preset of the encoder, which trades time for size; None: the encoder's default."""
     pixel_format: str | None = None
-    """None: the source's, or the nearest the encoder takes."""
+    """Pixel format of the result; None: the source's format, or the nearest that the encoder takes."""
     extra: tuple[tuple[str, str], ...] = ()
-    """Further options of the encoder, as name and value."""
+    """Further options of the encoder, as pairs of name and value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """All that makes an encoder; equal encodings make equal streams."""
+    """All settings of an encoder. Equal encodings give streams that can be joined."""
 
     encoder: str
+    """FFmpeg's name of the encoder."""
     width: int
+    """Width of a frame in pixels."""
     height: int
+    """Height of a frame in pixels."""
     pixel_format: str
+    """FFmpeg's name of the pixel format that the encoder takes."""
     layout: Layout
+    """Layout in which frames are handed to the encoder; it matches `pixel_format`."""
     colours: Colours
+    """Matrix and range by which RGB is converted to YUV."""
     space: int
+    """Colour matrix as ITU-T H.273 numbers it. `range`, `primaries` and `transfer` likewise."""
     range: int
     primaries: int
     transfer: int
     rate: Fraction
+    """Nominal frames per second. Timestamps decide when a frame is shown."""
     time_base: Fraction
+    """Unit of timestamps in seconds, the same as in the source."""
     aspect: Fraction | None = None
+    """Ratio of width to height of a pixel; None: unknown."""
     options: dict[str, str] = field(default_factory=dict)
+    """Options of the encoder by FFmpeg's names."""
 
     def add_to(self, container: Container) -> Stream:
-        """A stream of this encoding in `container`, whose encoder opens with the first packet or frame."""
+        """Add a stream of this encoding to `container`. Its encoder opens with the first packet or frame."""
         stream: Stream = container.add_stream(self.encoder, rate=self.rate, options=dict(self.options))
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, self.pixel_format
         stream.time_base = self.time_base
@@ -83,12 +100,13 @@ class Encoding:
         context.color_primaries, context.color_trc = self.primaries, self.transfer
         if self.aspect is not None:
             context.sample_aspect_ratio = self.aspect
-        stream.thread_type = "AUTO"
+        stream.thread_type = "AUTO"  # frame or slice threads, whichever the encoder supports
         return stream
 
 
 def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOptions) -> Encoding:
-    """Choose what the user left open. Raises UsageError for what no encoder of this PyAV can do."""
+    """Choose all settings that the user left open. Raises UsageError for settings that no encoder of this
+    PyAV supports."""
     width, height = facts.width * scale, facts.height * scale
     source = layout_for(facts.pixel_format)
     name = _encoder_name(options.codec, target, source.depth > 8 or width * height > _H264_LARGEST)
@@ -97,10 +115,11 @@ def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOpt
     layout = layout_for(pixel_format)
     if (width % layout.across or height % layout.down) and name != "ffv1":
         raise UsageError(
-            f"the result of {width}x{height} pixels has an odd side, which {pixel_format} cannot have; add "
+            f"the result has {width}x{height} pixels, but {pixel_format} needs even sides; add "
             "--pixel-format yuv444p"
         )
     colours = colours_of(facts)
+    # RGB has no matrix, and is always full range.
     yuv = layout.kind != "rgb"
     return Encoding(
         encoder=name,
@@ -121,15 +140,20 @@ def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOpt
 
 
 def container_format(target: Path) -> str:
-    """The container a file name asks for. Raises UsageError for one that is not written."""
+    """Return FFmpeg's name of the container that a file name asks for. Raises UsageError for an unknown
+    suffix."""
     found = SUFFIXES.get(target.suffix.lower())
     if found is None:
         known = ", ".join(SUFFIXES)
-        raise UsageError(f"output {target}: videos are written as {known}; choose one of these")
+        raise UsageError(
+            f"output {target}: the suffix of a video must be one of {known}; choose one of these"
+        )
     return found
 
 
 def _encoder_name(codec: str | None, target: Path, demanding: bool) -> str:
+    """Return the name of the encoder. `demanding` means more than 8 bits or a frame larger than H.264 level
+    5.2."""
     if codec is not None:
         return CODECS.get(codec.lower(), codec)
     if container_format(target) == "webm":
@@ -138,12 +162,13 @@ def _encoder_name(codec: str | None, target: Path, demanding: bool) -> str:
 
 
 def _encoder(name: str) -> Any:
+    """Return PyAV's description of an encoder. Raises UsageError if it is missing or does not encode video."""
     av = pyav()
     try:
         codec = av.codec.Codec(name, "w")
     except av.codec.codec.UnknownCodecError as error:
         raise UsageError(
-            f"this PyAV has no encoder {name!r}; choose one of {', '.join(CODECS)}, or one that FFmpeg names"
+            f"this PyAV has no encoder {name!r}; choose one of {', '.join(CODECS)}, or an encoder name of FFmpeg"
         ) from error
     if codec.type != "video":
         raise UsageError(f"{name} encodes {codec.type}, not video; choose one of {', '.join(CODECS)}")
@@ -151,26 +176,30 @@ def _encoder(name: str) -> Any:
 
 
 def _pixel_format(encoder: Any, source: Layout, asked: str | None) -> str:
+    """Return the pixel format of the result. Raises UsageError if the encoder does not take it, or if it
+    cannot be made."""
     takes = [known.name for known in encoder.video_formats or ()]
     if asked is not None:
         if takes and asked not in takes:
-            raise UsageError(f"{encoder.name} takes no {asked} frames; choose one of {', '.join(takes)}")
+            raise UsageError(f"{encoder.name} does not take {asked} frames; choose one of {', '.join(takes)}")
         if layout_for(asked).name not in (asked, "gray8"):
-            raise UsageError(f"frames are not made as {asked}; choose one of {', '.join(LAYOUTS)}")
+            raise UsageError(f"{asked} frames cannot be made; choose one of {', '.join(LAYOUTS)}")
         return asked
     if not takes:
         return "yuv420p"
+    # If the encoder takes none of the preferred formats, any that we can make is better than none.
     ours = (name for name in takes if layout_for(name).name == name)
-    found = next((name for name in _wishes(source) if name in takes), None) or next(ours, None)
+    found = next((name for name in _preferred_formats(source) if name in takes), None) or next(ours, None)
     if found is None:
         raise UsageError(
-            f"{encoder.name} takes {', '.join(takes)} only, which is not made; choose another --codec"
+            f"{encoder.name} takes only {', '.join(takes)}, which cannot be made; choose another --codec"
         )
     return found
 
 
-def _wishes(source: Layout) -> list[str]:
-    """Pixel formats of the result for a source's layout, best first: its own, its depth, its chroma."""
+def _preferred_formats(source: Layout) -> list[str]:
+    """Return pixel formats for a source's layout, best first: the same, the same depth, the same chroma,
+    4:2:0."""
     chroma = source.name[:7] if source.kind == "yuv" and not source.paired else "yuv420p"
     own = [source.name] if source.kind == "yuv" and not source.paired else []
     deep = [f"{chroma}10le", "yuv420p10le"] if source.depth > 8 else []
@@ -178,17 +207,19 @@ def _wishes(source: Layout) -> list[str]:
 
 
 def _encoder_options(name: str, encoder: Any, options: EncodeOptions, facts: VideoInfo) -> dict[str, str]:
+    """Return the options of the encoder. The user's options come last, and replace or extend the others."""
     made = dict(_ALWAYS.get(name, {}))
     quality = options.quality if options.quality is not None else _QUALITY.get(name)
     if options.quality is not None and name not in _QUALITY:
-        raise UsageError(f"{name} has no quality of this kind; set it with --encoder-option NAME=VALUE")
+        raise UsageError(f"{name} has no constant rate factor for --quality; use --encoder-option NAME=VALUE")
     if quality is not None:
         made["crf"] = str(quality)
     if options.preset is not None:
         made["preset"] = options.preset
-    if name == "libx265" and (light := _x265_light(facts.light)):
+    if name == "libx265" and (light := _x265_hdr(facts.light)):
         made["x265-params"] += f":{light}"
     for key, value in options.extra:
+        # x265-params holds many settings in one option, so the user's are appended instead of replacing ours.
         joins = key in made and key.endswith("-params")
         made[key] = f"{made[key]}:{value}" if joins else value
     _check_known(name, made)
@@ -196,9 +227,9 @@ def _encoder_options(name: str, encoder: Any, options: EncodeOptions, facts: Vid
 
 
 def _check_known(encoder: str, options: dict[str, str]) -> None:
-    """Raise UsageError for an option the encoder does not have; FFmpeg would pass over it without a word."""
+    """Raise UsageError for an option that the encoder does not have. FFmpeg would ignore it silently."""
     context = pyav().codec.context.CodecContext.create(encoder, "w")
-    if not hasattr(context, "supported_options"):  # before PyAV 18
+    if not hasattr(context, "supported_options"):  # PyAV before 18 cannot list them
         return
     groups = context.supported_options
     known = {option.name for option in (*groups.generic, *groups.private)}
@@ -208,8 +239,12 @@ def _check_known(encoder: str, options: dict[str, str]) -> None:
         raise UsageError(f"{encoder} has no option {unknown[0]!r}; {hint}")
 
 
-def _x265_light(light: dict[str, bytes]) -> str:
-    """HDR metadata as x265 takes it, from FFmpeg's structures of rational numbers."""
+def _x265_hdr(light: dict[str, bytes]) -> str:
+    """Return HDR10 metadata in the syntax of x265, or an empty string.
+
+    `light` holds FFmpeg's structs AVMasteringDisplayMetadata (20 int32 as 10 ratios, then two flags) and
+    AVContentLightMetadata (two uint32, in candela per square metre).
+    """
     words = []
     if len(data := light.get("MASTERING_DISPLAY_METADATA", b"")) >= 88:
         numbers = struct.unpack("<22i", data[:88])
@@ -219,10 +254,12 @@ def _x265_light(light: dict[str, bytes]) -> str:
                 for above, below in zip(numbers[:20:2], numbers[1:20:2], strict=True)
             ]
             red, green, blue, white = (ratios[i : i + 2] for i in (0, 2, 4, 6))
+            # x265 takes the primaries in the order G, B, R, in steps of 0.00002, and luminances in steps of
+            # 0.0001 candela per square metre.
             places = zip("GBR", (green, blue, red), strict=True)
-            text = "".join(f"{letter}({_in(50000, *xy)})" for letter, xy in places)
+            text = "".join(f"{letter}({_in_units(50000, *xy)})" for letter, xy in places)
             words.append(
-                f"master-display={text}WP({_in(50000, *white)})L({_in(10000, ratios[9], ratios[8])})"
+                f"master-display={text}WP({_in_units(50000, *white)})L({_in_units(10000, ratios[9], ratios[8])})"
             )
     if len(data := light.get("CONTENT_LIGHT_LEVEL", b"")) >= 8:
         most, average = struct.unpack("<2I", data[:8])
@@ -230,5 +267,6 @@ def _x265_light(light: dict[str, bytes]) -> str:
     return ":".join(words)
 
 
-def _in(unit: int, *values: Fraction) -> str:
+def _in_units(unit: int, *values: Fraction) -> str:
+    """Return values as integers in steps of 1/`unit`, separated by commas."""
     return ",".join(str(round(value * unit)) for value in values)

@@ -1,7 +1,9 @@
-"""Upscaling one video: from a file to a larger one that plays as the first did, resumable at every moment.
+"""Upscale one video into a larger one with the same timing and streams. The work can be resumed at any
+moment.
 
-Frames are decoded, upscaled and encoded at once, with bounded queues between; the result is encoded in parts
-(`parts`), which are joined at the end with all else the source holds (`join`) and checked (`check`).
+Frames are decoded, upscaled and encoded at the same time, with bounded queues between. The result is
+encoded in parts (`parts`). At the end they are joined with the other streams of the source (`join`), and
+the file is checked (`check`).
 """
 
 from __future__ import annotations
@@ -30,53 +32,62 @@ from sr_deploy.video.source import TimedFrame, VideoInfo, frames, probe
 from sr_deploy.video.streams import StreamChoice, plan_streams
 
 _SCHEMA = 1
+"""Version of the parts. A change makes the parts of earlier runs unusable."""
 PART_FRAMES = 120
-"""Frames of a part: what is lost at most when the work is cut off, and the distance of key frames."""
+"""Frames of a part. This is the most that an interruption costs, and the distance between key frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions:
-    """How a video is upscaled and written."""
+    """Options for upscaling and writing a video."""
 
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    """Settings of the encoder."""
     choice: StreamChoice = field(default_factory=StreamChoice)
+    """Kinds of streams to carry over."""
     overwrite: bool = False
+    """Replace an existing target."""
     resume: bool = True
-    """Go on with parts of a run that was cut off; else begin anew."""
+    """True: continue with the parts of an interrupted run. False: start again."""
     part_frames: int = PART_FRAMES
+    """Number of frames in a part; at least 1."""
     streams: int = 2
-    """Frames computed at once."""
+    """Number of frames computed at once."""
 
     def __post_init__(self) -> None:
         if self.part_frames < 1:
-            raise UsageError(f"a part has at least 1 frame, got {self.part_frames}")
+            raise UsageError(f"a part must have at least 1 frame, got {self.part_frames}")
 
 
 class VideoListener(Protocol):
-    """Whoever wants to know how it goes on. Called from more than one thread."""
+    """Receiver of progress. Its methods are called from more than one thread."""
 
     def say(self, message: str) -> None:
-        """One line the user should know."""
+        """Called with one line that the user should know."""
         ...
 
     def begin(self, total: int | None, first: int = 0) -> None:
-        """Of `total` frames, `first` are there from an earlier run."""
+        """Called once: the video has `total` frames (None: unknown), and `first` of them are done already."""
         ...
 
     def frame(self, count: int) -> None:
-        """`count` frames are encoded."""
+        """Called after each frame: `count` frames are encoded, including those of an earlier run."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoResult:
-    """What was made."""
+    """Facts about the finished video."""
 
     target: Path
     frames: int
+    """Number of frames."""
     width: int
+    """Width of a frame in pixels."""
     height: int
+    """Height of a frame in pixels."""
     encoder: str
+    """FFmpeg's name of the encoder."""
     pixel_format: str
 
 
@@ -91,10 +102,13 @@ def upscale_video(
 ) -> VideoResult:
     """Upscale `source` into `target`, whose suffix names the container.
 
-    `model` is the file behind `upscaler`, by whose content parts of an earlier run are known to fit. Interrupted
-    or killed, it leaves the finished parts in a hidden folder beside `target`, and the next call goes on there.
-    Raises InputError for a source that cannot be read, UsageError for options that do not fit it, OutputError
-    for a place that cannot be written, CheckFailedError where the result is not what it should be.
+    `model` is the model file of `upscaler`; its content decides whether parts of an earlier run fit. If
+    interrupted or killed, finished parts stay in a hidden folder beside `target`, and the next call
+    continues after them.
+
+    Raises InputError for an unreadable source, UsageError for options that do not fit it, OutputError for a
+    target that cannot be written or that another process is making, and CheckFailedError if the result
+    differs from the source.
     """
     options = options or VideoOptions()
     _check_target(source, target, options)
@@ -106,7 +120,7 @@ def upscale_video(
         say(note)
     parts = Parts(target)
     try:
-        # again, for another process may have made it meanwhile
+        # Checked again: another process may have finished the target before this one got the lock.
         _check_target(source, target, options)
         _resume(parts, _key(facts, encoding, upscaler, model, options), options, say)
         if watcher:
@@ -130,6 +144,7 @@ def upscale_video(
 
 
 def _check_target(source: Path, target: Path, options: VideoOptions) -> None:
+    """Raise OutputError if `target` exists and may not be replaced, UsageError for an unknown suffix."""
     container_format(target)
     if not target.exists():
         return
@@ -142,13 +157,14 @@ def _check_target(source: Path, target: Path, options: VideoOptions) -> None:
 
 
 def _resume(parts: Parts, key: Mapping[str, Any], options: VideoOptions, say: Callable[[str], None]) -> None:
+    """Load the parts of an earlier run if they fit, and tell the user about it."""
     if not options.resume:
         parts.forget()
     changed = parts.resume(key)
     if changed:
-        say(f"parts of an earlier run do not fit, for {', '.join(changed)} changed; beginning anew")
+        say(f"parts of an earlier run do not fit because {', '.join(changed)} changed; starting again")
     elif parts.done:
-        say(f"going on after {parts.frames} frames of an earlier run")
+        say(f"continuing after {parts.frames} frames of an earlier run")
 
 
 def _make_parts(
@@ -159,13 +175,18 @@ def _make_parts(
     options: VideoOptions,
     watcher: VideoListener | None,
 ) -> None:
-    """Encode what is missing. On an interruption the part that is not full is dropped."""
+    """Encode the frames that are missing. On an interruption the incomplete part is dropped.
+
+    The source is decoded from its beginning to find the first missing frame: seeking is not exact in every
+    file.
+    """
     begin = done = parts.frames
     damaged: list[None] = []
     layout, colours = layout_for(facts.pixel_format), colours_of(facts)
     writer = SegmentWriter(parts, encoding, options.part_frames)
 
     def pictures() -> Iterator[tuple[TimedFrame, FramePixels]]:
+        # `frames` runs in another thread; appending to a list is atomic.
         for timed in frames(facts, lambda: damaged.append(None)):
             if timed.index >= begin:
                 yield timed, to_picture(timed.frame, layout, colours)
@@ -192,7 +213,12 @@ def _make_parts(
 def _key(
     facts: VideoInfo, encoding: Encoding, upscaler: Upscaler, model: Path, options: VideoOptions
 ) -> dict[str, Any]:
-    """All that decides what is in a part; JSON values only."""
+    """Return everything that determines the content of a part, as JSON values. The names appear in
+    messages.
+
+    The versions of PyAV's libraries are included, because another version of an encoder gives another
+    stream.
+    """
     made: dict[str, Any] = asdict(encoding)
     made |= {"layout": encoding.layout.name, "rate": str(encoding.rate), "time_base": str(encoding.time_base)}
     made["aspect"] = None if encoding.aspect is None else str(encoding.aspect)
@@ -210,8 +236,9 @@ def _key(
 
 
 def _notes(facts: VideoInfo, encoding: Encoding) -> Iterator[str]:
+    """Yield notes for the user about properties of the source that are lost or handled badly."""
     if facts.interlaced:
-        yield "the video is interlaced, which a net blurs; deinterlace it before, such as with ffmpeg's bwdif"
+        yield "the video is interlaced, and upscaling blurs it; deinterlace it first, for example with ffmpeg's bwdif"
     if facts.pixel_format.startswith("yuva") or facts.pixel_format in (
         "rgba",
         "bgra",
@@ -221,4 +248,4 @@ def _notes(facts: VideoInfo, encoding: Encoding) -> Iterator[str]:
     ):
         yield "its transparency is left out"
     if layout_for(facts.pixel_format).depth > 8 >= encoding.layout.depth:
-        yield f"{encoding.encoder} takes 8 bits here, and the source has more"
+        yield f"the result has 8 bits per channel, which is what {encoding.encoder} takes here; the source has more"

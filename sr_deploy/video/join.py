@@ -1,4 +1,5 @@
-"""Joining the parts with everything else the source holds: packets are copied, nothing is decoded or encoded."""
+"""Join the encoded parts with the other streams of the source. Packets are copied; nothing is decoded or
+encoded."""
 
 from __future__ import annotations
 
@@ -18,28 +19,30 @@ from sr_deploy.video.streams import StreamPlan
 if TYPE_CHECKING:
     from sr_deploy.video.source import VideoInfo
 
-_OURS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "number_of_bytes",
+_FILE_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "number_of_bytes",
          "number_of_frames", "bps", "_statistics_tags", "_statistics_writing_app",
          "_statistics_writing_date_utc"}  # fmt: skip
-"""Metadata that tells of the source's file and not of its content."""
+"""Metadata that describes the source's file, not its content. It would be wrong in the result."""
 
 
-_BEFORE_ALL = Fraction(-1 << 40)
-"""When a packet without a time is written."""
+_EARLIEST = Fraction(-1 << 40)
+"""Time in seconds at which a packet without a timestamp is written: before all others."""
 
 
 @dataclass
-class Copied:
-    """What became of one stream that was copied."""
+class CopiedStream:
+    """Packet counts and times of a copied stream, compared by `check`."""
 
     kind: str
+    """FFmpeg's kind of stream: "audio", "subtitle" or "video"."""
     packets: int = 0
     first: Fraction | None = None
-    """Time of its first packet, in seconds."""
+    """Time of the earliest packet in seconds; None if no packet has a time."""
     last: Fraction | None = None
+    """Time of the latest packet in seconds; None if no packet has a time."""
 
     def add(self, time: Fraction | None) -> None:
-        """Another packet, of this time."""
+        """Count a packet. `time` is in seconds, or None."""
         self.packets += 1
         if time is None:
             return
@@ -49,18 +52,22 @@ class Copied:
 
 @dataclass(frozen=True)
 class Joined:
-    """What was put into the result; `check` sees whether it is there."""
+    """Description of what was written, for `check` to compare with the file."""
 
     pts: list[int]
-    """Of every frame, in the video's time base."""
-    others: list[Copied] = field(default_factory=list)
-    """The streams beside the video, in their order."""
+    """Display time of every frame, in the video's time base, in ascending order."""
+    others: list[CopiedStream] = field(default_factory=list)
+    """The other copied streams, in the order of the result."""
 
 
 def join(
     facts: VideoInfo, parts: Parts, encoding: Encoding, plan: StreamPlan, target: Path, output: Path
 ) -> Joined:
-    """Write all that is to be in the result into `output`, which is to become `target`. Raises OutputError."""
+    """Write the whole result into `output`, which later gets the name `target`.
+
+    Packets of all streams are merged by decoding time, so that a player can read the file from start to
+    end. Raises InputError if reading the source fails, OutputError if writing fails.
+    """
     joined = Joined([pts for part in parts.done for pts in part.pts])
     routes: dict[int, _Route] = {}
     with opened(facts.path) as source, writing(target):
@@ -71,7 +78,7 @@ def join(
                 if index == facts.stream:
                     video = _video_packets(parts, joined.pts, encoding.time_base, made)
                 else:
-                    joined.others.append(Copied(made.type))
+                    joined.others.append(CopiedStream(made.type))
                     routes[index] = _Route(made, joined.others[-1])
             _describe(source, container, plan)
             copied = _copied_packets(source, routes)
@@ -82,42 +89,51 @@ def join(
 
 @dataclass(frozen=True)
 class _Route:
-    """Where the packets of a source's stream go."""
+    """Destination of the packets of one source stream."""
 
     made: Stream
-    copied: Copied
+    """The stream in the result."""
+    copied: CopiedStream
 
 
 def _stream(stream: Stream, container: Container, facts: VideoInfo, encoding: Encoding) -> Stream:
-    """A stream in the result for one of the source: encoded anew for the video, else the same."""
+    """Add a stream to the result for one of the source: a newly encoded one for the video, else a copy of
+    the parameters."""
     if stream.index == facts.stream:
         made = encoding.add_to(container)
-        if facts.rotation is not None and hasattr(made, "set_display_matrix"):  # PyAV 18
+        if facts.rotation is not None and hasattr(made, "set_display_matrix"):  # since PyAV 18
             made.set_display_matrix(facts.rotation)
     else:
         made = container.add_stream_from_template(stream)
-    made.metadata.update(_lasting(stream.metadata))
+    made.metadata.update(_content_metadata(stream.metadata))
     made.disposition = stream.disposition
     return made
 
 
 def _describe(source: Container, container: Container, plan: StreamPlan) -> None:
+    """Copy attachments, the file's metadata and the chapters."""
     for one in plan.attachments:
         container.add_attachment(one.name, one.kind, one.data)
-    container.metadata.update(_lasting(source.metadata))
+    container.metadata.update(_content_metadata(source.metadata))
     container.set_chapters(source.chapters())
 
 
-def _lasting(metadata: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in metadata.items() if name.lower().split("-")[0] not in _OURS}
+def _content_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Return the metadata without the entries of `_FILE_METADATA`. Matroska appends a language, such as
+    BPS-eng."""
+    return {
+        name: value for name, value in metadata.items() if name.lower().split("-")[0] not in _FILE_METADATA
+    }
 
 
 def _video_packets(
     parts: Parts, shown: list[int], time_base: Fraction, stream: Stream
 ) -> Iterator[tuple[Fraction, Packet]]:
-    """The packets of every part with their true times.
+    """Yield the packets of all parts with their true times, each with its decoding time in seconds.
 
-    Decoding times are the display times of as many frames before as the encoder reorders, the usual scheme.
+    With B-frames, the decoding time of a packet is the display time of the frame `delay` places earlier,
+    where `delay` is the number of places by which the encoder reorders. This is the usual scheme and keeps
+    decoding times ascending and not later than display times.
     """
     delay = max((i - place for part in parts.done for i, place in enumerate(part.order)), default=0)
     ends = [*shown[1:], shown[-1] + parts.done[-1].tail] if shown else []
@@ -127,6 +143,7 @@ def _video_packets(
             place = first + part.order[i]
             packet.pts = shown[place]
             before = first + i - delay
+            # Before the first frame there are no display times; count down from it in single ticks.
             packet.dts = shown[before] if before >= 0 else shown[0] + before
             packet.duration = ends[place] - shown[place]
             packet.time_base = time_base
@@ -136,15 +153,17 @@ def _video_packets(
 
 
 def _packets_of(path: Path) -> Iterator[Packet]:
+    """Yield the packets of a part's file, without the empty one that ends the stream."""
     with opened(path) as container:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
 
 
 def _copied_packets(source: Container, routes: dict[int, _Route]) -> Iterator[tuple[Fraction, Packet]]:
+    """Yield the packets of all other streams, each with its decoding time in seconds."""
     if not routes:
         return
     for packet in source.demux([source.streams[index] for index in routes]):
-        if not packet.size or is_filler(packet):  # the end of a stream, or what the container makes itself
+        if not packet.size or is_filler(packet):  # end of stream, or padding that the container adds itself
             continue
         route = routes[packet.stream_index]
         shown = packet.pts if packet.pts is not None else packet.dts
@@ -152,14 +171,14 @@ def _copied_packets(source: Container, routes: dict[int, _Route]) -> Iterator[tu
         route.copied.add(time_of(shown, packet.time_base))
         packet.stream, packet.pts, packet.dts = route.made, shown, decoded
         time = time_of(decoded, packet.time_base)
-        yield _BEFORE_ALL if time is None else time, packet
+        yield _EARLIEST if time is None else time, packet
 
 
 def is_filler(packet: Packet) -> bool:
-    """Whether it is the empty text that MP4 has between two subtitles."""
+    """Return whether the packet is the empty text that MP4 stores between two subtitles."""
     return packet.stream.type == "subtitle" and packet.size == 2 and bytes(packet) == b"\0\0"
 
 
 def time_of(stamp: int | None, time_base: Fraction) -> Fraction | None:
-    """A timestamp in seconds; None for the one packet of a cover, which has none."""
+    """Convert a timestamp to seconds. Returns None for the packet of a cover, which has no timestamp."""
     return None if stamp is None else stamp * Fraction(time_base)

@@ -1,7 +1,8 @@
-"""The parts of a result that is being made: a folder beside it, one file and one record a part.
+"""The parts of an unfinished result: a folder beside it, with a file and a JSON record for each part.
 
-A part is a stretch of frames encoded on its own, so it can be kept when the work is cut off, and made again
-without the others. Its record, written last, lists the timestamps of its frames; a part without one is none.
+A part is a run of frames that is encoded on its own, so it can be kept when the work is interrupted. Its
+record is written last and lists the timestamps of its frames. A file without a record does not count as a
+part.
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ class Part:
     """The record of one part."""
 
     pts: list[int]
-    """Of its frames, in the order they are shown."""
+    """Display times of its frames in ascending order, in the video's time base."""
     order: list[int]
-    """Of its packets as they lie in the file: the place among `pts` of each."""
+    """Index into `pts` of each packet, in the order of the file. It differs from 0, 1, 2... if the encoder
+    reorders frames."""
     tail: int
-    """How long its last frame is shown where no part follows."""
+    """Duration of its last frame in the video's time base, used if no part follows."""
     bytes: int
-    """Of its file."""
+    """Size of its file in bytes."""
 
 
 class Parts:
-    """The parts of the result `target`, held by this process alone while the object is in use."""
+    """The parts of the result `target`. A lock gives them to one process as long as the object is in use.
+
+    Raises OutputError if another process holds the lock.
+    """
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -46,7 +51,11 @@ class Parts:
         self.done: list[Part] = []
 
     def resume(self, key: Mapping[str, Any]) -> list[str]:
-        """Keep the parts made under the same `key`; forget all others. What differs, where there were some."""
+        """Load the parts that were made with the same `key`; delete them if the key differs.
+
+        Returns the names of the key's entries that changed, if there were parts. Loading ends at the first
+        part that is missing or damaged.
+        """
         plan = self.folder / "plan.json"
         before = read_record(plan)
         if before == key:
@@ -59,19 +68,19 @@ class Parts:
         return sorted(name for name in key if (before or {}).get(name) != key[name]) if had_parts else []
 
     def forget(self) -> None:
-        """Drop what an earlier run left."""
+        """Delete the parts of an earlier run."""
         self._clear()
 
     def path(self, number: int) -> Path:
-        """Of a part's file."""
+        """Return the path of a part's file, counted from 0."""
         return self.folder / f"{number:06}.part"
 
     def record_path(self, number: int) -> Path:
-        """Of a part's record."""
+        """Return the path of a part's record, counted from 0."""
         return self.folder / f"{number:06}.json"
 
     def finish(self, temporary: Path, part: Part) -> None:
-        """Take `temporary` as the next part, safely on the disk."""
+        """Store `temporary` as the next part, safe on disk before its record is written."""
         number = len(self.done)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -81,16 +90,17 @@ class Parts:
 
     @property
     def frames(self) -> int:
-        """In the parts that are done."""
+        """Number of frames in the finished parts."""
         return sum(len(part.pts) for part in self.done)
 
     def remove(self) -> None:
-        """Remove the folder, the lock last: the result is there."""
+        """Delete the folder after the result is complete. The lock goes last, so no other process starts in
+        between."""
         self._clear()
         self.release()
 
     def release(self) -> None:
-        """Let others go on with the parts; where there are none, leave nothing behind."""
+        """Release the lock, so that another process may continue. An empty folder is removed."""
         with suppress(OSError):
             if [path.name for path in self.folder.iterdir()] == ["lock"]:
                 self._claim.discard()
@@ -98,6 +108,7 @@ class Parts:
         self._claim.release()
 
     def _whole_part(self, number: int) -> Part | None:
+        """Return a part if its record is complete and its file has the recorded size, else None."""
         record = read_record(self.record_path(number))
         try:
             part = Part(**(record or {}))
@@ -106,6 +117,7 @@ class Parts:
             return None
 
     def _clear(self) -> None:
+        """Delete everything but the lock."""
         for path in self.folder.iterdir():
             if path.name != "lock":
                 with suppress(OSError):

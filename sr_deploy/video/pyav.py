@@ -1,4 +1,4 @@
-"""PyAV, imported where it is needed, and its errors in our words."""
+"""Import PyAV when it is needed, and translate its errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Container = Any
 Stream = Any
 Packet = Any
 Frame = Any
-"""PyAV's own types: what they are called is part of no promise of its, so their names are for the reader alone."""
+"""PyAV's own types. PyAV does not promise their names, so these aliases only help the reader."""
 
 _OLDEST = 17
-_PLACE = {
+"""Oldest major version of PyAV that works."""
+_DISK_ERRNOS = {
     errno.ENOSPC,
     errno.EROFS,
     errno.EACCES,
@@ -26,12 +27,12 @@ _PLACE = {
     errno.EIO,
     getattr(errno, "EDQUOT", errno.ENOSPC),
 }
-"""What is wrong with the disk and not with the video."""
+"""Error numbers that concern the disk, not the video."""
 
 
 def pyav() -> Any:
-    """The module `av`. Raises MissingRuntimeError where it is not installed, or too old."""
-    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its life on stderr otherwise
+    """Return the module `av`. Raises MissingRuntimeError if it is missing or too old."""
+    os.environ.setdefault("SVT_LOG", "1")  # otherwise SVT-AV1 logs its settings to stderr
     try:
         import av
     except ImportError as error:
@@ -47,31 +48,34 @@ def pyav() -> Any:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Container]:
-    """The media file `path`, open for reading. Raises InputError for what is none."""
+    """Open the media file `path` for reading. Raises InputError if it is missing or not a media file."""
     av = pyav()
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the name")
     try:
         container = av.open(os.fspath(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: it cannot be read as a video ({said(error)}); check the file") from error
+        raise InputError(
+            f"{path} cannot be read as a video ({ffmpeg_message(error)}); check the file"
+        ) from error
     with container:
         yield container
 
 
-def said(error: BaseException) -> str:
-    """What FFmpeg said, in a few words."""
+def ffmpeg_message(error: BaseException) -> str:
+    """Return FFmpeg's message in a few words, without a path."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of FFmpeg within are about writing `path`: raise them as OutputError."""
+    """Raise errors of FFmpeg in the block as OutputError about `path`. The advice depends on whether the
+    disk is the cause."""
     av = pyav()
     try:
         yield
     except av.FFmpegError as error:
-        what = "choose another --codec, --pixel-format or kind of file"
-        if getattr(error, "errno", None) in _PLACE:
-            what = "make room, or choose another place; what is done is kept"
-        raise OutputError(f"cannot write {path}: {said(error)}; {what}") from error
+        what = "choose another --codec, --pixel-format or container"
+        if getattr(error, "errno", None) in _DISK_ERRNOS:
+            what = "make room, or choose another place; the finished parts are kept"
+        raise OutputError(f"cannot write {path}: {ffmpeg_message(error)}; {what}") from error

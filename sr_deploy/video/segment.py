@@ -1,4 +1,4 @@
-"""Writing one part of a result: frames in, an encoded file with its record out."""
+"""Encode frames into the parts of a result, each an encoded file with a record."""
 
 from __future__ import annotations
 
@@ -15,23 +15,33 @@ from sr_deploy.video.pixels import to_frame
 from sr_deploy.video.pyav import Packet, pyav, writing
 
 _INNER_FORMATS = ("nut", "matroska")
-"""Containers of a part, the first that knows the codec. Their timestamps are not used."""
+"""Containers for a part; the first that supports the codec is used. Their timestamps are ignored."""
 
 
 class SegmentWriter:
-    """Encodes pictures into parts of `length` frames each, closing each part as it is full."""
+    """Encoder that writes parts of `length` frames and closes each part when it is full. Used by one
+    thread.
+
+    Every part has an encoder of its own, so it begins with a key frame and depends on no other part.
+    """
 
     def __init__(self, parts: Parts, encoding: Encoding, length: int) -> None:
         self._parts, self._encoding, self._length = parts, encoding, length
-        self._format = inner_format(encoding.encoder)
+        self._format = part_container(encoding.encoder)
         self._container: Any = None
         self._stream: Any = None
+        # Display times of the current part: of its frames in the order they were added, and of its packets in the
+        # order they were written. The two orders differ if the encoder uses B-frames.
         self._pts: list[int] = []
         self._coded: list[int] = []
         self._tail = 0
 
     def add(self, picture: FramePixels, pts: int, duration: int) -> None:
-        """Encode the next frame, shown from `pts` on; for `duration` where it is the last."""
+        """Encode the next frame. `pts` is its display time and `duration` its length, both in the
+        encoding's time base.
+
+        The duration counts only if no frame follows. Raises OutputError if the part cannot be written.
+        """
         with writing(self._temporary):
             if self._container is None:
                 self._open()
@@ -46,13 +56,13 @@ class SegmentWriter:
                 self._close()
 
     def finish(self) -> None:
-        """Close the last part, which may be short."""
+        """Close the last part, which may be shorter. Raises OutputError if it cannot be written."""
         with writing(self._temporary):
             if self._container is not None:
                 self._close()
 
     def abandon(self) -> None:
-        """Drop the part that is not full."""
+        """Drop the part that is not full. Never raises."""
         if self._container is not None:
             with suppress(Exception):
                 self._container.close()
@@ -60,19 +70,23 @@ class SegmentWriter:
 
     @property
     def _temporary(self) -> Path:
+        """Path of the part that is being written."""
         return self._parts.folder / "unfinished.tmp"
 
     def _open(self) -> None:
+        """Begin a part with a new encoder."""
         self._container = pyav().open(os.fspath(self._temporary), "w", format=self._format)
         self._stream = self._encoding.add_to(self._container)
         self._pts, self._coded = [], []
 
     def _mux(self, packets: list[Packet]) -> None:
+        """Write packets and note their display times, in the order of the file."""
         for packet in packets:
-            self._coded.append(int(packet.pts or 0))  # before the container changes it
+            self._coded.append(int(packet.pts or 0))  # read before muxing, which rescales it
             self._container.mux(packet)
 
     def _close(self) -> None:
+        """Flush the encoder, close the file, and store it as a part with its record."""
         self._mux(self._stream.encode(None))
         self._container.close()
         self._container = self._stream = None
@@ -83,8 +97,8 @@ class SegmentWriter:
         self._parts.finish(self._temporary, part)
 
 
-def inner_format(encoder: str) -> str:
-    """The container a part of this encoder's stream is kept in."""
+def part_container(encoder: str) -> str:
+    """Return the container in which parts of an encoder's stream are stored."""
     av = pyav()
     codec = av.codec.Codec(encoder, "w").canonical_name
     for name in _INNER_FORMATS[:-1]:
@@ -94,6 +108,7 @@ def inner_format(encoder: str) -> str:
 
 
 def _known_codecs(container: str) -> set[str]:
+    """Return FFmpeg's names of the codecs that a container can hold."""
     with pyav().open(io.BytesIO(), "w", format=container) as empty:
         known: set[str] = empty.supported_codecs
         return known

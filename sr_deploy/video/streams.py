@@ -1,4 +1,4 @@
-"""Which streams of a source, besides its video, go into a result, and in what form."""
+"""Decide which other streams of a source go into the result, and in what form."""
 
 from __future__ import annotations
 
@@ -15,42 +15,50 @@ if TYPE_CHECKING:
     from sr_deploy.video.source import VideoInfo
 
 _OPTIONS = {"audio": "--no-audio", "subtitle": "--no-subtitles"}
+"""Option that leaves out a kind of stream, for messages."""
 _PICTURES = {"png": "image/png", "mjpeg": "image/jpeg"}
+"""MIME type for each codec of a cover. Matroska stores covers as attachments."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamChoice:
-    """Which kinds are wanted."""
+    """Kinds of streams that the user wants."""
 
     audio: bool = True
+    """Copy all audio streams."""
     subtitles: bool = True
+    """Copy all subtitle streams."""
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file within a file: a font, a cover."""
+    """A file stored in a media file, such as a font or a cover."""
 
     name: str
+    """File name, which fonts are found by."""
     kind: str
-    """Its MIME type."""
+    """MIME type of the file."""
     data: bytes
+    """Content of the file."""
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """What a result is made of."""
+    """The streams of the result."""
 
     kept: list[int] = field(default_factory=list)
-    """Indices in the source, in order; the video's own among them."""
+    """Indices in the source of the streams to keep, in ascending order, including the main video."""
     attachments: list[Attachment] = field(default_factory=list)
+    """Attachments to write, including covers that become one."""
     notes: list[str] = field(default_factory=list)
-    """What is left out, one sentence each."""
+    """Notes about streams that are left out, one sentence each."""
 
 
 def plan_streams(facts: VideoInfo, target: Path, choice: StreamChoice) -> StreamPlan:
-    """Decide what is carried over into `target`, whose suffix names the container.
+    """Decide which streams are carried over into `target`, whose suffix names the container.
 
-    Raises UsageError for audio or subtitles that it cannot hold; what else it cannot is left out with a note.
+    Raises UsageError for audio or subtitles that the container cannot hold. Other streams that it cannot
+    hold are left out with a note.
     """
     plan = StreamPlan()
     format = container_format(target)
@@ -77,19 +85,20 @@ def plan_streams(facts: VideoInfo, target: Path, choice: StreamChoice) -> Stream
 
 
 def _check_held(stream: Stream, target: Path, holds: set[str]) -> None:
+    """Raise UsageError if the container of `target` cannot hold the codec of `stream`."""
     name = _codec_name(stream)
     if name is not None and name not in holds:
         better = ".mp4" if name == "mov_text" else ".mkv"
         raise UsageError(
-            f"{target.suffix} files hold no {name} {stream.type}, which the source has; name the output {better}, or "
-            f"leave it out with {_OPTIONS[stream.type]}"
+            f"the source has {name} {stream.type}, which {target.suffix} files cannot hold; name the output {better}, "
+            f"or leave it out with {_OPTIONS[stream.type]}"
         )
 
 
 def _plan_picture(
     container: Container, stream: Stream, target: Path, holds: set[str], plan: StreamPlan
 ) -> None:
-    """A cover, or a second video, which is copied as it is."""
+    """Plan a cover or a second video, which is copied as it is. A cover becomes an attachment in Matroska."""
     name = _codec_name(stream)
     is_cover = bool(stream.disposition & pyav().stream.Disposition.attached_pic)
     if is_cover and target.suffix.lower() == ".mkv" and name in _PICTURES:
@@ -99,23 +108,29 @@ def _plan_picture(
     elif name in holds:
         plan.kept.append(stream.index)
     else:
-        plan.notes.append(f"stream {stream.index}, a {name} picture, is left out: {target.suffix} holds none")
+        plan.notes.append(
+            f"stream {stream.index}, a {name} picture, is left out: {target.suffix} files cannot hold it"
+        )
 
 
 def _plan_attachment(stream: Stream, target: Path, plan: StreamPlan) -> None:
+    """Plan an attachment, such as a font. Only Matroska can hold one."""
     if target.suffix.lower() != ".mkv":
-        plan.notes.append(f"{target.suffix} holds no attachments; name the output .mkv to keep them")
+        plan.notes.append(
+            f"attachments are left out: {target.suffix} files cannot hold them; name the output .mkv to keep them"
+        )
         return
     name = stream.metadata.get("filename", f"attachment-{stream.index}")
     plan.attachments.append(Attachment(name, stream.mimetype or "application/octet-stream", stream.data))
 
 
 def _is_chapter_track(stream: Stream) -> bool:
-    """Whether it is the text track that MP4 keeps chapters in, which is written anew with them."""
+    """Return whether a stream is the text track in which MP4 stores chapters. It is written again with the
+    chapters."""
     return stream.name == "bin_data" and bool(stream.container.chapters())
 
 
 def _codec_name(stream: Stream) -> str | None:
-    """FFmpeg's name of what the stream is coded in; None where it cannot be told."""
+    """Return FFmpeg's name of a stream's codec; None if it is unknown."""
     context = stream.codec_context
     return None if context is None else str(context.codec.canonical_name)

@@ -1,4 +1,4 @@
-"""Many pictures through one Upscaler: all of them, in order, within bounds, and whole or not at all."""
+"""Batches: every picture, in order, with bounded memory, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder_of(tmp_path: Path, count: int) -> list[Job]:
 
 
 class Recorder:
-    """A watcher that keeps what it is told."""
+    """Listener that stores the calls it gets."""
 
     def __init__(self) -> None:
         self.tiles: list[tuple[str, int, int]] = []
@@ -156,7 +156,7 @@ def test_a_picture_is_read_while_the_one_before_it_is_computed(tmp_path, monkeyp
 
 def test_a_huge_result_waits_until_the_ones_before_it_are_written(tmp_path, monkeypatch):
     jobs = folder_of(tmp_path, 8)
-    monkeypatch.setattr(batch, "_HUGE", 1)
+    monkeypatch.setattr(batch, "_HUGE_PIXELS", 1)
     written: list[Path] = []
     before: list[int] = []
 
@@ -229,7 +229,7 @@ def test_a_size_the_format_cannot_hold_fails_before_it_is_computed(tmp_path, ups
 
 @pytest.fixture
 def idle() -> Upscaler:
-    """An upscaler that must not be used."""
+    """Upscaler that fails if it is used."""
 
     class Idle(NearestEngine):
         def run(self, pixels, out=None):
@@ -278,7 +278,7 @@ def test_a_place_that_is_full_ends_the_batch(tmp_path, monkeypatch):
     assert len(outcomes) == 12
     assert outcomes[0].status == "failed"
     assert outcomes[-1].status == "left"
-    assert len(computed) < 8  # what was on its way
+    assert len(computed) < 8  # those that had been read ahead
 
 
 def test_a_file_that_forbids_to_be_replaced_does_not_end_the_batch(tmp_path, upscaler, monkeypatch):

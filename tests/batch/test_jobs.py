@@ -1,4 +1,4 @@
-"""Which picture goes where, before anything is read or written."""
+"""Plans of jobs: the target of every picture, before anything is read or written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.errors import ImageError, OutputError, UsageError
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder with two pictures, one more in a subfolder, and what is no picture."""
+    """Folder with two pictures, one more in a subfolder, and files that are no pictures."""
     folder = tmp_path / "photos"
     (folder / "paris").mkdir(parents=True)
     for name in ("b.png", "a.JPG", "notes.txt", "._a.JPG", "paris/c.webp"):
@@ -66,7 +66,7 @@ def test_a_glob_that_no_shell_expanded_is_expanded_here(photos, tmp_path):
 
 
 def test_a_glob_that_matches_folders_means_the_pictures_in_them(photos, tmp_path):
-    (tmp_path / "photo-files").mkdir()  # without pictures, which a glob may well find too
+    (tmp_path / "photo-files").mkdir()  # a folder without pictures, which the glob also matches
     (tmp_path / "photo.png").write_bytes(b"content")
     jobs = plan_jobs([f"{tmp_path}/photo*"], tmp_path / "out")
     assert sorted(job.source.name for job in jobs.todo) == ["a.JPG", "b.png", "photo.png"]
@@ -118,7 +118,7 @@ def test_running_twice_beside_the_inputs_does_not_upscale_results(photos):
     assert [job.source.name for job in jobs.todo] == ["a.JPG"]
     assert [job.source.name for job in jobs.skipped] == ["b.png"]
     assert len(jobs.notes) == 1
-    assert "b-x4.png is left alone" in jobs.notes[0]
+    assert "b-x4.png is skipped" in jobs.notes[0]
 
 
 def test_an_output_folder_inside_the_input_is_not_an_input(photos):
@@ -165,7 +165,9 @@ def test_what_cannot_be_done_among_several_is_refused_alone(photos, tmp_path):
     assert [job.source.name for job in jobs.todo] == ["b.png"]
     said = [str(one.error) for one in jobs.refused]
     for sentence, part in zip(
-        said, ("no pictures", "no file or folder", "download it first", "a folder of this name"), strict=True
+        said,
+        ("no pictures", "no file or folder", "download the file first", "a folder with this name"),
+        strict=True,
     ):
         assert part in sentence
 
@@ -223,13 +225,13 @@ def test_many_inputs_into_one_file_are_refused(photos, tmp_path):
 
 
 def test_a_format_that_is_not_written_is_not_taken_for_a_folder(photos, tmp_path):
-    with pytest.raises(UsageError, match=r"\.gif is not written"):
+    with pytest.raises(UsageError, match=r"\.gif files cannot be written"):
         plan_jobs([photos / "b.png"], tmp_path / "out.gif")
 
 
 def test_a_file_that_is_in_the_way_of_a_folder_is_refused(photos, tmp_path):
     (tmp_path / "out").write_bytes(b"content")
-    with pytest.raises(OutputError, match="it is a file"):
+    with pytest.raises(OutputError, match="is a file without a picture"):
         plan_jobs([photos], tmp_path / "out")
 
 
@@ -275,7 +277,7 @@ def test_an_existing_output_is_an_error_that_names_both_ways_out(photos, tmp_pat
 
 def test_a_folder_of_the_outputs_name_is_an_error(photos, tmp_path):
     (tmp_path / "b.png").mkdir()
-    with pytest.raises(OutputError, match="a folder of this name is there"):
+    with pytest.raises(OutputError, match="a folder with this name exists"):
         plan_jobs([photos / "b.png"], f"{tmp_path}/", existing="overwrite")
 
 

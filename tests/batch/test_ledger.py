@@ -1,4 +1,4 @@
-"""A ledger tells which pictures are to be made, and remembers them; the rest is seen through the command line."""
+"""The ledger decides which pictures are made and records them. Other cases are tested through the command line."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ KEY = {"model": "one", "quality": None}
 
 @pytest.fixture
 def job(tmp_path):
-    """A picture whose result is not there yet."""
+    """Job for a picture without a result."""
     source = tmp_path / "a.png"
     source.write_bytes(b"the picture")
     return Job(source, tmp_path / "out" / "a.png", "png")
 
 
 def make(ledger: Ledger, job: Job) -> str:
-    """What a batch does with a picture; "made" where it had to be."""
+    """Return the decision about a picture; if it is "make", record it as done."""
     folders = OutputFolders()
     folders.make(job.target.parent)
-    verdict = ledger.begin(job, folders)
-    if verdict.do != "make":
-        return verdict.do
-    assert job.target.exists() <= (verdict.existing != "refuse")
+    decision = ledger.begin(job, folders)
+    if decision.do != "make":
+        return decision.do
+    assert job.target.exists() <= (decision.existing != "refuse")
     job.target.write_bytes(b"the result")
     ledger.done(job)
     return "made"
@@ -65,7 +65,7 @@ def test_a_result_that_was_being_made_when_its_process_died_is_made_again(job):
     dying = Ledger(KEY, "resume")
     dying.begin(job, OutputFolders())
     job.target.write_bytes(b"written, not recorded")
-    dying._held[job].claim.release()  # as the system does
+    dying._held[job].claim.release()  # as the operating system does when a process dies
     assert make(Ledger(KEY, "resume"), job) == "made"
     assert job.target.read_bytes() == b"the result"
 
@@ -73,7 +73,7 @@ def test_a_result_that_was_being_made_when_its_process_died_is_made_again(job):
 def test_what_is_not_ours_is_refused_skipped_or_replaced_as_told(job):
     job.target.parent.mkdir()
     job.target.write_bytes(b"someone's own")
-    with pytest.raises(OutputError, match="was changed since it was made, or is not ours"):
+    with pytest.raises(OutputError, match="was changed after it was made, or was not made by sr-deploy"):
         make(Ledger(KEY, "resume"), job)
     assert make(Ledger(KEY, "skip"), job) == "skip"
     assert job.target.read_bytes() == b"someone's own"

@@ -1,4 +1,4 @@
-"""`sr-deploy upscale --ray` on a real cluster: two workers of one thread, each a Ray node of its own on this machine."""
+"""`sr-deploy upscale --ray` on a real cluster of two Ray nodes on this machine, each with a worker of one thread."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.paths import ROOT
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[object]:
-    """A cluster of two nodes with one CPU each."""
+    """Cluster of two nodes with one CPU each."""
     pytest.importorskip("ray.data", reason="needs Ray: pip install 'sr-deploy[ray]'")
     if sys.platform != "linux":
         pytest.skip("Ray starts several nodes on one machine on Linux only")
@@ -48,7 +48,7 @@ def cluster() -> Iterator[object]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A net of a 3x3 convolution and a PixelShuffle, twice as large."""
+    """x2 model of a 3x3 convolution and a PixelShuffle."""
     rng = np.random.default_rng(3)
     weights = {"w": rng.normal(0.1, 0.1, (12, 3, 3, 3)), "b": rng.normal(0, 0.1, 12)}
     nodes = [
@@ -94,7 +94,7 @@ def statuses(output: str) -> dict[str, str]:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """What lies in a folder of results, but the records."""
+    """Return the files in a folder of results, without the records."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != ".sr-deploy")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -122,7 +122,7 @@ def test_a_cluster_makes_what_this_machine_alone_makes_and_nothing_twice(cluster
 
 
 def workers(cluster: object) -> list[int]:
-    """The processes that upscale."""
+    """Return the worker processes."""
     raylets = {
         process.process.pid for node in cluster.list_all_nodes() for process in node.all_processes["raylet"]
     }
@@ -136,7 +136,7 @@ def workers(cluster: object) -> list[int]:
 
 
 def has_open(process: int, path: Path) -> bool:
-    """Whether `process` has the file open."""
+    """Return whether `process` has the file open."""
     for link in Path(f"/proc/{process}/fd").glob("*"):
         with contextlib.suppress(OSError):
             if os.readlink(link) == str(path):
@@ -169,7 +169,7 @@ def test_a_picture_that_ends_every_worker_fails_and_the_others_are_made(cluster,
     assert result.returncode == 5, result.stderr
     made = statuses(result.stdout)
     assert made.pop("poison.png") == "failed"
-    assert "every worker that was at it died" in result.stderr
+    assert "every worker that tried it died" in result.stderr
     assert set(made) == set(names)
     assert set(results(tmp_path / "out")) >= set(names)
     healed = upscale(model, "out")
@@ -205,7 +205,7 @@ def test_more_threads_than_a_machine_has_are_refused(cluster, model, tmp_path):
     pictures(tmp_path / "in", count=2)
     result = upscale(model, "out", "--ray", cluster.address, "--threads", 64)
     assert result.returncode == 2
-    assert "no machine of the cluster has the 64 CPUs" in result.stderr
+    assert "one worker needs 64 CPUs" in result.stderr
 
 
 def test_what_a_worker_meets_before_it_begins_ends_the_run_in_one_line(cluster, model, tmp_path):
@@ -237,7 +237,7 @@ def test_what_listens_and_is_no_cluster_is_one_error_in_a_bounded_time(model, tm
         port = server.getsockname()[1]
         arguments = command(model, "out", "--ray", f"127.0.0.1:{port}")[3:]
         code = (
-            "import sys, sr_deploy.batch.ray_driver as r, sr_deploy.cli as c; r._TO_CONNECT = 2.0; "
+            "import sys, sr_deploy.batch.ray_driver as r, sr_deploy.cli as c; r._CONNECT_TIMEOUT = 2.0; "
             f"sys.argv = ['sr-deploy', *{arguments!r}]; c.main()"
         )
         start = time.monotonic()
@@ -246,7 +246,7 @@ def test_what_listens_and_is_no_cluster_is_one_error_in_a_bounded_time(model, tm
         )
     assert time.monotonic() - start < 100
     assert result.returncode == 4, result.stderr
-    assert "(no answer of a Ray cluster)" in result.stderr.splitlines()[-1]
+    assert "(no Ray cluster answers)" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("address", ["nowhere", "host:port", "ray://host:10001", ":1", ""])
@@ -255,7 +255,7 @@ def test_an_address_that_is_none_is_refused(model, tmp_path, address):
     pictures(tmp_path / "in", count=2)
     result = upscale(model, "out", "--ray", address)
     assert result.returncode == 2
-    assert "is no cluster's address" in result.stderr
+    assert "not the address of a cluster" in result.stderr
 
 
 def test_without_ray_it_ends_in_the_install_line(model, tmp_path):

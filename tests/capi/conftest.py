@@ -1,4 +1,4 @@
-"""The C library, built once, and programs that use it, each compiled once."""
+"""Fixtures that build the C library once, and each program that uses it once."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def built(folder: Path, *flags: str) -> BuiltLibrary:
-    """The library, compiled without a warning; skips where it cannot be."""
+    """Build the library with warnings as errors. Skips if it cannot be built."""
     if sys.platform == "win32":
-        pytest.skip("the C programs of the tests are compiled as on Unix")
+        pytest.skip("the C programs of the tests need a Unix compiler")
     try:
         return build_library(folder, flags=[*STRICT, *flags])
     except MissingRuntimeError as error:
@@ -36,7 +36,7 @@ def built(folder: Path, *flags: str) -> BuiltLibrary:
 
 
 def compiled(library: BuiltLibrary, source: Path, target: Path, *flags: str) -> Path:
-    """The program of `source`, compiled without a warning and linked with `library`."""
+    """Compile the program `source` with warnings as errors, and link it with `library`."""
     plus = source.suffix == ".cpp"
     command = [shutil.which("c++") or "no c++"] if plus else find_compiler()
     if plus and not shutil.which("c++"):
@@ -56,7 +56,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> BuiltLibrary:
 
 @pytest.fixture(scope="session")
 def program(library: BuiltLibrary, tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """The path of a program: of this folder by its name, of the examples by their path."""
+    """Return the path of a compiled program, given by its name in `programs` or its path in the examples."""
     folder, made = tmp_path_factory.mktemp("programs"), dict[str, Path]()
 
     def compile_once(name: str, *flags: str) -> Path:
@@ -70,7 +70,7 @@ def program(library: BuiltLibrary, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def run(program: Compile, tmp_path: Path) -> Run:
-    """Run a program in a folder of its own; it ends well, says nothing on stderr, and its stdout is text."""
+    """Run a program in a temporary folder. It must end with 0 and print nothing on stderr."""
 
     def run(name: str, *arguments: object, **named: str) -> subprocess.CompletedProcess[str]:
         command = [str(program(name)), *map(str, arguments)]
@@ -83,7 +83,7 @@ def run(program: Compile, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def model(tiny: Callable[..., object], tmp_path: Path) -> Callable[[str], Path]:
-    """The file of a tiny model of the common conftest."""
+    """Write a tiny model of the common conftest and return its path."""
 
     def save(name: str) -> Path:
         path = tmp_path / f"{name}.onnx"

@@ -1,4 +1,4 @@
-"""Pictures as `calls.c` takes them, and what the Python API makes of them."""
+"""Pictures in the form that `calls.c` reads, and the results of the Python API for them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sr_deploy.upscale import Upscaler, _upscaled_alpha
 DEPTHS = (np.uint8, np.uint16, np.float32)
 LAYOUTS = {"RGB": 3, "BGR": 3, "GREY": 1, "RGBA": 4, "BGRA": 4}
 _LEFT = 171
-"""What calls.c fills the output with beforehand."""
+"""Byte with which calls.c fills the output before a call."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One picture: its size, how it lies in memory, and how many bytes part its rows."""
+    """One picture: size, depth, layout, and bytes between its rows."""
 
     width: int
     height: int
@@ -31,11 +31,11 @@ class Case:
         return f"{self.width}x{self.height}-{np.dtype(DEPTHS[self.depth]).name}-{self.layout}-{self.gap}"
 
     def row(self, scale: int = 1) -> int:
-        """Bytes of a row, without the gap."""
+        """Bytes of a row without the gap."""
         return self.width * scale * LAYOUTS[self.layout] * np.dtype(DEPTHS[self.depth]).itemsize
 
     def pixels(self) -> np.ndarray:
-        """Noise; the fourth channel has fully transparent and fully opaque parts."""
+        """Return noise; the fourth channel has fully transparent and fully opaque parts."""
         rng = np.random.default_rng(self.width * 100 + self.height)
         shape = (self.height, self.width, LAYOUTS[self.layout])
         dtype = DEPTHS[self.depth]
@@ -47,7 +47,7 @@ class Case:
         return values.astype(dtype)
 
     def write(self, folder: Path, scale: int) -> str:
-        """The buffer as a file, gaps but the last included; the line of stdin that names it."""
+        """Write the buffer with all gaps but the last to a file, and return the line of stdin that names it."""
         gapped = np.zeros((self.height, self.row() + self.gap), np.uint8)
         gapped[:, : self.row()] = self.pixels().reshape(self.height, -1).view(np.uint8)
         source, target = folder / f"{self.name}.in", folder / f"{self.name}.out"
@@ -60,7 +60,7 @@ class Case:
         return " ".join([*map(str, numbers), str(source), str(target)])
 
     def read(self, folder: Path, scale: int) -> tuple[np.ndarray, bool]:
-        """The result, and whether the gaps were left alone."""
+        """Return the result, and whether the gaps are unchanged."""
         raw = (folder / f"{self.name}.out").read_bytes() + bytes([_LEFT]) * self.gap
         rows = np.frombuffer(raw, np.uint8).reshape(self.height * scale, self.row(scale) + self.gap)
         pixels = np.ascontiguousarray(rows[:, : self.row(scale)]).view(DEPTHS[self.depth])
@@ -68,7 +68,7 @@ class Case:
         return pixels.reshape(shape), bool((rows[:, self.row(scale) :] == _LEFT).all())
 
     def expected(self, upscaler: Upscaler) -> np.ndarray:
-        """What the Python API makes of it."""
+        """Return the result of the Python API."""
         pixels = self.pixels()
         reversed_order = self.layout.startswith("B")
         rgb = np.ascontiguousarray(pixels[..., 2::-1] if reversed_order else pixels[..., :3])
@@ -80,7 +80,7 @@ class Case:
 
 
 def _with_alpha(upscaler: Upscaler, rgb: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if rgb.dtype == np.float32:  # which an Image cannot hold
+    if rgb.dtype == np.float32:  # an Image cannot hold float32
         from sr_deploy.images.image import fill_hidden_colour
 
         filled = fill_hidden_colour(rgb, alpha)
@@ -90,6 +90,6 @@ def _with_alpha(upscaler: Upscaler, rgb: np.ndarray, alpha: np.ndarray) -> tuple
 
 
 def cases(*sizes: tuple[int, int]) -> list[Case]:
-    """Every depth and layout of every size; the rows of every other one have gaps."""
+    """Return pictures of every depth, layout and size. Every other one has gaps between its rows."""
     found = [(size, d, layout) for size in sizes for d in range(len(DEPTHS)) for layout in LAYOUTS]
     return [Case(*size, d, layout, 8 * (i % 2)) for i, (size, d, layout) in enumerate(found)]

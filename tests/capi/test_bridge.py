@@ -1,4 +1,4 @@
-"""What lies behind the C library: errors as statuses, and pictures on a GPU as addresses."""
+"""The bridge behind the C library: errors become statuses, and pictures on a GPU are addresses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def opened(path):
 def test_a_library_of_another_version_is_told_to_be_built_again(model):
     status, text, number = bridge.open_upscaler("0.0.1", str(model("plain")), bridge.COptions())
     assert (status, number) == (bridge.RUNTIME, None)
-    assert text.startswith(b"the C library is of version 0.0.1")
+    assert text.startswith(b"the C library has version 0.0.1")
     assert b"sr-deploy capi build" in text
 
 
@@ -52,7 +52,7 @@ def test_what_nobody_raised_on_purpose_has_a_status_and_one_line_too(model, monk
 
 
 class Watching(NearestEngine):
-    """Remembers where the pictures lie that it gets."""
+    """Upscaler that stores the addresses of the pictures it gets."""
 
     def run(self, batch, out=None):
         self.seen = (batch.ctypes.data, None if out is None else out.ctypes.data)
@@ -74,7 +74,7 @@ def test_packed_pixels_are_read_and_written_where_they_lie(monkeypatch, depth, g
 
 
 class MainMemoryAsGpu(NearestEngine):
-    """Takes addresses as `TensorRTEngine.run_device` does, of main memory."""
+    """Engine that takes addresses of main memory, as `TensorRTEngine.run_device` takes device addresses."""
 
     def run_device(self, source, out, stream):
         arrays = []
@@ -112,8 +112,8 @@ def test_pictures_on_a_gpu_reach_the_engine_as_addresses(on_gpu, dtype):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"layout": BGR}, b"takes SR_RGB in SR_U8 or SR_F32; convert it first"),
-        ({"gap": 4}, b"rows have no gaps"),
+        ({"layout": BGR}, b"takes only SR_RGB in SR_U8 or SR_F32; convert the picture first"),
+        ({"gap": 4}, b"rows must have no gaps"),
     ],
 )
 def test_pictures_on_a_gpu_that_would_have_to_be_converted_are_refused(on_gpu, changes, said):

@@ -1,9 +1,10 @@
-"""What `sr-deploy capi build` makes, and what it says where it cannot."""
+"""`sr-deploy capi build`: the files it writes, and its errors."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,27 @@ def test_the_command_tells_programs_where_everything_is(can_build, tmp_path, cap
     assert set(told) == {"folder", "header", "library", "pkg_config", "cmake"}
     assert all(path.exists() for path in told.values())
     assert {path.name for path in told["folder"].iterdir()} <= {"include", "lib", "bin"}
+
+
+def test_a_relative_folder_is_built_into(can_build, tmp_path, monkeypatch, capsys):
+    """The compiler runs in a folder of its own, where a relative path would mean another place."""
+    monkeypatch.chdir(tmp_path)
+    main(["capi", "build", "-o", "sdk/", "--json"], standalone_mode=False)
+    paths = {name: Path(path) for name, path in json.loads(capsys.readouterr().out).items()}
+    assert paths["folder"] == tmp_path / "sdk"
+    assert all(path.is_absolute() and path.exists() for path in paths.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["sdk"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the compiler of this test is a shell script")
+def test_a_relative_compiler_is_found(can_build, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "my-cc"
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(build.find_compiler())} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", "./my-cc -g")
+    assert build.find_compiler() == [str(script), "-g"]
+    assert build.build_library(Path("sdk")).library.is_file()
 
 
 def test_the_command_tells_people_how_to_compile(can_build, tmp_path, capsys):

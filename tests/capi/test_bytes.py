@@ -15,7 +15,7 @@ SIZES = ((1, 1), (5, 3), (17, 13))
 def upscaled(
     run, path, pictures, folder, *, scale, backend="onnxruntime", tile=AUTO, overlap=0, memory=0, how="each"
 ):
-    """What calls.c says of upscaling `pictures`; the names of those whose bytes differ from the Python API's."""
+    """Upscale `pictures` with calls.c. Return its output, and the names of pictures whose bytes differ from the Python API."""
     lines = "\n".join(picture.write(folder, scale) for picture in pictures)
     done = run("calls.c", path, backend, tile, overlap, memory, how, input=lines)
     wrong = []

@@ -1,4 +1,4 @@
-"""The example programs do what they say, with the bytes of `sr-deploy upscale`."""
+"""The example programs work and give the bytes of `sr-deploy upscale`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPENCV = [Path(place, "opencv4") for place in ("/usr/include", "/usr/local/inclu
 
 
 def upscaled(picture: Path, result: Path, *options: str) -> np.ndarray:
-    """What the command line makes of a picture, in BGR."""
+    """Return the result of the command line in BGR."""
     main(
         ["upscale", str(picture), "-o", str(result), "-m", "rt-x2", "--quiet", *options],
         standalone_mode=False,

@@ -1,4 +1,4 @@
-"""AddressSanitizer, the undefined-behaviour sanitizer and valgrind find nothing in our code, and do find what is there."""
+"""AddressSanitizer, the undefined-behaviour sanitizer and valgrind find no fault in our code, but find a planted one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.capi.conftest import PLAIN, PROGRAMS, SANITIZED, built, compiled
 from tests.capi.pictures import cases
 
 OURS = ("libsr_deploy", "memory-program")
-"""Object files whose faults are ours: the library, and the program that calls it."""
+"""Object files whose faults count as ours: the library and the programs that call it."""
 
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory):
-    """Compiles a program with the sanitizers, and links it with a library that has them too."""
+    """Compile a program with sanitizers, and link it with a library that has them too."""
     if platform.system() != "Linux":
         pytest.skip("the sanitizers are used on Linux")
     folder = tmp_path_factory.mktemp("sanitized")
@@ -31,7 +31,7 @@ def sanitized(tmp_path_factory):
 def run_sanitized(
     program: Path, *arguments: object, folder: Path, **named: str
 ) -> subprocess.CompletedProcess[str]:
-    """Leaks that Python itself leaves are not reported: it lives as long as the process."""
+    """Run a program. Leaks are not reported, since Python itself keeps memory until the process ends."""
     (folder / "leaks.txt").write_text(
         "leak:libpython\nleak:_PyObject_New\nleak:onnxruntime\nleak:numpy\n", encoding="utf-8"
     )
@@ -43,7 +43,7 @@ def run_sanitized(
 
 
 def check_clean(done: subprocess.CompletedProcess[str]) -> None:
-    """It ended well, and no sanitizer said a word; ONNX Runtime may."""
+    """Check that the program ended with 0 and no sanitizer printed a report. ONNX Runtime may print."""
     assert done.returncode == 0, done.stderr
     assert "Sanitizer" not in done.stderr
     assert "runtime error" not in done.stderr
@@ -72,7 +72,7 @@ def test_the_sanitizer_sees_an_array_of_pictures_that_is_too_short(sanitized, mo
 
 
 def faults(report: Path) -> list[tuple[str, str]]:
-    """What valgrind found in our code or in our memory: the kind, and the function at the top."""
+    """Return the faults that valgrind found in our code or memory: kind, and innermost function."""
     found = []
     for error in ET.parse(report).iter("error"):
         places = [

@@ -16,16 +16,14 @@ def test_eight_threads_agree_with_a_handle_each_and_with_one_handle(run, model, 
 
 def test_the_lock_is_free_while_a_picture_is_computed_and_closing_lets_it_be_finished(run):
     answers, begun, later = run("lock.c", "rt-x2", 400).stdout.splitlines()
-    assert (
-        int(answers) > 100
-    )  # there are 49 tiles, and with the lock held through one of them there is no answer in it
+    assert int(answers) > 100  # of 49 tiles; while the lock is held for a tile, no answer comes
     assert (begun, later) == ("SR_OK the same", "SR_ERROR_CLOSED")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the size of the process from /proc")
 def test_ten_thousand_calls_leave_memory_flat(run, model):
     grown = int(run("flat.c", model("plain"), "onnxruntime", 10_000).stdout)
-    assert grown < 1024  # KiB: an eighth of a KiB a call
+    assert grown < 1024  # KiB, which is 1/8 KiB for each call
 
 
 def test_a_plugin_works_with_hidden_symbols_and_half_a_mebibyte_of_stack(run, library, model):

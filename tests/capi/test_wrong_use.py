@@ -1,4 +1,4 @@
-"""Wrong use of the C library never crashes: everything in wrong_use.c ends in a status and a text."""
+"""Wrong use of the C library never crashes: each case in wrong_use.c gives a status and a text."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ WRONG = {
     "open: a folder": ("MODEL", "it is a folder"),
     "open: no ONNX": ("MODEL", "garbage.onnx is not an ONNX model"),
     "open: no UTF-8": ("MODEL", r"model \udcff\udcfe.onnx: no such file"),
-    "open: size 0": ("ARGUMENT", "options.size is 0, version"),
-    "open: a short size": ("ARGUMENT", "begin with SR_OPTIONS_INIT"),
+    "open: size 0": ("ARGUMENT", "options.size is 0, but version"),
+    "open: a short size": ("ARGUMENT", "initialise it with SR_OPTIONS_INIT"),
     "open: a huge size": ("ARGUMENT", "options.size is 1844"),
-    "open: a newer header's size": ("ARGUMENT", "use no older library than the program was compiled for"),
+    "open: a newer header's size": ("ARGUMENT", "use a library that is not older than the header"),
     "open: reserved": ("ARGUMENT", "options.reserved is 7, expected 0"),
     "open: an unknown backend": ("ARGUMENT", "there is no backend 'abacus'"),
     "open: a backend that is no text": ("ARGUMENT", r"there is no backend '\udcff'"),
@@ -27,19 +27,19 @@ WRONG = {
     "open: a negative tile": ("ARGUMENT", "options.tile is -2"),
     "open: a negative overlap": ("ARGUMENT", "options.overlap is -2"),
     "upscale: no handle": ("ARGUMENT", "the handle is NULL"),
-    "upscale: no input": ("ARGUMENT", "inputs are NULL"),
-    "upscale: no output": ("ARGUMENT", "outputs are NULL"),
+    "upscale: no input": ("ARGUMENT", "inputs is NULL"),
+    "upscale: no output": ("ARGUMENT", "outputs is NULL"),
     "upscale: an input without data": ("ARGUMENT", "input 0: data is NULL"),
     "upscale: an output without data": ("ARGUMENT", "output 0: data is NULL"),
     "upscale: no columns": ("ARGUMENT", "input 0: a picture needs pixels, got 0x4"),
     "upscale: a negative height": ("ARGUMENT", "input 0: a picture needs pixels, got 4x-4"),
     "upscale: a negative output": ("ARGUMENT", "output 0: a picture needs pixels, got -8x8"),
-    "upscale: an unknown depth": ("ARGUMENT", "there is no depth 3; give SR_U8, SR_U16 or SR_F32"),
-    "upscale: a negative depth": ("ARGUMENT", "there is no depth -1"),
-    "upscale: an unknown layout": ("ARGUMENT", "output 0: there is no layout 5"),
-    "upscale: a negative layout": ("ARGUMENT", "there is no layout -2147483648"),
-    "upscale: an unknown memory": ("ARGUMENT", "there is no memory 2"),
-    "upscale: memory of both kinds": ("ARGUMENT", "output 0 lies in other memory than its input"),
+    "upscale: an unknown depth": ("ARGUMENT", "unknown depth 3; give SR_U8, SR_U16 or SR_F32"),
+    "upscale: a negative depth": ("ARGUMENT", "unknown depth -1"),
+    "upscale: an unknown layout": ("ARGUMENT", "output 0: unknown layout 5"),
+    "upscale: a negative layout": ("ARGUMENT", "unknown layout -2147483648"),
+    "upscale: an unknown memory": ("ARGUMENT", "unknown memory 2"),
+    "upscale: memory of both kinds": ("ARGUMENT", "output 0 and its input lie in different memory"),
     "upscale: memory of a GPU": ("ARGUMENT", "the backend onnxruntime computes in main memory"),
     "upscale: a short stride": (
         "ARGUMENT",
@@ -56,43 +56,49 @@ WRONG = {
         "ARGUMENT",
         "2147483647 rows of 6442450941 bytes are more than memory can hold",
     ),
-    "upscale: an input too wide to grow": ("ARGUMENT", "has sides over 2147483647 pixels"),
-    "upscale: an input beyond its buffer": ("ARGUMENT", "buffer has 59 bytes and 4 rows of 16 bytes take 60"),
+    "upscale: an input too wide to grow": ("ARGUMENT", "has a side over 2147483647 pixels"),
+    "upscale: an input beyond its buffer": (
+        "ARGUMENT",
+        "buffer has 59 bytes, but 4 rows of 16 bytes need 60",
+    ),
     "upscale: an output beyond its buffer": (
         "ARGUMENT",
-        "buffer has 191 bytes and 8 rows of 24 bytes take 192",
+        "buffer has 191 bytes, but 8 rows of 24 bytes need 192",
     ),
     "upscale: another size": ("ARGUMENT", "output 0 is 7x8, for an input of 4x4 expected 8x8"),
-    "upscale: another depth": ("ARGUMENT", "output 0 is SR_RGB in SR_F32 and its input SR_RGB in SR_U8"),
-    "upscale: another layout": ("ARGUMENT", "output 0 is SR_BGR in SR_U8 and its input SR_RGB in SR_U8"),
-    "upscale: unaligned data": ("ARGUMENT", "data is no multiple of 2 bytes, as SR_U16 needs it"),
-    "upscale: unaligned rows": ("ARGUMENT", "a stride of 50 bytes is no multiple of 4, as SR_F32 needs it"),
+    "upscale: another depth": ("ARGUMENT", "output 0 is SR_RGB in SR_F32, but its input is SR_RGB in SR_U8"),
+    "upscale: another layout": ("ARGUMENT", "output 0 is SR_BGR in SR_U8, but its input is SR_RGB in SR_U8"),
+    "upscale: unaligned data": ("ARGUMENT", "data is not a multiple of 2 bytes, which SR_U16 needs"),
+    "upscale: unaligned rows": (
+        "ARGUMENT",
+        "a stride of 50 bytes is not a multiple of 4, which SR_F32 needs",
+    ),
     "upscale: the same memory": ("ARGUMENT", "input 0 and output 0 share memory"),
     "upscale: memory that overlaps": ("ARGUMENT", "input 0 and output 0 share memory"),
     "upscale: rows that share a byte": ("ARGUMENT", "input 0 and output 0 share memory"),
-    "batch: no inputs": ("ARGUMENT", "inputs are NULL"),
-    "batch: no outputs": ("ARGUMENT", "outputs are NULL"),
+    "batch: no inputs": ("ARGUMENT", "inputs is NULL"),
+    "batch: no outputs": ("ARGUMENT", "outputs is NULL"),
     "batch: too many": ("ARGUMENT", "pictures are more than memory can hold"),
     "batch: outputs that overlap": ("ARGUMENT", "output 0 and output 1 share memory"),
     "batch: an output over the input before": ("ARGUMENT", "input 0 and output 1 share memory"),
     "batch: the second is wrong": ("ARGUMENT", "input 1: a stride of 3 bytes is less than"),
     "query: no handle": ("ARGUMENT", "the handle is NULL"),
     "query: no info": ("ARGUMENT", "info is NULL"),
-    "query: a short size": ("ARGUMENT", "info.size is 8, version"),
-    "query: a newer header's size": ("ARGUMENT", "use no older library than the program was compiled for"),
-    "query: a huge size": ("ARGUMENT", "begin with SR_INFO_INIT"),
+    "query: a short size": ("ARGUMENT", "info.size is 8, but version"),
+    "query: a newer header's size": ("ARGUMENT", "use a library that is not older than the header"),
+    "query: a huge size": ("ARGUMENT", "initialise it with SR_INFO_INIT"),
     "size: no handle": ("ARGUMENT", "the handle is NULL"),
     "size: no width": ("ARGUMENT", "output_width is NULL"),
     "size: no height": ("ARGUMENT", "output_height is NULL"),
     "size: a negative one": ("ARGUMENT", "a picture needs pixels, got -4x4"),
-    "size: one too large": ("ARGUMENT", "has sides over 2147483647 pixels"),
+    "size: one too large": ("ARGUMENT", "has a side over 2147483647 pixels"),
     "close: a handle twice": ("CLOSED", CLOSED),
     "closed: upscale": ("CLOSED", CLOSED),
     "closed: query": ("CLOSED", CLOSED),
     "closed: size": ("CLOSED", CLOSED),
     "closed: garbage": ("CLOSED", CLOSED),
 }
-"""What is done wrong, the status without SR_ERROR_, and part of the text."""
+"""Expected status without SR_ERROR_, and part of the text, for each wrong use in wrong_use.c."""
 RIGHT = {
     "before: nothing",
     "open: what is usual",
@@ -111,7 +117,7 @@ RIGHT = {
 
 @pytest.fixture
 def told(run, model, tmp_path) -> dict[str, tuple[str, str]]:
-    """Of everything in wrong_use.c: the status and the text."""
+    """Run wrong_use.c and return status and text of each case."""
     (tmp_path / "garbage.onnx").write_bytes(b"garbage")
     lines = run("wrong_use.c", model("plain")).stdout.splitlines()
     return {name: (status, text) for name, status, text in (line.split("\t") for line in lines)}

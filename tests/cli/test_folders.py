@@ -81,7 +81,7 @@ def test_a_result_that_someone_changed_is_left_alone_unless_told(upscale, pictur
     kept = edited.read_bytes()
     made, said = upscale(code=5)
     assert made == []
-    assert "was changed since it was made" in said
+    assert "was changed after it was made" in said
     assert edited.read_bytes() == kept
     assert upscale("--skip-existing")[0] == []
     assert upscale("--overwrite")[0] == ["a.png", "b.jpg", "c.png"]

@@ -204,7 +204,7 @@ def test_any_size_can_be_asked_for(run, bundle, picture, tmp_path, options, size
 def test_more_than_the_model_gives_is_said_to_be_resampled(run, bundle, picture, tmp_path):
     result = run("upscale", picture(), "-o", tmp_path / "out.png", "--scale", 2, "--width", 200)
     assert result.stderr.startswith(
-        f"note: {tmp_path / 'photo.png'}: the model gives 18x14; the rest is plain resampling\n"
+        f"note: {tmp_path / 'photo.png'}: the model gives 18x14; the rest of the enlargement is plain resampling\n"
     )
     less = run("upscale", picture(), "-o", tmp_path / "less.png", "--scale", 2, "--width", 17)
     assert "note" not in less.stderr
@@ -236,10 +236,10 @@ def test_what_a_format_cannot_keep_is_said(run, bundle, picture, tmp_path):
         (("photo.png", "--model", "rt-x3"), 3, "did you mean"),
         (("photo.png", "--model", "photo.png"), 3, "is not an ONNX model, or is truncated"),
         (("photo.png", "--model", ""), 2, "name is empty"),
-        (("",), 2, "an input is an empty name"),
+        (("",), 2, "an input has an empty name"),
         (("photo.png", "-o", "out.foo"), 2, "end the name in / for a folder"),
-        (("photo.png", "-o", "-"), 2, "do not go to stdout"),
-        (("https://example.org/photo.png",), 3, "download it first"),
+        (("photo.png", "-o", "-"), 2, "are not written to stdout"),
+        (("https://example.org/photo.png",), 3, "download the file first"),
         (("photo.png", "--threads", "1000000000000"), 2, "--threads"),
         (("photo.png", "--scale", "0"), 2, "--scale"),
         (("photo.png", "--width", "10000000000"), 2, "--width"),

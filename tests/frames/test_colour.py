@@ -1,4 +1,4 @@
-"""YUV and RGB against the standards' own formulas, written out in double precision, pixel by pixel."""
+"""Conversion between YUV and RGB, compared with the formulas of the standards in double precision, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ every_colours = st.builds(
 
 
 def coded(rgb: np.ndarray, colours: Colours, depth: int) -> np.ndarray:
-    """RGB in 0..1 -> Y, Cb, Cr in steps, unrounded: E'Y, (E'B - E'Y) / (2 - 2 Kb), (E'R - E'Y) / (2 - 2 Kr)."""
+    """Convert RGB in 0..1 to Y, Cb, Cr in steps, unrounded: E'Y, (E'B - E'Y) / (2 - 2 Kb), (E'R - E'Y) / (2 - 2 Kr)."""
     red, _, blue = weights = WEIGHTS[colours.matrix]
     luma = rgb @ np.array(weights)
     u, v = (rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)
@@ -38,7 +38,7 @@ def coded(rgb: np.ndarray, colours: Colours, depth: int) -> np.ndarray:
 
 
 def mean_around(chroma: np.ndarray, i: int, j: int, layout: Layout, siting: str) -> float:
-    """The chroma sample (i, j): the weighted mean of the pixels around its place."""
+    """Return chroma sample (i, j): the weighted mean of the pixels around its position."""
 
     def taps(k: int, factor: int, on_pixel: bool, length: int) -> list[tuple[int, float]]:
         if factor == 1:
@@ -56,7 +56,7 @@ def mean_around(chroma: np.ndarray, i: int, j: int, layout: Layout, siting: str)
 
 
 def unpacked(planes: list[np.ndarray], layout: Layout) -> list[np.ndarray]:
-    """Y, U and V as plain numbers."""
+    """Return Y, U and V as unshifted numbers."""
     split = [planes[0], planes[1][:, :, 0], planes[1][:, :, 1]] if layout.paired else planes
     return [plane.astype(float) / (1 << layout.shift) for plane in split]
 
@@ -77,7 +77,7 @@ def test_every_value_of_a_frame_is_the_nearest_step_to_the_formula(name, colours
     white = 255 if layout.depth == 8 else 1
     exact = coded(pixels.astype(float) / white, colours, layout.depth)
     luma, u, v = unpacked(from_rgb(pixels, layout, colours), layout)
-    slack = 0.5 + 2.0 ** (layout.depth - 20)  # single precision
+    slack = 0.5 + 2.0 ** (layout.depth - 20)  # rounding error of float32
     assert np.abs(luma - exact[:, :, 0]).max() <= slack
     for plane, channel in ((u, 1), (v, 2)):
         for i, j in np.ndindex(plane.shape):
@@ -105,7 +105,7 @@ def test_without_subsampling_there_and_back_changes_no_step(colours, depth, seed
     if depth > 8:
         assert np.abs(back - rgb).max() <= 2.5 / 2**depth
         for plane, again in zip(deep, from_rgb(back, layout, colours), strict=True):
-            assert np.abs(plane.astype(int) - again).max() <= 1  # a colour clipped to the cube
+            assert np.abs(plane.astype(int) - again).max() <= 1  # a colour was clipped to the RGB cube
     else:
         assert np.abs(back / 255 - rgb).max() <= 2.5 / 255
 
@@ -132,7 +132,7 @@ def test_black_grey_and_white_are_where_the_range_puts_them(name, range):
 @pytest.mark.parametrize("siting", ["left", "center", "topleft"])
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv420p10le"])
 def test_a_colour_gradient_keeps_its_place(name, siting):
-    """Down to subsampled chroma and up again, where a wrong place would show as a shift of half a pixel."""
+    """Subsample chroma and enlarge it again. A wrong siting would show as a shift of half a pixel."""
     layout, colours = LAYOUTS[name], Colours(siting=siting, range="full")
     ramp = np.linspace(0.3, 0.7, 32, dtype=np.float32)
     for across in (True, False):

@@ -1,4 +1,4 @@
-"""Raw frames in every layout to a net's pixels and back."""
+"""Conversion of raw frames in every layout to pixels and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANY = Colours()
 
 
 def noise(name: str, height: int = 5, width: int = 7) -> np.ndarray:
-    """The bytes of a frame of noise whose words are valid."""
+    """Return the bytes of a noise frame whose words are valid for the layout."""
     layout, rng = LAYOUTS[name], np.random.default_rng(3)
     words = layout.frame_bytes(height, width) // layout.dtype.itemsize
     values = rng.integers(0, 1 << layout.depth, words) << layout.shift

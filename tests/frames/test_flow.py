@@ -1,4 +1,4 @@
-"""A flow keeps order, bounds what waits, and ends with the right error whoever fails."""
+"""The flow keeps the order, bounds the queues, and raises the right error, whichever part fails."""
 
 from __future__ import annotations
 

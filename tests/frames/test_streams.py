@@ -1,4 +1,4 @@
-"""Frames in streams of bytes, whole and damaged, raw and y4m."""
+"""Frames in byte streams: complete and damaged, raw and y4m."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.frames.y4m import Header, parse_header
 
 
 class Drops(io.BytesIO):
-    """A stream that gives and takes at most seven bytes at a time, as a pipe may."""
+    """Stream that reads and writes at most seven bytes at a time, as a pipe may."""
 
     def readinto(self, buffer):
         return super().readinto(memoryview(buffer)[:7])
@@ -82,9 +82,9 @@ def test_a_y4m_header_is_read_and_written_without_loss(line, layout, siting, ran
     ("line", "message"),
     [
         (b"RIFF and so on\n", "begins with b'RIFF and '"),
-        (b"YUV4MPEG2 W0 H3\n", "W'0' for a size"),
-        (b"YUV4MPEG2 W3\n", "H'' for a size"),
-        (b"YUV4MPEG2 W3 H3 C411\n", "C411 is not known"),
+        (b"YUV4MPEG2 W0 H3\n", "W'0', expected a size"),
+        (b"YUV4MPEG2 W3\n", "H'', expected a size"),
+        (b"YUV4MPEG2 W3 H3 C411\n", "unknown chroma format C411"),
         (b"", "begins with b''"),
     ],
 )
@@ -94,5 +94,5 @@ def test_a_header_that_cannot_be_used_is_refused_in_words(line, message):
 
 
 def test_y4m_has_no_name_for_interleaved_chroma():
-    with pytest.raises(UsageError, match="y4m has no nv12"):
+    with pytest.raises(UsageError, match="y4m cannot hold nv12"):
         Header(width=2, height=2, layout=LAYOUTS["nv12"]).to_line()

@@ -1,4 +1,4 @@
-"""What runs inside Triton's Python backend, driven as the server drives it."""
+"""The model class for Triton's Python backend, called as the server calls it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sr_deploy.upscale import Upscaler
 
 @dataclass
 class Tensor:
-    """As the module of the server has it: pixels that are handed over by DLPack."""
+    """Stand-in for the tensor of the server module: pixels passed by DLPack."""
 
     name: str
     pixels: np.ndarray
@@ -53,7 +53,7 @@ class Response:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module that exists only inside the server, with the names that are used of it."""
+    """Install a stand-in for the module that exists only in the server."""
     module: Any = ModuleType("triton_python_backend_utils")
     module.Tensor, module.InferenceResponse, module.TritonError = Tensor, Response, str
     module.get_input_tensor_by_name = lambda request, name: Tensor(name, request[name])
@@ -62,12 +62,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model(server: None, tmp_path: Path, tiny: Callable[[str], Any]) -> Iterator[Any]:
-    """The class in the model.py that was written, as the server starts it."""
+    """Instance of the class in the written model.py, started as the server does it."""
     save_model(tiny("plain").model, tmp_path / "plain.onnx")
     options = ServeOptions(backend="python", device="cpu", threads=1)
     (served,) = write_repository(tmp_path / "repository", [tmp_path / "plain.onnx"], options=options)
     names: dict[str, Any] = {}
-    exec((served.folder / "1" / "model.py").read_text(encoding="utf-8"), names)  # what the server does
+    exec((served.folder / "1" / "model.py").read_text(encoding="utf-8"), names)  # as the server does
     found = names["TritonPythonModel"]()
     parameters = {key: {"string_value": value} for key, value in served.config.parameters.items()}
     found.initialize(

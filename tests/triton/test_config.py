@@ -1,4 +1,4 @@
-"""The text of a configuration is what Triton's own parser reads."""
+"""Triton's own parser reads the text of a configuration."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PLAIN = Config(
     name="rt-x4",
     backend="onnxruntime",
     max_batch=8,
-    taken=Tensor(name="pixels", data_type="TYPE_UINT8", dims=(-1, -1, 3)),
-    given=Tensor(name="upscaled", data_type="TYPE_UINT8", dims=(-1, -1, 3)),
+    input_tensor=Tensor(name="pixels", data_type="TYPE_UINT8", dims=(-1, -1, 3)),
+    output_tensor=Tensor(name="upscaled", data_type="TYPE_UINT8", dims=(-1, -1, 3)),
     default_file="model.onnx",
 )
 
@@ -72,8 +72,8 @@ def test_every_size_to_warm_up_is_a_picture_of_noise() -> None:
 
 
 def test_a_model_without_a_batch_axis_is_warmed_up_with_whole_shapes() -> None:
-    taken = replace(PLAIN.taken, dims=(1, -1, -1, 3))
-    read = parse(config_text(replace(PLAIN, max_batch=0, taken=taken, warm_up=((64, 64),))))
+    input_tensor = replace(PLAIN.input_tensor, dims=(1, -1, -1, 3))
+    read = parse(config_text(replace(PLAIN, max_batch=0, input_tensor=input_tensor, warm_up=((64, 64),))))
     assert list(read.model_warmup[0].inputs["pixels"].dims) == [1, 64, 64, 3]
     assert read.model_warmup[0].batch_size == 0
 

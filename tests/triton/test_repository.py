@@ -1,4 +1,4 @@
-"""A model repository for Triton: what is written, where, and that it computes what sr-deploy computes."""
+"""Model repositories for Triton: files, configurations, and equal results to sr-deploy."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Tiny = Callable[[str], Any]
 
 
 def config(folder: Path) -> Any:
-    """The configuration in a model's folder, read by Triton's schema."""
+    """Return the configuration in a model's folder, parsed by Triton's schema."""
     return parse((folder / "config.pbtxt").read_text(encoding="ascii"))
 
 
 @pytest.fixture
 def saved(tmp_path: Path, tiny: Tiny) -> Callable[[str], Path]:
-    """Writes the tiny model of a name as NAME.onnx."""
+    """Write a tiny model as NAME.onnx."""
 
     def save(name: str) -> Path:
         path = tmp_path / f"{name}.onnx"
@@ -45,7 +45,7 @@ def saved(tmp_path: Path, tiny: Tiny) -> Callable[[str], Path]:
 
 
 def engine(folder: Path, capability: tuple[int, int], **changes: Any) -> Path:
-    """A file with the record that `sr-deploy build` puts beside an engine; its bytes are no engine."""
+    """Write a file with the record that `sr-deploy build` puts beside an engine. Its bytes are no real engine."""
     options = changes.pop("options", BuildOptions(tile=512, max_batch=4))
     spec = changes.pop("spec", ModelSpec(name="rt-x4", scale=4, halo=10))
     plan = f"engine for {capability} {options.hardware_compatible}".encode()
@@ -119,7 +119,7 @@ def test_a_model_of_one_size_is_warmed_up_with_it_and_says_so(
     assert list(read.input[0].dims) == [6, 9, 3]
     assert list(read.output[0].dims) == [12, 18, 3]
     assert [list(sample.inputs["pixels"].dims) for sample in read.model_warmup] == [[6, 9, 3]]
-    assert served.notes == ("it takes pictures of 9x6 pixels only; --backend python takes any",)
+    assert served.notes == ("pictures must have 9x6 pixels; --backend python takes any size",)
 
 
 def test_a_later_version_stands_beside_the_first(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_version_that_is_there_is_replaced_only_where_that_is_asked_for(tmp_pa
 
 def test_versions_of_one_model_share_one_backend(tmp_path: Path) -> None:
     write_repository(tmp_path, [find_model("rt-x2")])
-    with pytest.raises(OutputError, match="its version 1 is run by onnxruntime, this one by python"):
+    with pytest.raises(OutputError, match="its version 1 uses the backend onnxruntime and this one python"):
         write_repository(tmp_path, [find_model("rt-x2")], options=ServeOptions(version=2, backend="python"))
     assert sorted(p.name for p in (tmp_path / "rt-x2").iterdir()) == ["1", "config.pbtxt"]
 
@@ -153,7 +153,7 @@ def test_versions_of_one_model_share_one_backend(tmp_path: Path) -> None:
 def test_an_older_version_is_written_and_said_not_to_be_served(tmp_path: Path) -> None:
     write_repository(tmp_path, [find_model("rt-x2")], options=ServeOptions(version=7))
     (served,) = write_repository(tmp_path, [find_model("rt-x2")])
-    assert served.notes == ("version 7 is newer, and the one that is served",)
+    assert served.notes == ("version 7 is newer and is served instead",)
     (served,) = write_repository(tmp_path, [find_model("rt-x2")], options=ServeOptions(version=2, keep=2))
     assert served.notes == ()
 
@@ -179,7 +179,7 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path, saved: Callable[[str
     second = tmp_path / "other" / "plain.onnx"
     second.parent.mkdir()
     second.write_bytes(first.read_bytes())
-    with pytest.raises(UsageError, match="called plain, and clients ask by name"):
+    with pytest.raises(UsageError, match="called plain, but clients call a model by its name"):
         write_repository(tmp_path / "repository", [first, second])
 
 
@@ -269,7 +269,7 @@ def test_only_sizes_that_an_engine_takes_are_warmed_up(tmp_path: Path) -> None:
     assert served.config.warm_up == ((256, 256),)
     options = ServeOptions(warm_up=((2000, 2000),), overwrite=True)
     (served,) = write_repository(tmp_path / "repository", engines=[engine(tmp_path, (9, 0))], options=options)
-    assert served.config.warm_up == ((256, 256),)  # the one its profile is best at
+    assert served.config.warm_up == ((256, 256),)  # the best size of its profile
 
 
 def test_the_record_in_a_configuration_is_json(tmp_path: Path) -> None:

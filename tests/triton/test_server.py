@@ -1,4 +1,4 @@
-"""A repository in a real Triton server, asked over HTTP. Runs where `tritonserver` is on the path, as in its container."""
+"""A repository in a real Triton server, called over HTTP. Needs `tritonserver` on the path, as in its container."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(folder: Path, log: Path) -> Iterator[str]:
-    """The address of a server of `folder`. Skips where the server lacks the backend."""
+    """Start a server for `folder` and return its address. Skips if the server lacks the backend."""
     port = free_port()
     command = [
         str(SERVER),
@@ -74,7 +74,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> No
 
 
 def ask(url: str, model: str, pixels: np.ndarray) -> np.ndarray:
-    """Pixels through the server, by the binary extension of its protocol."""
+    """Upscale pixels with the server, by the binary extension of its protocol."""
     tensor = {
         "name": "pixels",
         "shape": pixels.shape,
@@ -107,7 +107,7 @@ def test_the_server_gives_the_bytes_that_sr_deploy_gives(backend: Any, tmp_path:
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(url, "rt-x4", np.zeros((1, 4, 4, 2), np.uint8))
         refused.value.close()
-        if importlib.util.find_spec("geventhttpclient"):  # of tritonclient[http]
+        if importlib.util.find_spec("geventhttpclient"):  # part of tritonclient[http]
             assert_the_example_works(url, tmp_path)
     log = (tmp_path / "log.txt").read_text(encoding="utf-8", errors="replace")
     assert "Traceback" not in log

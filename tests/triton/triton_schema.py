@@ -11,13 +11,13 @@ import pytest
 
 
 def parse(text: str) -> Any:
-    """`text` as Triton's parser reads it: a ModelConfig message. Fails for a field that the schema does not have."""
+    """Parse `text` into Triton's ModelConfig message. Fails for a field that the schema lacks."""
     text_format = pytest.importorskip("google.protobuf.text_format")
     return text_format.Parse(text, _schema().ModelConfig())
 
 
 def _schema() -> ModuleType:
-    """The generated module by its file: its package would import grpc, which is not needed to read a text."""
+    """Import the generated module by its file: its package would import grpc, which is not needed here."""
     client = pytest.importorskip(
         "tritonclient", reason="tritonclient, which has Triton's schema, is not installed"
     )

@@ -1,4 +1,4 @@
-"""Small videos with everything in them, and an Upscaler whose results anyone can check: it repeats pixels."""
+"""Small videos with many kinds of streams, and an Upscaler that repeats pixels, so that results are easy to check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sr_deploy.video.job import VideoOptions, VideoResult, upscale_video
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
 VARIABLE = [0, 512, 1024, 2560, 3072, 3100, 4608, 6144, 6656, 7168, 9216, 9728]
-"""Timestamps in 1/15360 s of a video whose frames do not come evenly."""
+"""Timestamps in 1/15360 s of a video with a variable frame rate."""
 TEXTS = [(0.1, 0.2, "Hello"), (0.4, 0.1, "größe 大")]
 
 
@@ -28,7 +28,7 @@ def frames_of(path: Path, pixel_format: str | None = None) -> list[np.ndarray]:
 
 
 def times_of(path: Path) -> list[Fraction]:
-    """When each frame is shown, in seconds after the first."""
+    """Return the display time of each frame in seconds after the first."""
     with av.open(str(path)) as container:
         times = [Fraction(frame.pts) * frame.time_base for frame in container.decode(video=0)]
     return [time - times[0] for time in times]
@@ -49,7 +49,7 @@ def make_video(
     options: dict[str, str] | None = None,
     matrix: tuple[int, ...] | None = None,
 ) -> Path:
-    """A video of moving noise; `subtitles` is a codec's name."""
+    """Write a video of moving noise; `subtitles` is the name of a codec."""
     container = av.open(str(path), "w")
     video = container.add_stream(codec, rate=30, options=options or {})
     video.width, video.height, video.pix_fmt = *size, pixel_format
@@ -116,7 +116,7 @@ def _tone(seconds: float) -> Iterator[Any]:
 
 
 class Counting(NearestEngine):
-    """Repeats pixels, counts the frames it did, and fails where it is told to."""
+    """Upscaler that repeats pixels, counts the frames, and fails at a given frame."""
 
     def __init__(self) -> None:
         super().__init__(2)
@@ -143,14 +143,16 @@ def upscale(engine: Counting, tmp_path: Path) -> Callable[..., VideoResult]:
     model.write_bytes(b"what makes the results: these bytes")
 
     def call(source: Path, target: Path, *, watcher: Any = None, **options: Any) -> VideoResult:
-        settings = VideoOptions(**{"streams": 1, **options})  # in turn, so that it is known who fails
+        settings = VideoOptions(
+            **{"streams": 1, **options}
+        )  # one at a time, so that the failing frame is known
         return upscale_video(source, target, Upscaler(engine), model=model, options=settings, watcher=watcher)
 
     return call
 
 
 class Said:
-    """A watcher that remembers."""
+    """Listener that stores the calls it gets."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

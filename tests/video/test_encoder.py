@@ -1,4 +1,4 @@
-"""What an encoder is told, where a finished file would not show it on every machine."""
+"""Settings of the encoder that a finished file does not show on every machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.video.conftest import make_video
 
 
 def test_hdr_metadata_reaches_x265_in_its_own_units(tmp_path):
-    """A display of BT.2020 primaries, D65, 0.005 to 1000 cd/m2, as FFmpeg's structure has it."""
+    """Return FFmpeg's struct for a display with BT.2020 primaries, D65, 0.005 to 1000 cd/m2."""
     numbers = [(34000, 50000), (16000, 50000), (13250, 50000), (34500, 50000), (7500, 50000), (3000, 50000)]
     numbers += [(15635, 50000), (16450, 50000), (50, 10000), (10000000, 10000)]
     display = struct.pack("<22i", *(n for ratio in numbers for n in ratio), 1, 1)

@@ -1,4 +1,4 @@
-"""A video that was cut off goes on where it was, and what comes out is what an unbroken run gives."""
+"""An interrupted video is continued, and the result equals that of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_only_what_is_missing_is_done_and_the_result_is_the_same(
     assert said.done == 12
     assert engine.calls == 12 - said.first
     assert said.first % 4 == 0
-    if isinstance(error, MemoryError):  # what was computed is written before the error is told
+    if isinstance(error, MemoryError):  # computed frames are written before the error is raised
         assert said.first == after // 4 * 4
     assert_same_video(broken, whole)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
@@ -83,7 +83,7 @@ def test_killed_in_the_middle_it_goes_on(source, tmp_path):
     assert not broken.exists()
     result = subprocess.run([*arguments, str(broken)], capture_output=True, encoding="utf-8")
     assert result.returncode == 0, result.stderr
-    assert "going on after" in result.stderr
+    assert "continuing after" in result.stderr
     subprocess.run([*arguments, str(whole), "-q"], check=True)
     assert_same_video(broken, whole)
 

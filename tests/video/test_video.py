@@ -1,4 +1,4 @@
-"""A video goes in and a larger one comes out, with all the first one held."""
+"""A video is upscaled, and the result has all streams of the source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sr_deploy.frames.colour import Colours, from_rgb, to_rgb
 from sr_deploy.frames.layout import LAYOUTS
 from sr_deploy.video.check import check_result
 from sr_deploy.video.encoder import EncodeOptions
-from sr_deploy.video.join import Copied, Joined
+from sr_deploy.video.join import CopiedStream, Joined
 from sr_deploy.video.streams import StreamChoice
 from tests.video.conftest import VARIABLE, Said, av, frames_of, make_video, times_of
 
@@ -21,18 +21,18 @@ FAST = EncodeOptions(preset="ultrafast")
 
 
 def packets(path, kind):
-    """(time after the first packet of the file, bytes) of every packet of a kind of stream."""
+    """Return (time after the first packet of the file, bytes) of every packet of a kind of stream."""
     with av.open(str(path)) as container:
         stream = next(stream for stream in container.streams if stream.type == kind)
         return [
             (packet.pts * packet.time_base, bytes(packet))
             for packet in container.demux(stream)
-            if packet.size and bytes(packet) != b"\0\0"  # which MP4 has between two subtitles
+            if packet.size and bytes(packet) != b"\0\0"  # MP4 stores this between two subtitles
         ]
 
 
 def repeated(frame: np.ndarray, name: str, colours: Colours) -> list[np.ndarray]:
-    """The planes a frame has after it was made RGB, repeated twice, and made YUV again."""
+    """Return the planes of a frame after conversion to RGB, doubling, and conversion to YUV."""
     layout = LAYOUTS[name]
     planes = layout.planes(np.ascontiguousarray(frame).reshape(-1).view(np.uint8), 24, 32)
     large = to_rgb(planes, layout, colours).repeat(2, axis=0).repeat(2, axis=1)
@@ -147,7 +147,7 @@ def test_progress_knows_how_many_frames_there_are(upscale, tmp_path):
 
 def test_what_a_container_cannot_hold_is_refused_before_the_work(upscale, engine, tmp_path):
     source = make_video(tmp_path / "in.mkv", subtitles="subrip")
-    with pytest.raises(UsageError, match=r"\.mp4 files hold no subrip subtitle.*--no-subtitles"):
+    with pytest.raises(UsageError, match=r"subrip subtitle, which \.mp4 files cannot hold.*--no-subtitles"):
         upscale(source, tmp_path / "out.mp4", encode=FAST)
     assert engine.calls == 0
     upscale(source, tmp_path / "out.mp4", encode=FAST, choice=StreamChoice(subtitles=False))
@@ -158,11 +158,11 @@ def test_what_a_container_cannot_hold_is_refused_before_the_work(upscale, engine
 @pytest.mark.parametrize(
     ("target", "encode", "message"),
     [
-        ("out.avi", EncodeOptions(), r"videos are written as \.mp4, \.m4v, \.mov, \.mkv, \.webm"),
+        ("out.avi", EncodeOptions(), r"suffix of a video must be one of \.mp4, \.m4v, \.mov, \.mkv, \.webm"),
         ("out.mp4", EncodeOptions(codec="h265x"), "no encoder 'h265x'"),
         ("out.mp4", EncodeOptions(codec="aac"), "aac encodes audio"),
-        ("out.mp4", EncodeOptions(pixel_format="rgb24"), "libx264 takes no rgb24"),
-        ("out.mkv", EncodeOptions(codec="ffv1", quality=3), "ffv1 has no quality"),
+        ("out.mp4", EncodeOptions(pixel_format="rgb24"), "libx264 does not take rgb24"),
+        ("out.mkv", EncodeOptions(codec="ffv1", quality=3), "ffv1 has no constant rate factor"),
     ],
 )
 def test_options_no_encoder_can_serve_are_refused_in_words(upscale, tmp_path, target, encode, message):
@@ -183,7 +183,7 @@ def test_a_misspelt_encoder_option_is_refused_with_the_right_one(upscale, tmp_pa
 def test_files_that_are_no_videos_are_refused_in_words(upscale, tmp_path):
     text = tmp_path / "notes.mp4"
     text.write_text("no video at all", encoding="utf-8")
-    with pytest.raises(InputError, match=r"notes\.mp4: it cannot be read as a video"):
+    with pytest.raises(InputError, match=r"notes\.mp4 cannot be read as a video"):
         upscale(text, tmp_path / "out.mp4")
     with pytest.raises(InputError, match="no such file"):
         upscale(tmp_path / "gone.mp4", tmp_path / "out.mp4")
@@ -193,7 +193,7 @@ def test_files_that_are_no_videos_are_refused_in_words(upscale, tmp_path):
         frame.sample_rate, frame.pts = 44100, 0
         container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
-    with pytest.raises(InputError, match="it holds no video"):
+    with pytest.raises(InputError, match="holds no video"):
         upscale(tmp_path / "sound.mp4", tmp_path / "out.mp4")
 
 
@@ -213,28 +213,28 @@ def test_a_result_that_is_there_is_replaced_only_when_asked(upscale, engine, tmp
 def test_the_check_sees_a_lost_frame_a_moved_one_and_sound_out_of_step(tmp_path):
     path = make_video(tmp_path / "in.mp4", sound=True)
     with av.open(str(path)) as container:
-        sound = Copied("audio")
+        sound = CopiedStream("audio")
         for packet in container.demux(audio=0):
             if packet.size:
                 sound.add(packet.pts * packet.time_base)
     base = Fraction(1, 15360)
     check_result(path, Joined(VARIABLE, [sound]), base)
-    with pytest.raises(CheckFailedError, match="12 frames and the source 13"):
+    with pytest.raises(CheckFailedError, match="12 frames, the source has 13"):
         check_result(path, Joined([*VARIABLE, 20000], [sound]), base)
     with pytest.raises(CheckFailedError, match="frame 3 is at"):
         check_result(path, Joined([*VARIABLE[:2], 1100, *VARIABLE[3:]], [sound]), base)
-    late = Copied("audio", sound.packets, (sound.first or 0) + Fraction(1, 20), sound.last)
+    late = CopiedStream("audio", sound.packets, (sound.first or 0) + Fraction(1, 20), sound.last)
     with pytest.raises(CheckFailedError, match="out of step"):
         check_result(path, Joined(VARIABLE, [late]), base)
     with pytest.raises(CheckFailedError, match="packets"):
-        check_result(path, Joined(VARIABLE, [Copied("audio", 3, sound.first, sound.last)]), base)
+        check_result(path, Joined(VARIABLE, [CopiedStream("audio", 3, sound.first, sound.last)]), base)
 
 
 def test_a_frame_that_changes_size_is_an_error_that_says_where(upscale, tmp_path):
     source = tmp_path / "in.ts"
     parts = [make_video(tmp_path / f"{n}.ts", size=(32 * n, 24 * n)) for n in (1, 2)]
     source.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(InputError, match=r"is 64x48 and those before 32x24"):
+    with pytest.raises(InputError, match=r"is 64x48, the frames before it are 32x24"):
         upscale(source, tmp_path / "out.mkv", encode=FAST)
 
 

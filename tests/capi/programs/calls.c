@@ -1,10 +1,10 @@
 /*
  * calls MODEL BACKEND TILE OVERLAP MEMORY each|batch < pictures
  *
- * Upscales every picture that a line of stdin names, one call each or all by one:
+ * Upscales the picture on each line of stdin, with one call for each or one call for all:
  *     WIDTH HEIGHT DEPTH LAYOUT STRIDE LARGE_STRIDE IN OUT
- * IN holds the buffer with its gaps but for the one after the last row; OUT gets such a one, gaps left at 171.
- * Prints what sr_query tells, and every note.
+ * The file IN holds the buffer with all gaps between rows but not the one after the last row. The result is written to
+ * OUT in the same form, with every byte of a gap 171. Prints the values of sr_query and every note.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +28,7 @@ static size_t bytes(const sr_image *image)
 
 static void *allocated(const sr_image *image)
 {
-    void *memory = malloc(bytes(image)); /* not a byte more, so that a sanitizer sees any step beyond */
+    void *memory = malloc(bytes(image)); /* exactly the size, so a sanitizer notices any access beyond it */
     if (!memory)
         die("out of memory");
     return memset(memory, 171, bytes(image));

@@ -1,7 +1,7 @@
 /*
- * cuda MODEL WIDTH HEIGHT: upscale the bytes on stdin, SR_U8 SR_RGB, on the GPU: once in main memory, once with both
- * pictures on the GPU, once more there in the order of a stream. Writes the three results to stdout. CUDA's driver is
- * loaded by hand, so that this compiles without its headers.
+ * cuda MODEL WIDTH HEIGHT: upscale the SR_U8 SR_RGB bytes on stdin three times: with pictures in main memory, with both
+ * pictures on the GPU, and with both on the GPU in the order of a stream. Writes the three results to stdout. CUDA's
+ * driver is loaded with dlopen, so the program compiles without CUDA's headers.
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ static void must(sr_status status, const sr_upscaler *upscaler)
     }
 }
 
-/* CUDA's function of a name, in the type of the pointer that it is put into. */
+/* Load a function of CUDA's driver into a function pointer. */
 static void load(void *function, const char *name)
 {
     void *found = driver ? dlsym(driver, name) : NULL;

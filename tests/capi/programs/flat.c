@@ -1,6 +1,6 @@
 /*
- * flat MODEL BACKEND CALLS: so many good calls, every eighth with another depth and layout, as many wrong ones, and a
- * hundredth as many handles. Prints the KiB by which the process grew between the first fifth and the end.
+ * flat MODEL BACKEND CALLS: make CALLS valid calls, every eighth with another depth and layout, as many wrong calls,
+ * and open a hundredth as many handles. Prints the KiB by which the process grew after the first fifth.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +28,7 @@ int main(int count, char **arguments)
     int calls = count == 4 ? atoi(arguments[3]) : 0;
     long before = 0;
     options.backend = count == 4 ? arguments[2] : NULL;
-    options.memory = 1 << 28; /* else every call asks the system how much is free */
+    options.memory = 1 << 28; /* otherwise every call asks the system for its free memory */
     options.threads = 1;
     if (calls < 10 || sr_open(arguments[1], &options, &upscaler) != SR_OK)
         return 1;

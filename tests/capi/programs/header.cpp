@@ -1,4 +1,4 @@
-// The header in C++17: it compiles without a warning, and its initialisers are whole.
+// The header compiles in C++17 without a warning, and its initialisers cover all fields.
 #include <sr_deploy.h>
 
 #include <cstdio>

@@ -1,7 +1,7 @@
 /*
- * lies MODEL sizes|pictures: right calls of every depth and layout in memory of exactly their size, and then what the
- * library cannot know to be wrong, so that a tool which watches memory has something to find: an output that is a byte
- * shorter than said, or an array of pictures that is shorter than said. MODEL has scale 2.
+ * lies MODEL sizes|pictures: make valid calls of every depth and layout with buffers of exactly the right size, then
+ * one wrong call that the library cannot notice but a memory checker must: an output buffer that is a byte shorter than
+ * stated, or an array of pictures that is shorter than stated. MODEL has scale 2.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@ enum { WIDTH = 5, HEIGHT = 3 };
 
 static sr_upscaler *upscaler;
 
-/* A picture in memory of its own, `less` bytes shorter than it says. */
+/* Allocate a picture whose buffer is `less` bytes shorter than it states. */
 static sr_image made(int width, int height, int depth, int layout, size_t less)
 {
     static const size_t values[] = {1, 2, 4}, channels[] = {3, 3, 1, 4, 4};

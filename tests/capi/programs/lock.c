@@ -1,8 +1,8 @@
 /*
- * lock MODEL SIDE: upscale a picture of SIDE x SIDE in tiles in one thread; meanwhile the other asks for sizes, which needs
- * the interpreter's lock. Prints how many answers came while the picture was computed. Then once more, and in the middle of
- * it the handle is closed: prints the status of the work that had begun, whether its result is that of the first time, and
- * the status of a call that comes later.
+ * lock MODEL SIDE: upscale a picture of SIDE x SIDE pixels in tiles in one thread. Meanwhile the other thread calls
+ * sr_output_size, which needs the interpreter's lock. Prints how many of these calls returned while the picture was
+ * computed. Then upscales again and closes the handle in the middle: prints the status of the running call, whether its
+ * result equals the first one, and the status of a later call.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -27,7 +27,7 @@ static void *compute(void *unused)
     return unused;
 }
 
-/* Ask for sizes while the other thread computes, `most` times or until it is done; how many answers came meanwhile. */
+/* Call sr_output_size up to `most` times while the other thread computes. Returns the number of calls that returned. */
 static long ask(long most)
 {
     long answers = 0;
@@ -57,7 +57,7 @@ int main(int count, char **arguments)
     bytes = (size_t)output.height * output.stride;
     output.data = calloc(bytes, 1);
     first = malloc(bytes);
-    if (sr_upscale(upscaler, &input, &output) != SR_OK) /* so that everything is loaded */
+    if (sr_upscale(upscaler, &input, &output) != SR_OK) /* loads everything, so the timed call only computes */
         return 1;
     memcpy(first, output.data, bytes);
 
@@ -68,7 +68,7 @@ int main(int count, char **arguments)
     begun = done = 0;
     memset(output.data, 0, bytes);
     pthread_create(&thread, NULL, compute, NULL);
-    while (!done && !*(volatile unsigned char *)output.data) /* until the first tile is there: then the call has begun */
+    while (!done && !*(volatile unsigned char *)output.data) /* the first written tile shows that the call has begun */
         ;
     ask(ENOUGH);
     if (sr_close(upscaler) != SR_OK)

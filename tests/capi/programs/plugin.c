@@ -1,6 +1,6 @@
 /*
- * plugin LIBRARY MODEL: load the library as plugins are, its symbols hidden from everything else, and use it in a thread
- * with the smallest stack that the header allows. Prints the size of the result of 3x2 pixels.
+ * plugin LIBRARY MODEL: load the library as a plugin, with RTLD_LOCAL, and use it in a thread with the smallest stack
+ * that the header allows. Prints the size of the result for 3x2 pixels.
  */
 #include <dlfcn.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
 /*
- * wrong_use MODEL: everything that one can do wrong, one line each: name, status, text, parted by tabs.
- * MODEL has scale 2, and lets pictures of 4x4 through.
+ * wrong_use MODEL: make every kind of wrong call. Prints a line for each: name, status and text, separated by tabs.
+ * MODEL has scale 2 and accepts pictures of 4x4 pixels.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@ static void tell(const char *name, sr_status status, const sr_upscaler *upscaler
     printf("%s\t%s\t%s\n", name, sr_status_name(status), sr_last_error(upscaler));
 }
 
-/* Not the best backend that is there: some of them do not load under the sanitizers. */
+/* A fixed backend, because some of the others do not load under the sanitizers. */
 static sr_options usual(void)
 {
     sr_options options = SR_OPTIONS_INIT;
