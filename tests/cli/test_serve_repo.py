@@ -41,7 +41,7 @@ def test_sizes_to_warm_up_are_written_or_left_out(run, bundle, tmp_path: Path) -
     [
         (("--model", "nothing"), 3, "no bundled model is called 'nothing'"),
         (("--engine", "missing.engine"), 3, "cannot read the engine"),
-        (("--warm-up", "large"), 2, "'large' is no size"),
+        (("--warm-up", "large"), 2, "'large' is not a size"),
         (("--version", "0"), 2, "--version"),
         (("--device", "tpu"), 2, "--device"),
     ],

@@ -344,4 +344,4 @@ def test_an_engine_without_its_sidecar_is_told_as_that(run, picture, tmp_path):
     (tmp_path / "net.engine").write_bytes(b"a plan")
     result = run("upscale", str(picture()), "--model", str(tmp_path / "net.engine"))
     assert result.exit_code == 3
-    assert "net.engine has no record net.engine.json beside it" in result.stderr
+    assert "net.engine has no sidecar net.engine.json beside it" in result.stderr
