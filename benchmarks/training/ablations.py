@@ -180,10 +180,10 @@ def measure(experiment: Experiment, data: Path, device: str, seeds: Iterable[int
 
 def where(device: str) -> dict[str, str]:
     from sr_deploy.training.run.process_group import choose_device
-    from sr_deploy.training.run.session import name_of
+    from sr_deploy.training.run.session import device_name
 
     return {
-        "device": name_of(choose_device(device)),
+        "device": device_name(choose_device(device)),
         "torch": version("torch"),
         "python": platform.python_version(),
         "system": platform.system(),

@@ -25,16 +25,16 @@ from sr_deploy.training.data.pictures import PictureStore
 from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.run.phase import PhaseRun
-from sr_deploy.training.run.precision import fitted
+from sr_deploy.training.run.precision import with_supported_precision
 from sr_deploy.training.run.process_group import choose_device
-from sr_deploy.training.run.session import name_of
+from sr_deploy.training.run.session import device_name
 
 SPOILT = Degradation(blur=(0.2, 2.0), noise=(0.0, 10.0), jpeg=(40.0, 95.0), second=0.5)
 
 
 def step_needs(recipe: Recipe, phase: Phase, crops: CropSampler, device: torch.device, rounds: int) -> float:
     """Samples a second that training takes."""
-    run = PhaseRun(fitted(recipe, device), phase, ComposedLoss({"l1": 1.0}), device=device)
+    run = PhaseRun(with_supported_precision(recipe, device), phase, ComposedLoss({"l1": 1.0}), device=device)
     small, large = (side.to(device) for side in crops.batch(0))
     times = []
     for number in range(rounds + 2):
@@ -69,7 +69,7 @@ def measure(
     }
     plain, spoilt = CropSampler(pairs, **make), CropSampler(pairs, **make, degrade=SPOILT)
     return {
-        "device": name_of(device),
+        "device": device_name(device),
         "recipe": recipe.name,
         "batch": phase.batch,
         "crop": phase.crop,

@@ -82,12 +82,12 @@ def measured(upscale: Upscale, cases: list[tuple[str, Pixels, Pixels]], vgg: VGG
 def held_out(data: Path) -> list[tuple[str, Pixels, Pixels]]:
     """The middles of the photographs that training leaves aside."""
     from sr_deploy.training.data.pictures import PictureStore, split_validation
-    from sr_deploy.training.run.validate import central
+    from sr_deploy.training.run.validate import centre_crop
 
     with tempfile.TemporaryDirectory() as folder:
         store = PictureStore(data, overflow=Path(folder))
         _, apart = split_validation(store.pairs(SCALE), HELD_OUT)
-        middles = [central(pair, SCALE, SIDE, SCALE) for pair in apart]
+        middles = [centre_crop(pair, SCALE, SIDE, SCALE) for pair in apart]
         return [(pair.name, np.array(pair.small), np.array(pair.large)) for pair in middles]
 
 

@@ -27,10 +27,10 @@ from sr_deploy.training.objective.losses import PIXEL, ComposedLoss
 from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import AUTOCAST, PhaseRun
-from sr_deploy.training.run.precision import NAMES, fitted
+from sr_deploy.training.run.precision import NAMES, with_supported_precision
 from sr_deploy.training.run.process_group import ProcessGroup, choose_device
 from sr_deploy.training.run.schedule import Clock
-from sr_deploy.training.run.session import RunPosition, SilentListener, TrainingRun, TrainOptions, name_of
+from sr_deploy.training.run.session import RunPosition, SilentListener, TrainingRun, TrainOptions, device_name
 from sr_deploy.training.run.state import BestCheckpoints
 
 _ENDLESS = 10**9
@@ -70,7 +70,7 @@ def trainer_loop(recipe: Recipe, phase: Phase, options: TrainOptions, device: to
 
 
 def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
-    recipe = fitted(recipe, device)
+    recipe = with_supported_precision(recipe, device)
     phase = replace(recipe.phases[-1], steps=_ENDLESS, loss={"l1": 1.0})
     store = PictureStore(data, overflow=Path("pictures.tmp"))
     crops = CropSampler(
@@ -96,7 +96,7 @@ def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps
             if number:  # the first round warms up
                 samples.append((middle - start, end - middle))
     return {
-        "device": name_of(device),
+        "device": device_name(device),
         "recipe": recipe.name,
         "batch": phase.batch,
         "crop": phase.crop,

@@ -88,7 +88,7 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
 
 
 def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
-    at = trainer.at
+    at = trainer.position
     if not as_json:
         return f"{final}: {at.steps:,} steps in {at.seconds / 60:.1f} minutes, held out {at.psnr:.3f} dB"
     import hashlib

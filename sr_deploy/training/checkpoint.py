@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from sr_deploy.errors import InputError
 from sr_deploy.training.nets import build_net
 
-_KEY = "sr_deploy"
-_IN_A_RUN = ("final.safetensors", "last.safetensors")  # the finished one first
+_METADATA_KEY = "sr_deploy"
+_CHECKPOINTS_OF_A_RUN = ("final.safetensors", "last.safetensors")  # the finished one first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
     tensors = {key: value.detach().contiguous() for key, value in net.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(asdict(info), sort_keys=True)})
+        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
@@ -52,11 +52,11 @@ def find_checkpoint(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    for name in _IN_A_RUN:
+    for name in _CHECKPOINTS_OF_A_RUN:
         if (path / name).is_file():
             return path / name
     raise InputError(
-        f"{path}: neither {' nor '.join(_IN_A_RUN)} in this folder; name a checkpoint or a folder that "
+        f"{path}: neither {' nor '.join(_CHECKPOINTS_OF_A_RUN)} in this folder; name a checkpoint or a folder that "
         "`sr-deploy train` wrote"
     )
 
@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     """The record and the weights of a checkpoint. Raises InputError for anything that is not one."""
     try:
         with safe_open(path, framework="pt") as file:
-            record = (file.metadata() or {}).get(_KEY)
+            record = (file.metadata() or {}).get(_METADATA_KEY)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise InputError(

@@ -29,7 +29,7 @@ class Degradation:
 
     blur: Range | None = None
     """Standard deviation of the anisotropic Gaussian kernel, in large pixels, along each of its axes:
-    0 to 8. The kernel is turned by a random angle."""
+    0 to 8. The kernel is transposed by a random angle."""
     noise: Range | None = None
     """Standard deviation of Gaussian noise on the small crop, in 8-bit steps: 0 to 64. Half of the crops
     get grey noise, half coloured."""
@@ -69,7 +69,7 @@ class Degradation:
 
 
 @lru_cache(maxsize=32)
-def _shrinking(length: int, scale: int) -> Floats:
+def _shrink_matrix(length: int, scale: int) -> Floats:
     """The matrix [length / scale, length] that shrinks a line by antialiased bicubic."""
     # One impulse a channel, constant along the width: resizing it gives the weights themselves.
     impulses = np.repeat(np.eye(length)[:, None, :], scale, axis=1)
@@ -83,9 +83,9 @@ def shrink(pixels: npt.NDArray[Any], scale: int) -> Floats:
     once rounded, the two differ by one 8-bit step at most. Height and width must be multiples of `scale`.
     """
     height, width, channels = pixels.shape
-    rows: Floats = _shrinking(height, scale) @ pixels.astype(np.float32).reshape(height, width * channels)
-    turned = np.clip(rows, 0, 255).reshape(-1, width, channels).transpose(1, 0, 2)
-    both: Floats = _shrinking(width, scale) @ turned.reshape(width, -1)
+    rows: Floats = _shrink_matrix(height, scale) @ pixels.astype(np.float32).reshape(height, width * channels)
+    transposed = np.clip(rows, 0, 255).reshape(-1, width, channels).transpose(1, 0, 2)
+    both: Floats = _shrink_matrix(width, scale) @ transposed.reshape(width, -1)
     small: Floats = both.reshape(width // scale, height // scale, channels).transpose(1, 0, 2)
     return small
 
@@ -97,7 +97,7 @@ def to_uint8(pixels: npt.NDArray[Any]) -> Pixels:
 
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Floats:
-    """An anisotropic Gaussian [k, k], summing to one, turned by `angle` radians; k covers three sigmas."""
+    """An anisotropic Gaussian [k, k], summing to one, transposed by `angle` radians; k covers three sigmas."""
     radius = max(1, round(3 * max(sigma_x, sigma_y)))
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
     along = (x * np.cos(angle) + y * np.sin(angle)) / max(sigma_x, 1e-3)
@@ -106,46 +106,48 @@ def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Floats:
     return cast(Floats, (kernel / kernel.sum()).astype(np.float32))
 
 
-def _blurred(pixels: Floats, span: Range, weaken: float, random: np.random.Generator) -> Floats:
-    sigma_x, sigma_y = random.uniform(*span, size=2) * weaken
+def _blurred(pixels: Floats, span: Range, strength: float, random: np.random.Generator) -> Floats:
+    sigma_x, sigma_y = random.uniform(*span, size=2) * strength
     kernel = gaussian_kernel(sigma_x, sigma_y, random.uniform(0, np.pi))
     return cast(Floats, cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
 
 
-def _noisy(pixels: Floats, span: Range, weaken: float, random: np.random.Generator) -> Floats:
+def _noisy(pixels: Floats, span: Range, strength: float, random: np.random.Generator) -> Floats:
     channels = 1 if random.random() < 0.5 else 3
     noise = random.standard_normal((*pixels.shape[:2], channels), dtype=np.float32)
-    spoilt: Floats = pixels + noise * np.float32(random.uniform(*span) * weaken)
-    return spoilt
+    noisy: Floats = pixels + noise * np.float32(random.uniform(*span) * strength)
+    return noisy
 
 
 def _compressed(pixels: Floats, span: Range, random: np.random.Generator) -> Floats:
     quality = round(random.uniform(*span))
-    swapped = to_uint8(pixels)[..., ::-1]
-    done, data = cv2.imencode(".jpg", swapped, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+    bgr = to_uint8(pixels)[..., ::-1]
+    encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if encoded else None
     if decoded is None:
         raise RuntimeError(f"OpenCV could not make a JPEG of {pixels.shape}")
     return cast(Floats, decoded[..., ::-1].astype(np.float32))
 
 
-def _after_shrinking(small: Floats, how: Degradation, weaken: float, random: np.random.Generator) -> Floats:
+def _add_noise_and_jpeg(
+    small: Floats, how: Degradation, strength: float, random: np.random.Generator
+) -> Floats:
     if how.noise:
-        small = _noisy(small, how.noise, weaken, random)
+        small = _noisy(small, how.noise, strength, random)
     return _compressed(small, how.jpeg, random) if how.jpeg else small
 
 
 def degraded(large: Pixels, scale: int, how: Degradation, random: np.random.Generator) -> Pixels:
-    """The small, spoilt version of `large` [H, W, 3]: uint8 [H / scale, W / scale, 3].
+    """The small, noisy version of `large` [H, W, 3]: uint8 [H / scale, W / scale, 3].
 
     Everything random is drawn from `random`, so equal generators give equal pixels.
     """
     pixels = large.astype(np.float32)
     if how.blur:
         pixels = _blurred(pixels, how.blur, 1.0, random)
-    small = _after_shrinking(shrink(pixels, scale), how, 1.0, random)
+    small = _add_noise_and_jpeg(shrink(pixels, scale), how, 1.0, random)
     if random.random() < how.second:
         if how.blur:
             small = _blurred(small, how.blur, 0.5 / scale, random)
-        small = _after_shrinking(small, how, 0.5, random)
+        small = _add_noise_and_jpeg(small, how, 0.5, random)
     return to_uint8(small)

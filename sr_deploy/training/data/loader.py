@@ -30,7 +30,7 @@ Batch = tuple[Tensor, Tensor]
 _ORIENTATIONS = 8  # flips and quarter turns of a square
 
 
-_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+_ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
 def orient(pixels: Pixels, which: int, out: Pixels) -> None:
@@ -43,7 +43,7 @@ def orient(pixels: Pixels, which: int, out: Pixels) -> None:
     if mirrored:  # a mirror before a turn is the other mirror after it
         pixels = cast(Pixels, cv2.flip(pixels, 0 if turns % 2 else 1, dst=None if turns else out))
     if turns:
-        cv2.rotate(pixels, _TURNS[turns], dst=out)
+        cv2.rotate(pixels, _ROTATIONS[turns], dst=out)
     elif not mirrored:
         out[:] = pixels
 
@@ -86,10 +86,10 @@ class CropSampler:
             )
         self.pairs, self.scale, self.crop, self.size = fitting, scale, crop, batch
         self.too_small = len(pairs) - len(fitting)
-        self._mine = range(rank * batch // world, (rank + 1) * batch // world)
+        self._rows = range(rank * batch // world, (rank + 1) * batch // world)
         self._seed, self._degrade, self._candidates = seed, degrade, busiest_of
         weight = np.sqrt([p.small.shape[0] * p.small.shape[1] for p in fitting])
-        self._upto = np.cumsum(weight / weight.sum())
+        self._cumulative_weight = np.cumsum(weight / weight.sum())
 
     def batch(self, k: int) -> Batch:
         """The share of the k-th batch that is ours: uint8 [N, 3, crop, crop] and [N, 3, crop * scale, ...].
@@ -97,10 +97,10 @@ class CropSampler:
         Channels-last in memory. `to_float` makes what a net takes, on the device, where it costs nothing.
         """
         draws = np.random.default_rng([self._seed, k]).random((self.size, self._candidates, 4))
-        small = np.empty((len(self._mine), self.crop, self.crop, 3), np.uint8)
+        small = np.empty((len(self._rows), self.crop, self.crop, 3), np.uint8)
         side = self.crop * self.scale
-        large = np.empty((len(self._mine), side, side, 3), np.uint8)
-        for row, i in enumerate(self._mine):
+        large = np.empty((len(self._rows), side, side, 3), np.uint8)
+        for row, i in enumerate(self._rows):
             self._cut(draws[i], (self._seed, k, i), small[row], large[row])
         return torch.from_numpy(small).permute(0, 3, 1, 2), torch.from_numpy(large).permute(0, 3, 1, 2)
 
@@ -109,19 +109,19 @@ class CropSampler:
     ) -> None:
         """Fill one row of a batch from draws [N, 4] of 0..1: picture, row, column and orientation, of which all but the
         places are the first row's."""
-        index = int(np.searchsorted(self._upto, draws[0, 0], side="right"))
+        index = int(np.searchsorted(self._cumulative_weight, draws[0, 0], side="right"))
         pair = self.pairs[min(index, len(self.pairs) - 1)]
         which = int(draws[0, 3] * _ORIENTATIONS)
-        top, left = self._place(pair.small, draws[:, 1:3])
+        top, left = self._choose_place(pair.small, draws[:, 1:3])
         n = self.crop
         orient(_window(pair.large, top, left, n, self.scale), which, large)
         if self._degrade:
-            cut = _spoilt(pair, top, left, n, self.scale, self._degrade, np.random.default_rng(seed))
+            cut = _degraded_crop(pair, top, left, n, self.scale, self._degrade, np.random.default_rng(seed))
         else:
             cut = _window(pair.small, top, left, n)
         orient(cut, which, small)
 
-    def _place(self, small: Pixels, draws: npt.NDArray[np.float64]) -> tuple[int, int]:
+    def _choose_place(self, small: Pixels, draws: npt.NDArray[np.float64]) -> tuple[int, int]:
         """Row and column of the crop: of the places that `draws` [N, 2] of 0..1 name, the busiest."""
         free = np.array(small.shape[:2]) - self.crop + 1
         places = [(int(top), int(left)) for top, left in draws * free]
@@ -141,7 +141,7 @@ def _window(pixels: Pixels, top: int, left: int, size: int, scale: int = 1) -> P
     return pixels[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
 
 
-def _spoilt(
+def _degraded_crop(
     pair: TrainingPair,
     top: int,
     left: int,
@@ -168,22 +168,22 @@ class Loader:
     ) -> None:
         self._crops, self._next, self._pin = crops, first, pin
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
-        self._waiting: deque[Future[Batch]] = deque()
+        self._pending: deque[Future[Batch]] = deque()
         for _ in range(max(ahead, workers)):
-            self._order()
+            self._submit()
 
-    def _order(self) -> None:
-        self._waiting.append(self._pool.submit(self._make, self._next))
+    def _submit(self) -> None:
+        self._pending.append(self._pool.submit(self._cut_batch, self._next))
         self._next += 1
 
-    def _make(self, k: int) -> Batch:
+    def _cut_batch(self, k: int) -> Batch:
         small, large = self._crops.batch(k)
         return (small.pin_memory(), large.pin_memory()) if self._pin else (small, large)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            batch = self._waiting.popleft().result()
-            self._order()
+            batch = self._pending.popleft().result()
+            self._submit()
             yield batch
 
     def close(self) -> None:

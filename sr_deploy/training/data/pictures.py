@@ -31,9 +31,12 @@ Pixels = npt.NDArray[np.uint8]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # what a whole file ends in, by how it begins
+_END_MARKS = {
+    b"\xff\xd8\xff": b"\xff\xd9",
+    b"\x89PNG": b"IEND",
+}  # what a whole file ends in, by how it begins
 _LEAVES_SIDE, _LEAVES_SEED = 768, 1000
-_TAIL = 4096  # bytes of trailing rubbish in which the end mark may still be found
+_TAIL_BYTES = 4096  # bytes of trailing rubbish in which the end mark may still be found
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ def decode(path: Path) -> Pixels:
         raw = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    for start, end in _ENDS.items():
-        if raw.startswith(start) and end not in raw[-_TAIL:]:
+    for start, end in _END_MARKS.items():
+        if raw.startswith(start) and end not in raw[-_TAIL_BYTES:]:
             raise ImageError(f"{path}: the file ends in the middle of the picture; replace it")
     try:
         pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
@@ -121,15 +124,15 @@ class PictureStore:
     ) -> None:
         self._folder = cache or overflow
         self._free = 0 if cache else quarter_of_memory() if memory is None else memory
-        self._leaves: dict[int, Pixels] = {}
+        self._dead_leaves: dict[int, Pixels] = {}
         self.skipped: list[str] = []
         """One sentence for every file that could not be used."""
         paths = list_pictures(folder)
-        self.pictures = [p for p in self._each(self._load, paths) if p is not None]
+        self.pictures = [p for p in self._map(self._load, paths) if p is not None]
         if not self.pictures:
             raise InputError(f"{folder}: none of {len(paths)} pictures can be decoded; {self.skipped[0]}")
 
-    def _each(self, work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+    def _map(self, work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
         with ThreadPoolExecutor(usable_cores() or os.cpu_count() or 1) as pool:
             return list(pool.map(work, items))
 
@@ -138,27 +141,27 @@ class PictureStore:
             stat = path.stat()
             identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
             key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-            return DecodedPicture(path.name, key, self._kept(key, lambda: decode(path)))
+            return DecodedPicture(path.name, key, self._stored(key, lambda: decode(path)))
         except ImageError as error:
             self.skipped.append(str(error))
             return None
 
-    def _kept(self, name: str, make: Callable[[], Pixels]) -> Pixels:
-        if self._file(name).exists():
-            return self._filed(name, make)
+    def _stored(self, name: str, make: Callable[[], Pixels]) -> Pixels:
+        if self._array_path(name).exists():
+            return self._memory_mapped(name, make)
         pixels = make()
         if pixels.nbytes > self._free:
-            return self._filed(name, lambda: pixels)
+            return self._memory_mapped(name, lambda: pixels)
         self._free -= pixels.nbytes
         return pixels
 
-    def _filed(self, name: str, make: Callable[[], Pixels]) -> Pixels:
-        file = self._file(name)
+    def _memory_mapped(self, name: str, make: Callable[[], Pixels]) -> Pixels:
+        file = self._array_path(name)
         if not file.exists():
             _write_array(file, make())
         return cast(Pixels, np.load(file, mmap_mode="r"))
 
-    def _file(self, name: str) -> Path:
+    def _array_path(self, name: str) -> Path:
         return self._folder / f"{name}.npy"
 
     def pairs(self, scale: int, size: float = 1.0) -> list[TrainingPair]:
@@ -172,9 +175,9 @@ class PictureStore:
             return self._pair(picture.name, *self._resized(picture, size), scale)
 
         usable = [p for p in self.pictures if min(p.pixels.shape[:2]) * size >= scale]
-        return self._each(pair, usable)
+        return self._map(pair, usable)
 
-    def leaves(self, scale: int, count: int) -> list[TrainingPair]:
+    def dead_leaves_pairs(self, scale: int, count: int) -> list[TrainingPair]:
         """Pairs of `count` pictures [768, 768, 3] of the dead-leaves model, always the same ones.
 
         Sharp edges of every curvature and contrast, of which photographs have few. Source of the idea: Achddou,
@@ -184,15 +187,15 @@ class PictureStore:
 
         def pair(number: int) -> TrainingPair:
             key = f"leaves-{_LEAVES_SEED + number}-{_LEAVES_SIDE}-{code}"
-            if number not in self._leaves:
-                self._leaves[number] = self._kept(
+            if number not in self._dead_leaves:
+                self._dead_leaves[number] = self._stored(
                     key, lambda: dead_leaves(_LEAVES_SIDE, _LEAVES_SIDE, seed=_LEAVES_SEED + number)
                 )
-            return self._pair(f"leaves {number}", self._leaves[number], key, scale)
+            return self._pair(f"leaves {number}", self._dead_leaves[number], key, scale)
 
-        return self._each(pair, list(range(count)))
+        return self._map(pair, list(range(count)))
 
-    def redrawn(
+    def with_targets(
         self, pairs: list[TrainingPair], by: str, draw: Callable[[Pixels], Pixels]
     ) -> list[TrainingPair]:
         """Pairs of this store with `draw(small)` as their large pictures; `by` names what draws them.
@@ -201,7 +204,7 @@ class PictureStore:
         """
 
         def pair_of(pair: TrainingPair) -> TrainingPair:
-            large = self._filed(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
+            large = self._memory_mapped(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
             return replace(pair, large=large)
 
         return [pair_of(pair) for pair in pairs]
@@ -211,7 +214,7 @@ class PictureStore:
         height, width = (n // scale * scale for n in pixels.shape[:2])
         large = pixels[:height, :width]
         key = f"{key}-x{scale}"
-        small = self._kept(key, lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
+        small = self._stored(key, lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
         return TrainingPair(name, large, small, key)
 
     def _resized(self, picture: DecodedPicture, size: float) -> tuple[Pixels, str]:
@@ -219,7 +222,7 @@ class PictureStore:
         if size == 1:
             return picture.pixels, picture.key
         key = f"{picture.key}-s{size:g}"
-        return self._kept(key, lambda: cast(Pixels, imresize(np.asarray(picture.pixels), size))), key
+        return self._stored(key, lambda: cast(Pixels, imresize(np.asarray(picture.pixels), size))), key
 
 
 def split_validation(pairs: list[TrainingPair], count: int) -> tuple[list[TrainingPair], list[TrainingPair]]:

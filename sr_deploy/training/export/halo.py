@@ -1,4 +1,4 @@
-"""The receptive-field radius of a net, measured in torch: what a tile must read around what it keeps.
+"""The receptive-field halo of a net, measured in torch: what a tile must read around what it keeps.
 
 The support of a gradient is measured, not its size: weights become their indicators, biases go, and
 activations pass 1 wherever any gradient arrives, so that nothing cancels, dies or underflows. Foreign ONNX
@@ -24,28 +24,28 @@ def measure_halo(net: nn.Module) -> int | None:
 
     `net` maps [N, channels, H, W] to [N, channels, H * scale, W * scale] and has the attributes `scale` and
     `channels`, and `multiple_of` where sizes must divide. An output pixel belongs to the input pixel it lies
-    in; the radius is the largest over both axes and every phase of the strides. What is folded at export
+    in; the halo is the largest over both axes and every phase of the strides. What is folded at export
     is folded here too, so a branch whose weight is zero counts for nothing.
     """
-    radii = [_axis_radius(net, axis) for axis in (2, 3)]
-    known = [radius for radius in radii if radius is not None]
-    return max(known) if len(known) == len(radii) else None
+    halos = [_axis_halo(net, axis) for axis in (2, 3)]
+    known = [halo for halo in halos if halo is not None]
+    return max(known) if len(known) == len(halos) else None
 
 
-def _axis_radius(net: nn.Module, axis: int) -> int | None:
-    """The radius along one axis, on strips as narrow as the net allows, longer until it fits in."""
+def _axis_halo(net: nn.Module, axis: int) -> int | None:
+    """The halo along one axis, on strips as narrow as the net allows, longer until it fits in."""
     step = size_rule_of(net).multiple_of
     indicator = _indicator_net(net, across=5 - axis)
     length = -(-_FIRST_PROBE // step) * step
     while length <= _LARGEST_PROBE:
-        radius = _radius_in(indicator, axis, length, step)
-        if radius < length // 2 - step:
-            return radius
+        halo = _halo_in_probe(indicator, axis, length, step)
+        if halo < length // 2 - step:
+            return halo
         length *= 2
     return None
 
 
-def _radius_in(net: Any, axis: int, length: int, step: int) -> int:
+def _halo_in_probe(net: Any, axis: int, length: int, step: int) -> int:
     """How far the rows that a row in the middle depends on lie from it, at most, over `step` phases.
 
     Along axis 2 the probe is [step, channels, length, step]: one picture for each phase.
@@ -55,20 +55,20 @@ def _radius_in(net: Any, axis: int, length: int, step: int) -> int:
     probe = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
     result = net(probe)
     middle = length // 2 // step * step
-    seed = torch.zeros_like(result)
+    selected = torch.zeros_like(result)
     for phase in range(step):
         start = (middle + phase) * net.scale
-        seed[phase].narrow(axis - 1, start, net.scale).fill_(1.0)
-    (gradient,) = torch.autograd.grad(result, probe, seed)
-    radius = 0
+        selected[phase].narrow(axis - 1, start, net.scale).fill_(1.0)
+    (gradient,) = torch.autograd.grad(result, probe, selected)
+    halo = 0
     for phase in range(step):
         touched = gradient[phase].abs().amax(dim=(0, 4 - axis)).nonzero()
         if len(touched):
-            radius = max(radius, int((touched - middle - phase).abs().max()))
-    return radius
+            halo = max(halo, int((touched - middle - phase).abs().max()))
+    return halo
 
 
-class _Gate(torch.autograd.Function):
+class _UnitGradient(torch.autograd.Function):
     """Identity forwards; backwards 1 wherever any gradient arrives."""
 
     @staticmethod
@@ -99,7 +99,7 @@ def _indicator_net(net: nn.Module, *, across: int) -> nn.Module:
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, _ACTIVATIONS):
-            module.forward = _Gate.apply  # type: ignore[method-assign]
+            module.forward = _UnitGradient.apply  # type: ignore[method-assign]
         elif isinstance(module, nn.MaxPool2d):
             pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
             module.forward = pool.forward  # type: ignore[method-assign]

@@ -29,7 +29,7 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 1 / 255}
 """Largest difference allowed to a float output, 1 being full scale: one step of 8 bits in half precision."""
 
 _ROUNDING = 0.5 / 255  # how far a uint8 output may be from what it rounds
-_PICTURES = 8
+_MAX_PICTURES = 8
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -88,7 +88,7 @@ def check_pictures(folder: Path | None) -> list[CropSource]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; point --data at a folder of photographs")
     paths = list_pictures(folder)
-    chosen = paths[:: -(-len(paths) // _PICTURES)]
+    chosen = paths[:: -(-len(paths) // _MAX_PICTURES)]
     return [CropSource(path.name, decode(path)) for path in chosen]
 
 
@@ -100,18 +100,18 @@ def compare(
     Sizes the model's rule does not allow are padded first. Against uint8 output the net's
     own is clipped, not rounded, and what rounding to nearest may add counts for nothing.
     """
-    session = _open(model)
+    session = _open_session(model)
     as_bytes = session.get_inputs()[0].type == "tensor(uint8)"
     random = np.random.default_rng(0)
     worst: Difference | None = None
     count = 0
     for picture in pictures:
         for size in CROPS:
-            crop = _place(picture.pixels, size, random)
+            crop = _random_crop(picture.pixels, size, random)
             small = _padded(_cut(picture.pixels, crop, spec.channels), spec)
             wanted = _run_net(net, small)
             got = _run_model(session, small, as_bytes)
-            found = _largest(wanted, got, as_bytes, picture.name, crop)
+            found = _largest_difference(wanted, got, as_bytes, picture.name, crop)
             count += 1
             if worst is None or not found.value <= worst.value:
                 worst = found
@@ -133,7 +133,7 @@ def check_parity(
     return parity
 
 
-def _open(model: onnx.ModelProto) -> Any:
+def _open_session(model: onnx.ModelProto) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -155,7 +155,9 @@ def _open(model: onnx.ModelProto) -> Any:
         ) from error
 
 
-def _place(pixels: Pixels, size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
+def _random_crop(
+    pixels: Pixels, size: tuple[int, int], random: np.random.Generator
+) -> tuple[int, int, int, int]:
     """Where a crop of `size` lies: top, left, height, width; smaller where the picture is."""
     height, width = (min(a, b) for a, b in zip(size, pixels.shape[:2], strict=True))
     top, left = (
@@ -199,7 +201,7 @@ def _run_model(session: Any, small: Pixels, as_bytes: bool) -> Floats:
     return np.asarray(result, np.float32)
 
 
-def _largest(
+def _largest_difference(
     wanted: Floats, got: Floats, rounded: bool, name: str, crop: tuple[int, int, int, int]
 ) -> Difference:
     if wanted.shape != got.shape:

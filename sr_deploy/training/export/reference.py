@@ -27,13 +27,13 @@ def open_checkpoint(path: Path) -> ModelForm:
     return ModelForm(
         name=str(path),
         spec=spec,
-        plain=lambda pixels: _computed(net, spec, pixels),
+        plain=lambda pixels: _run_net(net, spec, pixels),
         plain_backend="torch",
         load_graph=lambda: core_model(net, spec),
     )
 
 
-def _computed(net: nn.Module, spec: ModelSpec, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _run_net(net: nn.Module, spec: ModelSpec, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """[h, w, C] -> [h * scale, w * scale, C], 0..1, not clipped."""
     height, width = pixels.shape[:2]
     padded = mirrored(pixels, spec.size_rule)

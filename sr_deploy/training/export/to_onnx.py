@@ -161,7 +161,7 @@ def _converted(net: nn.Module, channels: int, rule: SizeRule, opset: int) -> onn
         else dict(zip((0, 2, 3), axes.values(), strict=True))
     )
     example = torch.zeros(2, channels, 8 * step, 12 * step)
-    with _quiet():
+    with _silenced():
         try:
             program = torch.onnx.export(
                 net,
@@ -188,7 +188,7 @@ def _converted(net: nn.Module, channels: int, rule: SizeRule, opset: int) -> onn
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     """Torch's exporter warns of its own deprecated calls, and logs that torchvision is missing."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -236,9 +236,9 @@ def _drop_defaults(node: onnx.NodeProto) -> None:
 
 
 def _copy(attribute: onnx.AttributeProto) -> onnx.AttributeProto:
-    twin = onnx.AttributeProto()
-    twin.CopyFrom(attribute)
-    return twin
+    copied = onnx.AttributeProto()
+    copied.CopyFrom(attribute)
+    return copied
 
 
 def _rename_values(graph: onnx.GraphProto) -> None:

@@ -25,11 +25,11 @@ from sr_deploy.training.nets.blocks import (
     fixed_conv,
     impulses,
     kernel_of,
-    way_around,
+    upsampled_channels,
 )
 
 _SHRINK_RADIUS = 2  # small pixels that bicubic shrinking reaches to either side, at every factor
-_BASE_RADIUS = 4  # of what goes around the net: beyond lies less than 1e-3 of its weight
+_KERNEL_RADIUS = 4  # of what goes around the net: beyond lies less than 1e-3 of its weight
 
 
 def shrinking_taps(factor: int) -> Tensor:
@@ -62,7 +62,7 @@ def enlarging_kernels(channels: int, factor: int) -> tuple[Tensor, Tensor]:
     return across, down
 
 
-class UnseenDetail(Folding):
+class NullSpaceProjection(Folding):
     """`x - up(down(x))`: takes out of the detail that a net draws what would still be seen in the picture shrunk again.
 
     Nothing in it is trained.
@@ -83,7 +83,7 @@ class UnseenDetail(Folding):
         kernels = self._kernels()
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(kernels[0].dtype)
-            return x + _convolved(x, kernels)
+            return x + _apply_kernels(x, kernels)
 
     def fold(self) -> Residual:
         """The same as four convolutions without parameters to train."""
@@ -97,29 +97,29 @@ class BackProjectedChannels(Folding):
     def __init__(self, channels: int, factor: int, mode: str) -> None:
         super().__init__()
         self.kernel: Tensor
-        base = way_around(mode, channels, factor)
+        base = upsampled_channels(mode, channels, factor)
         shrink, enlarge = shrinking_kernels(channels, factor), enlarging_kernels(channels, factor)
 
         def back_projected(x: Tensor) -> Tensor:
             large: Tensor = base(x)
-            return large + _convolved(x - _convolved(large, shrink), enlarge)
+            return large + _apply_kernels(x - _apply_kernels(large, shrink), enlarge)
 
-        kernel = kernel_of(back_projected, impulses(channels, _BASE_RADIUS).double(), _BASE_RADIUS)
+        kernel = kernel_of(back_projected, impulses(channels, _KERNEL_RADIUS).double(), _KERNEL_RADIUS)
         kernel = kernel / kernel.sum(dim=(1, 2, 3), keepdim=True)  # a level picture stays level
         self.register_buffer("kernel", kernel.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C * factor**2, H, W], not in half precision under autocast either."""
         with torch.autocast(x.device.type, enabled=False):
-            framed = F.pad(x.to(self.kernel.dtype), (_BASE_RADIUS,) * 4, mode="replicate")
+            framed = F.pad(x.to(self.kernel.dtype), (_KERNEL_RADIUS,) * 4, mode="replicate")
             return F.conv2d(framed, self.kernel)
 
     def fold(self) -> nn.Sequential:
         """The same as a convolution of the picture with repeated borders."""
-        return nn.Sequential(nn.ReplicationPad2d(_BASE_RADIUS), fixed_conv(self.kernel, padded=False))
+        return nn.Sequential(nn.ReplicationPad2d(_KERNEL_RADIUS), fixed_conv(self.kernel, padded=False))
 
 
-def _convolved(x: Tensor, kernels: Iterable[Tensor]) -> Tensor:
+def _apply_kernels(x: Tensor, kernels: Iterable[Tensor]) -> Tensor:
     for kernel in kernels:
         x = F.conv2d(x, kernel, padding="same")
     return x

@@ -272,7 +272,7 @@ class InterpolatedChannels(Folding):
         return nn.Sequential(nn.ReplicationPad2d(radius), fixed_conv(kernel, padded=False))
 
 
-def way_around(residual: str, channels: int, factor: int) -> nn.Module:
+def upsampled_channels(residual: str, channels: int, factor: int) -> nn.Module:
     """What goes around a net, before PixelShuffle: [N, C, H, W] -> [N, C * factor**2, H, W].
 
     Raises UsageError for a `residual` that is none of `RESIDUALS`.
@@ -285,11 +285,11 @@ def way_around(residual: str, channels: int, factor: int) -> nn.Module:
 
 
 class Upsample(nn.Module):
-    """Upsampling by `factor`, as PixelShuffle of `way_around`."""
+    """Upsampling by `factor`, as PixelShuffle of `upsampled_channels`."""
 
     def __init__(self, residual: str, channels: int, factor: int) -> None:
         super().__init__()
-        self.channels = way_around(residual, channels, factor)
+        self.channels = upsampled_channels(residual, channels, factor)
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_deploy.errors import UsageError
-from sr_deploy.training.nets.back_projection import BackProjectedChannels, UnseenDetail
+from sr_deploy.training.nets.back_projection import BackProjectedChannels, NullSpaceProjection
 from sr_deploy.training.nets.blocks import (
     FoldableConv,
     activation_of,
@@ -25,7 +25,7 @@ from sr_deploy.training.nets.blocks import (
     fold,
     icnr_,
     near_identity,
-    way_around,
+    upsampled_channels,
 )
 
 
@@ -65,9 +65,9 @@ class RT(nn.Module):
         self.around = (
             BackProjectedChannels(channels, scale, residual)
             if back_projection
-            else way_around(residual, channels, scale)
+            else upsampled_channels(residual, channels, scale)
         )
-        self.unseen = UnseenDetail(channels, scale) if back_projection else nn.Identity()
+        self.unseen = NullSpaceProjection(channels, scale) if back_projection else nn.Identity()
         self.head = nn.Conv2d(features, channels * scale**2, 3, padding=1)
         if icnr:
             icnr_(self.head.weight, scale)

@@ -17,10 +17,10 @@ from sr_deploy.errors import UsageError
 from sr_deploy.quality.metrics import LUMA
 from sr_deploy.training.objective.vgg import VGGFeatures
 
-_FULL_SWING = (0.299, 0.587, 0.114)  # weights of R, G and B in BT.601's Y, 0 to 255
-_WINDOW = 4  # cells
+_FULL_RANGE_LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B in BT.601's Y, 0 to 255
+_GRID_WINDOW = 4  # cells
 _DETAIL_WINDOW = 8  # cells; sizes vary more than errors, and want more of them for a mean
-_CROP_FLOOR = (0.4 / 255) ** 2  # of a crop's mean squared error: none counts beyond 56 dB
+_MSE_FLOOR = (0.4 / 255) ** 2  # of a crop's mean squared error: none counts beyond 56 dB
 _EPSILON = 1e-3  # of Charbonnier, as in Lai et al. 2017
 
 
@@ -30,7 +30,7 @@ def charbonnier(got: Tensor, wanted: Tensor) -> Tensor:
 
 
 def luma(got: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of BT.601's Y alone, in 0..1: what PSNR on Y counts, and most of what is seen.
+    """Mean squared error of BT.601's Y alone, in 0..1: what PSNR on Y counts, and most of what is activations.
 
     Blind to colour, so it needs another pixel term beside it. Source: ITU-R BT.601-7, section 2.5.1.
     """
@@ -47,11 +47,11 @@ def chroma_l1(got: Tensor, wanted: Tensor) -> Tensor:
     """Mean of the absolute errors of BT.601's Cb and Cr, in 0..1.
 
     Where a net errs in luma, the absolute errors of R, G and B have the sign of that, and colour gets no gradient of its
-    own: nets trained on them were seen to leave it to what goes around the net. This says it apart.
+    own: nets trained on them were activations to leave it to what goes around the net. This says it apart.
     Source: ITU-R BT.601-7, section 2.5.1, full swing.
     """
     error = got - wanted
-    grey = _weighted(error, _FULL_SWING)
+    grey = _weighted(error, _FULL_RANGE_LUMA)
     blue, red = (error[:, 2] - grey) / 1.772, (error[:, 0] - grey) / 1.402
     return (blue.abs() + red.abs()).mean() / 2
 
@@ -65,7 +65,7 @@ def luma_psnr(got: Tensor, wanted: Tensor) -> Tensor:
     the loss, on all colours or on Y.
     """
     squared = _luma_error(got, wanted).square().mean(dim=(1, 2))
-    return 10 * torch.log10(squared + _CROP_FLOOR).mean()
+    return 10 * torch.log10(squared + _MSE_FLOOR).mean()
 
 
 def _luma_error(got: Tensor, wanted: Tensor) -> Tensor:
@@ -121,13 +121,13 @@ def grid(got: Tensor, wanted: Tensor, period: int) -> Tensor:
     """What of the error repeats every `period` pixels: the mean error of each phase of a cell of `period` x `period`
     pixels, over windows of 4 x 4 cells, without that of all phases; the mean of its absolute value.
 
-    A net that ends in PixelShuffle writes every phase with kernels of its own, and feature losses were seen to reward
+    A net that ends in PixelShuffle writes every phase with kernels of its own, and feature losses were activations to reward
     a grid of them. No photograph has one, so whatever repeats is error; `sr_deploy.quality.checkerboard` measures the
     same in a picture. Pictures of less than a window count as one.
     """
     error = got - wanted
     height, width = (n // period for n in error.shape[2:])
-    window = min(_WINDOW, height, width)
+    window = min(_GRID_WINDOW, height, width)
     if not window:
         return error.sum() * 0
     tall, wide = (n // window * window * period for n in (height, width))
@@ -137,7 +137,7 @@ def grid(got: Tensor, wanted: Tensor, period: int) -> Tensor:
 
 
 def lattice(got: Tensor, wanted: Tensor, period: int) -> Tensor:
-    """How unlike the two are in where in a cell of `period` x `period` pixels their detail lies.
+    """How differences the two are in where in a cell of `period` x `period` pixels their detail lies.
 
     Detail is the size of the steps down, across, and of the Laplacian. Of each, the mean at every place of a cell over
     windows of some 8 x 8 cells, over all rows or columns for steps, less the mean of all places; the mean absolute
@@ -150,13 +150,14 @@ def lattice(got: Tensor, wanted: Tensor, period: int) -> Tensor:
     """
     if min(got.shape[2:]) < period + 2:
         return (got - wanted).sum() * 0
-    unlike = [
-        (a - b).abs().mean() for a, b in zip(_detail(got, period), _detail(wanted, period), strict=True)
+    differences = [
+        (a - b).abs().mean()
+        for a, b in zip(_detail_by_place(got, period), _detail_by_place(wanted, period), strict=True)
     ]
-    return torch.stack(unlike).sum()
+    return torch.stack(differences).sum()
 
 
-def _detail(pictures: Tensor, period: int) -> list[Tensor]:
+def _detail_by_place(pictures: Tensor, period: int) -> list[Tensor]:
     """Of steps down, steps across and the Laplacian: their size by place in a cell, less that of all places."""
     down = pictures[..., 1:, :] - pictures[..., :-1, :]
     across = pictures[..., :, 1:] - pictures[..., :, :-1]
@@ -168,14 +169,14 @@ def _detail(pictures: Tensor, period: int) -> list[Tensor]:
         + pictures[..., 1:-1, 2:]
     )
     by_place = [
-        _by_place(down, period).mean(dim=-1),
-        _by_place(across, period).mean(dim=-2),
-        _by_place(inner - around / 4, period).flatten(-2),
+        _mean_by_place(down, period).mean(dim=-1),
+        _mean_by_place(across, period).mean(dim=-2),
+        _mean_by_place(inner - around / 4, period).flatten(-2),
     ]
     return [sizes - sizes.mean(dim=-1, keepdim=True) for sizes in by_place]
 
 
-def _by_place(detail: Tensor, period: int) -> Tensor:
+def _mean_by_place(detail: Tensor, period: int) -> Tensor:
     """[N, C, H, W] -> mean sizes [N, C, windows, period, period] at each place, in windows of some 8 x 8 cells."""
     cells = [n // period for n in detail.shape[2:]]
     height, width = (n // max(1, round(n / _DETAIL_WINDOW)) for n in cells)
@@ -187,7 +188,7 @@ def _by_place(detail: Tensor, period: int) -> Tensor:
 PERIODIC: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"grid": grid, "lattice": lattice}
 
 
-def shifted(got: Tensor, wanted: Tensor, period: int = 4) -> tuple[Tensor, Tensor]:
+def random_shift(got: Tensor, wanted: Tensor, period: int = 4) -> tuple[Tensor, Tensor]:
     """Both without `period` - 1 rows and columns, of which some are cut off at the top and left: how many, the
     first pixel of `wanted` decides, so every batch has its own shift and a resumed run the same ones.
 
@@ -244,23 +245,23 @@ class ComposedLoss(nn.Module):
     def forward(self, got: Tensor, wanted: Tensor) -> LossValue:
         """The weighted sum, of which gradients are taken, and its terms."""
         got = got.float() if got.dtype in (torch.float16, torch.bfloat16) else got
-        seen = self._seen(got, wanted)
-        terms = {name: self._term(name, got, wanted, seen) for name in self.weights}
+        activations = self._activations(got, wanted)
+        terms = {name: self._term(name, got, wanted, activations) for name in self.weights}
         total = torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
         return LossValue(total, terms)
 
-    def _seen(self, got: Tensor, wanted: Tensor) -> list[tuple[float, Tensor, Tensor]]:
+    def _activations(self, got: Tensor, wanted: Tensor) -> list[tuple[float, Tensor, Tensor]]:
         """(weight, activations of `got`, activations of `wanted`) of every layer; the latter cost no gradient."""
         if self.vgg is None or not {"feature", "gram"} & set(self.weights):
             return []
-        got, wanted = shifted(got, wanted)
+        got, wanted = random_shift(got, wanted)
         ours = self.vgg(got)
         with torch.no_grad():
             theirs = self.vgg(wanted)
         return [(weight, ours[layer], theirs[layer]) for layer, weight in self.layers.items()]
 
     def _term(
-        self, name: str, got: Tensor, wanted: Tensor, seen: list[tuple[float, Tensor, Tensor]]
+        self, name: str, got: Tensor, wanted: Tensor, activations: list[tuple[float, Tensor, Tensor]]
     ) -> Tensor:
         if name in PIXEL:
             return PIXEL[name](got, wanted)
@@ -269,7 +270,7 @@ class ComposedLoss(nn.Module):
         if name in PERIODIC:
             return PERIODIC[name](got, wanted, self.period)
         distance = gram_distance if name == "gram" else _l1
-        return torch.stack([weight * distance(a, b) for weight, a, b in seen]).sum()
+        return torch.stack([weight * distance(a, b) for weight, a, b in activations]).sum()
 
 
 def _l1(got: Tensor, wanted: Tensor) -> Tensor:

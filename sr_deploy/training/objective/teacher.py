@@ -73,7 +73,7 @@ class Teacher:
                 f"with {self.sha256[:12]}; give the same --teacher, or name another --out"
             )
 
-    def shown(self, small: Pixels) -> Pixels:
+    def draw(self, small: Pixels) -> Pixels:
         """uint8 [H, W, 3] -> uint8 [H * scale, W * scale, 3]: the large picture to learn."""
         height, width = small.shape[:2]
         scale, plan = self.info.scale, self._plan(height, width)
@@ -84,8 +84,8 @@ class Teacher:
                 row.start : row.start + plan.read_height, column.start : column.start + plan.read_width
             ]
             got = self._ensemble(tile).mul_(255).round_().byte().permute(1, 2, 0).cpu().numpy()
-            large[_kept(row, 0, scale), _kept(column, 0, scale)] = got[
-                _kept(row, row.start, scale), _kept(column, column.start, scale)
+            large[_kept_pixels(row, 0, scale), _kept_pixels(column, 0, scale)] = got[
+                _kept_pixels(row, row.start, scale), _kept_pixels(column, column.start, scale)
             ]
         return large
 
@@ -99,15 +99,15 @@ class Teacher:
         """[H, W, 3] -> [3, H * scale, W * scale] in 0..1."""
         picture = to_float(torch.from_numpy(tile).to(self._device).permute(2, 0, 1)[None])
         summed = torch.zeros((), device=self._device)
-        for turned in (picture, picture.mT):
+        for view in (picture, picture.mT):
             for axes in ((), (2,), (3,), (2, 3)):
                 result: Tensor = self._net(
-                    turned.flip(axes).contiguous(memory_format=torch.channels_last)
+                    view.flip(axes).contiguous(memory_format=torch.channels_last)
                 ).flip(axes)
-                summed = summed + (result if turned is picture else result.mT)
+                summed = summed + (result if view is picture else result.mT)
         return (summed[0] / 8).clamp_(0, 1)
 
 
-def _kept(span: Span, origin: int, scale: int) -> slice:
+def _kept_pixels(span: Span, origin: int, scale: int) -> slice:
     """The large pixels of what a tile keeps, counted from the small pixel `origin`."""
     return slice((span.keep_from - origin) * scale, (span.keep_to - origin) * scale)

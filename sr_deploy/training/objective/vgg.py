@@ -1,4 +1,4 @@
-"""VGG16 and VGG19 as frozen feature extractors: activations at named layers, caught with forward hooks.
+"""VGG16 and VGG19 as frozen feature extractors: activations at named layers, captured with forward hooks.
 
 Layers are named as in the papers: `relu2_2` follows the second convolution of the second block. Weights are
 a file the user has, or torchvision's own file, fetched by `torch.hub` into its cache and checked against
@@ -33,8 +33,8 @@ BASE = "https://download.pytorch.org/models/"
 BASE_VARIABLE = "SR_DEPLOY_VGG_BASE"
 """Environment variable: a mirror to fetch the files of `FILES` from instead of `BASE`."""
 FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
-_SILENT = 0.25  # share of its layer's mean activation that a channel is taken to have at least
-_TINY = 1e-12  # under the root, whose slope at 0 has no end
+_MIN_CHANNEL_MEAN = 0.25  # share of its layer's mean activation that a channel is taken to have at least
+_ROOT_EPSILON = 1e-12  # under the root, whose slope at 0 has no end
 _NAME = re.compile(r"(?:features\.)?(\d+)\.(weight|bias)")
 
 
@@ -75,10 +75,10 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def fetch(network: str) -> dict[str, Tensor]:
     """The weights torchvision uses, from torch.hub's cache, or from the network into it, hash checked.
 
-    Raises MissingRuntimeError naming the address and the place to put the file when it cannot be had.
+    Raises MissingRuntimeError naming the address and the target to put the file when it cannot be had.
     """
     address = os.environ.get(BASE_VARIABLE, BASE).rstrip("/") + "/" + FILES[network]
-    place = Path(torch.hub.get_dir()) / "checkpoints" / FILES[network]
+    target = Path(torch.hub.get_dir()) / "checkpoints" / FILES[network]
     try:
         weights: dict[str, Any] = torch.hub.load_state_dict_from_url(
             address, map_location="cpu", check_hash=True, weights_only=True, progress=False
@@ -86,7 +86,7 @@ def fetch(network: str) -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError) as error:
         raise MissingRuntimeError(
             f"the {network.upper()} weights for the feature and Gram losses could not be fetched from {address} "
-            f"({error}); download that file elsewhere and put it at {place}, or name it with --vgg FILE"
+            f"({error}); download that file elsewhere and put it at {target}, or name it with --vgg FILE"
         ) from error
     return weights
 
@@ -129,7 +129,7 @@ class L2Pool(nn.Module):
         channels = x.shape[1]
         kernel = self.kernel.expand(channels, 1, 3, 3)
         squares = F.conv2d(x[..., :height, :width] ** 2, kernel, stride=2, padding=1, groups=channels)
-        return (squares + _TINY).sqrt()
+        return (squares + _ROOT_EPSILON).sqrt()
 
 
 class VGGFeatures(nn.Module):
@@ -162,13 +162,13 @@ class VGGFeatures(nn.Module):
         self._load(names[:depth], weights)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
-        self._caught: dict[str, Tensor] = {}
+        self._captured: dict[str, Tensor] = {}
         for layer in layers:
-            self.features[names.index(layer)].register_forward_hook(partial(self._catch, layer))
+            self.features[names.index(layer)].register_forward_hook(partial(self._capture, layer))
         self.requires_grad_(False).eval()
 
-    def _catch(self, layer: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._caught[layer] = output
+    def _capture(self, layer: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._captured[layer] = output
 
     def _load(self, names: list[str], weights: Mapping[int, Mapping[str, Tensor]]) -> None:
         for index, name in enumerate(names):
@@ -198,17 +198,17 @@ class VGGFeatures(nn.Module):
         VGG. Source: Gatys et al. 2016, section 2, who normalise VGG-19 so; poolings and ReLU commute with it.
         """
         x = (pictures - self.mean) / self.std
-        undone = None
+        means = None
         for module in self.features:
             if isinstance(module, nn.Conv2d):
-                if undone is not None:
-                    module.weight.mul_(undone.view(1, -1, 1, 1))
-                undone = module(x).relu().mean(dim=(0, 2, 3))
-                undone = undone.clamp(min=_SILENT * float(undone.mean()))
-                module.weight.div_(undone.view(-1, 1, 1, 1))
-                module.bias.div_(undone)  # type: ignore[union-attr]
+                if means is not None:
+                    module.weight.mul_(means.view(1, -1, 1, 1))
+                means = module(x).relu().mean(dim=(0, 2, 3))
+                means = means.clamp(min=_MIN_CHANNEL_MEAN * float(means.mean()))
+                module.weight.div_(means.view(-1, 1, 1, 1))
+                module.bias.div_(means)  # type: ignore[union-attr]
             x = module(x)
-        self._caught = {}
+        self._captured = {}
 
     @property
     def shrinks(self) -> int:
@@ -223,8 +223,8 @@ class VGGFeatures(nn.Module):
                 f"{self.shrinks}; use a larger crop or shallower layers"
             )
         self.features((x - self.mean) / self.std)
-        caught, self._caught = self._caught, {}
-        return caught
+        captured, self._captured = self._captured, {}
+        return captured
 
 
 def _modules(names: list[str], pooling: str) -> list[nn.Module]:
@@ -253,5 +253,5 @@ def load_vgg(
     names = layer_names(network)  # before anything is fetched
     if unknown := [layer for layer in layers if layer not in names]:
         raise UsageError(f"{network} has no layer {unknown[0]!r}; expected one of {', '.join(names)}")
-    weights, said = load_weights(network, file)
-    return VGGFeatures(network, layers, weights, pooling=pooling), said
+    weights, source = load_weights(network, file)
+    return VGGFeatures(network, layers, weights, pooling=pooling), source

@@ -13,7 +13,9 @@ from torch import Tensor
 
 Update = Callable[[Tensor, Tensor], Tensor]
 
-_WARM = 3  # updates before recording: they make the optimiser's state, and libraries choose their kernels
+_WARMUP_UPDATES = (
+    3  # updates before recording: they make the optimiser's state, and libraries choose their kernels
+)
 
 
 class GraphedUpdate:
@@ -29,28 +31,28 @@ class GraphedUpdate:
         self._update, self._say = update, say
         self._graph: torch.cuda.CUDAGraph | None = None
         self._small = self._large = self._values = torch.empty(0)
-        self._calls, self._refused = 0, False
+        self._calls, self._failed = 0, False
 
     def __call__(self, small: Tensor, large: Tensor) -> Tensor:
         """One update from a batch, on the host or the device; what `update` returned, on the device."""
         self._calls += 1
-        if self._graph is None and self._calls > _WARM and not self._refused:
+        if self._graph is None and self._calls > _WARMUP_UPDATES and not self._failed:
             self._record(small, large)
         if self._graph is None:
-            return self._as_it_is(small, large)
+            return self._run_directly(small, large)
         self._small.copy_(small, non_blocking=True)
         self._large.copy_(large, non_blocking=True)
         self._graph.replay()
         return self._values
 
-    def _as_it_is(self, small: Tensor, large: Tensor) -> Tensor:
+    def _run_directly(self, small: Tensor, large: Tensor) -> Tensor:
         """On a stream of its own, as what is recorded later must have been warmed up."""
-        now = torch.cuda.current_stream()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(now)
-        with torch.cuda.stream(aside):
+        current = torch.cuda.current_stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
             values = self._update(small.cuda(non_blocking=True), large.cuda(non_blocking=True))
-        now.wait_stream(aside)
+        current.wait_stream(side)
         return values
 
     def _record(self, small: Tensor, large: Tensor) -> None:
@@ -62,7 +64,7 @@ class GraphedUpdate:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._values = self._update(self._small, self._large)
         except RuntimeError as error:
-            self._refused = True
+            self._failed = True
             torch.cuda.synchronize()
             self._say(f"steps cannot be recorded as a CUDA graph, so they run one kernel at a time: {error}")
             return

@@ -15,18 +15,18 @@ from typing import Any
 from sr_deploy.training.run.state import write_atomically
 
 Row = Mapping[str, float | int | None]
-_FIRST = ("phase", "step", "steps", "seconds", "learning_rate", "loss")
-_LAST = ("psnr", "validation_loss")
+_FIRST_COLUMNS = ("phase", "step", "steps", "seconds", "learning_rate", "loss")
+_LAST_COLUMNS = ("psnr", "validation_loss")
 
 
 class TrainingLog:
     """Appends to `log.csv` and `log.jsonl` in `folder`; `steps` counts over all phases."""
 
     def __init__(self, folder: Path, terms: Sequence[str], *, upto: int = 0) -> None:
-        self._folder, self._columns = folder, (*_FIRST, *terms, *_LAST)
+        self._folder, self._columns = folder, (*_FIRST_COLUMNS, *terms, *_LAST_COLUMNS)
         self.rows = [row for row in read_log(folder) if row["steps"] <= upto]
         self._write_all()
-        self._board = self._tensorboard()
+        self._writer = self._tensorboard()
 
     def _write_all(self) -> None:
         lines = io.StringIO(newline="")
@@ -52,15 +52,15 @@ class TrainingLog:
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(ordered)
         with (self._folder / "log.jsonl").open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(ordered) + "\n")
-        if self._board:
+        if self._writer:
             for key in ordered.keys() - {"phase", "step", "steps"}:
-                self._board.add_scalar(key, ordered[key], ordered["steps"])
-            self._board.flush()
+                self._writer.add_scalar(key, ordered[key], ordered["steps"])
+            self._writer.flush()
 
     def close(self) -> None:
         """End TensorBoard's own file."""
-        if self._board:
-            self._board.close()
+        if self._writer:
+            self._writer.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Muon: momentum whose every direction is made equally long, for weights that are matrices.
 
-Adam scales each weight by itself, so the few directions in which a layer's gradients are large stay ahead of all
+Adam scales each weight by itself, so the few directions in which a layer's gradients are large stay lookahead of all
 others. Muon takes the momentum of a whole layer and replaces its singular values by ones. What that is worth:
 docs/training.md.
 
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-_STEPS = 5
+_ITERATIONS = 5
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_LIKE_ADAM = 0.2  # root mean square of Adam's updates, by experience
+_ADAM_RMS = 0.2  # root mean square of Adam's updates, by experience
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     x: Tensor = matrix.float().T if tall else matrix.float()
     x = x / (x.norm() + 1e-12)
     a, b, c = _COEFFICIENTS
-    for _ in range(_STEPS):
+    for _ in range(_ITERATIONS):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
     return x.T if tall else x
@@ -69,23 +69,23 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update = self._matrix if parameter.ndim > 1 else self._vector
+                    update = self._update_matrix if parameter.ndim > 1 else self._update_vector
                     update(parameter, parameter.grad, group)
         return loss
 
-    def _matrix(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update_matrix(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(state["momentum"], group["momentum"])  # Nesterov's
-        rows = ahead.flatten(1)
-        size = _LIKE_ADAM * max(rows.shape) ** 0.5
+        lookahead = gradient.lerp(state["momentum"], group["momentum"])  # Nesterov's
+        rows = lookahead.flatten(1)
+        size = _ADAM_RMS * max(rows.shape) ** 0.5
         if group["weight_decay"]:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.sub_((orthogonalised(rows).view_as(ahead) * size).to(parameter.dtype) * group["lr"])
+        parameter.sub_((orthogonalised(rows).view_as(lookahead) * size).to(parameter.dtype) * group["lr"])
 
-    def _vector(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update_vector(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
@@ -95,5 +95,5 @@ class Muon(Optimizer):
         state["exp_avg"].lerp_(gradient, 1 - first)
         state["exp_avg_sq"].lerp_(gradient.square(), 1 - second)
         mean = state["exp_avg"] / (1 - first ** state["step"])
-        spread = (state["exp_avg_sq"] / (1 - second ** state["step"])).sqrt()
-        parameter.sub_(mean / (spread + 1e-8) * group["lr"])
+        deviation = (state["exp_avg_sq"] / (1 - second ** state["step"])).sqrt()
+        parameter.sub_(mean / (deviation + 1e-8) * group["lr"])

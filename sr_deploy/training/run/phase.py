@@ -44,30 +44,30 @@ class PhaseRun:
         loss: ComposedLoss,
         *,
         device: torch.device | None = None,
-        team: ProcessGroup | None = None,
+        processes: ProcessGroup | None = None,
         weights: Mapping[str, Tensor] | None = None,
         compiled: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.recipe, self.phase = recipe, phase
-        self.device, team = device or torch.device("cpu"), team or ProcessGroup()
+        self.device, processes = device or torch.device("cpu"), processes or ProcessGroup()
         self.net = build_net(recipe.architecture, phase.scale, recipe.parameters)
         self.fresh = carry_weights(self.net, weights) if weights else []
         self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.loss = loss
         self.loss.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        wrapped = team.wrapped(self.net, self.device)
+        wrapped = processes.wrapped(self.net, self.device)
         self._model: Callable[[Tensor], Tensor] = torch.compile(wrapped) if compiled else wrapped
         on_gpu = self.device.type == "cuda"
         self.optimiser = _optimiser(recipe, list(self.net.parameters()), self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self._autocast = AUTOCAST[recipe.precision]
-        self._moving = list(_floating(self.average))
-        self._current = list(_floating(self.net))
+        self._average_tensors = list(_floating(self.average))
+        self._net_tensors = list(_floating(self.net))
         self.step_number = 0
-        graphed = on_gpu and team.world == 1 and not self.scaler.is_enabled()
-        self._do: Update = GraphedUpdate(self._update, say) if graphed else self._update
+        graphed = on_gpu and processes.world == 1 and not self.scaler.is_enabled()
+        self._run_update: Update = GraphedUpdate(self._update, say) if graphed else self._update
 
     def step(self, small: Tensor, large: Tensor, rate: float) -> Tensor:
         """One update from a batch of uint8 crops; the total loss and its terms, float32 [1 + terms], detached."""
@@ -76,9 +76,9 @@ class PhaseRun:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        values = self._do(small, large)
+        values = self._run_update(small, large)
         self.step_number += 1
-        self._follow()
+        self._update_average()
         return values
 
     def _update(self, small: Tensor, large: Tensor) -> Tensor:
@@ -96,10 +96,10 @@ class PhaseRun:
         return torch.stack([value.total.detach(), *(t.detach() for t in value.terms.values())]).float()
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _update_average(self) -> None:
         """Move the average towards the weights; quickly at first, so that the start is soon forgotten."""
         decay = min(self.recipe.ema, (1 + self.step_number) / (10 + self.step_number))
-        torch._foreach_lerp_(self._moving, self._current, 1 - decay)
+        torch._foreach_lerp_(self._average_tensors, self._net_tensors, 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a step changes, by name."""

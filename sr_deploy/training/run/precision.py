@@ -26,6 +26,6 @@ def has_precision(wanted: str, device: torch.device, features: Collection[str] |
     return not _CPU_BF16.isdisjoint(describe_cpu().features if features is None else features)
 
 
-def fitted(recipe: Recipe, device: torch.device) -> Recipe:
+def with_supported_precision(recipe: Recipe, device: torch.device) -> Recipe:
     """`recipe`, in fp32 where `device` has no instructions for its precision."""
     return recipe if has_precision(recipe.precision, device) else replace(recipe, precision="off")

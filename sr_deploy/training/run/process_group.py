@@ -1,4 +1,4 @@
-"""The processes of one run, as `torchrun` starts them; alone, a team of one.
+"""The processes of one run, as `torchrun` starts them; alone, a processes of one.
 
     torchrun --nproc-per-node 4 --no-python sr-deploy train RECIPE --data DIR --out RUN
 
@@ -52,7 +52,7 @@ class ProcessGroup:
         return total / self.world
 
     def wrapped(self, net: nn.Module, device: torch.device) -> nn.Module:
-        """`net` whose gradients are averaged over the team."""
+        """`net` whose gradients are averaged over the processes."""
         if self.world == 1:
             return net
         ids = [device.index] if device.type == "cuda" else None
@@ -82,10 +82,10 @@ def choose_device(wanted: str, local: int = 0) -> torch.device:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
-    """The team this process was started in, and its device.
+def join_processes(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
+    """The processes this process was started in, and its device.
 
-    The team is left at the end, unless torch.distributed was initialised before: then whoever did it leaves.
+    The processes is left at the end, unless torch.distributed was initialised before: then whoever did it leaves.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ProcessGroup(), choose_device(device)

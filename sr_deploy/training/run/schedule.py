@@ -8,7 +8,7 @@ import time
 SUSPENDED = 30.0
 """Seconds; of a step that took longer only this much counts, because the machine was suspended meanwhile."""
 
-_GENTLE = 1000  # steps
+_RAMP_STEPS = 1000  # steps
 
 
 def one_cycle(progress: float, warmup: float = 0.05, final: float = 0.005) -> float:
@@ -22,13 +22,13 @@ def one_cycle(progress: float, warmup: float = 0.05, final: float = 0.005) -> fl
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def limited(share: float, step: int) -> float:
+def limit_early_rate(share: float, step: int) -> float:
     """`share` of the peak, but no more than `step` thousandths of it.
 
     However short a run is, its first steps are small: a peak reached in a hundred steps makes bounded
     activations die, and the net never learns anything again.
     """
-    return min(share, (step + 1) / _GENTLE)
+    return min(share, (step + 1) / _RAMP_STEPS)
 
 
 class Clock:

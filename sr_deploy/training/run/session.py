@@ -13,7 +13,7 @@ from sr_deploy.training.checkpoint import CheckpointInfo, save_checkpoint
 from sr_deploy.training.recipe import Recipe
 from sr_deploy.training.run.log import TrainingLog
 from sr_deploy.training.run.process_group import ProcessGroup
-from sr_deploy.training.run.state import not_written
+from sr_deploy.training.run.state import write_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,34 +125,35 @@ class TrainingRun:
 
     recipe: Recipe
     options: TrainOptions
-    watch: TrainingListener
-    team: ProcessGroup
+    listener: TrainingListener
+    processes: ProcessGroup
     device: torch.device
-    at: RunPosition = field(default_factory=RunPosition)
+    position: RunPosition = field(default_factory=RunPosition)
     log: TrainingLog | None = None
     """The leader's."""
     stopping: bool = False
     """Set from a signal handler: save after this step, then raise KeyboardInterrupt."""
 
     def say(self, line: str) -> None:
-        """Tell the watch, once for the whole team."""
-        if self.team.leads:
-            self.watch.say(line)
+        """Tell the listener, once for the whole processes."""
+        if self.processes.leads:
+            self.listener.say(line)
 
     def save(self, path: Path, net: torch.nn.Module, scale: int) -> None:
         """Write weights with the record of how they came to be. Raises OutputError; the old file survives."""
         training: dict[str, Any] = {
-            "steps": self.at.steps,
-            "minutes": round(self.at.seconds / 60, 1),
-            "pictures": self.at.pictures,
-            "device": name_of(self.device) + f", {self.team.world} processes" * (self.team.world > 1),
-            "precision": self.at.precision,
-            "psnr_held_out": None if self.at.psnr is None else round(self.at.psnr, 3),
+            "steps": self.position.steps,
+            "minutes": round(self.position.seconds / 60, 1),
+            "pictures": self.position.pictures,
+            "device": device_name(self.device)
+            + f", {self.processes.world} processes" * (self.processes.world > 1),
+            "precision": self.position.precision,
+            "psnr_held_out": None if self.position.psnr is None else round(self.position.psnr, 3),
         }
-        if self.at.init:
-            training["init"] = self.at.init
-        if self.at.teacher:
-            training["teacher"] = self.at.teacher
+        if self.position.init:
+            training["init"] = self.position.init
+        if self.position.teacher:
+            training["teacher"] = self.position.teacher
         info = CheckpointInfo(
             name=self.recipe.name,
             architecture=self.recipe.architecture,
@@ -166,10 +167,10 @@ class TrainingRun:
         except OutputError:
             raise
         except Exception as error:  # safetensors has its own error for a full disk
-            raise not_written(path, error) from error
+            raise write_error(path, error) from error
 
 
-def name_of(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """Such as "CPU, 2 threads" or "NVIDIA H100"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

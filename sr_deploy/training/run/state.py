@@ -33,10 +33,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         write_whole(path, data, synced=True)
     except OSError as error:
-        raise not_written(path, error) from error
+        raise write_error(path, error) from error
 
 
-def not_written(path: Path, error: Exception) -> OutputError:
+def write_error(path: Path, error: Exception) -> OutputError:
     """The error for a file that could not be replaced."""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(error)
     what = "no space is left" if full else str(error)

@@ -36,8 +36,8 @@ from sr_deploy.training.run.allocator import keep_freed_memory
 from sr_deploy.training.run.log import TrainingLog
 from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import PhaseRun, carry_weights
-from sr_deploy.training.run.precision import NAMES, fitted
-from sr_deploy.training.run.process_group import joined
+from sr_deploy.training.run.precision import NAMES, with_supported_precision
+from sr_deploy.training.run.process_group import join_processes
 from sr_deploy.training.run.schedule import Clock
 from sr_deploy.training.run.session import (
     RunPosition,
@@ -45,36 +45,38 @@ from sr_deploy.training.run.session import (
     TrainingListener,
     TrainingRun,
     TrainOptions,
-    name_of,
+    device_name,
 )
 from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state
-from sr_deploy.training.run.validate import central
+from sr_deploy.training.run.validate import centre_crop
 
-_WITHOUT_WEIGHTS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
+_WEIGHTLESS_SETTINGS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
 """A net's settings that its weights do not depend on, and what they are where a recipe does not say."""
-_READING = 900.0  # seconds that reading the pictures may take and still count as the run's time
+_MAX_READING_SECONDS = 900.0  # seconds that reading the pictures may take and still count as the run's time
 
 
 class Trainer:
     """Runs `recipe` as `options` say; `run` once. Checkpoints and logs: see `state`, `log` and `plots`."""
 
-    def __init__(self, recipe: Recipe, options: TrainOptions, watch: TrainingListener | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, options: TrainOptions, listener: TrainingListener | None = None
+    ) -> None:
         self.recipe, self.options = recipe, options
-        self._watch: TrainingListener = watch or SilentListener()
+        self._listener: TrainingListener = listener or SilentListener()
         self._weights: Mapping[str, Tensor] = {}
         self._saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         self._session: TrainingRun | None = None
         self._teacher: Teacher | None = None
 
     @property
-    def at(self) -> RunPosition:
+    def position(self) -> RunPosition:
         """How far the run has come."""
-        return self._session.at if self._session else RunPosition()
+        return self._session.position if self._session else RunPosition()
 
     @property
     def leads(self) -> bool:
         """Whether this process is the one that speaks for the run."""
-        return self._session is None or self._session.team.leads
+        return self._session is None or self._session.processes.leads
 
     def stop(self) -> None:
         """Save after this step, then raise KeyboardInterrupt; may be called from a signal handler."""
@@ -89,8 +91,8 @@ class Trainer:
         being a number, OutputError where a checkpoint cannot be written, MissingRuntimeError for a device
         or VGG weights that are not there, KeyboardInterrupt after `stop`.
         """
-        with joined(self.options.device) as (team, device):
-            session = TrainingRun(self.recipe, self.options, self._watch, team, device)
+        with join_processes(self.options.device) as (processes, device):
+            session = TrainingRun(self.recipe, self.options, self._listener, processes, device)
             torch.manual_seed(self.recipe.seed)
             if device.type == "cpu":
                 keep_freed_memory()
@@ -104,26 +106,27 @@ class Trainer:
             self._begin(session)
             self._session = session
             session.say(
-                f"device: {name_of(device)}" + (f" in {team.world} processes" if team.world > 1 else "")
+                f"device: {device_name(device)}"
+                + (f" in {processes.world} processes" if processes.world > 1 else "")
             )
-            self._settle_precision(session)
-            clock = Clock(session.at.seconds)
+            self._choose_precision(session)
+            clock = Clock(session.position.seconds)
             self._run_phases(session, clock)
             return self._finish(session)
 
-    def _settle_precision(self, session: TrainingRun) -> None:
-        """Train in fp32 where any process of the team has no instructions for the recipe's precision, and say so."""
-        mine = fitted(self.recipe, session.device)
-        if session.team.mean(torch.tensor([mine != self.recipe])) > 0:
+    def _choose_precision(self, session: TrainingRun) -> None:
+        """Train in fp32 where any process of the processes has no instructions for the recipe's precision, and say so."""
+        mine = with_supported_precision(self.recipe, session.device)
+        if session.processes.mean(torch.tensor([mine != self.recipe])) > 0:
             session.say(
                 f"precision: fp32, for no {self.recipe.precision} instructions are known of this CPU "
                 f'(precision = "off" in the recipe asks for that everywhere)'
             )
             self.recipe = session.recipe = replace(self.recipe, precision="off")
-        now, before = NAMES[self.recipe.precision], session.at.precision
+        now, before = NAMES[self.recipe.precision], session.position.precision
         if before and before != now:
             session.say(f"the run began in {before}, and goes on in {now}")
-        session.at.precision = now
+        session.position.precision = now
 
     def _begin(self, session: TrainingRun) -> None:
         """Read the state of the run to resume, or the weights to start from; open the log."""
@@ -137,13 +140,15 @@ class Trainer:
         elif self.options.resume:
             session.say(f"nothing to resume in {out}: starting anew")
         if self.options.minutes is not None:
-            session.at.minutes = self.options.minutes
+            session.position.minutes = self.options.minutes
         if self.options.init and not self._saved:
-            self._weights, session.at.init = self._initial(self.options.init)
-            session.at.phase = self.options.phase - 1
-        if session.team.leads:
+            self._weights, session.position.init = self._initial_weights(self.options.init)
+            session.position.phase = self.options.phase - 1
+        if session.processes.leads:
             used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
-            session.log = TrainingLog(out, [term for term in TERMS if term in used], upto=session.at.steps)
+            session.log = TrainingLog(
+                out, [term for term in TERMS if term in used], upto=session.position.steps
+            )
 
     def _resume(self, session: TrainingRun, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
         if record["recipe_sha256"] != self.recipe.sha256:
@@ -151,27 +156,27 @@ class Trainer:
                 f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, this one is "
                 f"{self.recipe.sha256[:12]}; resume with the recipe it was begun with, or name another --out"
             )
-        session.at = RunPosition(**record["at"])
-        began = (session.at.init or {}).get("first_phase", 1)
+        session.position = RunPosition(**record["at"])
+        began = (session.position.init or {}).get("first_phase", 1)
         if self.options.phase not in (1, began):
             raise UsageError(
                 f"{self.options.out} began with phase {began}, not with phase {self.options.phase}; resume without "
                 "--phase, or name another --out"
             )
-        if session.at.done:
+        if session.position.done:
             average = {k: v for k, v in tensors.items() if k.startswith("average.")}
             self._weights = {k.removeprefix("average."): v for k, v in average.items()}
-        session.say(f"resuming after step {session.at.steps:,}, in phase {session.at.phase + 1}")
+        session.say(f"resuming after step {session.position.steps:,}, in phase {session.position.phase + 1}")
 
-    def _initial(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+    def _initial_weights(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         """The weights of a checkpoint of this recipe's net, and what is to be remembered of it.
 
         An `rt` that trains without branches may begin with one that had them, folded, and with a shallower one.
         What goes around a net and back-projection have no weights, and may differ.
         """
         info, tensors = read_checkpoint(path)
-        ours = (self.recipe.architecture, _with_weights(self.recipe.parameters))
-        theirs = (info.architecture, _with_weights(info.parameters))
+        ours = (self.recipe.architecture, _weighted_settings(self.recipe.parameters))
+        theirs = (info.architecture, _weighted_settings(info.parameters))
         name, plain = info.name, {**theirs[1], "foldable": False}
         if theirs != ours and (theirs[0], plain | _depth_of(ours[1])) == ours:
             net = fold(load_net(path)[0])
@@ -189,7 +194,7 @@ class Trainer:
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
                 f"{ours[0]} {dict(self.recipe.parameters)}; give a checkpoint of that net"
             )
-        here, there = _without_weights(self.recipe.parameters), _without_weights(info.parameters)
+        here, there = _weightless_settings(self.recipe.parameters), _weightless_settings(info.parameters)
         if here["residual"] != there["residual"]:
             name = f"{name}, with something else around the net"
         if here["back_projection"] != there["back_projection"]:
@@ -200,7 +205,7 @@ class Trainer:
         return tensors, {**about, "training": dict(info.training)}
 
     def _run_phases(self, session: TrainingRun, clock: Clock) -> None:
-        first = session.at.phase + session.at.done
+        first = session.position.phase + session.position.done
         if first == len(self.recipe.phases):
             return
         vgg = self._load_vgg(session, first)
@@ -217,8 +222,8 @@ class Trainer:
             return None
         how = self.recipe.perceptual
         layers = [layer for layer, weight in how.layers.items() if weight]
-        vgg, said = load_vgg(how.network, layers, self.options.vgg, pooling=how.pooling)
-        session.say(said)
+        vgg, source = load_vgg(how.network, layers, self.options.vgg, pooling=how.pooling)
+        session.say(source)
         return vgg
 
     def _load_teacher(self, session: TrainingRun, first: int) -> Teacher | None:
@@ -231,17 +236,17 @@ class Trainer:
             )
         teacher = Teacher(self.options.teacher, session.device)
         teacher.check_scale(taught[0])  # a recipe has no others
-        teacher.check_same(session.at.teacher)
+        teacher.check_same(session.position.teacher)
         session.say(f"teacher: {self.options.teacher}, sha256 {teacher.sha256}")
         return teacher
 
     def _read_pictures(self, session: TrainingRun) -> PictureStore:
         options = self.options
-        memory = quarter_of_memory() // session.team.local_world
+        memory = quarter_of_memory() // session.processes.local_world
         store = PictureStore(
             options.data, cache=options.cache, overflow=options.out / "pictures", memory=memory
         )
-        session.at.pictures = len(store.pictures)
+        session.position.pictures = len(store.pictures)
         for line in store.skipped:
             session.say(f"skipped: {line}")
         session.say(
@@ -253,11 +258,11 @@ class Trainer:
         self, number: int, session: TrainingRun, store: PictureStore, vgg: VGGFeatures | None, clock: Clock
     ) -> None:
         phase, recipe = self.recipe.phases[number], self.recipe
-        saved = self._saved if self._saved and not session.at.done else None
+        saved = self._saved if self._saved and not session.position.done else None
         training, held_out = self._pairs(store, phase.scale)
         if self._teacher and phase.target == "teacher":
-            session.at.seconds = clock.lap(_READING)
-            training = self._drawn(session, store, self._teacher, training)
+            session.position.seconds = clock.lap(_MAX_READING_SECONDS)
+            training = self._taught(session, store, self._teacher, training)
             clock.lap(0.0)
         crops = self._crops(number, session, training)
         layers = {layer: weight for layer, weight in recipe.perceptual.layers.items() if weight}
@@ -269,28 +274,28 @@ class Trainer:
             phase,
             loss,
             device=session.device,
-            team=session.team,
+            processes=session.processes,
             weights=self._weights,
             compiled=self.options.compiled,
             say=session.say,
         )
-        self._introduce(number, session, run, crops)
-        kept = BestCheckpoints(self.options.out, self.options.keep, session.at.kept)
-        session.at.seconds = clock.lap(_READING)
+        self._announce_phase(number, session, run, crops)
+        kept = BestCheckpoints(self.options.out, self.options.keep, session.position.kept)
+        session.position.seconds = clock.lap(_MAX_READING_SECONDS)
         if not saved:
-            if session.team.leads:
+            if session.processes.leads:
                 kept.drop()
-            session.at = self._start_of(number, session.at)
+            session.position = self._start_of(number, session.position)
         multiple = size_rule_of(run.net).multiple_of
-        looked_at = [central(pair, phase.scale, multiple=multiple) for pair in held_out]
-        loop = Loop(session, run, looked_at, clock, kept, saved)
+        held_out_crops = [centre_crop(pair, phase.scale, multiple=multiple) for pair in held_out]
+        loop = Loop(session, run, held_out_crops, clock, kept, saved)
         workers = self.options.workers or default_workers(session.device.type)
         pin = session.device.type == "cuda"
         with Loader(crops, first=run.step_number, workers=workers, pin=pin) as batches:
             loop.go(batches)
         self._weights = run.average.state_dict()
 
-    def _drawn(
+    def _taught(
         self, session: TrainingRun, store: PictureStore, teacher: Teacher, training: list[TrainingPair]
     ) -> list[TrainingPair]:
         """`training` as the teacher draws it, which takes its time beside that of the run. Raises KeyboardInterrupt
@@ -299,20 +304,20 @@ class Trainer:
         def draw(small: Pixels) -> Pixels:
             if session.stopping:
                 raise KeyboardInterrupt
-            return teacher.shown(small)
+            return teacher.draw(small)
 
         session.say(f"{teacher.info.name} draws {len(training)} pictures, unless they are kept")
-        session.at.teacher = teacher.record
-        return store.redrawn(training, teacher.key, draw)
+        session.position.teacher = teacher.record
+        return store.with_targets(training, teacher.key, draw)
 
     def _pairs(self, store: PictureStore, scale: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
         """(training, held out): the one at every size of the recipe and with its leaves, the other as they are."""
         whole = store.pairs(scale)
         training, held_out = split_validation(whole, self.recipe.validation)
-        apart = {pair.name for pair in held_out}
+        held_out_names = {pair.name for pair in held_out}
         shown = [training if size == 1 else store.pairs(scale, size) for size in self.recipe.sizes]
-        photographs = [pair for pairs in shown for pair in pairs if pair.name not in apart]
-        return photographs + store.leaves(scale, self.recipe.leaves), held_out
+        photographs = [pair for pairs in shown for pair in pairs if pair.name not in held_out_names]
+        return photographs + store.dead_leaves_pairs(scale, self.recipe.leaves), held_out
 
     def _crops(self, number: int, session: TrainingRun, training: list[TrainingPair]) -> CropSampler:
         phase = self.recipe.phases[number]
@@ -323,11 +328,11 @@ class Trainer:
             batch=phase.batch,
             seed=self.recipe.seed + number,
             degrade=phase.degrade,
-            share=(session.team.rank, session.team.world),
+            share=(session.processes.rank, session.processes.world),
             busiest_of=phase.busiest_of,
         )
 
-    def _introduce(self, number: int, session: TrainingRun, run: PhaseRun, crops: CropSampler) -> None:
+    def _announce_phase(self, number: int, session: TrainingRun, run: PhaseRun, crops: CropSampler) -> None:
         phase = run.phase
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items() if weight)
         small = f", {crops.too_small} too small" if crops.too_small else ""
@@ -349,7 +354,7 @@ class Trainer:
 
     def _finish(self, session: TrainingRun) -> Path:
         final = self.options.out / "final.safetensors"
-        if session.team.leads:
+        if session.processes.leads:
             net = build_net(self.recipe.architecture, self.recipe.scale, self.recipe.parameters)
             carry_weights(net, self._weights)
             session.save(final, net, self.recipe.scale)
@@ -358,12 +363,12 @@ class Trainer:
         return final
 
 
-def _with_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in parameters.items() if key not in _WITHOUT_WEIGHTS}
+def _weighted_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key not in _WEIGHTLESS_SETTINGS}
 
 
-def _without_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: parameters.get(key, default) for key, default in _WITHOUT_WEIGHTS.items()}
+def _weightless_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: parameters.get(key, default) for key, default in _WEIGHTLESS_SETTINGS.items()}
 
 
 def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class HeldOutQuality:
     """The phase's composed loss."""
 
 
-def central(pair: TrainingPair, scale: int, side: int = _SIDE, multiple: int = 1) -> TrainingPair:
+def centre_crop(pair: TrainingPair, scale: int, side: int = _SIDE, multiple: int = 1) -> TrainingPair:
     """The middle of a pair, at most `side` large pixels tall and wide, its small sides multiples of `multiple`."""
     rows, columns = (_middle(n, side // scale, multiple) for n in pair.small.shape[:2])
     large = pair.large[rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
@@ -75,7 +75,7 @@ def crop_sheet(
     device = next(net.parameters()).device
     rows = []
     multiple = size_rule_of(net).multiple_of
-    for pair in (central(p, scale, side, multiple) for p in pairs[:most]):
+    for pair in (centre_crop(p, scale, side, multiple) for p in pairs[:most]):
         result = net(_tensor(pair.small, device))[0].clamp(0, 1).mul(255).round().byte()
         size = (pair.large.shape[1], pair.large.shape[0])
         bicubic = cv2.resize(pair.small, size, interpolation=cv2.INTER_CUBIC)

@@ -114,7 +114,7 @@ def test_larger_pictures_are_drawn_more_often_but_not_only_they():
     pairs = [pair(0), pair(1, height=96, width=112)]
     crops = CropSampler(pairs, scale=2, crop=8, batch=600, seed=0)
     draws = np.random.default_rng([0, 0]).random((600, 4))[:, 0]
-    share = (np.searchsorted(crops._upto, draws) == 1).mean()
+    share = (np.searchsorted(crops._cumulative_weight, draws) == 1).mean()
     assert share == pytest.approx(2 / 3, abs=0.06)
 
 

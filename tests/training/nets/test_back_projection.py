@@ -13,7 +13,7 @@ from sr_deploy.quality.bicubic import imresize
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.nets.back_projection import (
     BackProjectedChannels,
-    UnseenDetail,
+    NullSpaceProjection,
     enlarging_kernels,
     shrinking_kernels,
 )
@@ -66,7 +66,7 @@ def test_around_the_net_goes_the_enlarged_picture_and_what_it_lacks(scale: int, 
 @pytest.mark.parametrize("scale", SCALES)
 def test_of_what_a_net_draws_little_is_seen_in_the_picture_shrunk_again(scale: int) -> None:
     drawn = noise(1, 3 * scale**2, 30, 30, seed=7).float() - 0.5
-    left = UnseenDetail(3, scale)(drawn)
+    left = NullSpaceProjection(3, scale)(drawn)
     seen = [shrunk(functional.pixel_shuffle(d, scale)[0], scale)[:, 4:-4, 4:-4] for d in (drawn, left)]
     coarse = [functional.avg_pool2d(picture, 4).square().mean().sqrt() for picture in seen]
     assert seen[1].square().mean().sqrt() < 0.6 * seen[0].square().mean().sqrt()  # of the finest, half

@@ -15,7 +15,7 @@ from sr_deploy.training.objective.losses import (
     gram_distance,
     grid,
     lattice,
-    shifted,
+    random_shift,
     total_variation,
 )
 from sr_deploy.training.objective.vgg import MEAN, STD, VGGFeatures
@@ -120,7 +120,7 @@ def test_what_the_vgg_sees_is_shifted_by_what_the_picture_says():
     for down, across in product(range(4), range(4)):
         wanted[0, :2, 0, 0] = torch.tensor([down + 8, across + 40]) / 255
         got = wanted + 1
-        cut_got, cut_wanted = shifted(got, wanted)
+        cut_got, cut_wanted = random_shift(got, wanted)
         assert torch.equal(cut_wanted, wanted[:, :, down : down + 10, across : across + 14])
         assert torch.equal(cut_got, cut_wanted + 1)
 

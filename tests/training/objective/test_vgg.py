@@ -163,7 +163,7 @@ def test_a_vgg_pools_as_it_is_told_and_its_channels_still_normalise(truncated):
 def test_hooks_hold_nothing_back_between_calls(truncated):
     net, _ = load_vgg("vgg16", ["relu1_1"], truncated)
     assert torch.equal(net(torch.zeros(1, 3, 8, 8))["relu1_1"], net(torch.zeros(1, 3, 8, 8))["relu1_1"])
-    assert net._caught == {}
+    assert net._captured == {}
 
 
 def test_an_unknown_network_or_layer_is_refused_before_anything_is_fetched(monkeypatch):

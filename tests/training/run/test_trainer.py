@@ -32,7 +32,7 @@ from sr_deploy.training.run.log import read_log
 from sr_deploy.training.run.phase import PhaseRun
 from sr_deploy.training.run.precision import has_precision
 from sr_deploy.training.run.process_group import ProcessGroup
-from sr_deploy.training.run.schedule import Clock, limited, one_cycle
+from sr_deploy.training.run.schedule import Clock, limit_early_rate, one_cycle
 from sr_deploy.training.run.session import SilentListener, TrainingRun, TrainOptions
 from sr_deploy.training.run.state import STATE, BestCheckpoints
 from sr_deploy.training.run.trainer import Trainer
@@ -95,8 +95,8 @@ def test_two_phases_leave_checkpoints_a_log_and_pictures(pictures, tmp_path):
     net, info = load_net(tmp_path / "run" / "final.safetensors")
     assert net(torch.rand(1, 3, 6, 7)).shape == (1, 3, 24, 28)
     assert info.scale == 4
-    assert info.training["steps"] == trainer.at.steps == 24
-    assert info.training["psnr_held_out"] == pytest.approx(trainer.at.psnr, abs=1e-3)
+    assert info.training["steps"] == trainer.position.steps == 24
+    assert info.training["psnr_held_out"] == pytest.approx(trainer.position.psnr, abs=1e-3)
     header, *rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert header == "phase,step,steps,seconds,learning_rate,loss,l1,psnr,validation_loss"
     assert [row.split(",")[:3] for row in rows] == [
@@ -353,11 +353,11 @@ def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(picture
     assert len(training) == 8 + 2
     assert all(pair.name.startswith("picture") for pair in held_out)
     assert any("10 pictures, loss" in line for line in watch.lines)
-    one, two = store.leaves(4, 2)
+    one, two = store.dead_leaves_pairs(4, 2)
     assert one.large.shape == (768, 768, 3)
     assert np.array_equal(one.small, imresize(one.large, 1 / 4))
     assert not np.array_equal(one.large, two.large)
-    assert np.array_equal(store.leaves(2, 1)[0].large, one.large)
+    assert np.array_equal(store.dead_leaves_pairs(2, 1)[0].large, one.large)
     with pytest.raises(UsageError, match="leaves = -1"):
         tiny_recipe(ONE_PHASE, leaves=-1)
 
@@ -474,7 +474,7 @@ def test_a_run_bounded_by_time_ends_annealed_in_every_phase(pictures, tmp_path, 
     rows = read_log(tmp_path / "run")
     assert [row["phase"] for row in rows] == [1, 2]
     assert all(row["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3) for row in rows)
-    assert 0 < trainer.at.steps < 2_000_000
+    assert 0 < trainer.position.steps < 2_000_000
 
 
 def test_a_run_bounded_by_time_stays_so_when_resumed(pictures, tmp_path, undrawn):
@@ -486,7 +486,7 @@ def test_a_run_bounded_by_time_stays_so_when_resumed(pictures, tmp_path, undrawn
         trainer.run()
     resumed = Trainer(tiny_recipe(endless), TrainOptions(resume=True, **options))
     resumed.run()
-    assert resumed.at.done
+    assert resumed.position.done
     assert read_log(tmp_path / "run")[-1]["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3)
 
 
@@ -506,9 +506,9 @@ def test_one_cycle_warms_up_and_anneals():
 
 
 def test_the_first_steps_are_small_however_short_a_run_is():
-    assert limited(1.0, 9) == pytest.approx(0.01)
-    assert limited(1.0, 5000) == 1.0
-    assert limited(0.005, 9) == 0.005
+    assert limit_early_rate(1.0, 9) == pytest.approx(0.01)
+    assert limit_early_rate(1.0, 5000) == 1.0
+    assert limit_early_rate(0.005, 9) == 0.005
 
 
 def tiny_vgg_file(path):
@@ -534,7 +534,7 @@ def test_a_perceptual_phase_logs_its_terms_and_keeps_by_its_loss(pictures, tmp_p
     parts = 0.1 * row["l1"] + row["feature"] + 2 * row["gram"] + 0.01 * row["tv"]
     assert row["loss"] == pytest.approx(parts, rel=1e-3)
     assert any("sha256" in line for line in watch.lines)
-    qualities = [quality for quality, _ in trainer.at.kept]
+    qualities = [quality for quality, _ in trainer.position.kept]
     assert qualities == sorted(qualities, reverse=True)
     assert {round(-q, 9) for q in qualities} == {
         round(r["validation_loss"], 9) for r in read_log(tmp_path / "run")
