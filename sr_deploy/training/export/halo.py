@@ -1,8 +1,9 @@
-"""The receptive-field halo of a net, measured in torch: what a tile must read around what it keeps.
+"""Measure the halo of a net in torch: the receptive-field radius, in input pixels.
 
-The support of a gradient is measured, not its size: weights become their indicators, biases go, and
-activations pass 1 wherever any gradient arrives, so that nothing cancels, dies or underflows. Foreign ONNX
-files are measured elsewhere (`sr_deploy.graph`), by perturbing pixels.
+A tile must read that many pixels around those it keeps. The support of a gradient is measured, not its size.
+Weights are replaced by indicators of being non-zero, biases by zeros, and every activation passes a gradient
+of 1 wherever a gradient arrives. So no contribution can cancel, vanish in a dead activation, or underflow.
+ONNX files of other origin are measured in `sr_deploy.graph`, by perturbing pixels.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from torch import Tensor, nn
 from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.nets.blocks import fold
 
-_FIRST_PROBE = 32
-_LARGEST_PROBE = 1024  # a net that sees farther than half of this is called global
+_FIRST_PROBE = 32  # input pixels; doubled until the halo fits
+_LARGEST_PROBE = 1024  # a net whose halo exceeds half of this counts as global
 
 
 def measure_halo(net: nn.Module) -> int | None:
-    """Radius in input pixels beyond which no input changes an output pixel of `net`; None where it is global.
+    """Return the halo of `net` in input pixels, or None for a net that depends on the whole picture.
 
-    `net` maps [N, channels, H, W] to [N, channels, H * scale, W * scale] and has the attributes `scale` and
-    `channels`, and `multiple_of` where sizes must divide. An output pixel belongs to the input pixel it lies
-    in; the halo is the largest over both axes and every phase of the strides. What is folded at export
-    is folded here too, so a branch whose weight is zero counts for nothing.
+    `net` maps [N, channels, H, W] to [N, channels, H * scale, W * scale]. It has the attributes `scale` and
+    `channels`, and `multiple_of` where its sizes must be multiples. An output pixel belongs to the input
+    pixel it lies in. The halo is the largest over both axes and over all phases of the strides. The net is
+    folded first, as at export, so a branch of weight zero does not count.
     """
     halos = [_axis_halo(net, axis) for axis in (2, 3)]
     known = [halo for halo in halos if halo is not None]
@@ -33,7 +34,10 @@ def measure_halo(net: nn.Module) -> int | None:
 
 
 def _axis_halo(net: nn.Module, axis: int) -> int | None:
-    """The halo along one axis, on strips as narrow as the net allows, longer until it fits in."""
+    """Return the halo along one axis (2: rows, 3: columns), or None where it exceeds the largest probe.
+
+    The probe is a strip as narrow as the net allows; its length doubles until the halo fits.
+    """
     step = size_rule_of(net).multiple_of
     indicator = _indicator_net(net, across=5 - axis)
     length = -(-_FIRST_PROBE // step) * step
@@ -46,9 +50,9 @@ def _axis_halo(net: nn.Module, axis: int) -> int | None:
 
 
 def _halo_in_probe(net: Any, axis: int, length: int, step: int) -> int:
-    """How far the rows that a row in the middle depends on lie from it, at most, over `step` phases.
+    """Return the largest distance between a row in the middle and the rows it depends on, over `step` phases.
 
-    Along axis 2 the probe is [step, channels, length, step]: one picture for each phase.
+    Along axis 2 the probe is [step, channels, length, step], with one picture for each phase.
     """
     shape = [step, net.channels, length, step] if axis == 2 else [step, net.channels, step, length]
     generator = torch.Generator().manual_seed(0)
@@ -69,7 +73,7 @@ def _halo_in_probe(net: Any, axis: int, length: int, step: int) -> int:
 
 
 class _UnitGradient(torch.autograd.Function):
-    """Identity forwards; backwards 1 wherever any gradient arrives."""
+    """Identity whose gradient is 1 wherever any gradient arrives, and 0 elsewhere."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
@@ -86,10 +90,10 @@ _ACTIVATIONS = (
 
 
 def _indicator_net(net: nn.Module, *, across: int) -> nn.Module:
-    """A copy of `net`, folded, in double precision, through which support travels and nothing else.
+    """Return a folded double-precision copy of `net` whose gradients show dependence only.
 
-    Along the axis `across` every tap of a row of a kernel counts for the whole row: in a wide picture
-    the row would be reached whatever its taps' places, and this makes it so in a strip.
+    In each row of a kernel along the axis `across`, one non-zero tap sets all of them. In a wide picture the
+    row is reached wherever its non-zero taps are; a narrow strip would miss some of them.
     """
     indicator = fold(net).double().eval().requires_grad_(False)
     for module in indicator.modules():

@@ -1,4 +1,4 @@
-"""The loop over the steps of one phase: schedule, running means, looks at quality, saves, and when to stop."""
+"""The loop over the steps of one phase: learning rate, running means, evaluation, saving, and when to stop."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from sr_deploy.training.run.session import PhaseStatus, TrainingRun
 from sr_deploy.training.run.state import STATE, BestCheckpoints, write_state
 from sr_deploy.training.run.validate import HeldOutQuality, crop_sheet, measure
 
-_FINITE_CHECK_STEPS = 25  # steps between two looks at whether the loss is finite; a look makes a GPU wait
-_MAX_EVALUATION_SECONDS = 900.0  # seconds that a look at quality may take and still count as training time
-_PLOT_SECONDS = 60.0  # seconds between two drawings of the curves
+_FINITE_CHECK_STEPS = 25  # steps between two checks that the loss is finite, each of which makes a GPU wait
+_MAX_EVALUATION_SECONDS = 900.0  # an evaluation counts as training time up to this limit
+_PLOT_SECONDS = 60.0  # least time between two plots
 
 
 class Loop:
-    """Steps `run` to the end of its phase. `go` once."""
+    """Runs the steps of one phase. Call `go` once.
+
+    `saved` is the record and the tensors of a state to continue from. `clock` counts the seconds of the whole
+    run.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,11 @@ class Loop:
         self._last_plot = -math.inf
 
     def go(self, batches: Iterable[Batch]) -> None:
-        """Train until the phase is done. Raises CheckFailedError, OutputError, KeyboardInterrupt."""
+        """Train until the phase is finished.
+
+        Raises CheckFailedError where the loss is not finite, OutputError where a file cannot be written,
+        KeyboardInterrupt after the run was asked to stop.
+        """
         self._clock.lap(_MAX_EVALUATION_SECONDS)
         for small, large in batches:
             share = self._progress()
@@ -69,13 +77,14 @@ class Loop:
                 self._stop()
 
     def _progress(self) -> float:
-        """How far along the phase is after the step to come, 0..1; the same in every process."""
+        """Return the progress of the phase after the next step, 0..1. It is the same in every process."""
         budget = self._session.position.budget
         if budget is None:
             return (self._run.step_number + 1) / self._run.phase.steps
         return min(self._session.processes.agreed(self._session.position.spent / budget), 1.0)
 
     def _accumulate(self, values: Tensor) -> None:
+        """Add the values of a step to the running means, and update the position and the clock."""
         at, clock, before = self._session.position, self._clock, self._clock.spent
         self._sums += values
         self._count += 1
@@ -89,6 +98,7 @@ class Loop:
             self._session.listener.step(self._status())
 
     def _status(self) -> PhaseStatus:
+        """Return the status that listeners get."""
         at, run = self._session.position, self._run
         rate = (run.step_number - self._first_step) / max(self._step_seconds, 1e-9)
         steps_left = (run.phase.steps - run.step_number) / rate
@@ -102,6 +112,7 @@ class Loop:
         )
 
     def _require_finite(self, sums: Tensor) -> None:
+        """Raise CheckFailedError that names the terms, unless all sums are finite."""
         finite = torch.isfinite(sums).tolist()
         if all(finite):
             return
@@ -109,15 +120,19 @@ class Loop:
         raise CheckFailedError(self._diverged(f"not a finite number in {', '.join(names) or 'the sum'}"))
 
     def _diverged(self, what: str) -> str:
+        """Return the error message for a training that diverged."""
         state = self._session.options.out / STATE
-        good = f"the last good state is {state}" if state.exists() else "no state was saved before"
+        good = f"the last good state is {state}" if state.exists() else "no earlier state was saved"
         return (
             f"training diverged: phase {self._session.position.phase + 1}, by step {self._run.step_number}, {what}; "
             f"{good}; lower the learning rate or that term's weight"
         )
 
     def _evaluate(self, rate: float, done: bool) -> None:
-        """Measure, log, keep and save. Only the leader does; the others wait in their next step."""
+        """Measure, log, keep and save.
+
+        Only the leader does this; the other processes wait in their next step.
+        """
         means = self._session.processes.mean(self._sums / self._count)
         self._require_finite(means)
         self._sums.zero_()
@@ -128,7 +143,7 @@ class Loop:
             return
         quality = measure(run.average, run.loss, self._held_out, run.phase.scale)
         if math.isnan(quality.psnr) or not math.isfinite(quality.loss):
-            raise CheckFailedError(self._diverged("the averaged weights give no picture"))
+            raise CheckFailedError(self._diverged("the averaged weights give values that are not finite"))
         at.psnr = quality.psnr
         at.seconds = self._clock.lap(_MAX_EVALUATION_SECONDS)
         at.spent = self._spent_before + self._clock.spent - self._clock_at_start
@@ -139,6 +154,7 @@ class Loop:
         self._clock.lap(_MAX_EVALUATION_SECONDS)
 
     def _log(self, means: list[float], quality: HeldOutQuality, rate: float) -> None:
+        """Write a row of the log and say the most important numbers."""
         at, run = self._session.position, self._run
         if self._session.log:
             self._session.log.append(
@@ -160,6 +176,7 @@ class Loop:
         )
 
     def _keep(self, quality: HeldOutQuality, done: bool) -> None:
+        """Save the checkpoints of this interval."""
         session, run = self._session, self._run
         number, scale, out = session.position.phase + 1, run.phase.scale, session.options.out
         self._kept.offer(
@@ -173,7 +190,7 @@ class Loop:
             session.save(out / f"phase{number}.safetensors", run.average, scale)
 
     def _plot(self, done: bool) -> None:
-        """Pictures for people; not more often than they could look."""
+        """Draw curves and crops for people, at most once a minute and at the end."""
         if not done and time.monotonic() - self._last_plot < _PLOT_SECONDS:
             return
         out, run = self._session.options.out, self._run
@@ -187,6 +204,7 @@ class Loop:
         self._last_plot = time.monotonic()
 
     def _save_state(self) -> None:
+        """Write the state from which a run is resumed."""
         session = self._session
         record = {
             "recipe_sha256": session.recipe.sha256,
@@ -197,14 +215,21 @@ class Loop:
         write_state(session.options.out / STATE, record, self._run.tensors() | {"loop.sums": self._sums})
 
     def _stop(self) -> None:
-        """Save where we are, so that nothing is lost, and leave. Processes of a processes cannot all be asked."""
+        """Save the state and raise KeyboardInterrupt.
+
+        With several processes nothing is saved, because a signal to one of them does not stop the others at
+        the same step.
+        """
         if self._session.processes.world == 1:
             self._require_finite(self._sums)
             self._save_state()
-            self._session.say(f"stopped after step {self._session.position.steps:,}; go on with --resume")
+            self._session.say(f"stopped after step {self._session.position.steps:,}; continue with --resume")
         raise KeyboardInterrupt
 
 
 def _rank(quality: HeldOutQuality, terms: Sequence[str]) -> float:
-    """What checkpoints are kept by: PSNR, or the loss itself where terms other than pixel ones would lower PSNR."""
+    """Return the number by which checkpoints are ranked, higher is better.
+
+    It is PSNR, or the negative loss where the phase has terms other than pixel terms, which would lower PSNR.
+    """
     return quality.psnr if set(terms) <= set(PIXEL_TERMS) else -quality.loss

@@ -1,7 +1,8 @@
-"""The trainer: runs a recipe's phases one after the other, and goes on where a run was stopped.
+"""The trainer: it runs the phases of a recipe in order, and continues a run that was stopped.
 
-A run is bounded by its recipe's steps, or by `minutes`: then every phase gets its share of the time, and
-its schedule follows the clock, so that the run ends annealed however fast the machine is.
+A run is bounded by its recipe's steps or by `minutes`. In the second case every phase gets its share of the
+time, and its schedule follows the clock, so that the learning rate is annealed at the end however fast the
+machine is.
 """
 
 from __future__ import annotations
@@ -51,12 +52,15 @@ from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state
 from sr_deploy.training.run.validate import centre_crop
 
 _WEIGHTLESS_SETTINGS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
-"""A net's settings that its weights do not depend on, and what they are where a recipe does not say."""
-_MAX_READING_SECONDS = 900.0  # seconds that reading the pictures may take and still count as the run's time
+"""Settings of a net that its weights do not depend on, with their defaults."""
+_MAX_READING_SECONDS = 900.0  # reading the pictures counts as time of the run up to this limit
 
 
 class Trainer:
-    """Runs `recipe` as `options` say; `run` once. Checkpoints and logs: see `state`, `log` and `plots`."""
+    """Runs `recipe` with `options`. Call `run` once.
+
+    Its files are described in `state`, `log` and `plots`.
+    """
 
     def __init__(
         self, recipe: Recipe, options: TrainOptions, listener: TrainingListener | None = None
@@ -70,33 +74,37 @@ class Trainer:
 
     @property
     def position(self) -> RunPosition:
-        """How far the run has come."""
+        """Progress of the run."""
         return self._session.position if self._session else RunPosition()
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that speaks for the run."""
+        """Is this the process that reports for the run?"""
         return self._session is None or self._session.processes.leads
 
     def stop(self) -> None:
-        """Save after this step, then raise KeyboardInterrupt; may be called from a signal handler."""
+        """Ask the run to save after the current step and then raise KeyboardInterrupt.
+
+        It may be called from a signal handler. A second call, or a call before the run has begun, raises
+        KeyboardInterrupt at once.
+        """
         if self._session is None or self._session.stopping:
             raise KeyboardInterrupt
         self._session.stopping = True
 
     def run(self) -> Path:
-        """Run every phase; the path of the finished checkpoint.
+        """Run all phases and return the path of the finished checkpoint.
 
-        Raises UsageError and InputError for what cannot be trained, CheckFailedError where the loss stops
-        being a number, OutputError where a checkpoint cannot be written, MissingRuntimeError for a device
-        or VGG weights that are not there, KeyboardInterrupt after `stop`.
+        Raises UsageError and InputError for input that cannot be trained on, CheckFailedError where the loss
+        is not finite, OutputError where a checkpoint cannot be written, MissingRuntimeError for a missing
+        device or missing VGG weights, KeyboardInterrupt after `stop`.
         """
         with join_processes(self.options.device) as (processes, device):
             session = TrainingRun(self.recipe, self.options, self._listener, processes, device)
             torch.manual_seed(self.recipe.seed)
             if device.type == "cpu":
                 keep_freed_memory()
-            else:  # all batches of a phase have one shape: let cuDNN try which kernels suit it
+            else:  # all batches of a phase have one shape, so it pays to let cuDNN try its kernels
                 torch.backends.cudnn.benchmark = True
             check_crops(self.recipe)
             if self.options.phase > len(self.recipe.phases):
@@ -115,26 +123,28 @@ class Trainer:
             return self._finish(session)
 
     def _choose_precision(self, session: TrainingRun) -> None:
-        """Train in fp32 where any process of the processes has no instructions for the recipe's precision, and say so."""
+        """Change to fp32 where any process has no instructions for the recipe's precision, and say so."""
         mine = with_supported_precision(self.recipe, session.device)
         if session.processes.mean(torch.tensor([mine != self.recipe])) > 0:
             session.say(
-                f"precision: fp32, for no {self.recipe.precision} instructions are known of this CPU "
-                f'(precision = "off" in the recipe asks for that everywhere)'
+                f"precision: fp32, because no {self.recipe.precision} instructions were found on this CPU "
+                f'(precision = "off" in the recipe selects fp32 on every device)'
             )
             self.recipe = session.recipe = replace(self.recipe, precision="off")
         now, before = NAMES[self.recipe.precision], session.position.precision
         if before and before != now:
-            session.say(f"the run began in {before}, and goes on in {now}")
+            session.say(f"the run began in {before} and continues in {now}")
         session.position.precision = now
 
     def _begin(self, session: TrainingRun) -> None:
-        """Read the state of the run to resume, or the weights to start from; open the log."""
+        """Read the state of the run to resume, or the weights to start from, and open the log."""
         out = self.options.out
         out.mkdir(parents=True, exist_ok=True)
         self._saved = read_state(out / STATE)
         if self._saved and not self.options.resume:
-            raise UsageError(f"{out} holds a run already; go on with it by --resume, or name another --out")
+            raise UsageError(
+                f"{out} contains a run already; continue it with --resume, or name another --out"
+            )
         if self._saved:
             self._resume(session, *self._saved)
         elif self.options.resume:
@@ -151,16 +161,20 @@ class Trainer:
             )
 
     def _resume(self, session: TrainingRun, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take over position and weights of a saved run.
+
+        Raises UsageError where the recipe or the first phase differs.
+        """
         if record["recipe_sha256"] != self.recipe.sha256:
             raise UsageError(
-                f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, this one is "
-                f"{self.recipe.sha256[:12]}; resume with the recipe it was begun with, or name another --out"
+                f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, but this recipe is "
+                f"{self.recipe.sha256[:12]}; resume with the first recipe, or name another --out"
             )
         session.position = RunPosition(**record["at"])
         began = (session.position.init or {}).get("first_phase", 1)
         if self.options.phase not in (1, began):
             raise UsageError(
-                f"{self.options.out} began with phase {began}, not with phase {self.options.phase}; resume without "
+                f"{self.options.out} began with phase {began}, not with phase {self.options.phase}; resume it without "
                 "--phase, or name another --out"
             )
         if session.position.done:
@@ -169,10 +183,10 @@ class Trainer:
         session.say(f"resuming after step {session.position.steps:,}, in phase {session.position.phase + 1}")
 
     def _initial_weights(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
-        """The weights of a checkpoint of this recipe's net, and what is to be remembered of it.
+        """Return the weights of a checkpoint of this recipe's net, and the record of their origin.
 
-        An `rt` that trains without branches may begin with one that had them, folded, and with a shallower one.
-        What goes around a net and back-projection have no weights, and may differ.
+        An `rt` without branches may start from a folded one that had branches, and from a shallower one. Skip
+        connection and back-projection have no weights and may differ. Raises InputError for another net.
         """
         info, tensors = read_checkpoint(path)
         ours = (self.recipe.architecture, _weighted_settings(self.recipe.parameters))
@@ -183,8 +197,8 @@ class Trainer:
             if plain != ours[1] and isinstance(net, RT):
                 if net.depth > ours[1]["depth"]:
                     raise InputError(
-                        f"{path}: a net {net.depth} deep, but the recipe's is {ours[1]['depth']} deep; give a checkpoint "
-                        "of that net or of a shallower one"
+                        f"{path}: the net has depth {net.depth}, but the recipe's net has depth {ours[1]['depth']}; name "
+                        "a checkpoint of that net or of a shallower one"
                     )
                 name = f"{name} of depth {net.depth}, made deeper"
                 net = net.deepened(ours[1]["depth"])
@@ -192,9 +206,10 @@ class Trainer:
         if theirs != ours:
             raise InputError(
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
-                f"{ours[0]} {dict(self.recipe.parameters)}; give a checkpoint of that net"
+                f"{ours[0]} {dict(self.recipe.parameters)}; name a checkpoint of that net"
             )
         here, there = _weightless_settings(self.recipe.parameters), _weightless_settings(info.parameters)
+        # These names are recorded in checkpoints and shown on cards.
         if here["residual"] != there["residual"]:
             name = f"{name}, with something else around the net"
         if here["back_projection"] != there["back_projection"]:
@@ -205,6 +220,7 @@ class Trainer:
         return tensors, {**about, "training": dict(info.training)}
 
     def _run_phases(self, session: TrainingRun, clock: Clock) -> None:
+        """Load what the phases need, and run those that are not finished."""
         first = session.position.phase + session.position.done
         if first == len(self.recipe.phases):
             return
@@ -218,6 +234,7 @@ class Trainer:
             self._saved = None
 
     def _load_vgg(self, session: TrainingRun, first: int) -> VGGFeatures | None:
+        """Load the VGG, or return None where no remaining phase needs it."""
         if not any(phase.perceptual for phase in self.recipe.phases[first:]):
             return None
         how = self.recipe.perceptual
@@ -227,20 +244,28 @@ class Trainer:
         return vgg
 
     def _load_teacher(self, session: TrainingRun, first: int) -> Teacher | None:
+        """Load the teacher, or return None where no remaining phase needs it.
+
+        Raises UsageError where none is given, InputError where it has another scale.
+        """
         taught = [p.scale for p in self.recipe.phases[first:] if p.target == "teacher"]
         if not taught:
             return None
         if self.options.teacher is None:
             raise UsageError(
-                f"recipe {self.recipe.name} learns from a teacher: give its checkpoint with --teacher"
+                f"recipe {self.recipe.name} learns from a teacher; name its checkpoint with --teacher"
             )
         teacher = Teacher(self.options.teacher, session.device)
-        teacher.check_scale(taught[0])  # a recipe has no others
+        teacher.check_scale(taught[0])  # a recipe's phases with a teacher all have the same scale
         teacher.check_same(session.position.teacher)
         session.say(f"teacher: {self.options.teacher}, sha256 {teacher.sha256}")
         return teacher
 
     def _read_pictures(self, session: TrainingRun) -> PictureStore:
+        """Decode the pictures and say which files were skipped.
+
+        The processes on one host share the memory for pictures.
+        """
         options = self.options
         memory = quarter_of_memory() // session.processes.local_world
         store = PictureStore(
@@ -257,6 +282,7 @@ class Trainer:
     def _run_phase(
         self, number: int, session: TrainingRun, store: PictureStore, vgg: VGGFeatures | None, clock: Clock
     ) -> None:
+        """Prepare and run one phase, from its start or from the saved state."""
         phase, recipe = self.recipe.phases[number], self.recipe
         saved = self._saved if self._saved and not session.position.done else None
         training, held_out = self._pairs(store, phase.scale)
@@ -298,20 +324,26 @@ class Trainer:
     def _taught(
         self, session: TrainingRun, store: PictureStore, teacher: Teacher, training: list[TrainingPair]
     ) -> list[TrainingPair]:
-        """`training` as the teacher draws it, which takes its time beside that of the run. Raises KeyboardInterrupt
-        after `stop`; what is drawn by then is kept."""
+        """Replace the large pictures of `training` by the teacher's. The time is not counted as the run's.
+
+        Raises KeyboardInterrupt after `stop`; pictures drawn before are kept.
+        """
 
         def draw(small: Pixels) -> Pixels:
             if session.stopping:
                 raise KeyboardInterrupt
             return teacher.draw(small)
 
-        session.say(f"{teacher.info.name} draws {len(training)} pictures, unless they are kept")
+        session.say(f"{teacher.info.name} draws {len(training)} pictures, except those kept from before")
         session.position.teacher = teacher.record
         return store.with_targets(training, teacher.key, draw)
 
     def _pairs(self, store: PictureStore, scale: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
-        """(training, held out): the one at every size of the recipe and with its leaves, the other as they are."""
+        """Return (training, held out).
+
+        Training pictures come at every size of the recipe, plus the dead-leaves pictures; pictures held out
+        only at their own size.
+        """
         whole = store.pairs(scale)
         training, held_out = split_validation(whole, self.recipe.validation)
         held_out_names = {pair.name for pair in held_out}
@@ -320,6 +352,7 @@ class Trainer:
         return photographs + store.dead_leaves_pairs(scale, self.recipe.leaves), held_out
 
     def _crops(self, number: int, session: TrainingRun, training: list[TrainingPair]) -> CropSampler:
+        """Return the sampler of a phase's crops, with this process's share of each batch."""
         phase = self.recipe.phases[number]
         return CropSampler(
             training,
@@ -333,6 +366,7 @@ class Trainer:
         )
 
     def _announce_phase(self, number: int, session: TrainingRun, run: PhaseRun, crops: CropSampler) -> None:
+        """Say what the phase trains on, and which weights are new."""
         phase = run.phase
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items() if weight)
         small = f", {crops.too_small} too small" if crops.too_small else ""
@@ -344,7 +378,10 @@ class Trainer:
             session.say(f"weights carried over; fresh: {', '.join(run.fresh) or 'none'}")
 
     def _start_of(self, number: int, at: RunPosition) -> RunPosition:
-        """The position at the start of a phase; its share of the time that is left is its budget."""
+        """Return the position at the start of a phase.
+
+        Of the time that is left, the phase gets a share in proportion to its steps.
+        """
         start = replace(at, phase=number, done=False, spent=0.0, budget=None, kept=[], psnr=None)
         if at.minutes is None:
             return start
@@ -353,6 +390,7 @@ class Trainer:
         return replace(start, budget=left * share)
 
     def _finish(self, session: TrainingRun) -> Path:
+        """Write the finished checkpoint and close the log."""
         final = self.options.out / "final.safetensors"
         if session.processes.leads:
             net = build_net(self.recipe.architecture, self.recipe.scale, self.recipe.parameters)
@@ -364,19 +402,22 @@ class Trainer:
 
 
 def _weighted_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide shapes and meaning of the weights."""
     return {key: value for key, value in parameters.items() if key not in _WEIGHTLESS_SETTINGS}
 
 
 def _weightless_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the weights do not depend on, with defaults filled in."""
     return {key: parameters.get(key, default) for key, default in _WEIGHTLESS_SETTINGS.items()}
 
 
 def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the depth among `parameters`, as a dict that is empty where there is none."""
     return {"depth": parameters["depth"]} if "depth" in parameters else {}
 
 
 def check_crops(recipe: Recipe) -> None:
-    """Build every phase's net, so that a recipe that cannot work fails before any work is done.
+    """Build every phase's net, so that an impossible recipe fails before any work is done.
 
     Raises UsageError for an architecture, a parameter or a crop that does not fit.
     """
@@ -391,7 +432,10 @@ def check_crops(recipe: Recipe) -> None:
 
 
 def _samples(store: PictureStore, most: int = 48, side: int = 128) -> Tensor:
-    """The middles of some pictures [N, 3, S, S] in 0..1: the same ones in a resumed run and in every process."""
+    """Return the centres of about `most` pictures, spread evenly: [N, 3, S, S] in 0..1.
+
+    They are the same in a resumed run and in every process.
+    """
     chosen = store.pictures[:: max(1, len(store.pictures) // most)]
     side = min(side, *(n for picture in chosen for n in picture.pixels.shape[:2]))
     middles = []

@@ -1,4 +1,4 @@
-"""A finished net that draws what another one learns."""
+"""Teachers: finished nets whose pictures another net learns."""
 
 import time
 
@@ -20,7 +20,7 @@ TAUGHT = ONE_PHASE + '\ntarget = "teacher"'
 
 
 def checkpoint(path, architecture="rt", scale=2, seed=0, gain=20.0, **parameters):
-    """A net whose drawing differs from turn to turn by some `gain`."""
+    """Save a net whose result depends on the orientation of the picture; `gain` says how much."""
     torch.manual_seed(seed)
     parameters = parameters or {"features": 4, "depth": 1}
     net = build_net(architecture, scale, parameters)
@@ -78,8 +78,8 @@ def test_large_pictures_are_drawn_in_tiles_to_the_same_effect(tmp_path, monkeypa
     assert np.abs(teacher.draw(small).astype(int) - whole).max() <= 1
 
 
-def test_a_phase_learns_what_its_teacher_draws(pictures, tmp_path, undrawn):
-    """The net itself, which changes little from turn to turn, teaches: little is left to learn."""
+def test_a_phase_learns_what_its_teacher_draws(pictures, tmp_path, without_plots):
+    """The net itself is the teacher, and its result hardly depends on orientation, so there is little to learn."""
     path = checkpoint(tmp_path / "old.safetensors", gain=1.0)
     still = ONE_PHASE.replace("1e-2", "1e-9")
     losses = {}
@@ -131,7 +131,7 @@ def test_a_teacher_of_another_scale_is_refused(pictures, tmp_path):
         trainer.run()
 
 
-def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, undrawn):
+def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, without_plots):
     old, other = (checkpoint(tmp_path / f"{n}.safetensors", seed=n) for n in (0, 1))
     recipe = tiny_recipe(TAUGHT)
 
@@ -149,7 +149,7 @@ def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, un
 
 
 def test_a_run_that_is_stopped_while_its_teacher_draws_ends_at_once_and_goes_on_where_it_was(
-    pictures, tmp_path, undrawn, monkeypatch
+    pictures, tmp_path, without_plots, monkeypatch
 ):
     path = checkpoint(tmp_path / "old.safetensors")
     shown, drawn = Teacher.draw, []
@@ -169,10 +169,10 @@ def test_a_run_that_is_stopped_while_its_teacher_draws_ends_at_once_and_goes_on_
         trainer.run()
     assert len(drawn) == 3
     assert Trainer(tiny_recipe(TAUGHT), options).run().exists()
-    assert len(drawn) == 8  # of ten pictures two are held out
+    assert len(drawn) == 8  # two of the ten pictures are held out
 
 
-def test_drawing_takes_none_of_the_runs_time(pictures, tmp_path, undrawn, monkeypatch):
+def test_drawing_takes_none_of_the_runs_time(pictures, tmp_path, without_plots, monkeypatch):
     path = checkpoint(tmp_path / "old.safetensors")
     shown, now, later = Teacher.draw, time.perf_counter, []
 
