@@ -1,10 +1,10 @@
-"""Steps a second of the trainer against a bare loop: same net, same batch size, data already on the device.
+"""Compare the trainer's steps per second with a bare loop: same net, same batch size, data already on the device.
 
     python -m benchmarks.training.trainer export/rt-x4.toml --data PICTURES [--device cuda] [--rounds 10] [--out FILE]
 
-The two take turns, a few steps each, so that whatever else the machine does hits both; what counts is the
-median of the rounds' ratios. The trainer's side is the real loop: crops cut by its loader, schedule, clipping,
-moving average, running means. The bare side is forward, loss, backward, optimiser.
+The two alternate, a few steps each, so that other load on the machine affects both; the result is the median ratio of
+the rounds. The trainer's side is the real loop: crops cut by its loader, schedule, clipping, moving average, running
+means. The bare side is forward pass, loss, backward pass and optimiser.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _ENDLESS = 10**9
 
 
 def finished(device: torch.device) -> float:
-    """Seconds, once the device has done all it was given."""
+    """Wait until the device is idle and return the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 class Bare:
-    """The loop anyone would write first, over one batch on the device."""
+    """The simplest training loop, over one batch on the device."""
 
     def __init__(self, recipe: Recipe, phase: Phase, crops: CropSampler, device: torch.device) -> None:
         self.net = build_net(recipe.architecture, phase.scale, recipe.parameters)
@@ -120,7 +120,7 @@ def main() -> None:
     record = compare(read_recipe(args.recipe), args.data, choose_device(args.device), args.rounds, args.steps)
     if args.out:
         args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"trainer / bare loop, steps a second: {record['ratio']:.3f} (median of {args.rounds} rounds)")
+    print(f"trainer / bare loop, steps per second: {record['ratio']:.3f} (median of {args.rounds} rounds)")
 
 
 if __name__ == "__main__":
