@@ -62,7 +62,7 @@ def test_equal_bytes_have_equal_hashes_and_others_do_not():
         ({"phase": 'loss = "l3"'}, r"phase 1: loss: unknown term 'l3'"),
         ({"phase": "loss = { l1 = -1 }"}, r"loss: l1 = -1, expected a number of at least 0"),
         ({"phase": "loss = { l1 = 0 }"}, r"loss: no weight is above 0"),
-        ({"phase": "large_crop = 16"}, r"one of crop .* and large_crop"),
+        ({"phase": "large_crop = 16"}, r"either crop .* or large_crop"),
         ({"phase": "degrade = { blurr = [0, 1] }"}, r"phase 1: degrade: unknown key 'blurr'"),
         (
             {"phase": "degrade = { blur = [0, 99] }"},

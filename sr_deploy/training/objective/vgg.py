@@ -71,7 +71,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             f"{path}: not a plain dict of weights ({reason}); download the VGG state dict again"
         ) from error
     if not isinstance(loaded, Mapping):
-        raise InputError(f"{path}: holds a {type(loaded).__name__}, expected a dict of weights by name")
+        raise InputError(f"{path}: contains a {type(loaded).__name__}, expected a dict of weights by name")
     return dict(loaded)
 
 

@@ -109,7 +109,7 @@ class Trainer:
             check_crops(self.recipe)
             if self.options.phase > len(self.recipe.phases):
                 raise UsageError(
-                    f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)}"
+                    f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)} phases"
                 )
             self._begin(session)
             self._session = session
@@ -148,7 +148,7 @@ class Trainer:
         if self._saved:
             self._resume(session, *self._saved)
         elif self.options.resume:
-            session.say(f"nothing to resume in {out}: starting anew")
+            session.say(f"nothing to resume in {out}: starting a new run")
         if self.options.minutes is not None:
             session.position.minutes = self.options.minutes
         if self.options.init and not self._saved:
