@@ -1,12 +1,12 @@
 """Rebuild every bundled model from its checkpoint, check it, and write its card.
 
     python export/build.py                 # writes sr_deploy/models/<name>.onnx and <name>.md
-    python export/build.py rt-x4           # only this one
-    python export/build.py --check         # writes nothing; exit code 1 where a file would change
+    python export/build.py rt-x4           # builds this one only
+    python export/build.py --check         # writes nothing; exit code 1 if a file would change
 
-A model is a recipe `export/<name>.toml` and the averaged weights `export/checkpoints/<name>.safetensors` that
-`sr-deploy train` made with it. Equal checkpoints give equal files, byte for byte. Measured quality is taken
-from the committed results of `benchmarks/quality.py`, and only from those of exactly these bytes.
+A model is made from a recipe `export/<name>.toml` and the averaged weights `export/checkpoints/<name>.safetensors`
+that `sr-deploy train` made with it. Equal checkpoints give equal files, byte for byte. The quality on the card is
+taken from the committed results of `benchmarks/quality.py`, and only from results for exactly these bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Places:
-    """Where recipes, checkpoints, results and finished models are."""
+    """Folders of recipes (with checkpoints), results and finished models."""
 
     recipes: Path
     models: Path
@@ -52,13 +52,13 @@ def sha256_of(path: Path) -> str:
 
 
 def released(places: Places) -> list[str]:
-    """The names that have a checkpoint, sorted. What a net was taught by (`<name>-teacher`) is kept there, not built."""
+    """Return the names that have a checkpoint, sorted, except teachers (`<name>-teacher`), which are not bundled."""
     checkpoints = (places.recipes / "checkpoints").glob("*.safetensors")
     return sorted(p.stem for p in checkpoints if not p.stem.endswith("-teacher"))
 
 
 def check_recipe(recipe: Recipe, info: CheckpointInfo, checkpoint: Path) -> None:
-    """Raises InputError where the checkpoint was not made by the recipe."""
+    """Raise InputError where the checkpoint was not made by the recipe."""
     if info.recipe_sha256 != recipe.sha256:
         raise InputError(
             f"{checkpoint}: trained with recipe {info.recipe_sha256[:12]}, but {recipe.name}.toml is "
@@ -67,17 +67,17 @@ def check_recipe(recipe: Recipe, info: CheckpointInfo, checkpoint: Path) -> None
 
 
 def check_record(built: ExportResult, recipe: Recipe, checkpoint: Path) -> None:
-    """Raises InputError where the written file does not say of itself what the recipe and checkpoint say."""
+    """Raise InputError where the spec in the written file does not agree with the recipe and the checkpoint."""
     spec = read_spec(built.path)
     says = spec and (spec.scale, spec.precision, spec.recipe_sha256, spec.checkpoint_sha256, spec.licence)
     how = recipe.export
     wanted = (recipe.scale, how.precision, recipe.sha256, sha256_of(checkpoint), how.licence)
     if says != wanted:
-        raise InputError(f"{built.path.name}: its record says {says}, expected {wanted}; export it again")
+        raise InputError(f"{built.path.name}: its spec says {says}, expected {wanted}; export it again")
 
 
 def quality_of(name: str, sha256: str, results: Path) -> dict[str, dict[str, float]]:
-    """Data set -> psnr_y, ssim_y, out of the results for exactly this file; empty where there are none."""
+    """Return data set -> {psnr_y, ssim_y} from the results for exactly this file; empty where there are none."""
     found: dict[str, dict[str, float]] = {}
     for path in sorted(results.glob("quality-*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -123,14 +123,14 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
 
 
 def _runs_to(last: Mapping[str, Any]) -> list[str]:
-    """A line for `last` and every run before it whose weights the next one began with, the first one first."""
+    """Return a line for `last` and for each run that led to it by its weights, oldest first."""
     training = last["training"]
     before = _runs_to(training["init"]) if training.get("init") else []
     return [*before, f"- `{last['name']}`: {_run(training)}"]
 
 
 def _run(training: Mapping[str, Any]) -> str:
-    """How long a run took, where, and what it learnt where that was not the photographs."""
+    """Describe a run: its length, its device, and its teacher where it had one."""
     device = f" on {training['device']}" if training.get("device") else ""
     precision = f", {training['precision']}" if training.get("precision") else ""
     text = f"{training['steps']:,} steps in {training['minutes']:g} minutes{device}{precision}"
@@ -166,7 +166,7 @@ def card_of(
     quality: Mapping[str, Mapping[str, float]],
     photographs: Mapping[str, Any],
 ) -> str:
-    """The card: front matter in JSON, as `sr_deploy.models` reads it, then what a person wants to know."""
+    """Return the card: front matter in JSON, as `sr_deploy.models` reads it, then the text for people."""
     how, digest = recipe.export, sha256_of(built.path)
     front = {"licence": how.licence, "parameters": built.parameters, "quality": quality, "sha256": digest}
     tolerance = built.parity.tolerance if built.parity else float("nan")
@@ -186,7 +186,7 @@ def card_of(
 
 
 def build(name: str, places: Places, out: Path) -> list[Path]:
-    """Write `<name>.onnx` and `<name>.md` into `out`. Raises SrDeployError for whatever does not fit."""
+    """Write `<name>.onnx` and `<name>.md` into `out`. Raises SrDeployError for files that do not fit together."""
     recipe, checkpoint = read_recipe(places.recipes / f"{name}.toml"), places.checkpoint(name)
     info, _ = read_checkpoint(checkpoint)
     check_recipe(recipe, info, checkpoint)
@@ -208,7 +208,7 @@ def build(name: str, places: Places, out: Path) -> list[Path]:
 
 
 def compare(built: Sequence[Path], models: Path) -> list[str]:
-    """One line for every built file that differs from the one in `models`."""
+    """Return one line for every built file that differs from the one in `models`."""
     lines = []
     for path in built:
         there = models / path.name
@@ -220,11 +220,11 @@ def compare(built: Sequence[Path], models: Path) -> list[str]:
 
 
 def run(names: Sequence[str], places: Places, *, check: bool) -> int:
-    """Build in a temporary folder, then compare or move into place; the exit code."""
+    """Build in a temporary folder, then compare or move into place. Returns the exit code."""
     known = released(places)
     if unknown := sorted(set(names) - set(known)):
         raise InputError(
-            f"{unknown[0]}: no such checkpoint in {places.recipes / 'checkpoints'}; there are {known}"
+            f"{unknown[0]}: no such checkpoint in {places.recipes / 'checkpoints'}; name one of {', '.join(known)}"
         )
     differences: list[str] = []
     with TemporaryDirectory() as folder:
@@ -235,14 +235,14 @@ def run(names: Sequence[str], places: Places, *, check: bool) -> int:
             for path in [] if check else built:
                 (places.models / path.name).write_bytes(path.read_bytes())
     if check and differences:
-        print("\n".join(differences), "run python export/build.py", sep="\n", file=sys.stderr)
+        print(*differences, "to write the new files, run: python export/build.py", sep="\n", file=sys.stderr)
         return 1
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", help="models to build; all of them when none is named")
+    parser.add_argument("names", nargs="*", help="models to build; default: all")
     parser.add_argument("--check", action="store_true", help="compare only; exit code 1 on a difference")
     parser.add_argument("--recipes", type=Path, default=HERE)
     parser.add_argument("--models", type=Path, default=HERE.parent / "sr_deploy" / "models")

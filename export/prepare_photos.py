@@ -1,7 +1,7 @@
-"""Shrink soft originals before training: reads `train.tsv` beside the pictures, writes PNGs to a folder.
+"""Shrink soft originals before training: read `train.tsv` beside the pictures and write PNGs to a folder.
 
-`train.tsv` names each picture's file and the factor (`down`) by which it is to be shrunk first, because
-a large picture that is not sharp at its own size teaches a net to blur.
+`train.tsv` contains the name of each picture's file and the factor (`down`) by which it is shrunk, because a large
+picture that is not sharp at its own size teaches a net to blur.
 
     python export/prepare_photos.py PICTURES/train.tsv -o PREPARED
 """
@@ -18,7 +18,7 @@ from sr_deploy.quality.bicubic import imresize
 
 
 def prepare(table: Path, out: Path) -> int:
-    """Write every picture of `table`, shrunk by its factor, into `out`; how many were written."""
+    """Write every picture of `table`, shrunk by its factor, into `out`. Returns the number of pictures."""
     out.mkdir(parents=True, exist_ok=True)
     with table.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t"))

@@ -161,7 +161,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "the tables of the README are those of benchmarks/results": tables,
     "docs/notes/icnr.md is that of benchmarks/results": icnr,
     "docs/capi.md is that of benchmarks/results": capi,
-    "docs/training.md is that of benchmarks/results": training,
+    "docs/notes/training.md is that of benchmarks/results": training,
     "docs/precision.md is that of benchmarks/results": engines,
     "docs/video.md is that of benchmarks/results": frames,
     "benchmarks/results/gpu/README.md is that of its results": gpu,

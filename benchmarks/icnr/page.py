@@ -1,10 +1,10 @@
-"""How much checkerboard nets draw with and without ICNR: before, early in and after a short training.
+"""Measure the checkerboard that nets draw with and without ICNR: before, early in and after a short training.
 
-    python -m benchmarks.icnr.page --data PICTURES   do the runs that benchmarks/results/icnr.json lacks
+    python -m benchmarks.icnr.page --data PICTURES   do the runs that are missing in benchmarks/results/icnr.json
     python -m benchmarks.icnr.page --table           write the table of that file into docs/notes/icnr.md
-    python -m benchmarks.icnr.page --check           say whether docs/notes/icnr.md has that table
+    python -m benchmarks.icnr.page --check           check that docs/notes/icnr.md has that table
 
-Only `--data` needs torch. `icnr_picture.py` draws the picture of the page.
+Only `--data` needs torch. `benchmarks/icnr/picture.py` draws the picture of the page.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ BEGIN, END = "<!-- made by benchmarks/icnr/page.py --table -->\n", "<!-- end of 
 
 
 def table(record: dict[str, Any]) -> str:
-    """The table of the page, every figure of it from `record`."""
+    """Return the table of the page; every number in it comes from `record`."""
     settings, references = record["settings"], record["baselines"]
     of_references = "; ".join(reference(name, of) for name, of in references.items())
     lines = [
-        f"Energy in millionths, median of {settings['held_out']} pictures; PSNR of Y in dB, their mean; of both the "
-        f"mean over {len(settings['seeds'])} seeds (least to most). For comparison, energy of: {of_references}.",
+        f"Energy is in millionths, the median of {settings['held_out']} pictures. PSNR is that of Y in dB, the mean of the "
+        f"same pictures. Both are means over {len(settings['seeds'])} seeds (lowest to highest). For comparison, the energy of other "
+        f"pictures: {of_references}.",
         "",
         "| net | steps | energy without ICNR | energy with ICNR | lower with ICNR | PSNR without | PSNR with |",
         "|---|---|---|---|---|---|---|",
@@ -56,11 +57,11 @@ def reference(name: str, of: dict[str, list[float]]) -> str:
 
 
 def points(record: dict[str, Any], name: str, icnr: bool, steps: int) -> list[dict[str, Any]]:
-    """What every seed came to, in the order of the seeds."""
+    """Return the measurements after `steps` steps, one per seed in their order."""
     runs = [run for run in record["runs"] if (run["net"], run["icnr"]) == (name, icnr)]
     found = [point for run in runs for point in run["points"] if point["step"] == steps]
     if len(found) != len(record["settings"]["seeds"]):
-        sys.exit(f"{RESULTS} is not complete; run with --data to go on")
+        sys.exit(f"{RESULTS} is not complete; run with --data to continue")
     return found
 
 
@@ -73,7 +74,7 @@ def spread(values: list[float], shown: Callable[[float], str]) -> str:
 
 
 def page() -> str:
-    """docs/notes/icnr.md with the table of the results in its place."""
+    """Return the text of docs/notes/icnr.md with the table of the results."""
     record = json.loads(RESULTS.read_text(encoding="utf-8"))
     return filled(PAGE, BEGIN, END, f"\n{table(record)}\n")
 
@@ -81,10 +82,10 @@ def page() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--data", type=Path, help="a folder of photographs to train on")
+    what.add_argument("--data", type=Path, help="folder of photographs to train on")
     what.add_argument("--table", action="store_true", help="write the table into docs/notes/icnr.md")
     what.add_argument(
-        "--check", action="store_true", help="exit with 1 where docs/notes/icnr.md is not up to date"
+        "--check", action="store_true", help="exit with 1 if docs/notes/icnr.md is not up to date"
     )
     args = parser.parse_args()
     if args.data:

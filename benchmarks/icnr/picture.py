@@ -1,8 +1,9 @@
-"""Draw docs/images/icnr.png: what `rt` makes of a cut of the example picture, with and without ICNR.
+"""Draw docs/images/icnr.png: a crop of the example picture, upscaled by `rt` with and without ICNR.
 
     python -m benchmarks.icnr.picture --data PICTURES
 
-Before the first step and after the first ones, from the same runs as those of the first seed in `icnr_runs.py`.
+It shows the nets before the first step and after the first ones, from the runs of the first seed in
+`benchmarks/icnr/runs.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from benchmarks.pages import ROOT
 from sr_deploy.images.image import read_image
 from sr_deploy.training.data.pictures import Pixels
 
-TOP, LEFT, HEIGHT, WIDTH = 106, 177, 16, 25  # of the cut, in pixels of the example
+TOP, LEFT, HEIGHT, WIDTH = 106, 177, 16, 25  # place of the crop, in pixels of the example
 ENLARGED = 4
 
 
@@ -37,7 +38,7 @@ def draw(data: Path) -> None:
 
 
 def labelled(pixels: Pixels, icnr: bool, step: int) -> Pixels:
-    """`pixels`, each enlarged, under a line that says what they are."""
+    """Return `pixels` enlarged by repetition, under a line that says what they show."""
     large = pixels.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
     canvas = np.pad(large, ((24, 4), (2, 2), (0, 0)), constant_values=255)
     text = f"{'with' if icnr else 'without'} ICNR, after {step} steps"
@@ -47,5 +48,5 @@ def labelled(pixels: Pixels, icnr: bool, step: int) -> Pixels:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="a folder of photographs to train on")
+    parser.add_argument("--data", type=Path, required=True, help="folder of photographs to train on")
     draw(parser.parse_args().data)

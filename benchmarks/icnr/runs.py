@@ -1,8 +1,8 @@
-"""The trainings that `icnr.py` tells about. Run that one; this one makes no table.
+"""The training runs whose results `benchmarks/icnr/page.py` shows. Start that one.
 
-Two runs of one seed differ in how the convolutions before PixelShuffle start (and, in `srresnet`, in the random
-numbers of those after the first of them), and see the same crops in the same order. A run is written when it is
-done, so an interrupted benchmark goes on with the next one.
+Two runs of one seed differ in the initial weights of the convolutions before PixelShuffle (and, in `srresnet`, in the
+random numbers of the convolutions after the first of them). They train on the same crops in the same order. A run is
+written when it is finished, so an interrupted benchmark continues with the next run.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ SETTINGS: dict[str, Any] = {
     "crop": 16,
     "batch": 8,
     "loss": "l1",
-    "learning_rate": 1e-3,  # at its peak; the trainer's schedule, optimiser and clipping
+    "learning_rate": 1e-3,  # the peak; schedule, optimiser and clipping are the trainer's
     "clip": 1.0,
     "held_out": 11,
-    "cut": 96,  # of every held-out small picture the middle, this many pixels a side
+    "cut": 96,  # side in pixels of the centre of each held-out small picture
 }
 SCALE: int = SETTINGS["scale"]
 
 
 def middle(pair: TrainingPair) -> tuple[Pixels, Pixels]:
-    """The small and the large pixels of the middle of a held-out picture."""
+    """Return the small and the large pixels of the centre of a held-out picture."""
     side = SETTINGS["cut"]
     top, left = ((n - side) // 2 for n in pair.small.shape[:2])
     large = pair.large[top * SCALE : (top + side) * SCALE, left * SCALE : (left + side) * SCALE]
@@ -61,7 +61,7 @@ def middle(pair: TrainingPair) -> tuple[Pixels, Pixels]:
 
 
 def upscaler(net: nn.Module) -> Callable[[Pixels], Pixels]:
-    """`net` on 8-bit pixels, the result rounded, as users get it."""
+    """Return `net` as a function on 8-bit pixels, with the result rounded as users get it."""
 
     @torch.no_grad()
     def upscale(small: Pixels) -> Pixels:
@@ -76,7 +76,7 @@ def upscaler(net: nn.Module) -> Callable[[Pixels], Pixels]:
 def measured(
     upscale: Callable[[Pixels], Pixels], cases: list[tuple[Pixels, Pixels]]
 ) -> dict[str, list[float]]:
-    """The energy and the PSNR of Y of every held-out picture."""
+    """Return the checkerboard energy and the PSNR of Y of every held-out picture."""
     results = [upscale(small) for small, _ in cases]
     quality = [compare(got, large, SCALE) for got, (_, large) in zip(results, cases, strict=True)]
     return {
@@ -90,7 +90,7 @@ def energy_of(pixels: Pixels) -> float:
 
 
 def train(name: str, icnr: bool, seed: int, training: list[TrainingPair]) -> Iterator[tuple[int, nn.Module]]:
-    """(steps done, net) at every count of steps that is measured."""
+    """Train, and yield (steps done, net) at every number of steps that is measured."""
     torch.manual_seed(seed)
     net = build_net(name, SCALE, {**NETS[name], "icnr": icnr})
     optimiser = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
@@ -110,21 +110,21 @@ def train(name: str, icnr: bool, seed: int, training: list[TrainingPair]) -> Ite
 
 
 def split(data: Path) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """The pictures to train on and those held out, the same as the trainer's."""
+    """Return the pictures to train on and those held out, the same as in the trainer."""
     torch.set_num_threads(1)
     store = PictureStore(data, overflow=Path(tempfile.gettempdir()) / "sr-deploy-pictures")
     return split_validation(store.pairs(SCALE), SETTINGS["held_out"])
 
 
 def measure(data: Path, results: Path) -> None:
-    """Do the runs that the results lack."""
+    """Do the runs that are missing in the results."""
     training, held_out = split(data)
     cases = [middle(pair) for pair in held_out]
     record: dict[str, Any] = {"settings": SETTINGS, "runs": []}
     if results.exists():
         record = json.loads(results.read_text(encoding="utf-8"))
     if record["settings"] != SETTINGS:
-        sys.exit(f"{results} was made with other settings; remove it to start again")
+        sys.exit(f"{results} was made with other settings; delete it to start again")
     record["environment"] = environment(len(training), held_out)
     record["baselines"] = {name: measured(make(SCALE), cases) for name, make in BASELINES.items()}
     record["baselines"]["photographs"] = {"energy": [energy_of(large) for _, large in cases]}

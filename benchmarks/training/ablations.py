@@ -1,13 +1,13 @@
-"""What a choice in training is worth: small runs of equal length, several seeds each.
+"""Measure the effect of choices in training: small runs of equal length, several seeds each.
 
     python -m benchmarks.training.ablations --data PICTURES [--device cuda] [--only ablations-recipe] [--seeds 0,1]
-                                             do the runs that the results lack
-    python -m benchmarks.training.ablations --table   write the tables of results/ablations*.json into docs/training.md
-    python -m benchmarks.training.ablations --check   say whether docs/training.md has those tables
+                                             do the runs that are missing in the results
+    python -m benchmarks.training.ablations --table   write the tables of results/ablations*.json into docs/notes/training.md
+    python -m benchmarks.training.ablations --check   check that docs/notes/training.md has those tables
 
-Every run is one of `sr-deploy train`'s, with its schedule, averaging and held-out pictures; what is kept of it is
-its log. A run is written when it is done, so an interrupted benchmark goes on with the next one, and two at once
-may do different seeds. Only `--data` needs torch.
+Every run is a run of `sr-deploy train`, with its schedule, averaging and held-out pictures; its log is the result. A
+run is written when it is finished, so an interrupted benchmark continues with the next run, and two processes may work
+on different seeds at once. Only `--data` needs torch.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from typing import Any
 from benchmarks.pages import ROOT, filled, settle
 from sr_deploy.system.files import write_whole
 
-PAGE = ROOT / "docs" / "training.md"
+PAGE = ROOT / "docs" / "notes" / "training.md"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that differ in one thing at a time, and where their results and their table are."""
+    """Runs that differ in one setting at a time, with the places of their results and their table."""
 
     name: str
     net: dict[str, Any]
     phase: dict[str, Any]
     variants: dict[str, dict[str, Any]]
-    """Name of a row -> `phases`: (scale, steps) each, and what its `recipe`, `net` and `phase` have of their own."""
+    """Name of a row -> its `phases`, (scale, steps) each, and its changes to `recipe`, `net` and `phase`."""
     seeds: tuple[int, ...] = (0, 1, 2)
     every: int = 250
     held_out: int = 11
@@ -83,7 +83,7 @@ RESIDUALS = Experiment(
     },
 )
 
-_ADAMW: dict[str, Any] = {"learning_rate": 2e-3}  # the best of those tried, for either
+_ADAMW: dict[str, Any] = {"learning_rate": 2e-3}  # for each optimiser the best learning rate of those tried
 _MUON: dict[str, Any] = {"learning_rate": 5e-3}
 _SQUARED, _ABSOLUTE = {"loss": {"l2": 0.2, "luma": 1.0}}, {"loss": {"luma_l1": 1.0, "chroma_l1": 0.5}}
 RECIPE = Experiment(
@@ -119,7 +119,7 @@ EXPERIMENTS = (RESIDUALS, RECIPE)
 def toml_of(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml_of(v)}" for key, v in value.items()) + " }"
-    return json.dumps(value)  # the same for the numbers, strings and booleans here
+    return json.dumps(value)  # equal to TOML for the numbers, strings and booleans used here
 
 
 def lines_of(table: dict[str, Any]) -> list[str]:
@@ -127,7 +127,7 @@ def lines_of(table: dict[str, Any]) -> list[str]:
 
 
 def recipe_text(experiment: Experiment, variant: str, seed: int) -> str:
-    """The recipe of one run."""
+    """Return the recipe of one run."""
     how = experiment.variants[variant]
     shared = {"name": "ablation", "seed": seed, "validation": experiment.held_out, "precision": "bf16"}
     lines = [*lines_of({**shared, **how.get("recipe", {})}), "[net]"]
@@ -139,7 +139,7 @@ def recipe_text(experiment: Experiment, variant: str, seed: int) -> str:
 
 
 def run(experiment: Experiment, variant: str, seed: int, data: Path, device: str) -> list[dict[str, Any]]:
-    """The log of one run: a row every so many steps."""
+    """Do one run and return its log, with a row every `experiment.every` steps."""
     from sr_deploy.training.recipe import parse_recipe
     from sr_deploy.training.run.log import read_log
     from sr_deploy.training.run.session import TrainOptions
@@ -156,22 +156,22 @@ def run(experiment: Experiment, variant: str, seed: int, data: Path, device: str
 
 
 def read(experiment: Experiment) -> dict[str, Any]:
-    """The results so far. SystemExit where they were made with other settings."""
+    """Return the results so far. Raises SystemExit where they were made with other settings."""
     if not experiment.results.exists():
         return {"settings": experiment.settings, "runs": []}
     record: dict[str, Any] = json.loads(experiment.results.read_text(encoding="utf-8"))
     if record["settings"] != experiment.settings:
-        sys.exit(f"{experiment.results} was made with other settings; remove it to start again")
+        sys.exit(f"{experiment.results} was made with other settings; delete it to start again")
     return record
 
 
 def measure(experiment: Experiment, data: Path, device: str, seeds: Iterable[int]) -> None:
-    """Do the runs of `seeds` that the results lack."""
+    """Do the runs of `seeds` that are missing in the results."""
     for seed, variant in product(seeds, experiment.variants):
         if any((row["variant"], row["seed"]) == (variant, seed) for row in read(experiment)["runs"]):
             continue
         rows = run(experiment, variant, seed, data, device)
-        record = read(experiment)  # again: another process may have added to it
+        record = read(experiment)  # read again, because another process may have added a run
         record["runs"].append({"variant": variant, "seed": seed, "where": where(device), "log": rows})
         record["runs"].sort(key=lambda row: (row["seed"], list(experiment.variants).index(row["variant"])))
         write_whole(experiment.results, f"{json.dumps(record, indent=1)}\n".encode())
@@ -180,10 +180,10 @@ def measure(experiment: Experiment, data: Path, device: str, seeds: Iterable[int
 
 def where(device: str) -> dict[str, str]:
     from sr_deploy.training.run.process_group import choose_device
-    from sr_deploy.training.run.session import name_of
+    from sr_deploy.training.run.session import device_name
 
     return {
-        "device": name_of(choose_device(device)),
+        "device": device_name(choose_device(device)),
         "torch": version("torch"),
         "python": platform.python_version(),
         "system": platform.system(),
@@ -191,14 +191,14 @@ def where(device: str) -> dict[str, str]:
 
 
 def table(experiment: Experiment) -> str:
-    """A row a variant: PSNR at the end, over the seeds."""
+    """Return the table: one row per variant, with PSNR over the seeds."""
     record = read(experiment)
     devices = sorted({row["where"]["device"] for row in record["runs"]})
     phase, steps = experiment.phase, experiment.steps
     lines = [
-        f"{phase['batch']} crops of {phase['crop']} small pixels a step, {steps:,} steps, "
-        f"{len(experiment.seeds)} seeds, on {' and '.join(devices)}; PSNR of Y on {experiment.held_out} "
-        "photographs held out, in dB: the mean over the seeds, the least and the most.",
+        f"Each run takes {steps:,} steps of {phase['batch']} crops of {phase['crop']} small pixels, with "
+        f"{len(experiment.seeds)} seeds, on {' and '.join(devices)}. PSNR is that of Y in dB on {experiment.held_out} "
+        "photographs held out: the mean over the seeds (lowest to highest).",
         "",
         "| run | PSNR after half of the steps | PSNR at the end | minutes |",
         "|---|---|---|---|",
@@ -206,7 +206,7 @@ def table(experiment: Experiment) -> str:
     for variant in experiment.variants:
         logs = [row["log"] for row in record["runs"] if row["variant"] == variant]
         if len(logs) != len(experiment.seeds):
-            sys.exit(f"{experiment.results} is not complete; run with --data to go on")
+            sys.exit(f"{experiment.results} is not complete; run with --data to continue")
         half = [next(p["psnr"] for p in log if p["steps"] >= steps // 2) for log in logs]
         end, minutes = [log[-1]["psnr"] for log in logs], fmean(log[-1]["seconds"] / 60 for log in logs)
         lines.append(f"| {variant} | {spread(half)} | {spread(end)} | {minutes:.1f} |")
@@ -220,15 +220,15 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--data", type=Path, help="a folder of photographs to train on")
-    what.add_argument("--table", action="store_true", help="write the tables into docs/training.md")
-    what.add_argument("--check", action="store_true", help="exit with 1 where the page is not up to date")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--only", choices=[e.name for e in EXPERIMENTS], help="the one to run")
-    parser.add_argument("--seeds", help="the seeds to run, such as 0,1; otherwise all")
+    what.add_argument("--data", type=Path, help="folder of photographs to train on")
+    what.add_argument("--table", action="store_true", help="write the tables into docs/notes/training.md")
+    what.add_argument("--check", action="store_true", help="exit with 1 if the page is not up to date")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto")
+    parser.add_argument("--only", choices=[e.name for e in EXPERIMENTS], help="run this experiment only")
+    parser.add_argument("--seeds", help="seeds to run, such as 0,1; default: all")
     args = parser.parse_args()
     for experiment in EXPERIMENTS:
-        if not args.data and experiment.results.exists():  # one that was not run has no table yet
+        if not args.data and experiment.results.exists():  # an experiment that was not run has no table
             made = filled(PAGE, experiment.begin, experiment.end, f"\n{table(experiment)}\n")
             settle(PAGE, made, only_check=args.check, remedy="-m benchmarks.training.ablations --table")
         elif args.data and args.only in (None, experiment.name):

@@ -1,10 +1,10 @@
-"""Does the loader keep the training step fed? Samples a second it cuts, against what the step takes.
+"""Compare the samples per second that the loader cuts with those that a training step needs.
 
     python -m benchmarks.training.loader export/rt-x4.toml --data PICTURES [--device cuda] [--workers 1 2 4] [--out FILE]
 
-Both are measured apart: the loader with nobody training, the step on one batch that is on the device already.
-On a CPU they share the cores, so there the loader has to be several times as fast; `benchmarks/training/trainer.py`
-shows what is lost when both run.
+Both are measured separately: the loader without training, the step on one batch that is on the device already. On a
+CPU they share the cores, so the loader has to be several times as fast there; `benchmarks/training/trainer.py` measures
+the loss when both run.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from sr_deploy.training.data.pictures import PictureStore
 from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.run.phase import PhaseRun
-from sr_deploy.training.run.precision import fitted
+from sr_deploy.training.run.precision import with_supported_precision
 from sr_deploy.training.run.process_group import choose_device
-from sr_deploy.training.run.session import name_of
+from sr_deploy.training.run.session import device_name
 
 SPOILT = Degradation(blur=(0.2, 2.0), noise=(0.0, 10.0), jpeg=(40.0, 95.0), second=0.5)
 
 
 def step_needs(recipe: Recipe, phase: Phase, crops: CropSampler, device: torch.device, rounds: int) -> float:
-    """Samples a second that training takes."""
-    run = PhaseRun(fitted(recipe, device), phase, ComposedLoss({"l1": 1.0}), device=device)
+    """Return the samples per second that training needs."""
+    run = PhaseRun(with_supported_precision(recipe, device), phase, ComposedLoss({"l1": 1.0}), device=device)
     small, large = (side.to(device) for side in crops.batch(0))
     times = []
     for number in range(rounds + 2):
@@ -45,7 +45,7 @@ def step_needs(recipe: Recipe, phase: Phase, crops: CropSampler, device: torch.d
 
 
 def loader_gives(crops: CropSampler, workers: int, batches: int) -> float:
-    """Samples a second that are cut, nobody training."""
+    """Return the samples per second that the loader cuts without training."""
     with Loader(crops, workers=workers) as loader:
         source = iter(loader)
         next(source)
@@ -69,7 +69,7 @@ def measure(
     }
     plain, spoilt = CropSampler(pairs, **make), CropSampler(pairs, **make, degrade=SPOILT)
     return {
-        "device": name_of(device),
+        "device": device_name(device),
         "recipe": recipe.name,
         "batch": phase.batch,
         "crop": phase.crop,
@@ -93,7 +93,7 @@ def main() -> None:
     record = measure(read_recipe(args.recipe), args.data, device, workers, args.batches)
     if args.out:
         args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"the step takes {record['step_needs']:.0f} samples/s ({record['device']})")
+    print(f"the step needs {record['step_needs']:.0f} samples/s ({record['device']})")
     for key, what in (("loader_gives", "bicubic"), ("loader_gives_degraded", "degraded")):
         for count, rate in record[key].items():
             print(

@@ -1,13 +1,13 @@
-"""What the perceptual loss buys and costs: a net trained on pixels beside its twin that went on with VGG features.
+"""Compare a net trained on pixels with the same net after further training with VGG features.
 
     python -m benchmarks.training.perceptual --data PICTURES --hr SET5_HR --vgg FILE     measure, and draw the crops
-    python -m benchmarks.training.perceptual --table   write the table of results/perceptual.json into docs/training.md
-    python -m benchmarks.training.perceptual --check   say whether docs/training.md has that table
+    python -m benchmarks.training.perceptual --table   write the table of results/perceptual.json into docs/notes/training.md
+    python -m benchmarks.training.perceptual --check   check that docs/notes/training.md has that table
 
-On the photographs held out of training, and on a set of pictures besides. The distance is that between activations
-of a VGG-19, which the loss saw one layer of with L1; here it is the mean squared one of Johnson et al. 2016 (eq. 2)
-and its root beside the L1, of pictures rounded to 8 bits. What repeats every 2 and 4 pixels, where such a loss likes
-to draw a grid, is measured as well. Only measuring needs torch.
+Both are measured on the photographs held out of training and on another set of pictures. Besides PSNR and SSIM this
+measures the distance between activations of a VGG-19, one layer of which the loss used with L1: as L1, as the mean
+squared distance of Johnson et al. 2016 (eq. 2) and as its root, on pictures rounded to 8 bits. It also measures the
+energy that repeats every 2 and 4 pixels, where such a loss tends to draw a grid. Only measuring needs torch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sr_deploy.training.objective.vgg import VGGFeatures
 
 CHECKPOINTS = ROOT / "export" / "checkpoints"
-RESULTS, PAGE = ROOT / "benchmarks" / "results" / "perceptual.json", ROOT / "docs" / "training.md"
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "perceptual.json", ROOT / "docs" / "notes" / "training.md"
 CROPS = ROOT / "docs" / "images" / "perceptual.png"
 BEGIN, END = (
     "<!-- made by benchmarks/training/perceptual.py --table -->\n",
@@ -48,7 +48,7 @@ Upscale = Callable[[Pixels], Pixels]
 
 
 def upscaler(checkpoint: Path) -> Upscale:
-    """The net of a checkpoint as a function from 8-bit pictures to 8-bit pictures."""
+    """Return the net of a checkpoint as a function from 8-bit pictures to 8-bit pictures."""
     from benchmarks.icnr.runs import upscaler as of_net
     from sr_deploy.training.checkpoint import load_net
 
@@ -56,7 +56,7 @@ def upscaler(checkpoint: Path) -> Upscale:
 
 
 def measured(upscale: Upscale, cases: list[tuple[str, Pixels, Pixels]], vgg: VGGFeatures) -> dict[str, float]:
-    """Means over `cases`, which are (name, small, large)."""
+    """Return the means over `cases`, which are (name, small, large)."""
     import torch
 
     def seen(pixels: Pixels) -> dict[str, torch.Tensor]:
@@ -80,19 +80,19 @@ def measured(upscale: Upscale, cases: list[tuple[str, Pixels, Pixels]], vgg: VGG
 
 
 def held_out(data: Path) -> list[tuple[str, Pixels, Pixels]]:
-    """The middles of the photographs that training leaves aside."""
+    """Return the centres of the photographs held out of training, as (name, small, large)."""
     from sr_deploy.training.data.pictures import PictureStore, split_validation
-    from sr_deploy.training.run.validate import central
+    from sr_deploy.training.run.validate import centre_crop
 
     with tempfile.TemporaryDirectory() as folder:
         store = PictureStore(data, overflow=Path(folder))
         _, apart = split_validation(store.pairs(SCALE), HELD_OUT)
-        middles = [central(pair, SCALE, SIDE, SCALE) for pair in apart]
+        middles = [centre_crop(pair, SCALE, SIDE, SCALE) for pair in apart]
         return [(pair.name, np.array(pair.small), np.array(pair.large)) for pair in middles]
 
 
 def shrunk(folder: Path) -> list[tuple[str, Pixels, Pixels]]:
-    """The pictures of a folder, cut to multiples of the scale, and what bicubic makes of them."""
+    """Return the pictures of a folder, cropped to multiples of the scale, as (name, small, large)."""
     cases = []
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         large = read_image(path).pixels
@@ -128,7 +128,7 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def draw(cases: list[tuple[str, Pixels, Pixels]], makers: dict[str, Upscale], side: int = 144) -> None:
-    """Rows of bicubic, pixel, perceptual, original, of the middle of the pictures that have the most detail."""
+    """Draw rows of bicubic, pixel, perceptual and original: the centres of the pictures with the most detail."""
 
     def detail(case: tuple[str, Pixels, Pixels]) -> float:
         return float(np.abs(np.diff(middle(case[2]).astype(np.float32), axis=0)).mean())
@@ -145,11 +145,11 @@ def draw(cases: list[tuple[str, Pixels, Pixels]], makers: dict[str, Upscale], si
 
 
 def table(record: dict[str, Any]) -> str:
-    """A row a net and set."""
+    """Return the table: one row per set and net."""
     lines = [
-        f"`{PERCEPTUAL}`: {_past(record['training'][PERCEPTUAL])}. VGG distances are against those of `{PIXEL}`; the energy that repeats every "
-        "2 and 4 pixels, in millionths of the picture's, is what there is more of it than in the photographs. Blocking is how many times larger the steps at the borders of the "
-        "small picture's pixels are than those between.",
+        f"`{PERCEPTUAL}` was trained for {_history(record['training'][PERCEPTUAL])}. VGG distances are relative to those of `{PIXEL}`. "
+        "Period 2 and 4 are the energy that repeats every 2 and 4 pixels, minus that of the photographs, in millionths of the picture's energy. "
+        "Blocking is the size of steps at the borders of the small picture's pixels, divided by the size of the steps between them.",
         "",
         "| pictures | net | PSNR Y | SSIM Y | VGG relu3_1, L1 | root of squares | squares | period 2 | period 4 | blocking |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -170,11 +170,11 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _past(training: dict[str, Any]) -> str:
-    """How a checkpoint came to be, the last run first."""
+def _history(training: dict[str, Any]) -> str:
+    """Describe the runs that made a checkpoint, the last run first."""
     text = f"{training['steps']:,} steps in {training['minutes']:g} minutes on {training['device']}"
     before = training.get("init")
-    return f"{text}, after those of `{before['name']}` ({_past(before['training'])})" if before else text
+    return f"{text}, starting from `{before['name']}` ({_history(before['training'])})" if before else text
 
 
 def page() -> str:
@@ -186,10 +186,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="the folder of photographs that was trained on")
-    parser.add_argument("--hr", type=Path, help="a folder of pictures besides")
-    parser.add_argument("--name", default="Set5", help="what that is called")
-    parser.add_argument("--vgg", type=Path, help="VGG-19 weights instead of torchvision's")
+    parser.add_argument("--data", type=Path, help="folder of the photographs that the nets were trained on")
+    parser.add_argument("--hr", type=Path, help="folder of another set of large pictures")
+    parser.add_argument("--name", default="Set5", help="name of that set in the table")
+    parser.add_argument("--vgg", type=Path, help="file of VGG-19 weights instead of torchvision's")
     parser.add_argument("--pixel", type=Path, default=CHECKPOINTS / f"{PIXEL}.safetensors")
     parser.add_argument("--perceptual", type=Path, default=CHECKPOINTS / f"{PERCEPTUAL}.safetensors")
     parser.add_argument("--out", type=Path)

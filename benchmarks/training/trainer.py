@@ -1,10 +1,10 @@
-"""Steps a second of the trainer against a bare loop: same net, same batch size, data already on the device.
+"""Compare the trainer's steps per second with a bare loop: same net, same batch size, data already on the device.
 
     python -m benchmarks.training.trainer export/rt-x4.toml --data PICTURES [--device cuda] [--rounds 10] [--out FILE]
 
-The two take turns, a few steps each, so that whatever else the machine does hits both; what counts is the
-median of the rounds' ratios. The trainer's side is the real loop: crops cut by its loader, schedule, clipping,
-moving average, running means. The bare side is forward, loss, backward, optimiser.
+The two alternate, a few steps each, so that other load on the machine affects both; the result is the median ratio of
+the rounds. The trainer's side is the real loop: crops cut by its loader, schedule, clipping, moving average, running
+means. The bare side is forward pass, loss, backward pass and optimiser.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from sr_deploy.training.objective.losses import PIXEL, ComposedLoss
 from sr_deploy.training.recipe import Phase, Recipe, read_recipe
 from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import AUTOCAST, PhaseRun
-from sr_deploy.training.run.precision import NAMES, fitted
+from sr_deploy.training.run.precision import NAMES, with_supported_precision
 from sr_deploy.training.run.process_group import ProcessGroup, choose_device
 from sr_deploy.training.run.schedule import Clock
-from sr_deploy.training.run.session import RunPosition, SilentListener, TrainingRun, TrainOptions, name_of
+from sr_deploy.training.run.session import RunPosition, SilentListener, TrainingRun, TrainOptions, device_name
 from sr_deploy.training.run.state import BestCheckpoints
 
 _ENDLESS = 10**9
 
 
 def finished(device: torch.device) -> float:
-    """Seconds, once the device has done all it was given."""
+    """Wait until the device is idle and return the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 class Bare:
-    """The loop anyone would write first, over one batch on the device."""
+    """The simplest training loop, over one batch on the device."""
 
     def __init__(self, recipe: Recipe, phase: Phase, crops: CropSampler, device: torch.device) -> None:
         self.net = build_net(recipe.architecture, phase.scale, recipe.parameters)
@@ -70,7 +70,7 @@ def trainer_loop(recipe: Recipe, phase: Phase, options: TrainOptions, device: to
 
 
 def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
-    recipe = fitted(recipe, device)
+    recipe = with_supported_precision(recipe, device)
     phase = replace(recipe.phases[-1], steps=_ENDLESS, loss={"l1": 1.0})
     store = PictureStore(data, overflow=Path("pictures.tmp"))
     crops = CropSampler(
@@ -96,7 +96,7 @@ def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps
             if number:  # the first round warms up
                 samples.append((middle - start, end - middle))
     return {
-        "device": name_of(device),
+        "device": device_name(device),
         "recipe": recipe.name,
         "batch": phase.batch,
         "crop": phase.crop,
@@ -120,7 +120,7 @@ def main() -> None:
     record = compare(read_recipe(args.recipe), args.data, choose_device(args.device), args.rounds, args.steps)
     if args.out:
         args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"trainer / bare loop, steps a second: {record['ratio']:.3f} (median of {args.rounds} rounds)")
+    print(f"trainer / bare loop, steps per second: {record['ratio']:.3f} (median of {args.rounds} rounds)")
 
 
 if __name__ == "__main__":

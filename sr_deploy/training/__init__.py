@@ -1,1 +1,4 @@
-"""Everything that imports torch: nets, losses, data, the trainer, checkpoints, export. Nothing outside may."""
+"""All code that imports torch: nets, losses, data, the trainer, checkpoints and export.
+
+No other package may import torch, so that everything else runs without it.
+"""

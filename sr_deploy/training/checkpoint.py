@@ -1,4 +1,8 @@
-"""A trained net on disk: one safetensors file whose metadata says how to build the net it fits."""
+"""Checkpoints: a trained net in one safetensors file.
+
+The metadata of the file says how to build the net that the weights fit, so that a checkpoint needs no other
+file beside it.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +19,37 @@ from torch import Tensor, nn
 from sr_deploy.errors import InputError
 from sr_deploy.training.nets import build_net
 
-_KEY = "sr_deploy"
-_IN_A_RUN = ("final.safetensors", "last.safetensors")  # the finished one first
+_METADATA_KEY = "sr_deploy"
+_CHECKPOINTS_OF_A_RUN = ("final.safetensors", "last.safetensors")  # in order of preference
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """What a checkpoint says of itself."""
+    """Metadata of a checkpoint, stored as JSON in the header of the safetensors file."""
 
     name: str
+    """Name of the recipe, such as "rt-x4"."""
     architecture: str
+    """Key of the net in `sr_deploy.training.nets.NETS`."""
     scale: int
     parameters: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the net besides its scale."""
     recipe_sha256: str = ""
+    """SHA-256 of the recipe file in hexadecimal; empty where there was no recipe file."""
     training: dict[str, Any] = field(default_factory=dict)
-    """What it was trained with: steps, minutes, pictures; free-form, for the model's card."""
+    """History of the training (steps, minutes, pictures); free-form, shown on the model's card."""
 
 
 def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
-    """Write atomically: under a temporary name, flushed to disk, then renamed over `path`."""
+    """Write `net` to `path` atomically.
+
+    The file is written under a temporary name, flushed to disk and then renamed, so a crash leaves either the
+    old file or the new one.
+    """
     tensors = {key: value.detach().contiguous() for key, value in net.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(asdict(info), sort_keys=True)})
+        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
@@ -46,26 +58,29 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """`path` itself, or the finished (else the latest) checkpoint of the run folder it names.
+    """Return `path` itself or, for the folder of a run, its finished checkpoint, else its latest one.
 
-    Raises InputError where there is none.
+    Raises InputError for a folder without either.
     """
     if not path.is_dir():
         return path
-    for name in _IN_A_RUN:
+    for name in _CHECKPOINTS_OF_A_RUN:
         if (path / name).is_file():
             return path / name
     raise InputError(
-        f"{path}: neither {' nor '.join(_IN_A_RUN)} in this folder; name a checkpoint or a folder that "
+        f"{path}: neither {' nor '.join(_CHECKPOINTS_OF_A_RUN)} in this folder; name a checkpoint or a folder that "
         "`sr-deploy train` wrote"
     )
 
 
 def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
-    """The record and the weights of a checkpoint. Raises InputError for anything that is not one."""
+    """Return the metadata and the weights (on the CPU) of a checkpoint.
+
+    Raises InputError for a file that is missing, is not a safetensors file, or was not written by sr-deploy.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            record = (file.metadata() or {}).get(_KEY)
+            record = (file.metadata() or {}).get(_METADATA_KEY)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise InputError(
@@ -77,20 +92,20 @@ def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         ) from error
     if record is None:
         raise InputError(
-            f"{path}: no sr-deploy record in it; only checkpoints of `sr-deploy train` are known"
+            f"{path}: has no sr-deploy metadata; only checkpoints of `sr-deploy train` can be read"
         )
     try:
         return CheckpointInfo(**json.loads(record)), tensors
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: its sr-deploy record cannot be understood ({error}); use the version that wrote it"
+            f"{path}: its sr-deploy metadata cannot be read ({error}); use the version that wrote it"
         ) from error
 
 
 def load_net(path: Path) -> tuple[nn.Module, CheckpointInfo]:
-    """The net of a checkpoint, in evaluation mode, with its weights.
+    """Return the net of a checkpoint with its weights, in evaluation mode on the CPU, and its metadata.
 
-    Raises InputError for what is no checkpoint, or whose weights do not fit the net it names.
+    Raises InputError for a file that is not a checkpoint, or whose weights do not fit the net it names.
     """
     info, tensors = read_checkpoint(path)
     net = build_net(info.architecture, info.scale, info.parameters)

@@ -1,7 +1,7 @@
-"""A recipe: what to train, on what kind of crops, with which losses, how long. Read from TOML, checked key by key.
+"""Recipes: net, crops, losses and length of a training, read from TOML and checked key by key.
 
-What a key may hold is said by the dataclasses here; `docs/` and the recipes in `export/` show them in use.
-This module does not build nets and does not know what a loss computes.
+The dataclasses say what a key may hold; `docs/training.md` and the recipes in `export/` show them in use.
+This module does not build nets and does not compute losses.
 """
 
 from __future__ import annotations
@@ -22,14 +22,20 @@ else:
     import tomli as tomllib
 
 SCALES = (2, 3, 4, 8)
+"""Scales that a phase may have."""
 PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "luma_psnr", "chroma_l1")
+"""Loss terms that compare pixels; with only these, checkpoints are ranked by PSNR."""
 PERCEPTUAL_TERMS = ("feature", "gram")
+"""Loss terms that need a VGG."""
 TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv", "grid", "lattice")
+"""All loss terms, in the order they are logged."""
 PRECISIONS = ("bf16", "fp16", "off")
+"""Precisions of the forward pass; "off" is fp32."""
 OPTIMISERS = ("adamw", "muon")
 POOLINGS = ("max", "l2")
 TARGETS = ("photographs", "teacher")
 SMALLEST_CROP = 4
+"""Smallest side of a small crop in pixels."""
 
 Types = type | tuple[type, ...]
 _NUMBER = (int, float)
@@ -37,16 +43,18 @@ _NUMBER = (int, float)
 
 @dataclass(frozen=True, kw_only=True)
 class Perceptual:
-    """The frozen VGG behind the terms `feature` and `gram`, and how much each of its layers counts."""
+    """The frozen VGG for the terms `feature` and `gram`, and the weights of its layers."""
 
     network: str = "vgg16"
+    """"vgg16" or "vgg19"."""
     layers: Mapping[str, float] = field(
         default_factory=lambda: {"relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
     )
+    """Layer name -> weight, at least 0."""
     normalise: bool = True
-    """Rescale its channels to a mean activation of one on the training pictures first."""
+    """Rescale its channels first, so that their mean activation on the training pictures is one."""
     pooling: str = "max"
-    """What stands between its blocks: "max", as it was trained, or "l2", which does not alias."""
+    """Pooling between its blocks: "max", as it was trained, or "l2", which does not alias."""
 
     def __post_init__(self) -> None:
         if self.network not in ("vgg16", "vgg19"):
@@ -58,25 +66,31 @@ class Perceptual:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of training under one schedule."""
+    """A part of the training with one schedule."""
 
     scale: int
     crop: int
-    """Side of the small crop, in pixels of the small picture. A recipe may give `large_crop` instead."""
+    """Side of the small crop in small pixels. A recipe may give `large_crop` instead."""
     steps: int
+    """Number of updates; of a run bounded by time, the phase's share of it."""
     batch: int = 16
-    """Crops a step, over all processes together."""
+    """Crops per step, over all processes together."""
     learning_rate: float = 1e-3
     """Peak of the one-cycle schedule."""
     loss: Mapping[str, float] = field(default_factory=lambda: {"l1": 1.0})
-    """Weight of each term. In TOML `loss = "l1"` is short for `loss = { l1 = 1.0 }`."""
+    """Weight of each term. In TOML, `loss = "l1"` is short for `loss = { l1 = 1.0 }`."""
     target: str = "photographs"
-    """What is learnt: the photographs themselves, or what a "teacher" makes of their small versions, a finished net
-    that the run is given."""
+    """Target of the training: "photographs", or "teacher".
+
+    With "teacher" the net learns the large pictures that a finished net draws from the small ones.
+    """
     busiest_of: int = 1
-    """Places drawn in a picture for every crop, of which the busiest is cut: the one whose neighbours differ most."""
+    """Number of places drawn in a picture for every crop.
+
+    The busiest place is cut: the one whose neighbouring pixels differ most.
+    """
     degrade: Degradation | None = None
-    """How the small crops are spoilt before they are shrunk; None: bicubic, nothing else."""
+    """Degradation of the small crops. None: bicubic shrinking only."""
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -90,58 +104,73 @@ class Phase:
             raise UsageError(f"target = {self.target!r}, expected {' or '.join(TARGETS)}")
         if self.target == "teacher" and self.degrade:
             raise UsageError(
-                'target = "teacher" shows what a net makes of small pictures as they are; leave out degrade'
+                'target = "teacher" cannot be combined with degrade: a teacher draws from small pictures as they are; '
+                "leave out degrade"
             )
         for key in ("steps", "batch", "learning_rate", "busiest_of"):
             if not getattr(self, key) > 0:
-                raise UsageError(f"{key} = {getattr(self, key)}, expected more than 0")
+                raise UsageError(f"{key} = {getattr(self, key)}, expected a number above 0")
         if unknown := sorted(set(self.loss) - set(TERMS)):
             raise UsageError(f"loss: unknown term {unknown[0]!r}; expected {', '.join(TERMS)}")
         _weights("loss", self.loss)
 
     @property
     def perceptual(self) -> bool:
-        """Whether a VGG is needed."""
+        """Is a VGG needed?"""
         return any(self.loss.get(term) for term in PERCEPTUAL_TERMS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """How the trained net is written for deployment by `export/build.py`."""
+    """Settings with which `export/build.py` exports the trained net."""
 
     precision: str = "fp32"
+    """"fp32", "fp16", "bf16" or "int8"."""
     io: str = "float"
+    """"float" or "uint8" pixels."""
     licence: str = "Apache-2.0"
+    """Licence of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A net, its phases, and what they share."""
+    """A net, its phases, and the settings that all phases share."""
 
     name: str
     architecture: str
+    """Key of the net in `sr_deploy.training.nets.NETS`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the net besides its scale."""
     phases: tuple[Phase, ...] = ()
     seed: int = 0
+    """Seed of the first weights; plus the index of a phase (from 0), also that of its crops."""
     ema: float = 0.999
-    """Decay of the weights' moving average, which is what is kept."""
+    """Decay of the moving average of the weights. The average is what checkpoints contain."""
     clip: float = 1.0
-    """Largest norm of the gradient; what is longer is shortened to it."""
+    """Largest norm of the gradient; longer gradients are scaled down to it."""
     weight_decay: float = 0.0
+    """Decoupled weight decay, at least 0."""
     optimiser: str = "adamw"
-    """`adamw`, or `muon`, for nets of plain convolutions; its rates are higher, some 5e-3."""
+    """"adamw", or "muon" for nets of plain convolutions, whose learning rates are higher, about 5e-3."""
     precision: str = "bf16"
-    """Of the forward pass: bf16 or fp16 autocast (fp16 with a scaled loss), or `off` for fp32."""
+    """Precision of the forward pass: "bf16" or "fp16" autocast (fp16 with a scaled loss), or "off" for fp32.
+    """
     validation: int = 8
-    """Pictures held out of the training set to watch progress on."""
+    """Number of pictures held out of the training set to measure progress on."""
     sizes: Sequence[float] = (1.0,)
-    """Every picture to train on is shown at so many times its own size, each: photographs from one source are
-    all about as sharp, and a net that saw nothing else expects that of every picture."""
+    """Factors by which every training picture is resized; each picture is used at each factor.
+
+    Photographs from one source are about equally sharp, and a net that saw nothing else expects that of every
+    picture.
+    """
     leaves: int = 0
-    """Pictures of the dead-leaves model to train on beside the photographs: edges to learn from, made and not taken."""
+    """Number of dead-leaves pictures to train on beside the photographs: synthetic pictures with sharp edges.
+    """
     perceptual: Perceptual = field(default_factory=Perceptual)
+    """The VGG; used only where a phase has a term of `PERCEPTUAL_TERMS`."""
     export: ExportSettings = field(default_factory=ExportSettings)
     sha256: str = ""
+    """SHA-256 of the recipe file in hexadecimal."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -155,10 +184,10 @@ class Recipe:
             )
         if len({phase.scale for phase in self.phases if phase.target == "teacher"}) > 1:
             raise UsageError(
-                'phases of different scales have target = "teacher", but a teacher has one scale; leave one to it'
+                'phases of different scales have target = "teacher", but a teacher has one scale; use it for one scale'
             )
         if self.leaves < 0:
-            raise UsageError(f"leaves = {self.leaves}, expected a number of pictures, 0 or more")
+            raise UsageError(f"leaves = {self.leaves}, expected a number of pictures of at least 0")
         fine = [isinstance(n, _NUMBER) and not isinstance(n, bool) and 0.1 <= n <= 4 for n in self.sizes]
         if not fine or not all(fine):
             raise UsageError(
@@ -167,7 +196,7 @@ class Recipe:
 
     @property
     def scale(self) -> int:
-        """The scale of the net that comes out: that of the last phase."""
+        """Scale of the finished net: that of the last phase."""
         return self.phases[-1].scale
 
     @property
@@ -177,11 +206,12 @@ class Recipe:
 
 
 def _weights(where: str, weights: Mapping[str, float]) -> None:
+    """Raise UsageError unless all weights are numbers of at least 0 and one of them is above 0."""
     for key, value in weights.items():
         if isinstance(value, bool) or not isinstance(value, _NUMBER) or value < 0:
             raise UsageError(f"{where}: {key} = {value!r}, expected a number of at least 0")
     if not any(weights.values()):
-        raise UsageError(f"{where}: every weight is 0 or there is none; expected one above 0")
+        raise UsageError(f"{where}: no weight is above 0; expected at least one")
 
 
 _PHASE_KEYS: dict[str, Types] = {
@@ -200,6 +230,7 @@ _TABLES = ("name", "net", "phase", "perceptual", "export")
 
 
 def _checked(where: str, table: Any, allowed: Mapping[str, Types]) -> dict[str, Any]:
+    """Return `table` after checking that its keys are known and their values have the right types."""
     if not isinstance(table, dict):
         raise UsageError(f"{where}: expected a table of keys, got {table!r}")
     for key, value in table.items():
@@ -213,21 +244,22 @@ def _checked(where: str, table: Any, allowed: Mapping[str, Types]) -> dict[str, 
 
 
 def _crop(where: str, entry: dict[str, Any]) -> int:
-    """The small side of a phase's crop, from `crop` or from `large_crop`."""
+    """Return the side of a phase's small crop, from `crop` or from `large_crop`."""
     if ("crop" in entry) == ("large_crop" in entry):
-        raise UsageError(f"{where}: expected one of crop (small pixels) and large_crop (large pixels)")
+        raise UsageError(f"{where}: expected either crop (small pixels) or large_crop (large pixels)")
     if "crop" in entry:
         return int(entry["crop"])
     large, scale = entry["large_crop"], entry["scale"]
     if scale > 0 and large % scale:
         near = max(large // scale, 1) * scale
         raise UsageError(
-            f"{where}: large_crop = {large} is no multiple of scale {scale}; try {near} or {near + scale}"
+            f"{where}: large_crop = {large} is not a multiple of scale {scale}; try {near} or {near + scale}"
         )
     return int(large // max(scale, 1))
 
 
 def _phase(where: str, entry: Any) -> Phase:
+    """Build a phase from its table. Errors name the phase."""
     entry = _checked(where, entry, _PHASE_KEYS)
     if missing := sorted({"scale", "steps"} - set(entry)):
         raise UsageError(f"{where}: missing {', '.join(missing)}")
@@ -244,6 +276,7 @@ def _phase(where: str, entry: Any) -> Phase:
 
 
 def _recipe(where: str, table: dict[str, Any], sha256: str) -> Recipe:
+    """Build a recipe from the top table. Errors begin with `where`."""
     _checked(where, table, _RECIPE_KEYS)
     net = dict(table.get("net", {}))
     if "name" not in table or not isinstance(net.get("architecture"), str) or not table.get("phase"):
@@ -270,7 +303,7 @@ def _recipe(where: str, table: dict[str, Any], sha256: str) -> Recipe:
 
 
 def parse_recipe(raw: bytes, where: str = "recipe") -> Recipe:
-    """A recipe from the bytes of a TOML file. Raises InputError (not TOML) or UsageError (names the key)."""
+    """Parse the bytes of a TOML file. Raises InputError (not TOML) or UsageError (names the key)."""
     try:
         table = tomllib.loads(raw.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -279,7 +312,7 @@ def parse_recipe(raw: bytes, where: str = "recipe") -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read and check a recipe file. Raises InputError (unreadable) or UsageError (names the key)."""
+    """Read and check a recipe file. Raises InputError (not readable, not TOML) or UsageError (names the key)."""
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`export/build.py`: the bundled files come out of checkpoints byte for byte, and say what they are."""
+"""`export/build.py`: rebuilding the bundled files byte for byte from checkpoints, and their cards."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ licence = "CC0-1.0"
 def build():
     spec = importlib.util.spec_from_file_location("export_build", ROOT / "export" / "build.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module there
     spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
@@ -43,7 +43,7 @@ def build():
 
 @pytest.fixture
 def places(tmp_path):
-    """A recipe, its checkpoint, and folders for models and results, as the arguments of build.py."""
+    """Return arguments of build.py that name a recipe, its checkpoint, and folders for models and results."""
     recipes, models, results = tmp_path / "export", tmp_path / "models", tmp_path / "results"
     for folder in (recipes / "checkpoints", models, results):
         folder.mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_a_model_and_its_card_are_built_and_rebuilt_byte_for_byte(build, places,
     (results / "quality-set5.json").write_text(json.dumps({"set": "set5", "results": [quality, other]}))
     measured = build.quality_of("tiny-x2", entry.sha256, results)
     assert measured == {"Set5": {"psnr_y": 30.1235, "ssim_y": 0.9}}
-    assert build.main([*places, "--check"]) == 1  # the card would say more now
+    assert build.main([*places, "--check"]) == 1  # because the card would now contain the results
     assert "tiny-x2.md" in capsys.readouterr().err
 
 

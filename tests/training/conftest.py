@@ -9,7 +9,7 @@ from sr_deploy.training.run import loop
 
 
 def picture(seed, height=72, width=80):
-    """Smooth shapes with edges: something a net can learn to enlarge in a few steps."""
+    """Return a picture of smooth shapes with edges, which a net can learn to enlarge in a few steps."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 256, (9, 10, 3), dtype=np.uint8)
     blocks = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -18,7 +18,7 @@ def picture(seed, height=72, width=80):
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """Ten pictures of 72x80 pixels."""
+    """Return a folder of ten pictures, each 80 pixels wide and 72 tall."""
     folder = tmp_path_factory.mktemp("pictures")
     for seed in range(10):
         (folder / f"picture{seed}.png").write_bytes(cv2.imencode(".png", picture(seed))[1].tobytes())
@@ -26,13 +26,13 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Matplotlib takes longer than these runs."""
+def without_plots(monkeypatch):
+    """Leave out the plots, which would take longer than these runs."""
     monkeypatch.setattr(loop, "plot_curves", lambda rows, path: None)
 
 
 class Listener:
-    """Keeps what a run says, and does something at one step."""
+    """Records the lines of a run, and calls `act` at one step."""
 
     def __init__(self, at=None, act=None):
         self.lines, self._at, self._act = [], at, act
@@ -60,7 +60,7 @@ depth = {depth}
 
 
 def tiny_recipe(*phases, precision="off", optimiser="adamw", leaves=0, depth=1, net=""):
-    """A recipe of a net of a few hundred weights; each phase is its TOML."""
+    """Return a recipe for a net of a few hundred weights. Each of `phases` is the TOML of a phase."""
     head = TINY.format(precision=precision, optimiser=optimiser, leaves=leaves, depth=depth) + net
     text = head + "".join(f"[[phase]]\n{phase}\n" for phase in phases)
     return parse_recipe(text.encode())

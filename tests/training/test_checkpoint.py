@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and what is none is named."""
+"""Checkpoints: saving and loading, and errors that name a file that is not a checkpoint."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def test_a_truncated_checkpoint_is_never_more_than_an_error(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("metadata", "says"),
     [
-        ({}, "no sr-deploy record"),
-        ({"sr_deploy": "{"}, "cannot be understood"),
-        ({"sr_deploy": "[]"}, "cannot be understood"),
-        ({"sr_deploy": json.dumps({"name": "x"})}, "cannot be understood"),
+        ({}, "no sr-deploy metadata"),
+        ({"sr_deploy": "{"}, "cannot be read"),
+        ({"sr_deploy": "[]"}, "cannot be read"),
+        ({"sr_deploy": json.dumps({"name": "x"})}, "cannot be read"),
         ({"sr_deploy": json.dumps({"name": "x", "architecture": "rt", "scale": 2, "future": 1})}, "future"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Recipes: what is read, and that whatever does not fit is refused by the name of its key."""
+"""Recipes: reading, and errors that name the key of a value that does not fit."""
 
 import pytest
 
@@ -54,19 +54,19 @@ def test_equal_bytes_have_equal_hashes_and_others_do_not():
         ({"phase": "sise = 3"}, r"phase 1: unknown key 'sise'.*batch"),
         ({"phase": "batch = 2.5"}, r"phase 1: batch = 2.5 is a float, expected int"),
         ({"phase": "batch = true"}, r"batch = True is a bool, expected int"),
-        ({"phase": "batch = 0"}, r"phase 1: batch = 0, expected more than 0"),
-        ({"phase": "busiest_of = 0"}, r"phase 1: busiest_of = 0, expected more than 0"),
+        ({"phase": "batch = 0"}, r"phase 1: batch = 0, expected a number above 0"),
+        ({"phase": "busiest_of = 0"}, r"phase 1: busiest_of = 0, expected a number above 0"),
         ({"phase": "busiest_of = true"}, r"busiest_of = True is a bool, expected int"),
         ({"phase": "busiest_of = 1.5"}, r"busiest_of = 1.5 is a float, expected int"),
         ({"phase": 'learning_rate = "fast"'}, r"learning_rate = 'fast' is a str, expected int or float"),
         ({"phase": 'loss = "l3"'}, r"phase 1: loss: unknown term 'l3'"),
         ({"phase": "loss = { l1 = -1 }"}, r"loss: l1 = -1, expected a number of at least 0"),
-        ({"phase": "loss = { l1 = 0 }"}, r"loss: every weight is 0"),
-        ({"phase": "large_crop = 16"}, r"one of crop .* and large_crop"),
+        ({"phase": "loss = { l1 = 0 }"}, r"loss: no weight is above 0"),
+        ({"phase": "large_crop = 16"}, r"either crop .* or large_crop"),
         ({"phase": "degrade = { blurr = [0, 1] }"}, r"phase 1: degrade: unknown key 'blurr'"),
         (
             {"phase": "degrade = { blur = [0, 99] }"},
-            r"degrade: blur = \[0.0, 99.0\], expected .* within 0 to 8",
+            r"degrade: blur = \[0.0, 99.0\], expected .* between 0 and 8",
         ),
         ({"phase": "degrade = { jpeg = [95, 40] }"}, r"degrade: jpeg"),
         ({"phase": "degrade = { noise = [1] }"}, r"degrade: noise = \[1\], expected two numbers"),
@@ -80,7 +80,7 @@ def test_equal_bytes_have_equal_hashes_and_others_do_not():
         ({"head": 'precision = "fp8"\n'}, r"precision = 'fp8', expected one of bf16"),
         ({"tail": '[perceptual]\nnetwork = "resnet"\n'}, r"network = 'resnet'"),
         ({"tail": '[perceptual]\npooling = "mean"\n'}, r"pooling = 'mean', expected max or l2"),
-        ({"tail": "[perceptual]\nlayers = { relu1_1 = 0 }\n"}, r"layers: every weight is 0"),
+        ({"tail": "[perceptual]\nlayers = { relu1_1 = 0 }\n"}, r"layers: no weight is above 0"),
         ({"tail": "[export]\nformat = 'onnx'\n"}, r"export: unknown key 'format'"),
     ],
 )
@@ -95,13 +95,13 @@ def test_what_does_not_fit_is_refused_by_the_name_of_its_key(change, message):
         ("scale = 5\ncrop = 8\nsteps = 1", r"phase 1: scale = 5, expected one of 2, 3, 4, 8"),
         (
             "scale = 4\nlarge_crop = 190\nsteps = 1",
-            r"large_crop = 190 is no multiple of scale 4; try 188 or 192",
+            r"large_crop = 190 is not a multiple of scale 4; try 188 or 192",
         ),
         (
             "scale = 4\ncrop = 2\nsteps = 1",
             r"crop = 2 small pixels \(8 large ones at scale 4\), expected at least",
         ),
-        ("scale = 4\nsteps = 1", r"expected one of crop"),
+        ("scale = 4\nsteps = 1", r"expected either crop"),
         ("crop = 8", r"phase 1: missing scale, steps"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Photographs in, batches of crops out."""
+"""Training data: pictures from a folder become batches of crops."""

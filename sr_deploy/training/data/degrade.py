@@ -1,7 +1,8 @@
-"""Spoil a crop as cameras and the web do, then shrink it: blur, bicubic, noise, JPEG, and all of it again.
+"""Degrade a crop as cameras and the web do, and shrink it.
 
-Order and second pass follow Wang et al. 2021 (Real-ESRGAN, sections 3.1 and 3.2) in a plain form. Every
-strength is drawn uniformly from its range. NumPy and OpenCV only, so that it runs in loader threads.
+The order is blur, bicubic shrinking, noise, JPEG, and then optionally all but the shrinking again. Order and
+second pass follow Wang et al. 2021 (Real-ESRGAN, sections 3.1 and 3.2) in a plain form. Every strength is
+drawn uniformly from its range. The code uses NumPy and OpenCV only, so that it can run in loader threads.
 """
 
 from __future__ import annotations
@@ -25,18 +26,25 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Degradation:
-    """Ranges the strengths are drawn from; None leaves a step out."""
+    """Ranges that the strengths are drawn from. None leaves a step out.
+
+    Raises UsageError for a range outside its limits.
+    """
 
     blur: Range | None = None
-    """Standard deviation of the anisotropic Gaussian kernel, in large pixels, along each of its axes:
-    0 to 8. The kernel is turned by a random angle."""
+    """Standard deviation of the anisotropic Gaussian kernel along each of its axes, in large pixels: 0 to 8.
+
+    The kernel is rotated by a random angle.
+    """
     noise: Range | None = None
-    """Standard deviation of Gaussian noise on the small crop, in 8-bit steps: 0 to 64. Half of the crops
-    get grey noise, half coloured."""
+    """Standard deviation of the Gaussian noise added to the small crop, in 8-bit steps: 0 to 64.
+
+    Half of the crops get grey noise, half coloured noise.
+    """
     jpeg: Range | None = None
     """JPEG quality of the small crop: 5 to 100."""
     second: float = 0.0
-    """Chance of a second, weaker pass (half the blur and noise) on the small crop: 0 to 1."""
+    """Probability of a second, weaker pass (half the blur and noise) on the small crop: 0 to 1."""
 
     def __post_init__(self) -> None:
         limits = {"blur": (0.0, 8.0), "noise": (0.0, 64.0), "jpeg": (5.0, 100.0)}
@@ -44,14 +52,17 @@ class Degradation:
             value = getattr(self, key)
             if value is not None and not low <= value[0] <= value[1] <= high:
                 raise UsageError(
-                    f"degrade: {key} = {list(value)}, expected [low, high] within {low:g} to {high:g}"
+                    f"degrade: {key} = {list(value)}, expected [low, high] between {low:g} and {high:g}"
                 )
         if not 0 <= self.second <= 1:
-            raise UsageError(f"degrade: second = {self.second}, expected a chance of 0 to 1")
+            raise UsageError(f"degrade: second = {self.second}, expected a probability from 0 to 1")
 
     @classmethod
     def from_lists(cls, table: Mapping[str, Any]) -> Degradation:
-        """From a TOML table, whose ranges are lists of two numbers. Raises UsageError naming the key."""
+        """Build from a TOML table, in which a range is a list of two numbers.
+
+        Raises UsageError that names the key of a value that does not fit.
+        """
         values: dict[str, Any] = dict(table)
         for key in ("blur", "noise", "jpeg"):
             if key not in values:
@@ -64,40 +75,48 @@ class Degradation:
 
     @property
     def margin(self) -> int:
-        """Small pixels to cut around a crop, so that no step sees its border."""
+        """Number of small pixels to cut around a crop, so that no step sees the border of the cut."""
         return 4
 
 
 @lru_cache(maxsize=32)
-def _shrinking(length: int, scale: int) -> Floats:
-    """The matrix [length / scale, length] that shrinks a line by antialiased bicubic."""
-    # One impulse a channel, constant along the width: resizing it gives the weights themselves.
+def _shrink_matrix(length: int, scale: int) -> Floats:
+    """Return the matrix [length / scale, length] that shrinks a line by antialiased bicubic.
+
+    Crops have few different sizes, so the matrices are cached.
+    """
+    # One impulse per row, constant along the width: resizing the rows gives the weights themselves.
     impulses = np.repeat(np.eye(length)[:, None, :], scale, axis=1)
     return np.ascontiguousarray(imresize(impulses, 1 / scale)[:, 0, :], dtype=np.float32)
 
 
 def shrink(pixels: npt.NDArray[Any], scale: int) -> Floats:
-    """Antialiased bicubic of [H, W, C] in 0..255 by 1/scale as two matrix products; float32, not rounded.
+    """Shrink `pixels` [H, W, C] in 0..255 by 1/scale with antialiased bicubic, as two matrix products.
 
-    The same kernel as `quality.bicubic.imresize`, and like it clipped, but not rounded, between the passes:
-    once rounded, the two differ by one 8-bit step at most. Height and width must be multiples of `scale`.
+    Returns float32 that is not rounded. The kernel is that of `quality.bicubic.imresize`, and the result is
+    clipped between the passes like there, but not rounded: after rounding, the two differ by at most one
+    8-bit step. Height and width must be multiples of `scale`.
     """
     height, width, channels = pixels.shape
-    rows: Floats = _shrinking(height, scale) @ pixels.astype(np.float32).reshape(height, width * channels)
-    turned = np.clip(rows, 0, 255).reshape(-1, width, channels).transpose(1, 0, 2)
-    both: Floats = _shrinking(width, scale) @ turned.reshape(width, -1)
+    rows: Floats = _shrink_matrix(height, scale) @ pixels.astype(np.float32).reshape(height, width * channels)
+    transposed = np.clip(rows, 0, 255).reshape(-1, width, channels).transpose(1, 0, 2)
+    both: Floats = _shrink_matrix(width, scale) @ transposed.reshape(width, -1)
     small: Floats = both.reshape(width // scale, height // scale, channels).transpose(1, 0, 2)
     return small
 
 
 def to_uint8(pixels: npt.NDArray[Any]) -> Pixels:
-    """Rounded half up and clipped to 0..255."""
+    """Round half up and clip to 0..255."""
     rounded: Pixels = np.floor(np.clip(pixels, 0, 255) + 0.5).astype(np.uint8)
     return rounded
 
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Floats:
-    """An anisotropic Gaussian [k, k], summing to one, turned by `angle` radians; k covers three sigmas."""
+    """Return an anisotropic Gaussian kernel [k, k] that sums to one.
+
+    `angle` is its rotation in radians. k covers three standard deviations to either side, beyond which a
+    Gaussian has less than 0.3 % of its weight.
+    """
     radius = max(1, round(3 * max(sigma_x, sigma_y)))
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
     along = (x * np.cos(angle) + y * np.sin(angle)) / max(sigma_x, 1e-3)
@@ -106,46 +125,52 @@ def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Floats:
     return cast(Floats, (kernel / kernel.sum()).astype(np.float32))
 
 
-def _blurred(pixels: Floats, span: Range, weaken: float, random: np.random.Generator) -> Floats:
-    sigma_x, sigma_y = random.uniform(*span, size=2) * weaken
+def _blurred(pixels: Floats, span: Range, strength: float, random: np.random.Generator) -> Floats:
+    """Blur [H, W, 3] with a random kernel; `strength` scales the standard deviations."""
+    sigma_x, sigma_y = random.uniform(*span, size=2) * strength
     kernel = gaussian_kernel(sigma_x, sigma_y, random.uniform(0, np.pi))
     return cast(Floats, cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
 
 
-def _noisy(pixels: Floats, span: Range, weaken: float, random: np.random.Generator) -> Floats:
+def _noisy(pixels: Floats, span: Range, strength: float, random: np.random.Generator) -> Floats:
+    """Add Gaussian noise to [H, W, 3]: with equal chance grey noise or different noise in each channel."""
     channels = 1 if random.random() < 0.5 else 3
     noise = random.standard_normal((*pixels.shape[:2], channels), dtype=np.float32)
-    spoilt: Floats = pixels + noise * np.float32(random.uniform(*span) * weaken)
-    return spoilt
+    noisy: Floats = pixels + noise * np.float32(random.uniform(*span) * strength)
+    return noisy
 
 
 def _compressed(pixels: Floats, span: Range, random: np.random.Generator) -> Floats:
+    """Compress [H, W, 3] in 0..255 as JPEG and decode it again."""
     quality = round(random.uniform(*span))
-    swapped = to_uint8(pixels)[..., ::-1]
-    done, data = cv2.imencode(".jpg", swapped, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+    bgr = to_uint8(pixels)[..., ::-1]
+    encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if encoded else None
     if decoded is None:
-        raise RuntimeError(f"OpenCV could not make a JPEG of {pixels.shape}")
+        raise RuntimeError(f"OpenCV could not encode an array of shape {pixels.shape} as JPEG")
     return cast(Floats, decoded[..., ::-1].astype(np.float32))
 
 
-def _after_shrinking(small: Floats, how: Degradation, weaken: float, random: np.random.Generator) -> Floats:
+def _add_noise_and_jpeg(
+    small: Floats, how: Degradation, strength: float, random: np.random.Generator
+) -> Floats:
+    """Apply the steps that follow the shrinking."""
     if how.noise:
-        small = _noisy(small, how.noise, weaken, random)
+        small = _noisy(small, how.noise, strength, random)
     return _compressed(small, how.jpeg, random) if how.jpeg else small
 
 
 def degraded(large: Pixels, scale: int, how: Degradation, random: np.random.Generator) -> Pixels:
-    """The small, spoilt version of `large` [H, W, 3]: uint8 [H / scale, W / scale, 3].
+    """Return the small, degraded version of `large` [H, W, 3]: uint8 [H / scale, W / scale, 3].
 
-    Everything random is drawn from `random`, so equal generators give equal pixels.
+    All random numbers come from `random`, so equal generators give equal pixels.
     """
     pixels = large.astype(np.float32)
     if how.blur:
         pixels = _blurred(pixels, how.blur, 1.0, random)
-    small = _after_shrinking(shrink(pixels, scale), how, 1.0, random)
+    small = _add_noise_and_jpeg(shrink(pixels, scale), how, 1.0, random)
     if random.random() < how.second:
         if how.blur:
             small = _blurred(small, how.blur, 0.5 / scale, random)
-        small = _after_shrinking(small, how, 0.5, random)
+        small = _add_noise_and_jpeg(small, how, 0.5, random)
     return to_uint8(small)

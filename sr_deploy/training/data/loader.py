@@ -1,8 +1,8 @@
-"""Pictures in, batches out: random aligned crops of photographs and their small versions.
+"""Random aligned crops of photographs and their small versions, in batches.
 
-The k-th batch depends on the seed and k only, so a run is resumed by starting at k, with no generator state
-to keep, and every process of a distributed run cuts its own share of the same batch. Decoding is
-`pictures`' work, spoiling `degrade`'s.
+The k-th batch depends only on the seed and k. A run is therefore resumed by starting at k, without a stored
+generator state, and every process of a distributed run cuts its own share of the same batch. `pictures`
+decodes, `degrade` degrades.
 """
 
 from __future__ import annotations
@@ -27,38 +27,43 @@ from sr_deploy.training.data.degrade import Degradation, degraded
 from sr_deploy.training.data.pictures import PictureStore, Pixels, TrainingPair
 
 Batch = tuple[Tensor, Tensor]
+"""Small and large crops, uint8 [N, 3, H, W] each."""
+
 _ORIENTATIONS = 8  # flips and quarter turns of a square
-
-
-_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+_ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+"""Number of anticlockwise quarter turns -> OpenCV's constant."""
 
 
 def orient(pixels: Pixels, which: int, out: Pixels) -> None:
-    """Write one of the eight flips and quarter turns of a square [S, S, 3] into `out`, contiguous and as large.
+    """Write one of the eight flips and quarter turns of a square [S, S, 3] into `out`.
 
-    `which` of 0 to 3 are so many quarter turns; 4 to 7 the same, mirrored. OpenCV turns twelve times as fast as
-    a copy from a turned NumPy view, and lets other threads run meanwhile.
+    `which` of 0 to 3 is the number of quarter turns; 4 to 7 are the same, mirrored. `out` is contiguous and
+    as large as `pixels`. OpenCV is twelve times as fast here as a copy from a rotated NumPy view, and it
+    releases the GIL.
     """
     mirrored, turns = divmod(which, 4)
-    if mirrored:  # a mirror before a turn is the other mirror after it
+    if mirrored:  # mirroring top to bottom before a quarter turn equals mirroring left to right after it
         pixels = cast(Pixels, cv2.flip(pixels, 0 if turns % 2 else 1, dst=None if turns else out))
     if turns:
-        cv2.rotate(pixels, _TURNS[turns], dst=out)
+        cv2.rotate(pixels, _ROTATIONS[turns], dst=out)
     elif not mirrored:
         out[:] = pixels
 
 
 def to_float(batch: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 0..1, memory layout kept."""
+    """Convert uint8 0..255 to float32 0..1 and keep the memory layout."""
     return batch.float().div_(255.0)
 
 
 class CropSampler:
-    """Random aligned crops of `pairs`: `batch(k)` is a pure function of the arguments and k.
+    """Random aligned crops of `pairs`; `batch(k)` is a pure function of the arguments and k.
 
-    Pictures are drawn with probability proportional to the square root of their pixels. With `busiest_of` above 1 so many
-    places are drawn in each, and the one with the largest mean step between neighbours is cut. Raises UsageError
-    where no picture is as large as a crop; smaller ones are left out and counted in `too_small`.
+    A picture is drawn with probability proportional to the square root of its number of pixels. With
+    `busiest_of` above 1, that many places are drawn in each picture, and the one with the largest mean
+    difference between neighbours is cut. `share` is (rank, world size) in a distributed run.
+
+    Pictures smaller than a crop are left out and counted in `too_small`. Raises UsageError where no picture
+    is as large as a crop, or where the batch does not divide by the number of processes.
     """
 
     def __init__(
@@ -86,43 +91,48 @@ class CropSampler:
             )
         self.pairs, self.scale, self.crop, self.size = fitting, scale, crop, batch
         self.too_small = len(pairs) - len(fitting)
-        self._mine = range(rank * batch // world, (rank + 1) * batch // world)
+        self._rows = range(rank * batch // world, (rank + 1) * batch // world)
         self._seed, self._degrade, self._candidates = seed, degrade, busiest_of
         weight = np.sqrt([p.small.shape[0] * p.small.shape[1] for p in fitting])
-        self._upto = np.cumsum(weight / weight.sum())
+        self._cumulative_weight = np.cumsum(weight / weight.sum())
 
     def batch(self, k: int) -> Batch:
-        """The share of the k-th batch that is ours: uint8 [N, 3, crop, crop] and [N, 3, crop * scale, ...].
+        """Return this process's share of the k-th batch.
 
-        Channels-last in memory. `to_float` makes what a net takes, on the device, where it costs nothing.
+        The result is uint8 [N, 3, crop, crop] and uint8 [N, 3, crop * scale, crop * scale], both
+        channels-last in memory. Convert it with `to_float` on the device: bytes are a quarter of the data to
+        transfer.
         """
         draws = np.random.default_rng([self._seed, k]).random((self.size, self._candidates, 4))
-        small = np.empty((len(self._mine), self.crop, self.crop, 3), np.uint8)
+        small = np.empty((len(self._rows), self.crop, self.crop, 3), np.uint8)
         side = self.crop * self.scale
-        large = np.empty((len(self._mine), side, side, 3), np.uint8)
-        for row, i in enumerate(self._mine):
+        large = np.empty((len(self._rows), side, side, 3), np.uint8)
+        for row, i in enumerate(self._rows):
             self._cut(draws[i], (self._seed, k, i), small[row], large[row])
         return torch.from_numpy(small).permute(0, 3, 1, 2), torch.from_numpy(large).permute(0, 3, 1, 2)
 
     def _cut(
         self, draws: npt.NDArray[np.float64], seed: tuple[int, int, int], small: Pixels, large: Pixels
     ) -> None:
-        """Fill one row of a batch from draws [N, 4] of 0..1: picture, row, column and orientation, of which all but the
-        places are the first row's."""
-        index = int(np.searchsorted(self._upto, draws[0, 0], side="right"))
+        """Fill one row of a batch.
+
+        `draws` [N, 4] in 0..1 holds picture, row, column and orientation for each of N candidate places.
+        Picture and orientation are taken from the first row only.
+        """
+        index = int(np.searchsorted(self._cumulative_weight, draws[0, 0], side="right"))
         pair = self.pairs[min(index, len(self.pairs) - 1)]
         which = int(draws[0, 3] * _ORIENTATIONS)
-        top, left = self._place(pair.small, draws[:, 1:3])
+        top, left = self._choose_place(pair.small, draws[:, 1:3])
         n = self.crop
         orient(_window(pair.large, top, left, n, self.scale), which, large)
         if self._degrade:
-            cut = _spoilt(pair, top, left, n, self.scale, self._degrade, np.random.default_rng(seed))
+            cut = _degraded_crop(pair, top, left, n, self.scale, self._degrade, np.random.default_rng(seed))
         else:
             cut = _window(pair.small, top, left, n)
         orient(cut, which, small)
 
-    def _place(self, small: Pixels, draws: npt.NDArray[np.float64]) -> tuple[int, int]:
-        """Row and column of the crop: of the places that `draws` [N, 2] of 0..1 name, the busiest."""
+    def _choose_place(self, small: Pixels, draws: npt.NDArray[np.float64]) -> tuple[int, int]:
+        """Return row and column of the crop: the busiest of the places that `draws` [N, 2] in 0..1 select."""
         free = np.array(small.shape[:2]) - self.crop + 1
         places = [(int(top), int(left)) for top, left in draws * free]
         if len(places) == 1:
@@ -131,17 +141,17 @@ class CropSampler:
 
 
 def _busyness(pixels: Pixels) -> float:
-    """Mean size of the steps down and across in green."""
+    """Return the mean absolute difference of vertical plus horizontal neighbours in the green channel."""
     green = pixels[..., 1].astype(np.int16)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
 def _window(pixels: Pixels, top: int, left: int, size: int, scale: int = 1) -> Pixels:
-    """The square of `size` small pixels at (top, left), in a picture that is `scale` times as large."""
+    """Return the square of `size` small pixels at (top, left), from a picture that is `scale` times as large."""
     return pixels[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
 
 
-def _spoilt(
+def _degraded_crop(
     pair: TrainingPair,
     top: int,
     left: int,
@@ -150,7 +160,11 @@ def _spoilt(
     how: Degradation,
     random: np.random.Generator,
 ) -> Pixels:
-    """A degraded small crop, made from its surroundings too, so that its border is not a picture's border."""
+    """Return a degraded small crop.
+
+    It is made from the crop and a margin around it, where the picture has one, so that the border of the crop
+    is not degraded like the border of a picture.
+    """
     above, before = min(top, how.margin), min(left, how.margin)
     below = min(pair.small.shape[0] - top - size, how.margin)
     after = min(pair.small.shape[1] - left - size, how.margin)
@@ -161,33 +175,39 @@ def _spoilt(
 
 
 class Loader:
-    """Iterates over `crops` from batch `first` on, without end; threads cut the next ones meanwhile."""
+    """Endless iterator over the batches of `crops` from batch `first` on.
+
+    `workers` threads cut the next `ahead` batches meanwhile; `pin` puts them into page-locked memory for
+    faster copies to a GPU. Use it as a context manager, or call `close`.
+    """
 
     def __init__(
         self, crops: CropSampler, *, first: int = 0, workers: int = 1, ahead: int = 4, pin: bool = False
     ) -> None:
         self._crops, self._next, self._pin = crops, first, pin
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
-        self._waiting: deque[Future[Batch]] = deque()
+        self._pending: deque[Future[Batch]] = deque()
         for _ in range(max(ahead, workers)):
-            self._order()
+            self._submit()
 
-    def _order(self) -> None:
-        self._waiting.append(self._pool.submit(self._make, self._next))
+    def _submit(self) -> None:
+        """Let a thread cut the next batch."""
+        self._pending.append(self._pool.submit(self._cut_batch, self._next))
         self._next += 1
 
-    def _make(self, k: int) -> Batch:
+    def _cut_batch(self, k: int) -> Batch:
+        """Cut batch k and pin its memory if wanted; runs in a worker thread."""
         small, large = self._crops.batch(k)
         return (small.pin_memory(), large.pin_memory()) if self._pin else (small, large)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            batch = self._waiting.popleft().result()
-            self._order()
+            batch = self._pending.popleft().result()
+            self._submit()
             yield batch
 
     def close(self) -> None:
-        """Stop the threads. The batches cut ahead are dropped."""
+        """Stop the threads and drop the batches that were cut ahead."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Loader:
@@ -198,7 +218,10 @@ class Loader:
 
 
 def default_workers(device: str) -> int:
-    """Loader threads: one beside a CPU that trains, a few for a GPU that must not wait."""
+    """Return the number of loader threads for `device`.
+
+    It is one for a CPU, which needs its cores for training, and up to eight for a GPU, which must not wait.
+    """
     return 1 if device == "cpu" else min(8, usable_cores() or os.cpu_count() or 1)
 
 
@@ -215,10 +238,11 @@ def get_data(
     busiest_of: int = 1,
     workers: int = 1,
 ) -> Loader:
-    """An endless loader of crops of any folder of pictures, for any phase of training.
+    """Return an endless loader of crops of any folder of pictures.
 
-    Yields (small uint8 [batch_size, 3, lr_size, lr_size], large uint8 [batch_size, 3, lr_size * scale, ...]).
-    Raises InputError for a folder without pictures, UsageError where all are too small.
+    It yields (small uint8 [batch_size, 3, lr_size, lr_size], large uint8 [batch_size, 3, lr_size * scale,
+    lr_size * scale]). Raises InputError for a folder without pictures, UsageError where all pictures are too
+    small.
     """
     store = PictureStore(folder, cache=cache, overflow=Path(gettempdir()) / "sr-deploy-pictures")
     crops = CropSampler(

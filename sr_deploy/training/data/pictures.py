@@ -1,8 +1,9 @@
-"""A folder of pictures, decoded once: into memory while they fit, beyond that into memory-mapped files.
+"""Decode a folder of pictures once, and shrink them.
 
-Files that cannot be decoded are skipped and named in `skipped`, never fatal while one picture remains. The
-small pictures are those of the test protocol (`quality.bicubic`, MATLAB-exact), made from whole pictures,
-so a crop's border carries no trace of having been a border.
+Arrays stay in memory while they fit; the others go to memory-mapped files. A file that cannot be decoded is
+skipped and named in `skipped`; that is an error only if no picture remains. The small pictures are made as in
+the test protocol (`quality.bicubic`, MATLAB-exact) and from whole pictures, so that the border of a crop
+shows no effects of a border.
 """
 
 from __future__ import annotations
@@ -32,25 +33,30 @@ Pixels = npt.NDArray[np.uint8]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # what a whole file ends in, by how it begins
+"""File name endings of pictures, in lower case."""
+_END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
+"""First bytes of a format -> the mark at the end of a complete file."""
 _LEAVES_SIDE, _LEAVES_SEED = 768, 1000
-_TAIL = 4096  # bytes of trailing rubbish in which the end mark may still be found
+_TAIL_BYTES = 4096
+"""Bytes at the end of a file that are searched for the end mark; some files have data after it."""
 
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """A photograph [H, W, 3] RGB uint8, cut to a multiple of the scale, and its small version."""
+    """A photograph [H, W, 3] RGB uint8, cropped to a multiple of the scale, and its small version."""
 
     name: str
     large: Pixels
+    """The picture that the net has to produce."""
     small: Pixels
+    """The input of the net, [H / scale, W / scale, 3]."""
     key: str = ""
-    """Names the small picture in its store."""
+    """Name under which the store keeps the small picture."""
 
 
 @dataclass(frozen=True)
 class DecodedPicture:
-    """A decoded photograph [H, W, 3] RGB uint8; `key` changes when its file does."""
+    """A decoded photograph [H, W, 3] RGB uint8. Its `key` changes when the file changes."""
 
     name: str
     key: str
@@ -58,7 +64,7 @@ class DecodedPicture:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Every picture file below `folder`, sorted. Raises InputError when there is none."""
+    """Return every picture file below `folder`, sorted. Raises InputError where there is none."""
     listed = list_picture_files(folder, recursive=True, suffixes=SUFFIXES, on_error=lambda error: None)
     found = sorted(path for path in listed if path.is_file())
     if not found:
@@ -70,13 +76,16 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def decode(path: Path) -> Pixels:
-    """RGB uint8 [H, W, 3]. Raises ImageError for what is no picture, or only the first part of one."""
+    """Decode a file to RGB uint8 [H, W, 3].
+
+    Raises ImageError for a file that cannot be read, is not a picture, or is truncated.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    for start, end in _ENDS.items():
-        if raw.startswith(start) and end not in raw[-_TAIL:]:
+    for start, end in _END_MARKS.items():
+        if raw.startswith(start) and end not in raw[-_TAIL_BYTES:]:
             raise ImageError(f"{path}: the file ends in the middle of the picture; replace it")
     try:
         pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
@@ -88,7 +97,7 @@ def decode(path: Path) -> Pixels:
 
 
 def quarter_of_memory() -> int:
-    """Bytes: a quarter of this machine's memory where the system tells it, else 2 GiB."""
+    """Return a quarter of this machine's memory in bytes, or 2 GiB where the system does not tell it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     except (AttributeError, ValueError, OSError):
@@ -96,7 +105,10 @@ def quarter_of_memory() -> int:
 
 
 def _write_array(path: Path, pixels: Pixels) -> None:
-    """Atomically, because several processes, of several hosts even, may fill one cache."""
+    """Write `pixels` as .npy atomically, because several processes and even hosts may fill one cache.
+
+    Raises OutputError where that fails.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
@@ -105,7 +117,7 @@ def _write_array(path: Path, pixels: Pixels) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); give --cache another place"
+            f"{path}: cannot be written ({error.strerror}); choose another folder with --cache"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -114,8 +126,10 @@ def _write_array(path: Path, pixels: Pixels) -> None:
 class PictureStore:
     """The decoded pictures of `folder` and their small versions.
 
-    With `cache`, every array is kept in that folder and memory-mapped, so that the next run starts at
-    once. Without it arrays stay in memory until `memory` bytes are used, and go to `overflow` after that.
+    With `cache`, every array is kept in that folder and memory-mapped, so that the next run starts at once.
+    Without it, arrays stay in memory up to `memory` bytes in total; the others go to the folder `overflow`.
+
+    Raises InputError where `folder` has no picture that can be decoded.
     """
 
     def __init__(
@@ -123,116 +137,133 @@ class PictureStore:
     ) -> None:
         self._folder = cache or overflow
         self._free = 0 if cache else quarter_of_memory() if memory is None else memory
-        self._leaves: dict[int, Pixels] = {}
+        self._dead_leaves: dict[int, Pixels] = {}
         self.skipped: list[str] = []
-        """One sentence for every file that could not be used."""
+        """Error message of every file that could not be used."""
         paths = list_pictures(folder)
-        self.pictures = [p for p in self._each(self._load, paths) if p is not None]
+        self.pictures = [p for p in self._map(self._load, paths) if p is not None]
         if not self.pictures:
             raise InputError(f"{folder}: none of {len(paths)} pictures can be decoded; {self.skipped[0]}")
 
-    def _each(self, work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+    def _map(self, work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+        """Apply `work` to every item, one thread per core, and keep the order."""
         with ThreadPoolExecutor(usable_cores() or os.cpu_count() or 1) as pool:
             return list(pool.map(work, items))
 
     def _load(self, path: Path) -> DecodedPicture | None:
+        """Decode a picture, or record why it is skipped and return None.
+
+        The key is made of path, size and modification time, so that an edited file is decoded again.
+        """
         try:
             stat = path.stat()
             identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
             key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-            return DecodedPicture(path.name, key, self._kept(key, lambda: decode(path)))
+            return DecodedPicture(path.name, key, self._stored(key, lambda: decode(path)))
         except ImageError as error:
             self.skipped.append(str(error))
             return None
 
-    def _kept(self, name: str, make: Callable[[], Pixels]) -> Pixels:
-        if self._file(name).exists():
-            return self._filed(name, make)
+    def _stored(self, name: str, make: Callable[[], Pixels]) -> Pixels:
+        """Return the array `name` from its file, or make it and keep it in memory, or in a file where that is
+        full.
+        """
+        if self._array_path(name).exists():
+            return self._memory_mapped(name, make)
         pixels = make()
         if pixels.nbytes > self._free:
-            return self._filed(name, lambda: pixels)
+            return self._memory_mapped(name, lambda: pixels)
         self._free -= pixels.nbytes
         return pixels
 
-    def _filed(self, name: str, make: Callable[[], Pixels]) -> Pixels:
-        file = self._file(name)
+    def _memory_mapped(self, name: str, make: Callable[[], Pixels]) -> Pixels:
+        """Return the array `name` as a read-only memory map, after making its file where it is missing."""
+        file = self._array_path(name)
         if not file.exists():
             _write_array(file, make())
         return cast(Pixels, np.load(file, mmap_mode="r"))
 
-    def _file(self, name: str) -> Path:
+    def _array_path(self, name: str) -> Path:
+        """Return the path of the file that holds the array `name`."""
         return self._folder / f"{name}.npy"
 
     def pairs(self, scale: int, size: float = 1.0) -> list[TrainingPair]:
-        """A pair for every picture that has at least one small pixel.
+        """Return a pair for every picture that has at least one small pixel.
 
-        `size` shows every picture at so many times its own size (bicubic, antialiased): below 1 sharper and
-        busier than it is, above 1 softer.
+        `size` resizes every picture by that factor first (antialiased bicubic). Below 1 it becomes sharper
+        and busier, above 1 softer.
         """
 
         def pair(picture: DecodedPicture) -> TrainingPair:
             return self._pair(picture.name, *self._resized(picture, size), scale)
 
         usable = [p for p in self.pictures if min(p.pixels.shape[:2]) * size >= scale]
-        return self._each(pair, usable)
+        return self._map(pair, usable)
 
-    def leaves(self, scale: int, count: int) -> list[TrainingPair]:
-        """Pairs of `count` pictures [768, 768, 3] of the dead-leaves model, always the same ones.
+    def dead_leaves_pairs(self, scale: int, count: int) -> list[TrainingPair]:
+        """Return `count` pairs of pictures [768, 768, 3] of the dead-leaves model, the same on every call.
 
-        Sharp edges of every curvature and contrast, of which photographs have few. Source of the idea: Achddou,
-        Gousseau and Ladjal 2021, "Synthetic images as a regularity prior for image restoration neural networks".
+        They have sharp edges of every curvature and contrast, which are rare in photographs. Source of the
+        idea: Achddou, Gousseau and Ladjal 2021, "Synthetic images as a regularity prior for image restoration
+        neural networks".
         """
         code = hashlib.sha256(inspect.getsource(dead_leaves_module).encode()).hexdigest()[:12]
 
         def pair(number: int) -> TrainingPair:
             key = f"leaves-{_LEAVES_SEED + number}-{_LEAVES_SIDE}-{code}"
-            if number not in self._leaves:
-                self._leaves[number] = self._kept(
+            if number not in self._dead_leaves:
+                self._dead_leaves[number] = self._stored(
                     key, lambda: dead_leaves(_LEAVES_SIDE, _LEAVES_SIDE, seed=_LEAVES_SEED + number)
                 )
-            return self._pair(f"leaves {number}", self._leaves[number], key, scale)
+            return self._pair(f"leaves {number}", self._dead_leaves[number], key, scale)
 
-        return self._each(pair, list(range(count)))
+        return self._map(pair, list(range(count)))
 
-    def redrawn(
+    def with_targets(
         self, pairs: list[TrainingPair], by: str, draw: Callable[[Pixels], Pixels]
     ) -> list[TrainingPair]:
-        """Pairs of this store with `draw(small)` as their large pictures; `by` names what draws them.
+        """Replace the large picture of each of `pairs` by `draw(small)`.
 
-        Each is kept as a file even where memory would do, because drawing is slow, and may be cut off.
+        `by` identifies the drawing function in the names of the files. Every picture is kept in a file, even
+        where memory is free, because drawing is slow and a run may be interrupted.
         """
 
         def pair_of(pair: TrainingPair) -> TrainingPair:
-            large = self._filed(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
+            large = self._memory_mapped(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
             return replace(pair, large=large)
 
         return [pair_of(pair) for pair in pairs]
 
     def _pair(self, name: str, pixels: Pixels, key: str, scale: int) -> TrainingPair:
-        """`pixels`, which are kept as `key`, cut to a multiple of `scale`, and their small version."""
+        """Crop `pixels` to a multiple of `scale` and add the small version.
+
+        `key` is the name under which `pixels` are kept.
+        """
         height, width = (n // scale * scale for n in pixels.shape[:2])
         large = pixels[:height, :width]
         key = f"{key}-x{scale}"
-        small = self._kept(key, lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
+        small = self._stored(key, lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
         return TrainingPair(name, large, small, key)
 
     def _resized(self, picture: DecodedPicture, size: float) -> tuple[Pixels, str]:
-        """The pixels of a picture at `size` times its own, and the name they are kept by."""
+        """Return the pixels of a picture resized by `size`, and the name they are kept by."""
         if size == 1:
             return picture.pixels, picture.key
         key = f"{picture.key}-s{size:g}"
-        return self._kept(key, lambda: cast(Pixels, imresize(np.asarray(picture.pixels), size))), key
+        return self._stored(key, lambda: cast(Pixels, imresize(np.asarray(picture.pixels), size))), key
 
 
 def split_validation(pairs: list[TrainingPair], count: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """(training, validation): `count` pictures, chosen by the hash of their names, are held out.
+    """Split into (training, validation); the hash of their names chooses the `count` pictures held out.
 
-    Raises InputError where nothing would be left to train on.
+    The choice does not depend on the order of the files, and one more picture changes at most one of those held
+    out. Raises InputError where no
+    picture would be left to train on.
     """
     if count >= len(pairs):
         raise InputError(
-            f"{len(pairs)} pictures, of which the recipe holds out {count} for validation: none is left to "
-            "train on; add pictures or lower the recipe's `validation`"
+            f"{len(pairs)} pictures, and the recipe holds out {count} for validation: none is left to train on; "
+            "add pictures or lower the recipe's `validation`"
         )
     ranked = sorted(
         pairs, key=lambda p: hashlib.sha256(p.name.encode("utf-8", "surrogateescape")).hexdigest()

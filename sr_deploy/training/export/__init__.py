@@ -1,1 +1,1 @@
-"""From a checkpoint to a checked ONNX file."""
+"""Export: from a checkpoint to a checked ONNX file."""

@@ -1,8 +1,9 @@
-"""The receptive-field radius of a net, measured in torch: what a tile must read around what it keeps.
+"""Measure the halo of a net in torch: the receptive-field radius, in input pixels.
 
-The support of a gradient is measured, not its size: weights become their indicators, biases go, and
-activations pass 1 wherever any gradient arrives, so that nothing cancels, dies or underflows. Foreign ONNX
-files are measured elsewhere (`sr_deploy.graph`), by perturbing pixels.
+A tile must read that many pixels around those it keeps. The support of a gradient is measured, not its size.
+Weights are replaced by indicators of being non-zero, biases by zeros, and every activation passes a gradient
+of 1 wherever a gradient arrives. So no contribution can cancel, vanish in a dead activation, or underflow.
+ONNX files of other origin are measured in `sr_deploy.graph`, by perturbing pixels.
 """
 
 from __future__ import annotations
@@ -15,61 +16,64 @@ from torch import Tensor, nn
 from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.nets.blocks import fold
 
-_FIRST_PROBE = 32
-_LARGEST_PROBE = 1024  # a net that sees farther than half of this is called global
+_FIRST_PROBE = 32  # input pixels; doubled until the halo fits
+_LARGEST_PROBE = 1024  # a net whose halo exceeds half of this counts as global
 
 
 def measure_halo(net: nn.Module) -> int | None:
-    """Radius in input pixels beyond which no input changes an output pixel of `net`; None where it is global.
+    """Return the halo of `net` in input pixels, or None for a net that depends on the whole picture.
 
-    `net` maps [N, channels, H, W] to [N, channels, H * scale, W * scale] and has the attributes `scale` and
-    `channels`, and `multiple_of` where sizes must divide. An output pixel belongs to the input pixel it lies
-    in; the radius is the largest over both axes and every phase of the strides. What is folded at export
-    is folded here too, so a branch whose weight is zero counts for nothing.
+    `net` maps [N, channels, H, W] to [N, channels, H * scale, W * scale]. It has the attributes `scale` and
+    `channels`, and `multiple_of` where its sizes must be multiples. An output pixel belongs to the input
+    pixel it lies in. The halo is the largest over both axes and over all phases of the strides. The net is
+    folded first, as at export, so a branch of weight zero does not count.
     """
-    radii = [_axis_radius(net, axis) for axis in (2, 3)]
-    known = [radius for radius in radii if radius is not None]
-    return max(known) if len(known) == len(radii) else None
+    halos = [_axis_halo(net, axis) for axis in (2, 3)]
+    known = [halo for halo in halos if halo is not None]
+    return max(known) if len(known) == len(halos) else None
 
 
-def _axis_radius(net: nn.Module, axis: int) -> int | None:
-    """The radius along one axis, on strips as narrow as the net allows, longer until it fits in."""
+def _axis_halo(net: nn.Module, axis: int) -> int | None:
+    """Return the halo along one axis (2: rows, 3: columns), or None where it exceeds the largest probe.
+
+    The probe is a strip as narrow as the net allows; its length doubles until the halo fits.
+    """
     step = size_rule_of(net).multiple_of
     indicator = _indicator_net(net, across=5 - axis)
     length = -(-_FIRST_PROBE // step) * step
     while length <= _LARGEST_PROBE:
-        radius = _radius_in(indicator, axis, length, step)
-        if radius < length // 2 - step:
-            return radius
+        halo = _halo_in_probe(indicator, axis, length, step)
+        if halo < length // 2 - step:
+            return halo
         length *= 2
     return None
 
 
-def _radius_in(net: Any, axis: int, length: int, step: int) -> int:
-    """How far the rows that a row in the middle depends on lie from it, at most, over `step` phases.
+def _halo_in_probe(net: Any, axis: int, length: int, step: int) -> int:
+    """Return the largest distance between a row in the middle and the rows it depends on, over `step` phases.
 
-    Along axis 2 the probe is [step, channels, length, step]: one picture for each phase.
+    Along axis 2 the probe is [step, channels, length, step], with one picture for each phase.
     """
     shape = [step, net.channels, length, step] if axis == 2 else [step, net.channels, step, length]
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
     result = net(probe)
     middle = length // 2 // step * step
-    seed = torch.zeros_like(result)
+    selected = torch.zeros_like(result)
     for phase in range(step):
         start = (middle + phase) * net.scale
-        seed[phase].narrow(axis - 1, start, net.scale).fill_(1.0)
-    (gradient,) = torch.autograd.grad(result, probe, seed)
-    radius = 0
+        selected[phase].narrow(axis - 1, start, net.scale).fill_(1.0)
+    (gradient,) = torch.autograd.grad(result, probe, selected)
+    halo = 0
     for phase in range(step):
         touched = gradient[phase].abs().amax(dim=(0, 4 - axis)).nonzero()
         if len(touched):
-            radius = max(radius, int((touched - middle - phase).abs().max()))
-    return radius
+            halo = max(halo, int((touched - middle - phase).abs().max()))
+    return halo
 
 
-class _Gate(torch.autograd.Function):
-    """Identity forwards; backwards 1 wherever any gradient arrives."""
+class _UnitGradient(torch.autograd.Function):
+    """Identity whose gradient is 1 wherever any gradient arrives, and 0 elsewhere."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
@@ -86,10 +90,10 @@ _ACTIVATIONS = (
 
 
 def _indicator_net(net: nn.Module, *, across: int) -> nn.Module:
-    """A copy of `net`, folded, in double precision, through which support travels and nothing else.
+    """Return a folded double-precision copy of `net` whose gradients show dependence only.
 
-    Along the axis `across` every tap of a row of a kernel counts for the whole row: in a wide picture
-    the row would be reached whatever its taps' places, and this makes it so in a strip.
+    In each row of a kernel along the axis `across`, one non-zero tap sets all of them. In a wide picture the
+    row is reached wherever its non-zero taps are; a narrow strip would miss some of them.
     """
     indicator = fold(net).double().eval().requires_grad_(False)
     for module in indicator.modules():
@@ -99,7 +103,7 @@ def _indicator_net(net: nn.Module, *, across: int) -> nn.Module:
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, _ACTIVATIONS):
-            module.forward = _Gate.apply  # type: ignore[method-assign]
+            module.forward = _UnitGradient.apply  # type: ignore[method-assign]
         elif isinstance(module, nn.MaxPool2d):
             pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
             module.forward = pool.forward  # type: ignore[method-assign]

@@ -1,6 +1,6 @@
-"""Does an exported model compute what the net computes? ONNX Runtime against torch, on real crops.
+"""Compare an exported model in ONNX Runtime with its net in torch, on crops of real pictures.
 
-Compares pixels and says where they differ most. It does not export, and writes nothing.
+The result says how large the largest difference is and where. This module does not export and writes no file.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from sr_deploy.spec import ModelSpec
 from sr_deploy.training.data.pictures import decode, list_pictures
 
 CROPS = ((64, 64), (37, 53), (53, 37), (96, 17), (17, 96), (5, 7), (1, 3))
-"""Heights and widths compared: square, odd, long, and smaller than any receptive field."""
+"""(height, width) of the crops that are compared: square, odd, long, and smaller than any halo."""
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1 / 255}
-"""Largest difference allowed to a float output, 1 being full scale: one step of 8 bits in half precision."""
+"""Largest difference allowed to a float output, where 1 is full scale.
 
-_ROUNDING = 0.5 / 255  # how far a uint8 output may be from what it rounds
-_PICTURES = 8
+In half precision it is one 8-bit step.
+"""
+
+_ROUNDING = 0.5 / 255  # largest distance of a uint8 output from the value it was rounded from
+_MAX_PICTURES = 8
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -45,15 +48,17 @@ class CropSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The largest difference between net and model, 1 being full scale, and where it is."""
+    """The largest difference between net and model, where 1 is full scale, and its position."""
 
     value: float
     picture: str
+    """Name of the picture."""
     crop: tuple[int, int, int, int]
-    """Top, left, height, width of the crop in the picture."""
+    """Top, left, height and width of the crop in the picture."""
     position: tuple[int, int]
     """Row and column in the upscaled crop."""
     channel: str
+    """"R", "G" or "B", or "Y" for a net of one channel."""
 
     def __str__(self) -> str:
         top, left, height, width = self.crop
@@ -66,64 +71,66 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """What a comparison found."""
+    """Result of a comparison."""
 
     largest: Difference
     tolerance: float
+    """Largest difference allowed, where 1 is full scale."""
     crops: int
+    """Number of crops compared."""
 
     @property
     def passed(self) -> bool:
-        """False too where the difference is not a number."""
+        """Is the difference within the tolerance? A difference that is not a number fails."""
         return self.largest.value <= self.tolerance
 
 
 def check_pictures(folder: Path | None) -> list[CropSource]:
-    """Up to eight pictures of `folder`, spread over it; two made ones without it.
+    """Return up to eight pictures of `folder`, spread evenly, or two synthetic ones where `folder` is None.
 
-    Raises InputError for a folder without pictures, ImageError for one that cannot be read.
+    Raises InputError for a folder without pictures, ImageError for a picture that cannot be read.
     """
     if folder is None:
         return [CropSource(f"dead-leaves-{seed}", dead_leaves(128, 160, seed=seed)) for seed in (0, 1)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; point --data at a folder of photographs")
     paths = list_pictures(folder)
-    chosen = paths[:: -(-len(paths) // _PICTURES)]
+    chosen = paths[:: -(-len(paths) // _MAX_PICTURES)]
     return [CropSource(path.name, decode(path)) for path in chosen]
 
 
 def compare(
     net: nn.Module, model: onnx.ModelProto, spec: ModelSpec, pictures: Sequence[CropSource]
 ) -> Parity:
-    """Run every crop of every picture through both. The model may have float or uint8 pixels.
+    """Run every crop of every picture through net and model. The model may have float or uint8 pixels.
 
-    Sizes the model's rule does not allow are padded first. Against uint8 output the net's
-    own is clipped, not rounded, and what rounding to nearest may add counts for nothing.
+    Crops are padded to sizes that the model's size rule allows. For a model with uint8 output the net's
+    result is clipped but not rounded, and the half step that rounding may add is not counted as a difference.
     """
-    session = _open(model)
+    session = _open_session(model)
     as_bytes = session.get_inputs()[0].type == "tensor(uint8)"
     random = np.random.default_rng(0)
     worst: Difference | None = None
     count = 0
     for picture in pictures:
         for size in CROPS:
-            crop = _place(picture.pixels, size, random)
+            crop = _random_crop(picture.pixels, size, random)
             small = _padded(_cut(picture.pixels, crop, spec.channels), spec)
             wanted = _run_net(net, small)
             got = _run_model(session, small, as_bytes)
-            found = _largest(wanted, got, as_bytes, picture.name, crop)
+            found = _largest_difference(wanted, got, as_bytes, picture.name, crop)
             count += 1
             if worst is None or not found.value <= worst.value:
                 worst = found
     if worst is None:
-        raise InputError("a comparison needs at least one picture, got none; give some")
+        raise InputError("a comparison needs at least one picture, got none; name a folder with pictures")
     return Parity(largest=worst, tolerance=TOLERANCES[spec.precision], crops=count)
 
 
 def check_parity(
     net: nn.Module, model: onnx.ModelProto, spec: ModelSpec, pictures: Sequence[CropSource]
 ) -> Parity:
-    """`compare`, and raise CheckFailedError saying by how much and where, when the tolerance is missed."""
+    """Call `compare`, and raise CheckFailedError that says how much and where, if the tolerance is exceeded."""
     parity = compare(net, model, spec, pictures)
     if not parity.passed:
         raise CheckFailedError(
@@ -133,7 +140,11 @@ def check_parity(
     return parity
 
 
-def _open(model: onnx.ModelProto) -> Any:
+def _open_session(model: onnx.ModelProto) -> Any:
+    """Open `model` in ONNX Runtime on the CPU.
+
+    Raises MissingRuntimeError where ONNX Runtime is not installed, ModelError where it refuses the model.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -147,7 +158,7 @@ def _open(model: onnx.ModelProto) -> Any:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # ONNX Runtime's errors share no base class but this one
+    except Exception as error:  # ONNX Runtime's errors have no narrower common base class
         reason = " ".join(str(error).split())
         raise ModelError(
             f"the exported model does not load in ONNX Runtime {onnxruntime.__version__} ({reason}); "
@@ -155,8 +166,10 @@ def _open(model: onnx.ModelProto) -> Any:
         ) from error
 
 
-def _place(pixels: Pixels, size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
-    """Where a crop of `size` lies: top, left, height, width; smaller where the picture is."""
+def _random_crop(
+    pixels: Pixels, size: tuple[int, int], random: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of a random crop of `size`, limited to the size of the picture."""
     height, width = (min(a, b) for a, b in zip(size, pixels.shape[:2], strict=True))
     top, left = (
         int(random.integers(n - m + 1)) for n, m in zip(pixels.shape[:2], (height, width), strict=True)
@@ -165,31 +178,33 @@ def _place(pixels: Pixels, size: tuple[int, int], random: np.random.Generator) -
 
 
 def _cut(pixels: Pixels, crop: tuple[int, int, int, int], channels: int) -> Pixels:
-    """The crop [1, h, w, channels]; the green channel stands in for grey."""
+    """Return the crop as [1, h, w, channels]; a net of one channel gets the green one."""
     top, left, height, width = crop
     cut = pixels[top : top + height, left : left + width]
     return np.ascontiguousarray((cut if channels == 3 else cut[..., 1:2])[None])
 
 
 def _padded(small: Pixels, spec: ModelSpec) -> Pixels:
+    """Mirror [1, h, w, C] at its bottom and right, up to the next size that the size rule allows."""
     height, width = small.shape[1:3]
     tall, wide = spec.size_rule.padded(height, width)
     return np.pad(small, ((0, 0), (0, tall - height), (0, wide - width), (0, 0)), mode="symmetric")
 
 
 def _to_float(small: Pixels) -> Floats:
+    """Convert uint8 [1, h, w, C] to float32 [1, C, h, w] in 0..1."""
     return np.asarray(np.ascontiguousarray(small.transpose(0, 3, 1, 2)) / np.float32(255), np.float32)
 
 
 def _run_net(net: nn.Module, small: Pixels) -> Floats:
-    """[1, C, H, W] in 0..1, unclipped."""
+    """Run the net. Returns [1, C, H, W], nominally 0..1, not clipped."""
     with torch.inference_mode():
         result: Floats = net(torch.from_numpy(_to_float(small))).numpy()
     return result
 
 
 def _run_model(session: Any, small: Pixels, as_bytes: bool) -> Floats:
-    """The same of the model, whatever its pixels."""
+    """Run the model in ONNX Runtime. Returns float32 [1, C, H, W], whatever its pixel format."""
     port = session.get_inputs()[0]
     if as_bytes:
         result = session.run(None, {port.name: small})[0].transpose(0, 3, 1, 2) / np.float32(255)
@@ -199,9 +214,13 @@ def _run_model(session: Any, small: Pixels, as_bytes: bool) -> Floats:
     return np.asarray(result, np.float32)
 
 
-def _largest(
+def _largest_difference(
     wanted: Floats, got: Floats, rounded: bool, name: str, crop: tuple[int, int, int, int]
 ) -> Difference:
+    """Find the largest difference. `rounded` says that `got` was rounded to 8 bits.
+
+    Raises CheckFailedError where the shapes differ.
+    """
     if wanted.shape != got.shape:
         raise CheckFailedError(
             f"the exported model gives {got.shape} for a crop of {name}, torch gives {wanted.shape}; report this"

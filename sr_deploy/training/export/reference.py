@@ -1,4 +1,4 @@
-"""A checkpoint as something to hold models to: what torch computes of 8-bit pixels, and the graph it exports to."""
+"""A checkpoint as a reference for `verify`: torch's result for 8-bit pixels, and the graph to export."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sr_deploy.verify.subject import ModelForm
 
 
 def open_checkpoint(path: Path) -> ModelForm:
-    """The net of a checkpoint, or of the folder of a run, in fp32.
+    """Open the net of a checkpoint, or of the folder of a run, in fp32.
 
-    Raises InputError for what is no checkpoint, MissingRuntimeError without onnxscript.
+    Raises InputError for a file that is not a checkpoint, MissingRuntimeError without onnxscript.
     """
     found = find_checkpoint(path)
     net, info = load_net(found)
@@ -27,14 +27,14 @@ def open_checkpoint(path: Path) -> ModelForm:
     return ModelForm(
         name=str(path),
         spec=spec,
-        plain=lambda pixels: _computed(net, spec, pixels),
+        plain=lambda pixels: _run_net(net, spec, pixels),
         plain_backend="torch",
         load_graph=lambda: core_model(net, spec),
     )
 
 
-def _computed(net: nn.Module, spec: ModelSpec, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """[h, w, C] -> [h * scale, w * scale, C], 0..1, not clipped."""
+def _run_net(net: nn.Module, spec: ModelSpec, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Run `net` on [h, w, C]. Returns [h * scale, w * scale, C], nominally 0..1, not clipped."""
     height, width = pixels.shape[:2]
     padded = mirrored(pixels, spec.size_rule)
     tensor = torch.from_numpy(padded.transpose(2, 0, 1)[None] / np.float32(255))

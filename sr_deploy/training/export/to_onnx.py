@@ -1,7 +1,8 @@
-"""From a checkpoint to one self-describing ONNX file: folded, cleaned, measured, stamped, checked, written.
+"""Export a checkpoint to one self-describing ONNX file.
 
-The same checkpoint gives the same bytes. Nothing is written before the check has passed. Conversion is
-`torch.onnx.export` on `torch.export`; precision and pixel I/O are grafts of `sr_deploy.graph`.
+The steps: fold the net, convert it with `torch.onnx.export` (on `torch.export`), clean the graph, measure the
+halo, add the spec, check against torch, write. Precision and pixel I/O are added by `sr_deploy.graph` and
+`sr_deploy.precision`. Equal checkpoints give equal bytes. Nothing is written before the check has passed.
 """
 
 from __future__ import annotations
@@ -33,28 +34,30 @@ from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.nets.blocks import fold
 
 OPSETS = range(18, 24)
-"""What torch's exporter writes. ONNX Runtime 1.18 to 1.20 read up to 21; bf16 convolutions need 22."""
+"""Opsets that torch's exporter can write. ONNX Runtime 1.18 to 1.20 read up to 21; bf16 convolutions need 22.
+"""
 
 DEFAULT_OPSET = 18
-"""Read by every runtime in use; the operators of these nets have not changed their meaning since."""
+"""Opset that every runtime in use reads. The operators of these nets have not changed since."""
 
-IR_VERSION = 10  # of ONNX 1.16, the newest that ONNX Runtime 1.18 reads
+IR_VERSION = 10  # that of ONNX 1.16, the newest one ONNX Runtime 1.18 reads
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 IO = ("float", "uint8")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult:
-    """What was written, and what the check found; no `parity` where the check was skipped."""
+    """Description of a written file and the result of the check."""
 
     path: Path
     spec: ModelSpec
     opset: int
     size: int
-    """Of the file, in bytes."""
+    """Size of the file in bytes."""
     parameters: int
-    """Weights and biases of the folded net."""
+    """Number of weights and biases of the folded net."""
     parity: Parity | None
+    """Result of the check against torch; None where it was skipped."""
 
 
 def export_onnx(
@@ -70,12 +73,22 @@ def export_onnx(
 ) -> ExportResult:
     """Write the net of `checkpoint` to the ONNX file `out`.
 
-    `precision`: "fp32", "fp16", "bf16" or "int8". `io`: "float" (NCHW, 0..1) or "uint8" (NHWC pixels). `data`: a
-    folder of pictures to check on; made ones without it, but for int8, which is calibrated on them. What bf16 and
-    int8 cost is measured by `sr_deploy.precision.convert`; the parity found is then that of the fp32 form. `licence` of the weights goes into the record.
-    Raises UsageError for an argument outside its range, InputError for a checkpoint that is none,
+    Args:
+      checkpoint: file of `sr-deploy train`.
+      out: path to write; an existing file is replaced.
+      precision: "fp32", "fp16", "bf16" or "int8".
+      io: "float" (NCHW, 0..1) or "uint8" (NHWC pixels).
+      opset: one of `OPSETS`.
+      data: folder of pictures to check on; without it synthetic pictures are used. int8 is calibrated on them.
+      licence: licence of the weights, stored in the spec.
+      check: whether ONNX Runtime and torch are compared before anything is written.
+
+    For bf16 and int8 the returned parity is that of the fp32 model; `sr_deploy.precision.convert` measures
+    the loss of the conversion itself.
+
+    Raises UsageError for an argument outside its range, InputError for a file that is not a checkpoint,
     OutputError where `out` cannot be written, MissingRuntimeError without onnxscript or ONNX Runtime, and
-    CheckFailedError, with nothing written, where ONNX Runtime and torch differ by more than the tolerance.
+    CheckFailedError where ONNX Runtime and torch differ by more than the tolerance.
     """
     _check_arguments(out, precision, io, opset)
     net, info = load_net(checkpoint)
@@ -106,6 +119,7 @@ def export_onnx(
 
 
 def _check_arguments(out: Path, precision: str, io: str, opset: int) -> None:
+    """Raise UsageError or OutputError for arguments that cannot work, before the net is loaded."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if io not in IO:
@@ -126,7 +140,7 @@ def spec_of(
     precision: str = "fp32",
     licence: str | None = None,
 ) -> ModelSpec:
-    """What a runner must know of `net`, its halo measured."""
+    """Return the spec of `net`; its halo is measured."""
     return ModelSpec(
         name=info.name,
         scale=info.scale,
@@ -143,7 +157,7 @@ def spec_of(
 
 
 def core_model(net: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
-    """The core graph of `net`, folded, in fp32, with `spec` in it: `pixels` [n, C, h, w] -> `upscaled`.
+    """Export the folded `net` in fp32 with `spec` in its metadata: `pixels` [n, C, h, w] -> `upscaled`.
 
     Raises MissingRuntimeError without onnxscript, ModelError where torch cannot export the net.
     """
@@ -153,6 +167,7 @@ def core_model(net: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPSET) -> o
 
 
 def _converted(net: nn.Module, channels: int, rule: SizeRule, opset: int) -> onnx.ModelProto:
+    """Convert `net` with torch's exporter; batch, height and width stay dynamic."""
     step = rule.multiple_of
     axes = {name: torch.export.Dim(name) for name in ("n", "h", "w")}
     shapes = (
@@ -160,8 +175,9 @@ def _converted(net: nn.Module, channels: int, rule: SizeRule, opset: int) -> onn
         if step > 1
         else dict(zip((0, 2, 3), axes.values(), strict=True))
     )
+    # Sizes that differ from each other and from 1, so that the exporter cannot take them for constants or for equal.
     example = torch.zeros(2, channels, 8 * step, 12 * step)
-    with _quiet():
+    with _silenced():
         try:
             program = torch.onnx.export(
                 net,
@@ -188,8 +204,8 @@ def _converted(net: nn.Module, channels: int, rule: SizeRule, opset: int) -> onn
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Torch's exporter warns of its own deprecated calls, and logs that torchvision is missing."""
+def _silenced() -> Iterator[None]:
+    """Silence torch's exporter, which warns of its own deprecated calls and logs that torchvision is missing."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -202,10 +218,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _clean(model: onnx.ModelProto, channels: int) -> None:
-    """Leave what computes, and name it so that the same net gives the same bytes on every machine.
+    """Remove everything that does not compute, and name the rest so that equal nets give equal bytes.
 
-    Gone: stack traces and torch's own records, which hold paths; attributes that repeat a default; the shapes
-    in between. Weights keep the net's names.
+    Stack traces and torch's own records (which contain paths), attributes that repeat a default, and
+    intermediate shapes are removed. Weights keep their names in the net.
     """
     model.producer_name, model.producer_version, model.doc_string = "sr-deploy", "", ""
     model.ir_version = IR_VERSION
@@ -225,6 +241,7 @@ def _clean(model: onnx.ModelProto, channels: int) -> None:
 
 
 def _drop_defaults(node: onnx.NodeProto) -> None:
+    """Remove attributes that repeat a default, and sort the others by name."""
     kept = [
         a
         for a in node.attribute
@@ -236,13 +253,13 @@ def _drop_defaults(node: onnx.NodeProto) -> None:
 
 
 def _copy(attribute: onnx.AttributeProto) -> onnx.AttributeProto:
-    twin = onnx.AttributeProto()
-    twin.CopyFrom(attribute)
-    return twin
+    copied = onnx.AttributeProto()
+    copied.CopyFrom(attribute)
+    return copied
 
 
 def _rename_values(graph: onnx.GraphProto) -> None:
-    """Results are named by what makes them, constants by number, weights as in the net."""
+    """Name results after their operator, and constants by number; weights keep their names in the net."""
     names = {PIXELS: PIXELS, UPSCALED: UPSCALED, "": ""}
     constants = [t for t in graph.initializer if "." not in t.name]
     names |= {tensor.name: f"constant_{number}" for number, tensor in enumerate(constants)}
@@ -257,8 +274,10 @@ def _rename_values(graph: onnx.GraphProto) -> None:
 
 
 def _declare(port: Any, name: str, dims: list[int | str]) -> None:
+    """Set name and shape of a float input or output."""
     port.CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims))
 
 
 def _count_weights(net: nn.Module) -> int:
+    """Count the trainable weights and biases of the folded net."""
     return sum(p.numel() for p in fold(net).parameters() if p.requires_grad)

@@ -15,10 +15,14 @@ from sr_deploy.training.nets.srresnet import SRResNet
 from sr_deploy.training.nets.unet import UNet
 
 NETS: dict[str, type[nn.Module]] = {"rt": RT, "srresnet": SRResNet, "unet": UNet}
+"""Name of an architecture in a recipe -> class. Every class takes the scale first."""
 
 
 def build_net(architecture: str, scale: int, parameters: Mapping[str, Any]) -> nn.Module:
-    """A fresh net. Raises UsageError for an unknown architecture or a parameter it does not take."""
+    """Return a net with fresh weights on the CPU.
+
+    Raises UsageError for an unknown architecture, or for a parameter that it does not take.
+    """
     if architecture not in NETS:
         raise UsageError(f"unknown architecture {architecture!r}; known: {', '.join(sorted(NETS))}")
     known = [name for name in inspect.signature(NETS[architecture]).parameters if name != "scale"]
@@ -36,5 +40,5 @@ def build_net(architecture: str, scale: int, parameters: Mapping[str, Any]) -> n
 
 
 def size_rule_of(net: nn.Module) -> SizeRule:
-    """Which sizes `net` takes without padding them itself."""
+    """Return the rule for the input sizes that `net` takes without padding them itself."""
     return SizeRule(multiple_of=int(getattr(net, "multiple_of", 1)))

@@ -1,6 +1,7 @@
-"""What the nets are made of: convolutions that fold, ICNR, PixelShuffle heads, weighted residuals.
+"""Building blocks of the nets: foldable convolutions, ICNR, PixelShuffle heads, weighted residuals.
 
-`fold` turns any net made of these into the plain one that is deployed. No net is defined here.
+`fold` turns a net made of them into the plain net that is deployed. No net is defined here. Attribute names
+of all modules are part of the file format: checkpoints and exported models name their weights by them.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from sr_deploy.errors import UsageError
 Net = TypeVar("Net", bound=nn.Module)
 
 SCALES = (2, 3, 4, 8)
+"""Scales that the nets can have."""
 RESIDUALS = ("nearest", "bilinear", "bicubic")
+"""Ways to upsample the picture in the skip connection around a net."""
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "leaky_relu": partial(nn.LeakyReLU, 0.1),
 }
+"""Name in a recipe -> constructor."""
 
 
 def activation_of(name: str) -> nn.Module:
-    """A fresh activation. `relu6` is bounded, which suits int8 (Berger et al. 2023); `leaky_relu`, of slope 0.1,
-    keeps a gradient everywhere, so that no feature of a narrow net can die (Maas et al. 2013).
+    """Return a new activation module.
 
-    Raises UsageError for another name.
+    "relu6" is bounded, which suits int8 (Berger et al. 2023). "leaky_relu" has slope 0.1 and so a gradient
+    everywhere: no feature of a narrow net can die (Maas et al. 2013). Raises UsageError for another name.
     """
     if name not in ACTIVATIONS:
         raise UsageError(f"unknown activation {name!r}; known: {', '.join(sorted(ACTIVATIONS))}")
@@ -40,7 +44,7 @@ def activation_of(name: str) -> nn.Module:
 
 
 def check_scale(scale: int) -> int:
-    """`scale` itself. Raises UsageError where the nets do not have it."""
+    """Return `scale`. Raises UsageError where the nets do not have it."""
     if scale not in SCALES:
         raise UsageError(f"scale must be one of {', '.join(map(str, SCALES))}, got {scale!r}")
     return scale
@@ -54,7 +58,7 @@ def check_counts(**counts: int) -> None:
 
 
 def stages_of(scale: int) -> list[int]:
-    """The PixelShuffle factors of a scale: 2 -> [2], 3 -> [3], 4 -> [2, 2], 8 -> [2, 2, 2].
+    """Return the PixelShuffle factors of a scale: 2 -> [2], 3 -> [3], 4 -> [2, 2], 8 -> [2, 2, 2].
 
     Raises UsageError for another scale.
     """
@@ -63,9 +67,9 @@ def stages_of(scale: int) -> list[int]:
 
 
 def conv3x3(in_channels: int, out_channels: int, *, gain: Literal["linear", "relu"] = "linear") -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size, with He initialisation for what follows it and no bias yet.
+    """Return a 3x3 convolution that keeps the size, with He initialisation and a bias of zero.
 
-    `gain`: "relu" where an activation follows, else "linear". Source: He et al. 2015, eq. 10.
+    `gain` is "relu" where an activation follows, else "linear". Source: He et al. 2015, eq. 10.
     """
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
     nn.init.kaiming_normal_(conv.weight, nonlinearity=gain)
@@ -75,11 +79,12 @@ def conv3x3(in_channels: int, out_channels: int, *, gain: Literal["linear", "rel
 
 
 def near_identity(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 3x3 convolution that an activation follows, started so that what enters a plain stack also leaves it.
+    """Return a 3x3 convolution for a plain stack; the stack nearly passes its input through at first.
 
-    Where the channels agree, a Dirac kernel of 0.8 and half of He's initialisation: the mean square of the
-    features stays level over tens of layers, where PyTorch's own start leaves a sixth of it a layer. Elsewhere
-    He's. Sources: He et al. 2015, eq. 10; Zagoruyko and Komodakis 2017 ("DiracNets"), section 3.
+    Where input and output have as many channels, the kernel is a Dirac of 0.8 plus half of He's
+    initialisation. The mean square of the features then stays level over tens of layers; with PyTorch's
+    default, each layer keeps a sixth of it. Elsewhere the initialisation is He's. Sources: He et al. 2015,
+    eq. 10; Zagoruyko and Komodakis 2017 ("DiracNets"), section 3.
     """
     conv = conv3x3(in_channels, out_channels, gain="relu")
     if in_channels == out_channels:
@@ -91,10 +96,11 @@ def near_identity(in_channels: int, out_channels: int) -> nn.Conv2d:
 def icnr_(weight: Tensor, factor: int) -> Tensor:
     """Initialise a PixelShuffle convolution's `weight` [C * factor**2, C_in, k, k] in place by ICNR.
 
-    Every group of `factor**2` output channels starts as one kernel, so the shuffled output equals
-    nearest-neighbour upsampling of one convolution, and no checkerboard is there to be unlearned.
-    Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", section 3.
-    Raises UsageError where the output channels do not divide.
+    Every group of `factor**2` output channels starts with the same kernel. The shuffled output then equals
+    nearest-neighbour upsampling of one convolution, so the net does not start with a checkerboard. Source:
+    Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", section 3.
+
+    Returns `weight`. Raises UsageError where the output channels do not divide by `factor**2`.
     """
     channels, rest = divmod(weight.shape[0], factor**2)
     if rest:
@@ -106,18 +112,18 @@ def icnr_(weight: Tensor, factor: int) -> Tensor:
 
 
 class Folding(nn.Module, ABC):
-    """A part that is trained in another form than it is deployed in."""
+    """A module that is trained in another form than it is deployed in."""
 
     @abstractmethod
     def fold(self) -> nn.Module:
-        """The deployed form, which computes the same."""
+        """Return the deployed form, which computes the same function."""
 
 
 class PixelShuffleHead(nn.Module):
     """One upsampling stage: convolution, activation, PixelShuffle by `factor`.
 
-    [N, C_in, H, W] -> [N, C, H * factor, W * factor]. The activation comes before the shuffle, where it
-    fuses with the convolution; being pointwise, it computes the same there.
+    [N, C_in, H, W] -> [N, C, H * factor, W * factor]. The activation is before the shuffle, where runtimes
+    fuse it with the convolution. It is pointwise, so the result is the same.
     """
 
     def __init__(
@@ -137,7 +143,7 @@ class PixelShuffleHead(nn.Module):
             icnr_(self.conv.weight, factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Upsample."""
+        """Upsample by `factor`."""
         return F.pixel_shuffle(self.activation(self.conv(x)), self.factor)
 
 
@@ -149,17 +155,17 @@ class Residual(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block's output."""
+        """Add the output of the block to `x`."""
         result: Tensor = x + self.block(x)
         return result
 
 
 class WeightedResidual(Folding):
-    """`x + weight * block(x)`, `block` ending in a convolution: a residual connection with a weighted branch.
+    """`x + weight * block(x)`: a residual connection with a weighted branch. `block` ends in a convolution.
 
-    A small weight (0.1 to 0.2) keeps deep stacks stable (Szegedy et al. 2016, section 3.3; Lim et al.
-    2017, section 4.3). `learned` makes it one parameter a block, starting at `weight` (Bachlechner et al.
-    2020, "ReZero", learn it from 0). `fold()` moves it into the block's last convolution, so it costs
+    A small weight (0.1 to 0.2) keeps deep stacks stable (Szegedy et al. 2016, section 3.3; Lim et al. 2017,
+    section 4.3). With `learned` it is one parameter per block, initialised to `weight` (Bachlechner et al.
+    2020, "ReZero", start from 0). `fold()` multiplies it into the block's last convolution, so it costs
     nothing when deployed.
     """
 
@@ -170,17 +176,17 @@ class WeightedResidual(Folding):
         value = torch.tensor(float(weight))
         if learned:
             self.weight = nn.Parameter(value)
-        else:  # a setting, not a weight: checkpoints do not carry it
+        else:  # a setting of the recipe, not a weight: checkpoints do not contain it
             self.register_buffer("weight", value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the weighted output of the block."""
+        """Add the weighted output of the block to `x`."""
         result: Tensor = x + self.weight * self.block(x)
         return result
 
     @torch.no_grad()
     def fold(self) -> Residual:
-        """The same function with the weight inside the block's last convolution."""
+        """Return the same function, with the weight inside the block's last convolution."""
         block = copy.deepcopy(self.block)
         last = block[-1]
         for tensor in last.parameters():
@@ -189,7 +195,10 @@ class WeightedResidual(Folding):
 
 
 def residual_block(features: int, activation: str, weight: float, *, learned: bool) -> WeightedResidual:
-    """Conv - activation - conv around a weighted residual, without normalisation (Lim et al. 2017, fig. 2)."""
+    """Return conv - activation - conv in a weighted residual.
+
+    There is no normalisation (Lim et al. 2017, fig. 2).
+    """
     block = nn.Sequential(
         conv3x3(features, features, gain="relu"), activation_of(activation), conv3x3(features, features)
     )
@@ -197,8 +206,11 @@ def residual_block(features: int, activation: str, weight: float, *, learned: bo
 
 
 def impulses(channels: int, radius: int) -> Tensor:
-    """[C, C, H, W]: a picture for each of the colours, black but for its middle, so large that what reaches `radius`
-    pixels does not reach its border."""
+    """Return one picture per colour, [C, C, H, W], that is black except for its middle pixel.
+
+    The pictures are so large that a filter of `radius` pixels applied to the middle does not reach the
+    border.
+    """
     middle = 2 * radius + 1
     pictures = torch.zeros(channels, channels, 2 * middle + 1, 2 * middle + 1)
     pictures[range(channels), range(channels), middle, middle] = 1
@@ -207,8 +219,10 @@ def impulses(channels: int, radius: int) -> Tensor:
 
 @torch.no_grad()
 def kernel_of(linear: Callable[[Tensor], Tensor], impulses: Tensor, radius: int) -> Tensor:
-    """[C_out, C, k, k]: the kernel of what `linear` computes of a picture, as far as `radius` pixels: its answers to
-    `impulses`, seen from the pixels around them."""
+    """Return the kernel [C_out, C, k, k] of the linear function `linear`, with k = 2 * radius + 1.
+
+    The kernel is read off the answers to `impulses`, mirrored because a convolution module correlates.
+    """
     middle = impulses.shape[-1] // 2
     near = slice(middle - radius, middle + radius + 1)
     return linear(impulses)[..., near, near].flip(2, 3).transpose(0, 1)
@@ -216,7 +230,10 @@ def kernel_of(linear: Callable[[Tensor], Tensor], impulses: Tensor, radius: int)
 
 @torch.no_grad()
 def fixed_conv(kernel: Tensor, *, padded: bool = True) -> nn.Conv2d:
-    """A convolution with `kernel` [C_out, C_in, k, l], no parameter to train; `padded` keeps the size."""
+    """Return a convolution with `kernel` [C_out, C_in, k, l] and no trainable parameters.
+
+    `padded` keeps the size by zero padding; without it the result is smaller.
+    """
     size = (kernel.shape[2], kernel.shape[3])
     padding = (size[0] // 2, size[1] // 2) if padded else (0, 0)
     conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], size, padding=padding, bias=False)
@@ -225,10 +242,10 @@ def fixed_conv(kernel: Tensor, *, padded: bool = True) -> nn.Conv2d:
 
 
 class NearestChannels(Folding):
-    """Every channel `factor**2` times in a row: what PixelShuffle turns into nearest-neighbour upsampling.
+    """Every channel repeated `factor**2` times, which PixelShuffle turns into nearest-neighbour upsampling.
 
-    A copy while training, so that autocast does not round the picture. `fold()` makes it a 1x1 convolution
-    with ones: as exact, and runtimes fuse it with the addition that follows.
+    Training uses a copy, so that autocast does not round the picture. `fold()` gives a 1x1 convolution with
+    ones, which is as exact and which runtimes fuse with the addition that follows.
     """
 
     def __init__(self, channels: int, factor: int) -> None:
@@ -236,23 +253,23 @@ class NearestChannels(Folding):
         self.channels, self.factor = channels, factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Repeat the channels."""
+        """Repeat the channels: [N, C, H, W] -> [N, C * factor**2, H, W]."""
         return x.repeat_interleave(self.factor**2, dim=1)
 
     @torch.no_grad()
     def fold(self) -> nn.Conv2d:
-        """The same as a convolution [C * factor**2, C, 1, 1], whose ones are no parameters to train."""
+        """Return the same function as a convolution [C * factor**2, C, 1, 1] of ones, not trainable."""
         ones = torch.eye(self.channels).repeat_interleave(self.factor**2, dim=0)
         return fixed_conv(ones[:, :, None, None])
 
 
 class InterpolatedChannels(Folding):
-    """What PixelShuffle turns into upsampling by `mode`, "bilinear" or "bicubic" (as PyTorch interpolates, with the
-    cubic kernel's a = -0.75), borders repeated.
+    """Channels that PixelShuffle turns into "bilinear" or "bicubic" upsampling with repeated borders.
 
-    Interpolated while training, so that autocast does not round the picture. `fold()` makes it a convolution of
-    3x3 (bilinear) or 5x5 (bicubic): added to the net's own channels before the shuffle, it costs next to nothing,
-    where a resized picture would be large.
+    The interpolation is PyTorch's, with a = -0.75 in the cubic kernel. Training interpolates, so that
+    autocast does not round the picture. `fold()` gives a convolution of 3x3 (bilinear) or 5x5 (bicubic).
+    Added to the net's own channels before the shuffle it costs next to nothing; a resized picture would be
+    large.
     """
 
     def __init__(self, channels: int, factor: int, mode: str) -> None:
@@ -260,22 +277,22 @@ class InterpolatedChannels(Folding):
         self.channels, self.factor, self.mode = channels, factor, mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C * factor**2, H, W]."""
+        """Interpolate: [N, C, H, W] -> [N, C * factor**2, H, W]."""
         large = F.interpolate(x, scale_factor=float(self.factor), mode=self.mode, align_corners=False)
         return F.pixel_unshuffle(large, self.factor)
 
     @torch.no_grad()
     def fold(self) -> nn.Sequential:
-        """The same as a convolution [C * factor**2, C, k, k] of the picture with repeated borders."""
+        """Return the same function as replication padding and a convolution [C * factor**2, C, k, k]."""
         radius = {"bilinear": 1, "bicubic": 2}[self.mode]
         kernel = kernel_of(self, impulses(self.channels, radius), radius)
         return nn.Sequential(nn.ReplicationPad2d(radius), fixed_conv(kernel, padded=False))
 
 
-def way_around(residual: str, channels: int, factor: int) -> nn.Module:
-    """What goes around a net, before PixelShuffle: [N, C, H, W] -> [N, C * factor**2, H, W].
+def upsampled_channels(residual: str, channels: int, factor: int) -> nn.Module:
+    """Return the skip connection around a net, before PixelShuffle: [N, C, H, W] -> [N, C * factor**2, H, W].
 
-    Raises UsageError for a `residual` that is none of `RESIDUALS`.
+    Raises UsageError for a `residual` that is not in `RESIDUALS`.
     """
     if residual not in RESIDUALS:
         raise UsageError(f"residual must be one of {', '.join(RESIDUALS)}, got {residual!r}")
@@ -285,24 +302,24 @@ def way_around(residual: str, channels: int, factor: int) -> nn.Module:
 
 
 class Upsample(nn.Module):
-    """Upsampling by `factor`, as PixelShuffle of `way_around`."""
+    """Upsample by `factor`, as PixelShuffle of `upsampled_channels`."""
 
     def __init__(self, residual: str, channels: int, factor: int) -> None:
         super().__init__()
-        self.channels = way_around(residual, channels, factor)
+        self.channels = upsampled_channels(residual, channels, factor)
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H * factor, W * factor]."""
+        """Upsample [N, C, H, W] -> [N, C, H * factor, W * factor]."""
         return F.pixel_shuffle(self.channels(x), self.factor)
 
 
 class ScaleHead(nn.Module):
-    """From features to the large picture: PixelShuffle stages, a last convolution, and the picture itself.
+    """Turn features into the large picture: PixelShuffle stages, a last convolution, and the skip connection.
 
-    The picture goes around the net, upsampled as `residual` says, so the net learns only what that lacks and
-    starts next to it. Stages are numbered from the small end: the first ones of x4 are those of x2, and so
-    carry over by name.
+    The skip connection adds the small picture, upsampled as `residual` says, so that the net learns only the
+    difference and starts close to the target. Stages are numbered from the small end. The first stage of x4
+    therefore has the name of the one of x2, and training at x4 takes over its weights.
     """
 
     def __init__(
@@ -324,22 +341,24 @@ class ScaleHead(nn.Module):
         )
         self.last = conv3x3(features, channels)
         with torch.no_grad():
-            self.last.weight.mul_(0.1)  # starts near the picture that goes around
+            self.last.weight.mul_(0.1)  # so that the net starts close to the upsampled picture
         self.around = Upsample(residual, channels, scale)
 
     def forward(self, features: Tensor, picture: Tensor) -> Tensor:
-        """[N, features, H, W] and [N, channels, H, W] -> [N, channels, H * scale, W * scale]."""
+        """Combine [N, features, H, W] and [N, channels, H, W] into [N, channels, H * scale, W * scale]."""
         large: Tensor = self.last(self.stages(features)) + self.around(picture)
         return large
 
 
 class FoldableConv(Folding):
-    """A 3x3 convolution trained as a sum of parallel linear branches, deployed as one.
+    """A 3x3 convolution trained as a sum of parallel linear branches and deployed as one kernel.
 
-    Branches: 3x3, 1x1, 1x1-expand then 3x3-squeeze, and identity where the channels agree. They are
-    linear and share their zero padding (no bias inside), so their sum *is* one 3x3 kernel; it is summed
-    in weight space on every call, which makes training as cheap as the plain convolution and folding
-    exact. Source of the idea: Ding et al. 2021 (RepVGG); Zhang et al. 2021 (ECBSR), section 3.2.
+    The branches are a 3x3 convolution, a 1x1 convolution, a 1x1 expansion followed by a 3x3 squeeze, and an
+    identity where the channel counts agree. They are linear and share their zero padding (no bias inside), so
+    their sum is exactly one 3x3 kernel. It is summed in weight space on every call; training then costs as
+    much as with a plain convolution, and folding is exact.
+
+    Sources of the idea: Ding et al. 2021 (RepVGG); Zhang et al. 2021 (ECBSR), section 3.2.
     """
 
     def __init__(self, in_channels: int, out_channels: int, expand: int = 2) -> None:
@@ -355,13 +374,13 @@ class FoldableConv(Folding):
         )
         for weight in (self.full, self.point, self.expand, self.squeeze):
             nn.init.kaiming_normal_(weight, nonlinearity="linear")
-        with torch.no_grad():  # the branches add up, so each starts smaller
+        with torch.no_grad():  # the branches are added, so each of them starts smaller
             self.full.mul_(0.5)
             self.point.mul_(0.5)
             self.squeeze.mul_(0.5)
 
     def kernel(self) -> Tensor:
-        """The one kernel [C_out, C_in, 3, 3] all branches amount to."""
+        """Return the sum of all branches as one kernel [C_out, C_in, 3, 3]."""
         kernel = self.full + torch.einsum("oikl,ic->ockl", self.squeeze, self.expand)
         centre: Tensor = self.point
         if self.identity is not None:
@@ -369,12 +388,12 @@ class FoldableConv(Folding):
         return kernel + F.pad(centre[:, :, None, None], (1, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C_in, H, W] -> [N, C_out, H, W]."""
+        """Convolve [N, C_in, H, W] -> [N, C_out, H, W]."""
         return F.conv2d(x, self.kernel(), self.bias, padding=1)
 
     @torch.no_grad()
     def fold(self) -> nn.Conv2d:
-        """The plain convolution that computes the same."""
+        """Return the plain convolution that computes the same function."""
         kernel = self.kernel()
         conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
         conv.weight.copy_(kernel)
@@ -384,9 +403,10 @@ class FoldableConv(Folding):
 
 
 def fold(net: Net) -> Net:
-    """A copy of `net` in which every part that can fold has: the plain net that is deployed.
+    """Return a copy of `net` in its deployed form: every `Folding` inside it is folded.
 
-    Exact up to the rounding of the weights; `net` itself is left as it is. A folded net folds to itself.
+    The result is exact up to rounding of the weights. `net` itself is not changed. Folding a folded net
+    changes nothing.
     """
     plain = copy.deepcopy(net)
     _fold_children(plain)
@@ -394,6 +414,7 @@ def fold(net: Net) -> Net:
 
 
 def _fold_children(module: nn.Module) -> None:
+    """Fold the modules inside `module` in place, innermost first."""
     for name, child in module.named_children():
         _fold_children(child)
         if isinstance(child, Folding):

@@ -1,9 +1,9 @@
-"""`rt`: the net for real time. Plain 3x3 convolutions, leaky activations, one PixelShuffle.
+"""`rt`: the net for real time, a stack of plain 3x3 convolutions and one PixelShuffle.
 
-Plain 3x3 convolutions reach the hardware's limit in every precision. The activations leak: with ReLU6 most of
-a layer's 32 features were dead after a few thousand steps, and the net stayed a decibel short of what it
-can do. The picture itself goes around the net, upsampled by nearest neighbour, bilinearly or
-bicubically, so the net only learns what that lacks.
+Plain 3x3 convolutions use hardware best in every precision. The activations are leaky: with ReLU6 most of a
+layer's 32 features were dead after a few thousand steps, and the net stayed a decibel below what it can
+reach. A skip connection adds the picture itself, upsampled by nearest neighbour, bilinearly or bicubically,
+so that the net learns only the difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_deploy.errors import UsageError
-from sr_deploy.training.nets.back_projection import BackProjectedChannels, UnseenDetail
+from sr_deploy.training.nets.back_projection import BackProjectedChannels, NullSpaceProjection
 from sr_deploy.training.nets.blocks import (
     FoldableConv,
     activation_of,
@@ -25,20 +25,25 @@ from sr_deploy.training.nets.blocks import (
     fold,
     icnr_,
     near_identity,
-    way_around,
+    upsampled_channels,
 )
 
 
 class RT(nn.Module):
-    """[N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
+    """Real-time net: [N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
 
-    `features` wide, `depth` convolutions between the first and the last one, so the receptive field's radius
-    is `depth + 2`. `residual` is what goes around the net: "nearest" costs a 1x1 convolution, "bilinear" a 3x3
-    one, "bicubic" a 5x5 one; each starts closer to the picture, and colours need little more. `foldable` trains with parallel
-    branches; `fold()` gives the plain net that is exported. `back_projection`, with "bicubic": the large
-    picture, shrunk again, is nearly the small one (`nets.back_projection`). That costs five small fixed convolutions, which
-    grow with `scale**2`, and a radius of 4 more.
-    Raises UsageError for a value that makes no sense.
+    Args:
+      scale: 2, 3, 4 or 8.
+      channels: 3 for RGB, 1 for grey.
+      features: width of the hidden layers.
+      depth: number of convolutions between the first and the last one; the halo is `depth + 2`.
+      activation: "leaky_relu", "relu" or "relu6".
+      residual: upsampling of the skip connection. "nearest" costs a 1x1 convolution, "bilinear" a 3x3 one, "bicubic" a 5x5 one. The later ones start closer to the target, and colours need little more.
+      foldable: train with parallel branches; `fold()` gives the plain net that is exported.
+      back_projection: with "bicubic", make the large picture, shrunk again, nearly equal to the small one (see `nets.back_projection`). It costs five small fixed convolutions, which grow with `scale**2`, and 4 pixels of halo.
+      icnr: initialise the last convolution by ICNR.
+
+    Raises UsageError for a value outside its range.
     """
 
     def __init__(
@@ -65,14 +70,14 @@ class RT(nn.Module):
         self.around = (
             BackProjectedChannels(channels, scale, residual)
             if back_projection
-            else way_around(residual, channels, scale)
+            else upsampled_channels(residual, channels, scale)
         )
-        self.unseen = UnseenDetail(channels, scale) if back_projection else nn.Identity()
+        self.unseen = NullSpaceProjection(channels, scale) if back_projection else nn.Identity()
         self.head = nn.Conv2d(features, channels * scale**2, 3, padding=1)
         if icnr:
             icnr_(self.head.weight, scale)
         with torch.no_grad():
-            self.head.weight.mul_(0.1)  # starts near what goes around
+            self.head.weight.mul_(0.1)  # so that the net starts close to the upsampled picture
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
@@ -82,30 +87,33 @@ class RT(nn.Module):
         for conv in self.body:
             features = self.activation(conv(features))
         detail = self.unseen(self.head(features))
-        # added before the shuffle, which then moves both at once
+        # Added before the shuffle, so that one shuffle serves both.
         return F.pixel_shuffle(detail + self.around(x), self.scale)
 
     def fold(self) -> RT:
-        """The same function with one plain convolution in place of every set of branches."""
+        """Return the same function with one plain convolution in place of every set of branches."""
         return fold(self)
 
     @property
     def depth(self) -> int:
-        """Convolutions between the first and the last one."""
+        """Number of convolutions between the first and the last one."""
         return len(self.body) - 1
 
     @torch.no_grad()
     def deepened(self, depth: int) -> RT:
-        """A copy of `depth`, for a net without branches: the new convolutions are near-identities, three quarters of
-        the way through, so that training goes on nearly where it was (the idea: Chen et al. 2016, "Net2Net",
-        section 2.2; the activation that each brings along lets less of the negative features through).
+        """Return a copy with `depth` convolutions, for a net without branches.
 
-        Raises UsageError for a net that is deeper already, or has branches.
+        The new convolutions start near the identity and stand three quarters of the way through, so that
+        training continues nearly where it was. The idea is from Chen et al. 2016, "Net2Net", section 2.2. The
+        copy is not exact, because each new activation weakens negative features.
+
+        Raises UsageError for a net that is deeper already, or that has branches.
         """
         added = depth - self.depth
         if added < 0 or any(isinstance(conv, FoldableConv) for conv in self.body):
             raise UsageError(
-                f"only a net without branches, and no deeper than {depth}, can be made {depth} deep"
+                f"only a net without branches and of at most {depth} convolutions can be deepened to {depth}; this one "
+                f"has {self.depth}"
             )
         net = copy.deepcopy(self)
         for _ in range(added):

@@ -1,9 +1,9 @@
-"""`srresnet`: the residual net for quality, at input resolution until its PixelShuffle stages.
+"""`srresnet`: the residual net for quality, which works at input resolution until its PixelShuffle stages.
 
-Ledig et al. 2017 (SRResNet, figure 4), without batch normalisation (Lim et al. 2017, EDSR, section 3.1),
-with 3x3 instead of 9x9 convolutions at both ends. Differences that serve deployment: activations are
-bounded to 0..6 for int8, residual weights fold into convolutions, and the skip around the whole net is the
-picture itself rather than its first features, which needs no wide tensor kept alive.
+It is SRResNet (Ledig et al. 2017, figure 4) without batch normalisation (Lim et al. 2017, EDSR, section 3.1)
+and with 3x3 instead of 9x9 convolutions at both ends. Three differences serve deployment: activations may be
+bounded to 0..6 for int8, residual weights fold into convolutions, and the skip connection around the net
+carries the picture instead of the first features, so no wide tensor has to stay in memory.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from sr_deploy.training.nets.blocks import (
 
 
 class SRResNet(nn.Module):
-    """[N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
+    """Residual net: [N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
 
-    One convolution, `blocks` residual blocks of `features` channels, log2(scale) PixelShuffle stages (x3 is
-    one of 3), a last convolution. Each block's branch is weighted by `residual_weight`, a fixed factor, or
-    where it starts when `learn_residual_weight` makes it a parameter a block. `residual` is how the picture that goes
-    around the net is upsampled: "nearest", "bilinear" or "bicubic". The receptive field's radius
-    is `2 * blocks + 3`. Raises UsageError for a value that makes no sense.
+    It consists of one convolution, `blocks` residual blocks of `features` channels, log2(scale) PixelShuffle
+    stages (for x3 one stage of 3) and a last convolution. The branch of each block is weighted by
+    `residual_weight`; `learn_residual_weight` makes it one parameter per block that starts there. `residual`
+    is the upsampling of the skip connection: "nearest", "bilinear" or "bicubic". The halo is `2 * blocks +
+    3`.
+
+    Raises UsageError for a value outside its range.
     """
 
     def __init__(
@@ -63,5 +65,5 @@ class SRResNet(nn.Module):
         return large
 
     def fold(self) -> SRResNet:
-        """The same function with the residual weights inside the convolutions."""
+        """Return the same function with the residual weights inside the convolutions."""
         return fold(self)

@@ -1,8 +1,9 @@
-"""`unet`: contracting path, skips concatenated into a PixelShuffle expanding path, then the scale head.
+"""`unet`: a contracting path, an expanding path with concatenated skips, then the scale head.
 
-Ronneberger et al. 2015, with 2x2 convolutions of stride 2 on the way down (Chen et al. 2022, NAFNet: no
-overlap, every pixel read once) and ICNR PixelShuffle on the way up, so neither path draws a checkerboard. It
-sees far for its cost: a convolution `levels` down covers 2**levels times the width.
+It is the U-Net of Ronneberger et al. 2015 with two changes. The way down uses 2x2 convolutions of stride 2,
+which do not overlap and read every pixel once (Chen et al. 2022, NAFNet). The way up uses PixelShuffle with
+ICNR. So neither path draws a checkerboard. The net has a large halo for its cost: a convolution `levels` down
+covers 2**levels times the width.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from sr_deploy.training.nets.blocks import (
 
 
 def mirrored_index(length: int, multiple_of: int) -> Tensor:
-    """Where the pixels of an axis of `length`, padded at its end to a multiple, come from: mirrored without
-    repeating the last one, then repeated where the mirror runs out. The runner pads the same way."""
+    """Return the source index of every pixel of an axis of `length` that is padded at its end to a multiple.
+
+    Padding mirrors without repeating the last pixel; where the mirror image ends, its last pixel is repeated.
+    The runner pads the same way.
+    """
     index = torch.arange(-(-length // multiple_of) * multiple_of)
     return torch.where(index < length, index, 2 * (length - 1) - index).clamp(min=0)
 
@@ -39,13 +43,16 @@ class Down(nn.Module):
         nn.init.kaiming_normal_(self.shrink.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Contract."""
+        """Return the smaller features and the skip."""
         skip = self.blocks(x)
         return self.activation(self.shrink(skip)), skip
 
 
 class Up(nn.Module):
-    """Twice the size by PixelShuffle, the skip concatenated, merged by a convolution, residual blocks."""
+    """PixelShuffle to twice the size, concatenation of the skip, a merging convolution, residual blocks.
+
+    ([N, 2 C, H, W], skip [N, C, 2 H, 2 W]) -> [N, C, 2 H, 2 W].
+    """
 
     def __init__(self, blocks: nn.Module, features: int, activation: nn.Module, *, icnr: bool) -> None:
         super().__init__()
@@ -54,20 +61,24 @@ class Up(nn.Module):
         self.activation, self.blocks = activation, blocks
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Expand."""
+        """Return the larger features."""
         both = torch.cat([self.grow(x), skip], dim=1)
         result: Tensor = self.blocks(self.activation(self.merge(both)))
         return result
 
 
 class UNet(nn.Module):
-    """[N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
+    """U-Net: [N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
 
-    `features` at the top, doubled on each of `levels` levels, `blocks` weighted residual blocks on each; `residual`
-    is how the picture that goes around is upsampled.
-    Sizes that `multiple_of` (2**levels) does not divide are padded by mirroring and cropped again; an exported
-    net leaves that to its runner, and says so in its size rule, because where the padding lies decides
-    how strided convolutions fall on the picture. Raises UsageError for a value that makes no sense.
+    It has `features` channels at the top, twice as many on each of `levels` levels below, and `blocks`
+    weighted residual blocks on every level. `residual` is the upsampling of the skip connection around the
+    net.
+
+    Sizes that are not multiples of `multiple_of` (2**levels) are padded by mirroring and cropped again. An
+    exported net leaves that to its runner, and its size rule says so: the position of the padding decides how
+    the strided convolutions align with the picture.
+
+    Raises UsageError for a value outside its range.
     """
 
     def __init__(
@@ -107,7 +118,7 @@ class UNet(nn.Module):
         self.head = ScaleHead(scale, channels, features, icnr=icnr, activation=activation, residual=residual)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Upscale."""
+        """Upscale; pad and crop where the size needs it."""
         height, width = x.shape[2:]
         if height % self.multiple_of == 0 and width % self.multiple_of == 0:
             return self._forward(x)
@@ -116,6 +127,7 @@ class UNet(nn.Module):
         return result[:, :, : height * self.scale, : width * self.scale]
 
     def _forward(self, x: Tensor) -> Tensor:
+        """Upscale a picture whose height and width are multiples of `multiple_of`."""
         features, skips = self.activation(self.first(x)), []
         for down in self.down:
             features, skip = down(features)
@@ -127,5 +139,5 @@ class UNet(nn.Module):
         return large
 
     def fold(self) -> UNet:
-        """The same function with the residual weights inside the convolutions."""
+        """Return the same function with the residual weights inside the convolutions."""
         return fold(self)

@@ -1,1 +1,1 @@
-"""What a net is trained towards: the losses, the VGG features behind some of them, a teacher."""
+"""The training objective: losses, the VGG features that some of them use, and teachers."""

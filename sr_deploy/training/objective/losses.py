@@ -1,7 +1,7 @@
-"""The losses: pixel terms, VGG features, Gram matrices, total variation, what repeats as a grid; their weighted sum.
+"""The losses: pixel terms, VGG features, Gram matrices, total variation, periodic errors; their weighted sum.
 
-Every term takes what the net gave and what was wanted, [N, 3, H, W] in 0..1, and returns a scalar. The sum
-returns its terms too, unweighted, so that each can be logged.
+Every term takes the net's picture (`got`) and the target (`wanted`), both [N, 3, H, W] in 0..1, and returns a
+scalar. The weighted sum also returns its terms without their weights, so that each can be logged.
 """
 
 from __future__ import annotations
@@ -17,63 +17,72 @@ from sr_deploy.errors import UsageError
 from sr_deploy.quality.metrics import LUMA
 from sr_deploy.training.objective.vgg import VGGFeatures
 
-_FULL_SWING = (0.299, 0.587, 0.114)  # weights of R, G and B in BT.601's Y, 0 to 255
-_WINDOW = 4  # cells
-_DETAIL_WINDOW = 8  # cells; sizes vary more than errors, and want more of them for a mean
-_CROP_FLOOR = (0.4 / 255) ** 2  # of a crop's mean squared error: none counts beyond 56 dB
-_EPSILON = 1e-3  # of Charbonnier, as in Lai et al. 2017
+_FULL_RANGE_LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B in BT.601's Y of full swing, 0 to 255
+_GRID_WINDOW = 4  # cells per side
+_DETAIL_WINDOW = 8  # cells per side; sizes vary more than errors, so their mean needs more of them
+_MSE_FLOOR = (0.4 / 255) ** 2  # added to a crop's mean squared error, so that no crop counts beyond 56 dB
+_EPSILON = 1e-3  # Charbonnier's constant, as in Lai et al. 2017
 
 
 def charbonnier(got: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of sqrt(d^2 + 1e-6): L1 that is smooth at 0. Source: Lai et al. 2017 (LapSRN), section 3.3."""
+    """Mean of sqrt(d^2 + 1e-6): an L1 that is smooth at 0. Source: Lai et al. 2017 (LapSRN), section 3.3."""
     return torch.sqrt((got - wanted) ** 2 + _EPSILON**2).mean()
 
 
 def luma(got: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of BT.601's Y alone, in 0..1: what PSNR on Y counts, and most of what is seen.
+    """Mean squared error of BT.601's Y, in 0..1.
 
-    Blind to colour, so it needs another pixel term beside it. Source: ITU-R BT.601-7, section 2.5.1.
+    It is the error that PSNR on Y counts, and most of what is visible. It ignores colour, so it needs another
+    pixel term beside it. Source: ITU-R BT.601-7, section 2.5.1.
     """
     return _luma_error(got, wanted).square().mean()
 
 
 def luma_l1(got: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute error of BT.601's Y alone, in 0..1; as blind to colour as `luma`, and less ruled by
-    the few places that cannot be known."""
+    """Mean absolute error of BT.601's Y, in 0..1.
+
+    It ignores colour like `luma`, and depends less on the few places where the detail cannot be known.
+    """
     return _luma_error(got, wanted).abs().mean()
 
 
 def chroma_l1(got: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of the absolute errors of BT.601's Cb and Cr, in 0..1.
+    """Mean absolute error of BT.601's Cb and Cr, in 0..1.
 
-    Where a net errs in luma, the absolute errors of R, G and B have the sign of that, and colour gets no gradient of its
-    own: nets trained on them were seen to leave it to what goes around the net. This says it apart.
-    Source: ITU-R BT.601-7, section 2.5.1, full swing.
+    Where luma is wrong, the absolute errors of R, G and B all take the sign of the luma error, and colour
+    gets no gradient of its own. Nets trained on them were seen to leave colour to the skip connection. This
+    term measures it separately. Source: ITU-R BT.601-7, section 2.5.1, full swing.
     """
     error = got - wanted
-    grey = _weighted(error, _FULL_SWING)
+    grey = _weighted(error, _FULL_RANGE_LUMA)
     blue, red = (error[:, 2] - grey) / 1.772, (error[:, 0] - grey) / 1.402
     return (blue.abs() + red.abs()).mean() / 2
 
 
 def luma_psnr(got: Tensor, wanted: Tensor) -> Tensor:
-    """Minus the PSNR on Y in dB, mean over the crops: what benchmarks count, where a crop counts by how many times
-    its error shrinks, and a calm one as much as a busy one. Blind to colour, like `luma`.
+    """Negative PSNR on Y in dB, averaged over the crops.
 
-    From some -25 down to -56.1, of crops without an error. A weight of 2e-3 pulls like `luma_l1` with 1 at 35 dB, twice
-    as much with every 6 dB more. Source: Chen et al. 2022 ("Simple Baselines for Image Restoration"), in whose code it is
-    the loss, on all colours or on Y.
+    Benchmarks average PSNR over pictures, so a crop counts by the factor by which its error shrinks, and a
+    smooth crop counts as much as a busy one. Colour is ignored, as in `luma`. Values go from about -25 down
+    to -56.1, the value of crops without an error. At 35 dB a weight of 2e-3 gives the gradient of `luma_l1`
+    with weight 1, and twice that for every 6 dB more. Source: Chen et al. 2022 ("Simple Baselines for Image
+    Restoration"), whose code has this loss on all colours or on Y.
     """
     squared = _luma_error(got, wanted).square().mean(dim=(1, 2))
-    return 10 * torch.log10(squared + _CROP_FLOOR).mean()
+    return 10 * torch.log10(squared + _MSE_FLOOR).mean()
 
 
 def _luma_error(got: Tensor, wanted: Tensor) -> Tensor:
+    """Return the error of BT.601's Y, [N, H, W], where 1 is full scale."""
     return _weighted(got - wanted, (LUMA / 255).tolist())
 
 
 def _weighted(error: Tensor, weights: Sequence[float]) -> Tensor:
-    """[N, 3, H, W] -> [N, H, W]. Weights are numbers, not a tensor: a step that is recorded may fetch nothing."""
+    """Sum the channels with weights: [N, 3, H, W] -> [N, H, W].
+
+    The weights are numbers and not a tensor, because a step recorded as a CUDA graph must not copy from the
+    host.
+    """
     red, green, blue = weights
     summed: Tensor = error[:, 0] * red + error[:, 1] * green + error[:, 2] * blue
     return summed
@@ -88,13 +97,15 @@ PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "luma_psnr": luma_psnr,
     "chroma_l1": chroma_l1,
 }
+"""Name of a pixel term -> function of (got, wanted)."""
 
 
 def gram(features: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, C]: inner products of the channels' activations, over C * H * W.
+    """Return the Gram matrices of features: [N, C, H, W] -> [N, C, C].
 
-    Source: Gatys et al. 2016, eq. 3 (without the norm); Johnson et al. 2016, eq. 3 (with it). Computed in
-    at least float32, because sums over a whole layer overflow half precision.
+    They are the inner products of the channels, divided by C * H * W. Sources: Gatys et al. 2016, eq. 3
+    (without the division); Johnson et al. 2016, eq. 3 (with it). They are computed in at least float32,
+    because sums over a whole layer overflow half precision.
     """
     n, c, h, w = features.shape
     with torch.autocast(features.device.type, enabled=False):
@@ -104,7 +115,7 @@ def gram(features: Tensor) -> Tensor:
 
 
 def gram_distance(got: Tensor, wanted: Tensor) -> Tensor:
-    """Squared Frobenius norm of the difference of two layers' Gram matrices, mean over the batch.
+    """Squared Frobenius norm of the difference of two layers' Gram matrices, averaged over the batch.
 
     Source: Johnson et al. 2016, eq. 4. Gatys et al. 2016, eq. 4, is a quarter of it.
     """
@@ -112,22 +123,28 @@ def gram_distance(got: Tensor, wanted: Tensor) -> Tensor:
 
 
 def total_variation(got: Tensor) -> Tensor:
-    """Mean |difference| of neighbours, down plus across (anisotropic; Rudin et al. 1992 is the idea's source)."""
+    """Mean absolute difference of vertical neighbours plus that of horizontal ones (anisotropic).
+
+    Source of the idea: Rudin et al. 1992.
+    """
     down = (got[..., 1:, :] - got[..., :-1, :]).abs().mean()
     return down + (got[..., :, 1:] - got[..., :, :-1]).abs().mean()
 
 
 def grid(got: Tensor, wanted: Tensor, period: int) -> Tensor:
-    """What of the error repeats every `period` pixels: the mean error of each phase of a cell of `period` x `period`
-    pixels, over windows of 4 x 4 cells, without that of all phases; the mean of its absolute value.
+    """Mean absolute error that repeats every `period` pixels.
 
-    A net that ends in PixelShuffle writes every phase with kernels of its own, and feature losses were seen to reward
-    a grid of them. No photograph has one, so whatever repeats is error; `sr_deploy.quality.checkerboard` measures the
-    same in a picture. Pictures of less than a window count as one.
+    The picture is divided into cells of `period` x `period` pixels. Over windows of 4 x 4 cells, the mean
+    error at each place in a cell is taken, minus the mean over all places; the result is the mean of its
+    absolute value. A picture smaller than a window counts as one window.
+
+    A net that ends in PixelShuffle computes each place with its own kernels, and feature losses were seen to
+    reward a grid of them. No photograph has such a grid, so every error that repeats is wrong.
+    `sr_deploy.quality.checkerboard` measures the same in a finished picture.
     """
     error = got - wanted
     height, width = (n // period for n in error.shape[2:])
-    window = min(_WINDOW, height, width)
+    window = min(_GRID_WINDOW, height, width)
     if not window:
         return error.sum() * 0
     tall, wide = (n // window * window * period for n in (height, width))
@@ -137,27 +154,33 @@ def grid(got: Tensor, wanted: Tensor, period: int) -> Tensor:
 
 
 def lattice(got: Tensor, wanted: Tensor, period: int) -> Tensor:
-    """How unlike the two are in where in a cell of `period` x `period` pixels their detail lies.
+    """Difference between the pictures in where detail lies within cells of `period` x `period` pixels.
 
-    Detail is the size of the steps down, across, and of the Laplacian. Of each, the mean at every place of a cell over
-    windows of some 8 x 8 cells, over all rows or columns for steps, less the mean of all places; the mean absolute
-    difference, the three summed. Pictures of less than a window count as one.
+    Detail is the size of vertical steps, of horizontal steps and of the Laplacian. For each of them the mean
+    at every place in a cell is taken over windows of about 8 x 8 cells (for steps also over all rows or
+    columns of the cell), minus the mean over all places. The loss is the mean absolute difference between the
+    pictures, summed over the three. A picture smaller than a window counts as one window.
 
-    Where texture is wanted that the small picture does not tell, a net lays it out by the small picture's pixels: blocks
-    with steps between them, or where these are held down, dots. Their errors cancel in every mean, so `grid`
-    does not see them; a photograph has no place that it prefers. The idea is that of measures of blocking in JPEG:
-    Wang, Bovik and Evans 2000, "Blind measurement of blocking artifacts in images".
+    Where the target has texture that the small picture does not determine, a net aligns it with the small
+    picture's pixels: as blocks with steps between them or, where steps are penalised, as dots. Their errors
+    cancel in every mean, so `grid` does not see them. A photograph prefers no place. The idea comes from
+    measures of JPEG blocking: Wang, Bovik and Evans 2000, "Blind measurement of blocking artifacts in
+    images".
     """
     if min(got.shape[2:]) < period + 2:
         return (got - wanted).sum() * 0
-    unlike = [
-        (a - b).abs().mean() for a, b in zip(_detail(got, period), _detail(wanted, period), strict=True)
+    differences = [
+        (a - b).abs().mean()
+        for a, b in zip(_detail_by_place(got, period), _detail_by_place(wanted, period), strict=True)
     ]
-    return torch.stack(unlike).sum()
+    return torch.stack(differences).sum()
 
 
-def _detail(pictures: Tensor, period: int) -> list[Tensor]:
-    """Of steps down, steps across and the Laplacian: their size by place in a cell, less that of all places."""
+def _detail_by_place(pictures: Tensor, period: int) -> list[Tensor]:
+    """Return the size of steps down, of steps across and of the Laplacian, by place in a cell.
+
+    The mean over all places is subtracted from each.
+    """
     down = pictures[..., 1:, :] - pictures[..., :-1, :]
     across = pictures[..., :, 1:] - pictures[..., :, :-1]
     inner = pictures[..., 1:-1, 1:-1]
@@ -168,15 +191,18 @@ def _detail(pictures: Tensor, period: int) -> list[Tensor]:
         + pictures[..., 1:-1, 2:]
     )
     by_place = [
-        _by_place(down, period).mean(dim=-1),
-        _by_place(across, period).mean(dim=-2),
-        _by_place(inner - around / 4, period).flatten(-2),
+        _mean_by_place(down, period).mean(dim=-1),
+        _mean_by_place(across, period).mean(dim=-2),
+        _mean_by_place(inner - around / 4, period).flatten(-2),
     ]
     return [sizes - sizes.mean(dim=-1, keepdim=True) for sizes in by_place]
 
 
-def _by_place(detail: Tensor, period: int) -> Tensor:
-    """[N, C, H, W] -> mean sizes [N, C, windows, period, period] at each place, in windows of some 8 x 8 cells."""
+def _mean_by_place(detail: Tensor, period: int) -> Tensor:
+    """Average |detail| at each place of a cell, in windows of about 8 x 8 cells.
+
+    [N, C, H, W] -> [N, C, windows, period, period].
+    """
     cells = [n // period for n in detail.shape[2:]]
     height, width = (n // max(1, round(n / _DETAIL_WINDOW)) for n in cells)
     detail = detail[..., : cells[0] * period, : cells[1] * period].abs()
@@ -185,15 +211,17 @@ def _by_place(detail: Tensor, period: int) -> Tensor:
 
 
 PERIODIC: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"grid": grid, "lattice": lattice}
+"""Name of a periodic term -> function of (got, wanted, period)."""
 
 
-def shifted(got: Tensor, wanted: Tensor, period: int = 4) -> tuple[Tensor, Tensor]:
-    """Both without `period` - 1 rows and columns, of which some are cut off at the top and left: how many, the
-    first pixel of `wanted` decides, so every batch has its own shift and a resumed run the same ones.
+def random_shift(got: Tensor, wanted: Tensor, period: int = 4) -> tuple[Tensor, Tensor]:
+    """Crop both pictures by `period` - 1 rows and columns, split at random between the two sides.
+
+    The first pixel of `wanted` decides the split, so every batch has its own and a resumed run repeats them.
 
     A VGG pools at fixed places, every second and fourth pixel. A net that always has them at the same places
-    of its own pixels may learn to draw a grid that only these do not see. This takes that reason away, not the
-    grid: it was there in runs with and without.
+    of its pixels could learn a grid that only these places do not see. The shift removes that reason, but not
+    the grid: it appeared in runs with and without the shift.
     """
     if min(got.shape[2:]) < 2 * period:
         return got, wanted
@@ -206,19 +234,23 @@ def shifted(got: Tensor, wanted: Tensor, period: int = 4) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True)
 class LossValue:
-    """A weighted sum and its unweighted terms, by name."""
+    """A weighted sum and its terms without their weights, by name."""
 
     total: Tensor
     terms: Mapping[str, Tensor]
 
 
 class ComposedLoss(nn.Module):
-    """Sum of `weights[term] * term`; `feature` and `gram` are themselves sums weighted by layer.
+    """Sum of `weights[term] * term`.
 
-    Terms: l1, l2, charbonnier, `luma`, `luma_l1`, `luma_psnr`, `chroma_l1`; feature: L1 between VGG activations, Johnson et al. 2016, eq. 2, with L1 in
-    place of the squared distance; gram: `gram_distance`; Gatys et al. 2016, eq. 5, sums its layers; tv:
-    `total_variation` of the net's picture alone; `grid` and `lattice`, whose period is the scale. Pixel terms are computed in
-    float32 even under autocast.
+    The terms are those of `PIXEL` and `PERIODIC` (whose period is the scale) and these:
+
+    - feature: L1 between VGG activations (Johnson et al. 2016, eq. 2, with L1 in place of the squared distance)
+    - gram: `gram_distance` (Gatys et al. 2016, eq. 5, sums it over layers)
+    - tv: `total_variation` of the net's picture
+
+    `feature` and `gram` are themselves sums over the VGG's layers, weighted by `layers`. Pixel terms are
+    computed in float32 even under autocast. Raises UsageError where a term needs a VGG and there is none.
     """
 
     def __init__(
@@ -238,30 +270,34 @@ class ComposedLoss(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """The terms, in the order they are logged."""
+        """Names of the terms, in the order they are logged."""
         return list(self.weights)
 
     def forward(self, got: Tensor, wanted: Tensor) -> LossValue:
-        """The weighted sum, of which gradients are taken, and its terms."""
+        """Return the weighted sum, which is differentiable, and its terms."""
         got = got.float() if got.dtype in (torch.float16, torch.bfloat16) else got
-        seen = self._seen(got, wanted)
-        terms = {name: self._term(name, got, wanted, seen) for name in self.weights}
+        activations = self._activations(got, wanted)
+        terms = {name: self._term(name, got, wanted, activations) for name in self.weights}
         total = torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
         return LossValue(total, terms)
 
-    def _seen(self, got: Tensor, wanted: Tensor) -> list[tuple[float, Tensor, Tensor]]:
-        """(weight, activations of `got`, activations of `wanted`) of every layer; the latter cost no gradient."""
+    def _activations(self, got: Tensor, wanted: Tensor) -> list[tuple[float, Tensor, Tensor]]:
+        """Return (weight, activations of `got`, activations of `wanted`) for every layer.
+
+        The activations of `wanted` carry no gradient. The list is empty where no term needs it.
+        """
         if self.vgg is None or not {"feature", "gram"} & set(self.weights):
             return []
-        got, wanted = shifted(got, wanted)
+        got, wanted = random_shift(got, wanted)
         ours = self.vgg(got)
         with torch.no_grad():
             theirs = self.vgg(wanted)
         return [(weight, ours[layer], theirs[layer]) for layer, weight in self.layers.items()]
 
     def _term(
-        self, name: str, got: Tensor, wanted: Tensor, seen: list[tuple[float, Tensor, Tensor]]
+        self, name: str, got: Tensor, wanted: Tensor, activations: list[tuple[float, Tensor, Tensor]]
     ) -> Tensor:
+        """Return one term without its weight."""
         if name in PIXEL:
             return PIXEL[name](got, wanted)
         if name == "tv":
@@ -269,10 +305,10 @@ class ComposedLoss(nn.Module):
         if name in PERIODIC:
             return PERIODIC[name](got, wanted, self.period)
         distance = gram_distance if name == "gram" else _l1
-        return torch.stack([weight * distance(a, b) for weight, a, b in seen]).sum()
+        return torch.stack([weight * distance(a, b) for weight, a, b in activations]).sum()
 
 
 def _l1(got: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute difference, in at least float32 as the other terms."""
+    """Mean absolute difference, in at least float32 like the other terms."""
     difference = (got - wanted).abs()
     return difference.mean(dtype=torch.float32 if difference.dtype.itemsize < 4 else None)

@@ -1,8 +1,9 @@
-"""A finished net as a teacher: what it makes of the small pictures is learnt instead of the photographs.
+"""Knowledge distillation: a net learns what a finished net, the teacher, makes of the small pictures.
 
-A photograph holds texture that its small version does not tell, and next to which a small net's own errors are small:
-most of every gradient comes from what nobody could know. What a teacher draws has none of that. Source: Hinton et al.
-2015, "Distilling the Knowledge in a Neural Network", with regression in place of classes.
+A photograph has texture that its small version does not determine. Next to it a small net's own errors are
+small, so most of every gradient comes from detail that cannot be known. A teacher's pictures have none of
+that. Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", with regression in place of
+classes.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.nets.blocks import fold
 from sr_deploy.verify.plain import mirrored
 
-_TILE = 192  # small pixels
+_TILE = 192  # side in small pixels of the tiles in which large pictures are drawn
 
 
 class Teacher:
-    """The net of a checkpoint, which shows the mean of what it makes of a picture in all eight flips and turns.
+    """The net of a checkpoint, which draws the mean of its results for all eight flips and quarter turns.
 
-    The mean is nearer to the original than any of the eight. Source: Lim et al. 2017 (EDSR), section 4.3, "Geometric
-    Self-ensemble". Raises InputError for what is no checkpoint.
+    The mean is closer to the original than any of the eight. Source: Lim et al. 2017 (EDSR), section 4.3,
+    "Geometric Self-ensemble". Raises InputError for a file that is not a checkpoint.
     """
 
     def __init__(self, path: Path, device: torch.device | None = None) -> None:
-        # whether there is a teacher shall not change the first weights
+        # Building the net draws random numbers; the first weights of the run must not depend on that.
         with torch.random.fork_rng(devices=[]):
             net, self.info = load_net(path)
         self.sha256 = digest_of(path)
@@ -49,32 +50,35 @@ class Teacher:
 
     @property
     def key(self) -> str:
-        """Names what it shows: another checkpoint, and another way of asking it, have another."""
+        """Identifier of the pictures it draws: it changes with the checkpoint and with the method of drawing."""
         return f"{self.sha256[:16]}-8"
 
     def check_scale(self, scale: int) -> None:
-        """Raises InputError where the teacher has another scale."""
+        """Raise InputError where the teacher has another scale."""
         if self.info.scale != scale:
             raise InputError(
                 f"the teacher {self.info.name} enlarges {self.info.scale} times, but the phase that learns from it "
-                f"{scale} times; give a --teacher of that scale"
+                f"enlarges {scale} times; name a --teacher of that scale"
             )
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is to be remembered of it, as JSON."""
+        """Name, SHA-256 and training of the checkpoint, as JSON values.
+
+        It is written into the state and the checkpoints of the run that learns from it.
+        """
         return {"name": self.info.name, "sha256": self.sha256, "training": dict(self.info.training)}
 
     def check_same(self, before: Mapping[str, Any] | None) -> None:
-        """Raises UsageError where a run had another teacher, of the record `before`."""
+        """Raise UsageError where the run used another teacher before. `before` is the record of that one."""
         if before and before["sha256"] != self.sha256:
             raise UsageError(
-                f"the run learnt from {before['name']} with SHA-256 {before['sha256'][:12]}, and this teacher's begins "
-                f"with {self.sha256[:12]}; give the same --teacher, or name another --out"
+                f"the run learnt from {before['name']}, SHA-256 {before['sha256'][:12]}, but this teacher has SHA-256 "
+                f"{self.sha256[:12]}; name the same --teacher, or another --out"
             )
 
-    def shown(self, small: Pixels) -> Pixels:
-        """uint8 [H, W, 3] -> uint8 [H * scale, W * scale, 3]: the large picture to learn."""
+    def draw(self, small: Pixels) -> Pixels:
+        """Return the large picture to learn: uint8 [H, W, 3] -> uint8 [H * scale, W * scale, 3]."""
         height, width = small.shape[:2]
         scale, plan = self.info.scale, self._plan(height, width)
         padded = mirrored(small, self._rule)
@@ -84,30 +88,31 @@ class Teacher:
                 row.start : row.start + plan.read_height, column.start : column.start + plan.read_width
             ]
             got = self._ensemble(tile).mul_(255).round_().byte().permute(1, 2, 0).cpu().numpy()
-            large[_kept(row, 0, scale), _kept(column, 0, scale)] = got[
-                _kept(row, row.start, scale), _kept(column, column.start, scale)
+            large[_kept_pixels(row, 0, scale), _kept_pixels(column, 0, scale)] = got[
+                _kept_pixels(row, row.start, scale), _kept_pixels(column, column.start, scale)
             ]
         return large
 
     def _plan(self, height: int, width: int) -> Plan:
+        """Return the plan: one tile for a small picture or a net without a halo, else tiles of `_TILE`."""
         if self._halo is None or max(height, width) <= _TILE:
             return plan_whole(height, width, self._rule)
         return plan_tiles(height, width, tile=_TILE, halo=self._halo, rule=self._rule)
 
     @torch.no_grad()
     def _ensemble(self, tile: Pixels) -> Tensor:
-        """[H, W, 3] -> [3, H * scale, W * scale] in 0..1."""
+        """Return the mean over flips and turns: [H, W, 3] -> [3, H * scale, W * scale] in 0..1."""
         picture = to_float(torch.from_numpy(tile).to(self._device).permute(2, 0, 1)[None])
         summed = torch.zeros((), device=self._device)
-        for turned in (picture, picture.mT):
+        for view in (picture, picture.mT):
             for axes in ((), (2,), (3,), (2, 3)):
                 result: Tensor = self._net(
-                    turned.flip(axes).contiguous(memory_format=torch.channels_last)
+                    view.flip(axes).contiguous(memory_format=torch.channels_last)
                 ).flip(axes)
-                summed = summed + (result if turned is picture else result.mT)
+                summed = summed + (result if view is picture else result.mT)
         return (summed[0] / 8).clamp_(0, 1)
 
 
-def _kept(span: Span, origin: int, scale: int) -> slice:
-    """The large pixels of what a tile keeps, counted from the small pixel `origin`."""
+def _kept_pixels(span: Span, origin: int, scale: int) -> slice:
+    """Return the slice of large pixels that a tile keeps, counted from the small pixel `origin`."""
     return slice((span.keep_from - origin) * scale, (span.keep_to - origin) * scale)

@@ -1,6 +1,6 @@
-"""One phase in training: the net, its moving average, optimiser and loss, and what a step does to them.
+"""One phase of a training: net, moving average, optimiser and loss, and the step that changes them.
 
-Nothing here reads a file or a clock: `trainer` does.
+Nothing here reads a file or a clock; `trainer` and `loop` do.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sr_deploy.training.run.muon import Muon
 from sr_deploy.training.run.process_group import ProcessGroup
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
-"""Precision of a recipe -> what the forward pass is cast to; None: nothing."""
+"""Precision of a recipe -> type that the forward pass is cast to, or None."""
 
 
 def carry_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Copy into `net` every tensor whose name and shape fit; the names of those that stay fresh."""
+    """Copy into `net` every tensor whose name and shape fit. Returns the names of those that stay fresh."""
     own = net.state_dict()
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     net.load_state_dict(fitting, strict=False)
@@ -35,7 +35,11 @@ def carry_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 class PhaseRun:
-    """The state of one phase. `tensors` and `restore` are exact inverses, so that a run goes on bit for bit."""
+    """The state of one phase.
+
+    `tensors` and `restore` are exact inverses, so that a resumed run continues bit for bit. `weights` are the
+    weights to start from; the net's tensors that find none there stay fresh and are listed in `fresh`.
+    """
 
     def __init__(
         self,
@@ -44,45 +48,48 @@ class PhaseRun:
         loss: ComposedLoss,
         *,
         device: torch.device | None = None,
-        team: ProcessGroup | None = None,
+        processes: ProcessGroup | None = None,
         weights: Mapping[str, Tensor] | None = None,
         compiled: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.recipe, self.phase = recipe, phase
-        self.device, team = device or torch.device("cpu"), team or ProcessGroup()
+        self.device, processes = device or torch.device("cpu"), processes or ProcessGroup()
         self.net = build_net(recipe.architecture, phase.scale, recipe.parameters)
         self.fresh = carry_weights(self.net, weights) if weights else []
         self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.loss = loss
         self.loss.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        wrapped = team.wrapped(self.net, self.device)
+        wrapped = processes.wrapped(self.net, self.device)
         self._model: Callable[[Tensor], Tensor] = torch.compile(wrapped) if compiled else wrapped
         on_gpu = self.device.type == "cuda"
         self.optimiser = _optimiser(recipe, list(self.net.parameters()), self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self._autocast = AUTOCAST[recipe.precision]
-        self._moving = list(_floating(self.average))
-        self._current = list(_floating(self.net))
+        self._average_tensors = list(_floating(self.average))
+        self._net_tensors = list(_floating(self.net))
         self.step_number = 0
-        graphed = on_gpu and team.world == 1 and not self.scaler.is_enabled()
-        self._do: Update = GraphedUpdate(self._update, say) if graphed else self._update
+        graphed = on_gpu and processes.world == 1 and not self.scaler.is_enabled()
+        self._run_update: Update = GraphedUpdate(self._update, say) if graphed else self._update
 
     def step(self, small: Tensor, large: Tensor, rate: float) -> Tensor:
-        """One update from a batch of uint8 crops; the total loss and its terms, float32 [1 + terms], detached."""
+        """Run one update on a batch of uint8 crops.
+
+        Returns the total loss and its terms, float32 [1 + terms], detached, on the device.
+        """
         for group in self.optimiser.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        values = self._do(small, large)
+        values = self._run_update(small, large)
         self.step_number += 1
-        self._follow()
+        self._update_average()
         return values
 
     def _update(self, small: Tensor, large: Tensor) -> Tensor:
-        """Forward, backward and the optimiser; nothing here may wait for the device."""
+        """Run forward pass, backward pass and optimiser. Nothing here may wait for the device."""
         small = to_float(small.to(self.device, non_blocking=True))
         large = to_float(large.to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
@@ -96,13 +103,16 @@ class PhaseRun:
         return torch.stack([value.total.detach(), *(t.detach() for t in value.terms.values())]).float()
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the weights; quickly at first, so that the start is soon forgotten."""
+    def _update_average(self) -> None:
+        """Move the average towards the weights.
+
+        The decay starts low and grows with the steps, so that the average soon forgets the first weights.
+        """
         decay = min(self.recipe.ema, (1 + self.step_number) / (10 + self.step_number))
-        torch._foreach_lerp_(self._moving, self._current, 1 - decay)
+        torch._foreach_lerp_(self._average_tensors, self._net_tensors, 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything a step changes, by name."""
+        """Return all tensors that a step changes, by name."""
         kept = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         kept |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for name, parameter in self.net.named_parameters():
@@ -111,18 +121,20 @@ class PhaseRun:
         return kept
 
     def record(self) -> dict[str, Any]:
-        """What a step changes and is no tensor."""
+        """Return the state that a step changes outside of tensors, as JSON values."""
         return {"step": self.step_number, "scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        """Go back to what `tensors` and `record` said. Raises InputError for those of another net."""
+        """Go back to the state of `tensors` and `record`. Raises InputError for the state of another net."""
         try:
             for prefix, module in (("net.", self.net), ("average.", self.average)):
                 module.load_state_dict(
                     {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 )
         except RuntimeError as error:
-            raise InputError(f"the saved state is that of another net: {error}; use another --out") from error
+            raise InputError(
+                f"the saved state belongs to another net: {error}; name another --out"
+            ) from error
         for name, parameter in self.net.named_parameters():
             prefix = f"optimiser.{name}."
             kept = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -133,7 +145,8 @@ class PhaseRun:
             self.scaler.load_state_dict(record["scaler"])
 
     def _moments(self, parameter: Tensor, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # In the parameter's own memory layout: the fused optimiser walks all of them in step.
+        """Return the optimiser's tensors of a parameter, moved to the device."""
+        # Copied into the parameter's memory layout, because the fused optimiser expects the same one for all.
         return {
             key: value.to(self.device)
             if value.shape != parameter.shape
@@ -143,7 +156,10 @@ class PhaseRun:
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter], device: torch.device) -> Optimizer:
-    """The recipe's optimiser; on a GPU its rate is a tensor, because a recorded step reads it from memory."""
+    """Return the recipe's optimiser.
+
+    On a GPU its learning rate is a tensor, because a step recorded as a CUDA graph reads it from memory.
+    """
     on_gpu = device.type == "cuda"
     rate: Any = torch.zeros((), device=device) if on_gpu else 0.0
     if recipe.optimiser == "muon":
@@ -154,4 +170,5 @@ def _optimiser(recipe: Recipe, parameters: list[nn.Parameter], device: torch.dev
 
 
 def _floating(net: nn.Module) -> list[Tensor]:
+    """Return the floating-point tensors of the state of `net`."""
     return [value for value in net.state_dict().values() if value.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Pictures of a run: `curves.png` from its log, `crops.png` from its net. Written for people; nothing reads them."""
+"""Plots of a run for people: `curves.png` from its log and `crops.png` from its net. No program reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.training.run.state import write_atomically
 
 
 def write_png(path: Path, pixels: Pixels) -> None:
-    """RGB uint8 [H, W, 3], atomically. Raises OutputError."""
+    """Write RGB uint8 [H, W, 3] as PNG, atomically. Raises OutputError."""
     done, data = cv2.imencode(".png", pixels[..., ::-1])
     if not done:
         raise RuntimeError(f"OpenCV could not encode a PNG of {pixels.shape}")
@@ -22,7 +22,7 @@ def write_png(path: Path, pixels: Pixels) -> None:
 
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss, PSNR on the pictures held out and learning rate over the steps of all phases.
+    """Plot the loss, the PSNR on the pictures held out and the learning rate over the steps of all phases.
 
     Raises MissingRuntimeError without matplotlib, which the extra `train` installs.
     """

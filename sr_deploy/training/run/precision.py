@@ -1,4 +1,4 @@
-"""What a recipe's precision comes to on the device at hand."""
+"""Choose the precision of a training: the recipe's, or fp32 where the device has no instructions for it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.training.recipe import Recipe
 
 NAMES = {"bf16": "bf16", "fp16": "fp16", "off": "fp32"}
-"""Precision of a recipe -> what the forward pass is computed in."""
+"""Precision of a recipe -> name of the precision of the forward pass."""
 _CPU_BF16 = {"AVX-512 BF16", "AMX BF16", "BF16"}
+"""Names of CPU features with bf16 instructions, on x86 and ARM."""
 
 
 def has_precision(wanted: str, device: torch.device, features: Collection[str] | None = None) -> bool:
-    """Whether `device` has instructions for a recipe's precision; `features` are a CPU's, else those of this machine.
+    """Does `device` have instructions for a recipe's precision?
 
-    Asked of CPUs and bf16 only: without instructions PyTorch emulates it, which on a CPU of AVX2 took many times
-    as long as fp32. fp16 on a CPU is left to whoever writes it.
+    `features` are those of a CPU; None stands for this machine's. Only bf16 on CPUs is checked: without
+    instructions PyTorch emulates it, which took many times as long as fp32 on a CPU with AVX2. fp16 on a CPU
+    is not checked.
     """
     if wanted != "bf16" or device.type != "cpu":
         return True
     return not _CPU_BF16.isdisjoint(describe_cpu().features if features is None else features)
 
 
-def fitted(recipe: Recipe, device: torch.device) -> Recipe:
-    """`recipe`, in fp32 where `device` has no instructions for its precision."""
+def with_supported_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """Return `recipe`, changed to fp32 where `device` has no instructions for its precision."""
     return recipe if has_precision(recipe.precision, device) else replace(recipe, precision="off")

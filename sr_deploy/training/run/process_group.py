@@ -1,9 +1,9 @@
-"""The processes of one run, as `torchrun` starts them; alone, a team of one.
+"""The processes of one run, as `torchrun` starts them, or a single process.
 
     torchrun --nproc-per-node 4 --no-python sr-deploy train RECIPE --data DIR --out RUN
 
-Gradients are averaged by DDP. What the processes must agree on besides (when to stop, the logged mean) goes
-over a gloo group of its own, which never makes a GPU wait.
+DistributedDataParallel averages the gradients. Everything else on which the processes must agree (when to
+stop, the logged means) goes over a gloo group of its own, which never makes a GPU wait.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from sr_deploy.errors import MissingRuntimeError, UsageError
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Which of how many processes this is; `local` counts within this host."""
+    """The number of this process (`rank`) among `world` processes."""
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    """Number of this process on its host."""
     local_world: int = 1
+    """Number of processes on its host."""
     control: Any = None
+    """Process group (gloo) for agreements on the CPU; None for a single process."""
 
     @property
     def leads(self) -> bool:
-        """Whether this process validates, logs and saves."""
+        """Is this the leader, the process that validates, logs and saves?"""
         return self.rank == 0
 
     def agreed(self, value: float) -> float:
-        """The leader's value."""
+        """Return the leader's value in every process."""
         if self.world == 1:
             return value
         told = torch.tensor([value], dtype=torch.float64)
@@ -45,14 +48,14 @@ class ProcessGroup:
         return float(told)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes, on the CPU in float64."""
+        """Return the mean over the processes, on the CPU in float64."""
         total = values.detach().to("cpu", torch.float64, copy=True)
         if self.world > 1:
             dist.all_reduce(total, group=self.control)
         return total / self.world
 
     def wrapped(self, net: nn.Module, device: torch.device) -> nn.Module:
-        """`net` whose gradients are averaged over the team."""
+        """Return `net` wrapped so that its gradients are averaged over the processes."""
         if self.world == 1:
             return net
         ids = [device.index] if device.type == "cuda" else None
@@ -60,7 +63,11 @@ class ProcessGroup:
 
 
 def choose_device(wanted: str, local: int = 0) -> torch.device:
-    """`auto`: a GPU if there is one, else the CPU; or what was asked. Raises MissingRuntimeError, UsageError."""
+    """Return the device for "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    `local` selects the GPU for "cuda" without a number. Raises UsageError for an unknown device,
+    MissingRuntimeError for a GPU that torch does not see.
+    """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -82,10 +89,11 @@ def choose_device(wanted: str, local: int = 0) -> torch.device:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
-    """The team this process was started in, and its device.
+def join_processes(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
+    """Join the processes that `torchrun` started, and return them and this process's device.
 
-    The team is left at the end, unless torch.distributed was initialised before: then whoever did it leaves.
+    At the end the process leaves the group, unless torch.distributed was initialised before: then the caller
+    who initialised it leaves.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ProcessGroup(), choose_device(device)

@@ -1,4 +1,4 @@
-"""What the parts of a training run share: its options, who watches it, how far it has come."""
+"""The data that all parts of a training run share: its options, its listener and its position."""
 
 from __future__ import annotations
 
@@ -13,42 +13,54 @@ from sr_deploy.training.checkpoint import CheckpointInfo, save_checkpoint
 from sr_deploy.training.recipe import Recipe
 from sr_deploy.training.run.log import TrainingLog
 from sr_deploy.training.run.process_group import ProcessGroup
-from sr_deploy.training.run.state import not_written
+from sr_deploy.training.run.state import write_error
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Where a run reads and writes, and on what it runs."""
+    """Paths, device and limits of a run.
+
+    Raises UsageError for a value outside its range.
+    """
 
     data: Path
+    """Folder of pictures to train on."""
     out: Path
+    """Folder for logs, checkpoints and the state."""
     minutes: float | None = None
-    """Bound by time instead of the recipe's steps."""
+    """Time limit that replaces the recipe's steps; None: the recipe's steps."""
     resume: bool = False
+    """Continue the run whose state is in `out`."""
     init: Path | None = None
     """Checkpoint of the same net to take the first weights from, as far as they fit."""
     phase: int = 1
-    """The phase to begin a new run with, counted from 1: what `init` has been through need not be done again."""
+    """Phase with which a new run begins, counted from 1.
+
+    Phases that the run of `init` has been through can be left out.
+    """
     vgg: Path | None = None
+    """File of VGG weights; None: torchvision's."""
     teacher: Path | None = None
     """Checkpoint of the net whose pictures the phases with `target = "teacher"` learn."""
     cache: Path | None = None
-    """Folder for decoded pictures, kept for the next run; None: memory, as far as it goes."""
+    """Folder that keeps decoded pictures for the next run; None: memory, as far as it goes."""
     device: str = "auto"
+    """"auto", "cpu", "cuda" or "cuda:N"."""
     workers: int | None = None
-    """Threads that cut crops; None: one beside a CPU, several beside a GPU."""
+    """Number of threads that cut crops; None: one for a CPU, several for a GPU."""
     compiled: bool = False
+    """Run the net through `torch.compile`."""
     every: int = 1000
-    """Steps between two looks at quality, each of which writes the log and the state."""
+    """Steps between two evaluations. Each evaluation writes the log and the state."""
     keep: int = 3
-    """Checkpoints kept for their quality in each phase."""
+    """Number of best checkpoints kept in each phase."""
 
     def __post_init__(self) -> None:
         if self.minutes is not None and not self.minutes > 0:
-            raise UsageError(f"minutes = {self.minutes}, expected more than 0")
+            raise UsageError(f"minutes = {self.minutes}, expected a number above 0")
         if self.phase > 1 and self.init is None:
             raise UsageError(
-                f"phase = {self.phase} begins with the weights of another run: give them with --init"
+                f"phase = {self.phase} starts from the weights of another run; name its checkpoint with --init"
             )
         for key in ("every", "keep", "workers", "phase"):
             value = getattr(self, key)
@@ -58,101 +70,115 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseStatus:
-    """How far along a phase is; `left` is in seconds."""
+    """Progress of a phase, as listeners get it after every step."""
 
     phase: int
+    """Number of the phase, counted from 1."""
     phases: int
+    """Number of phases in the recipe."""
     step: int
+    """Steps done in this phase."""
     share: float
-    """0..1."""
+    """Progress of the phase, 0..1."""
     rate: float
-    """Steps a second since this process began the phase, looks at quality left out."""
+    """Steps per second since this process began the phase, without the time of evaluations."""
     left: float
+    """Estimated seconds until the phase ends."""
 
 
 class TrainingListener(Protocol):
-    """Who is told how a run goes."""
+    """Interface of an object that is told how a run proceeds."""
 
     def say(self, line: str) -> None:
-        """One line worth keeping."""
+        """Take one line that is worth keeping."""
 
     def step(self, status: PhaseStatus) -> None:
-        """Called after every step; has to be quick."""
+        """Take the status after a step. It is called after every step and has to be quick."""
 
 
 class SilentListener:
-    """Tells nobody."""
+    """A listener that ignores everything."""
 
     def say(self, line: str) -> None:
-        """Does nothing."""
+        """Ignore the line."""
 
     def step(self, status: PhaseStatus) -> None:
-        """Does nothing."""
+        """Ignore the status."""
 
 
 @dataclass
 class RunPosition:
-    """How far a run has come: all that a resumed one must know beside tensors. JSON values only."""
+    """Progress of a run: everything that a resumed run must know besides tensors.
+
+    All values are JSON values. The state file stores them under these names, so they must not be renamed.
+    """
 
     phase: int = 0
-    """Counted from 0."""
+    """Current phase, counted from 0."""
     steps: int = 0
-    """In all phases."""
+    """Steps done in all phases."""
     done: bool = False
-    """Whether `phase` is finished."""
+    """Is the current phase finished?"""
     seconds: float = 0.0
-    """In all phases, suspended time left out."""
+    """Seconds spent in all phases, without suspended time."""
     spent: float = 0.0
-    """In this phase."""
+    """Seconds spent in the current phase."""
     budget: float | None = None
-    """Seconds this phase has; None: bound by steps."""
+    """Seconds for the current phase; None: it is bounded by steps."""
     minutes: float | None = None
-    """The run is bounded to; None: bounded by steps."""
+    """Time limit of the run; None: it is bounded by steps."""
     pictures: int = 0
+    """Number of pictures decoded."""
     kept: list[Any] = field(default_factory=list)
+    """(rank, file name) of the best checkpoints of the current phase, best first."""
     psnr: float | None = None
+    """PSNR of Y in dB at the last evaluation."""
     init: dict[str, Any] | None = None
-    """What the first weights were: the name, recipe and training of the checkpoint they came from."""
+    """Name, recipe and training of the checkpoint that the first weights came from."""
     precision: str | None = None
-    """What the forward pass was computed in last: fp32, bf16 or fp16."""
+    """Precision of the last forward pass: fp32, bf16 or fp16."""
     teacher: dict[str, Any] | None = None
-    """Whose pictures were learnt last: the name, file and training of the checkpoint."""
+    """Name, SHA-256 and training of the last teacher's checkpoint."""
 
 
 @dataclass
 class TrainingRun:
-    """One run, as every part of it sees it."""
+    """One run, as all its parts see it."""
 
     recipe: Recipe
     options: TrainOptions
-    watch: TrainingListener
-    team: ProcessGroup
+    listener: TrainingListener
+    processes: ProcessGroup
     device: torch.device
-    at: RunPosition = field(default_factory=RunPosition)
+    position: RunPosition = field(default_factory=RunPosition)
     log: TrainingLog | None = None
-    """The leader's."""
+    """The log; None in processes other than the leader."""
     stopping: bool = False
-    """Set from a signal handler: save after this step, then raise KeyboardInterrupt."""
+    """Set from a signal handler: save after the current step, then raise KeyboardInterrupt."""
 
     def say(self, line: str) -> None:
-        """Tell the watch, once for the whole team."""
-        if self.team.leads:
-            self.watch.say(line)
+        """Tell the listener one line, from the leader only."""
+        if self.processes.leads:
+            self.listener.say(line)
 
     def save(self, path: Path, net: torch.nn.Module, scale: int) -> None:
-        """Write weights with the record of how they came to be. Raises OutputError; the old file survives."""
+        """Write a checkpoint with a record of its training.
+
+        Raises OutputError where that fails; the old file is then intact.
+        """
         training: dict[str, Any] = {
-            "steps": self.at.steps,
-            "minutes": round(self.at.seconds / 60, 1),
-            "pictures": self.at.pictures,
-            "device": name_of(self.device) + f", {self.team.world} processes" * (self.team.world > 1),
-            "precision": self.at.precision,
-            "psnr_held_out": None if self.at.psnr is None else round(self.at.psnr, 3),
+            "steps": self.position.steps,
+            "minutes": round(self.position.seconds / 60, 1),
+            "pictures": self.position.pictures,
+            "device": device_name(self.device)
+            + f", {self.processes.world} processes" * (self.processes.world > 1),
+            "precision": self.position.precision,
+            "psnr_held_out": None if self.position.psnr is None else round(self.position.psnr, 3),
         }
-        if self.at.init:
-            training["init"] = self.at.init
-        if self.at.teacher:
-            training["teacher"] = self.at.teacher
+        if self.position.init:
+            training["init"] = self.position.init
+        if self.position.teacher:
+            training["teacher"] = self.position.teacher
         info = CheckpointInfo(
             name=self.recipe.name,
             architecture=self.recipe.architecture,
@@ -165,12 +191,12 @@ class TrainingRun:
             save_checkpoint(path, net, info)
         except OutputError:
             raise
-        except Exception as error:  # safetensors has its own error for a full disk
-            raise not_written(path, error) from error
+        except Exception as error:  # safetensors raises an error of its own for a full disk
+            raise write_error(path, error) from error
 
 
-def name_of(device: torch.device) -> str:
-    """Such as "CPU, 2 threads" or "NVIDIA H100"."""
+def device_name(device: torch.device) -> str:
+    """Return a name such as "CPU, 2 threads" or "NVIDIA H100"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"

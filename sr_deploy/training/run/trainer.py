@@ -1,7 +1,8 @@
-"""The trainer: runs a recipe's phases one after the other, and goes on where a run was stopped.
+"""The trainer: it runs the phases of a recipe in order, and continues a run that was stopped.
 
-A run is bounded by its recipe's steps, or by `minutes`: then every phase gets its share of the time, and
-its schedule follows the clock, so that the run ends annealed however fast the machine is.
+A run is bounded by its recipe's steps or by `minutes`. In the second case every phase gets its share of the
+time, and its schedule follows the clock, so that the learning rate is annealed at the end however fast the
+machine is.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from sr_deploy.training.run.allocator import keep_freed_memory
 from sr_deploy.training.run.log import TrainingLog
 from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import PhaseRun, carry_weights
-from sr_deploy.training.run.precision import NAMES, fitted
-from sr_deploy.training.run.process_group import joined
+from sr_deploy.training.run.precision import NAMES, with_supported_precision
+from sr_deploy.training.run.process_group import join_processes
 from sr_deploy.training.run.schedule import Clock
 from sr_deploy.training.run.session import (
     RunPosition,
@@ -45,141 +46,159 @@ from sr_deploy.training.run.session import (
     TrainingListener,
     TrainingRun,
     TrainOptions,
-    name_of,
+    device_name,
 )
 from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state
-from sr_deploy.training.run.validate import central
+from sr_deploy.training.run.validate import centre_crop
 
-_WITHOUT_WEIGHTS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
-"""A net's settings that its weights do not depend on, and what they are where a recipe does not say."""
-_READING = 900.0  # seconds that reading the pictures may take and still count as the run's time
+_WEIGHTLESS_SETTINGS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
+"""Settings of a net that its weights do not depend on, with their defaults."""
+_MAX_READING_SECONDS = 900.0  # reading the pictures counts as time of the run up to this limit
 
 
 class Trainer:
-    """Runs `recipe` as `options` say; `run` once. Checkpoints and logs: see `state`, `log` and `plots`."""
+    """Runs `recipe` with `options`. Call `run` once.
 
-    def __init__(self, recipe: Recipe, options: TrainOptions, watch: TrainingListener | None = None) -> None:
+    Its files are described in `state`, `log` and `plots`.
+    """
+
+    def __init__(
+        self, recipe: Recipe, options: TrainOptions, listener: TrainingListener | None = None
+    ) -> None:
         self.recipe, self.options = recipe, options
-        self._watch: TrainingListener = watch or SilentListener()
+        self._listener: TrainingListener = listener or SilentListener()
         self._weights: Mapping[str, Tensor] = {}
         self._saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         self._session: TrainingRun | None = None
         self._teacher: Teacher | None = None
 
     @property
-    def at(self) -> RunPosition:
-        """How far the run has come."""
-        return self._session.at if self._session else RunPosition()
+    def position(self) -> RunPosition:
+        """Progress of the run."""
+        return self._session.position if self._session else RunPosition()
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that speaks for the run."""
-        return self._session is None or self._session.team.leads
+        """Is this the process that reports for the run?"""
+        return self._session is None or self._session.processes.leads
 
     def stop(self) -> None:
-        """Save after this step, then raise KeyboardInterrupt; may be called from a signal handler."""
+        """Ask the run to save after the current step and then raise KeyboardInterrupt.
+
+        It may be called from a signal handler. A second call, or a call before the run has begun, raises
+        KeyboardInterrupt at once.
+        """
         if self._session is None or self._session.stopping:
             raise KeyboardInterrupt
         self._session.stopping = True
 
     def run(self) -> Path:
-        """Run every phase; the path of the finished checkpoint.
+        """Run all phases and return the path of the finished checkpoint.
 
-        Raises UsageError and InputError for what cannot be trained, CheckFailedError where the loss stops
-        being a number, OutputError where a checkpoint cannot be written, MissingRuntimeError for a device
-        or VGG weights that are not there, KeyboardInterrupt after `stop`.
+        Raises UsageError and InputError for input that cannot be trained on, CheckFailedError where the loss
+        is not finite, OutputError where a checkpoint cannot be written, MissingRuntimeError for a missing
+        device or missing VGG weights, KeyboardInterrupt after `stop`.
         """
-        with joined(self.options.device) as (team, device):
-            session = TrainingRun(self.recipe, self.options, self._watch, team, device)
+        with join_processes(self.options.device) as (processes, device):
+            session = TrainingRun(self.recipe, self.options, self._listener, processes, device)
             torch.manual_seed(self.recipe.seed)
             if device.type == "cpu":
                 keep_freed_memory()
-            else:  # all batches of a phase have one shape: let cuDNN try which kernels suit it
+            else:  # all batches of a phase have one shape, so it pays to let cuDNN try its kernels
                 torch.backends.cudnn.benchmark = True
             check_crops(self.recipe)
             if self.options.phase > len(self.recipe.phases):
                 raise UsageError(
-                    f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)}"
+                    f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)} phases"
                 )
             self._begin(session)
             self._session = session
             session.say(
-                f"device: {name_of(device)}" + (f" in {team.world} processes" if team.world > 1 else "")
+                f"device: {device_name(device)}"
+                + (f" in {processes.world} processes" if processes.world > 1 else "")
             )
-            self._settle_precision(session)
-            clock = Clock(session.at.seconds)
+            self._choose_precision(session)
+            clock = Clock(session.position.seconds)
             self._run_phases(session, clock)
             return self._finish(session)
 
-    def _settle_precision(self, session: TrainingRun) -> None:
-        """Train in fp32 where any process of the team has no instructions for the recipe's precision, and say so."""
-        mine = fitted(self.recipe, session.device)
-        if session.team.mean(torch.tensor([mine != self.recipe])) > 0:
+    def _choose_precision(self, session: TrainingRun) -> None:
+        """Change to fp32 where any process has no instructions for the recipe's precision, and say so."""
+        mine = with_supported_precision(self.recipe, session.device)
+        if session.processes.mean(torch.tensor([mine != self.recipe])) > 0:
             session.say(
-                f"precision: fp32, for no {self.recipe.precision} instructions are known of this CPU "
-                f'(precision = "off" in the recipe asks for that everywhere)'
+                f"precision: fp32, because no {self.recipe.precision} instructions were found on this CPU "
+                f'(precision = "off" in the recipe selects fp32 on every device)'
             )
             self.recipe = session.recipe = replace(self.recipe, precision="off")
-        now, before = NAMES[self.recipe.precision], session.at.precision
+        now, before = NAMES[self.recipe.precision], session.position.precision
         if before and before != now:
-            session.say(f"the run began in {before}, and goes on in {now}")
-        session.at.precision = now
+            session.say(f"the run began in {before} and continues in {now}")
+        session.position.precision = now
 
     def _begin(self, session: TrainingRun) -> None:
-        """Read the state of the run to resume, or the weights to start from; open the log."""
+        """Read the state of the run to resume, or the weights to start from, and open the log."""
         out = self.options.out
         out.mkdir(parents=True, exist_ok=True)
         self._saved = read_state(out / STATE)
         if self._saved and not self.options.resume:
-            raise UsageError(f"{out} holds a run already; go on with it by --resume, or name another --out")
+            raise UsageError(
+                f"{out} contains a run already; continue it with --resume, or name another --out"
+            )
         if self._saved:
             self._resume(session, *self._saved)
         elif self.options.resume:
-            session.say(f"nothing to resume in {out}: starting anew")
+            session.say(f"nothing to resume in {out}: starting a new run")
         if self.options.minutes is not None:
-            session.at.minutes = self.options.minutes
+            session.position.minutes = self.options.minutes
         if self.options.init and not self._saved:
-            self._weights, session.at.init = self._initial(self.options.init)
-            session.at.phase = self.options.phase - 1
-        if session.team.leads:
+            self._weights, session.position.init = self._initial_weights(self.options.init)
+            session.position.phase = self.options.phase - 1
+        if session.processes.leads:
             used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
-            session.log = TrainingLog(out, [term for term in TERMS if term in used], upto=session.at.steps)
+            session.log = TrainingLog(
+                out, [term for term in TERMS if term in used], upto=session.position.steps
+            )
 
     def _resume(self, session: TrainingRun, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take over position and weights of a saved run.
+
+        Raises UsageError where the recipe or the first phase differs.
+        """
         if record["recipe_sha256"] != self.recipe.sha256:
             raise UsageError(
-                f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, this one is "
-                f"{self.recipe.sha256[:12]}; resume with the recipe it was begun with, or name another --out"
+                f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, but this recipe is "
+                f"{self.recipe.sha256[:12]}; resume with the first recipe, or name another --out"
             )
-        session.at = RunPosition(**record["at"])
-        began = (session.at.init or {}).get("first_phase", 1)
+        session.position = RunPosition(**record["at"])
+        began = (session.position.init or {}).get("first_phase", 1)
         if self.options.phase not in (1, began):
             raise UsageError(
-                f"{self.options.out} began with phase {began}, not with phase {self.options.phase}; resume without "
+                f"{self.options.out} began with phase {began}, not with phase {self.options.phase}; resume it without "
                 "--phase, or name another --out"
             )
-        if session.at.done:
+        if session.position.done:
             average = {k: v for k, v in tensors.items() if k.startswith("average.")}
             self._weights = {k.removeprefix("average."): v for k, v in average.items()}
-        session.say(f"resuming after step {session.at.steps:,}, in phase {session.at.phase + 1}")
+        session.say(f"resuming after step {session.position.steps:,}, in phase {session.position.phase + 1}")
 
-    def _initial(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
-        """The weights of a checkpoint of this recipe's net, and what is to be remembered of it.
+    def _initial_weights(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """Return the weights of a checkpoint of this recipe's net, and the record of their origin.
 
-        An `rt` that trains without branches may begin with one that had them, folded, and with a shallower one.
-        What goes around a net and back-projection have no weights, and may differ.
+        An `rt` without branches may start from a folded one that had branches, and from a shallower one. Skip
+        connection and back-projection have no weights and may differ. Raises InputError for another net.
         """
         info, tensors = read_checkpoint(path)
-        ours = (self.recipe.architecture, _with_weights(self.recipe.parameters))
-        theirs = (info.architecture, _with_weights(info.parameters))
+        ours = (self.recipe.architecture, _weighted_settings(self.recipe.parameters))
+        theirs = (info.architecture, _weighted_settings(info.parameters))
         name, plain = info.name, {**theirs[1], "foldable": False}
         if theirs != ours and (theirs[0], plain | _depth_of(ours[1])) == ours:
             net = fold(load_net(path)[0])
             if plain != ours[1] and isinstance(net, RT):
                 if net.depth > ours[1]["depth"]:
                     raise InputError(
-                        f"{path}: a net {net.depth} deep, but the recipe's is {ours[1]['depth']} deep; give a checkpoint "
-                        "of that net or of a shallower one"
+                        f"{path}: the net has depth {net.depth}, but the recipe's net has depth {ours[1]['depth']}; name "
+                        "a checkpoint of that net or of a shallower one"
                     )
                 name = f"{name} of depth {net.depth}, made deeper"
                 net = net.deepened(ours[1]["depth"])
@@ -187,9 +206,10 @@ class Trainer:
         if theirs != ours:
             raise InputError(
                 f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
-                f"{ours[0]} {dict(self.recipe.parameters)}; give a checkpoint of that net"
+                f"{ours[0]} {dict(self.recipe.parameters)}; name a checkpoint of that net"
             )
-        here, there = _without_weights(self.recipe.parameters), _without_weights(info.parameters)
+        here, there = _weightless_settings(self.recipe.parameters), _weightless_settings(info.parameters)
+        # These names are recorded in checkpoints and shown on cards.
         if here["residual"] != there["residual"]:
             name = f"{name}, with something else around the net"
         if here["back_projection"] != there["back_projection"]:
@@ -200,7 +220,8 @@ class Trainer:
         return tensors, {**about, "training": dict(info.training)}
 
     def _run_phases(self, session: TrainingRun, clock: Clock) -> None:
-        first = session.at.phase + session.at.done
+        """Load what the phases need, and run those that are not finished."""
+        first = session.position.phase + session.position.done
         if first == len(self.recipe.phases):
             return
         vgg = self._load_vgg(session, first)
@@ -213,35 +234,44 @@ class Trainer:
             self._saved = None
 
     def _load_vgg(self, session: TrainingRun, first: int) -> VGGFeatures | None:
+        """Load the VGG, or return None where no remaining phase needs it."""
         if not any(phase.perceptual for phase in self.recipe.phases[first:]):
             return None
         how = self.recipe.perceptual
         layers = [layer for layer, weight in how.layers.items() if weight]
-        vgg, said = load_vgg(how.network, layers, self.options.vgg, pooling=how.pooling)
-        session.say(said)
+        vgg, source = load_vgg(how.network, layers, self.options.vgg, pooling=how.pooling)
+        session.say(source)
         return vgg
 
     def _load_teacher(self, session: TrainingRun, first: int) -> Teacher | None:
+        """Load the teacher, or return None where no remaining phase needs it.
+
+        Raises UsageError where none is given, InputError where it has another scale.
+        """
         taught = [p.scale for p in self.recipe.phases[first:] if p.target == "teacher"]
         if not taught:
             return None
         if self.options.teacher is None:
             raise UsageError(
-                f"recipe {self.recipe.name} learns from a teacher: give its checkpoint with --teacher"
+                f"recipe {self.recipe.name} learns from a teacher; name its checkpoint with --teacher"
             )
         teacher = Teacher(self.options.teacher, session.device)
-        teacher.check_scale(taught[0])  # a recipe has no others
-        teacher.check_same(session.at.teacher)
+        teacher.check_scale(taught[0])  # a recipe's phases with a teacher all have the same scale
+        teacher.check_same(session.position.teacher)
         session.say(f"teacher: {self.options.teacher}, sha256 {teacher.sha256}")
         return teacher
 
     def _read_pictures(self, session: TrainingRun) -> PictureStore:
+        """Decode the pictures and say which files were skipped.
+
+        The processes on one host share the memory for pictures.
+        """
         options = self.options
-        memory = quarter_of_memory() // session.team.local_world
+        memory = quarter_of_memory() // session.processes.local_world
         store = PictureStore(
             options.data, cache=options.cache, overflow=options.out / "pictures", memory=memory
         )
-        session.at.pictures = len(store.pictures)
+        session.position.pictures = len(store.pictures)
         for line in store.skipped:
             session.say(f"skipped: {line}")
         session.say(
@@ -252,12 +282,13 @@ class Trainer:
     def _run_phase(
         self, number: int, session: TrainingRun, store: PictureStore, vgg: VGGFeatures | None, clock: Clock
     ) -> None:
+        """Prepare and run one phase, from its start or from the saved state."""
         phase, recipe = self.recipe.phases[number], self.recipe
-        saved = self._saved if self._saved and not session.at.done else None
+        saved = self._saved if self._saved and not session.position.done else None
         training, held_out = self._pairs(store, phase.scale)
         if self._teacher and phase.target == "teacher":
-            session.at.seconds = clock.lap(_READING)
-            training = self._drawn(session, store, self._teacher, training)
+            session.position.seconds = clock.lap(_MAX_READING_SECONDS)
+            training = self._taught(session, store, self._teacher, training)
             clock.lap(0.0)
         crops = self._crops(number, session, training)
         layers = {layer: weight for layer, weight in recipe.perceptual.layers.items() if weight}
@@ -269,52 +300,59 @@ class Trainer:
             phase,
             loss,
             device=session.device,
-            team=session.team,
+            processes=session.processes,
             weights=self._weights,
             compiled=self.options.compiled,
             say=session.say,
         )
-        self._introduce(number, session, run, crops)
-        kept = BestCheckpoints(self.options.out, self.options.keep, session.at.kept)
-        session.at.seconds = clock.lap(_READING)
+        self._announce_phase(number, session, run, crops)
+        kept = BestCheckpoints(self.options.out, self.options.keep, session.position.kept)
+        session.position.seconds = clock.lap(_MAX_READING_SECONDS)
         if not saved:
-            if session.team.leads:
+            if session.processes.leads:
                 kept.drop()
-            session.at = self._start_of(number, session.at)
+            session.position = self._start_of(number, session.position)
         multiple = size_rule_of(run.net).multiple_of
-        looked_at = [central(pair, phase.scale, multiple=multiple) for pair in held_out]
-        loop = Loop(session, run, looked_at, clock, kept, saved)
+        held_out_crops = [centre_crop(pair, phase.scale, multiple=multiple) for pair in held_out]
+        loop = Loop(session, run, held_out_crops, clock, kept, saved)
         workers = self.options.workers or default_workers(session.device.type)
         pin = session.device.type == "cuda"
         with Loader(crops, first=run.step_number, workers=workers, pin=pin) as batches:
             loop.go(batches)
         self._weights = run.average.state_dict()
 
-    def _drawn(
+    def _taught(
         self, session: TrainingRun, store: PictureStore, teacher: Teacher, training: list[TrainingPair]
     ) -> list[TrainingPair]:
-        """`training` as the teacher draws it, which takes its time beside that of the run. Raises KeyboardInterrupt
-        after `stop`; what is drawn by then is kept."""
+        """Replace the large pictures of `training` by the teacher's. The time is not counted as the run's.
+
+        Raises KeyboardInterrupt after `stop`; pictures drawn before are kept.
+        """
 
         def draw(small: Pixels) -> Pixels:
             if session.stopping:
                 raise KeyboardInterrupt
-            return teacher.shown(small)
+            return teacher.draw(small)
 
-        session.say(f"{teacher.info.name} draws {len(training)} pictures, unless they are kept")
-        session.at.teacher = teacher.record
-        return store.redrawn(training, teacher.key, draw)
+        session.say(f"{teacher.info.name} draws {len(training)} pictures, except those kept from before")
+        session.position.teacher = teacher.record
+        return store.with_targets(training, teacher.key, draw)
 
     def _pairs(self, store: PictureStore, scale: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
-        """(training, held out): the one at every size of the recipe and with its leaves, the other as they are."""
+        """Return (training, held out).
+
+        Training pictures come at every size of the recipe, plus the dead-leaves pictures; pictures held out
+        only at their own size.
+        """
         whole = store.pairs(scale)
         training, held_out = split_validation(whole, self.recipe.validation)
-        apart = {pair.name for pair in held_out}
+        held_out_names = {pair.name for pair in held_out}
         shown = [training if size == 1 else store.pairs(scale, size) for size in self.recipe.sizes]
-        photographs = [pair for pairs in shown for pair in pairs if pair.name not in apart]
-        return photographs + store.leaves(scale, self.recipe.leaves), held_out
+        photographs = [pair for pairs in shown for pair in pairs if pair.name not in held_out_names]
+        return photographs + store.dead_leaves_pairs(scale, self.recipe.leaves), held_out
 
     def _crops(self, number: int, session: TrainingRun, training: list[TrainingPair]) -> CropSampler:
+        """Return the sampler of a phase's crops, with this process's share of each batch."""
         phase = self.recipe.phases[number]
         return CropSampler(
             training,
@@ -323,11 +361,12 @@ class Trainer:
             batch=phase.batch,
             seed=self.recipe.seed + number,
             degrade=phase.degrade,
-            share=(session.team.rank, session.team.world),
+            share=(session.processes.rank, session.processes.world),
             busiest_of=phase.busiest_of,
         )
 
-    def _introduce(self, number: int, session: TrainingRun, run: PhaseRun, crops: CropSampler) -> None:
+    def _announce_phase(self, number: int, session: TrainingRun, run: PhaseRun, crops: CropSampler) -> None:
+        """Say what the phase trains on, and which weights are new."""
         phase = run.phase
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items() if weight)
         small = f", {crops.too_small} too small" if crops.too_small else ""
@@ -339,7 +378,10 @@ class Trainer:
             session.say(f"weights carried over; fresh: {', '.join(run.fresh) or 'none'}")
 
     def _start_of(self, number: int, at: RunPosition) -> RunPosition:
-        """The position at the start of a phase; its share of the time that is left is its budget."""
+        """Return the position at the start of a phase.
+
+        Of the time that is left, the phase gets a share in proportion to its steps.
+        """
         start = replace(at, phase=number, done=False, spent=0.0, budget=None, kept=[], psnr=None)
         if at.minutes is None:
             return start
@@ -348,8 +390,9 @@ class Trainer:
         return replace(start, budget=left * share)
 
     def _finish(self, session: TrainingRun) -> Path:
+        """Write the finished checkpoint and close the log."""
         final = self.options.out / "final.safetensors"
-        if session.team.leads:
+        if session.processes.leads:
             net = build_net(self.recipe.architecture, self.recipe.scale, self.recipe.parameters)
             carry_weights(net, self._weights)
             session.save(final, net, self.recipe.scale)
@@ -358,20 +401,23 @@ class Trainer:
         return final
 
 
-def _with_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in parameters.items() if key not in _WITHOUT_WEIGHTS}
+def _weighted_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide shapes and meaning of the weights."""
+    return {key: value for key, value in parameters.items() if key not in _WEIGHTLESS_SETTINGS}
 
 
-def _without_weights(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: parameters.get(key, default) for key, default in _WITHOUT_WEIGHTS.items()}
+def _weightless_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the weights do not depend on, with defaults filled in."""
+    return {key: parameters.get(key, default) for key, default in _WEIGHTLESS_SETTINGS.items()}
 
 
 def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the depth among `parameters`, as a dict that is empty where there is none."""
     return {"depth": parameters["depth"]} if "depth" in parameters else {}
 
 
 def check_crops(recipe: Recipe) -> None:
-    """Build every phase's net, so that a recipe that cannot work fails before any work is done.
+    """Build every phase's net, so that an impossible recipe fails before any work is done.
 
     Raises UsageError for an architecture, a parameter or a crop that does not fit.
     """
@@ -386,7 +432,10 @@ def check_crops(recipe: Recipe) -> None:
 
 
 def _samples(store: PictureStore, most: int = 48, side: int = 128) -> Tensor:
-    """The middles of some pictures [N, 3, S, S] in 0..1: the same ones in a resumed run and in every process."""
+    """Return the centres of about `most` pictures, spread evenly: [N, 3, S, S] in 0..1.
+
+    They are the same in a resumed run and in every process.
+    """
     chosen = store.pictures[:: max(1, len(store.pictures) // most)]
     side = min(side, *(n for picture in chosen for n in picture.pixels.shape[:2]))
     middles = []

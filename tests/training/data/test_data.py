@@ -1,4 +1,4 @@
-"""Pictures and batches: exact small versions, aligned crops, reproducible order, and files that cannot be used."""
+"""Pictures and batches: exact small versions, aligned crops, reproducible order, and files that cannot be read."""
 
 import cv2
 import numpy as np
@@ -58,9 +58,11 @@ def test_crops_are_aligned_at_every_scale(scale):
     assert large.shape == (6, 3, 12 * scale, 12 * scale)
     for one, other in zip(small, large, strict=True):
         again = imresize(other.permute(1, 2, 0).numpy(), 1 / scale)
-        inner = np.s_[2:-2, 2:-2]  # a crop's border is seen by its own resizing, the whole picture's is not
+        inner = np.s_[
+            2:-2, 2:-2
+        ]  # resizing the crop alone changes its border, resizing the whole picture does not
         difference = again[inner].astype(int) - one.permute(1, 2, 0).numpy()[inner]
-        assert np.abs(difference).mean() < 0.3  # a shift by one pixel gives 3 and more
+        assert np.abs(difference).mean() < 0.3  # a shift by one pixel would give 3 or more
 
 
 @pytest.mark.parametrize("which", range(8))
@@ -114,20 +116,22 @@ def test_larger_pictures_are_drawn_more_often_but_not_only_they():
     pairs = [pair(0), pair(1, height=96, width=112)]
     crops = CropSampler(pairs, scale=2, crop=8, batch=600, seed=0)
     draws = np.random.default_rng([0, 0]).random((600, 4))[:, 0]
-    share = (np.searchsorted(crops._upto, draws) == 1).mean()
+    share = (np.searchsorted(crops._cumulative_weight, draws) == 1).mean()
     assert share == pytest.approx(2 / 3, abs=0.06)
 
 
 def test_the_busiest_of_several_places_is_cut_and_every_picture_drawn_as_often_as_before():
     sky, leaves = (np.full((96, 320, 3), level, np.uint8) for level in (120, 200)), picture(5, 96, 60)
-    dim, light = (np.concatenate([part, leaves], axis=1) for part in sky)  # a sixth of the places see leaves
+    dim, light = (
+        np.concatenate([part, leaves], axis=1) for part in sky
+    )  # a sixth of the places contain leaves
     plain = np.full((96, 380, 3), 20, np.uint8)
     pairs = [TrainingPair(str(n), one, imresize(one, 1 / 2)) for n, one in enumerate((dim, light, plain))]
     make = {"scale": 2, "crop": 16, "batch": 300, "seed": 3}
     one, many = (CropSampler(pairs, busiest_of=n, **make).batch(0)[0].float() for n in (1, 10))
     detail = [crops.diff(dim=3).abs().mean(dim=(1, 2, 3)) > 0.5 for crops in (one, many)]
     assert detail[0].sum() < 80
-    assert detail[1].sum() > 130  # of about 200 that are not plain
+    assert detail[1].sum() > 130  # out of about 200 that are not plain
     assert all(75 < (crops.mean(dim=(1, 2, 3)) == 20).sum() < 125 for crops in (one, many))
 
 

@@ -1,4 +1,4 @@
-"""Export: a clean, self-describing file that computes what the net computes, or no file at all."""
+"""Export: a clean, self-describing file that computes the same as the net, or no file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ NETS = [
 def checkpoint_of(
     folder: Path, architecture: str = "rt", scale: int = 2, parameters: dict[str, object] | None = None
 ) -> Path:
-    """A checkpoint of a little net with random weights that keep its output near 0..1."""
+    """Save a checkpoint of a small net with random weights that keep its output near 0..1."""
     parameters = RT if parameters is None else parameters
     torch.manual_seed(3)
     net = build_net(architecture, scale, parameters)
@@ -71,7 +71,7 @@ def checkpoint_of(
 
 @dataclass(frozen=True)
 class Made:
-    """A checkpoint and what was exported from it, for several tests to look at."""
+    """A checkpoint and its export, shared by several tests."""
 
     checkpoint: Path
     out: Path
@@ -80,7 +80,7 @@ class Made:
 
 @pytest.fixture(scope="module", params=NETS, ids=[f"{name}-x{scale}" for name, scale, _ in NETS])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Every kind of net, exported once."""
+    """Export one net of every architecture, once for the whole session."""
     folder = tmp_path_factory.mktemp("grün")
     checkpoint = checkpoint_of(folder, *request.param)
     return Made(
@@ -90,7 +90,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @dataclass(frozen=True)
 class Core:
-    """A real-time net, its core graph and its spec, for a test to spoil; each test gets its own."""
+    """Return a real-time net, its core graph and its spec. Each test gets its own to modify."""
 
     checkpoint: Path
     net: nn.Module
@@ -112,7 +112,7 @@ def core(_core: Core) -> Core:
 
 
 def run_net(path: Path) -> tuple[nn.Module, np.ndarray, np.ndarray]:
-    """The net of a checkpoint, a batch of three pictures [3, 3, 12, 20], and what the net makes of it."""
+    """Return the net of a checkpoint, a batch of three pictures [3, 3, 12, 20], and the net's result for it."""
     net, _ = load_net(path)
     batch = np.random.default_rng(5).random((3, 3, 12, 20), np.float32)
     with torch.no_grad():
@@ -195,7 +195,7 @@ def test_the_newest_opset_is_written_and_runs(tmp_path: Path) -> None:
 
 def test_the_default_opset_is_one_that_the_oldest_supported_runtime_reads(core: Core) -> None:
     assert [entry.version for entry in core.model.opset_import] == [DEFAULT_OPSET]
-    assert DEFAULT_OPSET <= 21  # ONNX Runtime 1.18
+    assert DEFAULT_OPSET <= 21  # the newest that ONNX Runtime 1.18 reads
     assert core.model.ir_version <= 10
 
 
@@ -222,7 +222,7 @@ def test_half_precision_and_pixel_io_pass_their_own_check(tmp_path: Path, precis
 
 
 def spoil(model: onnx.ModelProto, name: str, change: float) -> None:
-    """Add `change` to the first number of the weight `name`."""
+    """Add `change` to the first element of the weight `name`."""
     for tensor in model.graph.initializer:
         if tensor.name == name:
             values = numpy_helper.to_array(tensor).copy()
@@ -322,7 +322,7 @@ def test_a_folder_of_pictures_that_is_not_there_is_one_clear_error(tmp_path: Pat
 def test_a_place_that_cannot_be_written_is_found_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    absent = tmp_path / "net.safetensors"  # which is looked for next
+    absent = tmp_path / "net.safetensors"  # the output path is checked before the checkpoint
     with pytest.raises(OutputError, match="nowhere does not exist"):
         export_onnx(absent, tmp_path / "nowhere" / "net.onnx")
     with pytest.raises(OutputError, match="is a folder"):

@@ -1,4 +1,4 @@
-"""Back-projection: its kernels against the bicubic shrinking of the test protocol, and what it keeps of a picture."""
+"""Back-projection: its kernels against the test protocol's bicubic shrinking, and the detail it keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sr_deploy.quality.bicubic import imresize
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.nets.back_projection import (
     BackProjectedChannels,
-    UnseenDetail,
+    NullSpaceProjection,
     enlarging_kernels,
     shrinking_kernels,
 )
@@ -26,7 +26,7 @@ def noise(*shape: int, seed: int) -> Tensor:
 
 
 def shrunk(large: Tensor, factor: int) -> Tensor:
-    """[C, H, W] by the protocol's bicubic, not rounded."""
+    """Shrink [C, H, W] by the protocol's bicubic, without rounding."""
     return torch.from_numpy(imresize(large.permute(1, 2, 0).double().numpy(), 1 / factor)).permute(2, 0, 1)
 
 
@@ -59,17 +59,19 @@ def test_around_the_net_goes_the_enlarged_picture_and_what_it_lacks(scale: int, 
     expected = base + functional.pixel_shuffle(lacking, scale)[0]
     got = functional.pixel_shuffle(BackProjectedChannels(3, scale, mode)(small), scale)[0]
     inside = slice(7 * scale, -7 * scale)
-    assert (got - expected)[:, inside, inside].abs().max() < 5e-4  # a radius of 4 is kept of 6
+    assert (got - expected)[:, inside, inside].abs().max() < 5e-4  # the kernel is cut off at radius 4 of 6
     assert (BackProjectedChannels(3, scale, mode)(torch.full((1, 3, 5, 5), 0.7)) - 0.7).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_of_what_a_net_draws_little_is_seen_in_the_picture_shrunk_again(scale: int) -> None:
     drawn = noise(1, 3 * scale**2, 30, 30, seed=7).float() - 0.5
-    left = UnseenDetail(3, scale)(drawn)
+    left = NullSpaceProjection(3, scale)(drawn)
     seen = [shrunk(functional.pixel_shuffle(d, scale)[0], scale)[:, 4:-4, 4:-4] for d in (drawn, left)]
     coarse = [functional.avg_pool2d(picture, 4).square().mean().sqrt() for picture in seen]
-    assert seen[1].square().mean().sqrt() < 0.6 * seen[0].square().mean().sqrt()  # of the finest, half
+    assert (
+        seen[1].square().mean().sqrt() < 0.6 * seen[0].square().mean().sqrt()
+    )  # about half of the finest detail
     assert coarse[1] < 0.2 * coarse[0]
     assert (left - drawn).abs().max() > 0.1
 

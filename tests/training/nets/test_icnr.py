@@ -1,4 +1,4 @@
-"""ICNR: a fresh PixelShuffle convolution is nearest-neighbour upsampling of one convolution."""
+"""ICNR: a freshly initialised PixelShuffle convolution is nearest-neighbour upsampling of one convolution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def nearest(x: Tensor, factor: int) -> Tensor:
 
 
 def shuffling_convolutions(net: nn.Module) -> dict[str, tuple[nn.Conv2d, int]]:
-    """Every convolution of `net` whose output is shuffled, with its factor, by name."""
+    """Return every convolution of `net` whose output is shuffled, with its factor, by name."""
     found = {
         name: (module.conv, module.factor)
         for name, module in net.named_modules()
@@ -31,8 +31,8 @@ def shuffling_convolutions(net: nn.Module) -> dict[str, tuple[nn.Conv2d, int]]:
 
 
 def checkered(conv: nn.Conv2d, factor: int) -> float:
-    """The largest difference between what the shuffled convolution gives and nearest-neighbour upsampling of
-    the one convolution that the first kernel of every group is."""
+    """Return the largest difference between the shuffled convolution and nearest-neighbour upsampling of the
+    convolution made of the first kernel of every group."""
     x = torch.rand(2, conv.in_channels, 7, 9, dtype=torch.float64)
     weight, bias = conv.weight.detach().double(), conv.bias.detach().double()  # type: ignore[union-attr]
     one = F.conv2d(x, weight[:: factor**2], bias[:: factor**2], padding=1)

@@ -1,4 +1,4 @@
-"""The nets: shapes, folding, what carries from x2 to x4, how far they see."""
+"""The nets: shapes, folding, the weights that carry over from x2 to x4, and the halo."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCALES = (2, 3, 4, 8)
 
 
 def small_net(architecture: str, scale: int, **changes: object) -> nn.Module:
-    """A little net whose every weight counts: random, none zero."""
+    """Build a small net in which every weight matters: all are random and none is zero."""
     torch.manual_seed(1)
     net = build_net(architecture, scale, SMALL[architecture] | changes).eval()
     with torch.no_grad():
@@ -218,9 +218,9 @@ def test_a_scale_the_nets_do_not_have_is_refused(architecture: str) -> None:
         build_net(architecture, 5, {})
 
 
-# How far a net sees, by hand. Walk from one output pixel back to the input, widening an interval [low, high]:
-# a 3x3 convolution adds one on both sides, an upsampling by f divides (rounding down), and a 2x2 convolution of
-# stride 2 reads [2 low, 2 high + 1].
+# The halo by hand. Go from one output pixel back to the input and widen an interval [low, high]: a 3x3 convolution
+# adds one on both sides, an upsampling by f divides (rounding down), and a 2x2 convolution of stride 2 reads
+# [2 low, 2 high + 1].
 
 
 def read_by_convolutions(span: tuple[int, int], count: int) -> tuple[int, int]:
@@ -231,24 +231,26 @@ def read_by_shuffle(span: tuple[int, int], factor: int) -> tuple[int, int]:
     return span[0] // factor, span[1] // factor
 
 
-def radius_by_hand(architecture: str, scale: int, **p: int) -> int:
-    radii = []
+def halo_by_hand(architecture: str, scale: int, **p: int) -> int:
+    halos = []
     for pixel in range(64 * scale, 72 * scale):
         span = _read(architecture, scale, (pixel, pixel), p)
-        radii += [pixel // scale - span[0], span[1] - pixel // scale]
-    return max(radii)
+        halos += [pixel // scale - span[0], span[1] - pixel // scale]
+    return max(halos)
 
 
 def _read(architecture: str, scale: int, span: tuple[int, int], p: dict[str, int]) -> tuple[int, int]:
     if architecture == "rt":
-        back_and_forth = 4 if p.get("back_projection") else 0
-        return read_by_convolutions(read_by_shuffle(span, scale), p["depth"] + 2 + back_and_forth)
+        added_halo = 4 if p.get("back_projection") else 0
+        return read_by_convolutions(read_by_shuffle(span, scale), p["depth"] + 2 + added_halo)
     span = read_by_convolutions(span, 1)  # the last convolution
     for factor in reversed(stages_of(scale)):
         span = read_by_convolutions(read_by_shuffle(span, factor), 1)
     if architecture == "srresnet":
         return read_by_convolutions(span, 2 * p["blocks"] + 1)
-    for _ in range(p["levels"]):  # up: residual blocks, merge, shuffle, its convolution
+    for _ in range(
+        p["levels"]
+    ):  # the way up, backwards: residual blocks, merge, shuffle, the convolution before it
         span = read_by_convolutions(span, 2 * p["blocks"] + 1)
         span = read_by_convolutions(read_by_shuffle(span, 2), 1)
     span = read_by_convolutions(span, 2 * p["blocks"])
@@ -279,12 +281,12 @@ def test_the_measured_halo_is_the_one_worked_out_by_hand(
     architecture: str, scale: int, parameters: dict[str, int]
 ) -> None:
     net = small_net(architecture, scale, **parameters)
-    assert measure_halo(net) == radius_by_hand(architecture, scale, **parameters)
+    assert measure_halo(net) == halo_by_hand(architecture, scale, **parameters)
 
 
 def test_the_formulas_in_the_docstrings_hold() -> None:
-    assert radius_by_hand("rt", 4, depth=8) == 8 + 2
-    assert {radius_by_hand("srresnet", scale, blocks=8) for scale in SCALES} == {2 * 8 + 3}
+    assert halo_by_hand("rt", 4, depth=8) == 8 + 2
+    assert {halo_by_hand("srresnet", scale, blocks=8) for scale in SCALES} == {2 * 8 + 3}
 
 
 def test_dead_activations_and_cancelling_weights_do_not_shrink_the_halo() -> None:
@@ -304,7 +306,7 @@ def test_what_has_no_weight_is_not_in_the_halo() -> None:
 
 
 class Dilated(nn.Module):
-    """Sees 2 * 4 pixels along rows, and 1 along columns: dilation, and a kernel whose middle column is empty."""
+    """A net with a halo of 2 * 4 along rows and 1 along columns: dilation, and a kernel with an empty middle column."""
 
     scale, channels = 2, 3
 
@@ -319,7 +321,7 @@ class Dilated(nn.Module):
 
 
 class Global(nn.Module):
-    """Subtracts the mean of the picture."""
+    """A net that subtracts the mean of the picture, so that its halo is global."""
 
     scale, channels = 1, 3
 

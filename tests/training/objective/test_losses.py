@@ -15,7 +15,7 @@ from sr_deploy.training.objective.losses import (
     gram_distance,
     grid,
     lattice,
-    shifted,
+    random_shift,
     total_variation,
 )
 from sr_deploy.training.objective.vgg import MEAN, STD, VGGFeatures
@@ -33,7 +33,7 @@ def tensors(pair):
 
 
 def tiny_vgg(layers):
-    """A VGG16 cut after conv1_2 whose random weights are narrow enough for double-precision checks."""
+    """A VGG16 cut after conv1_2, with few random weights, small enough for checks in double precision."""
     generator = torch.Generator().manual_seed(3)
     weights = {
         0: {
@@ -46,14 +46,14 @@ def tiny_vgg(layers):
 
 
 def convolved(x, weight, bias):
-    """3x3 convolution with zero padding, in NumPy."""
+    """Convolve with a 3x3 kernel and zero padding, in NumPy."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     return np.einsum("nchwij,ocij->nohw", windows, weight) + bias[None, :, None, None]
 
 
 def activations(x, weights):
-    """relu1_1 and relu1_2 in NumPy, normalised as ImageNet is."""
+    """Return relu1_1 and relu1_2, computed in NumPy from pictures normalised like ImageNet."""
     x = (x - np.array(MEAN)[None, :, None, None]) / np.array(STD)[None, :, None, None]
     first = np.maximum(convolved(x, *(weights[0][k].numpy() for k in ("weight", "bias"))), 0)
     second = np.maximum(convolved(first, *(weights[2][k].numpy() for k in ("weight", "bias"))), 0)
@@ -80,7 +80,7 @@ def test_pixel_terms_equal_their_formulas(two, name, formula):
 
 
 def test_luma_terms_are_the_squared_and_the_absolute_error_of_y_alone(two):
-    y = 255 * (two[0] - two[1])  # of 8-bit values
+    y = 255 * (two[0] - two[1])  # error in 8-bit steps
     y = (65.481 * y[:, 0] + 128.553 * y[:, 1] + 24.966 * y[:, 2]) / 255
     assert PIXEL["luma"](*tensors(two)).item() == pytest.approx(((y / 255) ** 2).mean(), rel=1e-9)
     assert PIXEL["luma_l1"](*tensors(two)).item() == pytest.approx(np.abs(y / 255).mean(), rel=1e-9)
@@ -120,7 +120,7 @@ def test_what_the_vgg_sees_is_shifted_by_what_the_picture_says():
     for down, across in product(range(4), range(4)):
         wanted[0, :2, 0, 0] = torch.tensor([down + 8, across + 40]) / 255
         got = wanted + 1
-        cut_got, cut_wanted = shifted(got, wanted)
+        cut_got, cut_wanted = random_shift(got, wanted)
         assert torch.equal(cut_wanted, wanted[:, :, down : down + 10, across : across + 14])
         assert torch.equal(cut_got, cut_wanted + 1)
 
@@ -185,7 +185,10 @@ def test_the_lattice_term_compares_detail_by_its_place_in_windows_of_some_eight_
     got, wanted = rng.random((2, 2, 3, 7 * period + 2, 15 * period))
 
     def by_place(detail, rows, columns):
-        """Means at every place, less their mean; `rows` or `columns` of 1 where only the other axis tells places."""
+        """Return the mean at every place in a cell, minus the mean of all places.
+
+        `rows` or `columns` is 1 where only the other axis distinguishes places.
+        """
         windows = []
         for left in (0, 7 * period):  # 14 or 15 cells make two windows of 7
             window = np.abs(detail[:, :, : 7 * period, left : left + 7 * period])
@@ -249,7 +252,7 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
 @pytest.mark.parametrize("name", TERMS)
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)
-    side = 12 if name == "lattice" else 4  # it wants a cell and what is around it
+    side = 12 if name == "lattice" else 4  # `lattice` needs a cell and its neighbours
     got = torch.from_numpy(random.random((1, 3, side, side))).requires_grad_()
     wanted = torch.from_numpy(random.random((1, 3, side, side)))
     vgg, _ = tiny_vgg(["relu1_1"])

@@ -1,4 +1,4 @@
-"""A finished net that draws what another one learns."""
+"""Teachers: finished nets whose pictures another net learns."""
 
 import time
 
@@ -20,7 +20,7 @@ TAUGHT = ONE_PHASE + '\ntarget = "teacher"'
 
 
 def checkpoint(path, architecture="rt", scale=2, seed=0, gain=20.0, **parameters):
-    """A net whose drawing differs from turn to turn by some `gain`."""
+    """Save a net whose result depends on the orientation of the picture; `gain` says how much."""
     torch.manual_seed(seed)
     parameters = parameters or {"features": 4, "depth": 1}
     net = build_net(architecture, scale, parameters)
@@ -53,7 +53,7 @@ def test_it_shows_the_mean_over_all_flips_and_turns(tmp_path, small):
                 )
             drawn.append(np.rot90(large[:, :: -1 if mirrored else 1], -turns))
     wanted = np.clip(np.mean(drawn, axis=0) * 255, 0, 255)
-    got = Teacher(path).shown(small)
+    got = Teacher(path).draw(small)
     assert got.shape == (42, 52, 3)
     assert np.abs(got - wanted).max() <= 0.5 + 1e-3
     assert np.abs(np.clip(drawn[0] * 255, 0, 255) - wanted).max() > 2
@@ -61,8 +61,8 @@ def test_it_shows_the_mean_over_all_flips_and_turns(tmp_path, small):
 
 def test_a_turned_picture_is_drawn_turned(tmp_path, small):
     teacher = Teacher(checkpoint(tmp_path / "old.safetensors"))
-    turned = teacher.shown(np.ascontiguousarray(np.rot90(small)))
-    assert np.abs(turned.astype(int) - np.rot90(teacher.shown(small))).max() <= 1
+    turned = teacher.draw(np.ascontiguousarray(np.rot90(small)))
+    assert np.abs(turned.astype(int) - np.rot90(teacher.draw(small))).max() <= 1
 
 
 @pytest.mark.parametrize("architecture", ["rt", "unet"])
@@ -70,16 +70,16 @@ def test_large_pictures_are_drawn_in_tiles_to_the_same_effect(tmp_path, monkeypa
     parameters = {"features": 4, "depth": 1} if architecture == "rt" else {"features": 4, "levels": 1}
     path = checkpoint(tmp_path / "old.safetensors", architecture, gain=1.0, **parameters)
     small = np.random.default_rng(3).integers(0, 256, (61, 75, 3), dtype=np.uint8)
-    whole = Teacher(path).shown(small)
+    whole = Teacher(path).draw(small)
     monkeypatch.setattr(teacher_module, "_TILE", 16)
     teacher = Teacher(path)
     plan = teacher._plan(*small.shape[:2])
     assert plan.count > 1
-    assert np.abs(teacher.shown(small).astype(int) - whole).max() <= 1
+    assert np.abs(teacher.draw(small).astype(int) - whole).max() <= 1
 
 
-def test_a_phase_learns_what_its_teacher_draws(pictures, tmp_path, undrawn):
-    """The net itself, which changes little from turn to turn, teaches: little is left to learn."""
+def test_a_phase_learns_what_its_teacher_draws(pictures, tmp_path, without_plots):
+    """The net itself is the teacher, and its result hardly depends on orientation, so there is little to learn."""
     path = checkpoint(tmp_path / "old.safetensors", gain=1.0)
     still = ONE_PHASE.replace("1e-2", "1e-9")
     losses = {}
@@ -103,17 +103,17 @@ def test_what_was_drawn_is_kept_for_the_next_run(pictures, tmp_path):
 
     def draw(small):
         asked.append(small.shape)
-        return teacher.shown(small)
+        return teacher.draw(small)
 
     for _ in range(2):
         store = PictureStore(pictures, overflow=tmp_path / "none", cache=tmp_path / "cache")
         pairs = store.pairs(2)
-        drawn = store.redrawn(pairs, teacher.key, draw)
+        drawn = store.with_targets(pairs, teacher.key, draw)
         assert [p.name for p in drawn] == [p.name for p in pairs]
         assert all(np.array_equal(a.small, b.small) for a, b in zip(pairs, drawn, strict=True))
     assert len(asked) == len(pairs)
-    np.testing.assert_array_equal(drawn[3].large, teacher.shown(np.array(pairs[3].small)))
-    store.redrawn(pairs[:1], "another", draw)
+    np.testing.assert_array_equal(drawn[3].large, teacher.draw(np.array(pairs[3].small)))
+    store.with_targets(pairs[:1], "another", draw)
     assert len(asked) == len(pairs) + 1
 
 
@@ -131,7 +131,7 @@ def test_a_teacher_of_another_scale_is_refused(pictures, tmp_path):
         trainer.run()
 
 
-def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, undrawn):
+def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, without_plots):
     old, other = (checkpoint(tmp_path / f"{n}.safetensors", seed=n) for n in (0, 1))
     recipe = tiny_recipe(TAUGHT)
 
@@ -149,10 +149,10 @@ def test_another_teacher_for_the_rest_of_a_run_is_refused(pictures, tmp_path, un
 
 
 def test_a_run_that_is_stopped_while_its_teacher_draws_ends_at_once_and_goes_on_where_it_was(
-    pictures, tmp_path, undrawn, monkeypatch
+    pictures, tmp_path, without_plots, monkeypatch
 ):
     path = checkpoint(tmp_path / "old.safetensors")
-    shown, drawn = Teacher.shown, []
+    shown, drawn = Teacher.draw, []
 
     def draw(self, small):
         drawn.append(small.shape)
@@ -160,7 +160,7 @@ def test_a_run_that_is_stopped_while_its_teacher_draws_ends_at_once_and_goes_on_
             trainer.stop()
         return shown(self, small)
 
-    monkeypatch.setattr(Teacher, "shown", draw)
+    monkeypatch.setattr(Teacher, "draw", draw)
     options = TrainOptions(
         data=pictures, out=tmp_path / "run", teacher=path, device="cpu", every=12, minutes=1e-3
     )
@@ -169,24 +169,24 @@ def test_a_run_that_is_stopped_while_its_teacher_draws_ends_at_once_and_goes_on_
         trainer.run()
     assert len(drawn) == 3
     assert Trainer(tiny_recipe(TAUGHT), options).run().exists()
-    assert len(drawn) == 8  # of ten pictures two are held out
+    assert len(drawn) == 8  # two of the ten pictures are held out
 
 
-def test_drawing_takes_none_of_the_runs_time(pictures, tmp_path, undrawn, monkeypatch):
+def test_drawing_takes_none_of_the_runs_time(pictures, tmp_path, without_plots, monkeypatch):
     path = checkpoint(tmp_path / "old.safetensors")
-    shown, now, later = Teacher.shown, time.perf_counter, []
+    shown, now, later = Teacher.draw, time.perf_counter, []
 
     def draw(self, small):
         later.append(1000)
         return shown(self, small)
 
-    monkeypatch.setattr(Teacher, "shown", draw)
+    monkeypatch.setattr(Teacher, "draw", draw)
     monkeypatch.setattr(time, "perf_counter", lambda: now() + sum(later))
     options = TrainOptions(data=pictures, out=tmp_path / "run", teacher=path, device="cpu", every=12)
     trainer = Trainer(tiny_recipe(TAUGHT), options)
     trainer.run()
     assert len(later) == 8
-    assert 0 < trainer.at.seconds < 900
+    assert 0 < trainer.position.seconds < 900
 
 
 def test_phases_of_two_scales_cannot_have_one_teacher():

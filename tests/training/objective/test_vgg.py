@@ -1,4 +1,4 @@
-"""VGG weights: from files whole, truncated or broken, and from a server, fetched once and hash checked."""
+"""VGG weights: from complete, truncated and broken files, and from a server (fetched once, hash checked)."""
 
 import functools
 import gc
@@ -40,7 +40,7 @@ def truncated(tmp_path):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """A file server on this machine with a small VGG16 file, and an empty torch.hub cache."""
+    """Serve a small VGG16 file from this machine, with an empty torch.hub cache."""
     folder = tmp_path / "served"
     folder.mkdir()
     torch.save(first_two_convolutions(), folder / "vgg.pth")
@@ -68,7 +68,7 @@ def mirror(tmp_path, monkeypatch):
     server.shutdown()
     thread.join()
     server.server_close()
-    gc.collect()  # torch.hub leaves the connections of failed downloads open; not to the next test
+    gc.collect()  # torch.hub leaves connections of failed downloads open; close them before the next test
 
 
 def test_layer_numbers_are_those_of_torchvision():
@@ -114,14 +114,14 @@ def test_normalising_gives_every_channel_a_mean_activation_of_one(truncated):
     net.normalise(x)
     after = net(x)
     means = after["relu1_1"].mean(dim=(0, 2, 3))
-    loud = means > 0.99  # a channel that hardly speaks is left quiet
+    loud = means > 0.99  # channels with very low activations are not raised to one
     assert loud.float().mean() > 0.8
     assert torch.allclose(means[loud], torch.ones_like(means[loud]), atol=1e-4)
     ratio = after["relu1_2"].sum(dim=(0, 2, 3)) / before.sum(dim=(0, 2, 3)).clamp(min=1e-6)
     expected = ratio[None, :, None, None] * before
     assert torch.allclose(
         after["relu1_2"], expected, rtol=1e-3, atol=1e-3
-    )  # nothing but a scale for each channel
+    )  # the two differ only by a scale for each channel
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5)])
@@ -143,7 +143,7 @@ def test_l2_pooling_has_a_slope_everywhere():
     generator = torch.Generator().manual_seed(6)
     x = torch.randn(1, 2, 6, 6, dtype=torch.float64, generator=generator).requires_grad_()
     assert torch.autograd.gradcheck(L2Pool().double(), (x,))
-    silent = torch.zeros(1, 2, 6, 6, requires_grad=True)  # a channel that says nothing, as ReLU leaves many
+    silent = torch.zeros(1, 2, 6, 6, requires_grad=True)  # channels of zeros, which are common after ReLU
     L2Pool()(silent).sum().backward()
     assert torch.equal(silent.grad, torch.zeros_like(silent))
 
@@ -163,7 +163,7 @@ def test_a_vgg_pools_as_it_is_told_and_its_channels_still_normalise(truncated):
 def test_hooks_hold_nothing_back_between_calls(truncated):
     net, _ = load_vgg("vgg16", ["relu1_1"], truncated)
     assert torch.equal(net(torch.zeros(1, 3, 8, 8))["relu1_1"], net(torch.zeros(1, 3, 8, 8))["relu1_1"])
-    assert net._caught == {}
+    assert net._captured == {}
 
 
 def test_an_unknown_network_or_layer_is_refused_before_anything_is_fetched(monkeypatch):
@@ -185,7 +185,7 @@ def test_a_file_that_is_not_there_and_a_file_of_something_else_are_input_errors(
     with pytest.raises(InputError, match="no such file"):
         load_vgg("vgg16", ["relu1_1"], tmp_path / "none.pth")
     save_file({"head.weight": torch.zeros(3)}, tmp_path / "else.safetensors")
-    with pytest.raises(InputError, match=r"no keys like features.0.weight"):
+    with pytest.raises(InputError, match=r"has no keys like features.0.weight"):
         load_vgg("vgg16", ["relu1_1"], tmp_path / "else.safetensors")
 
 
@@ -210,7 +210,7 @@ def test_a_picture_too_small_for_the_pooling_is_refused():
 def test_without_a_file_the_weights_are_fetched_once_and_kept(mirror):
     net, said = load_vgg("vgg16", ["relu1_1"])
     assert "hash checked" in said
-    shutil.rmtree(mirror.parent)  # the second time comes from the cache
+    shutil.rmtree(mirror.parent)  # so that the second call must use the cache
     again, _ = load_vgg("vgg16", ["relu1_1"])
     assert torch.equal(net.features[0].weight, again.features[0].weight)
 

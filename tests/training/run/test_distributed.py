@@ -1,4 +1,4 @@
-"""Two processes under torchrun compute what one does."""
+"""Two processes under torchrun compute the same as one."""
 
 import os
 import socket

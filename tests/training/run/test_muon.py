@@ -1,4 +1,4 @@
-"""Muon against its definition, PyTorch's own for matrices, and Adam for what is none."""
+"""Muon against its definition and PyTorch's own for matrices, and against Adam for vectors."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_a_matrix_is_updated_as_by_the_muon_of_pytorch():
         muon.step()
         reference.step()
     moved, expected = (ours - start).detach(), (theirs - start).detach()
-    assert (moved - expected).norm() < 0.03 * expected.norm()  # theirs computes in bfloat16
+    assert (moved - expected).norm() < 0.03 * expected.norm()  # PyTorch's own computes in bfloat16
 
 
 def test_a_convolution_is_the_matrix_of_its_rows_in_any_memory_layout():

@@ -1,4 +1,4 @@
-"""Whole runs of a tiny net on a CPU: what they write, how they resume, and how they fail."""
+"""Complete runs of a tiny net on a CPU: the files they write, resuming, and failures."""
 
 import copy
 import errno
@@ -32,7 +32,7 @@ from sr_deploy.training.run.log import read_log
 from sr_deploy.training.run.phase import PhaseRun
 from sr_deploy.training.run.precision import has_precision
 from sr_deploy.training.run.process_group import ProcessGroup
-from sr_deploy.training.run.schedule import Clock, limited, one_cycle
+from sr_deploy.training.run.schedule import Clock, limit_early_rate, one_cycle
 from sr_deploy.training.run.session import SilentListener, TrainingRun, TrainOptions
 from sr_deploy.training.run.state import STATE, BestCheckpoints
 from sr_deploy.training.run.trainer import Trainer
@@ -58,7 +58,7 @@ def train(pictures, out, recipe=None, watch=None, **options):
 
 
 def stopped(pictures, out, step, recipe):
-    """A run that is asked to stop at a step."""
+    """Run a training that is asked to stop at a step."""
     watch = Listener(step, lambda: trainer.stop())
     trainer = Trainer(recipe, TrainOptions(data=pictures, out=out, every=5, device="cpu"), watch)
     with pytest.raises(KeyboardInterrupt):
@@ -66,7 +66,7 @@ def stopped(pictures, out, step, recipe):
 
 
 def cpu_with(monkeypatch, *features):
-    """Have the CPU taken for one with these instructions and no others."""
+    """Pretend that the CPU has these instructions and no others."""
     cpu = replace(describe_cpu(), features=features)
     monkeypatch.setattr(precision_module, "describe_cpu", lambda: cpu)
 
@@ -95,8 +95,8 @@ def test_two_phases_leave_checkpoints_a_log_and_pictures(pictures, tmp_path):
     net, info = load_net(tmp_path / "run" / "final.safetensors")
     assert net(torch.rand(1, 3, 6, 7)).shape == (1, 3, 24, 28)
     assert info.scale == 4
-    assert info.training["steps"] == trainer.at.steps == 24
-    assert info.training["psnr_held_out"] == pytest.approx(trainer.at.psnr, abs=1e-3)
+    assert info.training["steps"] == trainer.position.steps == 24
+    assert info.training["psnr_held_out"] == pytest.approx(trainer.position.psnr, abs=1e-3)
     header, *rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert header == "phase,step,steps,seconds,learning_rate,loss,l1,psnr,validation_loss"
     assert [row.split(",")[:3] for row in rows] == [
@@ -105,13 +105,13 @@ def test_two_phases_leave_checkpoints_a_log_and_pictures(pictures, tmp_path):
     assert "weights carried over; fresh: head.bias, head.weight" in watch.lines
 
 
-def test_training_makes_the_net_better(pictures, tmp_path, undrawn):
+def test_training_makes_the_net_better(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE.replace("steps = 12", "steps = 120")), every=60)
     first, last = losses(tmp_path / "run")
     assert last[2] < first[2]
 
 
-def test_the_carried_body_is_that_of_the_first_phase(pictures, tmp_path, undrawn):
+def test_the_carried_body_is_that_of_the_first_phase(pictures, tmp_path, without_plots):
     still = X4.replace("1e-2", "1e-30")
     train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, still))
     first = load_file(tmp_path / "run" / "phase1.safetensors")
@@ -122,7 +122,7 @@ def test_the_carried_body_is_that_of_the_first_phase(pictures, tmp_path, undrawn
 @pytest.mark.parametrize(("precision", "optimiser"), [("off", "adamw"), ("bf16", "adamw"), ("bf16", "muon")])
 @pytest.mark.parametrize("step", [7, 10])
 def test_a_resumed_run_goes_on_bit_for_bit(
-    pictures, tmp_path, undrawn, monkeypatch, precision, optimiser, step
+    pictures, tmp_path, without_plots, monkeypatch, precision, optimiser, step
 ):
     cpu_with(monkeypatch, "BF16")
     recipe = tiny_recipe(ONE_PHASE, X4, precision=precision, optimiser=optimiser)
@@ -136,7 +136,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(
     assert same_weights(tmp_path / "broken" / STATE, tmp_path / "unbroken" / STATE)
 
 
-def test_resuming_a_finished_run_trains_nothing_and_gives_the_same_file(pictures, tmp_path, undrawn):
+def test_resuming_a_finished_run_trains_nothing_and_gives_the_same_file(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "run")
     before = (tmp_path / "run" / "final.safetensors").read_bytes()
     (tmp_path / "run" / "final.safetensors").unlink()
@@ -168,7 +168,7 @@ Trainer(parsed, TrainOptions(data=Path(data), out=Path(out), every=3, device="cp
 """
 
 
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(pictures, tmp_path, undrawn):
+def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(pictures, tmp_path, without_plots):
     text = (
         'name = "tiny"\nprecision = "off"\nvalidation = 2\n[net]\narchitecture = "rt"\nfeatures = 4\ndepth = 1\n'
         "[[phase]]\n" + ONE_PHASE.replace("steps = 12", "steps = 150")
@@ -203,7 +203,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(pictures, tmp
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_state(
-    pictures, tmp_path, undrawn, monkeypatch
+    pictures, tmp_path, without_plots, monkeypatch
 ):
     calls = []
 
@@ -220,13 +220,13 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_state
     assert [row["step"] for row in read_log(tmp_path / "run")] == [5]
 
 
-def test_weights_that_blow_up_stop_the_run(pictures, tmp_path, undrawn):
+def test_weights_that_blow_up_stop_the_run(pictures, tmp_path, without_plots):
     with pytest.raises(CheckFailedError, match="diverged"):
         train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE.replace("1e-2", "1e38")))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX's")
-def test_no_room_for_a_checkpoint_leaves_the_old_one_whole(pictures, tmp_path, undrawn):
+def test_no_room_for_a_checkpoint_leaves_the_old_one_whole(pictures, tmp_path, without_plots):
     import resource
 
     recipe, out = tiny_recipe(ONE_PHASE), tmp_path / "run"
@@ -249,7 +249,7 @@ def test_no_room_for_a_checkpoint_leaves_the_old_one_whole(pictures, tmp_path, u
     assert losses(out) == losses(tmp_path / "unbroken")
 
 
-def test_a_full_disk_is_named(pictures, tmp_path, undrawn, monkeypatch):
+def test_a_full_disk_is_named(pictures, tmp_path, without_plots, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -258,32 +258,32 @@ def test_a_full_disk_is_named(pictures, tmp_path, undrawn, monkeypatch):
         train(pictures, tmp_path / "run")
 
 
-def test_a_run_in_the_way_is_not_overwritten(pictures, tmp_path, undrawn):
+def test_a_run_in_the_way_is_not_overwritten(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "run")
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="contains a run already"):
         train(pictures, tmp_path / "run")
 
 
-def test_resuming_with_another_recipe_is_refused(pictures, tmp_path, undrawn):
+def test_resuming_with_another_recipe_is_refused(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "run")
     with pytest.raises(UsageError, match="was begun with recipe"):
         train(pictures, tmp_path / "run", tiny_recipe(X4), resume=True)
 
 
-def test_resuming_nothing_starts_anew_and_says_so(pictures, tmp_path, undrawn):
+def test_resuming_nothing_starts_anew_and_says_so(pictures, tmp_path, without_plots):
     watch = Listener()
     train(pictures, tmp_path / "run", watch=watch, resume=True)
     assert any("nothing to resume" in line for line in watch.lines)
 
 
-def test_first_weights_may_come_from_a_checkpoint_of_the_same_net(pictures, tmp_path, undrawn):
+def test_first_weights_may_come_from_a_checkpoint_of_the_same_net(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "x2")
     watch = Listener()
     train(pictures, tmp_path / "x4", tiny_recipe(X4), watch, init=tmp_path / "x2" / "final.safetensors")
     assert "weights carried over; fresh: head.bias, head.weight" in watch.lines
 
 
-def test_a_net_without_branches_begins_with_one_that_had_them_folded(pictures, tmp_path, undrawn):
+def test_a_net_without_branches_begins_with_one_that_had_them_folded(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "branches")
     first = tmp_path / "branches" / "final.safetensors"
     still = tiny_recipe(ONE_PHASE.replace("1e-2", "1e-30"), net="foldable = false\n")
@@ -293,11 +293,13 @@ def test_a_net_without_branches_begins_with_one_that_had_them_folded(pictures, t
     x = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(0))
     plain, branches = (load_net(tmp_path / run / "final.safetensors")[0] for run in ("plain", "branches"))
     assert torch.allclose(plain(x), branches(x), atol=1e-5)
-    with pytest.raises(InputError, match="give a checkpoint of that net"):
+    with pytest.raises(InputError, match="name a checkpoint of that net"):
         train(pictures, tmp_path / "back", init=tmp_path / "plain" / "final.safetensors")
 
 
-def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(pictures, tmp_path, undrawn):
+def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(
+    pictures, tmp_path, without_plots
+):
     plain = "foldable = false\n"
     train(pictures, tmp_path / "shallow", tiny_recipe(ONE_PHASE, depth=2, net=plain))
     first = tmp_path / "shallow" / "final.safetensors"
@@ -313,7 +315,7 @@ def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(pict
     assert torch.allclose(between, torch.eye(len(between)), atol=0.1)
     info, _ = read_checkpoint(tmp_path / "deep" / "final.safetensors")
     assert info.training["init"]["name"] == "tiny of depth 2, made deeper"
-    with pytest.raises(InputError, match="a net 4 deep, but the recipe's is 2 deep"):
+    with pytest.raises(InputError, match="the net has depth 4, but the recipe's net has depth 2"):
         train(
             pictures,
             tmp_path / "back",
@@ -331,7 +333,7 @@ def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(pict
     ],
 )
 def test_what_has_no_weights_may_differ_from_the_net_of_the_first_weights(
-    pictures, tmp_path, undrawn, before, now, said
+    pictures, tmp_path, without_plots, before, now, said
 ):
     train(pictures, tmp_path / "before", tiny_recipe(ONE_PHASE, net=before))
     first = tmp_path / "before" / "final.safetensors"
@@ -342,9 +344,9 @@ def test_what_has_no_weights_may_differ_from_the_net_of_the_first_weights(
     assert torch.allclose(tensors["head.weight"], read_checkpoint(first)[1]["head.weight"])
 
 
-def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(pictures, tmp_path, undrawn):
+def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(pictures, tmp_path, without_plots):
     watch = Listener()
-    cache = tmp_path / "cache"  # they take seconds to make
+    cache = tmp_path / "cache"  # dead-leaves pictures take seconds to make, so they are kept
     trainer = train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch, cache=cache)
     store = PictureStore(pictures, overflow=tmp_path / "overflow", cache=cache)
     training, held_out = trainer._pairs(store, 2)
@@ -353,11 +355,11 @@ def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(picture
     assert len(training) == 8 + 2
     assert all(pair.name.startswith("picture") for pair in held_out)
     assert any("10 pictures, loss" in line for line in watch.lines)
-    one, two = store.leaves(4, 2)
+    one, two = store.dead_leaves_pairs(4, 2)
     assert one.large.shape == (768, 768, 3)
     assert np.array_equal(one.small, imresize(one.large, 1 / 4))
     assert not np.array_equal(one.large, two.large)
-    assert np.array_equal(store.leaves(2, 1)[0].large, one.large)
+    assert np.array_equal(store.dead_leaves_pairs(2, 1)[0].large, one.large)
     with pytest.raises(UsageError, match="leaves = -1"):
         tiny_recipe(ONE_PHASE, leaves=-1)
 
@@ -375,7 +377,9 @@ def test_the_busiest_places_are_cut_where_the_phase_says_so(pictures, tmp_path):
     assert not torch.equal(ours[0], plain[0])
 
 
-def test_a_checkpoint_says_what_its_first_weights_were_and_how_those_were_made(pictures, tmp_path, undrawn):
+def test_a_checkpoint_says_what_its_first_weights_were_and_how_those_were_made(
+    pictures, tmp_path, without_plots
+):
     train(pictures, tmp_path / "first")
     first = tmp_path / "first" / "final.safetensors"
     before, _ = read_checkpoint(first)
@@ -390,7 +394,7 @@ def test_a_checkpoint_says_what_its_first_weights_were_and_how_those_were_made(p
     assert "init" not in before.training
 
 
-def test_a_run_may_begin_with_a_later_phase_and_its_checkpoint_says_so(pictures, tmp_path, undrawn):
+def test_a_run_may_begin_with_a_later_phase_and_its_checkpoint_says_so(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "first")
     first, watch = tmp_path / "first" / "final.safetensors", Listener()
     train(pictures, tmp_path / "second", tiny_recipe(ONE_PHASE, X4), watch, init=first, phase=2)
@@ -399,7 +403,7 @@ def test_a_run_may_begin_with_a_later_phase_and_its_checkpoint_says_so(pictures,
     assert (after.training["steps"], after.training["init"]["first_phase"]) == (12, 2)
 
 
-def test_a_run_is_not_resumed_as_one_that_began_with_another_phase(pictures, tmp_path, undrawn):
+def test_a_run_is_not_resumed_as_one_that_began_with_another_phase(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "first")
     first, recipe = tmp_path / "first" / "final.safetensors", tiny_recipe(ONE_PHASE, X4)
     train(pictures, tmp_path / "later", recipe, init=first, phase=2)
@@ -409,8 +413,8 @@ def test_a_run_is_not_resumed_as_one_that_began_with_another_phase(pictures, tmp
         train(pictures, tmp_path / "whole", recipe, init=first, phase=2, resume=True)
 
 
-def test_a_later_phase_needs_first_weights_and_has_to_be_there(pictures, tmp_path, undrawn):
-    with pytest.raises(UsageError, match="give them with --init"):
+def test_a_later_phase_needs_first_weights_and_has_to_be_there(pictures, tmp_path, without_plots):
+    with pytest.raises(UsageError, match="name its checkpoint with --init"):
         train(pictures, tmp_path / "run", phase=2)
     train(pictures, tmp_path / "first")
     with pytest.raises(UsageError, match=r"phase = 3, but recipe tiny has 2"):
@@ -423,7 +427,7 @@ def test_a_later_phase_needs_first_weights_and_has_to_be_there(pictures, tmp_pat
         )
 
 
-def test_pictures_held_out_are_not_trained_on_at_any_size(pictures, tmp_path, undrawn, monkeypatch):
+def test_pictures_held_out_are_not_trained_on_at_any_size(pictures, tmp_path, without_plots, monkeypatch):
     seen = []
 
     def crops(pairs, **options):
@@ -438,17 +442,17 @@ def test_pictures_held_out_are_not_trained_on_at_any_size(pictures, tmp_path, un
     assert set(map(tuple, shapes.values())) == {((36, 40, 3), (72, 80, 3), (108, 120, 3))}
 
 
-def test_a_checkpoint_of_another_net_is_refused(pictures, tmp_path, undrawn):
+def test_a_checkpoint_of_another_net_is_refused(pictures, tmp_path, without_plots):
     train(pictures, tmp_path / "x2")
     path = tmp_path / "x2" / "final.safetensors"
     wider = parse_recipe(
         f'name = "wide"\nvalidation = 2\n[net]\narchitecture = "rt"\nfeatures = 6\n[[phase]]\n{ONE_PHASE}'.encode()
     )
-    with pytest.raises(InputError, match="give a checkpoint of that net"):
+    with pytest.raises(InputError, match="name a checkpoint of that net"):
         train(pictures, tmp_path / "wide", wider, init=path)
 
 
-def test_one_corrupt_picture_is_named_skipped_and_counted(pictures, tmp_path, undrawn):
+def test_one_corrupt_picture_is_named_skipped_and_counted(pictures, tmp_path, without_plots):
     folder = tmp_path / "with a corrupt one"
     shutil.copytree(pictures, folder)
     (folder / "broken.png").write_bytes(b"no picture")
@@ -460,24 +464,24 @@ def test_one_corrupt_picture_is_named_skipped_and_counted(pictures, tmp_path, un
 
 
 class Steady(Clock):
-    """Every lap takes two milliseconds, however busy the machine is."""
+    """A clock on which every lap takes two milliseconds, however busy the machine is."""
 
     def lap(self, most=schedule.SUSPENDED):
         self.spent += 0.002
         return self.spent
 
 
-def test_a_run_bounded_by_time_ends_annealed_in_every_phase(pictures, tmp_path, undrawn, monkeypatch):
+def test_a_run_bounded_by_time_ends_annealed_in_every_phase(pictures, tmp_path, without_plots, monkeypatch):
     monkeypatch.setattr(trainer_module, "Clock", Steady)
     endless = ONE_PHASE.replace("steps = 12", "steps = 1000000")
     trainer = train(pictures, tmp_path / "run", tiny_recipe(endless, endless), minutes=0.01, every=10**6)
     rows = read_log(tmp_path / "run")
     assert [row["phase"] for row in rows] == [1, 2]
     assert all(row["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3) for row in rows)
-    assert 0 < trainer.at.steps < 2_000_000
+    assert 0 < trainer.position.steps < 2_000_000
 
 
-def test_a_run_bounded_by_time_stays_so_when_resumed(pictures, tmp_path, undrawn):
+def test_a_run_bounded_by_time_stays_so_when_resumed(pictures, tmp_path, without_plots):
     endless = ONE_PHASE.replace("steps = 12", "steps = 1000000")
     watch = Listener(5, lambda: trainer.stop())
     options = {"data": pictures, "out": tmp_path / "run", "every": 10**6, "device": "cpu"}
@@ -486,7 +490,7 @@ def test_a_run_bounded_by_time_stays_so_when_resumed(pictures, tmp_path, undrawn
         trainer.run()
     resumed = Trainer(tiny_recipe(endless), TrainOptions(resume=True, **options))
     resumed.run()
-    assert resumed.at.done
+    assert resumed.position.done
     assert read_log(tmp_path / "run")[-1]["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3)
 
 
@@ -496,7 +500,7 @@ def test_suspended_time_is_not_counted(monkeypatch):
     clock = Clock()
     now[0] += 2.0
     clock.lap()
-    now[0] += 3600.0  # the lid was closed
+    now[0] += 3600.0  # the machine was suspended for an hour
     assert clock.lap() == 2.0 + schedule.SUSPENDED
 
 
@@ -506,9 +510,9 @@ def test_one_cycle_warms_up_and_anneals():
 
 
 def test_the_first_steps_are_small_however_short_a_run_is():
-    assert limited(1.0, 9) == pytest.approx(0.01)
-    assert limited(1.0, 5000) == 1.0
-    assert limited(0.005, 9) == 0.005
+    assert limit_early_rate(1.0, 9) == pytest.approx(0.01)
+    assert limit_early_rate(1.0, 5000) == 1.0
+    assert limit_early_rate(0.005, 9) == 0.005
 
 
 def tiny_vgg_file(path):
@@ -521,7 +525,7 @@ def tiny_vgg_file(path):
     return path
 
 
-def test_a_perceptual_phase_logs_its_terms_and_keeps_by_its_loss(pictures, tmp_path, undrawn):
+def test_a_perceptual_phase_logs_its_terms_and_keeps_by_its_loss(pictures, tmp_path, without_plots):
     text = (
         'name = "tiny"\nprecision = "bf16"\nvalidation = 2\nperceptual = { layers = { relu1_1 = 1.0 } }\n'
         f'[net]\narchitecture = "rt"\nfeatures = 4\ndepth = 1\n[[phase]]\n{ONE_PHASE}\n'
@@ -534,7 +538,7 @@ def test_a_perceptual_phase_logs_its_terms_and_keeps_by_its_loss(pictures, tmp_p
     parts = 0.1 * row["l1"] + row["feature"] + 2 * row["gram"] + 0.01 * row["tv"]
     assert row["loss"] == pytest.approx(parts, rel=1e-3)
     assert any("sha256" in line for line in watch.lines)
-    qualities = [quality for quality, _ in trainer.at.kept]
+    qualities = [quality for quality, _ in trainer.position.kept]
     assert qualities == sorted(qualities, reverse=True)
     assert {round(-q, 9) for q in qualities} == {
         round(r["validation_loss"], 9) for r in read_log(tmp_path / "run")
@@ -577,7 +581,7 @@ def test_only_a_cpu_without_its_instructions_lacks_bf16(wanted, device, features
 
 @pytest.mark.parametrize(("features", "computed"), [((), "fp32"), (("AVX-512 BF16",), "bf16")])
 def test_a_run_trains_in_what_the_cpu_has_and_says_so_once(
-    pictures, tmp_path, undrawn, monkeypatch, features, computed
+    pictures, tmp_path, without_plots, monkeypatch, features, computed
 ):
     cpu_with(monkeypatch, *features)
     watch, casts = Listener(), set()
@@ -589,21 +593,21 @@ def test_a_run_trains_in_what_the_cpu_has_and_says_so_once(
 
     monkeypatch.setattr(ComposedLoss, "forward", seen)
     train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, X4, precision="bf16"), watch)
-    said = [line for line in watch.lines if line.startswith("precision: fp32, for no bf16 instructions")]
+    said = [line for line in watch.lines if line.startswith("precision: fp32, because no bf16 instructions")]
     assert len(said) == (computed == "fp32")
-    assert (computed == "bf16") == (True in casts)  # a look at quality is never cast
+    assert (computed == "bf16") == (True in casts)  # evaluations are never cast
     info, _ = read_checkpoint(tmp_path / "run" / "final.safetensors")
     assert info.training["precision"] == computed
     assert info.recipe_sha256 == tiny_recipe(ONE_PHASE, X4, precision="bf16").sha256
 
 
-def test_a_run_that_goes_on_in_another_precision_says_so(pictures, tmp_path, undrawn, monkeypatch):
+def test_a_run_that_goes_on_in_another_precision_says_so(pictures, tmp_path, without_plots, monkeypatch):
     recipe, watch = tiny_recipe(ONE_PHASE, precision="bf16"), Listener()
     cpu_with(monkeypatch, "BF16")
     stopped(pictures, tmp_path / "run", 5, recipe)
     cpu_with(monkeypatch)
     train(pictures, tmp_path / "run", recipe, watch, resume=True)
-    assert "the run began in bf16, and goes on in fp32" in watch.lines
+    assert "the run began in bf16 and continues in fp32" in watch.lines
 
 
 def test_the_average_follows_the_weights_by_its_decay():
@@ -658,13 +662,13 @@ def test_a_device_that_is_not_there_or_unknown_is_refused(pictures, tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["off", "bf16", "fp16"])
-def test_training_on_a_gpu_ends_with_a_checkpoint(pictures, tmp_path, undrawn, precision):
+def test_training_on_a_gpu_ends_with_a_checkpoint(pictures, tmp_path, without_plots, precision):
     train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, X4, precision=precision), device="cuda")
     assert load_net(tmp_path / "run" / "final.safetensors")[1].scale == 4
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM handlers there")
-def test_a_run_can_be_stopped_from_a_signal_handler(pictures, tmp_path, undrawn):
+def test_a_run_can_be_stopped_from_a_signal_handler(pictures, tmp_path, without_plots):
     watch = Listener(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     options = TrainOptions(data=pictures, out=tmp_path / "run", every=5, device="cpu")
     trainer = Trainer(tiny_recipe(ONE_PHASE), options, watch)
@@ -674,4 +678,4 @@ def test_a_run_can_be_stopped_from_a_signal_handler(pictures, tmp_path, undrawn)
             trainer.run()
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert "stopped after step 3; go on with --resume" in watch.lines
+    assert "stopped after step 3; continue with --resume" in watch.lines
