@@ -39,12 +39,6 @@ class Size:
         return self.width * self.height
 
 
-def parse_sizes(text: str) -> tuple[Size, ...]:
-    """Sizes between commas: "360p,1080p,637x481,512" (512 is a square). Raises UsageError for anything else."""
-    sizes = tuple(parse_size(part) for part in text.split(","))
-    return tuple(dict.fromkeys(sizes))
-
-
 def parse_size(text: str) -> Size:
     """One size: a name such as 540p or 4k, WIDTHxHEIGHT, or the side of a square. Raises UsageError."""
     name = text.strip().lower()

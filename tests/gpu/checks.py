@@ -61,7 +61,7 @@ def frames(run: Run, plan: Plan, count: int = 1000) -> dict[str, Any]:
             engine.run(batches[int(rng.integers(0, len(batches)))] if number else batches[-1])
             if number % 50 == 49:
                 with engine._gpu.current():
-                    free, _ = engine._gpu.free_memory()
+                    free, _ = engine._gpu.cuda.mem_get_info()
                 rows.append({"frame": number + 1, "device_free": free, "host_rss": resident()})
     settled = [row for row in rows if row["frame"] >= 300]
     device = settled[0]["device_free"] - settled[-1]["device_free"]
@@ -185,7 +185,7 @@ def out_of_memory(run: Run, plan: Plan) -> dict[str, Any]:
         engine._programs["uint8"].lanes.trim()
         with engine._gpu.current():
             ballast = DeviceBuffer(engine._gpu)
-            free, _ = engine._gpu.free_memory()
+            free, _ = engine._gpu.cuda.mem_get_info()
             left = scratch + pixels * 3 // 4  # too little for the largest tile, enough for half of it
             ballast.reserve(free - left)
         try:

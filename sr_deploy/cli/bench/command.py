@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sr_deploy.cli.shared.paths import NamedPath
-
-if TYPE_CHECKING:
-    pass
-
-_EXIT_SOME_FAILED = 5
 
 
 class _BenchGroup(click.Group):

@@ -116,11 +116,6 @@ class GpuContext:
         """A stream that does not wait for the default one."""
         return self.cuda.Stream(_NON_BLOCKING)
 
-    def free_memory(self) -> tuple[int, int]:
-        """Bytes free, and of the device."""
-        free, total = self.cuda.mem_get_info()
-        return int(free), int(total)
-
 
 def _primary_context(cuda: ModuleType, ordinal: int) -> Any:
     with _primary_lock:

@@ -9,7 +9,7 @@ from typing import Union
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 SUB_IFDS = frozenset({EXIF_IFD, GPS_IFD, INTEROP_IFD})
-SHORT, LONG, UNDEFINED = 3, 4, 7
+SHORT, LONG = 3, 4
 _SIZES = {
     1: 1,
     2: 1,

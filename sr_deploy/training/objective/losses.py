@@ -122,8 +122,7 @@ def grid(got: Tensor, wanted: Tensor, period: int) -> Tensor:
     pixels, over windows of 4 x 4 cells, without that of all phases; the mean of its absolute value.
 
     A net that ends in PixelShuffle writes every phase with kernels of its own, and feature losses were seen to reward
-    a grid of them. No photograph has one, so whatever repeats is error; `sr_deploy.quality.checkerboard` measures the
-    same in a picture. Pictures of less than a window count as one.
+    a grid of them. No photograph has one, so whatever repeats is error. Pictures of less than a window count as one.
     """
     error = got - wanted
     height, width = (n // period for n in error.shape[2:])

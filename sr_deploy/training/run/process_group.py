@@ -23,11 +23,10 @@ from sr_deploy.errors import MissingRuntimeError, UsageError
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Which of how many processes this is; `local` counts within this host."""
+    """Which of how many processes this is."""
 
     rank: int = 0
     world: int = 1
-    local: int = 0
     local_world: int = 1
     control: Any = None
 
@@ -102,7 +101,6 @@ def joined(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
             ProcessGroup(
                 rank=dist.get_rank(),
                 world=dist.get_world_size(),
-                local=local,
                 local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
                 control=dist.new_group(backend="gloo"),
             ),
