@@ -68,20 +68,20 @@ def command(
     its small version is taken from --lr), upscaled, and compared with the original. Pictures that cannot be
     read are named, left out, and make the exit code 5.
     """
-    from sr_deploy.quality.pairs import find_cases
+    from sr_deploy.quality.pairs import find_pictures
 
     if csv_file is not None:
         _check_target(csv_file, overwrite)
-    cases, unpaired = find_cases(hr_dir, lr_dir)
-    if not cases:
+    pictures, unpaired = find_pictures(hr_dir, lr_dir)
+    if not pictures:
         from sr_deploy.errors import InputError
 
         raise InputError(
             f"{hr_dir}: none of {len(unpaired)} pictures has a partner; the first: {unpaired[0].message}"
         )
     with ExitStack() as stack:
-        jobs = _open_jobs(stack, models, scales, backend, cases)
-        results, warnings = _measure(jobs, cases, border, given_lr=lr_dir is not None)
+        jobs = _open_jobs(stack, models, scales, backend, pictures)
+        results, warnings = _measure(jobs, pictures, border, given_lr=lr_dir is not None)
     _print(results, warnings, unpaired, hr_dir, lr_dir, as_json=as_json)
     if csv_file is not None:
         _write_csv(csv_file, results)
@@ -90,7 +90,11 @@ def command(
 
 
 def _open_jobs(
-    stack: ExitStack, models: Sequence[str], scales: Sequence[int], backend: str, cases: Sequence[EvalPicture]
+    stack: ExitStack,
+    models: Sequence[str],
+    scales: Sequence[int],
+    backend: str,
+    pictures: Sequence[EvalPicture],
 ) -> list[_Job]:
     """What to run, by scale and then as asked; models stay open until `stack` closes."""
     from sr_deploy.quality.evaluate import BASELINES
@@ -102,7 +106,7 @@ def _open_jobs(
     upscalers = {n: stack.enter_context(_open_model(n, backend)) for n in names if n not in BASELINES}
     if scales:
         _check_scales({name: upscaler.spec.scale for name, upscaler in upscalers.items()}, scales)
-    wanted = sorted(set(scales) or {u.spec.scale for u in upscalers.values()} or _scales_of(cases))
+    wanted = sorted(set(scales) or {u.spec.scale for u in upscalers.values()} or _scales_of(pictures))
     jobs: list[_Job] = []
     for scale in wanted:
         for name in names:
@@ -152,27 +156,27 @@ def _check_scales(own: dict[str, int], scales: Sequence[int]) -> None:
             )
 
 
-def _scales_of(cases: Sequence[EvalPicture]) -> set[int]:
+def _scales_of(pictures: Sequence[EvalPicture]) -> set[int]:
     from sr_deploy.quality.evaluate import infer_scale
 
-    return {infer_scale(cases)} if cases[0].lr is not None else set(_BASELINE_SCALES)
+    return {infer_scale(pictures)} if pictures[0].lr is not None else set(_BASELINE_SCALES)
 
 
 def _measure(
-    jobs: Sequence[_Job], cases: Sequence[EvalPicture], border: int | None, *, given_lr: bool
+    jobs: Sequence[_Job], pictures: Sequence[EvalPicture], border: int | None, *, given_lr: bool
 ) -> tuple[list[Evaluation], list[str]]:
     """The result of every job, and what the self-check on Set5 has to say."""
-    from sr_deploy.quality.anchor import check_anchor
     from sr_deploy.quality.evaluate import evaluate
     from sr_deploy.quality.results import Protocol
+    from sr_deploy.quality.set5 import check_set5
 
     results, warnings = [], []
-    with _progress(len(jobs) * len(cases)) as advance:
+    with _progress(len(jobs) * len(pictures)) as advance:
         for name, scale, upscale in jobs:
             protocol = Protocol(scale, scale if border is None else border, given_lr)
-            results.append(evaluate(name, upscale, cases, protocol, partial(advance, name)))
+            results.append(evaluate(name, upscale, pictures, protocol, partial(advance, name)))
     for scale in sorted({scale for _, scale, _ in jobs}):
-        if warning := check_anchor(results, cases, scale):
+        if warning := check_set5(results, pictures, scale):
             warnings.append(warning)
     return results, warnings
 
@@ -183,13 +187,13 @@ def _progress(total: int) -> Iterator[Callable[[str, EvalPicture], None]]:
     import sys
 
     if not sys.stderr.isatty():
-        yield lambda name, case: None
+        yield lambda name, picture: None
         return
     from sr_deploy.cli.shared.bars import stderr_bar
 
     with stderr_bar("{task.completed}/{task.total}", stderr_above=True) as bar:
         task = bar.add_task("eval", total=total)
-        yield lambda name, case: bar.update(task, advance=1, description=f"{name} {case.name}")
+        yield lambda name, picture: bar.update(task, advance=1, description=f"{name} {picture.name}")
 
 
 def _print(

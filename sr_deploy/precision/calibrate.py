@@ -27,7 +27,7 @@ Picture = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
 _BINS = 4096
-_GRID = np.linspace(0.3, 1.0, 71)  # shares of the largest magnitude that the searches try
+_RANGE_SHARES = np.linspace(0.3, 1.0, 71)  # shares of the largest magnitude that the searches try
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Magnitudes:
         return edges
 
 
-class _Counter:
+class _MagnitudeCounter:
     """Counts magnitudes into bins whose width doubles whenever a larger one comes."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class _Counter:
 
     def add(self, name: str, value: npt.NDArray[Any]) -> None:
         magnitudes = np.abs(value)
-        largest = _finite(name, magnitudes)
+        largest = _largest_finite(name, magnitudes)
         self._largest = max(self._largest, largest)
         self._top = self._top or largest
         while largest > self._top:
@@ -76,7 +76,7 @@ def measure(
 
     Raises ModelError where the model cannot be run or computes what is no number, naming the value.
     """
-    counters = {name: _Counter() for name in sorted(set(values))}
+    counters = {name: _MagnitudeCounter() for name in sorted(set(values))}
     observe(model, list(counters), pictures, lambda name, value: counters[name].add(name, value))
     return {name: counter.found() for name, counter in counters.items()}
 
@@ -89,13 +89,13 @@ def measure_largest(
     found = dict.fromkeys(names, 0.0)
 
     def note(name: str, value: npt.NDArray[Any]) -> None:
-        found[name] = max(found[name], _finite(name, np.abs(value)))
+        found[name] = max(found[name], _largest_finite(name, np.abs(value)))
 
     observe(model, names, pictures, note)
     return found
 
 
-def _finite(name: str, magnitudes: npt.NDArray[Any]) -> float:
+def _largest_finite(name: str, magnitudes: npt.NDArray[Any]) -> float:
     """The largest of `magnitudes`. Raises ModelError where it is no number."""
     largest = float(np.max(magnitudes, initial=0.0))
     if not np.isfinite(largest):
@@ -112,7 +112,7 @@ def observe(
     """Call `see(name, value)` for every one of `values`, picture by picture."""
     port = picture_io(model)[0]
     wanted = [name for name in values if name != port.name]
-    session = open_session(_watched(model, wanted), "the model")
+    session = open_session(_with_outputs(model, wanted), "the model")
     for picture in pictures:
         try:
             results = session.run(wanted, {port.name: picture}) if wanted else []
@@ -126,28 +126,28 @@ def observe(
             see(port.name, picture)
 
 
-def _watched(model: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
+def _with_outputs(model: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
     """`model` with `values` among its results."""
-    twin = copy_of(model)
-    there = {port.name for port in twin.graph.output}
-    twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in there)
-    return twin
+    extended = copy_of(model)
+    there = {port.name for port in extended.graph.output}
+    extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values if name not in there)
+    return extended
 
 
-def _of_largest(found: Magnitudes) -> float:
+def _largest_range(found: Magnitudes) -> float:
     return found.largest
 
 
-def _of_percentile(found: Magnitudes, percent: float) -> float:
+def _percentile_range(found: Magnitudes, percent: float) -> float:
     """The magnitude that `percent` of the values do not exceed."""
     share = np.cumsum(found.counts) / max(1, int(found.counts.sum()))
     return float(found.edges[int(np.searchsorted(share, percent / 100))])
 
 
-def _of_least_error(found: Magnitudes) -> float:
+def _least_error_range(found: Magnitudes) -> float:
     """The range of the least squared error: steps inside it, clipping outside."""
     middles = found.edges - found.edges[0] / 2
-    candidates = _GRID * found.largest
+    candidates = _RANGE_SHARES * found.largest
     errors = [_squared_error(middles, found.counts, top) for top in candidates]
     return float(candidates[int(np.argmin(errors))])
 
@@ -162,9 +162,9 @@ def _squared_error(middles: npt.NDArray[np.float64], counts: Counts, top: float)
     return clipped + float(counts[~outside].sum()) * (top / LEVELS) ** 2 / 12
 
 
-def _of_least_divergence(found: Magnitudes) -> float:
+def _least_divergence_range(found: Magnitudes) -> float:
     """The range whose 128 steps tell most of what the histogram does."""
-    sizes = sorted({max(1, int(share * len(found.counts))) for share in _GRID})
+    sizes = sorted({max(1, int(share * len(found.counts))) for share in _RANGE_SHARES})
     divergences = [_divergence(found.counts, size) for size in sizes]
     return float(found.edges[sizes[int(np.argmin(divergences))] - 1])
 
@@ -186,11 +186,11 @@ def _divergence(counts: Counts, size: int) -> float:
 
 METHODS: Mapping[str, Callable[[Magnitudes], float]] = MappingProxyType(
     {
-        "max": _of_largest,
-        "percentile-99.99": lambda found: _of_percentile(found, 99.99),
-        "percentile-99.9": lambda found: _of_percentile(found, 99.9),
-        "mse": _of_least_error,
-        "entropy": _of_least_divergence,
+        "max": _largest_range,
+        "percentile-99.99": lambda found: _percentile_range(found, 99.99),
+        "percentile-99.9": lambda found: _percentile_range(found, 99.9),
+        "mse": _least_error_range,
+        "entropy": _least_divergence_range,
     }
 )
 """Name -> the range it chooses for a value."""

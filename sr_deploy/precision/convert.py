@@ -19,7 +19,7 @@ from sr_deploy.graph.nodes import in_opset, name_of
 from sr_deploy.graph.onnx_file import require_spec
 from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.precision.calibrate import measure_largest
-from sr_deploy.precision.crops import CalibrationSet, crops_of, made_up_crops
+from sr_deploy.precision.crops import CalibrationSet, drawn_crops, photograph_crops
 from sr_deploy.precision.half import LARGEST_FP16, fp16_overflows, to_bf16, to_fp16
 from sr_deploy.precision.measure import Distance, LossMeter, why_not_measured
 from sr_deploy.precision.quantise import OLDEST_OPSET
@@ -31,7 +31,7 @@ PRECISIONS = ("fp16", "bf16", "int8")
 TOLERANCES = {"fp16": 0.01, "bf16": 0.03, "int8": 0.1}
 """dB of PSNR against the photographs that a precision may cost."""
 NOTES_KEY = "sr_deploy_conversion"
-_SHARE = 0.75
+_INT8_TOLERANCE_SHARE = 0.75
 """Of the tolerance: what int8 may cost before convolutions are kept in fp32."""
 _HEADROOM = 4.0
 """A value on pictures may come this close to the largest half-precision number: other pictures go further."""
@@ -84,11 +84,11 @@ def convert(
     """
     spec = _checked(model, precision, data)
     allowed = TOLERANCES[precision] if tolerance is None else tolerance
-    crops = made_up_crops(spec) if data is None else crops_of(data, spec)
+    crops = drawn_crops(spec) if data is None else photograph_crops(data, spec)
     if precision == "int8":
-        made, notes = _int8(model, spec, crops, allowed, say)
+        made, notes = _to_int8(model, spec, crops, allowed, say)
     else:
-        made, notes = _narrow(model, spec, precision, crops, measured=data is not None)
+        made, notes = _to_half_precision(model, spec, precision, crops, measured=data is not None)
     change = notes.psnr_change
     if change is not None and not -change <= allowed:  # NaN too
         raise CheckFailedError(
@@ -116,13 +116,13 @@ def _checked(model: onnx.ModelProto, precision: str, data: Path | None) -> Model
     return spec
 
 
-def _int8(
+def _to_int8(
     model: onnx.ModelProto, spec: ModelSpec, crops: CalibrationSet, allowed: float, say: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, Notes]:
     model = shuffled_by_pixels(in_opset(model, OLDEST_OPSET))
-    yardstick = LossMeter(model, spec, crops.measure)
+    meter = LossMeter(model, spec, crops.measure)
     # not all of it, for the photographs are not the ones it will be held to
-    best = best_int8(model, yardstick, crops.calibrate, target=_SHARE * allowed, say=say)
+    best = best_int8(model, meter, crops.calibrate, target=_INT8_TOLERANCE_SHARE * allowed, say=say)
     names = {node.output[0]: name_of(node) for node in model.graph.node}
     notes = Notes(
         precision="int8",
@@ -136,7 +136,7 @@ def _int8(
     return best.model, notes
 
 
-def _narrow(
+def _to_half_precision(
     model: onnx.ModelProto, spec: ModelSpec, precision: str, crops: CalibrationSet, *, measured: bool
 ) -> tuple[onnx.ModelProto, Notes]:
     kept: tuple[str, ...] = ()

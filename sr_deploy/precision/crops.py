@@ -19,9 +19,9 @@ from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.quality.pairs import list_pictures
 from sr_deploy.spec import ModelSpec
 
-_SIDE = 96  # of a small crop
-_MOST = 36  # photographs looked at
-_MEASURED = 3  # every third is measured on, the others are calibrated on
+_CROP_SIDE = 96  # of a small crop
+_MOST_PHOTOGRAPHS = 36  # photographs looked at
+_MEASURE_EVERY = 3  # every third is measured on, the others are calibrated on
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -45,14 +45,14 @@ class CalibrationSet:
     measure: tuple[CalibrationCrop, ...]
 
 
-def crops_of(folder: Path, spec: ModelSpec) -> CalibrationSet:
+def photograph_crops(folder: Path, spec: ModelSpec) -> CalibrationSet:
     """Crops of up to 36 photographs in `folder`, spread over it; those that cannot be used are left out.
 
     Raises InputError where fewer than two photographs can be used.
     """
     files = list_pictures(folder)
     found: list[CalibrationCrop] = []
-    for path in files[:: -(-len(files) // _MOST)]:
+    for path in files[:: -(-len(files) // _MOST_PHOTOGRAPHS)]:
         try:
             found.append(_crop(_rgb(path), spec, seed=len(found)))
         except (ImageError, UsageError):
@@ -65,14 +65,14 @@ def crops_of(folder: Path, spec: ModelSpec) -> CalibrationSet:
     return _split(found)
 
 
-def made_up_crops(spec: ModelSpec, count: int = 4) -> CalibrationSet:
+def drawn_crops(spec: ModelSpec, count: int = 4) -> CalibrationSet:
     """Crops of drawn pictures: enough to see how large values get, not to calibrate on."""
-    side = _SIDE * spec.scale
+    side = _CROP_SIDE * spec.scale
     return _split([_crop(dead_leaves(side, side, seed=seed), spec, seed=seed) for seed in range(count)])
 
 
 def _split(found: list[CalibrationCrop]) -> CalibrationSet:
-    measured = {i for i in range(len(found)) if i % _MEASURED == _MEASURED - 1} or {len(found) - 1}
+    measured = {i for i in range(len(found)) if i % _MEASURE_EVERY == _MEASURE_EVERY - 1} or {len(found) - 1}
     calibrated = set(range(len(found))) - measured
     return CalibrationSet(
         tuple(found[i] for i in sorted(calibrated)), tuple(found[i] for i in sorted(measured))
@@ -99,7 +99,7 @@ def _crop(pixels: Bytes, spec: ModelSpec, seed: int) -> CalibrationCrop:
     if spec.channels == 1:
         large = large[..., 1:2]  # green stands in for grey
     small = imresize(np.ascontiguousarray(large), size=(height, width))
-    return CalibrationCrop(_fed(small, spec), (large[None] / np.float32(255)).astype(np.float32))
+    return CalibrationCrop(_to_model_input(small, spec), (large[None] / np.float32(255)).astype(np.float32))
 
 
 def _size(pixels: Bytes, spec: ModelSpec) -> tuple[int, int]:
@@ -109,7 +109,7 @@ def _size(pixels: Bytes, spec: ModelSpec) -> tuple[int, int]:
         height, width = rule.fixed
     else:
         step = rule.multiple_of
-        height, width = (min(_SIDE, n // spec.scale) // step * step for n in pixels.shape[:2])
+        height, width = (min(_CROP_SIDE, n // spec.scale) // step * step for n in pixels.shape[:2])
     least = max(rule.minimum, 1 if rule.fixed else 16)
     if min(height, width) < least or any(
         m * spec.scale > n for n, m in zip(pixels.shape[:2], (height, width), strict=True)
@@ -118,7 +118,7 @@ def _size(pixels: Bytes, spec: ModelSpec) -> tuple[int, int]:
     return height, width
 
 
-def _fed(small: Bytes, spec: ModelSpec) -> Floats:
+def _to_model_input(small: Bytes, spec: ModelSpec) -> Floats:
     black, white = spec.value_range
     values = (small[None] / np.float32(255)) * np.float32(white - black) + np.float32(black)
     return np.ascontiguousarray(values if spec.layout == "NHWC" else values.transpose(0, 3, 1, 2), np.float32)

@@ -23,8 +23,8 @@ from sr_deploy.graph.onnx_file import copy_of
 from sr_deploy.precision.calibrate import Picture, observe
 from sr_deploy.precision.quantise import quantisable
 
-_HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu"}
-_LEAST = 2.0**-6  # a channel that hardly ever lights up is not blown up further than this
+_HOMOGENEOUS_ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu"}
+_SMALLEST_FACTOR = 2.0**-6  # a channel that hardly ever lights up is not blown up further than this
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,7 +38,7 @@ class Link:
     readers: tuple[onnx.NodeProto, ...]
 
 
-def links_of(model: onnx.ModelProto) -> list[Link]:
+def find_links(model: onnx.ModelProto) -> list[Link]:
     """Every place in `model` where channels can be balanced."""
     constants, chosen = constants_of(model), set(quantisable(model))
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -66,7 +66,7 @@ def equalised(
 
     `strength`: 1 makes the channels of a value equally large on `pictures`; less leaves part of the difference.
     """
-    links = links_of(model)
+    links = find_links(model)
     largest = _channel_magnitudes(model, [link.value for link in links], pictures)
     factors: dict[str, Floats] = {}
     inputs: dict[str, Floats] = {}
@@ -74,11 +74,11 @@ def equalised(
         factor = _factors(largest[link.value], strength)
         factors[link.first.output[0]] = factor
         inputs |= {reader.output[0]: factor for reader in link.readers}
-    twin = copy_of(model)
-    for node in twin.graph.node:
+    result = copy_of(model)
+    for node in result.graph.node:
         if node.op_type == "Conv":
-            _rescale(twin, node, factors.get(node.output[0]), inputs.get(node.output[0]))
-    return twin
+            _rescale(result, node, factors.get(node.output[0]), inputs.get(node.output[0]))
+    return result
 
 
 def _first(
@@ -86,7 +86,7 @@ def _first(
 ) -> onnx.NodeProto | None:
     """The convolution that `value` is the (activated) result of, where nothing else reads what lies between."""
     node = makers.get(value)
-    if node is not None and node.op_type in _HOMOGENEOUS:
+    if node is not None and node.op_type in _HOMOGENEOUS_ACTIVATIONS:
         before = node.input[0]
         node = makers.get(before) if len(readers[before]) == 1 else None
     return node if node is not None and node.op_type == "Conv" else None
@@ -113,7 +113,7 @@ def _channel_magnitudes(
 
 
 def _factors(largest: Floats, strength: float) -> Floats:
-    share = np.maximum(largest / max(float(largest.max()), 1e-12), _LEAST)
+    share = np.maximum(largest / max(float(largest.max()), 1e-12), _SMALLEST_FACTOR)
     return np.asarray(share**strength, np.float32)
 
 

@@ -26,14 +26,14 @@ _FULL = TensorProto.FLOAT
 _BF16_OPSET = 22
 _TYPES: dict[int, str] = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
 _SUFFIXES: dict[int, str] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
-_KEPT = {
+_FP32_OPERATORS = {
     *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceLogSumExp"),
     *("InstanceNormalization", "LayerNormalization", "GroupNormalization", "LpNormalization", "LRN"),
     *("GlobalAveragePool", "CumSum", "Exp", "Pow", "Softmax", "LogSoftmax"),
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
 }
 """Sums over many pixels and steep functions leave the range of half precision; scales of Q/DQ are exact."""
-_MEASURES = {"Shape", "Size"}
+_SHAPE_OPERATORS = {"Shape", "Size"}
 
 
 def to_fp16(model: onnx.ModelProto, *, too_large: Set[str] = frozenset()) -> onnx.ModelProto:
@@ -45,8 +45,8 @@ def to_fp16(model: onnx.ModelProto, *, too_large: Set[str] = frozenset()) -> onn
     types are not known.
     """
     half = _checked_copy(model)
-    _Narrower(half, TensorProto.FLOAT16, too_large | set(fp16_overflows(model))).convert()
-    return _recorded(half, "fp16")
+    _HalfPrecisionConverter(half, TensorProto.FLOAT16, too_large | set(fp16_overflows(model))).convert()
+    return _with_precision(half, "fp16")
 
 
 def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -55,12 +55,12 @@ def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     The record's precision becomes "bf16". Raises UsageError for a model that is not fp32, ModelError for one
     whose types are not known or that cannot be brought to opset 22.
     """
-    brain = in_opset(_checked_copy(model), _BF16_OPSET)
-    brain.ir_version = max(brain.ir_version, 10)
-    places, nodes = node_roles(brain), brain.graph.node
+    converted = in_opset(_checked_copy(model), _BF16_OPSET)
+    converted.ir_version = max(converted.ir_version, 10)
+    places, nodes = node_roles(converted), converted.graph.node
     precise = {name for index in places.tail | places.around for name in nodes[index].output}
-    _Narrower(brain, TensorProto.BFLOAT16, precise).convert()
-    return _recorded(brain, "bf16")
+    _HalfPrecisionConverter(converted, TensorProto.BFLOAT16, precise).convert()
+    return _with_precision(converted, "bf16")
 
 
 def _checked_copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -70,7 +70,7 @@ def _checked_copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy_of(model)
 
 
-def _recorded(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+def _with_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     spec = read_spec(model)
     return write_spec(model, spec.with_(precision=precision)) if spec else model
 
@@ -93,7 +93,7 @@ def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
             yield from ((node.output[0], a.t) for a in node.attribute if a.name == "value")
 
 
-class _Narrower:
+class _HalfPrecisionConverter:
     """Rewrites the graph of `model` node by node, in order, in the type `kind` but for the values in `precise`.
 
     A float32 value may exist in full precision (under its own name), in half (`halves`), or in both; it is
@@ -113,19 +113,21 @@ class _Narrower:
 
     def convert(self) -> None:
         for node in list(self.graph.node):
-            twin = onnx.NodeProto()
-            twin.CopyFrom(node)
-            if twin.op_type in _MEASURES:  # of a form that is there: no cast for the sake of a shape
-                twin.input[:] = [name if name in self.in_full else self.halves[name] for name in twin.input]
-                self._append(twin)
-            elif self._depends_on_pixels(twin) and self._fits_half(twin):
-                self._halve(twin)
+            copied = onnx.NodeProto()
+            copied.CopyFrom(node)
+            if copied.op_type in _SHAPE_OPERATORS:  # of a form that is there: no cast for the sake of a shape
+                copied.input[:] = [
+                    name if name in self.in_full else self.halves[name] for name in copied.input
+                ]
+                self._append(copied)
+            elif self._depends_on_pixels(copied) and self._fits_half(copied):
+                self._convert_node(copied)
             else:
-                for name in (*twin.input, *_captured(twin)):
-                    self._full(name)
-                self._append(twin)
+                for name in (*copied.input, *_captured(copied)):
+                    self._full_name(name)
+                self._append(copied)
         for port in self.graph.output:
-            self._full(port.name)
+            self._full_name(port.name)
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
         self._drop_unused()
@@ -144,13 +146,15 @@ class _Narrower:
     def _fits_half(self, node: onnx.NodeProto) -> bool:
         """Whether all float32 results of `node` may be half, and follow from inputs that may be half."""
         standard = node.domain in ("", "ai.onnx") and defs.has(node.op_type, self.opset, "")
-        if not standard or node.op_type in _KEPT or _captured(node):
+        if not standard or node.op_type in _FP32_OPERATORS or _captured(node):
             return False
         names = [name for name in (*node.input, *node.output) if name]
         if any(name not in self.types or name in self.precise for name in names):
             return False
         schema = defs.get_schema(node.op_type, self.opset, "")
-        bound = set(self._float_types(node.input, schema.inputs).values()) & _may_be(self.kind, schema)
+        bound = set(self._float_types(node.input, schema.inputs).values()) & _type_variables_allowing(
+            self.kind, schema
+        )
         results = set(self._float_types(node.output, schema.outputs).values())
         return bool(results) and results <= bound
 
@@ -160,36 +164,41 @@ class _Narrower:
         pairs = zip(names, parameters, strict=True)
         return {name: parameter.type_str for name, parameter in pairs if self.types.get(name) == _FULL}
 
-    def _halve(self, node: onnx.NodeProto) -> None:
+    def _convert_node(self, node: onnx.NodeProto) -> None:
         schema = defs.get_schema(node.op_type, self.opset, "")
-        kinds, free = self._float_types(node.input, schema.inputs), _may_be(self.kind, schema)
-        node.input[:] = [self._half(n) if kinds.get(n) in free else self._full(n) for n in node.input]
+        kinds, free = (
+            self._float_types(node.input, schema.inputs),
+            _type_variables_allowing(self.kind, schema),
+        )
+        node.input[:] = [
+            self._half_name(n) if kinds.get(n) in free else self._full_name(n) for n in node.input
+        ]
         for index, name in enumerate(node.output):
             if self.types.get(name) == _FULL:
-                self.halves[name] = self._fresh(name)
+                self.halves[name] = self._unused_name(name)
                 node.output[index] = self.halves[name]
         self.nodes.append(node)
 
-    def _half(self, name: str) -> str:
+    def _half_name(self, name: str) -> str:
         if name not in self.halves:
-            self.halves[name] = self._fresh(name)
+            self.halves[name] = self._unused_name(name)
             if name in self.weights:
                 values = numpy_helper.to_array(self.weights[name])
-                self.graph.initializer.append(_narrowed(values, self.kind, self.halves[name]))
+                self.graph.initializer.append(_half_tensor(values, self.kind, self.halves[name]))
             else:
-                self._cast(name, self.halves[name], self.kind)
+                self._add_cast(name, self.halves[name], self.kind)
         return self.halves[name]
 
-    def _full(self, name: str) -> str:
+    def _full_name(self, name: str) -> str:
         if name in self.halves and name not in self.in_full:
-            self._cast(self.halves[name], name, _FULL)
+            self._add_cast(self.halves[name], name, _FULL)
             self.in_full.add(name)
         return name
 
-    def _cast(self, source: str, target: str, kind: int) -> None:
+    def _add_cast(self, source: str, target: str, kind: int) -> None:
         self.nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}_cast", to=kind))
 
-    def _fresh(self, name: str) -> str:
+    def _unused_name(self, name: str) -> str:
         fresh = f"{name}_{_SUFFIXES[self.kind]}"
         while fresh in self.taken:
             fresh += "_"
@@ -220,7 +229,7 @@ def _value_types(model: onnx.ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in types.items() if kind}
 
 
-def _narrowed(values: npt.NDArray[np.float32], kind: int, name: str) -> onnx.TensorProto:
+def _half_tensor(values: npt.NDArray[np.float32], kind: int, name: str) -> onnx.TensorProto:
     """`values` as a tensor of 16-bit floats, rounded to nearest."""
     if kind == TensorProto.FLOAT16:
         return numpy_helper.from_array(values.astype(np.float16), name)
@@ -229,7 +238,7 @@ def _narrowed(values: npt.NDArray[np.float32], kind: int, name: str) -> onnx.Ten
     return helper.make_tensor(name, kind, values.shape, upper.tobytes(), raw=True)
 
 
-def _may_be(kind: int, schema: defs.OpSchema) -> set[str]:
+def _type_variables_allowing(kind: int, schema: defs.OpSchema) -> set[str]:
     """The type variables of an operator that `kind` can stand for."""
     wanted = f"tensor({_TYPES[kind]})"
     return {c.type_param_str for c in schema.type_constraints if wanted in c.allowed_type_strs}

@@ -20,7 +20,7 @@ from sr_deploy.precision.crops import CalibrationCrop
 from sr_deploy.quality.metrics import psnr
 from sr_deploy.spec import ModelSpec
 
-_FEW = 4  # crops that candidates are told apart on
+_ROUGH_CROPS = 4  # crops that candidates are told apart on
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,43 +47,43 @@ class LossMeter:
 
         Raises ModelError where it cannot be run here.
         """
-        crops = self.crops[: _FEW if rough else None]
+        crops = self.crops[: _ROUGH_CROPS if rough else None]
         before, after = self._before[: len(crops)], self._results(model, crops)
         if not all(np.isfinite(result).all() for result in after):
             return Distance(change=-np.inf, fidelity=-np.inf)
         error = float(np.mean([np.mean(np.square(a - b)) for a, b in zip(after, before, strict=True)]))
         fidelity = -10 * np.log10(max(error, 1e-20))
-        return Distance(change=_quality(after, crops) - _quality(before, crops), fidelity=float(fidelity))
+        return Distance(change=_mean_psnr(after, crops) - _mean_psnr(before, crops), fidelity=float(fidelity))
 
     def _results(self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]) -> list[Floats]:
         """[1, H, W, C] in 0..1 of every crop."""
         if require_spec(model, self.spec.name).precision == "bf16":  # which ONNX Runtime's CPU kernels lack
-            return self._by_openvino(model, crops)
+            return self._results_in_openvino(model, crops)
         session, port = open_session(model, self.spec.name), picture_io(model)[0]
         try:
-            return [self._picture(session.run(None, {port.name: crop.small})[0]) for crop in crops]
+            return [self._to_pixels(session.run(None, {port.name: crop.small})[0]) for crop in crops]
         except Exception as error:  # ONNX Runtime's errors share no base class but this one
             raise ModelError(
                 f"ONNX Runtime cannot run {self.spec.name} ({one_line(error)}); export it again"
             ) from error
 
-    def _by_openvino(self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]) -> list[Floats]:
+    def _results_in_openvino(self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]) -> list[Floats]:
         from sr_deploy.engines.registry import open_engine
 
         with open_engine(model, "openvino") as engine:
             return [np.asarray(engine.run(self._pixels(crop.small)), np.float32) for crop in crops]
 
-    def _picture(self, result: Floats) -> Floats:
+    def _to_pixels(self, result: Floats) -> Floats:
         black, white = self.spec.value_range
         last = result if self.spec.layout == "NHWC" else result.transpose(0, 2, 3, 1)
         return np.asarray(np.clip((last.astype(np.float32) - black) / (white - black), 0, 1), np.float32)
 
     def _pixels(self, small: Floats) -> Floats:
         """What the model takes, as an engine takes it."""
-        return np.ascontiguousarray(self._picture(small))
+        return np.ascontiguousarray(self._to_pixels(small))
 
 
-def _quality(results: Sequence[Floats], crops: Sequence[CalibrationCrop]) -> float:
+def _mean_psnr(results: Sequence[Floats], crops: Sequence[CalibrationCrop]) -> float:
     """Mean PSNR against the photographs; an exact result counts as 200 dB."""
     pairs = zip(results, crops, strict=True)
     return float(np.mean([min(psnr(result, crop.large), 200.0) for result, crop in pairs]))

@@ -24,8 +24,8 @@ from sr_deploy.graph.onnx_file import read_spec, write_spec
 LEVELS = 127  # steps on each side of zero; -128 is left out, so that a sign costs nothing
 OLDEST_OPSET = 13
 """The first with scales per channel."""
-_SMALLEST = 1e-8  # of a scale: a channel of zeros has one too
-_MOVES = {"DepthToSpace", "Transpose", "Reshape", "Identity", "SpaceToDepth"}
+_SMALLEST_SCALE = 1e-8  # of a scale: a channel of zeros has one too
+_MOVING_OPERATORS = {"DepthToSpace", "Transpose", "Reshape", "Identity", "SpaceToDepth"}
 """Operators that move values and compute none. Quantising is done before them: a quarter of the bytes move."""
 
 Floats = npt.NDArray[np.float32]
@@ -53,7 +53,7 @@ def quantised_inputs(model: onnx.ModelProto) -> dict[str, str]:
     wanted, found = set(quantisable(model)), {}
     for node in model.graph.node:
         if node.op_type == "Conv" and node.output[0] in wanted:
-            found[node.output[0]] = _before_moves(node.input[0], makers, _readers(model))
+            found[node.output[0]] = _source_before_moves(node.input[0], makers, _readers(model))
     return found
 
 
@@ -69,15 +69,15 @@ def to_int8(
     spec = read_spec(model)
     if spec is not None and spec.precision != "fp32":
         raise UsageError(f"{spec.name} is {spec.precision} already; convert the fp32 file it was made from")
-    twin = in_opset(model, OLDEST_OPSET)
-    _Quantiser(twin, ranges).convert(set(quantisable(twin)) - keep)
-    return write_spec(twin, spec.with_(precision="int8")) if spec else twin
+    copied = in_opset(model, OLDEST_OPSET)
+    _Quantiser(copied, ranges).convert(set(quantisable(copied)) - keep)
+    return write_spec(copied, spec.with_(precision="int8")) if spec else copied
 
 
 def weight_scales(weights: Floats) -> Floats:
     """The scale of every output channel of `weights` [O, ...], as [O]: its largest magnitude over 127."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales: Floats = np.maximum(largest / LEVELS, _SMALLEST).astype(np.float32)
+    scales: Floats = np.maximum(largest / LEVELS, _SMALLEST_SCALE).astype(np.float32)
     return scales
 
 
@@ -97,9 +97,9 @@ def _readers(model: onnx.ModelProto) -> dict[str, int]:
     return count
 
 
-def _before_moves(name: str, makers: Mapping[str, onnx.NodeProto], readers: Mapping[str, int]) -> str:
+def _source_before_moves(name: str, makers: Mapping[str, onnx.NodeProto], readers: Mapping[str, int]) -> str:
     """The value that `name` is a rearrangement of."""
-    while (node := makers.get(name)) and node.op_type in _MOVES and readers[name] == 1:
+    while (node := makers.get(name)) and node.op_type in _MOVING_OPERATORS and readers[name] == 1:
         name = node.input[0]
     return name
 
@@ -119,37 +119,37 @@ class _Quantiser:
         self.nodes: list[onnx.NodeProto] = []
 
     def convert(self, chosen: Set[str]) -> None:
-        through = self._moved(chosen)
+        through = self._sources_before_moves(chosen)
         for node in list(self.graph.node):
-            twin = onnx.NodeProto()
-            twin.CopyFrom(node)
+            copied = onnx.NodeProto()
+            copied.CopyFrom(node)
             if node.op_type == "Conv" and node.output[0] in chosen:
-                twin.input[1] = self._weight(node)
+                copied.input[1] = self._quantised_weight(node)
                 if self.sources[node.output[0]] == node.input[0]:
-                    twin.input[0] = self._pair(node.input[0])
-            elif node.input and node.input[0] in through and node.op_type in _MOVES:
-                twin.input[0] = self._pair(node.input[0])
-            self.nodes.append(twin)
+                    copied.input[0] = self._quantised_and_back(node.input[0])
+            elif node.input and node.input[0] in through and node.op_type in _MOVING_OPERATORS:
+                copied.input[0] = self._quantised_and_back(node.input[0])
+            self.nodes.append(copied)
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
         self._drop_unused()
 
-    def _moved(self, chosen: Set[str]) -> set[str]:
+    def _sources_before_moves(self, chosen: Set[str]) -> set[str]:
         """Values that are quantised in front of an operator that moves them."""
         direct = {node.output[0]: node.input[0] for node in self.graph.node if node.op_type == "Conv"}
         return {self.sources[name] for name in chosen if self.sources[name] != direct[name]}
 
-    def _pair(self, name: str) -> str:
+    def _quantised_and_back(self, name: str) -> str:
         """`name`, quantised and back; one pair however many read it."""
         if name not in self.pairs:
-            scale = max(float(self.ranges[name]) / LEVELS, _SMALLEST)
+            scale = max(float(self.ranges[name]) / LEVELS, _SMALLEST_SCALE)
             step = self._constant(f"{name}_scale", np.float32(scale))
             zero = self._constant(f"{name}_zero", np.int8(0))
             steps = self._node("QuantizeLinear", [name, step, zero], f"{name}_int8")
             self.pairs[name] = self._node("DequantizeLinear", [steps, step, zero], f"{name}_steps")
         return self.pairs[name]
 
-    def _weight(self, node: onnx.NodeProto) -> str:
+    def _quantised_weight(self, node: onnx.NodeProto) -> str:
         """The weights of `node`, kept as int8."""
         name = node.input[1]
         if name not in self.weights:
@@ -166,16 +166,16 @@ class _Quantiser:
         return self.weights[name]
 
     def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        result = self._fresh(name)
+        result = self._unused_name(name)
         self.nodes.append(helper.make_node(kind, inputs, [result], name=f"{result}_node", **attributes))
         return result
 
     def _constant(self, name: str, value: npt.ArrayLike) -> str:
-        name = self._fresh(name)
+        name = self._unused_name(name)
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _fresh(self, name: str) -> str:
+    def _unused_name(self, name: str) -> str:
         while name in self.taken:
             name += "_"
         self.taken.add(name)

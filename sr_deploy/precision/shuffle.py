@@ -16,25 +16,25 @@ from onnx import helper, numpy_helper
 from sr_deploy.graph.nodes import constants_of
 from sr_deploy.graph.onnx_file import copy_of
 
-_PER_VALUE = {"Relu", "LeakyRelu", "Clip", "Identity"}
+_VALUE_BY_VALUE = {"Relu", "LeakyRelu", "Clip", "Identity"}
 
 
 def shuffled_by_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of `model` that computes the same, with DepthToSpace in mode DCR where that can be."""
-    twin = copy_of(model)
-    makers = {name: node for node in twin.graph.node for name in node.output}
-    reads = [name for node in twin.graph.node for name in node.input]
-    reads += [port.name for port in twin.graph.output]
-    constants = constants_of(twin)
-    for node in twin.graph.node:
+    result = copy_of(model)
+    makers = {name: node for node in result.graph.node for name in node.output}
+    reads = [name for node in result.graph.node for name in node.input]
+    reads += [port.name for port in result.graph.output]
+    constants = constants_of(result)
+    for node in result.graph.node:
         settings = {a.name: a for a in node.attribute}
         if node.op_type != "DepthToSpace" or "mode" not in settings or settings["mode"].s != b"CRD":
             continue
         convolution = _maker(node.input[0], makers, reads)
-        if convolution is not None and _is_alone(convolution, constants, reads):
+        if convolution is not None and _is_only_use(convolution, constants, reads):
             _reorder(convolution, constants, int(settings["blocksize"].i))
             settings["mode"].CopyFrom(helper.make_attribute("mode", "DCR"))
-    return twin
+    return result
 
 
 def _maker(name: str, makers: Mapping[str, onnx.NodeProto], reads: list[str]) -> onnx.NodeProto | None:
@@ -43,14 +43,14 @@ def _maker(name: str, makers: Mapping[str, onnx.NodeProto], reads: list[str]) ->
     while node is not None and reads.count(name) == 1:
         if node.op_type == "Conv":
             return node
-        if node.op_type not in _PER_VALUE:
+        if node.op_type not in _VALUE_BY_VALUE:
             return None
         name = node.input[0]
         node = makers.get(name)
     return None
 
 
-def _is_alone(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], reads: list[str]) -> bool:
+def _is_only_use(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], reads: list[str]) -> bool:
     """Whether the weights and bias of `node` are constants that nothing else reads."""
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
     names = [name for name in node.input[1:] if name]

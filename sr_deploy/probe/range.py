@@ -39,7 +39,7 @@ def find_range(
     """
     if run.takes_bytes:
         return BYTES, []
-    sharp = dead_leaves(size[0] * scale, size[1] * scale, channels)
+    sharp = _draw_discs(size[0] * scale, size[1] * scale, channels)
     errors = {candidate: _restoration_error(run, sharp, candidate, scale) for candidate in _CANDIDATES}
     if not any(map(np.isfinite, errors.values())):
         raise ModelError(
@@ -121,7 +121,7 @@ def _ends_at(bounds: Range, candidate: Range) -> bool:
     return bool(np.allclose(bounds, candidate, rtol=0, atol=1e-3 * (candidate[1] - candidate[0])))
 
 
-def dead_leaves(height: int, width: int, channels: int) -> Picture:
+def _draw_discs(height: int, width: int, channels: int) -> Picture:
     """Discs of all sizes covering each other, [H, W, C] in 0..1: edges and scales as in photographs (Lee, Mumford
     and Huang 2001, "Occlusion models for natural images")."""
     random = np.random.default_rng(5)
@@ -131,11 +131,13 @@ def dead_leaves(height: int, width: int, channels: int) -> Picture:
     for _ in range(_DISCS):
         radius = (near - random.random() * (near - far)) ** -0.5
         colour = np.clip(random.uniform(0.05, 0.95) + random.uniform(-0.08, 0.08, channels), 0, 1)
-        _paint(picture, random.random() * height, random.random() * width, radius, colour.astype(np.float32))
+        _paint_disc(
+            picture, random.random() * height, random.random() * width, radius, colour.astype(np.float32)
+        )
     return picture
 
 
-def _paint(picture: Picture, y: float, x: float, radius: float, colour: Picture) -> None:
+def _paint_disc(picture: Picture, y: float, x: float, radius: float, colour: Picture) -> None:
     """One disc with smooth edges, in place."""
     top, left = (max(int(middle - radius - 1), 0) for middle in (y, x))
     area = picture[top : int(y + radius + 2), left : int(x + radius + 2)]

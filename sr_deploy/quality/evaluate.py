@@ -44,37 +44,37 @@ BASELINES: Mapping[str, Callable[[int], Upscale]] = MappingProxyType(
 def evaluate(
     model: str,
     upscale: Upscale,
-    cases: Sequence[EvalPicture],
+    pictures: Sequence[EvalPicture],
     protocol: Protocol,
     on_picture: Callable[[EvalPicture], None] | None = None,
 ) -> Evaluation:
-    """Measure `upscale`, called `model` in the result, on every case; `on_picture` is called after each.
+    """Measure `upscale`, called `model` in the result, on every picture; `on_picture` is called after each.
 
     Pictures that cannot be read, are too small or do not match end up in `failures`. Raises InputError when
     no picture is left, and passes on errors that have nothing to do with pictures.
     """
     scores: list[Score] = []
     failures: list[FailedPicture] = []
-    for case in cases:
+    for picture in pictures:
         try:
-            scores.append(score_case(case, upscale, protocol))
+            scores.append(score_picture(picture, upscale, protocol))
         except (InputError, UsageError, OutOfMemoryError) as error:
-            failures.append(FailedPicture(case.name, str(error)))
+            failures.append(FailedPicture(picture.name, str(error)))
         if on_picture is not None:
-            on_picture(case)
+            on_picture(picture)
     if not scores:
         first = failures[0].message if failures else "there were none to begin with"
-        raise InputError(f"{model}: none of {len(cases)} pictures could be measured; the first: {first}")
+        raise InputError(f"{model}: none of {len(pictures)} pictures could be measured; the first: {first}")
     return Evaluation(model, protocol, tuple(scores), tuple(failures))
 
 
-def score_case(case: EvalPicture, upscale: Upscale, protocol: Protocol) -> Score:
+def score_picture(picture: EvalPicture, upscale: Upscale, protocol: Protocol) -> Score:
     """Measure `upscale` on one picture.
 
     Raises ImageError for a picture that cannot be read or whose sizes do not fit, UsageError for one that is
     too small to measure, ModelError where `upscale` returns another shape or type than it should.
     """
-    small, large = _load(case, protocol.scale)
+    small, large = _load(picture, protocol.scale)
     result = upscale(small)
     expected = (small.shape[0] * protocol.scale, small.shape[1] * protocol.scale, small.shape[2])
     if result.shape != expected or result.dtype != small.dtype:
@@ -84,7 +84,7 @@ def score_case(case: EvalPicture, upscale: Upscale, protocol: Protocol) -> Score
         )
     height, width = (min(sizes) for sizes in zip(large.shape[:2], expected[:2], strict=True))
     quality = compare(result[:height, :width], large[:height, :width], protocol.border)
-    return Score(case.name, height, width, quality)
+    return Score(picture.name, height, width, quality)
 
 
 def compare(result: Pixels, reference: Pixels, border: int) -> Quality:
@@ -101,45 +101,45 @@ def compare(result: Pixels, reference: Pixels, border: int) -> Quality:
     )
 
 
-def infer_scale(cases: Iterable[EvalPicture]) -> int:
+def infer_scale(pictures: Iterable[EvalPicture]) -> int:
     """The scale between the pictures of the first pair that can be read.
 
     Raises InputError where no pair can, or the ratio is no whole number.
     """
     message = "there are no pairs"
-    for case in cases:
+    for picture in pictures:
         try:
-            large, small = _read(case.hr), _read(case.lr or case.hr)
+            large, small = _read(picture.hr), _read(picture.lr or picture.hr)
         except ImageError as error:
             message = str(error)
             continue
         scale = max(1, round(float(large.shape[0]) / float(small.shape[0])))
         if not _fits(large, small, scale):
             raise ImageError(
-                f"{case.name} is {_size(large)} and {case.lr} {_size(small)}, no whole multiple; say --scale"
+                f"{picture.name} is {_size(large)} and {picture.lr} {_size(small)}, no whole multiple; say --scale"
             )
         return scale
     raise InputError(f"the scale cannot be told from the pictures ({message}); say --scale")
 
 
-def _load(case: EvalPicture, scale: int) -> tuple[Pixels, Pixels]:
+def _load(picture: EvalPicture, scale: int) -> tuple[Pixels, Pixels]:
     """The small picture and the large one, which `scale` times the small one covers but for a cut-off rest."""
-    large = _read(case.hr)
-    if case.lr is None:
+    large = _read(picture.hr)
+    if picture.lr is None:
         rows, columns = (n // scale for n in large.shape[:2])
         if not rows or not columns:
             raise UsageError(f"{_size(large)} pixels are too few for x{scale}; leave this picture out")
         large = large[: rows * scale, : columns * scale]
         return imresize(large, size=(rows, columns)), large
-    small = _read(case.lr)
+    small = _read(picture.lr)
     if not _fits(large, small, scale):
         raise ImageError(
-            f"the low-resolution {case.lr.name} is {_size(small)}, which times {scale} does not fit the high-resolution "
+            f"the low-resolution {picture.lr.name} is {_size(small)}, which times {scale} does not fit the high-resolution "
             f"{_size(large)}; check --lr and --scale"
         )
     if small.shape[2] != large.shape[2] or small.dtype != large.dtype:
         raise ImageError(
-            f"the low-resolution {case.lr.name} is {_kind(small)}, the high-resolution picture {_kind(large)}; "
+            f"the low-resolution {picture.lr.name} is {_kind(small)}, the high-resolution picture {_kind(large)}; "
             "convert one of them"
         )
     return small, large

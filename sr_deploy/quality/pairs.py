@@ -59,7 +59,7 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def find_cases(
+def find_pictures(
     hr_folder: Path, lr_folder: Path | None = None
 ) -> tuple[list[EvalPicture], list[FailedPicture]]:
     """The pictures of `hr_folder`, each with its partner in `lr_folder` where one is given.
@@ -68,17 +68,17 @@ def find_cases(
     `babyx4`, `baby_LRx4`, `baby_LR`, `baby_bicubic_x4`; `img_HR` and `img_LR`. Pictures without a partner, or
     with several, come back as failures. Raises InputError as `list_pictures` does.
     """
-    pictures = list_pictures(hr_folder)
+    paths = list_pictures(hr_folder)
     if lr_folder is None:
-        return [EvalPicture(path) for path in pictures], []
-    cases, failures, candidates = [], [], list_pictures(lr_folder)
-    for path in pictures:
+        return [EvalPicture(path) for path in paths], []
+    pictures, failures, candidates = [], [], list_pictures(lr_folder)
+    for path in paths:
         partners = _partners(path, candidates)
         if len(partners) == 1:
-            cases.append(EvalPicture(path, partners[0]))
+            pictures.append(EvalPicture(path, partners[0]))
         else:
             failures.append(FailedPicture(path.name, _no_partner(path, partners, lr_folder)))
-    return cases, failures
+    return pictures, failures
 
 
 def picture_key(stem: str) -> str:

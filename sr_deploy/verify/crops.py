@@ -27,7 +27,7 @@ SIZES = ((64, 64), (37, 53), (96, 17), (53, 96), (17, 40), (5, 7), (1, 3), (80, 
 TILE = 24
 """The side of the kept part of a tile in the tiled runs, in input pixels."""
 _PICTURES = 8
-_BEYOND = (61, 45)
+_SIZE_BEYOND_HALOS = (61, 45)
 """How much larger than two halos the picture is that will be tiled: two tiles and more, both ways."""
 
 
@@ -61,12 +61,14 @@ def cut_crops(folder: Path, spec: ModelSpec) -> list[VerifyCrop]:
     random = np.random.default_rng(0)
     crops: list[VerifyCrop] = []
     for number, path in enumerate(chosen):
-        pixels = _picture(path, spec.channels)
+        pixels = _read_8bit(path, spec.channels)
         if min(pixels.shape[:2]) < spec.scale:
             continue
-        crops += [_cut(path.name, pixels, size, spec, random) for size in _sizes(number, len(chosen))]
+        crops += [
+            _cut_crop(path.name, pixels, size, spec, random) for size in _crop_sizes(number, len(chosen))
+        ]
         if number < 2 and not spec.size_rule.fixed:
-            crops.append(_large(path.name, pixels, spec, random))
+            crops.append(_cut_for_tiling(path.name, pixels, spec, random))
     if not crops:
         raise InputError(
             f"{folder}: none of its pictures is {spec.scale} pixels wide and high; give photographs"
@@ -74,13 +76,13 @@ def cut_crops(folder: Path, spec: ModelSpec) -> list[VerifyCrop]:
     return crops
 
 
-def _sizes(number: int, pictures: int) -> list[tuple[int, int]]:
+def _crop_sizes(number: int, pictures: int) -> list[tuple[int, int]]:
     """Of the crops of picture `number`: all sizes come up, whatever the number of pictures."""
     each = max(2, -(-len(SIZES) // pictures))
     return [SIZES[(each * number + i) % len(SIZES)] for i in range(each)]
 
 
-def _picture(path: Path, channels: int) -> Bytes:
+def _read_8bit(path: Path, channels: int) -> Bytes:
     """8-bit pixels [H, W, channels]; a grey model gets the mean of the colours, a colour model three times grey."""
     pixels: npt.NDArray[Any] = read_image(path).pixels
     if pixels.dtype != np.uint8:
@@ -90,7 +92,7 @@ def _picture(path: Path, channels: int) -> Bytes:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], channels)))
 
 
-def _cut(
+def _cut_crop(
     name: str,
     pixels: Bytes,
     size: Sequence[int],
@@ -110,10 +112,10 @@ def _cut(
     return VerifyCrop(picture=name, top=top, left=left, small=small, truth=truth)
 
 
-def _large(name: str, pixels: Bytes, spec: ModelSpec, random: np.random.Generator) -> VerifyCrop:
+def _cut_for_tiling(name: str, pixels: Bytes, spec: ModelSpec, random: np.random.Generator) -> VerifyCrop:
     """A crop that several tiles fit on; the picture is mirrored at its border where it is too small."""
     halo = spec.halo or 0
-    size = [2 * halo + more for more in _BEYOND]
+    size = [2 * halo + more for more in _SIZE_BEYOND_HALOS]
     missing = [max(n * spec.scale - m, 0) for n, m in zip(size, pixels.shape[:2], strict=True)]
     wide = np.pad(pixels, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
-    return _cut(name, wide, size, spec, random)
+    return _cut_crop(name, wide, size, spec, random)

@@ -13,32 +13,36 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.upscale import Upscaler
+from sr_deploy.verify.forms import ModelForm, Plain, ReferencedCrop, largest_crops, lower_precision
 from sr_deploy.verify.layers import layers_of, pair_layers, result_culprit, weight_culprits
 from sr_deploy.verify.measure import Floats
 from sr_deploy.verify.plain import PlainGraph, not_finite
 from sr_deploy.verify.results import FILE, PathDifferences, PathResult, VerifiedModel
-from sr_deploy.verify.subject import ModelForm, Plain, ReferencedCrop, coarser, range_samples
 
-_HALF_STEP = (0.4, 0.6)
-_LARGEST_HALF = 65504
-_CLEARLY = 16.0
+_HALF_STEP_DRIFT = (0.4, 0.6)
+_LARGEST_FP16 = 65504
+_CHANNEL_ERROR_RATIO = 16.0
 """How many times smaller a squared error must become for a change of the channels to explain it: 12 dB."""
 
 
 def find_culprits(
-    found: VerifiedModel, subject: ModelForm, reference: ModelForm, samples: Sequence[ReferencedCrop]
+    found: VerifiedModel, subject: ModelForm, reference: ModelForm, crops: Sequence[ReferencedCrop]
 ) -> Iterator[str]:
     """What the failures in `found` come from, as far as it can be told."""
-    in_file = [clause for row in found.rows if row.leg.backend == FILE for clause in row.failures]
+    in_file = [
+        clause for result in found.results if result.path.backend == FILE for clause in result.failures
+    ]
     yield from in_file
-    failed = [row for row in found.rows if row.verdict == "failed" and row.measured is not None]
-    if any(row.measured and row.measured.not_finite for row in failed):
-        yield from _made_not_finite(subject, failed, samples)
+    failed = [
+        result for result in found.results if result.verdict == "failed" and result.measured is not None
+    ]
+    if any(result.measured and result.measured.not_finite for result in failed):
+        yield from _where_not_finite(subject, failed, crops)
         return
     if in_file or not failed:
         return
-    few = range_samples(samples)
-    whole = [row for row in failed if row.leg.how == "whole"]
+    few = largest_crops(crops)
+    whole = [result for result in failed if result.path.how == "whole"]
     if not whole:
         yield f"only tiles differ, on {_backends(failed)}, though the halo is right: the backend computes a picture by its size"
         return
@@ -49,18 +53,18 @@ def find_culprits(
     yield from _in_backend_or_layers(found, whole, subject, reference, few)
 
 
-def _backends(rows: Sequence[PathResult]) -> str:
-    return ", ".join(dict.fromkeys(row.leg.backend for row in rows))
+def _backends(results: Sequence[PathResult]) -> str:
+    return ", ".join(dict.fromkeys(result.path.backend for result in results))
 
 
-def _made_not_finite(
-    subject: ModelForm, failed: Sequence[PathResult], samples: Sequence[ReferencedCrop]
+def _where_not_finite(
+    subject: ModelForm, failed: Sequence[PathResult], crops: Sequence[ReferencedCrop]
 ) -> Iterator[str]:
     if isinstance(subject.plain, PlainGraph):
-        for sample in range_samples(samples):
-            values = subject.plain.values(sample.crop.small)
+        for referenced in largest_crops(crops):
+            values = subject.plain.values(referenced.crop.small)
             if bad := not_finite(subject.plain.model, values):
-                too_large = f"fp16 holds at most {_LARGEST_HALF}, so keep it in fp32"
+                too_large = f"fp16 holds at most {_LARGEST_FP16}, so keep it in fp32"
                 advice = too_large if subject.spec.precision == "fp16" else "look at its weights"
                 yield (
                     f"NaN or infinite values begin at {bad.operator}, from inputs of up to {bad.largest:.4g}: {advice}"
@@ -69,9 +73,9 @@ def _made_not_finite(
     yield f"NaN or infinite values come from {_backends(failed)}; the file's own arithmetic makes none"
 
 
-def _rounding(rows: Sequence[PathResult]) -> str:
+def _rounding(results: Sequence[PathResult]) -> str:
     """Whether every colour is half a step off, and nothing more."""
-    measured = [row.measured for row in rows if row.measured is not None]
+    measured = [result.measured for result in results if result.measured is not None]
     for sign, name in ((-1, "by truncation"), (1, "up")):
         if all(_is_half_a_step(found, sign) for found in measured):
             mean = float(np.mean([found.drift for found in measured]))
@@ -82,32 +86,32 @@ def _rounding(rows: Sequence[PathResult]) -> str:
 
 
 def _is_half_a_step(found: PathDifferences, sign: int) -> bool:
-    low, high = _HALF_STEP
+    low, high = _HALF_STEP_DRIFT
     return all(low <= sign * value <= high for value in found.drift)
 
 
-def _channels(subject: ModelForm, failed: Sequence[PathResult], samples: Sequence[ReferencedCrop]) -> str:
+def _channels(subject: ModelForm, failed: Sequence[PathResult], crops: Sequence[ReferencedCrop]) -> str:
     """Whether another order of the channels explains the difference."""
     if subject.spec.channels != 3:
         return ""
-    with _Runner(subject, failed[0].leg.backend) as run:
-        base = sum(_squares(run(sample.crop.small), sample.wanted) for sample in samples)
-        best, sentence = base / _CLEARLY, ""
+    with _PathRunner(subject, failed[0].path.backend) as run:
+        base = sum(_squares(run(referenced.crop.small), referenced.wanted) for referenced in crops)
+        best, sentence = base / _CHANNEL_ERROR_RATIO, ""
         for order in list(permutations(range(3)))[1:]:
-            for where, error in _errors_by_place(run, order, samples):
+            for where, error in _errors_by_place(run, order, crops):
                 if error < best:
-                    best, sentence = error, f"{_named(order)} {where}"
+                    best, sentence = error, f"{_describe_order(order)} {where}"
     return sentence
 
 
 def _errors_by_place(
-    run: Plain, order: tuple[int, ...], samples: Sequence[ReferencedCrop]
+    run: Plain, order: tuple[int, ...], crops: Sequence[ReferencedCrop]
 ) -> list[tuple[str, float]]:
     """The squared error with the channels in `order` at the output, the input, and both (and back again)."""
     back = np.argsort(order)
     at_output = at_input = at_both = 0.0
-    for sample in samples:
-        small, wanted = sample.crop.small, sample.wanted
+    for referenced in crops:
+        small, wanted = referenced.crop.small, referenced.wanted
         turned = run(np.ascontiguousarray(small[..., order]))
         at_output += _squares(run(small)[..., order], wanted)
         at_input += _squares(turned, wanted)
@@ -119,7 +123,7 @@ def _errors_by_place(
     ]
 
 
-def _named(order: Sequence[int]) -> str:
+def _describe_order(order: Sequence[int]) -> str:
     names = ("red", "green", "blue")
     moved = [names[i] for i in range(3) if order[i] != i]
     if len(moved) == 2:
@@ -127,8 +131,8 @@ def _named(order: Sequence[int]) -> str:
     return f"the colours are in another order ({', '.join(names[i] for i in order)})"
 
 
-class _Runner:
-    """Runs a subject as the leg that failed did: the file itself, or an engine."""
+class _PathRunner:
+    """Runs a subject as the path that failed did: the file itself, or an engine."""
 
     def __init__(self, subject: ModelForm, backend: str) -> None:
         self._plain = subject.plain if backend == subject.plain_backend else None
@@ -161,7 +165,10 @@ def _in_backend_or_layers(
     reference: ModelForm,
     few: Sequence[ReferencedCrop],
 ) -> Iterator[str]:
-    if any(row.leg.backend == subject.plain_backend and row.verdict == "passed" for row in found.rows):
+    if any(
+        result.path.backend == subject.plain_backend and result.verdict == "passed"
+        for result in found.results
+    ):
         yield f"the file itself is right, {_backends(failed)} computes it differently"
         return
     if subject.graph is None or reference.graph is None or subject is reference:
@@ -170,18 +177,20 @@ def _in_backend_or_layers(
     if not pairs:
         yield "its layers do not correspond to the reference's, so none can be named"
         return
-    precision = coarser(subject, reference)
-    lines = weight_culprits(pairs, precision) or [_by_results(pairs, subject, reference, few[0], precision)]
+    precision = lower_precision(subject, reference)
+    lines = weight_culprits(pairs, precision) or [
+        _by_layer_results(pairs, subject, reference, few[0], precision)
+    ]
     yield from (line for line in lines if line)
 
 
-def _by_results(
-    pairs: Any, subject: ModelForm, reference: ModelForm, sample: ReferencedCrop, precision: str
+def _by_layer_results(
+    pairs: Any, subject: ModelForm, reference: ModelForm, referenced: ReferencedCrop, precision: str
 ) -> str:
     assert subject.graph is not None
     assert reference.graph is not None
     ours, theirs = (
-        PlainGraph(one.graph, one.spec).values(sample.crop.small)  # type: ignore[arg-type]
+        PlainGraph(one.graph, one.spec).values(referenced.crop.small)  # type: ignore[arg-type]
         for one in (subject, reference)
     )
     if line := result_culprit(pairs, ours, theirs, precision):

@@ -18,13 +18,13 @@ from onnx import numpy_helper
 
 Values = npt.NDArray[np.float64]
 
-_WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_PASSED_ON = ("Identity", "Cast")
-_CORE = "core/"  # what pixel I/O puts before the names of the graph it is grafted onto
+_WEIGHTED_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_UNCHANGING = ("Identity", "Cast")
+_PIXEL_IO_PREFIX = "core/"  # what pixel I/O puts before the names of the graph it is grafted onto
 
 
 @dataclass(frozen=True)
-class _Allowed:
+class _LayerTolerance:
     """What rounding to a precision does, relative to the norm of the values."""
 
     gain: float
@@ -32,16 +32,16 @@ class _Allowed:
     results: float
 
 
-_ALLOWED: Mapping[str, _Allowed] = MappingProxyType(
+_LAYER_TOLERANCES: Mapping[str, _LayerTolerance] = MappingProxyType(
     {
-        "fp32": _Allowed(1e-4, 1e-4, 1e-3),
-        "fp16": _Allowed(1e-3, 2e-3, 1e-2),
-        "bf16": _Allowed(3e-3, 1e-2, 5e-2),
-        "int8": _Allowed(1e-2, 5e-2, 3e-1),
+        "fp32": _LayerTolerance(1e-4, 1e-4, 1e-3),
+        "fp16": _LayerTolerance(1e-3, 2e-3, 1e-2),
+        "bf16": _LayerTolerance(3e-3, 1e-2, 5e-2),
+        "int8": _LayerTolerance(1e-2, 5e-2, 3e-1),
     }
 )
-_TIMES = "times the reference's"
-_MOST = 0.5
+_SCALED_BY = "times the reference's"
+_OTHER_NET_SHARE = 0.5
 """Of the layers: where more differ, it is another net and no layer is to blame."""
 
 
@@ -63,14 +63,14 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
     constants = _Constants(model)
     layers = []
     for node in model.graph.node:
-        if node.op_type not in _WITH_WEIGHTS or len(node.input) < 2:
+        if node.op_type not in _WEIGHTED_OPERATORS or len(node.input) < 2:
             continue
         weight = constants.value(node.input[1])
         if weight is None:
             continue
         bias = constants.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        name = constants.origin(node.input[1]).removeprefix(_CORE)
-        label = f"{node.op_type} {(node.name or node.output[0]).removeprefix(_CORE)!r}"
+        name = constants.origin(node.input[1]).removeprefix(_PIXEL_IO_PREFIX)
+        label = f"{node.op_type} {(node.name or node.output[0]).removeprefix(_PIXEL_IO_PREFIX)!r}"
         label += f" ({name})" if name else ""
         layers.append(Layer(label, name, weight, bias, node.output[0]))
     return layers
@@ -86,7 +86,7 @@ class _Constants:
     def origin(self, name: str) -> str:
         """The name of the tensor that `name` is made of."""
         node = self._makers.get(name)
-        passed = node is not None and node.op_type in (*_PASSED_ON, "DequantizeLinear", "Transpose")
+        passed = node is not None and node.op_type in (*_UNCHANGING, "DequantizeLinear", "Transpose")
         return self.origin(node.input[0]) if node is not None and passed else name
 
     def value(self, name: str) -> Values | None:
@@ -101,11 +101,11 @@ class _Constants:
             return None if tensor is None else np.asarray(numpy_helper.to_array(tensor), np.float64)
         inputs = [self.value(name) for name in node.input if name]
         known = [value for value in inputs if value is not None]
-        return self._made(node, known) if known and len(known) == len(inputs) else None
+        return self._computed(node, known) if known and len(known) == len(inputs) else None
 
     @staticmethod
-    def _made(node: onnx.NodeProto, inputs: Sequence[Values]) -> Values | None:
-        if node.op_type in _PASSED_ON:
+    def _computed(node: onnx.NodeProto, inputs: Sequence[Values]) -> Values | None:
+        if node.op_type in _UNCHANGING:
             return inputs[0]
         settings = {a.name: a for a in node.attribute}
         if node.op_type == "Transpose":
@@ -137,7 +137,7 @@ def pair_layers(ours: Sequence[Layer], theirs: Sequence[Layer]) -> list[tuple[La
 def weight_culprits(pairs: Sequence[tuple[Layer, Layer]], precision: str) -> list[str]:
     """The layers whose weights differ by more than `precision` explains; one line for all where most do."""
     found = _differences(pairs, precision)
-    if len(pairs) > 2 and len(found) > _MOST * len(pairs):
+    if len(pairs) > 2 and len(found) > _OTHER_NET_SHARE * len(pairs):
         return [
             f"the weights of {len(found)} of {len(pairs)} layers differ from the reference's, first {found[0]}: "
             "it was made from another checkpoint"
@@ -151,24 +151,24 @@ def scaled_layers(pairs: Sequence[tuple[Layer, Layer]], precision: str) -> list[
     Two or more may make up for each other: so do layers that were balanced before they were quantised.
     """
     found = _differences(pairs, precision)
-    return found if len(found) == 1 and _TIMES in found[0] else []
+    return found if len(found) == 1 and _SCALED_BY in found[0] else []
 
 
 def _differences(pairs: Sequence[tuple[Layer, Layer]], precision: str) -> list[str]:
     """One clause for every layer whose weights or bias differ."""
-    clauses = (_weight_difference(ours, theirs, _ALLOWED[precision]) for ours, theirs in pairs)
+    clauses = (_weight_difference(ours, theirs, _LAYER_TOLERANCES[precision]) for ours, theirs in pairs)
     return [clause for clause in clauses if clause]
 
 
-def _weight_difference(ours: Layer, theirs: Layer, allowed: _Allowed) -> str:
+def _weight_difference(ours: Layer, theirs: Layer, allowed: _LayerTolerance) -> str:
     """One clause; empty where the two agree."""
     for what, a, b in (("weights", ours.weight, theirs.weight), ("bias", ours.bias, theirs.bias)):
         if a is None or b is None or a.size != b.size or not np.any(b):
             continue
-        gain, rest, difference = _compared(a, b.reshape(a.shape))
+        gain, rest, difference = _fit_gain(a, b.reshape(a.shape))
         if abs(gain - 1) > allowed.gain and rest <= allowed.weights:
             verb = "are" if what == "weights" else "is"
-            return f"the {what} of {ours.label} {verb} {gain:.4g} {_TIMES}"
+            return f"the {what} of {ours.label} {verb} {gain:.4g} {_SCALED_BY}"
         if difference > allowed.weights:
             ending = "" if what == "weights" else "s"
             return (
@@ -177,7 +177,7 @@ def _weight_difference(ours: Layer, theirs: Layer, allowed: _Allowed) -> str:
     return ""
 
 
-def _compared(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[float, float, float]:
+def _fit_gain(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[float, float, float]:
     """The factor from `b` to `a` by least squares, what it leaves over, and the difference, both relative to `b`."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norm = float(np.square(b).sum())
@@ -197,9 +197,9 @@ def result_culprit(
     In lower precision all differ a little: where none differs by more than that, the one at which the error
     grows most. Empty where all agree.
     """
-    errors = _errors(pairs, ours, theirs)
+    errors = _relative_errors(pairs, ours, theirs)
     for number, (label, error) in enumerate(errors):
-        if not error <= _ALLOWED[precision].results:
+        if not error <= _LAYER_TOLERANCES[precision].results:
             before = errors[number - 1][0] if number else "the input"
             return f"results agree up to {before} and differ by {100 * error:.2g} % at {label}: look between the two"
     if precision == "fp32" or not errors:
@@ -214,7 +214,7 @@ def result_culprit(
     )
 
 
-def _errors(
+def _relative_errors(
     pairs: Sequence[tuple[Layer, Layer]],
     ours: Mapping[str, npt.NDArray[Any]],
     theirs: Mapping[str, npt.NDArray[Any]],
@@ -224,5 +224,5 @@ def _errors(
     for layer, other in pairs:
         a, b = ours.get(layer.result), theirs.get(other.result)
         if a is not None and b is not None and a.shape == b.shape and np.any(b):
-            errors.append((layer.label, _compared(a, b)[2]))
+            errors.append((layer.label, _fit_gain(a, b)[2]))
     return errors

@@ -25,9 +25,9 @@ class Comparison:
     """Adds up the differences of one leg."""
 
     def __init__(self, channels: int) -> None:
-        self._worst, self._where = -1, ""
-        self._seam, self._seam_where = -1, ""
-        self._between = self._of_leg = self._of_reference = 0.0
+        self._worst, self._worst_at = -1, ""
+        self._seam, self._seam_at = -1, ""
+        self._difference_error = self._path_error = self._reference_error = 0.0
         self._values = 0
         self._drift, self._inside = np.zeros(channels), np.zeros(channels)
         self.not_finite: int | None = None
@@ -37,10 +37,10 @@ class Comparison:
         wanted = to_bytes(reference)
         steps = np.abs(wanted.astype(np.int16) - result)
         if int(steps.max()) > self._worst:
-            self._worst, self._where = int(steps.max()), _where(steps, crop)
-        self._between += _squares(wanted, result)
-        self._of_leg += _squares(crop.truth, result)
-        self._of_reference += _squares(crop.truth, wanted)
+            self._worst, self._worst_at = int(steps.max()), _describe_worst(steps, crop)
+        self._difference_error += _squares(wanted, result)
+        self._path_error += _squares(crop.truth, result)
+        self._reference_error += _squares(crop.truth, wanted)
         self._values += result.size
         inside = (wanted > 0) & (wanted < 255)  # what is clipped drifts one way only
         self._drift += np.where(inside, result - wanted.astype(np.float64), 0.0).sum(axis=(0, 1))
@@ -50,19 +50,19 @@ class Comparison:
         """What one backend gave for one crop, whole and tiled."""
         steps = np.abs(whole.astype(np.int16) - tiled)
         if int(steps.max()) > self._seam:
-            self._seam, self._seam_where = int(steps.max()), _where(steps, crop)
+            self._seam, self._seam_at = int(steps.max()), _describe_worst(steps, crop)
 
     def measured(self) -> PathDifferences:
         """Of everything that was added."""
         return PathDifferences(
             steps=max(self._worst, 0),
-            where=self._where,
-            psnr=_psnr(self._between, self._values),
-            psnr_change=_change(self._of_leg, self._of_reference),
+            where=self._worst_at,
+            psnr=_psnr(self._difference_error, self._values),
+            psnr_change=_psnr_change(self._path_error, self._reference_error),
             not_finite=self.not_finite,
             drift=tuple(float(value) for value in self._drift / np.maximum(self._inside, 1)),
             seam=None if self._seam < 0 else self._seam,
-            seam_where=self._seam_where,
+            seam_where=self._seam_at,
         )
 
 
@@ -74,16 +74,16 @@ def _psnr(squares: float, values: int) -> float:
     return 10 * math.log10(255.0**2 * values / squares) if squares else math.inf
 
 
-def _change(of_leg: float, of_reference: float) -> float:
+def _psnr_change(path_error: float, reference_error: float) -> float:
     """The change of PSNR in dB from one sum of squares to another; 0 where both are exact."""
-    if of_leg == of_reference:
+    if path_error == reference_error:
         return 0.0
-    if not of_leg or not of_reference:
-        return math.inf if of_reference else -math.inf
-    return 10 * math.log10(of_reference / of_leg)
+    if not path_error or not reference_error:
+        return math.inf if reference_error else -math.inf
+    return 10 * math.log10(reference_error / path_error)
 
 
-def _where(steps: npt.NDArray[Any], crop: VerifyCrop) -> str:
+def _describe_worst(steps: npt.NDArray[Any], crop: VerifyCrop) -> str:
     row, column, channel = (int(i) for i in np.unravel_index(int(steps.argmax()), steps.shape))
     name = "RGB"[channel] if steps.shape[2] == 3 else "Y"
     return f"{crop}, output pixel ({column}, {row}), channel {name}"

@@ -16,10 +16,10 @@ from sr_deploy.engines.verdict import FailedVerdictWarning
 from sr_deploy.errors import MissingRuntimeError
 from sr_deploy.graph.onnx_file import load_model
 from sr_deploy.models import find_model
-from sr_deploy.verify.subject import ModelForm, onnx_subject
+from sr_deploy.verify.forms import ModelForm, onnx_form
 
 _COMPILED_BACKEND = "tensorrt"
-_NO_NET = "nearest"
+_BACKEND_WITHOUT_NET = "nearest"
 
 
 def present_backends(asked: Sequence[str] = ()) -> list[str]:
@@ -32,13 +32,15 @@ def present_backends(asked: Sequence[str] = ()) -> list[str]:
         choose_backend(name)
         if (reason := found.get(name)) is not None:
             raise MissingRuntimeError(reason)
-    present = list(asked) or [name for name, why in found.items() if why is None and name != _NO_NET]
+    present = list(asked) or [
+        name for name, why in found.items() if why is None and name != _BACKEND_WITHOUT_NET
+    ]
     if not present:
         choose_backend()  # raises with the reasons and the install lines
     return list(dict.fromkeys(present))
 
 
-def open_subject(model: str, backends: Sequence[str]) -> ModelForm:
+def open_form(model: str, backends: Sequence[str]) -> ModelForm:
     """The bundled model or the model file `model`, to be run on `backends`; a compiled engine on its own.
 
     Raises ModelError for a file that cannot be used, or an ONNX file without a record.
@@ -46,7 +48,7 @@ def open_subject(model: str, backends: Sequence[str]) -> ModelForm:
     path = find_model(model)
     if path.suffix.lower() in ENGINE_SUFFIXES:
         return _compiled(model, path)
-    return onnx_subject(model, load_model(path), backends, partial(_open, path))
+    return onnx_form(model, load_model(path), backends, partial(_open, path))
 
 
 def _compiled(name: str, path: Path) -> ModelForm:

@@ -22,7 +22,7 @@ from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.verify.crops import Bytes
 from sr_deploy.verify.measure import Floats
 
-_FEEDS: Mapping[int, type[np.generic]] = {
+_INPUT_TYPES: Mapping[int, type[np.generic]] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.FLOAT16: np.float16,
     TensorProto.DOUBLE: np.float64,
@@ -41,7 +41,7 @@ class PlainGraph:
     def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
         self.model = without_bf16(inliner.inline_local_functions(model) if model.functions else model)
         self.spec = spec
-        self._taken, self._given = picture_io(self.model, spec.name)
+        self._input_port, self._output_port = picture_io(self.model, spec.name)
         self._session = open_session(self.model, spec.name, optimise=False)
 
     def __call__(self, pixels: Bytes) -> Floats:
@@ -50,31 +50,31 @@ class PlainGraph:
         Sizes the model's rule does not allow are padded, as `Upscaler` does. Raises ModelError where the
         runtime fails.
         """
-        (result,) = self._run(self._session, self._feed(pixels))
-        return self._picture(result, pixels.shape[:2])
+        (result,) = self._run(self._session, self._model_input(pixels))
+        return self._to_pixels(result, pixels.shape[:2])
 
     def values(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
         """Everything the graph computes from `pixels`, by name, its input and output too."""
-        twin = copy_of(self.model)
-        known = {port.name for port in twin.graph.output}
-        made = [name for node in twin.graph.node for name in node.output if name and name not in known]
-        twin.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in made)
-        session = open_session(twin, self.spec.name, optimise=False)
-        feed = self._feed(pixels)
+        extended = copy_of(self.model)
+        known = {port.name for port in extended.graph.output}
+        made = [name for node in extended.graph.node for name in node.output if name and name not in known]
+        extended.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in made)
+        session = open_session(extended, self.spec.name, optimise=False)
+        feed = self._model_input(pixels)
         names = [port.name for port in session.get_outputs()]
         return {**feed, **dict(zip(names, self._run(session, feed), strict=True))}
 
-    def _feed(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
+    def _model_input(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
         """`pixels` padded, in the type, range and layout of the input."""
         pixels = mirrored(pixels, self.spec.size_rule)
-        kind = self._taken.elem_type
+        kind = self._input_port.elem_type
         values: npt.NDArray[Any] = pixels
         if kind != TensorProto.UINT8:
             black, white = self.spec.value_range
             values = pixels / np.float32(255 / (white - black)) + np.float32(black)
         if self.spec.layout == "NCHW":
             values = values.transpose(2, 0, 1)
-        return {self._taken.name: np.ascontiguousarray(values[None], _FEEDS[kind])}
+        return {self._input_port.name: np.ascontiguousarray(values[None], _INPUT_TYPES[kind])}
 
     def _run(self, session: Any, feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
         try:
@@ -85,11 +85,13 @@ class PlainGraph:
             ) from error
         return results
 
-    def _picture(self, result: npt.NDArray[Any], size: tuple[int, ...]) -> Floats:
+    def _to_pixels(self, result: npt.NDArray[Any], size: tuple[int, ...]) -> Floats:
         picture = np.asarray(result[0], np.float32)
         if self.spec.layout == "NCHW":
             picture = picture.transpose(1, 2, 0)
-        black, white = (0.0, 255.0) if self._given.elem_type == TensorProto.UINT8 else self.spec.value_range
+        black, white = (
+            (0.0, 255.0) if self._output_port.elem_type == TensorProto.UINT8 else self.spec.value_range
+        )
         height, width = (n * self.spec.scale for n in size)
         picture = (picture[:height, :width] - np.float32(black)) / np.float32(white - black)
         return np.ascontiguousarray(picture, np.float32)
@@ -119,14 +121,14 @@ def not_finite(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[Any]]) -
             continue
         bad = sum(_count_bad(known[name]) for name in node.output if name in known)
         if bad and first is None:
-            first = _maker(model, node), max((_largest(value) for value in inputs), default=0.0)
+            first = _producer(model, node), max((_largest(value) for value in inputs), default=0.0)
         count += bad
     if first is None:
         return None
     return NotFinite(count, *first)
 
 
-def _maker(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
+def _producer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
     """What to call `node`; of a cast, which computes nothing, the operator whose result it could not hold."""
     makers = {name: maker for maker in model.graph.node for name in maker.output}
     while node.op_type == "Cast" and node.input[0] in makers:

@@ -40,7 +40,7 @@ TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class PathDifferences:
-    """The differences of one leg over all crops."""
+    """The differences of one path over all crops."""
 
     steps: int
     """Largest difference to the reference's bytes."""
@@ -49,14 +49,14 @@ class PathDifferences:
     psnr: float
     """Between the two, in dB; infinity where they are equal."""
     psnr_change: float
-    """PSNR of the leg against the originals, less that of the reference, in dB; over all values at once."""
+    """PSNR of the path against the originals, less that of the reference, in dB; over all values at once."""
     not_finite: int | None
     """NaN and infinite values in what came out as floats, and in what the graph computed on the way; None where
     only bytes were to be seen."""
     drift: tuple[float, ...]
-    """Mean of leg less reference, in 8-bit steps, of each channel, where the reference is neither black nor white."""
+    """Mean of path less reference, in 8-bit steps, of each channel, where the reference is neither black nor white."""
     seam: int | None = None
-    """Largest difference between tiled and whole; None for a leg that is whole."""
+    """Largest difference between tiled and whole; None for a path that is whole."""
     seam_where: str = ""
 
     def record(self) -> dict[str, Any]:
@@ -86,9 +86,9 @@ class CheckedPath:
 
 @dataclass(frozen=True, kw_only=True)
 class PathResult:
-    """What became of one leg."""
+    """What became of one path."""
 
-    leg: CheckedPath
+    path: CheckedPath
     measured: PathDifferences | None = None
     """None where it did not run, or where nothing had to."""
     failures: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class PathResult:
     def record(self) -> dict[str, Any]:
         """As strict JSON."""
         return {
-            **vars(self.leg),
+            **vars(self.path),
             "verdict": self.verdict,
             **(self.measured.record() if self.measured else {}),
             "failures": list(self.failures),
@@ -119,19 +119,19 @@ class VerifiedModel:
     """What one model came out at."""
 
     model: str
-    rows: tuple[PathResult, ...]
+    results: tuple[PathResult, ...]
     culprits: tuple[str, ...] = ()
     """What the failures come from, as far as it was found."""
 
     @property
     def failed(self) -> bool:
         """Something missed its tolerance."""
-        return any(row.verdict == "failed" for row in self.rows)
+        return any(result.verdict == "failed" for result in self.results)
 
     @property
     def ran(self) -> bool:
-        """At least one leg ran."""
-        return any(row.measured is not None for row in self.rows)
+        """At least one path ran."""
+        return any(result.measured is not None for result in self.results)
 
     @property
     def passed(self) -> bool:
@@ -141,7 +141,9 @@ class VerifiedModel:
     def why(self) -> str:
         """One line: the culprits, or where none was found what missed its tolerance."""
         missed = [
-            f"{row.leg.backend} {row.leg.how}: {', '.join(row.failures)}" for row in self.rows if row.failures
+            f"{result.path.backend} {result.path.how}: {', '.join(result.failures)}"
+            for result in self.results
+            if result.failures
         ]
         return "; ".join(self.culprits or missed)
 
@@ -151,7 +153,7 @@ class VerifiedModel:
             "model": self.model,
             "verdict": "failed" if self.failed else "passed" if self.ran else "not run",
             "culprits": list(self.culprits),
-            "legs": [row.record() for row in self.rows],
+            "legs": [result.record() for result in self.results],
         }
 
 

@@ -14,7 +14,7 @@ from sr_deploy.graph.onnx_file import read_spec, write_spec
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.images.image import Image, write_image
 from sr_deploy.precision.convert import NOTES_KEY, convert
-from sr_deploy.precision.crops import crops_of, made_up_crops
+from sr_deploy.precision.crops import drawn_crops, photograph_crops
 from sr_deploy.precision.measure import LossMeter
 from sr_deploy.precision.search_int8 import costs_of
 from sr_deploy.quality.dead_leaves import dead_leaves
@@ -71,7 +71,7 @@ def test_every_kind_of_model_can_be_int8(tiny, name, photographs):
 def test_convolutions_are_kept_until_the_tolerance_is_met(tiny, photographs):
     loose = convert(gentle(tiny("plain").model), "int8", data=photographs, tolerance=100)
     assert len(loose.notes.kept) < 2
-    crops = crops_of(photographs, tiny("plain").spec)
+    crops = photograph_crops(photographs, tiny("plain").spec)
     model = gentle(tiny("plain").model)
     with pytest.raises(
         CheckFailedError, match=r"plain in int8 changes PSNR by -.* dB on 2 photographs, 0 dB are"
@@ -151,31 +151,31 @@ def test_what_cannot_be_converted_is_said_before_any_work(tiny, photographs, tmp
 
 
 def test_a_crop_is_measured_on_or_calibrated_on_and_never_both(photographs, tiny):
-    crops = crops_of(photographs, tiny("plain").spec)
+    crops = photograph_crops(photographs, tiny("plain").spec)
     assert (len(crops.calibrate), len(crops.measure)) == (5, 2)
     assert not {id(c) for c in crops.calibrate} & {id(c) for c in crops.measure}
     for crop in (*crops.calibrate, *crops.measure):
         assert crop.small.shape[2:] == tuple(n // 2 for n in crop.large.shape[1:3])
         assert 0 <= crop.small.min() <= crop.small.max() <= 1
         np.testing.assert_array_equal(crop.small * 255, np.rint(crop.small * 255))  # steps of 8 bits
-    odd = crops_of(photographs, tiny("plain").spec.with_(size_rule=SizeRule(multiple_of=7)))
+    odd = photograph_crops(photographs, tiny("plain").spec.with_(size_rule=SizeRule(multiple_of=7)))
     assert all(c.small.shape[2] % 7 == c.small.shape[3] % 7 == 0 for c in odd.measure)
 
 
 def test_a_spoiled_model_is_far_from_the_one_it_was(tiny, photographs):
     plain = tiny("plain")
-    yardstick = LossMeter(plain.model, plain.spec, made_up_crops(plain.spec).measure)
-    same = yardstick.distance(tiny("plain").model)
+    meter = LossMeter(plain.model, plain.spec, drawn_crops(plain.spec).measure)
+    same = meter.distance(tiny("plain").model)
     assert (same.change, same.fidelity > 100) == (0.0, True)
     spoiled = tiny("plain").model
     bias = next(t for t in spoiled.graph.initializer if t.name == "b1")
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(np.nan), "b1"))
-    assert yardstick.distance(spoiled).fidelity == -np.inf
+    assert meter.distance(spoiled).fidelity == -np.inf
 
 
 def test_what_a_convolution_costs_is_what_it_multiplies_and_reads(tiny):
     plain = tiny("plain")
-    crop = made_up_crops(plain.spec).measure[0]
+    crop = drawn_crops(plain.spec).measure[0]
     cost = costs_of(plain.model, crop.small)
     first, second = 8 * 3 * 9 + 100 * 3, 12 * 8 * 9 + 100 * 8
     assert cost == {

@@ -14,7 +14,7 @@ from sr_deploy.graph.nodes import node_roles
 from sr_deploy.graph.onnx_file import read_spec, write_spec
 from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
 from sr_deploy.precision.calibrate import METHODS, Magnitudes, choose_ranges, measure, measure_largest
-from sr_deploy.precision.equalise import equalised, links_of
+from sr_deploy.precision.equalise import equalised, find_links
 from sr_deploy.precision.quantise import (
     quantisable,
     quantised_inputs,
@@ -210,7 +210,7 @@ def test_rounding_weights_is_off_by_half_a_step_at_most():
 @pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "PRelu"])
 def test_balancing_channels_changes_nothing_but_their_magnitudes(activation):
     model = residual_net(activation)
-    assert [link.value for link in links_of(model)] == ["b"]
+    assert [link.value for link in find_links(model)] == ["b"]
     balanced = equalised(model, [PICTURE])
     np.testing.assert_allclose(run(balanced, PICTURE), run(model, PICTURE), atol=2e-5)
 
@@ -226,10 +226,10 @@ def test_balancing_channels_changes_nothing_but_their_magnitudes(activation):
 
 def test_channels_are_left_alone_where_an_activation_has_bounds_or_others_read_between():
     bounded = residual_net("Tanh")
-    assert links_of(bounded) == []
+    assert find_links(bounded) == []
     watched = residual_net()
     watched.graph.node.insert(2, helper.make_node("Abs", ["a"], ["unused"]))
-    assert links_of(watched) == []
+    assert find_links(watched) == []
 
 
 def test_balanced_channels_survive_int8_better():

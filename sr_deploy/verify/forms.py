@@ -44,7 +44,7 @@ class ModelForm:
         return self.load_graph() if self.load_graph else None
 
 
-def onnx_subject(
+def onnx_form(
     name: str,
     model: onnx.ModelProto,
     backends: Sequence[str],
@@ -93,7 +93,7 @@ def takes_floats(subject: ModelForm) -> bool:
     return subject.graph is None or not has_pixel_io(subject.graph)
 
 
-def coarser(subject: ModelForm, reference: ModelForm) -> str:
+def lower_precision(subject: ModelForm, reference: ModelForm) -> str:
     """The precision of the two that rounds more."""
     return max(subject.spec.precision, reference.spec.precision, key=list(TOLERANCES).index)
 
@@ -106,6 +106,6 @@ class ReferencedCrop:
     wanted: Floats
 
 
-def range_samples(samples: Sequence[ReferencedCrop]) -> Sequence[ReferencedCrop]:
-    """The few samples on which everything a graph computes is looked at."""
-    return sorted(samples, key=lambda sample: -sample.crop.small.size)[:3]
+def largest_crops(crops: Sequence[ReferencedCrop]) -> Sequence[ReferencedCrop]:
+    """The few crops on which everything a graph computes is looked at."""
+    return sorted(crops, key=lambda referenced: -referenced.crop.small.size)[:3]

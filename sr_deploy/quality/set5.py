@@ -17,16 +17,18 @@ within 0.01 dB of this."""
 _SET5_TOLERANCE = 0.02
 
 
-def check_anchor(results: Iterable[Evaluation], cases: Sequence[EvalPicture], scale: int) -> str | None:
+def check_set5(results: Iterable[Evaluation], pictures: Sequence[EvalPicture], scale: int) -> str | None:
     """The warning of `set5_warning` for `scale`; bicubic is measured now where `results` lack it.
 
     It costs nothing on folders that do not look like Set5. Errors are those of `evaluate`.
     """
     of_scale = [result for result in results if result.protocol.scale == scale]
-    if not of_scale or scale not in SET5_BICUBIC or not is_set5(case.name for case in cases):
+    if not of_scale or scale not in SET5_BICUBIC or not is_set5(picture.name for picture in pictures):
         return None
     bicubic = next((result for result in of_scale if result.model == "bicubic"), None)
-    return set5_warning(bicubic or evaluate("bicubic", bicubic_baseline(scale), cases, of_scale[0].protocol))
+    return set5_warning(
+        bicubic or evaluate("bicubic", bicubic_baseline(scale), pictures, of_scale[0].protocol)
+    )
 
 
 def set5_warning(bicubic: Evaluation) -> str | None:
