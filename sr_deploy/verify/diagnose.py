@@ -1,6 +1,6 @@
-"""What a failed verification comes from: asked only where something failed, cheapest question first.
+"""Look for the culprit of a failed verification, with the cheapest check first.
 
-Names what it finds, one line each; where it finds nothing it says so in no line at all.
+It is called only for a model that failed. Each finding is one line; if nothing is found there is no line.
 """
 
 from __future__ import annotations
@@ -20,15 +20,25 @@ from sr_deploy.verify.plain import PlainGraph, not_finite
 from sr_deploy.verify.results import FILE, PathDifferences, PathResult, VerifiedModel
 
 _HALF_STEP_DRIFT = (0.4, 0.6)
+"""Drift, in 8-bit steps, that truncation or rounding up causes. In theory it is 0.5; the margin allows for
+values that are not spread evenly between two steps."""
 _LARGEST_FP16 = 65504
+"""Largest finite value of fp16."""
 _CHANNEL_ERROR_RATIO = 16.0
-"""How many times smaller a squared error must become for a change of the channels to explain it: 12 dB."""
+"""Factor by which another order of the channels must lower the squared error to count as the explanation (16
+is 12 dB). A smaller gain may be chance."""
 
 
 def find_culprits(
     found: VerifiedModel, subject: ModelForm, reference: ModelForm, crops: Sequence[ReferencedCrop]
 ) -> Iterator[str]:
-    """What the failures in `found` come from, as far as it can be told."""
+    """Yield the causes of the failures in `found`, one line each, as far as they can be told.
+
+    The order of the checks: what was read from the file; NaN and infinity; tiles only; rounding and the order
+    of the channels; the backend; and last the layers of the graph. The first check that explains the failure
+    ends the search.
+    """
+    # halo and weights were checked before any picture ran, and their clauses name the culprit
     in_file = [
         clause for result in found.results if result.path.backend == FILE for clause in result.failures
     ]
@@ -42,9 +52,10 @@ def find_culprits(
     if in_file or not failed:
         return
     few = largest_crops(crops)
+    # a path that fails whole fails in tiles as well, so tiles are blamed only if nothing else failed
     whole = [result for result in failed if result.path.how == "whole"]
     if not whole:
-        yield f"only tiles differ, on {_backends(failed)}, though the halo is right: the backend computes a picture by its size"
+        yield f"only tiles differ, on {_backends(failed)}, though the halo is right: the backend's result depends on the picture's size"
         return
     answers = [_rounding(whole), _channels(subject, whole, few)]
     if any(answers):
@@ -54,12 +65,14 @@ def find_culprits(
 
 
 def _backends(results: Sequence[PathResult]) -> str:
+    """List the backends of `results` once each, in order."""
     return ", ".join(dict.fromkeys(result.path.backend for result in results))
 
 
 def _where_not_finite(
     subject: ModelForm, failed: Sequence[PathResult], crops: Sequence[ReferencedCrop]
 ) -> Iterator[str]:
+    """Say at which operator NaN or infinity begins in the file itself; if nowhere, blame the backends."""
     if isinstance(subject.plain, PlainGraph):
         for referenced in largest_crops(crops):
             values = subject.plain.values(referenced.crop.small)
@@ -70,11 +83,11 @@ def _where_not_finite(
                     f"NaN or infinite values begin at {bad.operator}, from inputs of up to {bad.largest:.4g}: {advice}"
                 )
                 return
-    yield f"NaN or infinite values come from {_backends(failed)}; the file's own arithmetic makes none"
+    yield f"NaN or infinite values come from {_backends(failed)}; the file run operator by operator makes none"
 
 
 def _rounding(results: Sequence[PathResult]) -> str:
-    """Whether every colour is half a step off, and nothing more."""
+    """Describe the rounding if every channel drifts by half a step the same way; empty if not."""
     measured = [result.measured for result in results if result.measured is not None]
     for sign, name in ((-1, "by truncation"), (1, "up")):
         if all(_is_half_a_step(found, sign) for found in measured):
@@ -86,18 +99,21 @@ def _rounding(results: Sequence[PathResult]) -> str:
 
 
 def _is_half_a_step(found: PathDifferences, sign: int) -> bool:
+    """Check that every channel drifts by about half a step in the direction `sign`."""
     low, high = _HALF_STEP_DRIFT
     return all(low <= sign * value <= high for value in found.drift)
 
 
 def _channels(subject: ModelForm, failed: Sequence[PathResult], crops: Sequence[ReferencedCrop]) -> str:
-    """Whether another order of the channels explains the difference."""
+    """Describe the order of the colour channels that explains the difference; empty if none does or the model
+    is grey.
+    """
     if subject.spec.channels != 3:
         return ""
     with _PathRunner(subject, failed[0].path.backend) as run:
         base = sum(_squares(run(referenced.crop.small), referenced.wanted) for referenced in crops)
         best, sentence = base / _CHANNEL_ERROR_RATIO, ""
-        for order in list(permutations(range(3)))[1:]:
+        for order in list(permutations(range(3)))[1:]:  # without the first, which changes nothing
             for where, error in _errors_by_place(run, order, crops):
                 if error < best:
                     best, sentence = error, f"{_describe_order(order)} {where}"
@@ -107,7 +123,10 @@ def _channels(subject: ModelForm, failed: Sequence[PathResult], crops: Sequence[
 def _errors_by_place(
     run: Plain, order: tuple[int, ...], crops: Sequence[ReferencedCrop]
 ) -> list[tuple[str, float]]:
-    """The squared error with the channels in `order` at the output, the input, and both (and back again)."""
+    """Sum the squared errors with the channels in `order` at the output, at the input, and at both.
+
+    At both means reordered at the input and back again at the output.
+    """
     back = np.argsort(order)
     at_output = at_input = at_both = 0.0
     for referenced in crops:
@@ -124,6 +143,7 @@ def _errors_by_place(
 
 
 def _describe_order(order: Sequence[int]) -> str:
+    """Describe an order of the channels in words."""
     names = ("red", "green", "blue")
     moved = [names[i] for i in range(3) if order[i] != i]
     if len(moved) == 2:
@@ -132,7 +152,10 @@ def _describe_order(order: Sequence[int]) -> str:
 
 
 class _PathRunner:
-    """Runs a subject as the path that failed did: the file itself, or an engine."""
+    """Context manager that runs a subject as the failed path did: by itself, or on an engine.
+
+    It opens an engine of its own and closes it.
+    """
 
     def __init__(self, subject: ModelForm, backend: str) -> None:
         self._plain = subject.plain if backend == subject.plain_backend else None
@@ -148,6 +171,7 @@ class _PathRunner:
             self._engine.close()
 
     def _run(self, pixels: npt.NDArray[np.uint8]) -> Floats:
+        """Compute the picture of `pixels` [h, w, C] in 8 bits: [h * scale, w * scale, C] in 0..1."""
         if self._plain is not None:
             return self._plain(pixels)
         assert self._engine is not None
@@ -155,6 +179,7 @@ class _PathRunner:
 
 
 def _squares(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
+    """Return the sum of squared differences; `first` is clipped to 0..1."""
     return float(np.square(np.clip(first, 0, 1).astype(np.float64) - second).sum())
 
 
@@ -165,19 +190,24 @@ def _in_backend_or_layers(
     reference: ModelForm,
     few: Sequence[ReferencedCrop],
 ) -> Iterator[str]:
+    """Blame the backend if the file itself is right; else compare the graph with the reference's, layer by
+    layer.
+    """
     if any(
         result.path.backend == subject.plain_backend and result.verdict == "passed"
         for result in found.results
     ):
-        yield f"the file itself is right, {_backends(failed)} computes it differently"
+        yield f"the file itself is right, but {_backends(failed)} computes something else"
         return
     if subject.graph is None or reference.graph is None or subject is reference:
         return
+    # the file differs in itself: compare it with the reference, layer by layer
     pairs = pair_layers(layers_of(subject.graph), layers_of(reference.graph))
     if not pairs:
-        yield "its layers do not correspond to the reference's, so none can be named"
+        yield "its layers cannot be paired with the reference's, so none can be named"
         return
     precision = lower_precision(subject, reference)
+    # weights first, for they need no run; values only where all weights agree
     lines = weight_culprits(pairs, precision) or [
         _by_layer_results(pairs, subject, reference, few[0], precision)
     ]
@@ -187,6 +217,7 @@ def _in_backend_or_layers(
 def _by_layer_results(
     pairs: Any, subject: ModelForm, reference: ModelForm, referenced: ReferencedCrop, precision: str
 ) -> str:
+    """Run both graphs on one crop, and say where their results begin to differ."""
     assert subject.graph is not None
     assert reference.graph is not None
     ours, theirs = (
@@ -195,4 +226,4 @@ def _by_layer_results(
     )
     if line := result_culprit(pairs, ours, theirs, precision):
         return line
-    return f"all layers agree up to {pairs[-1][0].label}: look at what follows it"
+    return f"all layers agree, up to the last one, {pairs[-1][0].label}: look at the operators after it"

@@ -300,7 +300,7 @@ def test_an_operator_changed_between_two_layers_is_placed_between_them(photograp
 def test_an_operator_changed_behind_the_layers_is_placed_there(photographs):
     nodes = [helper.make_node("Mul", ["raw", "half"], ["upscaled"])]
     dark = ending_in(rgb_net(), nodes, half=np.array(0.5, np.float32))
-    assert "look at what follows" in verified(dark, photographs, against=rgb_net()).why()
+    assert "look at the operators after it" in verified(dark, photographs, against=rgb_net()).why()
 
 
 @pytest.mark.parametrize("layer", ["body.4.", "around."])
@@ -344,7 +344,7 @@ def on_engine(make: Callable[[str], NearestEngine]) -> ModelForm:
 def test_an_engine_that_computes_something_else_is_named_and_the_file_is_not(photographs):
     candidate = on_engine(lambda backend: ShadedEngine(below=10_000))
     (found,) = verify([candidate], candidate, cut_crops(photographs, candidate.spec)).models
-    assert found.culprits == ("the file itself is right, shaded computes it differently",)
+    assert found.culprits == ("the file itself is right, but shaded computes something else",)
 
 
 def test_an_engine_that_goes_wrong_in_tiles_only_is_told(photographs):
