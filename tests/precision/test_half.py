@@ -89,7 +89,7 @@ def test_the_file_is_half_as_large_and_the_original_is_untouched(tiny):
 def test_the_record_says_so_and_a_second_time_is_refused(tiny):
     half = to_fp16(tiny("plain").model)
     assert read_spec(half) == tiny("plain").spec.with_(precision="fp16")
-    with pytest.raises(UsageError, match="plain is fp16 already"):
+    with pytest.raises(UsageError, match="plain is already fp16"):
         to_fp16(half)
 
 
