@@ -122,8 +122,13 @@ def _ends_at(bounds: Range, candidate: Range) -> bool:
 
 
 def _draw_discs(height: int, width: int, channels: int) -> Picture:
-    """Discs of all sizes covering each other, [H, W, C] in 0..1: edges and scales as in photographs (Lee, Mumford
-    and Huang 2001, "Occlusion models for natural images")."""
+    """Draw 400 discs of all sizes on top of each other, [H, W, C] in 0..1, with a fixed seed.
+
+    Edges and scales are like those of photographs (Lee, Mumford and Huang 2001, "Occlusion models for natural
+    images"). `sr_deploy.quality.dead_leaves` draws shaded and many more discs in uint8, to serve as
+    photographs. This picture stays as it is, because the thresholds above were set on it; and packages on one
+    level may not import each other.
+    """
     random = np.random.default_rng(5)
     picture = np.full((height, width, channels), 0.5, np.float32)
     smallest, largest = 2.0, max(height, width) / 4

@@ -1,1 +1,3 @@
-"""Measured quality: metrics, the bicubic they are anchored on, and evaluation on folders of pictures."""
+"""Measures picture quality: PSNR and SSIM as the literature does, MATLAB's bicubic, and the pictures of a
+folder.
+"""

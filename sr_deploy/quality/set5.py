@@ -1,4 +1,8 @@
-"""The self-check of the protocol: on Set5, bicubic must score what it scores in every paper."""
+"""Check the measuring protocol on Set5: bicubic must score what it scores in every paper.
+
+A JPEG copy of the data set, or another way of making the small pictures, changes all figures by a little. On
+Set5 that is noticed, because the score of bicubic is known.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,19 @@ from sr_deploy.quality.pairs import EvalPicture, picture_key
 from sr_deploy.quality.results import Evaluation
 
 SET5 = frozenset({"baby", "bird", "butterfly", "head", "woman"})
+"""Keys of the five pictures of Set5 (Bevilacqua et al. 2012), see `picture_key`."""
 SET5_BICUBIC: Mapping[int, float] = MappingProxyType({2: 33.65, 3: 30.39, 4: 28.42})
-"""Scale -> mean PSNR in dB on Y of the bicubic baseline on the standard Set5, which papers print
-within 0.01 dB of this."""
+"""Scale -> mean PSNR in dB on Y of the bicubic baseline on the standard Set5, which papers print within 0.01
+dB of this."""
 _SET5_TOLERANCE = 0.02
+"""Largest deviation in dB that is no warning: twice the 0.01 dB by which papers differ."""
 
 
 def check_set5(results: Iterable[Evaluation], pictures: Sequence[EvalPicture], scale: int) -> str | None:
-    """The warning of `set5_warning` for `scale`; bicubic is measured now where `results` lack it.
+    """Return the warning of `set5_warning` for `scale`, or None. Bicubic is measured now if `results` lack
+    it.
 
-    It costs nothing on folders that do not look like Set5. Errors are those of `evaluate`.
+    Nothing is measured for folders that do not look like Set5. Raises what `evaluate` raises.
     """
     of_scale = [result for result in results if result.protocol.scale == scale]
     if not of_scale or scale not in SET5_BICUBIC or not is_set5(picture.name for picture in pictures):
@@ -32,9 +39,9 @@ def check_set5(results: Iterable[Evaluation], pictures: Sequence[EvalPicture], s
 
 
 def set5_warning(bicubic: Evaluation) -> str | None:
-    """A warning where the pictures call themselves Set5 and `bicubic` does not score what it does there.
+    """Return a warning if the pictures are named like Set5 but `bicubic` does not have the published score.
 
-    None where all is well, or where there is no published figure to compare with.
+    None if all is well, or if no published score has the same scale and border.
     """
     protocol = bicubic.protocol
     expected, found = SET5_BICUBIC.get(protocol.scale), bicubic.mean.psnr_y
@@ -43,11 +50,11 @@ def set5_warning(bicubic: Evaluation) -> str | None:
     if protocol.border != protocol.scale or abs(found - expected) <= _SET5_TOLERANCE:
         return None
     return (
-        f"bicubic x{protocol.scale} scores {found:.2f} dB here and {expected:.2f} dB on the standard Set5: these "
-        "pictures differ from it (JPEG copies, or another down-scaling?), so compare no figure with published ones"
+        f"bicubic x{protocol.scale} scores {found:.2f} dB here, but {expected:.2f} dB on the standard Set5: these "
+        "pictures differ from it (JPEG copies, or another down-scaling?), so do not compare with published figures"
     )
 
 
 def is_set5(names: Iterable[str]) -> bool:
-    """Whether files of these names look like Set5."""
+    """Check that the files of these names, and no others, look like Set5."""
     return sorted(picture_key(Path(name).stem) for name in names) == sorted(SET5)

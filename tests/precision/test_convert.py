@@ -143,7 +143,9 @@ def test_what_cannot_be_converted_is_said_before_any_work(tiny, photographs, tmp
     with pytest.raises(InputError, match="expected a folder of pictures"):
         convert(plain.model, "int8", data=tmp_path / "none")
     write_image(Image(pixels=dead_leaves(96, 96)), tmp_path / "alone.png")
-    with pytest.raises(InputError, match="expected at least 2 pictures of 32x32 pixels or more, found 1 among 1"):
+    with pytest.raises(
+        InputError, match="expected at least 2 pictures of 32x32 pixels or more, found 1 among 1"
+    ):
         convert(plain.model, "int8", data=tmp_path)
     half = write_spec(tiny("plain").model, plain.spec.with_(precision="fp16"))
     with pytest.raises(UsageError, match="plain is already fp16"):
