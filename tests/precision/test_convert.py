@@ -1,4 +1,4 @@
-"""Converting a model: what it costs is measured, what overflows is named, and nothing bad is passed on."""
+"""Converting a model: the loss is measured, overflowing values are named, and a bad result is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sr_deploy.spec import SizeRule
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """A folder of drawn pictures, one grey, one of 16 bits, one too small, one that is no picture."""
+    """A folder of drawn pictures: one grey, one of 16 bits, one too small, and one file that is no picture."""
     folder = tmp_path_factory.mktemp("photographs")
     for seed in range(5):
         write_image(Image(pixels=dead_leaves(96, 128, seed=seed)), folder / f"{seed}.png")
@@ -80,7 +80,7 @@ def test_convolutions_are_kept_until_the_tolerance_is_met(tiny, photographs):
 
 
 def _sharp(model: onnx.ModelProto, crops) -> onnx.ModelProto:
-    """A model that reproduces the photographs better than any rounding of it: nearest neighbours, through
+    """A model that any rounding makes worse on the photographs: nearest neighbours, through
     convolutions whose other channels are noise that cancels."""
     random = np.random.default_rng(0)
     first = np.zeros((8, 3, 3, 3), np.float32)
@@ -110,7 +110,7 @@ def test_fp16_names_what_would_overflow_on_pictures_and_keeps_it(tiny):
     assert made.notes.psnr_change is None
     assert made.notes.unmeasured == "no photographs were given"
     with pytest.raises(StopIteration):
-        next(t for t in made.model.graph.initializer if t.name == "w0")  # the rest is half
+        next(t for t in made.model.graph.initializer if t.name == "w0")  # the others are fp16
 
 
 def test_half_precision_costs_next_to_nothing(tiny, photographs):

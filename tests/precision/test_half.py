@@ -1,4 +1,4 @@
-"""Half precision: weights and arithmetic in fp16, ports in float32, and nothing that would overflow."""
+"""Half precision: weights and arithmetic in fp16 or bf16, float32 inputs and outputs, and no overflow."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_resize_keeps_its_scales_in_full_precision():
 
 
 def test_sizes_computed_in_floats_stay_exact():
-    """As exported from `interpolate(scale_factor=...)`: 4099 is no half-precision number."""
+    """A resize as `interpolate(scale_factor=...)` exports it; 4099 is not an fp16 number."""
     nodes = [
         helper.make_node("Shape", ["pixels"], ["shape"]),
         helper.make_node("Cast", ["shape"], ["real"], to=TensorProto.FLOAT),

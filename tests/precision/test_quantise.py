@@ -1,4 +1,4 @@
-"""int8 as Q/DQ: what is quantised and what is not, and that the graph computes nearly what it did."""
+"""int8 as Q/DQ: the right operators are quantised, and the graph computes nearly the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NETS = ("plain", "dcr", "grey", "scalars", "convolved", "mean-shifted", "nhwc", 
 
 def run(model: onnx.ModelProto, tensor: np.ndarray) -> np.ndarray:
     onnx.checker.check_model(model, full_check=True)
-    options = session_options(OnnxRuntimeOptions())  # ours; by itself it lets int8 overflow without VNNI
+    options = session_options(OnnxRuntimeOptions())  # the default options let int8 overflow without VNNI
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -137,7 +137,7 @@ def test_what_prepares_the_picture_on_its_way_around_belongs_to_it():
 
 
 def test_values_are_quantised_before_they_are_moved():
-    """A quarter of the bytes go through DepthToSpace, and the result is the same."""
+    """A quarter of the bytes goes through DepthToSpace, and the result is the same."""
     model = residual_net()
     assert quantised_inputs(model) == {"a": "pixels", "c": "b", "f": "d"}
     small = to_int8(model, {"pixels": 1.0, "b": 3.0, "d": 3.0})

@@ -1,4 +1,4 @@
-"""The checkerboard measure: nothing where there is none, the planted one where there is one."""
+"""The checkerboard measure sees a planted pattern, and nothing where there is none."""
 
 from __future__ import annotations
 

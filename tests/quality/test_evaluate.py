@@ -1,4 +1,4 @@
-"""Evaluation on real files: the numbers, the protocol, and what happens to pictures that do not fit."""
+"""Evaluation on real files: the figures, the protocol, and pictures that do not match."""
 
 from __future__ import annotations
 

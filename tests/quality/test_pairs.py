@@ -1,4 +1,4 @@
-"""Which files belong together, by name."""
+"""Pictures and their small versions are paired by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forms of a model that compute the same pass; one spoiled on purpose fails, and the culprit is named."""
+"""Forms of a model that compute the same picture pass; a spoiled one fails, and the culprit is named."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def ending_in(
 
 
 def rgb_net(*, scale: int = 2) -> onnx.ModelProto:
-    """A net that upscales for real: nearest neighbours in colour, and a little of a 3x3 convolution."""
+    """A network that really upscales: nearest neighbours in colour, plus a weak 3x3 convolution."""
     rng, depth = np.random.default_rng(3), 3 * scale**2
     around = np.zeros((depth, 3, 1, 1), np.float32)
     around[np.arange(depth), np.arange(depth) // scale**2] = 1
@@ -261,7 +261,7 @@ def truncating_floats() -> onnx.ModelProto:
 
 
 def truncating_bytes() -> onnx.ModelProto:
-    """Pixel I/O whose rounding is a plain cast, as it is often written by hand."""
+    """Pixel I/O that rounds by a plain cast, as hand-written graphs often do."""
     model = with_pixel_io(rgb_net())
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -386,7 +386,7 @@ def test_an_engine_that_fails_on_some_sizes_has_failed(photographs):
 
 
 class BytesEngine(NearestEngine):
-    """Takes bytes only, as an engine that was built so."""
+    """Takes bytes only, like an engine file built for bytes."""
 
     def run(self, batch, out=None):
         if batch.dtype != np.uint8:
