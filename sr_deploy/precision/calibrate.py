@@ -1,5 +1,4 @@
-"""Measure how large the values inside a model get on real pictures, and choose the ranges that int8 stands
-for.
+"""Measure how large the values inside a model get on pictures, and choose the ranges for int8.
 
 The fp32 model is run in ONNX Runtime, and values inside it are observed. No file is read and no graph is
 changed: pictures come as arrays, as the model takes them. `METHODS` are the usual ways to choose a range: the
@@ -98,8 +97,9 @@ def measure(
 def measure_largest(
     model: onnx.ModelProto, values: Iterable[str], pictures: Sequence[Picture]
 ) -> dict[str, float]:
-    """Measure the largest magnitude of each of `values` over all pictures. Raises ModelError as `measure`
-    does.
+    """Measure the largest magnitude of each of `values` over all pictures.
+
+    Raises ModelError as `measure` does.
     """
     names = sorted(set(values))
     found = dict.fromkeys(names, 0.0)
@@ -191,8 +191,7 @@ def _least_divergence_range(found: Magnitudes) -> float:
 
 
 def _divergence(counts: Counts, size: int) -> float:
-    """Return the Kullback-Leibler divergence in nats between the first `size` bins and their form in 128
-    levels.
+    """Return the Kullback-Leibler divergence in nats of the first `size` bins from their 128 levels.
 
     Clipped values count into the last of the bins. A level spreads its count evenly over the bins it covers
     that are not empty, as in Migacz 2017.

@@ -157,8 +157,9 @@ def _to_int8(
 def _to_half_precision(
     model: onnx.ModelProto, spec: ModelSpec, precision: str, crops: CalibrationSet, *, measured: bool
 ) -> tuple[onnx.ModelProto, Notes]:
-    """Convert to fp16 or bf16; `measured` says that the crops are photographs, on which a loss can be
-    measured.
+    """Convert to fp16 or bf16, and measure the loss if that is possible here.
+
+    `measured` says that the crops are photographs; on drawn pictures no loss is measured.
     """
     kept: tuple[str, ...] = ()
     if precision == "fp16":
@@ -182,8 +183,9 @@ def _to_half_precision(
 
 
 def overflowing(model: onnx.ModelProto, crops: CalibrationSet) -> set[str]:
-    """List the values inside `model` that come within `_HEADROOM` of the largest fp16 number on any of the
-    crops.
+    """List the values inside `model` that would overflow in fp16.
+
+    They come within a factor of `_HEADROOM` of the largest fp16 number on one of the crops at least.
     """
     values = [name for node in model.graph.node if node.op_type != "Constant" for name in node.output if name]
     pictures = [crop.small for crop in (*crops.calibrate, *crops.measure)]

@@ -101,8 +101,9 @@ def _rgb(path: Path) -> Bytes:
 
 
 def _cut_crop(pixels: Bytes, spec: ModelSpec, seed: int) -> CalibrationCrop:
-    """Cut a crop from `pixels` [H, W, 3] at a position drawn with `seed`. Raises UsageError if the photograph
-    is too small.
+    """Cut a crop from `pixels` [H, W, 3] at a position drawn with `seed`.
+
+    Raises UsageError if the photograph is too small.
     """
     height, width = _size(pixels, spec)
     random = np.random.default_rng(seed)

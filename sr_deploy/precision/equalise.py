@@ -93,8 +93,9 @@ def equalised(
 def _first(
     value: str, makers: Mapping[str, onnx.NodeProto], readers: Mapping[str, Sequence[onnx.NodeProto]]
 ) -> onnx.NodeProto | None:
-    """Return the convolution whose (activated) result `value` is, if nothing else reads the value before the
-    activation.
+    """Return the convolution whose result, activated or not, is `value`.
+
+    None if there is none, or if anything else reads the value before the activation.
     """
     node = makers.get(value)
     if node is not None and node.op_type in _HOMOGENEOUS_ACTIVATIONS:
@@ -112,10 +113,10 @@ def _balanceable(node: onnx.NodeProto, constants: Mapping[str, Any]) -> bool:
 def _channel_magnitudes(
     model: onnx.ModelProto, values: Sequence[str], pictures: Sequence[Picture]
 ) -> dict[str, Floats]:
-    """Measure the 99.99th percentile of the magnitudes of each channel, the largest over all pictures: name
-    -> [C].
+    """Measure how large each channel of `values` gets: name -> [C].
 
-    One value in ten thousand is left out, so that single outliers do not decide the factor.
+    It is the 99.99th percentile of the magnitudes, and the largest of those over all pictures. One value in
+    ten thousand is left out, so that single outliers do not decide the factor.
     """
     found: dict[str, list[Floats]] = {name: [] for name in values}
 
@@ -136,8 +137,9 @@ def _factors(largest: Floats, strength: float) -> Floats:
 def _rescale(
     model: onnx.ModelProto, node: onnx.NodeProto, outputs: Floats | None, inputs: Floats | None
 ) -> None:
-    """Divide the outputs of a convolution by `outputs` [C out] and multiply its inputs by `inputs` [C in], in
-    place.
+    """Divide the outputs of a convolution by `outputs` [C out], and multiply its inputs by `inputs` [C in].
+
+    The weights and the bias are changed in place; None leaves a side as it is.
     """
     constants = constants_of(model)
     weight = constants[node.input[1]] if outputs is not None or inputs is not None else None

@@ -109,8 +109,7 @@ def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 
 class _HalfPrecisionConverter:
-    """Rewrites the graph of `model` node by node, in order, in the type `kind`, but for the values in
-    `precise`.
+    """Rewrites the graph of `model` node by node in the type `kind`, but for the values in `precise`.
 
     A float32 value may exist in full precision under its own name, in half precision under its name in
     `halves`, or in both. It is cast at most once, where a node needs the form that does not exist yet.

@@ -1,10 +1,10 @@
-"""Write int8 as explicit QuantizeLinear and DequantizeLinear (Q/DQ): one file for ONNX Runtime, OpenVINO and
-TensorRT.
+"""Write int8 as explicit Q/DQ: one file for ONNX Runtime, OpenVINO and TensorRT.
 
-Convolutions read quantised activations and quantised weights; everything else stays in single precision.
-Weights are symmetric with one scale per output channel. Activations are symmetric with zero point 0 and one
-scale per tensor, and have one Q/DQ pair in front of every convolution: that is the form that TensorRT
-requires. The ranges are not chosen here; `sr_deploy.precision.calibrate` measures them on pictures.
+Q/DQ stands for QuantizeLinear followed by DequantizeLinear. Convolutions read quantised activations and
+quantised weights; everything else stays in single precision. Weights are symmetric with one scale per output
+channel. Activations are symmetric with zero point 0 and one scale per tensor, and have one Q/DQ pair in front
+of every convolution: that is the form that TensorRT requires. The ranges are not chosen here;
+`sr_deploy.precision.calibrate` measures them on pictures.
 
 Sources: the ONNX operators QuantizeLinear and DequantizeLinear; Jacob et al. 2018, "Quantization and training
 of neural networks for efficient integer-arithmetic-only inference", section 2.1; Krishnamoorthi 2018,

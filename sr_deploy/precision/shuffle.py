@@ -1,5 +1,4 @@
-"""Make DepthToSpace move whole pixels instead of single values, if the convolution before it can be
-reordered.
+"""Make DepthToSpace move whole pixels instead of single values, where that is possible.
 
 PyTorch's PixelShuffle is DepthToSpace in mode CRD, which takes the channels of a pixel from far apart. In
 mode DCR they lie side by side, and a runtime that stores channels last moves them together. With the output
@@ -57,8 +56,9 @@ def _maker(name: str, makers: Mapping[str, onnx.NodeProto], reads: list[str]) ->
 
 
 def _is_only_use(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], reads: list[str]) -> bool:
-    """Check that weights and bias of `node` are constants that nothing else reads, and that it is not
-    grouped.
+    """Check that nothing else reads the weights and bias of `node`, and that they are constants.
+
+    Grouped convolutions are left out, because their outputs cannot be put in any order.
     """
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
     names = [name for name in node.input[1:] if name]

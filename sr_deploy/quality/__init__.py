@@ -1,3 +1,1 @@
-"""Measures picture quality: PSNR and SSIM as the literature does, MATLAB's bicubic, and the pictures of a
-folder.
-"""
+"""Measures picture quality: PSNR, SSIM and MATLAB's bicubic, on the pictures of a folder."""

@@ -46,9 +46,7 @@ def dead_leaves(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.uin
 
 
 def _radii(random: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """Draw `count` radii in pixels with density proportional to r**-3, by inverting the distribution
-    function.
-    """
+    """Draw `count` radii in pixels, with density proportional to r**-3, by inversion."""
     share = random.uniform(0, 1, count)
     return np.asarray(1 / np.sqrt(share * _LARGEST**-2 + (1 - share) * _SMALLEST**-2))
 

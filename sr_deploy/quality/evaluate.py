@@ -130,10 +130,10 @@ def infer_scale(pictures: Iterable[EvalPicture]) -> int:
 
 
 def _load(picture: EvalPicture, scale: int) -> tuple[Pixels, Pixels]:
-    """Read or make the small picture, and read the large one, which is `scale` times as large but for a
-    remainder.
+    """Return the small and the large version of `picture`.
 
-    Without a given small picture, the large one is cut to a multiple of `scale` and made small by bicubic.
+    The large one is `scale` times as large as the small one, but for a remainder. Without a given small
+    picture, the large one is cut to a multiple of `scale` and made small by bicubic.
     """
     large = _read(picture.hr)
     if picture.lr is None:
@@ -162,10 +162,10 @@ def _read(path: Path) -> Pixels:
 
 
 def _fits(large: Pixels, small: Pixels, scale: int) -> bool:
-    """Check that `small` times `scale` is the size of `large`, but for a remainder of less than `scale`
-    pixels.
+    """Check that `small` times `scale` is the size of `large`, but for a remainder.
 
-    The remainder was cut off (modcrop) or rounded up (MATLAB's ceil) when the small picture was made.
+    It is less than `scale` pixels, and was cut off (modcrop) or rounded up (MATLAB's ceil) when the small
+    picture was made.
     """
     return all(abs(n - m * scale) < scale for n, m in zip(large.shape[:2], small.shape[:2], strict=True))
 

@@ -40,11 +40,10 @@ def full_scale(dtype: np.dtype[Any]) -> float:
 
 
 def luma(rgb: Pixels) -> Pixels:
-    """Compute Y of ITU-R BT.601 from `rgb` [H, W, 3], as MATLAB's `rgb2ycbcr`: [H, W], black 16/255, white
-    235/255.
+    """Compute Y of ITU-R BT.601 from `rgb` [H, W, 3], as MATLAB's `rgb2ycbcr` does: [H, W].
 
-    Integer pictures give integers of their own type, rounded to nearest. Floating-point ones (0..1) give
-    float64, not rounded.
+    Black is 16/255 and white is 235/255 of full scale. Integer pictures give integers of their own type,
+    rounded to nearest. Floating-point ones (0..1) give float64, not rounded.
 
     Published figures use the rounded Y of 8-bit pictures. If that Y alone is shrunk and enlarged by bicubic
     in floating point, Set5 gives 33.66 / 30.39 / 28.42 dB and .9299 / .8682 / .8104, as papers print it.
@@ -74,8 +73,9 @@ def _luma_of_strip(rgb: Pixels, white: float) -> npt.NDArray[np.float64]:
 
 
 def _strips(pixels: Pixels, overlap: int = 0) -> Iterator[slice]:
-    """Yield slices of rows that cover `pixels`, each `overlap` rows into the next, so that large pictures
-    need little memory.
+    """Yield slices of rows that cover `pixels`, each `overlap` rows into the next.
+
+    Working strip by strip keeps memory small for large pictures.
     """
     rows, height = max(1, _STRIP // max(1, pixels[:1].size)), pixels.shape[0]
     for start in range(0, height - overlap, rows):
@@ -109,14 +109,13 @@ def psnr(first: Pixels, second: Pixels) -> float:
 
 
 def ssim(first: Pixels, second: Pixels) -> float:
-    """Compute the mean structural similarity, at most 1, of two arrays [H, W] or [H, W, C] of one shape and
-    type.
+    """Compute the mean structural similarity, at most 1, of two arrays of one shape and type.
 
-    Wang, Bovik, Sheikh and Simoncelli (2004), "Image quality assessment: from error visibility to structural
-    similarity", eq. 13 and 17, with the authors' constants: an 11x11 Gaussian window of sigma 1.5, K1 = 0.01,
-    K2 = 0.03. Only windows that lie wholly inside count, as in the authors' `ssim_index.m` without its
-    automatic down-scaling. Channels are averaged. Raises UsageError if shape or type differ, or if a side is
-    shorter than the window.
+    The arrays are [H, W] or [H, W, C]. Wang, Bovik, Sheikh and Simoncelli (2004), "Image quality assessment:
+    from error visibility to structural similarity", eq. 13 and 17, with the authors' constants: an 11x11
+    Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03. Only windows that lie wholly inside count, as in the
+    authors' `ssim_index.m` without its automatic down-scaling. Channels are averaged. Raises UsageError if
+    shape or type differ, or if a side is shorter than the window.
     """
     white = _common_scale(first, second)
     if first.ndim not in (2, 3) or min(first.shape[:2]) < _WINDOW:
@@ -135,8 +134,9 @@ def _channels(pixels: Pixels) -> list[Pixels]:
 
 
 def _common_scale(first: Pixels, second: Pixels) -> float:
-    """Return the value of white that two arrays share. Raises UsageError if shape or type differ or they are
-    empty.
+    """Return the value of white that two arrays share.
+
+    Raises UsageError if shape or type differ, or if the arrays are empty.
     """
     if first.shape != second.shape or first.dtype != second.dtype:
         raise UsageError(

@@ -116,8 +116,9 @@ class Evaluation:
 
 
 def csv_text(results: Iterable[Evaluation]) -> str:
-    """Return CSV with every value of every picture in full precision; an infinite PSNR is `inf`, a missing
-    value empty.
+    """Return CSV with every value of every picture in full precision.
+
+    An infinite PSNR is `inf`, a missing value is empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -24,10 +24,10 @@ _SET5_TOLERANCE = 0.02
 
 
 def check_set5(results: Iterable[Evaluation], pictures: Sequence[EvalPicture], scale: int) -> str | None:
-    """Return the warning of `set5_warning` for `scale`, or None. Bicubic is measured now if `results` lack
-    it.
+    """Return the warning of `set5_warning` for `scale`, or None.
 
-    Nothing is measured for folders that do not look like Set5. Raises what `evaluate` raises.
+    If `results` have no bicubic, it is measured now, but only for folders that look like Set5. Raises what
+    `evaluate` raises.
     """
     of_scale = [result for result in results if result.protocol.scale == scale]
     if not of_scale or scale not in SET5_BICUBIC or not is_set5(picture.name for picture in pictures):

@@ -58,8 +58,7 @@ class VerifyCrop:
 
 
 def cut_crops(folder: Path, spec: ModelSpec) -> list[VerifyCrop]:
-    """Cut crops from up to eight pictures of `folder`, spread evenly over it, to suit the model that `spec`
-    describes.
+    """Cut crops for the model that `spec` describes, from up to eight pictures spread over `folder`.
 
     Each picture gives at least two crops, and each of the first two gives one large crop for the tiled runs
     as well. A picture smaller than a crop gives a smaller crop; for the large crop it is mirrored instead.
@@ -119,11 +118,10 @@ def _cut_crop(
     spec: ModelSpec,
     random: np.random.Generator,
 ) -> VerifyCrop:
-    """Cut one crop of at most `size` (height, width, in input pixels) from `pixels` [H, W, C], at a random
-    position.
+    """Cut one crop of `size` (height, width, input pixels) from `pixels` [H, W, C], at a random position.
 
-    A model of a fixed size gets crops no larger than that size; the engine pads them. At scale 1 the model
-    restores rather than enlarges, so its input is the crop itself.
+    A small picture gives a smaller crop. A model of a fixed size gets crops no larger than that size; the
+    engine pads them. At scale 1 the model restores rather than enlarges, so its input is the crop itself.
     """
     scale, largest = spec.scale, spec.size_rule.fixed or size
     height, width = (

@@ -52,7 +52,7 @@ def find_culprits(
     if in_file or not failed:
         return
     few = largest_crops(crops)
-    # a path that fails whole fails in tiles as well, so tiles are blamed only if nothing else failed
+    # a fault of the whole picture shows in tiles too, so tiles are blamed only if nothing else failed
     whole = [result for result in failed if result.path.how == "whole"]
     if not whole:
         yield f"only tiles differ, on {_backends(failed)}, though the halo is right: the backend's result depends on the picture's size"
@@ -87,7 +87,11 @@ def _where_not_finite(
 
 
 def _rounding(results: Sequence[PathResult]) -> str:
-    """Describe the rounding if every channel drifts by half a step the same way; empty if not."""
+    """Describe the rounding if every channel drifts by half a step the same way; empty if not.
+
+    Truncation gives values that are half a step too low on average, and rounding up gives values half a step
+    too high.
+    """
     measured = [result.measured for result in results if result.measured is not None]
     for sign, name in ((-1, "by truncation"), (1, "up")):
         if all(_is_half_a_step(found, sign) for found in measured):
@@ -105,8 +109,10 @@ def _is_half_a_step(found: PathDifferences, sign: int) -> bool:
 
 
 def _channels(subject: ModelForm, failed: Sequence[PathResult], crops: Sequence[ReferencedCrop]) -> str:
-    """Describe the order of the colour channels that explains the difference; empty if none does or the model
-    is grey.
+    """Describe the order of the colour channels that explains the difference, if there is one.
+
+    The five other orders are tried on the path that failed, at the input, at the output and at both. Empty if none
+    explains the difference, and for grey models.
     """
     if subject.spec.channels != 3:
         return ""
@@ -143,7 +149,7 @@ def _errors_by_place(
 
 
 def _describe_order(order: Sequence[int]) -> str:
-    """Describe an order of the channels in words."""
+    """Describe an order of the channels in words, such as "red and blue are swapped"."""
     names = ("red", "green", "blue")
     moved = [names[i] for i in range(3) if order[i] != i]
     if len(moved) == 2:
@@ -164,6 +170,7 @@ class _PathRunner:
             self._engine = subject.open_engine(backend)
 
     def __enter__(self) -> Plain:
+        """Return the function that upscales one crop."""
         return self._run
 
     def __exit__(self, *error: object) -> None:
@@ -190,8 +197,9 @@ def _in_backend_or_layers(
     reference: ModelForm,
     few: Sequence[ReferencedCrop],
 ) -> Iterator[str]:
-    """Blame the backend if the file itself is right; else compare the graph with the reference's, layer by
-    layer.
+    """Blame the backend if the file itself is right, else look into the layers.
+
+    Layers can be compared only if the reference has a graph and is another form than the subject.
     """
     if any(
         result.path.backend == subject.plain_backend and result.verdict == "passed"

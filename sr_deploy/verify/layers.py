@@ -28,8 +28,7 @@ _PIXEL_IO_PREFIX = "core/"
 
 @dataclass(frozen=True)
 class _LayerTolerance:
-    """Differences that rounding to a precision explains, relative to the Euclidean norm of the reference's
-    values.
+    """Differences that rounding to a precision explains, relative to the norm of the reference's values.
 
     Larger ones are taken for a fault. The limits are generous multiples of half a rounding step: fp16 keeps
     11 significant bits, bf16 keeps 8, and int8 has 127 steps on each side of zero.
@@ -55,7 +54,8 @@ _LAYER_TOLERANCES: Mapping[str, _LayerTolerance] = MappingProxyType(
 _SCALED_BY = "times the reference's"
 """Phrase by which `scaled_layers` recognises a layer that differs by a factor only."""
 _OTHER_NET_SHARE = 0.5
-"""Share of the layers, 0..1. If more differ, the weights come from another net, and no single layer is named."""
+"""Share of the layers, 0..1. If more differ, the weights are those of another network,
+and no single layer is named."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,7 @@ class _Constants:
         return self.origin(node.input[0]) if node is not None and passed else name
 
     def value(self, name: str) -> Values | None:
-        """Return the constant `name`; None if it depends on pixels or on an operator that is not handled
-        here.
-        """
+        """Return the constant `name`; None if it depends on pixels or on an unknown operator."""
         if name in self._tensors:
             return np.asarray(numpy_helper.to_array(self._tensors[name]), np.float64)
         node = self._makers.get(name)
@@ -206,8 +204,7 @@ def _weight_difference(ours: Layer, theirs: Layer, allowed: _LayerTolerance) -> 
 
 
 def _fit_gain(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[float, float, float]:
-    """Fit the factor from `b` to `a` by least squares; `a` and `b` have the same shape, and `b` is not all
-    zero.
+    """Fit the factor from `b` to `a`, arrays of one shape, by least squares; `b` must not be all zero.
 
     Returns the factor, the norm that remains after it, and the norm of `a - b`. Both norms are relative to
     that of `b`; the remaining one also to the factor, if that is above 1.
@@ -253,8 +250,7 @@ def _relative_errors(
     ours: Mapping[str, npt.NDArray[Any]],
     theirs: Mapping[str, npt.NDArray[Any]],
 ) -> list[tuple[str, float]]:
-    """List the layers whose result both graphs computed: the label, and the difference relative to the
-    reference.
+    """List the label and relative error of every layer whose result both graphs computed.
 
     A layer whose result is all zero is left out, because nothing is relative to it.
     """

@@ -88,10 +88,9 @@ def _psnr(squares: float, values: int) -> float:
 
 
 def _psnr_change(path_error: float, reference_error: float) -> float:
-    """Return the change of PSNR in dB from the reference's sum of squares to the path's; 0 where both are
-    exact.
+    """Return the change of PSNR in dB from the reference to the path; 0 if both are exact.
 
-    Both are sums over the same values, so their number cancels out.
+    Both arguments are sums of squares over the same values, so the number of values cancels out.
     """
     if path_error == reference_error:
         return 0.0

@@ -46,11 +46,10 @@ class PlainGraph:
         self._session = open_session(self.model, spec.name, optimise=False)
 
     def __call__(self, pixels: Bytes) -> Floats:
-        """Compute the picture of 8-bit `pixels` [h, w, C]: [h * scale, w * scale, C], 0 black, 1 white, not
-        clipped.
+        """Compute the picture of 8-bit `pixels` [h, w, C]: [h * scale, w * scale, C].
 
-        Sizes that the model's size rule forbids are padded as `Upscaler` pads them. Raises ModelError if the
-        runtime fails.
+        0 is black and 1 is white; values are not clipped. Sizes that the model's size rule forbids are padded
+        as `Upscaler` pads them. Raises ModelError if the runtime fails.
         """
         (result,) = self._run(self._session, self._model_input(pixels))
         return self._to_pixels(result, pixels.shape[:2])
@@ -117,11 +116,10 @@ class NotFinite:
 
 
 def not_finite(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[Any]]) -> NotFinite | None:
-    """Find the NaN and infinite values in `values`, all that `model` computed from one picture; None if there
-    are none.
+    """Find the NaN and infinite values that `model` computed from one picture; None if there are none.
 
-    Only operators whose inputs are all finite count. A constant of infinity in the graph, such as an
-    attention mask, is therefore not blamed on the operators that read it.
+    `values` are those of `PlainGraph.values`. Only operators whose inputs are all finite count. A constant of
+    infinity in the graph, such as an attention mask, is therefore not blamed on the operators that read it.
     """
     count, first = 0, None
     known = dict(values) | {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -165,11 +163,10 @@ def _largest(value: npt.NDArray[Any]) -> float:
 
 
 def mirrored(pixels: Bytes, rule: SizeRule) -> Bytes:
-    """Pad `pixels` [H, W, C] at the bottom and right to the size that `rule` asks for: mirrored, then
-    repeated.
+    """Pad `pixels` [H, W, C] at the bottom and right to the size that `rule` asks for.
 
-    The same padding as in `Upscaler`. Raises UsageError if the rule has a fixed size that is smaller than the
-    picture.
+    The picture is mirrored, and repeated beyond that, as in `Upscaler`. Raises UsageError if the rule has a
+    fixed size that is smaller than the picture.
     """
     height, width = pixels.shape[:2]
     tall, wide = rule.padded(height, width)

@@ -88,8 +88,8 @@ def run_reference(reference: ModelForm, crops: Sequence[VerifyCrop]) -> list[Ref
     """
     if reference.plain is None:
         raise UsageError(
-            f"{reference.name} is an engine file, with which nothing can be compared; name with --against the checkpoint or "
-            "the ONNX file it was compiled from"
+            f"{reference.name} is an engine file, with which nothing can be compared; give the checkpoint or ONNX file it "
+            "was compiled from with --against"
         )
     return [ReferencedCrop(crop, np.clip(reference.plain(crop.small), 0, 1)) for crop in crops]
 
@@ -154,8 +154,9 @@ def _may_hide_overflow(subject: ModelForm) -> bool:
 
 
 def _check_backend(subject: ModelForm, backend: str, crops: Sequence[ReferencedCrop]) -> list[PathResult]:
-    """Check one backend: the pictures whole, and tiled if the model may be tiled. A backend that fails at
-    once is not run.
+    """Check one backend: the pictures whole, and tiled if the model may be tiled.
+
+    A backend that cannot open the model, or fails on the smallest picture, counts as not run.
     """
     assert subject.open_engine is not None
     path = CheckedPath(model=subject.name, precision=subject.spec.precision, backend=backend, how="whole")
