@@ -49,8 +49,7 @@ class Change:
     """After over before: 1.05 is 5 % slower."""
     low: float
     high: float
-    """The interval that holds the ratio with `confidence`."""
-    confidence: float
+    """Upper end of the interval that holds the ratio, with the confidence that was asked for; `low` is the other end."""
     verdict: ChangeVerdict
 
     @property
@@ -119,7 +118,7 @@ def compare_times(
         verdict = "slower"
     elif high < 1 and ratio < 1 / (1 + smallest):
         verdict = "faster"
-    return Change(ratio=ratio, low=low, high=high, confidence=confidence, verdict=verdict)
+    return Change(ratio=ratio, low=low, high=high, verdict=verdict)
 
 
 def compare_results(
