@@ -47,7 +47,7 @@ from sr_deploy.bench.run.subjects import find_entries
 from sr_deploy.bench.run.sweep import LeftOut, Sweep, run_sweep
 from sr_deploy.bench.run.usage import OtherProcesses
 from sr_deploy.bench.run.worker import Measurer, Opening, serve
-from sr_deploy.bench.sizes import parse_sizes
+from sr_deploy.bench.sizes import Size, parse_size
 from sr_deploy.bench.summary import summarise
 from sr_deploy.models import find_model
 from sr_deploy.system.cores import usable_cores
@@ -272,6 +272,11 @@ def make_picture(model: str, name: str, target: Path) -> None:
     )
     prepare, compute, finish = PEERS[name][2](subject)
     np.save(target, finish(compute(prepare(load_photographs().frame(101, 67)))))
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """Sizes between commas: "360p,1080p,637x481,512" (512 is a square). Raises UsageError for anything else."""
+    return tuple(dict.fromkeys(parse_size(part) for part in text.split(",")))
 
 
 def measure(args: argparse.Namespace) -> BenchResult:

@@ -25,11 +25,11 @@ import numpy as np
 
 from sr_deploy import ModelSpec, Upscaler, __version__, imresize, read_image
 from sr_deploy.models import find_model, list_models, read_spec
-from sr_deploy.quality.anchor import set5_warning
 from sr_deploy.quality.evaluate import bicubic_baseline, compare, evaluate
 from sr_deploy.quality.metrics import luma
-from sr_deploy.quality.pairs import EvalPicture, find_cases
+from sr_deploy.quality.pairs import EvalPicture, find_pictures
 from sr_deploy.quality.results import Evaluation, Protocol, Score
+from sr_deploy.quality.set5 import set5_warning
 from sr_deploy.system.cpu import describe_cpu
 
 SCHEMA = 1
@@ -40,12 +40,12 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def measure_model(name: str, cases: list[EvalPicture], backend: str) -> dict[str, Any]:
+def measure_model(name: str, pictures: list[EvalPicture], backend: str) -> dict[str, Any]:
     path = find_model(name)
     told = {entry.name: entry.parameters for entry in list_models()}  # without the constants of the residual
     with Upscaler.open(path, backend=backend) as upscaler:
         spec = upscaler.spec
-        result = evaluate(spec.name, upscaler.upscale_pixels, cases, Protocol(spec.scale, spec.scale))
+        result = evaluate(spec.name, upscaler.upscale_pixels, pictures, Protocol(spec.scale, spec.scale))
         model = {
             "sha256": sha256(path),
             "bytes": path.stat().st_size,
@@ -65,25 +65,25 @@ def parameters_of(path: Path) -> int:
     return sum(int(np.prod(w.dims)) for w in weights if w.dims and np.prod(w.dims) > 1)
 
 
-def measure_bicubic(scale: int, cases: list[EvalPicture]) -> dict[str, Any]:
-    result = evaluate("bicubic", bicubic_baseline(scale), cases, Protocol(scale, scale))
+def measure_bicubic(scale: int, pictures: list[EvalPicture]) -> dict[str, Any]:
+    result = evaluate("bicubic", bicubic_baseline(scale), pictures, Protocol(scale, scale))
     return {**result.record(), "warning": set5_warning(result)}
 
 
-def measure_bicubic_of_y(scale: int, cases: list[EvalPicture]) -> dict[str, Any]:
+def measure_bicubic_of_y(scale: int, pictures: list[EvalPicture]) -> dict[str, Any]:
     scores = []
-    for case in cases:
-        pixels = read_image(case.hr).pixels
+    for picture in pictures:
+        pixels = read_image(picture.hr).pixels
         height, width = (n // scale * scale for n in pixels.shape[:2])
         y = luma(pixels[:height, :width]) if pixels.shape[2] == 3 else pixels[:height, :width, 0]
         white = np.iinfo(y.dtype).max
         again = imresize(imresize(y / white, 1 / scale), scale)
         rounded = np.floor(np.clip(again, 0, 1) * white + 0.5).astype(y.dtype)
-        scores.append(Score(case.name, height, width, compare(rounded[..., None], y[..., None], scale)))
+        scores.append(Score(picture.name, height, width, compare(rounded[..., None], y[..., None], scale)))
     return Evaluation("bicubic of Y", Protocol(scale, scale), tuple(scores)).record()
 
 
-def environment(cases: list[EvalPicture]) -> dict[str, Any]:
+def environment(pictures: list[EvalPicture]) -> dict[str, Any]:
     def installed(package: str) -> str | None:
         try:
             return version(package)
@@ -96,7 +96,7 @@ def environment(cases: list[EvalPicture]) -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": describe_cpu().name,
         "packages": {package: installed(package) for package in PACKAGES},
-        "pictures": {case.name: sha256(case.hr) for case in cases},
+        "pictures": {picture.name: sha256(picture.hr) for picture in pictures},
     }
 
 
@@ -108,12 +108,12 @@ def scale_of(name: str) -> int:
 
 
 def measure(folder: Path, names: list[str], backend: str) -> dict[str, Any]:
-    cases, _ = find_cases(folder)
+    pictures, _ = find_pictures(folder)
     results: list[dict[str, Any]] = []
     for scale in sorted({2, 4} | {scale_of(name) for name in names}):
-        results += [measure_bicubic_of_y(scale, cases), measure_bicubic(scale, cases)]
-        results += [measure_model(name, cases, backend) for name in names if scale_of(name) == scale]
-    return {"schema": SCHEMA, "environment": environment(cases), "results": results}
+        results += [measure_bicubic_of_y(scale, pictures), measure_bicubic(scale, pictures)]
+        results += [measure_model(name, pictures, backend) for name in names if scale_of(name) == scale]
+    return {"schema": SCHEMA, "environment": environment(pictures), "results": results}
 
 
 def table(record: dict[str, Any]) -> str:

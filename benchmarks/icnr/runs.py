@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sr_deploy.quality.checkerboard import checkerboard_energy
+from benchmarks.icnr.checkerboard import checkerboard_energy
 from sr_deploy.quality.evaluate import BASELINES, compare
 from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.system.files import write_whole

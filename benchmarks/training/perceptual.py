@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.icnr.checkerboard import blocking, checkerboard_energy
 from benchmarks.pages import ROOT, filled, settle
 from sr_deploy import Image, imresize, read_image, write_image
-from sr_deploy.quality.checkerboard import blocking, checkerboard_energy
 from sr_deploy.quality.evaluate import bicubic_baseline, compare
 from sr_deploy.system.files import digest_of
 

@@ -52,10 +52,9 @@ class Change:
     ratio: float
     """New time divided by old time: 1.05 is 5 % slower."""
     low: float
-    """Lower end of the interval that contains the ratio with the probability `confidence`."""
+    """Lower end of the interval that contains the ratio with the confidence that was asked for."""
     high: float
     """Upper end of that interval."""
-    confidence: float
     verdict: ChangeVerdict
     """The conclusion; "no change" means that no difference could be shown."""
 
@@ -140,7 +139,7 @@ def compare_times(
         verdict = "slower"
     elif high < 1 and ratio < 1 / (1 + min_change):
         verdict = "faster"
-    return Change(ratio=ratio, low=low, high=high, confidence=confidence, verdict=verdict)
+    return Change(ratio=ratio, low=low, high=high, verdict=verdict)
 
 
 def compare_results(

@@ -42,15 +42,6 @@ class Size:
         return self.width * self.height
 
 
-def parse_sizes(text: str) -> tuple[Size, ...]:
-    """Parse sizes between commas: "360p,1080p,637x481,512", where 512 is a square.
-
-    Duplicates are dropped. Raises UsageError.
-    """
-    sizes = tuple(parse_size(part) for part in text.split(","))
-    return tuple(dict.fromkeys(sizes))
-
-
 def parse_size(text: str) -> Size:
     """Parse one size: a name such as 540p or 4k, WIDTHxHEIGHT, or the side of a square. Raises UsageError."""
     name = text.strip().lower()

@@ -93,20 +93,20 @@ def command(
     small version is taken from --lr), upscaled, and compared with the original, on Y and on RGB. Pictures that
     cannot be read are named and left out; the exit code is then 5.
     """
-    from sr_deploy.quality.pairs import find_cases
+    from sr_deploy.quality.pairs import find_pictures
 
     if csv_file is not None:
         _check_csv_target(csv_file, overwrite)
-    cases, unpaired = find_cases(hr_dir, lr_dir)
-    if not cases:
+    pictures, unpaired = find_pictures(hr_dir, lr_dir)
+    if not pictures:
         from sr_deploy.errors import InputError
 
         raise InputError(
             f"{hr_dir}: none of {len(unpaired)} pictures has a partner; the first: {unpaired[0].message}"
         )
     with ExitStack() as stack:
-        jobs = _open_jobs(stack, models, scales, backend, cases)
-        results, warnings = _measure(jobs, cases, border, given_lr=lr_dir is not None)
+        jobs = _open_jobs(stack, models, scales, backend, pictures)
+        results, warnings = _measure(jobs, pictures, border, given_lr=lr_dir is not None)
     _print(results, warnings, unpaired, hr_dir, lr_dir, as_json=as_json)
     if csv_file is not None:
         _write_csv(csv_file, results)
@@ -115,7 +115,11 @@ def command(
 
 
 def _open_jobs(
-    stack: ExitStack, models: Sequence[str], scales: Sequence[int], backend: str, cases: Sequence[EvalPicture]
+    stack: ExitStack,
+    models: Sequence[str],
+    scales: Sequence[int],
+    backend: str,
+    pictures: Sequence[EvalPicture],
 ) -> list[_Job]:
     """The evaluations to run, sorted by scale and then in the order in which the models were given.
 
@@ -132,7 +136,7 @@ def _open_jobs(
     if scales:
         _check_scales({name: upscaler.spec.scale for name, upscaler in upscalers.items()}, scales)
     scales_to_run = sorted(
-        set(scales) or {u.spec.scale for u in upscalers.values()} or _default_baseline_scales(cases)
+        set(scales) or {u.spec.scale for u in upscalers.values()} or _default_baseline_scales(pictures)
     )
     jobs: list[_Job] = []
     for scale in scales_to_run:
@@ -189,32 +193,32 @@ def _check_scales(model_scales: dict[str, int], scales: Sequence[int]) -> None:
             )
 
 
-def _default_baseline_scales(cases: Sequence[EvalPicture]) -> set[int]:
+def _default_baseline_scales(pictures: Sequence[EvalPicture]) -> set[int]:
     """Scales for baselines alone: the one of the given low-resolution pictures, else `_BASELINE_SCALES`."""
     from sr_deploy.quality.evaluate import infer_scale
 
-    return {infer_scale(cases)} if cases[0].lr is not None else set(_BASELINE_SCALES)
+    return {infer_scale(pictures)} if pictures[0].lr is not None else set(_BASELINE_SCALES)
 
 
 def _measure(
-    jobs: Sequence[_Job], cases: Sequence[EvalPicture], border: int | None, *, given_lr: bool
+    jobs: Sequence[_Job], pictures: Sequence[EvalPicture], border: int | None, *, given_lr: bool
 ) -> tuple[list[Evaluation], list[str]]:
     """Run every job. Returns the results, and warnings from the self-check on Set5.
 
     The self-check compares bicubic with its published PSNR if the pictures are those of Set5; a difference means
     that the numbers cannot be compared with published ones.
     """
-    from sr_deploy.quality.anchor import check_anchor
     from sr_deploy.quality.evaluate import evaluate
     from sr_deploy.quality.results import Protocol
+    from sr_deploy.quality.set5 import check_set5
 
     results, warnings = [], []
-    with _progress(len(jobs) * len(cases)) as advance:
+    with _progress(len(jobs) * len(pictures)) as advance:
         for name, scale, upscale in jobs:
             protocol = Protocol(scale, scale if border is None else border, given_lr)
-            results.append(evaluate(name, upscale, cases, protocol, partial(advance, name)))
+            results.append(evaluate(name, upscale, pictures, protocol, partial(advance, name)))
     for scale in sorted({scale for _, scale, _ in jobs}):
-        if warning := check_anchor(results, cases, scale):
+        if warning := check_set5(results, pictures, scale):
             warnings.append(warning)
     return results, warnings
 
@@ -227,7 +231,7 @@ def _progress(total: int) -> Iterator[Callable[[str, EvalPicture], None]]:
     with ProgressDisplay("{task.completed}/{task.total}", remaining=True) as display:
         display.show(0, total, "eval")
         counted = count(1)
-        yield lambda name, case: display.show(next(counted), total, f"{name} {case.name}")
+        yield lambda name, picture: display.show(next(counted), total, f"{name} {picture.name}")
 
 
 def _print(

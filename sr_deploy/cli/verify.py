@@ -16,8 +16,8 @@ from sr_deploy.cli.shared.paths import NamedPath
 
 if TYPE_CHECKING:
     from sr_deploy.engines.verdict import Verdict
+    from sr_deploy.verify.forms import ModelForm
     from sr_deploy.verify.results import PathResult, Verification, VerifiedModel
-    from sr_deploy.verify.subject import ModelForm
 
 _EXIT_FAILED = 1
 """At least one model differs from the reference by more than the tolerances, or was not run at all."""
@@ -78,16 +78,16 @@ def command(
     exit code is 1. The verdict is stored beside the model file; opening a failed model gives a warning.
     """
     from sr_deploy.verify.crops import cut_crops
+    from sr_deploy.verify.forms import choose_reference
     from sr_deploy.verify.open import present_backends
     from sr_deploy.verify.run import verify
-    from sr_deploy.verify.subject import choose_reference
 
     present = present_backends(backends)
     subjects = [_open(model, present) for model in dict.fromkeys(models)]
     reference = choose_reference(subjects) if against is None else _open(against, present)
     crops = cut_crops(data, reference.spec)
-    with _progress() as on_leg:
-        verification = verify(subjects, reference, crops, on_leg)
+    with _progress() as on_path:
+        verification = verify(subjects, reference, crops, on_path)
     _print(verification, as_json=as_json)
     if not no_record:
         _store(verification)
@@ -100,9 +100,9 @@ def _open(model: str, backends: Sequence[str]) -> ModelForm:
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_dir():
         return _open_checkpoint(path)
-    from sr_deploy.verify.open import open_subject
+    from sr_deploy.verify.open import open_form
 
-    return open_subject(model, backends)
+    return open_form(model, backends)
 
 
 def _open_checkpoint(path: Path) -> ModelForm:
@@ -130,7 +130,7 @@ def _progress() -> Iterator[Callable[[str, str], None]]:
 
     with ProgressDisplay(mark="spinner") as display:
         display.show(0, None, "reading pictures")
-        yield lambda model, leg: display.show(0, None, f"{model} on {leg}")
+        yield lambda model, path: display.show(0, None, f"{model} on {path}")
 
 
 def _print(verification: Verification, *, as_json: bool) -> None:
@@ -144,9 +144,12 @@ def _print(verification: Verification, *, as_json: bool) -> None:
     else:
         click.echo(_table(verification))
     for model in verification.models:
-        for row in model.rows:
-            if row.not_run:
-                complain(f"note: {model.model} was not run on {row.leg.backend}: {row.not_run}", prefix=False)
+        for result in model.results:
+            if result.not_run:
+                complain(
+                    f"note: {model.model} was not run on {result.path.backend}: {result.not_run}",
+                    prefix=False,
+                )
         if model.failed:
             complain(f"{model.model} failed: {model.why()}")
         elif not model.ran:
@@ -159,10 +162,10 @@ def _table(verification: Verification) -> str:
     """The verification as a table, with a last line that explains its units."""
     from sr_deploy.cli.shared.console import table
 
-    rows = [_cells(row) for model in verification.models for row in model.rows]
+    results = [_cells(result) for model in verification.models for result in model.results]
     return "\n".join(
         [
-            table(_HEADER, rows),
+            table(_HEADER, results),
             f"against {verification.against} ({verification.precision}) on {verification.crops} crops of "
             f"{verification.pictures} pictures; max step and drift in 8-bit steps, PSNR between the two and its change "
             "against the originals in dB",
@@ -170,12 +173,12 @@ def _table(verification: Verification) -> str:
     )
 
 
-def _cells(row: PathResult) -> tuple[str, ...]:
+def _cells(result: PathResult) -> tuple[str, ...]:
     """One path of a model as a row of the table; "-" stands for a value that was not measured."""
-    leg, differences = row.leg, row.measured
-    where = (leg.model, leg.precision, leg.backend, leg.how)
+    path, differences = result.path, result.measured
+    where = (path.model, path.precision, path.backend, path.how)
     if differences is None:  # it was not run, or nothing had to be measured
-        return (*where, "-", "-", "-", "-", "-", row.verdict)
+        return (*where, "-", "-", "-", "-", "-", result.verdict)
     psnr = "equal" if differences.psnr == float("inf") else f"{differences.psnr:.2f}"
     drift = max(differences.drift, key=abs)
     return (
@@ -185,7 +188,7 @@ def _cells(row: PathResult) -> tuple[str, ...]:
         f"{differences.psnr_change:+.4f}",
         "-" if differences.not_finite is None else str(differences.not_finite),
         f"{drift:+.3f}",
-        row.verdict,
+        result.verdict,
     )
 
 
@@ -214,7 +217,7 @@ def _verdict(model: VerifiedModel, against: str) -> Verdict:
     from sr_deploy.engines.verdict import Verdict
 
     backends: dict[str, str] = {}
-    for row in model.rows:
-        if backends.get(row.leg.backend) != "failed":
-            backends[row.leg.backend] = row.verdict
+    for result in model.results:
+        if backends.get(result.path.backend) != "failed":
+            backends[result.path.backend] = result.verdict
     return Verdict(passed=model.passed, against=against, why=model.why(), backends=backends)

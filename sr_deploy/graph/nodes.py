@@ -12,7 +12,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 import onnx
-from onnx import numpy_helper, version_converter
+from onnx import version_converter
 
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.onnx_file import copy_of, opset_of
@@ -126,10 +126,3 @@ def in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     del newer.metadata_props[:]
     newer.metadata_props.extend(model.metadata_props)  # the spec is in there
     return newer
-
-
-def largest_weight(tensor: onnx.TensorProto) -> float:
-    """Return the largest magnitude in `tensor`; 0 for an empty one."""
-    import numpy as np
-
-    return float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0.0))

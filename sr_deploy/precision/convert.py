@@ -1,8 +1,11 @@
-"""Change the precision of a model file, and measure what it costs before anything is written.
+"""Change the precision of a model, and measure what that costs before anything is written.
 
-fp16: what would overflow, in the weights or on pictures, is found and kept in fp32. bf16: the net, not what goes
-around it. int8: explicit Q/DQ, calibrated on photographs (`sr_deploy.precision.search_int8`). Graphs are changed by
-`sr_deploy.graph`; this module decides and measures. It writes no file.
+- fp16: weights and values that would overflow are found, and kept in fp32.
+- bf16: the network is converted, but not the picture's way around it.
+- int8: explicit QuantizeLinear and DequantizeLinear, calibrated on photographs
+  (`sr_deploy.precision.search_int8`).
+
+This module decides and measures; the modules beside it change the graphs. It writes no file.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from sr_deploy.graph.nodes import in_opset, name_of
 from sr_deploy.graph.onnx_file import require_spec
 from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.precision.calibrate import measure_largest
-from sr_deploy.precision.crops import CalibrationSet, crops_of, made_up_crops
+from sr_deploy.precision.crops import CalibrationSet, drawn_crops, photograph_crops
 from sr_deploy.precision.half import LARGEST_FP16, fp16_overflows, to_bf16, to_fp16
 from sr_deploy.precision.measure import Distance, LossMeter, why_not_measured
 from sr_deploy.precision.quantise import OLDEST_OPSET
@@ -28,43 +31,52 @@ from sr_deploy.precision.shuffle import shuffled_by_pixels
 from sr_deploy.spec import ModelSpec
 
 PRECISIONS = ("fp16", "bf16", "int8")
+"""Precisions that an fp32 model can be converted to."""
 TOLERANCES = {"fp16": 0.01, "bf16": 0.03, "int8": 0.1}
-"""dB of PSNR against the photographs that a precision may cost."""
+"""Precision -> PSNR in dB, against the photographs, that the conversion may cost by default."""
 NOTES_KEY = "sr_deploy_conversion"
-_SHARE = 0.75
-"""Of the tolerance: what int8 may cost before convolutions are kept in fp32."""
+"""Metadata key of the ONNX file under which the notes on a conversion are kept."""
+_INT8_TOLERANCE_SHARE = 0.75
+"""Share of the tolerance that an int8 candidate may use up. If it costs more, convolutions are kept in fp32.
+A quarter is left, because the user's pictures are not those that the candidates were measured on."""
 _HEADROOM = 4.0
-"""A value on pictures may come this close to the largest half-precision number: other pictures go further."""
+"""Factor that must remain between the largest value on the pictures and the largest fp16 number: other
+pictures may have larger values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """How a model was converted; JSON in the file's metadata under `NOTES_KEY`."""
+    """Facts about a conversion, kept as JSON in the file's metadata under `NOTES_KEY`."""
 
     precision: str
+    """Precision of the result: fp16, bf16 or int8."""
     kept: tuple[str, ...]
-    """What stayed in fp32 though it need not have: convolutions by their weights' name, values that overflow."""
+    """Parts that stayed in fp32 although the precision has a form for them: for int8 convolutions, by the
+    names of their weights; for fp16 weights and values that overflow."""
     photographs: int
-    """Looked at; 0: pictures were made up."""
+    """Number of photographs used; 0 if the pictures were drawn."""
     psnr_change: float | None = None
-    """Of the mean RGB PSNR against the photographs, in dB."""
+    """Change of the mean RGB PSNR against the photographs, in dB; None if nothing was measured."""
     fidelity: float | None = None
-    """PSNR between the results before and after, in dB."""
+    """PSNR between the results before and after, in dB; None if nothing was measured."""
     method: str | None = None
-    """How int8 ranges were chosen."""
+    """Method that chose the int8 ranges, one of `METHODS`; None for fp16 and bf16."""
     strength: float | None = None
-    """How far channels were balanced for int8."""
+    """Strength with which channels were balanced for int8, 0..1; None for fp16 and bf16."""
     unmeasured: str | None = None
-    """Why nothing was measured."""
+    """Reason why nothing was measured; None if something was."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A converted model, record and notes in it."""
+    """A converted model that carries its spec and notes."""
 
     model: onnx.ModelProto
+    """The model, with the spec and the notes in its metadata."""
     spec: ModelSpec
+    """Spec of the converted model."""
     notes: Notes
+    """Facts about the conversion, and its cost."""
 
 
 def convert(
@@ -75,25 +87,28 @@ def convert(
     tolerance: float | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Conversion:
-    """`model`, which is fp32 and has a record, in `precision`.
+    """Convert `model`, which is fp32 and carries a spec, to `precision`.
 
-    `data`: a folder of photographs; int8 needs one, the others are measured on it where it is given. `tolerance`:
-    dB that PSNR may change by, `TOLERANCES` by default. Raises UsageError for a precision or model that this
-    cannot be done with, InputError for a folder without photographs, ModelError for a model that cannot be
-    run, and CheckFailedError where the result misses the tolerance.
+    `data` is a folder of photographs. int8 needs one; fp16 and bf16 are measured on it if it is given.
+    `tolerance` is the change of PSNR in dB that is allowed, by default that of `TOLERANCES`. `say` gets
+    progress lines.
+
+    Raises UsageError for a precision or model that cannot be used, InputError for a folder without
+    photographs, ModelError for a model that cannot be run, and CheckFailedError if the result exceeds the
+    tolerance.
     """
     spec = _checked(model, precision, data)
     allowed = TOLERANCES[precision] if tolerance is None else tolerance
-    crops = made_up_crops(spec) if data is None else crops_of(data, spec)
+    crops = drawn_crops(spec) if data is None else photograph_crops(data, spec)
     if precision == "int8":
-        made, notes = _int8(model, spec, crops, allowed, say)
+        made, notes = _to_int8(model, spec, crops, allowed, say)
     else:
-        made, notes = _narrow(model, spec, precision, crops, measured=data is not None)
+        made, notes = _to_half_precision(model, spec, precision, crops, measured=data is not None)
     change = notes.psnr_change
-    if change is not None and not -change <= allowed:  # NaN too
+    if change is not None and not -change <= allowed:  # written so that NaN fails
         raise CheckFailedError(
-            f"{spec.name} in {precision} changes PSNR by {change:+.3f} dB on {len(crops.measure)} photographs, "
-            f"{allowed:g} dB are allowed; use a higher precision, or accept it with --tolerance"
+            f"{spec.name} in {precision} changes PSNR by {change:+.3f} dB on {len(crops.measure)} photographs, but only "
+            f"{allowed:g} dB are allowed; use a higher precision, or allow more with --tolerance"
         )
     made.metadata_props.append(
         onnx.StringStringEntryProto(key=NOTES_KEY, value=json.dumps(asdict(notes), sort_keys=True))
@@ -102,27 +117,30 @@ def convert(
 
 
 def _checked(model: onnx.ModelProto, precision: str, data: Path | None) -> ModelSpec:
+    """Return the spec of a model that can be converted to `precision`. Raises UsageError if it cannot be."""
     spec = require_spec(model)
     if precision not in PRECISIONS:
-        raise UsageError(f"a model can be converted to {', '.join(PRECISIONS)}, got {precision!r}")
+        raise UsageError(
+            f"expected a precision of {', '.join(PRECISIONS)}, got {precision!r}; choose one of them"
+        )
     if spec.precision != "fp32":
-        raise UsageError(f"{spec.name} is {spec.precision} already; convert the fp32 file it was made from")
+        raise UsageError(f"{spec.name} is already {spec.precision}; convert the fp32 file it was made from")
     if has_pixel_io(model):
         raise UsageError(
-            f"{spec.name} has uint8 pixel I/O; convert the file with float pixels, then add --io uint8"
+            f"{spec.name} has uint8 pixel I/O; convert the file with float pixels and add --io uint8"
         )
     if precision == "int8" and data is None:
         raise UsageError("int8 is calibrated on photographs; point --data at a folder of them")
     return spec
 
 
-def _int8(
+def _to_int8(
     model: onnx.ModelProto, spec: ModelSpec, crops: CalibrationSet, allowed: float, say: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, Notes]:
+    """Find the best int8 form of `model` on `crops`."""
     model = shuffled_by_pixels(in_opset(model, OLDEST_OPSET))
-    yardstick = LossMeter(model, spec, crops.measure)
-    # not all of it, for the photographs are not the ones it will be held to
-    best = best_int8(model, yardstick, crops.calibrate, target=_SHARE * allowed, say=say)
+    meter = LossMeter(model, spec, crops.measure)
+    best = best_int8(model, meter, crops.calibrate, target=_INT8_TOLERANCE_SHARE * allowed, say=say)
     names = {node.output[0]: name_of(node) for node in model.graph.node}
     notes = Notes(
         precision="int8",
@@ -136,9 +154,13 @@ def _int8(
     return best.model, notes
 
 
-def _narrow(
+def _to_half_precision(
     model: onnx.ModelProto, spec: ModelSpec, precision: str, crops: CalibrationSet, *, measured: bool
 ) -> tuple[onnx.ModelProto, Notes]:
+    """Convert to fp16 or bf16, and measure the loss if that is possible here.
+
+    `measured` says that the crops are photographs; on drawn pictures no loss is measured.
+    """
     kept: tuple[str, ...] = ()
     if precision == "fp16":
         too_large = overflowing(model, crops)
@@ -161,7 +183,10 @@ def _narrow(
 
 
 def overflowing(model: onnx.ModelProto, crops: CalibrationSet) -> set[str]:
-    """The values inside `model` that come too close to what half precision holds, on any of the crops."""
+    """List the values inside `model` that would overflow in fp16.
+
+    They come within a factor of `_HEADROOM` of the largest fp16 number on one of the crops at least.
+    """
     values = [name for node in model.graph.node if node.op_type != "Constant" for name in node.output if name]
     pictures = [crop.small for crop in (*crops.calibrate, *crops.measure)]
     largest = measure_largest(model, values, pictures)

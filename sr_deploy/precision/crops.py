@@ -1,7 +1,8 @@
-"""Photographs as a conversion uses them: crops at the scale of the model, each with its small version.
+"""Cut the crops that a conversion calibrates and measures on, each with its small version.
 
-Half of what precision does to a net is in the numbers it meets, so those have to be the real ones: pictures made
-small as the net's task has it, whole steps of 8 bits. Reads files; runs nothing.
+The loss of a precision depends on the numbers that a network meets. So the inputs are real ones: crops of
+photographs, made small as the network's task has it (bit-exact bicubic) and rounded to 8 bits. No model is
+run here.
 """
 
 from __future__ import annotations
@@ -19,60 +20,72 @@ from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.quality.pairs import list_pictures
 from sr_deploy.spec import ModelSpec
 
-_SIDE = 96  # of a small crop
-_MOST = 36  # photographs looked at
-_MEASURED = 3  # every third is measured on, the others are calibrated on
+_CROP_SIDE = 96
+"""Side of a small crop in pixels."""
+_MOST_PHOTOGRAPHS = 36
+"""Maximum number of photographs that are used."""
+_MEASURE_EVERY = 3
+"""Every third photograph is for measuring, the others are for calibration."""
 
 Floats = npt.NDArray[np.float32]
+"""Pixels in float32."""
 Bytes = npt.NDArray[np.uint8]
+"""8-bit pixels [H, W, C]."""
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationCrop:
-    """A photograph's part, and what the net makes it from: both in the model's layout and value range."""
+    """A crop of a photograph and its small version."""
 
     small: Floats
-    """[1, C, h, w] or [1, h, w, C]."""
+    """Input of the model, [1, C, h, w] or [1, h, w, C], in its layout and value range."""
     large: Floats
-    """[1, H, W, C] in 0..1, whatever the model: what a result is compared with."""
+    """Ground truth, [1, H, W, C] in 0..1, whatever the model's layout and value range."""
 
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The crops to calibrate on, and others to measure on."""
+    """Crops to calibrate on, and others to measure on."""
 
     calibrate: tuple[CalibrationCrop, ...]
+    """Crops on which ranges and magnitudes are measured."""
     measure: tuple[CalibrationCrop, ...]
+    """Crops on which the loss is measured; none of them is calibrated on."""
 
 
-def crops_of(folder: Path, spec: ModelSpec) -> CalibrationSet:
-    """Crops of up to 36 photographs in `folder`, spread over it; those that cannot be used are left out.
+def photograph_crops(folder: Path, spec: ModelSpec) -> CalibrationSet:
+    """Cut one crop from each of up to 36 photographs in `folder`, spread evenly over it.
 
-    Raises InputError where fewer than two photographs can be used.
+    Pictures that cannot be read or are too small are left out. Nothing depends on chance: the same
+    photographs give the same crops. Raises InputError if fewer than two photographs can be used.
     """
     files = list_pictures(folder)
     found: list[CalibrationCrop] = []
-    for path in files[:: -(-len(files) // _MOST)]:
+    for path in files[:: -(-len(files) // _MOST_PHOTOGRAPHS)]:
         try:
-            found.append(_crop(_rgb(path), spec, seed=len(found)))
+            found.append(_cut_crop(_rgb(path), spec, seed=len(found)))
         except (ImageError, UsageError):
             continue
     if len(found) < 2:
         raise InputError(
-            f"{folder}: {len(found)} of {len(files)} pictures can be used, expected at least 2 of "
-            f"{spec.scale * 16}x{spec.scale * 16} pixels or more; point --data at a folder of photographs"
+            f"{folder}: expected at least 2 pictures of {spec.scale * 16}x{spec.scale * 16} pixels or more, found "
+            f"{len(found)} among {len(files)}; point --data at a folder of photographs"
         )
     return _split(found)
 
 
-def made_up_crops(spec: ModelSpec, count: int = 4) -> CalibrationSet:
-    """Crops of drawn pictures: enough to see how large values get, not to calibrate on."""
-    side = _SIDE * spec.scale
-    return _split([_crop(dead_leaves(side, side, seed=seed), spec, seed=seed) for seed in range(count)])
+def drawn_crops(spec: ModelSpec, count: int = 4) -> CalibrationSet:
+    """Cut crops from `count` drawn pictures.
+
+    They show how large values get, but are not real enough to calibrate on.
+    """
+    side = _CROP_SIDE * spec.scale
+    return _split([_cut_crop(dead_leaves(side, side, seed=seed), spec, seed=seed) for seed in range(count)])
 
 
 def _split(found: list[CalibrationCrop]) -> CalibrationSet:
-    measured = {i for i in range(len(found)) if i % _MEASURED == _MEASURED - 1} or {len(found) - 1}
+    """Divide crops into those to calibrate on and those to measure on; both are non-empty from two crops on."""
+    measured = {i for i in range(len(found)) if i % _MEASURE_EVERY == _MEASURE_EVERY - 1} or {len(found) - 1}
     calibrated = set(range(len(found))) - measured
     return CalibrationSet(
         tuple(found[i] for i in sorted(calibrated)), tuple(found[i] for i in sorted(measured))
@@ -80,15 +93,18 @@ def _split(found: list[CalibrationCrop]) -> CalibrationSet:
 
 
 def _rgb(path: Path) -> Bytes:
-    """Pixels [H, W, 3] of 8 bits."""
+    """Read 8-bit pixels [H, W, 3]; grey is repeated, 16-bit pixels lose their lower 8 bits."""
     pixels = read_image(path).pixels
     if pixels.dtype != np.uint8:
         pixels = (pixels >> 8).astype(np.uint8)
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
 
 
-def _crop(pixels: Bytes, spec: ModelSpec, seed: int) -> CalibrationCrop:
-    """A part of `pixels` somewhere. Raises UsageError where the photograph is too small."""
+def _cut_crop(pixels: Bytes, spec: ModelSpec, seed: int) -> CalibrationCrop:
+    """Cut a crop from `pixels` [H, W, 3] at a position drawn with `seed`.
+
+    Raises UsageError if the photograph is too small.
+    """
     height, width = _size(pixels, spec)
     random = np.random.default_rng(seed)
     top, left = (
@@ -97,28 +113,35 @@ def _crop(pixels: Bytes, spec: ModelSpec, seed: int) -> CalibrationCrop:
     )
     large = pixels[top : top + height * spec.scale, left : left + width * spec.scale]
     if spec.channels == 1:
-        large = large[..., 1:2]  # green stands in for grey
+        large = large[..., 1:2]  # green stands for grey: it makes up most of luma
     small = imresize(np.ascontiguousarray(large), size=(height, width))
-    return CalibrationCrop(_fed(small, spec), (large[None] / np.float32(255)).astype(np.float32))
+    return CalibrationCrop(_to_model_input(small, spec), (large[None] / np.float32(255)).astype(np.float32))
 
 
 def _size(pixels: Bytes, spec: ModelSpec) -> tuple[int, int]:
-    """Height and width of the small crop."""
+    """Return height and width of the small crop for a photograph `pixels` [H, W, 3].
+
+    At least 16 pixels a side, unless the model has a fixed size. Raises UsageError if the photograph is too
+    small.
+    """
     rule = spec.size_rule
     if rule.fixed:
         height, width = rule.fixed
     else:
         step = rule.multiple_of
-        height, width = (min(_SIDE, n // spec.scale) // step * step for n in pixels.shape[:2])
+        height, width = (min(_CROP_SIDE, n // spec.scale) // step * step for n in pixels.shape[:2])
     least = max(rule.minimum, 1 if rule.fixed else 16)
     if min(height, width) < least or any(
         m * spec.scale > n for n, m in zip(pixels.shape[:2], (height, width), strict=True)
     ):
-        raise UsageError(f"{pixels.shape[1]}x{pixels.shape[0]} pixels are too few; leave this picture out")
+        raise UsageError(
+            f"a picture of {pixels.shape[1]}x{pixels.shape[0]} pixels is too small; leave it out"
+        )
     return height, width
 
 
-def _fed(small: Bytes, spec: ModelSpec) -> Floats:
+def _to_model_input(small: Bytes, spec: ModelSpec) -> Floats:
+    """Convert 8-bit pixels [h, w, C] to the layout and value range of the model."""
     black, white = spec.value_range
     values = (small[None] / np.float32(255)) * np.float32(white - black) + np.float32(black)
     return np.ascontiguousarray(values if spec.layout == "NHWC" else values.transpose(0, 3, 1, 2), np.float32)

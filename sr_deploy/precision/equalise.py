@@ -1,10 +1,12 @@
-"""Balance the channels of a net before it is quantised, without changing what it computes.
+"""Balance the channels of a network before it is quantised, without changing what it computes.
 
-One scale stands for a whole tensor, so a channel ten times smaller than the largest is left with a tenth of the
-steps. Between two convolutions a positive factor per channel can be moved through any activation f with
-f(s x) = s f(x) (ReLU, leaky ReLU, PReLU): the first convolution's outputs are divided by it, the second one's
-inputs multiplied (Nagel et al. 2019, "Data-free quantization through weight equalization", section 4.1; how far
-to go as in Xiao et al. 2023, SmoothQuant, eq. 4).
+int8 has one scale for a whole tensor. A channel whose values are ten times smaller than the largest therefore
+gets a tenth of the 127 steps. Between two convolutions, a positive factor s per channel can be moved through
+any activation f with f(s x) = s f(x), such as ReLU, leaky ReLU and PReLU: the outputs of the first
+convolution are divided by it, the inputs of the second are multiplied by it.
+
+Sources: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section
+4.1; the strength as in Xiao et al. 2023, "SmoothQuant", eq. 4.
 """
 
 from __future__ import annotations
@@ -23,23 +25,29 @@ from sr_deploy.graph.onnx_file import copy_of
 from sr_deploy.precision.calibrate import Picture, observe
 from sr_deploy.precision.quantise import quantisable
 
-_HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu"}
-_LEAST = 2.0**-6  # a channel that hardly ever lights up is not blown up further than this
+_HOMOGENEOUS_ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu"}
+"""Activations with f(s x) = s f(x) for every s > 0."""
+_SMALLEST_FACTOR = 2.0**-6
+"""Smallest factor: a channel that is nearly always 0 is enlarged at most 64 times."""
 
 Floats = npt.NDArray[np.float32]
+"""Weights, biases or factors in float32."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A convolution, the value that its activation makes of it, and the convolutions that read that."""
+    """A place where channels can be balanced."""
 
     first: onnx.NodeProto
+    """Convolution that computes the channels."""
     value: str
+    """Name of its activated result."""
     readers: tuple[onnx.NodeProto, ...]
+    """Convolutions that read that value."""
 
 
-def links_of(model: onnx.ModelProto) -> list[Link]:
-    """Every place in `model` where channels can be balanced."""
+def find_links(model: onnx.ModelProto) -> list[Link]:
+    """List the places in `model` where channels can be balanced."""
     constants, chosen = constants_of(model), set(quantisable(model))
     makers = {name: node for node in model.graph.node for name in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -62,11 +70,12 @@ def links_of(model: onnx.ModelProto) -> list[Link]:
 def equalised(
     model: onnx.ModelProto, pictures: Sequence[Picture], *, strength: float = 1.0
 ) -> onnx.ModelProto:
-    """A copy of `model` that computes the same with channels of like magnitude.
+    """Return a copy of `model` that computes the same, with channels of similar magnitude.
 
-    `strength`: 1 makes the channels of a value equally large on `pictures`; less leaves part of the difference.
+    `strength` 1 makes the channels of a value equally large on `pictures`; below 1, part of the difference
+    remains. The weights are rounded to float32 again, so results agree but for rounding.
     """
-    links = links_of(model)
+    links = find_links(model)
     largest = _channel_magnitudes(model, [link.value for link in links], pictures)
     factors: dict[str, Floats] = {}
     inputs: dict[str, Floats] = {}
@@ -74,26 +83,29 @@ def equalised(
         factor = _factors(largest[link.value], strength)
         factors[link.first.output[0]] = factor
         inputs |= {reader.output[0]: factor for reader in link.readers}
-    twin = copy_of(model)
-    for node in twin.graph.node:
+    result = copy_of(model)
+    for node in result.graph.node:
         if node.op_type == "Conv":
-            _rescale(twin, node, factors.get(node.output[0]), inputs.get(node.output[0]))
-    return twin
+            _rescale(result, node, factors.get(node.output[0]), inputs.get(node.output[0]))
+    return result
 
 
 def _first(
     value: str, makers: Mapping[str, onnx.NodeProto], readers: Mapping[str, Sequence[onnx.NodeProto]]
 ) -> onnx.NodeProto | None:
-    """The convolution that `value` is the (activated) result of, where nothing else reads what lies between."""
+    """Return the convolution whose result, activated or not, is `value`.
+
+    None if there is none, or if anything else reads the value before the activation.
+    """
     node = makers.get(value)
-    if node is not None and node.op_type in _HOMOGENEOUS:
+    if node is not None and node.op_type in _HOMOGENEOUS_ACTIVATIONS:
         before = node.input[0]
         node = makers.get(before) if len(readers[before]) == 1 else None
     return node if node is not None and node.op_type == "Conv" else None
 
 
 def _balanceable(node: onnx.NodeProto, constants: Mapping[str, Any]) -> bool:
-    """Whether the weights of `node` are at hand and reach over all channels."""
+    """Check that weights and bias of `node` are constants, and that it is not a grouped convolution."""
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
     return group == 1 and all(name in constants for name in node.input[1:] if name)
 
@@ -101,7 +113,11 @@ def _balanceable(node: onnx.NodeProto, constants: Mapping[str, Any]) -> bool:
 def _channel_magnitudes(
     model: onnx.ModelProto, values: Sequence[str], pictures: Sequence[Picture]
 ) -> dict[str, Floats]:
-    """Of every value: the largest magnitude of each channel, but for one in ten thousand."""
+    """Measure how large each channel of `values` gets: name -> [C].
+
+    It is the 99.99th percentile of the magnitudes, and the largest of those over all pictures. One value in
+    ten thousand is left out, so that single outliers do not decide the factor.
+    """
     found: dict[str, list[Floats]] = {name: [] for name in values}
 
     def note(name: str, value: npt.NDArray[Any]) -> None:
@@ -113,14 +129,18 @@ def _channel_magnitudes(
 
 
 def _factors(largest: Floats, strength: float) -> Floats:
-    share = np.maximum(largest / max(float(largest.max()), 1e-12), _LEAST)
+    """Return the factor of each channel, [C]: its share of the largest magnitude, to the power of `strength`."""
+    share = np.maximum(largest / max(float(largest.max()), 1e-12), _SMALLEST_FACTOR)
     return np.asarray(share**strength, np.float32)
 
 
 def _rescale(
     model: onnx.ModelProto, node: onnx.NodeProto, outputs: Floats | None, inputs: Floats | None
 ) -> None:
-    """Divide the results of a convolution by `outputs`, and multiply what it reads by `inputs`, per channel."""
+    """Divide the outputs of a convolution by `outputs` [C out], and multiply its inputs by `inputs` [C in].
+
+    The weights and the bias are changed in place; None leaves a side as it is.
+    """
     constants = constants_of(model)
     weight = constants[node.input[1]] if outputs is not None or inputs is not None else None
     if weight is None:

@@ -1,10 +1,14 @@
-"""int8 as explicit Q/DQ: one file that ONNX Runtime, OpenVINO and TensorRT read alike.
+"""Write int8 as explicit Q/DQ: one file for ONNX Runtime, OpenVINO and TensorRT.
 
-Convolutions read quantised pixels and quantised weights; everything else stays in single precision. Weights are
-symmetric with a scale per output channel, activations symmetric int8 with zero point 0 and one scale per
-tensor, as TensorRT wants them, with one Q/DQ pair in front of every convolution. This module does not choose
-ranges: `sr_deploy.precision.calibrate` measures them on pictures. Scheme and names: ONNX operators QuantizeLinear
-and DequantizeLinear; Jacob et al. 2018, section 2.1; Krishnamoorthi 2018, sections 2.2 and 3.1.
+Q/DQ stands for QuantizeLinear followed by DequantizeLinear. Convolutions read quantised activations and
+quantised weights; everything else stays in single precision. Weights are symmetric with one scale per output
+channel. Activations are symmetric with zero point 0 and one scale per tensor, and have one Q/DQ pair in front
+of every convolution: that is the form that TensorRT requires. The ranges are not chosen here;
+`sr_deploy.precision.calibrate` measures them on pictures.
+
+Sources: the ONNX operators QuantizeLinear and DequantizeLinear; Jacob et al. 2018, "Quantization and training
+of neural networks for efficient integer-arithmetic-only inference", section 2.1; Krishnamoorthi 2018,
+"Quantizing deep convolutional networks for efficient inference", sections 2.2 and 3.1.
 """
 
 from __future__ import annotations
@@ -21,21 +25,25 @@ from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.nodes import constants_of, in_opset, name_of, node_roles
 from sr_deploy.graph.onnx_file import read_spec, write_spec
 
-LEVELS = 127  # steps on each side of zero; -128 is left out, so that a sign costs nothing
+LEVELS = 127
+"""Steps on each side of zero. -128 is left out, so that a value and its negative are rounded alike."""
 OLDEST_OPSET = 13
-"""The first with scales per channel."""
-_SMALLEST = 1e-8  # of a scale: a channel of zeros has one too
-_MOVES = {"DepthToSpace", "Transpose", "Reshape", "Identity", "SpaceToDepth"}
-"""Operators that move values and compute none. Quantising is done before them: a quarter of the bytes move."""
+"""First opset whose QuantizeLinear and DequantizeLinear have a scale per channel."""
+_SMALLEST_SCALE = 1e-8
+"""Smallest scale: a channel of zeros needs one above 0 too."""
+_MOVING_OPERATORS = {"DepthToSpace", "Transpose", "Reshape", "Identity", "SpaceToDepth"}
+"""Operators that move values and compute none. Values are quantised before them, so that a quarter of the
+bytes is moved."""
 
 Floats = npt.NDArray[np.float32]
+"""Weights [O, ...] or scales [O] in float32."""
 
 
 def quantisable(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The convolutions that can be int8, first to last, each by the name of its result.
+    """List the convolutions that can be int8, first to last, each by the name of its result.
 
-    Those whose weights are constant, but for the ones on the picture's own way around the net. Raises
-    ModelError where there is none.
+    They have constant weights and do not lie on the picture's way around the network. Raises ModelError if
+    there is none.
     """
     constants = constants_of(model)
     nodes = [model.graph.node[index] for index in node_roles(model).convolutions]
@@ -48,48 +56,48 @@ def quantisable(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def quantised_inputs(model: onnx.ModelProto) -> dict[str, str]:
-    """Of every `quantisable` convolution, by name: the value whose range sets its input's scale."""
+    """Return, for each `quantisable` convolution by name, the value whose range sets the scale of its input."""
     makers = {name: node for node in model.graph.node for name in node.output}
     wanted, found = set(quantisable(model)), {}
     for node in model.graph.node:
         if node.op_type == "Conv" and node.output[0] in wanted:
-            found[node.output[0]] = _before_moves(node.input[0], makers, _readers(model))
+            found[node.output[0]] = _source_before_moves(node.input[0], makers, _readers(model))
     return found
 
 
 def to_int8(
     model: onnx.ModelProto, ranges: Mapping[str, float], *, keep: Set[str] = frozenset()
 ) -> onnx.ModelProto:
-    """`model` with its `quantisable` convolutions in int8, but for those named in `keep`.
+    """Return `model` with its `quantisable` convolutions in int8, except those named in `keep`.
 
-    `ranges`: of every value of `quantised_inputs`, the magnitude that the last of 127 steps stands for; what is
-    larger is clipped. The record's precision becomes "int8". Raises UsageError for a model that is not fp32,
-    ModelError for one that has nothing to quantise.
+    `ranges` gives, for every value of `quantised_inputs`, the magnitude that the last of 127 steps stands
+    for; larger magnitudes are clipped. The precision in the spec becomes "int8". Raises UsageError for a
+    model that is not fp32, and ModelError for one with nothing to quantise.
     """
     spec = read_spec(model)
     if spec is not None and spec.precision != "fp32":
-        raise UsageError(f"{spec.name} is {spec.precision} already; convert the fp32 file it was made from")
-    twin = in_opset(model, OLDEST_OPSET)
-    _Quantiser(twin, ranges).convert(set(quantisable(twin)) - keep)
-    return write_spec(twin, spec.with_(precision="int8")) if spec else twin
+        raise UsageError(f"{spec.name} is already {spec.precision}; convert the fp32 file it was made from")
+    copied = in_opset(model, OLDEST_OPSET)
+    _Quantiser(copied, ranges).convert(set(quantisable(copied)) - keep)
+    return write_spec(copied, spec.with_(precision="int8")) if spec else copied
 
 
 def weight_scales(weights: Floats) -> Floats:
-    """The scale of every output channel of `weights` [O, ...], as [O]: its largest magnitude over 127."""
+    """Return the scale of every output channel of `weights` [O, ...], as [O]: its largest magnitude over 127."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales: Floats = np.maximum(largest / LEVELS, _SMALLEST).astype(np.float32)
+    scales: Floats = np.maximum(largest / LEVELS, _SMALLEST_SCALE).astype(np.float32)
     return scales
 
 
 def rounded_weights(weights: Floats, scales: Floats) -> npt.NDArray[np.int8]:
-    """`weights` in steps of their channel's scale."""
+    """Round `weights` [O, ...] to whole steps of their channel's scale [O], -127 to 127, ties to even."""
     steps = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))
     rounded: npt.NDArray[np.int8] = np.clip(steps, -LEVELS, LEVELS).astype(np.int8)
     return rounded
 
 
 def _readers(model: onnx.ModelProto) -> dict[str, int]:
-    """How many nodes read each value."""
+    """Count the readers of each value: nodes, and the graph's outputs."""
     count: dict[str, int] = {port.name: 1 for port in model.graph.output}
     for node in model.graph.node:
         for name in node.input:
@@ -97,15 +105,15 @@ def _readers(model: onnx.ModelProto) -> dict[str, int]:
     return count
 
 
-def _before_moves(name: str, makers: Mapping[str, onnx.NodeProto], readers: Mapping[str, int]) -> str:
-    """The value that `name` is a rearrangement of."""
-    while (node := makers.get(name)) and node.op_type in _MOVES and readers[name] == 1:
+def _source_before_moves(name: str, makers: Mapping[str, onnx.NodeProto], readers: Mapping[str, int]) -> str:
+    """Follow `name` back through operators that only move values, while nothing else reads what lies between."""
+    while (node := makers.get(name)) and node.op_type in _MOVING_OPERATORS and readers[name] == 1:
         name = node.input[0]
     return name
 
 
 class _Quantiser:
-    """Rewrites the graph of `model` node by node, in order."""
+    """Rewrites the graph of `model` node by node, in order, so that Q/DQ pairs stand before their readers."""
 
     def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, float]) -> None:
         self.graph, self.ranges = model.graph, ranges
@@ -119,44 +127,49 @@ class _Quantiser:
         self.nodes: list[onnx.NodeProto] = []
 
     def convert(self, chosen: Set[str]) -> None:
-        through = self._moved(chosen)
+        """Convert the convolutions in `chosen`, named by their results, in place."""
+        through = self._sources_before_moves(chosen)
         for node in list(self.graph.node):
-            twin = onnx.NodeProto()
-            twin.CopyFrom(node)
+            copied = onnx.NodeProto()
+            copied.CopyFrom(node)
             if node.op_type == "Conv" and node.output[0] in chosen:
-                twin.input[1] = self._weight(node)
+                copied.input[1] = self._quantised_weight(node)
                 if self.sources[node.output[0]] == node.input[0]:
-                    twin.input[0] = self._pair(node.input[0])
-            elif node.input and node.input[0] in through and node.op_type in _MOVES:
-                twin.input[0] = self._pair(node.input[0])
-            self.nodes.append(twin)
+                    copied.input[0] = self._quantised_and_back(node.input[0])
+            elif node.input and node.input[0] in through and node.op_type in _MOVING_OPERATORS:
+                copied.input[0] = self._quantised_and_back(node.input[0])
+            self.nodes.append(copied)
+        # the types of inner values have changed, and are optional in ONNX
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
         self._drop_unused()
 
-    def _moved(self, chosen: Set[str]) -> set[str]:
-        """Values that are quantised in front of an operator that moves them."""
+    def _sources_before_moves(self, chosen: Set[str]) -> set[str]:
+        """Return the values that are quantised before an operator that moves them."""
         direct = {node.output[0]: node.input[0] for node in self.graph.node if node.op_type == "Conv"}
         return {self.sources[name] for name in chosen if self.sources[name] != direct[name]}
 
-    def _pair(self, name: str) -> str:
-        """`name`, quantised and back; one pair however many read it."""
+    def _quantised_and_back(self, name: str) -> str:
+        """Return the name of `name` quantised and dequantised; one Q/DQ pair serves all readers."""
         if name not in self.pairs:
-            scale = max(float(self.ranges[name]) / LEVELS, _SMALLEST)
+            scale = max(float(self.ranges[name]) / LEVELS, _SMALLEST_SCALE)
             step = self._constant(f"{name}_scale", np.float32(scale))
             zero = self._constant(f"{name}_zero", np.int8(0))
             steps = self._node("QuantizeLinear", [name, step, zero], f"{name}_int8")
             self.pairs[name] = self._node("DequantizeLinear", [steps, step, zero], f"{name}_steps")
         return self.pairs[name]
 
-    def _weight(self, node: onnx.NodeProto) -> str:
-        """The weights of `node`, kept as int8."""
+    def _quantised_weight(self, node: onnx.NodeProto) -> str:
+        """Return the name of the dequantised weights of `node`, which are stored as int8.
+
+        Raises ModelError if a weight is NaN or infinite.
+        """
         name = node.input[1]
         if name not in self.weights:
             values = numpy_helper.to_array(self.constants[name]).astype(np.float32)
             if not np.isfinite(values).all():
                 raise ModelError(
-                    f"the weights of {name_of(node)} are not finite; train or export the model again"
+                    f"the weights of {name_of(node)} hold NaN or infinity; train or export the model again"
                 )
             scales = weight_scales(values)
             steps = self._constant(f"{name}_int8", rounded_weights(values, scales))
@@ -166,23 +179,26 @@ class _Quantiser:
         return self.weights[name]
 
     def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        result = self._fresh(name)
+        """Append a node and return the name of its result."""
+        result = self._unused_name(name)
         self.nodes.append(helper.make_node(kind, inputs, [result], name=f"{result}_node", **attributes))
         return result
 
     def _constant(self, name: str, value: npt.ArrayLike) -> str:
-        name = self._fresh(name)
+        """Store a constant and return its name."""
+        name = self._unused_name(name)
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _fresh(self, name: str) -> str:
+    def _unused_name(self, name: str) -> str:
+        """Return `name`, with underscores appended until no value has it."""
         while name in self.taken:
             name += "_"
         self.taken.add(name)
         return name
 
     def _drop_unused(self) -> None:
-        """Remove the weights that nobody reads in single precision any more."""
+        """Remove the single-precision weights that nothing reads any more."""
         used = {name for node in self.nodes for name in node.input}
         for name in self.weights:
             if name not in used:

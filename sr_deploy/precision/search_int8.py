@@ -1,8 +1,8 @@
-"""Find the int8 form of a model that is closest to it, by measuring: how far to balance channels, which way to
-choose ranges, which convolutions to leave in fp32.
+"""Find the int8 form of a model that is closest to it, by measuring candidates.
 
-Every candidate is run on photographs that it was not calibrated on. The first convolution, and others where the
-tolerance asks for it, are kept in fp32, those first that gain most for what they cost.
+Three things are searched: how far channels are balanced, how ranges are chosen, and which convolutions stay
+in fp32. Every candidate is run on photographs that it was not calibrated on. The first convolution stays in
+fp32 if that helps. If the tolerance is still exceeded, others follow, in the order of gain per cost.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ import onnx
 from sr_deploy.graph.nodes import constants_of
 from sr_deploy.precision.calibrate import METHODS, Magnitudes, choose_ranges, measure, observe
 from sr_deploy.precision.crops import CalibrationCrop
-from sr_deploy.precision.equalise import equalised, links_of
+from sr_deploy.precision.equalise import equalised, find_links
 from sr_deploy.precision.measure import Distance, LossMeter
 from sr_deploy.precision.quantise import quantisable, quantised_inputs, to_int8
 
 STRENGTHS = (0.0, 0.5, 0.75, 1.0)
-"""How far channels are balanced, see `equalised`."""
-_FREE = 0.04  # of the time: what may be kept in fp32 for any gain
-_READING = 100
-_GAIN = 0.2  # dB of fidelity: less is no gain
+"""Strengths with which channels are balanced, see `equalised`."""
+_CHEAP_SHARE = 0.04
+"""Share of the time of all convolutions, below which the first one may stay in fp32 for a small gain."""
+_READ_COST = 100
+"""Cost of reading one value, in multiplications: see `costs_of`."""
+_LEAST_GAIN = 0.2
+"""Gain of fidelity in dB for which the first convolution stays in fp32."""
 
 Say = Callable[[str], None]
+"""Function that shows one line of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,59 +40,69 @@ class Candidate:
     """One int8 form of a model."""
 
     model: onnx.ModelProto
+    """The int8 model."""
     strength: float
+    """Strength with which its channels were balanced, 0..1."""
     method: str
+    """Method that chose its ranges, one of `METHODS`."""
     kept: tuple[str, ...]
-    """The convolutions in fp32, by the names of their results."""
+    """Convolutions in fp32, by the names of their results."""
     distance: Distance
+    """Distance from the fp32 model."""
 
 
 @dataclass(frozen=True)
 class _Balanced:
-    """The model with its channels balanced, and how large its values get."""
+    """An fp32 model with balanced channels, and the magnitudes of its values."""
 
     model: onnx.ModelProto
+    """The fp32 model."""
     strength: float
+    """Strength with which its channels were balanced, 0..1."""
     magnitudes: Mapping[str, Magnitudes]
+    """Name of a value that is quantised -> histogram of its magnitudes."""
 
 
 def best_int8(
-    model: onnx.ModelProto, yardstick: LossMeter, crops: Sequence[CalibrationCrop], *, target: float, say: Say
+    model: onnx.ModelProto, meter: LossMeter, crops: Sequence[CalibrationCrop], *, target: float, say: Say
 ) -> Candidate:
-    """The fastest int8 form of `model` that changes PSNR by at most `target` dB; else the closest one found.
+    """Return the fastest int8 form of `model` that lowers PSNR by at most `target` dB.
 
-    `crops` are those to calibrate on. Raises ModelError for a model that has nothing to quantise or cannot
-    be run.
+    If none does, it is the closest one found. `meter` compares candidates with `model`; `crops` are those to
+    calibrate on; `say` gets progress lines. Raises ModelError for a model that cannot be run or has nothing
+    to quantise.
     """
     pictures = [crop.small for crop in crops]
-    best, base = _best_ranges(model, yardstick, pictures, say)
+    best, base = _best_ranges(model, meter, pictures, say)
     cost = costs_of(model, pictures[0])
     first = next(iter(cost))
-    if cost[first] <= _FREE:
-        better = _keeping(base, yardstick, best, {first})
-        best = better if better.distance.fidelity >= best.distance.fidelity + _GAIN else best
-    best = _measured(best, yardstick)
+    # it reads pixels, of which symmetric int8 keeps 7 bits of 8
+    if cost[first] <= _CHEAP_SHARE:
+        better = _keep_more(base, meter, best, {first})
+        best = better if better.distance.fidelity >= best.distance.fidelity + _LEAST_GAIN else best
+    best = _measured_fully(best, meter)
     if -best.distance.change <= target:
         return best
-    say(f"{best.distance.change:+.3f} dB; looking for convolutions to keep in fp32")
-    return _kept_until(best, base, yardstick, cost, target)
+    say(f"PSNR changes by {best.distance.change:+.3f} dB; looking for convolutions to keep in fp32")
+    return _keep_until_target(best, base, meter, cost, target)
 
 
 def _best_ranges(
-    model: onnx.ModelProto, yardstick: LossMeter, pictures: Sequence[Any], say: Say
+    model: onnx.ModelProto, meter: LossMeter, pictures: Sequence[Any], say: Say
 ) -> tuple[Candidate, _Balanced]:
-    """The best of every way to balance and to choose ranges, with all convolutions in int8."""
+    """Try every strength and every method, with all convolutions in int8, and return the best candidate."""
     found: list[tuple[Candidate, _Balanced]] = []
-    for strength in STRENGTHS if links_of(model) else STRENGTHS[:1]:
-        twin = equalised(model, pictures, strength=strength) if strength else model
-        base = _Balanced(twin, strength, measure(twin, quantised_inputs(twin).values(), pictures))
+    for strength in STRENGTHS if find_links(model) else STRENGTHS[:1]:
+        balanced = equalised(model, pictures, strength=strength) if strength else model
+        base = _Balanced(balanced, strength, measure(balanced, quantised_inputs(balanced).values(), pictures))
         for method in METHODS:
-            found.append((_candidate(base, yardstick, method, set()), base))
+            found.append((_candidate(base, meter, method, set()), base))
         say(f"calibrated with channels balanced by {strength:g}")
     return max(found, key=lambda pair: pair[0].distance.fidelity)
 
 
-def _candidate(base: _Balanced, yardstick: LossMeter, method: str, keep: set[str]) -> Candidate:
+def _candidate(base: _Balanced, meter: LossMeter, method: str, keep: set[str]) -> Candidate:
+    """Make one candidate and measure it roughly, on a few crops."""
     model = to_int8(base.model, choose_ranges(base.magnitudes, method), keep=keep)
     kept = tuple(name for name in quantisable(base.model) if name in keep)
     return Candidate(
@@ -96,23 +110,28 @@ def _candidate(base: _Balanced, yardstick: LossMeter, method: str, keep: set[str
         strength=base.strength,
         method=method,
         kept=kept,
-        distance=yardstick.distance(model, rough=True),
+        distance=meter.distance(model, rough=True),
     )
 
 
-def _keeping(base: _Balanced, yardstick: LossMeter, best: Candidate, more: set[str]) -> Candidate:
-    return _candidate(base, yardstick, best.method, {*best.kept, *more})
+def _keep_more(base: _Balanced, meter: LossMeter, best: Candidate, more: set[str]) -> Candidate:
+    """Make `best` again with more convolutions in fp32."""
+    return _candidate(base, meter, best.method, {*best.kept, *more})
 
 
-def _kept_until(
-    best: Candidate, base: _Balanced, yardstick: LossMeter, cost: Mapping[str, float], target: float
+def _keep_until_target(
+    best: Candidate, base: _Balanced, meter: LossMeter, cost: Mapping[str, float], target: float
 ) -> Candidate:
-    """Keep one convolution after the other, those first that gain most for what they cost."""
-    rough = _keeping(base, yardstick, best, set())
+    """Keep one convolution after another in fp32, in the order of gain per cost, until the target is met.
+
+    At least one convolution stays in int8.
+    """
+    # on the same few crops as the candidates it is compared with
+    rough = _keep_more(base, meter, best, set())
     rest = [name for name in cost if name not in best.kept]
-    gains = {name: _gain(rough, _keeping(base, yardstick, best, {name})) / cost[name] for name in rest}
+    gains = {name: _gain(rough, _keep_more(base, meter, best, {name})) / cost[name] for name in rest}
     for name in sorted(rest, key=lambda name: -gains[name])[: len(rest) - 1]:
-        better = _measured(_keeping(base, yardstick, best, {name}), yardstick)
+        better = _measured_fully(_keep_more(base, meter, best, {name}), meter)
         if better.distance.fidelity > best.distance.fidelity:
             best = better
         if -best.distance.change <= target:
@@ -120,20 +139,21 @@ def _kept_until(
     return best
 
 
-def _measured(found: Candidate, yardstick: LossMeter) -> Candidate:
-    """`found` with its distance on all crops."""
-    return replace(found, distance=yardstick.distance(found.model))
+def _measured_fully(found: Candidate, meter: LossMeter) -> Candidate:
+    """Return `found` with its distance on all crops."""
+    return replace(found, distance=meter.distance(found.model))
 
 
 def _gain(before: Candidate, after: Candidate) -> float:
-    """Of squared error, as a share of what there was."""
+    """Return the share of the squared error that `after` removes from `before`."""
     return float(1 - 10 ** ((before.distance.fidelity - after.distance.fidelity) / 10))
 
 
 def costs_of(model: onnx.ModelProto, picture: Any) -> dict[str, float]:
-    """Of every quantisable convolution, by the name of its result: its share of the time all of them take.
+    """Estimate the share of the time that each quantisable convolution takes: name of its result -> 0..1.
 
-    Multiplications, and what it reads in values, each of which costs as much as `_READING` of them.
+    The estimate counts multiplications and the values that are read, each of which costs as much as
+    `_READ_COST` multiplications. `picture` is one input of the model; it gives the sizes.
     """
     names, constants = quantisable(model), constants_of(model)
     weights = {node.output[0]: node.input[1] for node in model.graph.node if node.op_type == "Conv"}
@@ -141,7 +161,7 @@ def costs_of(model: onnx.ModelProto, picture: Any) -> dict[str, float]:
 
     def count(name: str, value: npt.NDArray[Any]) -> None:
         dims = constants[weights[name]].dims
-        work[name] = float(np.prod(dims) + _READING * dims[1]) * value[0, 0].size
+        work[name] = float(np.prod(dims) + _READ_COST * dims[1]) * value[0, 0].size
 
     observe(model, names, [picture], count)
     total = sum(work.values())

@@ -46,7 +46,7 @@ def find_range(
     """
     if run.takes_bytes:
         return BYTES, []
-    sharp = dead_leaves(size[0] * scale, size[1] * scale, channels)
+    sharp = _draw_discs(size[0] * scale, size[1] * scale, channels)
     errors = {candidate: _restoration_error(run, sharp, candidate, scale) for candidate in _CANDIDATES}
     if not any(map(np.isfinite, errors.values())):
         raise ModelError(
@@ -136,12 +136,13 @@ def _ends_at(bounds: Range, candidate: Range) -> bool:
     return bool(np.allclose(bounds, candidate, rtol=0, atol=1e-3 * (candidate[1] - candidate[0])))
 
 
-def dead_leaves(height: int, width: int, channels: int) -> Picture:
-    """Paint discs of all sizes that cover each other, [H, W, C] in 0..1.
+def _draw_discs(height: int, width: int, channels: int) -> Picture:
+    """Draw 400 discs of all sizes on top of each other, [H, W, C] in 0..1, with a fixed seed.
 
-    They have edges and scales as photographs have (Lee, Mumford and Huang 2001, "Occlusion models for
-    natural images"). The density of radii falls with the cube of the radius, from 2 pixels to a quarter of
-    the long side. The same picture for the same arguments.
+    Edges and scales are like those of photographs (Lee, Mumford and Huang 2001, "Occlusion models for natural
+    images"). `sr_deploy.quality.dead_leaves` draws shaded and many more discs in uint8, to serve as
+    photographs. This picture stays as it is, because the thresholds above were set on it; and packages on one
+    level may not import each other.
     """
     random = np.random.default_rng(5)
     picture = np.full((height, width, channels), 0.5, np.float32)

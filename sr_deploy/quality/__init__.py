@@ -1,1 +1,1 @@
-"""Measured quality: metrics, the bicubic they are anchored on, and evaluation on folders of pictures."""
+"""Measures picture quality: PSNR, SSIM and MATLAB's bicubic, on the pictures of a folder."""

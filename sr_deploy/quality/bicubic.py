@@ -1,11 +1,14 @@
-"""MATLAB `imresize(..., 'bicubic')`, to the bit: the down-scaling every published figure stands on.
+"""Resize like MATLAB's `imresize(..., 'bicubic')`, to the bit: published figures depend on this down-scaling.
 
-One axis after the other, the one that shrinks most first (rows where both are equal); integer pictures are
-rounded between the passes, as MATLAB does. Kernel: Keys' cubic with a = -0.5, widened by the factor when
-shrinking (antialiasing), borders replicated: that is what the pictures in circulation were made with (later
-MATLAB releases mirror the border, which changes its outermost pixels). Every sum runs in tap order, in
-double precision and without BLAS, so that ties round the same way on every machine. This module does not
-read files and does not know about colour.
+- The two axes are resized one after the other, the one that shrinks most first; rows first if both are equal.
+  Integer pictures are rounded in between, as in MATLAB.
+- The kernel is Keys' cubic with a = -0.5. When shrinking it is widened by the factor (antialiasing).
+- Borders are replicated. The pictures of the usual data sets were made that way; later releases of MATLAB
+  mirror the border, which changes the outermost pixels.
+- Every sum runs in the order of the taps, in double precision and without BLAS, so that ties round the same
+  way on every machine.
+
+No file is read here, and colours are not interpreted: all channels are treated alike.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
 
-_A = -0.5  # Keys (1981), "Cubic convolution interpolation", eq. 15
-_STRIP = 1 << 19  # source values worked on at once: 4 MiB of doubles, about a core's cache
+_A = -0.5
+"""Parameter a of Keys (1981), "Cubic convolution interpolation for digital image processing", eq. 15."""
+_STRIP = 1 << 19
+"""Number of source values processed at once: 4 MiB of doubles, about the cache of one core."""
 
 Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+"""Source indices and weights, each [taps, output length]."""
 
 
 def imresize(
@@ -33,12 +39,16 @@ def imresize(
 ) -> npt.NDArray[Any]:
     """Resize `pixels` [H, W] or [H, W, C], as MATLAB's `imresize(pixels, scale or size, 'bicubic')`.
 
-    Give either `scale`, for `ceil(H * scale)` rows and `ceil(W * scale)` columns, or `size`, the rows and
-    columns wanted. uint8 and uint16 come back in their own type, rounded half up after each pass, or with
-    `round_once` after the second only, as if MATLAB had been given doubles and the result stored. Floating
-    point comes back as float64, neither rounded nor clipped. Working memory beyond the result is one picture
-    resized along one axis. Raises UsageError for a scale or size that is not positive, an empty picture, or
-    another type of pixel.
+    Give either `scale`, for ceil(H * scale) rows and ceil(W * scale) columns, or `size`, the wanted (rows,
+    columns).
+
+    uint8 and uint16 come back in their own type, rounded half up after each pass. With `round_once` they are
+    rounded after the second pass only, as if MATLAB had been given doubles and the result had been stored.
+    Floating point comes back as float64, neither rounded nor clipped. Beyond the result, memory for one
+    picture resized along one axis is used. Safe to call from several threads.
+
+    Raises UsageError for a scale or size that is not positive, for an empty picture and for another pixel
+    type.
     """
     _check(pixels)
     sizes, scales = _target(pixels.shape[:2], scale, size)
@@ -50,6 +60,7 @@ def imresize(
 
 
 def _check(pixels: npt.NDArray[Any]) -> None:
+    """Raise UsageError unless `pixels` has a shape and type that can be resized."""
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise UsageError(f"expected pixels of shape [H, W] or [H, W, C], got {pixels.shape}")
     if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
@@ -61,7 +72,7 @@ def _check(pixels: npt.NDArray[Any]) -> None:
 def _target(
     shape: tuple[int, ...], scale: float | None, size: tuple[int, int] | None
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """(rows, columns) of the result, and the scale of either axis."""
+    """Return (rows, columns) of the result, and the scale along each axis."""
     if (scale is None) == (size is None):
         raise UsageError(f"give either a scale or a size, got scale={scale!r} and size={size!r}")
     if size is not None:
@@ -74,7 +85,7 @@ def _target(
 
 
 def _keys_cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keys' cubic kernel at distances `x` (in samples)."""
+    """Evaluate Keys' cubic kernel at the distances `x`, in samples; it is 0 beyond 2."""
     d = np.abs(x)
     near = (_A + 2) * d**3 - (_A + 3) * d**2 + 1
     far = _A * (d**3 - 5 * d**2 + 8 * d - 4)
@@ -83,7 +94,11 @@ def _keys_cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _taps(in_length: int, out_length: int, scale: float) -> Taps:
-    """Source indices and weights, both [taps, out_length], of one axis (borders replicated)."""
+    """Compute source indices and weights, both [taps, out_length], of one axis. Borders are replicated.
+
+    Output sample i lies at (i + 0.5) / scale - 0.5 in the source, so that the borders of both pictures
+    coincide. The weights of each output sample sum to 1. The arrays are cached and therefore read-only.
+    """
     widen = min(scale, 1.0)
     support = 4.0 / widen
     centre = (np.arange(out_length, dtype=np.float64) + 0.5) / scale - 0.5
@@ -103,7 +118,7 @@ def _taps(in_length: int, out_length: int, scale: float) -> Taps:
 def _resize_axis(
     pixels: npt.NDArray[Any], axis: int, length: int, scale: float, dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
-    """`pixels` with `length` samples along `axis`, as `dtype`, worked on in strips across the other axis."""
+    """Resize `pixels` to `length` samples along `axis`, as `dtype`, in strips across the other axis."""
     shape = [*pixels.shape]
     shape[axis] = length
     result = np.empty(shape, dtype)
@@ -118,20 +133,20 @@ def _resize_axis(
 
 
 def _weighted_sum(block: npt.NDArray[np.float64], taps: Taps) -> npt.NDArray[np.float64]:
-    """The resized axis 0 of `block`; one tap after the other, never reordered, never fused."""
+    """Resize axis 0 of `block`, one tap after the other: never reordered, and never fused into one operation."""
     index, weights = taps
     shape = (index.shape[1], *block.shape[1:])
     total, term = np.zeros(shape), np.empty(shape)
     column = (slice(None),) + (None,) * (block.ndim - 1)
     for source, weight in zip(index, weights, strict=True):
-        np.take(block, source, axis=0, out=term, mode="clip")  # "clip" writes to `out` without a copy
+        np.take(block, source, axis=0, out=term, mode="clip")  # mode "clip" writes to `out` without a copy
         term *= weight[column]
         total += term
     return total
 
 
 def _round_half_up(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[np.float64]:
-    """`values` (overwritten) rounded and clipped to what `dtype` holds, still as doubles."""
+    """Round `values`, in place, and clip them to the range of `dtype`; they stay doubles."""
     values += 0.5
     np.floor(values, out=values)
     return np.clip(values, 0.0, float(np.iinfo(dtype).max), out=values)

@@ -1,8 +1,11 @@
-"""A picture that is made, not taken, and still looks like a photograph to a filter: the dead-leaves model.
+"""Draw pictures that have the statistics of photographs: the dead-leaves model.
 
-Discs fall on each other; where their radii follow r**-3, edges, textures and spectrum have the statistics of
-natural pictures (Lee, Mumford and Huang 2001, "Occlusion models for natural images"). It stands in for
-photographs where none are at hand.
+Discs are drawn on top of each other. If the density of their radii is proportional to r**-3, then edges,
+textures and spectrum are like those of natural pictures (Lee, Mumford and Huang 2001, "Occlusion models for
+natural images"). The pictures serve where no photographs are at hand, and as training material with sharp
+edges.
+
+`sr_deploy.probe.range` draws other discs, flat and fewer, in float: its thresholds were set on those.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
 
-_SMALLEST, _LARGEST = 1.5, 60.0  # radii in pixels
-_PIXELS_A_LEAF = 10  # so dense that nothing of the ground shows
+_SMALLEST, _LARGEST = 1.5, 60.0
+"""Smallest and largest radius of a disc, in pixels."""
+_PIXELS_A_LEAF = 10
+"""Pixels per disc: few enough that nothing of the background shows."""
 
 
 def dead_leaves(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """A picture [height, width, 3], RGB uint8, the same for the same arguments.
+    """Draw a picture [height, width, 3], RGB uint8; the same arguments always give the same bytes.
 
     Raises UsageError for a size without pixels.
     """
@@ -41,10 +46,11 @@ def dead_leaves(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.uin
 
 
 def _radii(random: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """`count` radii with density proportional to r**-3, by inversion."""
+    """Draw `count` radii in pixels, with density proportional to r**-3, by inversion."""
     share = random.uniform(0, 1, count)
     return np.asarray(1 / np.sqrt(share * _LARGEST**-2 + (1 - share) * _SMALLEST**-2))
 
 
 def _around(centre: float, radius: float, length: int) -> tuple[int, int]:
+    """Return the range of rows or columns that a disc may cover, with a margin for its smooth edge."""
     return max(int(centre - radius) - 1, 0), min(int(centre + radius) + 3, length)

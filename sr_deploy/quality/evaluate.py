@@ -1,8 +1,8 @@
-"""PSNR and SSIM of an upscaler on a folder of pictures, under the protocol of the published figures.
+"""Measure PSNR and SSIM of an upscaler on a folder of pictures, as published figures are measured.
 
-An upscaler is any function from pixels [H, W, C] (uint8 or uint16, C = 3 for RGB or 1 for grey) to pixels
-[H*scale, W*scale, C] of the same type: `Upscaler.upscale_pixels`, or a baseline from here. This module
-prints nothing and opens no model.
+An upscaler is any function from pixels [H, W, C] (uint8 or uint16; C is 3 for RGB or 1 for grey) to pixels [H
+* scale, W * scale, C] of the same type: `Upscaler.upscale_pixels`, or a baseline from here. Nothing is
+printed here, and no model is opened.
 """
 
 from __future__ import annotations
@@ -22,59 +22,65 @@ from sr_deploy.quality.pairs import EvalPicture, FailedPicture
 from sr_deploy.quality.results import Evaluation, Protocol, Quality, Score
 
 Pixels = npt.NDArray[Any]
+"""Pixels [H, W, C], uint8 or uint16."""
 Upscale = Callable[[Pixels], Pixels]
+"""An upscaler, see above."""
 
 
 def bicubic_baseline(scale: int) -> Upscale:
-    """MATLAB's bicubic in double precision, rounded once at the end, as the result of a net is."""
+    """Return the upscaler that is MATLAB's bicubic in double precision.
+
+    It rounds once, at the end, because the result of a network is rounded once too.
+    """
     return lambda pixels: imresize(pixels, scale, round_once=True)
 
 
 def nearest_baseline(scale: int) -> Upscale:
-    """Every pixel repeated."""
+    """Return the upscaler that repeats every pixel."""
     return lambda pixels: pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 BASELINES: Mapping[str, Callable[[int], Upscale]] = MappingProxyType(
     {"bicubic": bicubic_baseline, "nearest": nearest_baseline}
 )
-"""Name -> maker of an upscaler of any scale."""
+"""Name -> function that makes the upscaler for a scale."""
 
 
 def evaluate(
     model: str,
     upscale: Upscale,
-    cases: Sequence[EvalPicture],
+    pictures: Sequence[EvalPicture],
     protocol: Protocol,
     on_picture: Callable[[EvalPicture], None] | None = None,
 ) -> Evaluation:
-    """Measure `upscale`, called `model` in the result, on every case; `on_picture` is called after each.
+    """Measure `upscale`, called `model` in the result, on every picture.
 
-    Pictures that cannot be read, are too small or do not match end up in `failures`. Raises InputError when
-    no picture is left, and passes on errors that have nothing to do with pictures.
+    `on_picture` is called after each, in the calling thread. Pictures that cannot be read, are too small or
+    do not match their partner end up in `failures`. Raises InputError if no picture is left, and passes on
+    errors that have nothing to do with pictures.
     """
     scores: list[Score] = []
     failures: list[FailedPicture] = []
-    for case in cases:
+    for picture in pictures:
         try:
-            scores.append(score_case(case, upscale, protocol))
+            scores.append(score_picture(picture, upscale, protocol))
         except (InputError, UsageError, OutOfMemoryError) as error:
-            failures.append(FailedPicture(case.name, str(error)))
+            failures.append(FailedPicture(picture.name, str(error)))
         if on_picture is not None:
-            on_picture(case)
+            on_picture(picture)
     if not scores:
-        first = failures[0].message if failures else "there were none to begin with"
-        raise InputError(f"{model}: none of {len(cases)} pictures could be measured; the first: {first}")
+        first = failures[0].message if failures else "there were no pictures"
+        raise InputError(f"{model}: none of {len(pictures)} pictures could be measured; the first: {first}")
     return Evaluation(model, protocol, tuple(scores), tuple(failures))
 
 
-def score_case(case: EvalPicture, upscale: Upscale, protocol: Protocol) -> Score:
+def score_picture(picture: EvalPicture, upscale: Upscale, protocol: Protocol) -> Score:
     """Measure `upscale` on one picture.
 
-    Raises ImageError for a picture that cannot be read or whose sizes do not fit, UsageError for one that is
-    too small to measure, ModelError where `upscale` returns another shape or type than it should.
+    Raises ImageError for a picture that cannot be read or whose sizes do not match, UsageError for one that
+    is too small to measure, and ModelError if `upscale` returns a wrong shape or type.
     """
-    small, large = _load(case, protocol.scale)
+    small, large = _load(picture, protocol.scale)
     result = upscale(small)
     expected = (small.shape[0] * protocol.scale, small.shape[1] * protocol.scale, small.shape[2])
     if result.shape != expected or result.dtype != small.dtype:
@@ -84,13 +90,14 @@ def score_case(case: EvalPicture, upscale: Upscale, protocol: Protocol) -> Score
         )
     height, width = (min(sizes) for sizes in zip(large.shape[:2], expected[:2], strict=True))
     quality = compare(result[:height, :width], large[:height, :width], protocol.border)
-    return Score(case.name, height, width, quality)
+    return Score(picture.name, height, width, quality)
 
 
 def compare(result: Pixels, reference: Pixels, border: int) -> Quality:
-    """The measures between two pictures [H, W, C] of one shape and type, `border` pixels shaved off.
+    """Compare two pictures [H, W, C] of one shape and type, with `border` pixels shaved off each side.
 
-    C is 3 (RGB) or 1 (grey: measured as it is, as Y). Raises UsageError where too little is left.
+    C is 3 (RGB) or 1 (grey, which is measured as Y without conversion). Raises UsageError if too little is
+    left.
     """
     result, reference = shave(result, border), shave(reference, border)
     if reference.shape[2] == 1:
@@ -101,63 +108,73 @@ def compare(result: Pixels, reference: Pixels, border: int) -> Quality:
     )
 
 
-def infer_scale(cases: Iterable[EvalPicture]) -> int:
-    """The scale between the pictures of the first pair that can be read.
+def infer_scale(pictures: Iterable[EvalPicture]) -> int:
+    """Infer the scale from the first pair of pictures that can be read.
 
-    Raises InputError where no pair can, or the ratio is no whole number.
+    Raises InputError if no pair can be read, and ImageError if the ratio is not a whole number.
     """
     message = "there are no pairs"
-    for case in cases:
+    for picture in pictures:
         try:
-            large, small = _read(case.hr), _read(case.lr or case.hr)
+            large, small = _read(picture.hr), _read(picture.lr or picture.hr)
         except ImageError as error:
             message = str(error)
             continue
         scale = max(1, round(float(large.shape[0]) / float(small.shape[0])))
         if not _fits(large, small, scale):
             raise ImageError(
-                f"{case.name} is {_size(large)} and {case.lr} {_size(small)}, no whole multiple; say --scale"
+                f"{picture.name} is {_size(large)} and {picture.lr} is {_size(small)}, which is no whole multiple; give --scale"
             )
         return scale
-    raise InputError(f"the scale cannot be told from the pictures ({message}); say --scale")
+    raise InputError(f"the scale cannot be inferred from the pictures ({message}); give --scale")
 
 
-def _load(case: EvalPicture, scale: int) -> tuple[Pixels, Pixels]:
-    """The small picture and the large one, which `scale` times the small one covers but for a cut-off rest."""
-    large = _read(case.hr)
-    if case.lr is None:
+def _load(picture: EvalPicture, scale: int) -> tuple[Pixels, Pixels]:
+    """Return the small and the large version of `picture`.
+
+    The large one is `scale` times as large as the small one, but for a remainder. Without a given small
+    picture, the large one is cut to a multiple of `scale` and made small by bicubic.
+    """
+    large = _read(picture.hr)
+    if picture.lr is None:
         rows, columns = (n // scale for n in large.shape[:2])
         if not rows or not columns:
-            raise UsageError(f"{_size(large)} pixels are too few for x{scale}; leave this picture out")
+            raise UsageError(f"a picture of {_size(large)} pixels is too small for x{scale}; leave it out")
         large = large[: rows * scale, : columns * scale]
         return imresize(large, size=(rows, columns)), large
-    small = _read(case.lr)
+    small = _read(picture.lr)
     if not _fits(large, small, scale):
         raise ImageError(
-            f"the low-resolution {case.lr.name} is {_size(small)}, which times {scale} does not fit the high-resolution "
-            f"{_size(large)}; check --lr and --scale"
+            f"the low-resolution {picture.lr.name} is {_size(small)}, which times {scale} does not fit the {_size(large)} of the "
+            "high-resolution picture; check --lr and --scale"
         )
     if small.shape[2] != large.shape[2] or small.dtype != large.dtype:
         raise ImageError(
-            f"the low-resolution {case.lr.name} is {_kind(small)}, the high-resolution picture {_kind(large)}; "
+            f"the low-resolution {picture.lr.name} is {_kind(small)}, but the high-resolution picture is {_kind(large)}; "
             "convert one of them"
         )
     return small, large
 
 
 def _read(path: Path) -> Pixels:
-    """Pixels [H, W, C]; alpha is left aside."""
+    """Read pixels [H, W, C] without alpha."""
     return read_image(path).pixels
 
 
 def _fits(large: Pixels, small: Pixels, scale: int) -> bool:
-    """Whether `small` times `scale` is `large` but for a rest, cut off (modcrop) or filled up (MATLAB's ceil)."""
+    """Check that `small` times `scale` is the size of `large`, but for a remainder.
+
+    It is less than `scale` pixels, and was cut off (modcrop) or rounded up (MATLAB's ceil) when the small
+    picture was made.
+    """
     return all(abs(n - m * scale) < scale for n, m in zip(large.shape[:2], small.shape[:2], strict=True))
 
 
 def _size(pixels: Pixels) -> str:
+    """Format a size as WIDTHxHEIGHT."""
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
 def _kind(pixels: Pixels) -> str:
+    """Describe colours and bit depth of a picture."""
     return f"{'grey' if pixels.shape[2] == 1 else 'RGB'} of {8 * pixels.itemsize} bits"

@@ -1,7 +1,7 @@
-"""PSNR, SSIM and the luma they are usually taken on, as MATLAB computes them.
+"""Compute PSNR, SSIM and the luma they are usually measured on, as MATLAB does.
 
-Everything here takes two arrays of one type: uint8 (full scale 255), uint16 (65535) or floating point (1.0).
-This module does not read files, align pictures or choose a protocol: `evaluate` does.
+All functions that compare take two arrays of one type: uint8 (white is 255), uint16 (65535) or floating point
+(1.0). No file is read here, and no border is chosen: `evaluate` does that.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ import numpy.typing as npt
 from sr_deploy.errors import UsageError
 
 Pixels = npt.NDArray[Any]
+"""Pixels [H, W] or [H, W, C]."""
 
-LUMA = np.array([65.481, 128.553, 24.966])  # ITU-R BT.601, as in MATLAB's rgb2ycbcr: Y from 16 to 235
-_WINDOW, _SIGMA = 11, 1.5  # Wang et al. (2004), section III.B
-_K1, _K2 = 0.01, 0.03  # the same, eq. 10
-_STRIP = 1 << 18  # values worked on at once: 2 MiB of doubles
+LUMA = np.array([65.481, 128.553, 24.966])
+"""Weights of red, green and blue (0..1) in Y of ITU-R BT.601, as in MATLAB's rgb2ycbcr: they sum to 219, so
+that with the offset of 16 Y runs from 16 to 235."""
+_WINDOW, _SIGMA = 11, 1.5
+"""Side of the Gaussian window in pixels, and its sigma: Wang et al. (2004), section III.B."""
+_K1, _K2 = 0.01, 0.03
+"""Constants that keep the quotients finite in flat areas: Wang et al. (2004), section III.B."""
+_STRIP = 1 << 18
+"""Number of values processed at once: 2 MiB of doubles."""
 
 
 def full_scale(dtype: np.dtype[Any]) -> float:
-    """What white is in pixels of `dtype`: 255, 65535, or 1.0. Raises UsageError for another type."""
+    """Return the value of white in pixels of `dtype`: 255, 65535 or 1.0. Raises UsageError for another type."""
     if dtype in (np.uint8, np.uint16):
         return float(np.iinfo(dtype).max)
     if dtype.kind == "f":
@@ -34,13 +40,15 @@ def full_scale(dtype: np.dtype[Any]) -> float:
 
 
 def luma(rgb: Pixels) -> Pixels:
-    """Y of BT.601 of `rgb` [H, W, 3], as MATLAB's `rgb2ycbcr`: [H, W], black 16/255 and white 235/255.
+    """Compute Y of ITU-R BT.601 from `rgb` [H, W, 3], as MATLAB's `rgb2ycbcr` does: [H, W].
 
-    Integer pictures give integers of their own type, rounded to nearest; floating point ones (0..1) give
-    float64, not rounded. The published figures stand on the rounded Y of 8-bit pictures: when that Y alone
-    goes down and up by bicubic in floating point, Set5 comes out at 33.66 / 30.39 / 28.42 dB and .9299 / .8682
-    / .8104, as papers print it. Tools that leave Y unrounded read more: 0.01 dB at 28 dB, 0.07 at 37.
-    Raises UsageError for another shape or type.
+    Black is 16/255 and white is 235/255 of full scale. Integer pictures give integers of their own type,
+    rounded to nearest. Floating-point ones (0..1) give float64, not rounded.
+
+    Published figures use the rounded Y of 8-bit pictures. If that Y alone is shrunk and enlarged by bicubic
+    in floating point, Set5 gives 33.66 / 30.39 / 28.42 dB and .9299 / .8682 / .8104, as papers print it.
+    Tools that leave Y unrounded show higher figures: by 0.01 dB at 28 dB, and by 0.07 dB at 37 dB. Raises
+    UsageError for another shape or type.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3:
         raise UsageError(
@@ -56,39 +64,43 @@ def luma(rgb: Pixels) -> Pixels:
 
 
 def _luma_of_strip(rgb: Pixels, white: float) -> npt.NDArray[np.float64]:
+    """Compute Y of `rgb` [h, W, 3] in double precision, not rounded."""
     y = np.zeros(rgb.shape[:2])
-    for channel, weight in enumerate(LUMA / 255):  # not a matrix product: the same on every machine
+    for channel, weight in enumerate(LUMA / 255):  # a matrix product would round differently per machine
         y += np.multiply(rgb[..., channel], weight, dtype=np.float64)
     y += 16 * white / 255
     return y
 
 
 def _strips(pixels: Pixels, overlap: int = 0) -> Iterator[slice]:
-    """Slices of rows that cover `pixels`, each `overlap` rows into the next: large pictures, little memory."""
+    """Yield slices of rows that cover `pixels`, each `overlap` rows into the next.
+
+    Working strip by strip keeps memory small for large pictures.
+    """
     rows, height = max(1, _STRIP // max(1, pixels[:1].size)), pixels.shape[0]
     for start in range(0, height - overlap, rows):
         yield slice(start, min(start + rows + overlap, height))
 
 
 def shave(pixels: Pixels, border: int) -> Pixels:
-    """`pixels` [H, W, ...] without `border` pixels on each side; a view.
+    """Return a view of `pixels` [H, W, ...] without `border` pixels on each side.
 
-    Raises UsageError where nothing would be left.
+    Raises UsageError if nothing would be left.
     """
     height, width = pixels.shape[:2]
     if border < 0:
         raise UsageError(f"the border must be at least 0 pixels, got {border}")
     if min(height, width) <= 2 * border:
         raise UsageError(
-            f"nothing is left of {width}x{height} pixels without a border of {border}; use a smaller one"
+            f"nothing is left of {width}x{height} pixels without a border of {border}; use a smaller border"
         )
     return pixels[border : height - border, border : width - border]
 
 
 def psnr(first: Pixels, second: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB over all values of two arrays of one shape and type.
+    """Compute the peak signal-to-noise ratio in dB over all values of two arrays of one shape and type.
 
-    10 log10(white^2 / mean squared error); `math.inf` where they are equal. Raises UsageError where shape or
+    10 log10(white**2 / mean squared error); `math.inf` if the arrays are equal. Raises UsageError if shape or
     type differ.
     """
     white = _common_scale(first, second)
@@ -97,12 +109,13 @@ def psnr(first: Pixels, second: Pixels) -> float:
 
 
 def ssim(first: Pixels, second: Pixels) -> float:
-    """Mean structural similarity of two arrays [H, W] or [H, W, C] of one shape and type.
+    """Compute the mean structural similarity, at most 1, of two arrays of one shape and type.
 
-    Wang, Bovik, Sheikh and Simoncelli (2004), eq. 13 and 17, with the authors' constants: 11x11 Gaussian
-    window of sigma 1.5, K1 = 0.01, K2 = 0.03, and only windows that lie wholly inside, as in their
-    `ssim_index.m` without its automatic down-scaling. Channels are averaged. Raises UsageError where shape
-    or type differ, or a side is shorter than the window.
+    The arrays are [H, W] or [H, W, C]. Wang, Bovik, Sheikh and Simoncelli (2004), "Image quality assessment:
+    from error visibility to structural similarity", eq. 13 and 17, with the authors' constants: an 11x11
+    Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03. Only windows that lie wholly inside count, as in the
+    authors' `ssim_index.m` without its automatic down-scaling. Channels are averaged. Raises UsageError if
+    shape or type differ, or if a side is shorter than the window.
     """
     white = _common_scale(first, second)
     if first.ndim not in (2, 3) or min(first.shape[:2]) < _WINDOW:
@@ -116,14 +129,19 @@ def ssim(first: Pixels, second: Pixels) -> float:
 
 
 def _channels(pixels: Pixels) -> list[Pixels]:
+    """Split [H, W, C] into C arrays [H, W]."""
     return [pixels[..., channel] for channel in range(pixels.shape[2])]
 
 
 def _common_scale(first: Pixels, second: Pixels) -> float:
+    """Return the value of white that two arrays share.
+
+    Raises UsageError if shape or type differ, or if the arrays are empty.
+    """
     if first.shape != second.shape or first.dtype != second.dtype:
         raise UsageError(
             f"expected two pictures of one shape and type, got {first.dtype} {first.shape} and "
-            f"{second.dtype} {second.shape}; convert or cut one"
+            f"{second.dtype} {second.shape}; convert or crop one of them"
         )
     if first.size == 0:
         raise UsageError(f"expected pictures with pixels in them, got shape {first.shape}")
@@ -131,7 +149,7 @@ def _common_scale(first: Pixels, second: Pixels) -> float:
 
 
 def _ssim_of_channel(first: Pixels, second: Pixels, white: float) -> float:
-    """Mean of the SSIM map."""
+    """Return the mean of the SSIM map of two arrays [H, W]."""
     overlap = _WINDOW - 1
     total = 0.0
     for part in _strips(first, overlap):
@@ -144,7 +162,7 @@ def _ssim_of_channel(first: Pixels, second: Pixels, white: float) -> float:
 def _ssim_map(
     a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], white: float
 ) -> npt.NDArray[np.float64]:
-    """SSIM of every window inside `a` and `b` [H, W]: [H - 10, W - 10]."""
+    """Compute the SSIM of every window inside `a` and `b` [H, W]: [H - 10, W - 10]."""
     c1, c2 = (_K1 * white) ** 2, (_K2 * white) ** 2
     mean_a, mean_b = _smooth(a), _smooth(b)
     mean_ab, squares = mean_a * mean_b, mean_a**2 + mean_b**2
@@ -156,9 +174,9 @@ def _ssim_map(
 
 
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Gaussian-weighted mean of every whole window."""
-    reach = _WINDOW // 2
-    kernel = np.exp(-np.square(np.arange(-reach, reach + 1)) / (2 * _SIGMA**2))
+    """Compute the Gaussian-weighted mean of every whole window: [H, W] -> [H - 10, W - 10]."""
+    half = _WINDOW // 2
+    kernel = np.exp(-np.square(np.arange(-half, half + 1)) / (2 * _SIGMA**2))
     kernel /= kernel.sum()
     smooth = np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel), np.float64)
-    return smooth[reach:-reach, reach:-reach]
+    return smooth[half:-half, half:-half]

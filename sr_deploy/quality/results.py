@@ -1,4 +1,4 @@
-"""What an evaluation comes out at, as values and as strict JSON. Measures nothing: `evaluate` does."""
+"""Hold the results of an evaluation, as values, as strict JSON and as CSV. `evaluate` does the measuring."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class Protocol:
     """Everything that must be equal before two figures may be compared."""
 
     scale: int
+    """Output pixels per input pixel, along each axis."""
     border: int
-    """Pixels of the result that do not count, on each side."""
+    """Pixels on each side of the result that are not compared."""
     given_lr: bool = False
-    """The low-resolution pictures were given; else they are made from the high-resolution ones."""
+    """True if the low-resolution pictures were given, False if they are made from the high-resolution ones."""
 
     def describe(self) -> str:
-        """One line to print beside the numbers."""
+        """Describe the protocol in one line, to print beside the figures."""
         made = f"MATLAB imresize bicubic of the pictures cut to a multiple of {self.scale}"
         return (
             f"x{self.scale}; low resolution: {'as given' if self.given_lr else made}; {self.border} pixels shaved off "
@@ -34,53 +35,64 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Quality:
-    """PSNR in dB (`math.inf` where the pictures are equal) and SSIM; the RGB ones are None for grey."""
+    """PSNR in dB (`math.inf` if the pictures are equal) and SSIM (at most 1); None for what was not measured."""
 
     psnr_y: float | None
+    """PSNR on Y."""
     ssim_y: float | None
+    """SSIM on Y."""
     psnr_rgb: float | None
+    """PSNR over all three channels; None for grey."""
     ssim_rgb: float | None
+    """SSIM averaged over the three channels; None for grey."""
 
     def record(self) -> dict[str, float | None]:
-        """As strict JSON, which has no infinity: null there."""
+        """Return the measures as strict JSON, which has no infinity: an infinite PSNR is null."""
         return {name: value if _finite(value) else None for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one picture came out at."""
+    """Result for one picture."""
 
     name: str
+    """Name of the picture in results."""
     height: int
+    """Height in pixels of what was compared, border included."""
     width: int
-    """Of the high-resolution picture, as far as it was compared, border included."""
+    """Width in pixels of what was compared, border included."""
     quality: Quality
+    """The measures."""
 
     @property
     def identical(self) -> bool:
-        """The upscaled picture equals the high-resolution one in what was compared on Y."""
+        """True if the upscaled picture equals the high-resolution one on Y, without the border."""
         return self.quality.psnr_y == math.inf
 
     def record(self) -> dict[str, Any]:
-        """As strict JSON; `identical` tells why a PSNR is null."""
+        """Return the score as strict JSON; `identical` tells why a PSNR is null."""
         size = {"picture": self.name, "width": self.width, "height": self.height}
         return {**size, **self.quality.record(), "identical": self.identical}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one upscaler came out at on a folder."""
+    """Result for one upscaler on a folder."""
 
     model: str
+    """Name of the model or baseline."""
     protocol: Protocol
+    """Protocol it was measured under."""
     scores: tuple[Score, ...]
+    """One score for each picture that was measured."""
     failures: tuple[FailedPicture, ...] = ()
+    """Pictures that could not be measured."""
 
     @property
     def mean(self) -> Quality:
         """Mean of every measure over the pictures that have it.
 
-        A PSNR of infinity (an identical picture) is left out of its mean, unless there are no others.
+        An infinite PSNR (an identical picture) is left out, unless there are no others.
         """
         return Quality(
             *(_mean(getattr(s.quality, field.name) for s in self.scores) for field in fields(Quality))
@@ -88,11 +100,11 @@ class Evaluation:
 
     @property
     def identical(self) -> int:
-        """How many pictures came out equal to the original on Y, and are not in the mean PSNR."""
+        """Number of pictures that equal the original on Y, and are therefore not in the mean PSNR."""
         return sum(score.identical for score in self.scores)
 
     def record(self) -> dict[str, Any]:
-        """As strict JSON."""
+        """Return the evaluation as strict JSON."""
         return {
             "model": self.model,
             **asdict(self.protocol),
@@ -104,7 +116,10 @@ class Evaluation:
 
 
 def csv_text(results: Iterable[Evaluation]) -> str:
-    """Every value of every picture in full precision; an infinite PSNR is `inf`, a missing one empty."""
+    """Return CSV with every value of every picture in full precision.
+
+    An infinite PSNR is `inf`, a missing value is empty.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     measures = [field.name for field in fields(Quality)]
@@ -118,10 +133,12 @@ def csv_text(results: Iterable[Evaluation]) -> str:
 
 
 def _finite(value: float | None) -> bool:
+    """Check that a measure exists and is finite."""
     return value is not None and math.isfinite(value)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the finite values; infinity if there are only infinite ones, None if there are none."""
     known = [value for value in values if value is not None]
     finite = [value for value in known if math.isfinite(value)]
     return math.fsum(finite) / len(finite) if finite else (known[0] if known else None)

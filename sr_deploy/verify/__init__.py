@@ -1,1 +1,1 @@
-"""Checking that all forms of a model compute the same picture."""
+"""Checks that every form of a model computes the same picture."""

@@ -1,7 +1,8 @@
-"""The pictures a verification runs on: crops of real photographs, small version and original.
+"""Cut the pictures that a verification runs on: crops of real photographs with their small versions.
 
-Sizes are square, odd, long and tiny, and one a picture is large enough to be tiled. The small version is made
-by the bit-exact bicubic, so that the original is the ground truth. Nothing is run here.
+The crops are square, odd, long and tiny, and some are large enough to be tiled. The small version is made
+with the bit-exact bicubic of `sr_deploy.quality.bicubic`, so the original crop is the ground truth. No model
+is run here.
 """
 
 from __future__ import annotations
@@ -21,28 +22,35 @@ from sr_deploy.quality.pairs import list_pictures
 from sr_deploy.spec import ModelSpec
 
 Bytes = npt.NDArray[np.uint8]
+"""8-bit pixels [H, W, C]; C is 3 for RGB and 1 for grey."""
 
 SIZES = ((64, 64), (37, 53), (96, 17), (53, 96), (17, 40), (5, 7), (1, 3), (80, 61))
-"""Heights and widths of the small pictures, taken in turn: square, odd, long, smaller than a receptive field."""
+"""(height, width) of the small versions, taken in turn: square, odd, long, and smaller than the halo of most
+models, where every pixel is near a border."""
 TILE = 24
-"""The side of the kept part of a tile in the tiled runs, in input pixels."""
+"""Side, in input pixels, of the part of a tile that is kept in the tiled runs: small enough that crops of
+small photographs have several tiles, and therefore seams."""
 _PICTURES = 8
-_BEYOND = (61, 45)
-"""How much larger than two halos the picture is that will be tiled: two tiles and more, both ways."""
+"""Maximum number of photographs that are used."""
+_SIZE_BEYOND_HALOS = (61, 45)
+"""(height, width) by which the picture for the tiled run exceeds two halos, in input pixels. Both are larger
+than `TILE`, so there are at least two tiles each way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyCrop:
-    """A piece of a photograph."""
+    """A crop of a photograph and its small version."""
 
     picture: str
+    """File name of the photograph."""
     top: int
+    """Row of the crop's upper edge in the photograph, in pixels."""
     left: int
-    """Where it lies in the photograph, in pixels of that."""
+    """Column of the crop's left edge in the photograph, in pixels."""
     small: Bytes
-    """What goes into a model: [h, w, C]."""
+    """Input of a model, [h, w, C], 8 bits."""
     truth: Bytes
-    """What should come out: [h * scale, w * scale, C]."""
+    """Picture that the model should give back, [h * scale, w * scale, C], 8 bits."""
 
     def __str__(self) -> str:
         height, width = self.small.shape[:2]
@@ -50,38 +58,51 @@ class VerifyCrop:
 
 
 def cut_crops(folder: Path, spec: ModelSpec) -> list[VerifyCrop]:
-    """Crops of up to eight pictures of `folder`, spread over it, for a model such as `spec` says.
+    """Cut crops for the model that `spec` describes, from up to eight pictures spread over `folder`.
 
-    Two of every picture, and a large one of the first two. A picture too small for its crop gives what it has,
-    and is mirrored for the large one. Raises InputError for a folder without pictures or with none that is
-    large enough, ImageError for one that cannot be read.
+    Each picture gives at least two crops, and each of the first two gives one large crop for the tiled runs
+    as well. A picture smaller than a crop gives a smaller crop; for the large crop it is mirrored instead.
+    The random positions have a fixed seed, so the same folder gives the same crops.
+
+    Raises InputError for a folder without pictures or without one that is large enough, and ImageError for a
+    picture that cannot be read.
     """
     paths = list_pictures(folder)
     chosen = paths[:: -(-len(paths) // _PICTURES)]
     random = np.random.default_rng(0)
     crops: list[VerifyCrop] = []
     for number, path in enumerate(chosen):
-        pixels = _picture(path, spec.channels)
-        if min(pixels.shape[:2]) < spec.scale:
+        pixels = _read_8bit(path, spec.channels)
+        if min(pixels.shape[:2]) < spec.scale:  # not even one input pixel
             continue
-        crops += [_cut(path.name, pixels, size, spec, random) for size in _sizes(number, len(chosen))]
+        crops += [
+            _cut_crop(path.name, pixels, size, spec, random) for size in _crop_sizes(number, len(chosen))
+        ]
+        # models of a fixed size are not checked in tiles
         if number < 2 and not spec.size_rule.fixed:
-            crops.append(_large(path.name, pixels, spec, random))
+            crops.append(_cut_for_tiling(path.name, pixels, spec, random))
     if not crops:
         raise InputError(
-            f"{folder}: none of its pictures is {spec.scale} pixels wide and high; give photographs"
+            f"{folder}: expected a picture of at least {spec.scale}x{spec.scale} pixels, found none; give photographs"
         )
     return crops
 
 
-def _sizes(number: int, pictures: int) -> list[tuple[int, int]]:
-    """Of the crops of picture `number`: all sizes come up, whatever the number of pictures."""
+def _crop_sizes(number: int, pictures: int) -> list[tuple[int, int]]:
+    """Choose the crop sizes of picture `number`, counted from 0, out of `pictures` in all.
+
+    Few pictures get more crops each, so that all of `SIZES` are used whatever their number.
+    """
     each = max(2, -(-len(SIZES) // pictures))
     return [SIZES[(each * number + i) % len(SIZES)] for i in range(each)]
 
 
-def _picture(path: Path, channels: int) -> Bytes:
-    """8-bit pixels [H, W, channels]; a grey model gets the mean of the colours, a colour model three times grey."""
+def _read_8bit(path: Path, channels: int) -> Bytes:
+    """Read 8-bit pixels [H, W, channels].
+
+    A grey model gets the mean of the three colours, a colour model gets grey three times. 16-bit pictures
+    lose their lower 8 bits.
+    """
     pixels: npt.NDArray[Any] = read_image(path).pixels
     if pixels.dtype != np.uint8:
         pixels = (pixels >> 8).astype(np.uint8)
@@ -90,13 +111,18 @@ def _picture(path: Path, channels: int) -> Bytes:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], channels)))
 
 
-def _cut(
+def _cut_crop(
     name: str,
     pixels: Bytes,
     size: Sequence[int],
     spec: ModelSpec,
     random: np.random.Generator,
 ) -> VerifyCrop:
+    """Cut one crop of `size` (height, width, input pixels) from `pixels` [H, W, C], at a random position.
+
+    A small picture gives a smaller crop. A model of a fixed size gets crops no larger than that size; the
+    engine pads them. At scale 1 the model restores rather than enlarges, so its input is the crop itself.
+    """
     scale, largest = spec.scale, spec.size_rule.fixed or size
     height, width = (
         min(n, most, m // scale) for n, most, m in zip(size, largest, pixels.shape[:2], strict=False)
@@ -110,10 +136,10 @@ def _cut(
     return VerifyCrop(picture=name, top=top, left=left, small=small, truth=truth)
 
 
-def _large(name: str, pixels: Bytes, spec: ModelSpec, random: np.random.Generator) -> VerifyCrop:
-    """A crop that several tiles fit on; the picture is mirrored at its border where it is too small."""
+def _cut_for_tiling(name: str, pixels: Bytes, spec: ModelSpec, random: np.random.Generator) -> VerifyCrop:
+    """Cut a crop that holds several tiles; a picture that is too small is mirrored at its border."""
     halo = spec.halo or 0
-    size = [2 * halo + more for more in _BEYOND]
+    size = [2 * halo + more for more in _SIZE_BEYOND_HALOS]
     missing = [max(n * spec.scale - m, 0) for n, m in zip(size, pixels.shape[:2], strict=True)]
     wide = np.pad(pixels, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
-    return _cut(name, wide, size, spec, random)
+    return _cut_crop(name, wide, size, spec, random)

@@ -1,7 +1,7 @@
-"""Which layer of a model differs from that of its reference: by its weights, and by what it computes.
+"""Find the layer of a model that differs from the reference's, by its weights and by what it computes.
 
-Layers are the operators with weights. They are paired in order where both graphs have as many of the same
-shapes, else by the names of their weights; graphs that cannot be paired are not compared.
+Layers are the operators with weights. If both graphs have layers of the same shapes in the same order, they
+are paired in that order, else by the names of their weights. Graphs that cannot be paired are not compared.
 """
 
 from __future__ import annotations
@@ -18,31 +18,44 @@ from onnx import numpy_helper
 
 Values = npt.NDArray[np.float64]
 
-_WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_PASSED_ON = ("Identity", "Cast")
-_CORE = "core/"  # what pixel I/O puts before the names of the graph it is grafted onto
+_WEIGHTED_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose second input is their weights."""
+_UNCHANGING = ("Identity", "Cast")
+"""Operators that pass a constant on without changing it, but for its type."""
+_PIXEL_IO_PREFIX = "core/"
+"""Prefix that pixel I/O gives to the names of the graph it is grafted onto."""
 
 
 @dataclass(frozen=True)
-class _Allowed:
-    """What rounding to a precision does, relative to the norm of the values."""
+class _LayerTolerance:
+    """Differences that rounding to a precision explains, relative to the norm of the reference's values.
+
+    Larger ones are taken for a fault. The limits are generous multiples of half a rounding step: fp16 keeps
+    11 significant bits, bf16 keeps 8, and int8 has 127 steps on each side of zero.
+    """
 
     gain: float
+    """Largest deviation from 1 of the factor between the weights."""
     weights: float
+    """Largest difference of the weights that remains after the factor."""
     results: float
+    """Largest difference of what a layer computes, which adds up over all layers before it."""
 
 
-_ALLOWED: Mapping[str, _Allowed] = MappingProxyType(
+_LAYER_TOLERANCES: Mapping[str, _LayerTolerance] = MappingProxyType(
     {
-        "fp32": _Allowed(1e-4, 1e-4, 1e-3),
-        "fp16": _Allowed(1e-3, 2e-3, 1e-2),
-        "bf16": _Allowed(3e-3, 1e-2, 5e-2),
-        "int8": _Allowed(1e-2, 5e-2, 3e-1),
+        "fp32": _LayerTolerance(1e-4, 1e-4, 1e-3),
+        "fp16": _LayerTolerance(1e-3, 2e-3, 1e-2),
+        "bf16": _LayerTolerance(3e-3, 1e-2, 5e-2),
+        "int8": _LayerTolerance(1e-2, 5e-2, 3e-1),
     }
 )
-_TIMES = "times the reference's"
-_MOST = 0.5
-"""Of the layers: where more differ, it is another net and no layer is to blame."""
+"""Precision of the coarser of the two forms -> its limits."""
+_SCALED_BY = "times the reference's"
+"""Phrase by which `scaled_layers` recognises a layer that differs by a factor only."""
+_OTHER_NET_SHARE = 0.5
+"""Share of the layers, 0..1. If more differ, the weights are those of another network,
+and no single layer is named."""
 
 
 @dataclass(frozen=True)
@@ -50,47 +63,50 @@ class Layer:
     """An operator with weights."""
 
     label: str
-    """Its type and name, and that of its weights."""
+    """Type and name of the operator, and the name of its weights."""
     weight_name: str
+    """Name of the tensor the weights are stored in, without the prefix of pixel I/O."""
     weight: Values
+    """Weights as the operator uses them, in float64: dequantised and transposed."""
     bias: Values | None
+    """Bias in float64; None if there is none or if it is computed."""
     result: str
-    """The name of what it computes."""
+    """Name of the value that the operator computes."""
 
 
 def layers_of(model: onnx.ModelProto) -> list[Layer]:
-    """The layers of `model`, in the order they are computed; weights as they are used, dequantised."""
+    """List the layers of `model` in the order they are computed, with dequantised weights."""
     constants = _Constants(model)
     layers = []
     for node in model.graph.node:
-        if node.op_type not in _WITH_WEIGHTS or len(node.input) < 2:
+        if node.op_type not in _WEIGHTED_OPERATORS or len(node.input) < 2:
             continue
         weight = constants.value(node.input[1])
         if weight is None:
             continue
         bias = constants.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        name = constants.origin(node.input[1]).removeprefix(_CORE)
-        label = f"{node.op_type} {(node.name or node.output[0]).removeprefix(_CORE)!r}"
+        name = constants.origin(node.input[1]).removeprefix(_PIXEL_IO_PREFIX)
+        label = f"{node.op_type} {(node.name or node.output[0]).removeprefix(_PIXEL_IO_PREFIX)!r}"
         label += f" ({name})" if name else ""
         layers.append(Layer(label, name, weight, bias, node.output[0]))
     return layers
 
 
 class _Constants:
-    """The constants of a graph, through the operators that pass them on."""
+    """Constants of a graph, followed through the operators that pass them on."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._makers = {name: node for node in model.graph.node for name in node.output}
 
     def origin(self, name: str) -> str:
-        """The name of the tensor that `name` is made of."""
+        """Return the name of the stored tensor that the value `name` is made from."""
         node = self._makers.get(name)
-        passed = node is not None and node.op_type in (*_PASSED_ON, "DequantizeLinear", "Transpose")
+        passed = node is not None and node.op_type in (*_UNCHANGING, "DequantizeLinear", "Transpose")
         return self.origin(node.input[0]) if node is not None and passed else name
 
     def value(self, name: str) -> Values | None:
-        """What `name` holds; None where it is computed from pixels, or in a way not known here."""
+        """Return the constant `name`; None if it depends on pixels or on an unknown operator."""
         if name in self._tensors:
             return np.asarray(numpy_helper.to_array(self._tensors[name]), np.float64)
         node = self._makers.get(name)
@@ -101,11 +117,12 @@ class _Constants:
             return None if tensor is None else np.asarray(numpy_helper.to_array(tensor), np.float64)
         inputs = [self.value(name) for name in node.input if name]
         known = [value for value in inputs if value is not None]
-        return self._made(node, known) if known and len(known) == len(inputs) else None
+        return self._computed(node, known) if known and len(known) == len(inputs) else None
 
     @staticmethod
-    def _made(node: onnx.NodeProto, inputs: Sequence[Values]) -> Values | None:
-        if node.op_type in _PASSED_ON:
+    def _computed(node: onnx.NodeProto, inputs: Sequence[Values]) -> Values | None:
+        """Compute `node` from constant inputs; None for an operator that is not handled here."""
+        if node.op_type in _UNCHANGING:
             return inputs[0]
         settings = {a.name: a for a in node.attribute}
         if node.op_type == "Transpose":
@@ -118,7 +135,10 @@ class _Constants:
 
 
 def _dequantised(inputs: Sequence[Values], axis: int) -> Values:
-    """ONNX's DequantizeLinear, per tensor or per axis."""
+    """Compute ONNX's DequantizeLinear, (value - zero point) * scale, per tensor or along `axis`.
+
+    The zero point is 0 if the operator has no third input.
+    """
     value, scale = inputs[0], inputs[1]
     zero = inputs[2] if len(inputs) > 2 else np.zeros_like(scale)
     shape = [-1 if i == axis % max(value.ndim, 1) else 1 for i in range(value.ndim)] if scale.size > 1 else []
@@ -126,7 +146,10 @@ def _dequantised(inputs: Sequence[Values], axis: int) -> Values:
 
 
 def pair_layers(ours: Sequence[Layer], theirs: Sequence[Layer]) -> list[tuple[Layer, Layer]]:
-    """The layers of two graphs that stand for each other; empty where that cannot be told."""
+    """Pair the layers of two graphs; empty if they cannot be paired safely.
+
+    Pairing by order comes first, because an exporter may rename weights.
+    """
     if [layer.weight.shape for layer in ours] == [layer.weight.shape for layer in theirs]:
         return list(zip(ours, theirs, strict=True))
     named = {layer.weight_name: layer for layer in theirs if layer.weight_name}
@@ -135,40 +158,43 @@ def pair_layers(ours: Sequence[Layer], theirs: Sequence[Layer]) -> list[tuple[La
 
 
 def weight_culprits(pairs: Sequence[tuple[Layer, Layer]], precision: str) -> list[str]:
-    """The layers whose weights differ by more than `precision` explains; one line for all where most do."""
+    """Name the layers whose weights differ by more than `precision` explains, one clause each.
+
+    Where most layers differ there is one clause for all of them.
+    """
     found = _differences(pairs, precision)
-    if len(pairs) > 2 and len(found) > _MOST * len(pairs):
+    if len(pairs) > 2 and len(found) > _OTHER_NET_SHARE * len(pairs):
         return [
             f"the weights of {len(found)} of {len(pairs)} layers differ from the reference's, first {found[0]}: "
-            "it was made from another checkpoint"
+            "the file was made from another checkpoint"
         ]
     return found
 
 
 def scaled_layers(pairs: Sequence[tuple[Layer, Layer]], precision: str) -> list[str]:
-    """The one layer whose weights are those of the reference times a factor; none where several differ.
+    """Name the one layer whose weights are the reference's times a factor; empty if several differ.
 
-    Two or more may make up for each other: so do layers that were balanced before they were quantised.
+    Several scaled layers may cancel each other out: channels are balanced that way before int8 quantisation.
     """
     found = _differences(pairs, precision)
-    return found if len(found) == 1 and _TIMES in found[0] else []
+    return found if len(found) == 1 and _SCALED_BY in found[0] else []
 
 
 def _differences(pairs: Sequence[tuple[Layer, Layer]], precision: str) -> list[str]:
-    """One clause for every layer whose weights or bias differ."""
-    clauses = (_weight_difference(ours, theirs, _ALLOWED[precision]) for ours, theirs in pairs)
+    """Return one clause for every pair of layers whose weights or bias differ."""
+    clauses = (_weight_difference(ours, theirs, _LAYER_TOLERANCES[precision]) for ours, theirs in pairs)
     return [clause for clause in clauses if clause]
 
 
-def _weight_difference(ours: Layer, theirs: Layer, allowed: _Allowed) -> str:
-    """One clause; empty where the two agree."""
+def _weight_difference(ours: Layer, theirs: Layer, allowed: _LayerTolerance) -> str:
+    """Describe the difference of two layers in one clause; empty if they agree within `allowed`."""
     for what, a, b in (("weights", ours.weight, theirs.weight), ("bias", ours.bias, theirs.bias)):
         if a is None or b is None or a.size != b.size or not np.any(b):
             continue
-        gain, rest, difference = _compared(a, b.reshape(a.shape))
+        gain, rest, difference = _fit_gain(a, b.reshape(a.shape))
         if abs(gain - 1) > allowed.gain and rest <= allowed.weights:
             verb = "are" if what == "weights" else "is"
-            return f"the {what} of {ours.label} {verb} {gain:.4g} {_TIMES}"
+            return f"the {what} of {ours.label} {verb} {gain:.4g} {_SCALED_BY}"
         if difference > allowed.weights:
             ending = "" if what == "weights" else "s"
             return (
@@ -177,8 +203,12 @@ def _weight_difference(ours: Layer, theirs: Layer, allowed: _Allowed) -> str:
     return ""
 
 
-def _compared(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[float, float, float]:
-    """The factor from `b` to `a` by least squares, what it leaves over, and the difference, both relative to `b`."""
+def _fit_gain(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[float, float, float]:
+    """Fit the factor from `b` to `a`, arrays of one shape, by least squares; `b` must not be all zero.
+
+    Returns the factor, the norm that remains after it, and the norm of `a - b`. Both norms are relative to
+    that of `b`; the remaining one also to the factor, if that is above 1.
+    """
     a, b = a.astype(np.float64), b.astype(np.float64)
     norm = float(np.square(b).sum())
     gain = float((a * b).sum()) / norm
@@ -192,16 +222,17 @@ def result_culprit(
     theirs: Mapping[str, npt.NDArray[Any]],
     precision: str,
 ) -> str:
-    """Where, among layers of equal weights, the results of one picture begin to differ.
+    """Say where the results of one picture begin to differ, among layers of equal weights.
 
-    In lower precision all differ a little: where none differs by more than that, the one at which the error
-    grows most. Empty where all agree.
+    In lower precision all results differ a little. If none differs by more than the precision explains, the
+    layer at which the error grows most is named. Empty if all agree. `ours` and `theirs` hold the values of
+    the two graphs by name.
     """
-    errors = _errors(pairs, ours, theirs)
+    errors = _relative_errors(pairs, ours, theirs)
     for number, (label, error) in enumerate(errors):
-        if not error <= _ALLOWED[precision].results:
+        if not error <= _LAYER_TOLERANCES[precision].results:
             before = errors[number - 1][0] if number else "the input"
-            return f"results agree up to {before} and differ by {100 * error:.2g} % at {label}: look between the two"
+            return f"results agree up to {before} and differ by {100 * error:.2g} % at {label}: look between the two layers"
     if precision == "fp32" or not errors:
         return ""
     earlier = [0.0, *(error for _, error in errors)]
@@ -209,20 +240,23 @@ def result_culprit(
         (error - before, label) for (label, error), before in zip(errors, earlier, strict=False)
     )
     return (
-        f"no layer is wrong, {precision} itself costs too much: the error grows most, by {100 * growth:.2g} % of the "
-        f"values, at {label}; keep that one in a higher precision"
+        f"no layer is wrong, but {precision} itself costs too much: the error grows most, by {100 * growth:.2g} % of the "
+        f"values, at {label}; keep that layer in a higher precision"
     )
 
 
-def _errors(
+def _relative_errors(
     pairs: Sequence[tuple[Layer, Layer]],
     ours: Mapping[str, npt.NDArray[Any]],
     theirs: Mapping[str, npt.NDArray[Any]],
 ) -> list[tuple[str, float]]:
-    """Of every layer whose result both computed: its label, and how far the two are apart, relative to theirs."""
+    """List the label and relative error of every layer whose result both graphs computed.
+
+    A layer whose result is all zero is left out, because nothing is relative to it.
+    """
     errors = []
     for layer, other in pairs:
         a, b = ours.get(layer.result), theirs.get(other.result)
         if a is not None and b is not None and a.shape == b.shape and np.any(b):
-            errors.append((layer.label, _compared(a, b)[2]))
+            errors.append((layer.label, _fit_gain(a, b)[2]))
     return errors

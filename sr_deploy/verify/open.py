@@ -1,6 +1,6 @@
-"""Open what is to be verified: ONNX files and bundled models on every backend present, and compiled engines.
+"""Open the models to verify: ONNX files and bundled models on every backend present, and engine files.
 
-Checkpoints are opened by `sr_deploy.training`, which alone knows torch.
+Checkpoints are opened by `sr_deploy.training`, the only package that imports torch.
 """
 
 from __future__ import annotations
@@ -16,47 +16,54 @@ from sr_deploy.engines.verdict import FailedVerdictWarning
 from sr_deploy.errors import MissingRuntimeError
 from sr_deploy.graph.onnx_file import load_model
 from sr_deploy.models import find_model
-from sr_deploy.verify.subject import ModelForm, onnx_subject
+from sr_deploy.verify.forms import ModelForm, onnx_form
 
 _COMPILED_BACKEND = "tensorrt"
-_NO_NET = "nearest"
+"""Backend of every engine file: only TensorRT has them."""
+_BACKEND_WITHOUT_NET = "nearest"
+"""Backend that repeats pixels and reads no network, so there is nothing to verify on it."""
 
 
 def present_backends(asked: Sequence[str] = ()) -> list[str]:
-    """The backends that are `asked` for, by default all that run nets here.
+    """List the backends in `asked`, or by default all that can run a network on this machine.
 
-    Raises UsageError for an unknown name, MissingRuntimeError where the runtime of one is not there, or none is.
+    Duplicates are removed; the order stays. Raises UsageError for an unknown name, and MissingRuntimeError if
+    an asked backend cannot run here or if none can.
     """
     found = available_backends()
     for name in asked:
-        choose_backend(name)
+        choose_backend(name)  # raises for an unknown name, and proposes a near one
         if (reason := found.get(name)) is not None:
             raise MissingRuntimeError(reason)
-    present = list(asked) or [name for name, why in found.items() if why is None and name != _NO_NET]
+    present = list(asked) or [
+        name for name, why in found.items() if why is None and name != _BACKEND_WITHOUT_NET
+    ]
     if not present:
         choose_backend()  # raises with the reasons and the install lines
     return list(dict.fromkeys(present))
 
 
-def open_subject(model: str, backends: Sequence[str]) -> ModelForm:
-    """The bundled model or the model file `model`, to be run on `backends`; a compiled engine on its own.
+def open_form(model: str, backends: Sequence[str]) -> ModelForm:
+    """Open the bundled model or model file `model`, to be run on `backends`.
 
-    Raises ModelError for a file that cannot be used, or an ONNX file without a record.
+    An engine file runs on TensorRT only, whatever `backends` says. Raises ModelError for a file that cannot
+    be used and for an ONNX file without a spec.
     """
     path = find_model(model)
     if path.suffix.lower() in ENGINE_SUFFIXES:
         return _compiled(model, path)
-    return onnx_subject(model, load_model(path), backends, partial(_open, path))
+    return onnx_form(model, load_model(path), backends, partial(_open, path))
 
 
 def _compiled(name: str, path: Path) -> ModelForm:
+    """Describe an engine file; it is opened once to read its spec."""
     with _open(path, _COMPILED_BACKEND) as engine:
         spec = engine.spec
     return ModelForm(name=name, spec=spec, backends=(_COMPILED_BACKEND,), open_engine=partial(_open, path))
 
 
 def _open(path: Path, backend: str) -> Engine:
-    """An engine, without the warning of an earlier verdict: it is being looked into."""
+    """Open an engine; an earlier verdict does not warn here, because the file is being verified again."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FailedVerdictWarning)
         return open_engine(path, backend)

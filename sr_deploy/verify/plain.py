@@ -1,7 +1,7 @@
-"""An ONNX file as it is written: every operator by itself, in ONNX Runtime without its optimisations.
+"""Run an ONNX file exactly as it is written: operator by operator, in ONNX Runtime without its optimisations.
 
-This is what the other forms of a model are held to, and where a value that is no number is followed to the
-operator that made it. Slow, and for crops only.
+The other forms of a model are compared with this one. It can also return every value inside the graph, by
+which NaN and infinity are followed to the operator that made them. It is slow, and meant for crops only.
 """
 
 from __future__ import annotations
@@ -22,61 +22,66 @@ from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.verify.crops import Bytes
 from sr_deploy.verify.measure import Floats
 
-_FEEDS: Mapping[int, type[np.generic]] = {
+_INPUT_TYPES: Mapping[int, type[np.generic]] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.FLOAT16: np.float16,
     TensorProto.DOUBLE: np.float64,
     TensorProto.UINT8: np.uint8,
 }
+"""ONNX element type of a graph's input -> the NumPy type to give it."""
 
 
 class PlainGraph:
     """Runs `model`, described by `spec`, as it is written.
 
-    Where it computes in bf16, which ONNX Runtime's CPU kernels lack, its weights are what bf16 left of them and
-    the arithmetic is in fp32. Raises ModelError where the runtime cannot load it, MissingRuntimeError where
-    there is none.
+    ONNX Runtime's CPU kernels lack bf16. A model in bf16 therefore runs in fp32, with its weights rounded to
+    bf16. Raises ModelError if the runtime cannot load the model, and MissingRuntimeError if ONNX Runtime is
+    not installed.
     """
 
     def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
         self.model = without_bf16(inliner.inline_local_functions(model) if model.functions else model)
         self.spec = spec
-        self._taken, self._given = picture_io(self.model, spec.name)
+        self._input_port, self._output_port = picture_io(self.model, spec.name)
         self._session = open_session(self.model, spec.name, optimise=False)
 
     def __call__(self, pixels: Bytes) -> Floats:
-        """8-bit `pixels` [h, w, C] -> [h * scale, w * scale, C]; 0..1 is black to white, not clipped.
+        """Compute the picture of 8-bit `pixels` [h, w, C]: [h * scale, w * scale, C].
 
-        Sizes the model's rule does not allow are padded, as `Upscaler` does. Raises ModelError where the
-        runtime fails.
+        0 is black and 1 is white; values are not clipped. Sizes that the model's size rule forbids are padded
+        as `Upscaler` pads them. Raises ModelError if the runtime fails.
         """
-        (result,) = self._run(self._session, self._feed(pixels))
-        return self._picture(result, pixels.shape[:2])
+        (result,) = self._run(self._session, self._model_input(pixels))
+        return self._to_pixels(result, pixels.shape[:2])
 
     def values(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
-        """Everything the graph computes from `pixels`, by name, its input and output too."""
-        twin = copy_of(self.model)
-        known = {port.name for port in twin.graph.output}
-        made = [name for node in twin.graph.node for name in node.output if name and name not in known]
-        twin.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in made)
-        session = open_session(twin, self.spec.name, optimise=False)
-        feed = self._feed(pixels)
+        """Compute every value of the graph from `pixels` [h, w, C], by name, its input and output included.
+
+        The graph is loaded anew with all values as outputs. Memory use is the sum of all of them.
+        """
+        extended = copy_of(self.model)
+        known = {port.name for port in extended.graph.output}
+        made = [name for node in extended.graph.node for name in node.output if name and name not in known]
+        extended.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in made)
+        session = open_session(extended, self.spec.name, optimise=False)
+        feed = self._model_input(pixels)
         names = [port.name for port in session.get_outputs()]
         return {**feed, **dict(zip(names, self._run(session, feed), strict=True))}
 
-    def _feed(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
-        """`pixels` padded, in the type, range and layout of the input."""
+    def _model_input(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
+        """Pad `pixels` and convert them to the type, value range and layout of the graph's input."""
         pixels = mirrored(pixels, self.spec.size_rule)
-        kind = self._taken.elem_type
+        kind = self._input_port.elem_type
         values: npt.NDArray[Any] = pixels
         if kind != TensorProto.UINT8:
             black, white = self.spec.value_range
             values = pixels / np.float32(255 / (white - black)) + np.float32(black)
         if self.spec.layout == "NCHW":
             values = values.transpose(2, 0, 1)
-        return {self._taken.name: np.ascontiguousarray(values[None], _FEEDS[kind])}
+        return {self._input_port.name: np.ascontiguousarray(values[None], _INPUT_TYPES[kind])}
 
     def _run(self, session: Any, feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        """Run `session` for all its outputs. Raises ModelError if the runtime fails."""
         try:
             results: list[npt.NDArray[Any]] = session.run(None, dict(feed))
         except Exception as error:  # ONNX Runtime's errors share no base class but this one
@@ -85,11 +90,14 @@ class PlainGraph:
             ) from error
         return results
 
-    def _picture(self, result: npt.NDArray[Any], size: tuple[int, ...]) -> Floats:
+    def _to_pixels(self, result: npt.NDArray[Any], size: tuple[int, ...]) -> Floats:
+        """Convert an output of the graph to [H, W, C] in 0..1, with the padding cut off."""
         picture = np.asarray(result[0], np.float32)
         if self.spec.layout == "NCHW":
             picture = picture.transpose(1, 2, 0)
-        black, white = (0.0, 255.0) if self._given.elem_type == TensorProto.UINT8 else self.spec.value_range
+        black, white = (
+            (0.0, 255.0) if self._output_port.elem_type == TensorProto.UINT8 else self.spec.value_range
+        )
         height, width = (n * self.spec.scale for n in size)
         picture = (picture[:height, :width] - np.float32(black)) / np.float32(white - black)
         return np.ascontiguousarray(picture, np.float32)
@@ -97,19 +105,21 @@ class PlainGraph:
 
 @dataclass(frozen=True)
 class NotFinite:
-    """Values that are NaN or infinite, and the first operator that made some of finite ones."""
+    """NaN and infinite values in a graph, and the first operator that made some from finite inputs."""
 
     count: int
+    """Number of NaN and infinite values made from finite inputs."""
     operator: str
-    """Its type and name."""
+    """Type and name of the first operator that made some."""
     largest: float
-    """The largest magnitude that went into it."""
+    """Largest magnitude among that operator's inputs."""
 
 
 def not_finite(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[Any]]) -> NotFinite | None:
-    """What `values`, all that `model` computed of one picture, hold that is no number; None where all are numbers.
+    """Find the NaN and infinite values that `model` computed from one picture; None if there are none.
 
-    A mask of infinity that the graph holds as a constant is not held against the operators that use it.
+    `values` are those of `PlainGraph.values`. Only operators whose inputs are all finite count. A constant of
+    infinity in the graph, such as an attention mask, is therefore not blamed on the operators that read it.
     """
     count, first = 0, None
     known = dict(values) | {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -119,15 +129,18 @@ def not_finite(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[Any]]) -
             continue
         bad = sum(_count_bad(known[name]) for name in node.output if name in known)
         if bad and first is None:
-            first = _maker(model, node), max((_largest(value) for value in inputs), default=0.0)
+            first = _producer(model, node), max((_largest(value) for value in inputs), default=0.0)
         count += bad
     if first is None:
         return None
     return NotFinite(count, *first)
 
 
-def _maker(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
-    """What to call `node`; of a cast, which computes nothing, the operator whose result it could not hold."""
+def _producer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
+    """Name the operator to blame for the result of `node`.
+
+    A cast computes nothing: it is followed to the operator whose result the narrower type could not hold.
+    """
     makers = {name: maker for maker in model.graph.node for name in maker.output}
     while node.op_type == "Cast" and node.input[0] in makers:
         node = makers[node.input[0]]
@@ -135,21 +148,25 @@ def _maker(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
 
 
 def _is_finite(value: npt.NDArray[Any]) -> bool:
+    """Check that no value is NaN or infinite; integers and booleans never are."""
     return value.dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
 def _count_bad(value: npt.NDArray[Any]) -> int:
+    """Count the NaN and infinite values; 0 for integers and booleans."""
     return int(value.size - np.isfinite(value).sum()) if value.dtype.kind == "f" else 0
 
 
 def _largest(value: npt.NDArray[Any]) -> float:
+    """Return the largest magnitude of floating-point values; 0 for anything else."""
     return float(np.abs(value.astype(np.float64)).max()) if value.size and value.dtype.kind == "f" else 0.0
 
 
 def mirrored(pixels: Bytes, rule: SizeRule) -> Bytes:
-    """[H, W, C] -> as large as `rule` wants it: mirrored at the bottom and right, then repeated.
+    """Pad `pixels` [H, W, C] at the bottom and right to the size that `rule` asks for.
 
-    Raises UsageError where the rule's size is fixed and smaller.
+    The picture is mirrored, and repeated beyond that, as in `Upscaler`. Raises UsageError if the rule has a
+    fixed size that is smaller than the picture.
     """
     height, width = pixels.shape[:2]
     tall, wide = rule.padded(height, width)
@@ -157,6 +174,9 @@ def mirrored(pixels: Bytes, rule: SizeRule) -> Bytes:
 
 
 def _mirrored(length: int, wanted: int) -> npt.NDArray[np.intp]:
-    """Indices of `wanted` rows of a picture that has `length`."""
+    """Return the source index of each of `wanted` rows, for a picture that has `length` rows.
+
+    The border row is not doubled. Beyond one mirror image the first row is repeated.
+    """
     index = np.arange(wanted)
     return np.clip(np.where(index < length, index, 2 * (length - 1) - index), 0, None)

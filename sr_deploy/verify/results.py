@@ -1,4 +1,7 @@
-"""What a verification comes out at, as values and as strict JSON; the tolerances. Measures nothing."""
+"""Hold the tolerances and results of a verification, as values and as strict JSON. Nothing is measured here.
+
+A `Verification` has one `VerifiedModel` per model, which has one `PathResult` per `CheckedPath`.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,25 @@ from types import MappingProxyType
 from typing import Any
 
 SCHEMA = 1
+"""Version of the JSON."""
 FILE = "file"
-"""The backend of what is told from a file without running it on a backend."""
+"""Backend name in results for checks that read the file and run nothing: its halo and its weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """How far a form of a model may be from its reference."""
+    """Limits for the difference between a form of a model and its reference."""
 
     steps: int | None
-    """Largest difference in 8-bit steps; None: any, the change of PSNR decides."""
+    """Largest allowed difference in 8-bit steps; None for no limit. Below fp32 single pixels may be far off
+    while the picture is as good, so there the change of PSNR decides."""
     psnr_change: float
-    """Largest change of PSNR against the originals, in dB, up or down."""
+    """Largest allowed change of PSNR against the originals in dB, up or down."""
     drift: float
-    """Largest mean difference of a colour, in 8-bit steps. Truncation instead of rounding makes it 0.5."""
+    """Largest allowed mean difference of a channel, in 8-bit steps. Truncation where there should be rounding
+    makes it 0.5 while no pixel is off by more than 1 step, so `steps` cannot find it."""
     seam: int
-    """Largest difference between tiled and whole on one backend, in 8-bit steps."""
+    """Largest allowed difference between tiled and whole on one backend, in 8-bit steps."""
 
 
 TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
@@ -35,32 +41,39 @@ TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
         "int8": Tolerance(steps=None, psnr_change=0.1, drift=0.4, seam=8),
     }
 )
-"""By the precision of the file that is verified."""
+"""Precision of the verified file -> its limits, from the precision that rounds least to the one that rounds
+most.
+
+The limits of `psnr_change` for fp16, bf16 and int8 are those that `sr-deploy convert` allows. fp32 allows one
+step, because two runtimes may round a value near the middle of two steps differently."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathDifferences:
-    """The differences of one leg over all crops."""
+    """Differences between one path and the reference over all crops."""
 
     steps: int
-    """Largest difference to the reference's bytes."""
+    """Largest difference from the reference's bytes, in 8-bit steps."""
     where: str
-    """The picture, crop, pixel and channel of it."""
+    """Picture, crop, pixel and channel of the largest difference."""
     psnr: float
-    """Between the two, in dB; infinity where they are equal."""
+    """PSNR between path and reference in dB; infinity if they are equal."""
     psnr_change: float
-    """PSNR of the leg against the originals, less that of the reference, in dB; over all values at once."""
+    """PSNR of the path against the originals less that of the reference, in dB, over all values at once."""
     not_finite: int | None
-    """NaN and infinite values in what came out as floats, and in what the graph computed on the way; None where
-    only bytes were to be seen."""
+    """Number of NaN and infinite values in the float output and, if examined, inside the graph; None where
+    only bytes were visible, which cannot hold such values."""
     drift: tuple[float, ...]
-    """Mean of leg less reference, in 8-bit steps, of each channel, where the reference is neither black nor white."""
+    """Mean of path less reference per channel, in 8-bit steps, over the pixels where the reference is neither
+    black nor white."""
     seam: int | None = None
-    """Largest difference between tiled and whole; None for a leg that is whole."""
+    """Largest difference between tiled and whole, in 8-bit steps; None for a path that computes pictures
+    whole."""
     seam_where: str = ""
+    """Picture, crop, pixel and channel of the largest difference between tiled and whole."""
 
     def record(self) -> dict[str, Any]:
-        """As strict JSON: an infinite PSNR is null."""
+        """Return the differences as strict JSON, which has no infinity: an infinite PSNR is null."""
         return {
             "max_steps": self.steps,
             "where": self.where,
@@ -74,39 +87,43 @@ class PathDifferences:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedPath:
-    """One form of one model: what ran it, and how."""
+    """One way in which one form of a model was run: the backend, and whole or tiled."""
 
     model: str
+    """Name or path by which the user gave the model."""
     precision: str
+    """Precision of the file: fp32, fp16, bf16 or int8."""
     backend: str
-    """"graph" is the file as it is written, operator by operator; "torch" a checkpoint; "file" what stands in it."""
+    """Name of a backend, or "graph" for the ONNX file run operator by operator, "torch" for a checkpoint,
+    "file" for what was read without running it."""
     how: str
-    """"whole" or "tiled"; of "file": "halo" or "weights"."""
+    """Either "whole" or "tiled"; for the backend "file", "halo" or "weights"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathResult:
-    """What became of one leg."""
+    """Outcome of one path."""
 
-    leg: CheckedPath
+    path: CheckedPath
+    """The path that was checked."""
     measured: PathDifferences | None = None
-    """None where it did not run, or where nothing had to."""
+    """Differences from the reference; None if the path did not run or had nothing to run."""
     failures: tuple[str, ...] = ()
-    """What missed its tolerance, one clause each."""
+    """One clause for each limit that was missed."""
     not_run: str = ""
-    """Why it could not run; empty where it did."""
+    """Reason why the path could not run; empty if it ran."""
 
     @property
     def verdict(self) -> str:
-        """passed, failed or not run."""
+        """Verdict on the path: "passed", "failed" or "not run"."""
         if self.failures:
             return "failed"
         return "not run" if self.not_run else "passed"
 
     def record(self) -> dict[str, Any]:
-        """As strict JSON."""
+        """Return the outcome as strict JSON."""
         return {
-            **vars(self.leg),
+            **vars(self.path),
             "verdict": self.verdict,
             **(self.measured.record() if self.measured else {}),
             "failures": list(self.failures),
@@ -116,63 +133,74 @@ class PathResult:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedModel:
-    """What one model came out at."""
+    """Outcome of one model over all its paths."""
 
     model: str
-    rows: tuple[PathResult, ...]
+    """Name or path by which the user gave the model."""
+    results: tuple[PathResult, ...]
+    """Outcome of every path, in the order they were checked."""
     culprits: tuple[str, ...] = ()
-    """What the failures come from, as far as it was found."""
+    """Causes of the failures, one clause each, as far as they were found."""
 
     @property
     def failed(self) -> bool:
-        """Something missed its tolerance."""
-        return any(row.verdict == "failed" for row in self.rows)
+        """True if any path missed a limit."""
+        return any(result.verdict == "failed" for result in self.results)
 
     @property
     def ran(self) -> bool:
-        """At least one leg ran."""
-        return any(row.measured is not None for row in self.rows)
+        """True if at least one path ran."""
+        return any(result.measured is not None for result in self.results)
 
     @property
     def passed(self) -> bool:
-        """Something ran, and nothing failed."""
+        """True if a path ran and none failed."""
         return self.ran and not self.failed
 
     def why(self) -> str:
-        """One line: the culprits, or where none was found what missed its tolerance."""
+        """Describe the failure in one line: the culprits, or the missed limits where none was found."""
         missed = [
-            f"{row.leg.backend} {row.leg.how}: {', '.join(row.failures)}" for row in self.rows if row.failures
+            f"{result.path.backend} {result.path.how}: {', '.join(result.failures)}"
+            for result in self.results
+            if result.failures
         ]
         return "; ".join(self.culprits or missed)
 
     def record(self) -> dict[str, Any]:
-        """As strict JSON."""
+        """Return the outcome as strict JSON.
+
+        The key "legs" holds the paths; it is kept so that programs can go on reading the output.
+        """
         return {
             "model": self.model,
             "verdict": "failed" if self.failed else "passed" if self.ran else "not run",
             "culprits": list(self.culprits),
-            "legs": [row.record() for row in self.rows],
+            "legs": [result.record() for result in self.results],
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What a run came out at."""
+    """Outcome of one run of `sr-deploy verify`."""
 
     against: str
+    """Name of the reference."""
     precision: str
-    """Of the reference."""
+    """Precision of the reference."""
     crops: int
+    """Number of crops that every model ran on."""
     pictures: int
+    """Number of photographs the crops were cut from."""
     models: tuple[VerifiedModel, ...]
+    """Outcome of each model, in the order they were given."""
 
     @property
     def passed(self) -> bool:
-        """Every model ran, and nothing failed."""
+        """True if every model ran and nothing failed."""
         return all(model.passed for model in self.models)
 
     def record(self) -> dict[str, Any]:
-        """As strict JSON."""
+        """Return the outcome as strict JSON, with the version of its schema."""
         return {
             "schema": SCHEMA,
             "against": self.against,
@@ -185,25 +213,31 @@ class Verification:
 
 
 def judge(measured: PathDifferences, precision: str) -> tuple[str, ...]:
-    """What of `measured` misses the tolerance of `precision`, one clause each."""
+    """List the limits of `precision` that `measured` misses, one clause each; empty if it passes.
+
+    The comparisons are written so that NaN never passes.
+    """
     allowed = TOLERANCES[precision]
     missed = []
     if measured.not_finite:
-        missed.append(f"{measured.not_finite} values are NaN or infinite")
+        missed.append(f"{measured.not_finite} values are NaN or infinite (none may be)")
     if allowed.steps is not None and measured.steps > allowed.steps:
-        missed.append(f"{measured.steps} steps of 8 bits in {measured.where} (at most {allowed.steps})")
+        missed.append(
+            f"largest difference is {measured.steps} steps of 8 bits in {measured.where} (at most {allowed.steps})"
+        )
     if not abs(measured.psnr_change) <= allowed.psnr_change:
         missed.append(f"PSNR changes by {measured.psnr_change:+.4f} dB (at most {allowed.psnr_change})")
     if not all(abs(value) <= allowed.drift for value in measured.drift):
         worst = max(measured.drift, key=abs)
-        missed.append(f"mean colour drifts by {worst:+.3f} steps (at most {allowed.drift})")
+        missed.append(f"mean colour drifts by {worst:+.3f} steps of 8 bits (at most {allowed.drift})")
     if measured.seam is not None and measured.seam > allowed.seam:
         missed.append(
-            f"tiles differ from the whole by {measured.seam} steps in {measured.seam_where} "
+            f"tiled and whole differ by {measured.seam} steps of 8 bits in {measured.seam_where} "
             f"(at most {allowed.seam})"
         )
     return tuple(missed)
 
 
 def _finite(value: float) -> float | None:
+    """Replace infinity and NaN by None, for strict JSON."""
     return value if math.isfinite(value) else None

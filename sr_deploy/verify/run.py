@@ -1,8 +1,9 @@
-"""Do all forms of a model compute the same picture? Every file, on every backend, whole and tiled, against one
-reference, on crops of real photographs.
+"""Verify that all forms of a model compute the same picture.
 
-This module decides what is compared and judges it. `verify_measure` compares, `verify_diagnose` looks for the
-culprit where something failed, and only then. Nothing is printed or stored here.
+Every form is run on every backend, whole and tiled, on crops of real photographs, and compared with one
+reference. This module chooses the paths and judges them. `sr_deploy.verify.measure` compares the pixels, and
+`sr_deploy.verify.diagnose` looks for the culprit, only where something failed. Nothing is printed or stored
+here.
 """
 
 from __future__ import annotations
@@ -22,44 +23,45 @@ from sr_deploy.probe.halo import measure_halo
 from sr_deploy.spec import ModelSpec
 from sr_deploy.upscale import Upscaler
 from sr_deploy.verify.crops import TILE, Bytes, VerifyCrop
-from sr_deploy.verify.layers import layers_of, pair_layers, scaled_layers
-from sr_deploy.verify.measure import Comparison, to_bytes
-from sr_deploy.verify.plain import PlainGraph, not_finite
-from sr_deploy.verify.results import FILE, CheckedPath, PathResult, Verification, VerifiedModel, judge
-from sr_deploy.verify.subject import (
+from sr_deploy.verify.forms import (
     ModelForm,
     Plain,
     ReferencedCrop,
     check_comparable,
-    coarser,
-    range_samples,
+    largest_crops,
+    lower_precision,
     takes_floats,
 )
+from sr_deploy.verify.layers import layers_of, pair_layers, scaled_layers
+from sr_deploy.verify.measure import Comparison, to_bytes
+from sr_deploy.verify.plain import PlainGraph, not_finite
+from sr_deploy.verify.results import FILE, CheckedPath, PathResult, Verification, VerifiedModel, judge
 
 
 def verify(
     subjects: Sequence[ModelForm],
     reference: ModelForm,
     crops: Sequence[VerifyCrop],
-    on_leg: Callable[[str, str], None] = lambda model, leg: None,
+    on_path: Callable[[str, str], None] = lambda model, path: None,
 ) -> Verification:
-    """Hold every subject to `reference` on `crops`, and look for the culprit where one fails.
+    """Compare every subject with `reference` on `crops`, and look for the culprit where one fails.
 
-    `on_leg(model, backend)` is called before each leg. Raises UsageError where the reference is a compiled
-    engine or no form of the same model, CheckFailedError where it gives values that are no numbers.
+    `on_path(model, backend)` is called before each path, from the calling thread. Raises UsageError if the
+    reference is an engine file or no form of the same model, and CheckFailedError if the reference itself
+    gives NaN or infinity.
     """
     for subject in subjects:
         check_comparable(subject, reference)
-    samples = make_samples(reference, crops)
+    referenced_crops = run_reference(reference, crops)
     if reference not in subjects:
-        _check_reference(reference, samples)
+        _check_reference(reference, referenced_crops)
     models = []
     for subject in subjects:
-        found = verify_model(subject, reference, samples, partial(on_leg, subject.name))
+        found = verify_model(subject, reference, referenced_crops, partial(on_path, subject.name))
         if found.failed:
             from sr_deploy.verify.diagnose import find_culprits
 
-            found = replace(found, culprits=tuple(find_culprits(found, subject, reference, samples)))
+            found = replace(found, culprits=tuple(find_culprits(found, subject, reference, referenced_crops)))
         models.append(found)
     return Verification(
         against=reference.name,
@@ -70,23 +72,24 @@ def verify(
     )
 
 
-def _check_reference(reference: ModelForm, samples: Sequence[ReferencedCrop]) -> None:
-    for sample in samples:
-        if not np.isfinite(sample.wanted).all():
+def _check_reference(reference: ModelForm, crops: Sequence[ReferencedCrop]) -> None:
+    """Raise CheckFailedError if the reference gave a value that is NaN or infinite."""
+    for referenced in crops:
+        if not np.isfinite(referenced.wanted).all():
             raise CheckFailedError(
-                f"the reference {reference.name} gives NaN or infinite values on {sample.crop}; verify that one first"
+                f"the reference {reference.name} gives NaN or infinite values on {referenced.crop}; verify the reference first"
             )
 
 
-def make_samples(reference: ModelForm, crops: Sequence[VerifyCrop]) -> list[ReferencedCrop]:
-    """Run the reference on every crop; what is no number stays so.
+def run_reference(reference: ModelForm, crops: Sequence[VerifyCrop]) -> list[ReferencedCrop]:
+    """Run the reference on every crop and clip its results to 0..1; NaN stays NaN.
 
-    Raises UsageError for a compiled engine, which nothing can be held to.
+    Raises UsageError for an engine file: it has no form that is computed operator by operator.
     """
     if reference.plain is None:
         raise UsageError(
-            f"{reference.name} is a compiled engine, which nothing can be held to; give --against the checkpoint or "
-            "the ONNX file it was built from"
+            f"{reference.name} is an engine file, with which nothing can be compared; give the checkpoint or ONNX file it "
+            "was compiled from with --against"
         )
     return [ReferencedCrop(crop, np.clip(reference.plain(crop.small), 0, 1)) for crop in crops]
 
@@ -94,139 +97,174 @@ def make_samples(reference: ModelForm, crops: Sequence[VerifyCrop]) -> list[Refe
 def verify_model(
     subject: ModelForm,
     reference: ModelForm,
-    samples: Sequence[ReferencedCrop],
-    on_leg: Callable[[str], None] = lambda leg: None,
+    crops: Sequence[ReferencedCrop],
+    on_path: Callable[[str], None] = lambda path: None,
 ) -> VerifiedModel:
-    """Everything about one model but for the search for culprits; `on_leg` is told before each leg.
+    """Check one model on all its paths, without looking for culprits.
 
-    Raises UsageError where `reference` is not a form of the same model.
+    `on_path(backend)` is called before each path. Raises UsageError if `reference` is not a form of the same
+    model.
     """
     check_comparable(subject, reference)
-    rows: list[PathResult] = []
+    results: list[PathResult] = []
     if subject.plain is not None:
-        on_leg(subject.plain_backend)
-        rows.append(_plain_row(subject, subject.plain, samples))
+        on_path(subject.plain_backend)
+        results.append(_check_plain(subject, subject.plain, crops))
     for backend in subject.backends:
-        on_leg(backend)
-        rows += _backend_rows(subject, backend, samples)
+        on_path(backend)
+        results += _check_backend(subject, backend, crops)
     if isinstance(subject.plain, PlainGraph):
-        on_leg(FILE)
-        rows += _file_rows(subject, reference)
-    return VerifiedModel(model=subject.name, rows=tuple(rows))
+        on_path(FILE)
+        results += _check_file(subject, reference)
+    return VerifiedModel(model=subject.name, results=tuple(results))
 
 
-def _plain_row(subject: ModelForm, plain: Plain, samples: Sequence[ReferencedCrop]) -> PathResult:
+def _check_plain(subject: ModelForm, plain: Plain, crops: Sequence[ReferencedCrop]) -> PathResult:
+    """Check the form itself: the ONNX file operator by operator, or the checkpoint in torch."""
     comparison, bad = Comparison(subject.spec.channels), 0
-    for sample in samples:
-        result = plain(sample.crop.small)
-        bad += _not_finite(result)
-        comparison.add(sample.crop, sample.wanted, to_bytes(result))
-    comparison.not_finite = bad + _not_finite_within(subject, samples)
-    return _judged(subject, subject.plain_backend, "whole", comparison)
+    for referenced in crops:
+        result = plain(referenced.crop.small)
+        bad += _count_not_finite(result)
+        comparison.add(referenced.crop, referenced.wanted, to_bytes(result))
+    comparison.not_finite = bad + _count_not_finite_inside(subject, crops)
+    return _judge_path(subject, subject.plain_backend, "whole", comparison)
 
 
-def _not_finite_within(subject: ModelForm, samples: Sequence[ReferencedCrop]) -> int:
-    """Values inside the graph that are no numbers, where that tells: in fp32 a mask of infinity may be meant."""
-    if not (isinstance(subject.plain, PlainGraph) and _hides_overflow(subject)):
+def _count_not_finite_inside(subject: ModelForm, crops: Sequence[ReferencedCrop]) -> int:
+    """Count the NaN and infinite values inside the graph, if the output can hide them; else 0.
+
+    In fp32 with a float output they are not looked for, because a constant of infinity may be meant as a
+    mask.
+    """
+    if not (isinstance(subject.plain, PlainGraph) and _may_hide_overflow(subject)):
         return 0
     plain = subject.plain
-    found = (not_finite(plain.model, plain.values(sample.crop.small)) for sample in range_samples(samples))
+    found = (
+        not_finite(plain.model, plain.values(referenced.crop.small)) for referenced in largest_crops(crops)
+    )
     return sum(bad.count for bad in found if bad)
 
 
-def _hides_overflow(subject: ModelForm) -> bool:
-    """Bytes hold no NaN, and ONNX Runtime computes fp16 on a CPU in fp32, where nothing overflows."""
+def _may_hide_overflow(subject: ModelForm) -> bool:
+    """Return True if the output may look right although a value inside overflowed.
+
+    Bytes cannot hold NaN, and ONNX Runtime computes fp16 on a CPU in fp32, where nothing overflows.
+    """
     return subject.spec.precision == "fp16" or (subject.graph is not None and has_pixel_io(subject.graph))
 
 
-def _backend_rows(subject: ModelForm, backend: str, samples: Sequence[ReferencedCrop]) -> list[PathResult]:
-    """The legs of one backend: whole, and tiled where the model is ever tiled."""
+def _check_backend(subject: ModelForm, backend: str, crops: Sequence[ReferencedCrop]) -> list[PathResult]:
+    """Check one backend: the pictures whole, and tiled if the model may be tiled.
+
+    A backend that cannot open the model, or fails on the smallest picture, counts as not run.
+    """
     assert subject.open_engine is not None
-    leg = CheckedPath(model=subject.name, precision=subject.spec.precision, backend=backend, how="whole")
+    path = CheckedPath(model=subject.name, precision=subject.spec.precision, backend=backend, how="whole")
     try:
         with subject.open_engine(backend) as engine:
-            engine.run(_smallest(samples, engine.spec))  # what only running shows
-            return list(_rows_of(subject, engine, leg, samples))
+            engine.run(
+                _smallest_batch(crops, engine.spec)
+            )  # some runtimes accept a model and fail only when it runs
+            return list(_check_whole_and_tiled(subject, engine, path, crops))
     except (ModelError, MissingRuntimeError) as error:
-        return [PathResult(leg=leg, not_run=str(error))]
+        return [PathResult(path=path, not_run=str(error))]
 
 
-def _smallest(samples: Sequence[ReferencedCrop], spec: ModelSpec) -> Bytes:
+def _smallest_batch(crops: Sequence[ReferencedCrop], spec: ModelSpec) -> Bytes:
+    """Return the smallest batch [1, h, w, C] that the model takes, filled with one pixel of a photograph."""
     height, width = spec.size_rule.padded(1, 1)
-    first = samples[0].crop.small
+    first = crops[0].crop.small
     return np.ascontiguousarray(np.broadcast_to(first[:1, :1], (1, height, width, first.shape[2])))
 
 
-def _rows_of(
-    subject: ModelForm, engine: Engine, leg: CheckedPath, samples: Sequence[ReferencedCrop]
+def _check_whole_and_tiled(
+    subject: ModelForm, engine: Engine, path: CheckedPath, crops: Sequence[ReferencedCrop]
 ) -> Iterator[PathResult]:
+    """Compare an open engine with the reference, whole and then tiled.
+
+    An error here is a failure of the model, not a missing backend: the engine ran before, on another size.
+    """
     try:
         upscaler, whole = Upscaler(engine), Comparison(subject.spec.channels)
-        results = [_added(whole, sample, upscaler) for sample in samples]
-        whole.not_finite = _not_finite_floats(subject, upscaler, samples)
-        yield _judged(subject, leg.backend, "whole", whole)
+        outputs = [_upscale_and_add(whole, referenced, upscaler) for referenced in crops]
+        whole.not_finite = _count_not_finite_outputs(subject, upscaler, crops)
+        yield _judge_path(subject, path.backend, "whole", whole)
         if engine.spec.halo is not None and not engine.spec.size_rule.fixed:
-            yield _judged(subject, leg.backend, "tiled", _compare_tiled(engine, samples, results))
-    except ModelError as error:  # it ran before, on other sizes
-        yield PathResult(leg=leg, failures=(str(error),))
+            yield _judge_path(subject, path.backend, "tiled", _compare_tiled(engine, crops, outputs))
+    except ModelError as error:  # a failure, for the smallest size did run
+        yield PathResult(path=path, failures=(str(error),))
 
 
-def _added(comparison: Comparison, sample: ReferencedCrop, upscaler: Upscaler) -> Bytes:
-    """What `upscaler` makes of `sample`, added to `comparison`."""
-    result = upscaler.upscale_pixels(sample.crop.small)
-    comparison.add(sample.crop, sample.wanted, result)
+def _upscale_and_add(comparison: Comparison, referenced: ReferencedCrop, upscaler: Upscaler) -> Bytes:
+    """Upscale one crop, add the result to `comparison` and return it."""
+    result = upscaler.upscale_pixels(referenced.crop.small)
+    comparison.add(referenced.crop, referenced.wanted, result)
     return result
 
 
-def _not_finite_floats(
-    subject: ModelForm, upscaler: Upscaler, samples: Sequence[ReferencedCrop]
+def _count_not_finite_outputs(
+    subject: ModelForm, upscaler: Upscaler, crops: Sequence[ReferencedCrop]
 ) -> int | None:
-    """How many values of the float form are no numbers; None where there is no such form."""
+    """Count the NaN and infinite values in the float output; None if the engine takes and gives bytes only.
+
+    The same crops are run again as float32 pixels, because 8-bit results would hide such values.
+    """
     if not takes_floats(subject):
         return None
-    pictures = (sample.crop.small / np.float32(255) for sample in samples)
+    pictures = (referenced.crop.small / np.float32(255) for referenced in crops)
     try:
-        return sum(_not_finite(upscaler.upscale_pixels(picture)) for picture in pictures)
-    except UsageError:  # an engine that was built for bytes alone
+        return sum(_count_not_finite(upscaler.upscale_pixels(picture)) for picture in pictures)
+    except UsageError:  # an engine built for bytes only
         return None
 
 
-def _compare_tiled(engine: Engine, samples: Sequence[ReferencedCrop], whole: Sequence[Bytes]) -> Comparison:
-    """Everything in small tiles, beside what it was whole."""
+def _compare_tiled(engine: Engine, crops: Sequence[ReferencedCrop], whole: Sequence[Bytes]) -> Comparison:
+    """Upscale every crop in small tiles, and compare with the reference and with the `whole` results."""
     comparison, upscaler = Comparison(engine.spec.channels), Upscaler(engine, tile=TILE)
-    for sample, before in zip(samples, whole, strict=True):
-        comparison.add_seam(sample.crop, before, _added(comparison, sample, upscaler))
+    for referenced, before in zip(crops, whole, strict=True):
+        comparison.add_seam(referenced.crop, before, _upscale_and_add(comparison, referenced, upscaler))
     return comparison
 
 
-def _judged(subject: ModelForm, backend: str, how: str, comparison: Comparison) -> PathResult:
+def _judge_path(subject: ModelForm, backend: str, how: str, comparison: Comparison) -> PathResult:
+    """Judge the differences of one path by the limits of the file's precision."""
     precision = subject.spec.precision
-    leg = CheckedPath(model=subject.name, precision=precision, backend=backend, how=how)
+    path = CheckedPath(model=subject.name, precision=precision, backend=backend, how=how)
     measured = comparison.measured()
-    return PathResult(leg=leg, measured=measured, failures=judge(measured, precision))
+    return PathResult(path=path, measured=measured, failures=judge(measured, precision))
 
 
-def _not_finite(values: npt.NDArray[Any]) -> int:
+def _count_not_finite(values: npt.NDArray[Any]) -> int:
+    """Count the values that are NaN or infinite."""
     return int(values.size - np.isfinite(values).sum())
 
 
-def _file_rows(subject: ModelForm, reference: ModelForm) -> Iterator[PathResult]:
-    """What is told from an ONNX file itself: its halo, and its weights beside those of the reference."""
-    leg = CheckedPath(model=subject.name, precision=subject.spec.precision, backend=FILE, how="halo")
+def _check_file(subject: ModelForm, reference: ModelForm) -> Iterator[PathResult]:
+    """Check what needs no picture: the halo in an ONNX file, and its weights against the reference's.
+
+    Weights of fp32 files are not compared here: there the limit of one 8-bit step finds a wrong layer
+    already.
+    """
+    path = CheckedPath(model=subject.name, precision=subject.spec.precision, backend=FILE, how="halo")
     if subject.spec.halo is not None and not subject.spec.size_rule.fixed:
-        yield PathResult(leg=leg, failures=tuple(_wrong_halo(subject)))
-    if subject.spec.precision == "fp32" or subject is reference:  # to that, steps of 8 bits are sharp enough
+        yield PathResult(path=path, failures=tuple(_halo_failures(subject)))
+    if subject.spec.precision == "fp32" or subject is reference:
         return
     if subject.graph is not None and reference.graph is not None:
         pairs = pair_layers(layers_of(subject.graph), layers_of(reference.graph))
-        scaled = scaled_layers(pairs, coarser(subject, reference))
-        yield PathResult(leg=replace(leg, how="weights"), failures=tuple(scaled))
+        scaled = scaled_layers(pairs, lower_precision(subject, reference))
+        yield PathResult(path=replace(path, how="weights"), failures=tuple(scaled))
 
 
-def _wrong_halo(subject: ModelForm) -> Iterator[str]:
+def _halo_failures(subject: ModelForm) -> Iterator[str]:
+    """Say so if the halo in the spec is smaller than the measured one; a larger one only costs time."""
     assert subject.graph is not None
     declared, measured = subject.spec.halo or 0, measure_halo(subject.graph, subject.spec)
     if measured is not None and measured <= declared:
         return
-    found = "a pixel reaches farther than any probe" if measured is None else f"measured is {measured}"
-    yield f"the record declares a halo of {declared} pixels, {found}: tiles will show"
+    found = (
+        "a pixel depends on pixels farther away than any that were probed"
+        if measured is None
+        else f"measured is {measured}"
+    )
+    yield f"the spec declares a halo of {declared} pixels, {found}: seams between tiles will show"

@@ -12,7 +12,6 @@ from sr_deploy.bench.sizes import (
     Size,
     parse_aspect,
     parse_size,
-    parse_sizes,
     size_of_height,
 )
 from sr_deploy.errors import UsageError
@@ -52,6 +51,8 @@ def test_a_near_name_is_offered() -> None:
 
 
 def test_a_list_keeps_its_order_and_has_nothing_twice() -> None:
+    from benchmarks.peers import parse_sizes
+
     assert [size.label for size in parse_sizes("540p,90p,540p,7x5")] == ["540p", "90p", "7x5"]
 
 

@@ -64,7 +64,7 @@ def frames(run: Run, plan: EngineToBuild, count: int = 1000) -> dict[str, Any]:
             engine.run(batches[int(rng.integers(0, len(batches)))] if number else batches[-1])
             if number % 50 == 49:
                 with engine._gpu.current():
-                    free, _ = engine._gpu.free_memory()
+                    free, _ = engine._gpu.cuda.mem_get_info()
                 rows.append({"frame": number + 1, "device_free": free, "host_rss": resident()})
     settled = [row for row in rows if row["frame"] >= 300]
     device = settled[0]["device_free"] - settled[-1]["device_free"]
@@ -193,10 +193,9 @@ def out_of_memory(run: Run, plan: EngineToBuild) -> dict[str, Any]:
         engine._loaded_engines["uint8"].lanes.trim()
         with engine._gpu.current():
             ballast = DeviceBuffer(engine._gpu)
-            free, _ = engine._gpu.free_memory()
-            left = (
-                scratch + pixels * 3 // 4
-            )  # too little for the largest tile, enough for one of half its side
+            free, _ = engine._gpu.cuda.mem_get_info()
+            # too little for the largest tile, enough for one of half its side
+            left = scratch + pixels * 3 // 4
             ballast.reserve(free - left)
         try:
             result = Upscaler(engine, say=said.append).upscale_pixels(picture)

@@ -175,7 +175,7 @@ def environment(run: Run) -> dict[str, Any]:
     trt = api.runtime()
     here, gpu = machine(0, api.version(trt)), GpuContext(0, "primary")
     with gpu.current():
-        free, total = gpu.free_memory()
+        free, total = gpu.cuda.mem_get_info()
     import pycuda
 
     return {

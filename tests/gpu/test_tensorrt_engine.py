@@ -150,7 +150,7 @@ def test_memory_is_flat_over_frames_of_changing_sizes(tiny, opened):
 
     def free():
         with engine._gpu.current():
-            return engine._gpu.free_memory()[0]
+            return engine._gpu.cuda.mem_get_info()[0]
 
     engine.run(picture(96, 96))
     for size in sizes * 3:

@@ -1,4 +1,4 @@
-"""Converting a model: what it costs is measured, what overflows is named, and nothing bad is passed on."""
+"""Converting a model: the loss is measured, overflowing values are named, and a bad result is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.graph.onnx_file import read_spec, write_spec
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.images.image import Image, write_image
 from sr_deploy.precision.convert import NOTES_KEY, convert
-from sr_deploy.precision.crops import crops_of, made_up_crops
+from sr_deploy.precision.crops import drawn_crops, photograph_crops
 from sr_deploy.precision.measure import LossMeter
 from sr_deploy.precision.search_int8 import costs_of
 from sr_deploy.quality.dead_leaves import dead_leaves
@@ -23,7 +23,7 @@ from sr_deploy.spec import SizeRule
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """A folder of drawn pictures, one grey, one of 16 bits, one too small, one that is no picture."""
+    """A folder of drawn pictures: one grey, one of 16 bits, one too small, and one file that is no picture."""
     folder = tmp_path_factory.mktemp("photographs")
     for seed in range(5):
         write_image(Image(pixels=dead_leaves(96, 128, seed=seed)), folder / f"{seed}.png")
@@ -71,16 +71,16 @@ def test_every_kind_of_model_can_be_int8(tiny, name, photographs):
 def test_convolutions_are_kept_until_the_tolerance_is_met(tiny, photographs):
     loose = convert(gentle(tiny("plain").model), "int8", data=photographs, tolerance=100)
     assert len(loose.notes.kept) < 2
-    crops = crops_of(photographs, tiny("plain").spec)
+    crops = photograph_crops(photographs, tiny("plain").spec)
     model = gentle(tiny("plain").model)
     with pytest.raises(
-        CheckFailedError, match=r"plain in int8 changes PSNR by -.* dB on 2 photographs, 0 dB are"
+        CheckFailedError, match=r"plain in int8 changes PSNR by -.* dB on 2 photographs, but only 0 dB are"
     ):
         convert(_sharp(model, crops), "int8", data=photographs, tolerance=0.0)
 
 
 def _sharp(model: onnx.ModelProto, crops) -> onnx.ModelProto:
-    """A model that reproduces the photographs better than any rounding of it: nearest neighbours, through
+    """A model that any rounding makes worse on the photographs: nearest neighbours, through
     convolutions whose other channels are noise that cancels."""
     random = np.random.default_rng(0)
     first = np.zeros((8, 3, 3, 3), np.float32)
@@ -110,7 +110,7 @@ def test_fp16_names_what_would_overflow_on_pictures_and_keeps_it(tiny):
     assert made.notes.psnr_change is None
     assert made.notes.unmeasured == "no photographs were given"
     with pytest.raises(StopIteration):
-        next(t for t in made.model.graph.initializer if t.name == "w0")  # the rest is half
+        next(t for t in made.model.graph.initializer if t.name == "w0")  # the others are fp16
 
 
 def test_half_precision_costs_next_to_nothing(tiny, photographs):
@@ -136,46 +136,48 @@ def test_what_cannot_be_converted_is_said_before_any_work(tiny, photographs, tmp
     plain = tiny("plain")
     with pytest.raises(UsageError, match="int8 is calibrated on photographs; point --data"):
         convert(plain.model, "int8")
-    with pytest.raises(UsageError, match="can be converted to fp16, bf16, int8, got 'int4'"):
+    with pytest.raises(UsageError, match="expected a precision of fp16, bf16, int8, got 'int4'"):
         convert(plain.model, "int4")
     with pytest.raises(UsageError, match="plain has uint8 pixel I/O; convert the file with float pixels"):
         convert(with_pixel_io(plain.model), "fp16")
     with pytest.raises(InputError, match="expected a folder of pictures"):
         convert(plain.model, "int8", data=tmp_path / "none")
     write_image(Image(pixels=dead_leaves(96, 96)), tmp_path / "alone.png")
-    with pytest.raises(InputError, match="1 of 1 pictures can be used, expected at least 2 of 32x32 pixels"):
+    with pytest.raises(
+        InputError, match="expected at least 2 pictures of 32x32 pixels or more, found 1 among 1"
+    ):
         convert(plain.model, "int8", data=tmp_path)
     half = write_spec(tiny("plain").model, plain.spec.with_(precision="fp16"))
-    with pytest.raises(UsageError, match="plain is fp16 already"):
+    with pytest.raises(UsageError, match="plain is already fp16"):
         convert(half, "int8", data=photographs)
 
 
 def test_a_crop_is_measured_on_or_calibrated_on_and_never_both(photographs, tiny):
-    crops = crops_of(photographs, tiny("plain").spec)
+    crops = photograph_crops(photographs, tiny("plain").spec)
     assert (len(crops.calibrate), len(crops.measure)) == (5, 2)
     assert not {id(c) for c in crops.calibrate} & {id(c) for c in crops.measure}
     for crop in (*crops.calibrate, *crops.measure):
         assert crop.small.shape[2:] == tuple(n // 2 for n in crop.large.shape[1:3])
         assert 0 <= crop.small.min() <= crop.small.max() <= 1
         np.testing.assert_array_equal(crop.small * 255, np.rint(crop.small * 255))  # steps of 8 bits
-    odd = crops_of(photographs, tiny("plain").spec.with_(size_rule=SizeRule(multiple_of=7)))
+    odd = photograph_crops(photographs, tiny("plain").spec.with_(size_rule=SizeRule(multiple_of=7)))
     assert all(c.small.shape[2] % 7 == c.small.shape[3] % 7 == 0 for c in odd.measure)
 
 
 def test_a_spoiled_model_is_far_from_the_one_it_was(tiny, photographs):
     plain = tiny("plain")
-    yardstick = LossMeter(plain.model, plain.spec, made_up_crops(plain.spec).measure)
-    same = yardstick.distance(tiny("plain").model)
+    meter = LossMeter(plain.model, plain.spec, drawn_crops(plain.spec).measure)
+    same = meter.distance(tiny("plain").model)
     assert (same.change, same.fidelity > 100) == (0.0, True)
     spoiled = tiny("plain").model
     bias = next(t for t in spoiled.graph.initializer if t.name == "b1")
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(np.nan), "b1"))
-    assert yardstick.distance(spoiled).fidelity == -np.inf
+    assert meter.distance(spoiled).fidelity == -np.inf
 
 
 def test_what_a_convolution_costs_is_what_it_multiplies_and_reads(tiny):
     plain = tiny("plain")
-    crop = made_up_crops(plain.spec).measure[0]
+    crop = drawn_crops(plain.spec).measure[0]
     cost = costs_of(plain.model, crop.small)
     first, second = 8 * 3 * 9 + 100 * 3, 12 * 8 * 9 + 100 * 8
     assert cost == {

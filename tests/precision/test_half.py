@@ -1,4 +1,4 @@
-"""Half precision: weights and arithmetic in fp16, ports in float32, and nothing that would overflow."""
+"""Half precision: weights and arithmetic in fp16 or bf16, float32 inputs and outputs, and no overflow."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_file_is_half_as_large_and_the_original_is_untouched(tiny):
 def test_the_record_says_so_and_a_second_time_is_refused(tiny):
     half = to_fp16(tiny("plain").model)
     assert read_spec(half) == tiny("plain").spec.with_(precision="fp16")
-    with pytest.raises(UsageError, match="plain is fp16 already"):
+    with pytest.raises(UsageError, match="plain is already fp16"):
         to_fp16(half)
 
 
@@ -133,7 +133,7 @@ def test_resize_keeps_its_scales_in_full_precision():
 
 
 def test_sizes_computed_in_floats_stay_exact():
-    """As exported from `interpolate(scale_factor=...)`: 4099 is no half-precision number."""
+    """A resize as `interpolate(scale_factor=...)` exports it; 4099 is not an fp16 number."""
     nodes = [
         helper.make_node("Shape", ["pixels"], ["shape"]),
         helper.make_node("Cast", ["shape"], ["real"], to=TensorProto.FLOAT),
@@ -188,13 +188,15 @@ def test_a_branch_reads_what_is_around_it_in_full_precision():
 
 @pytest.mark.parametrize("name", [n for n in FLOAT32_TINIES if n != "old-opset"])
 def test_bf16_is_the_nets_and_not_the_ports(tiny, name):
-    brain = to_bf16(tiny(name).model)
-    onnx.checker.check_model(brain, full_check=True)
-    assert read_spec(brain).precision == "bf16"
-    assert computed_in(brain, "Conv") == {TensorProto.BFLOAT16}
-    types = value_types(brain)
-    assert {types[brain.graph.input[0].name], types[brain.graph.output[0].name]} == {TensorProto.FLOAT}
-    assert next(entry.version for entry in brain.opset_import if entry.domain == "") >= 22
+    converted = to_bf16(tiny(name).model)
+    onnx.checker.check_model(converted, full_check=True)
+    assert read_spec(converted).precision == "bf16"
+    assert computed_in(converted, "Conv") == {TensorProto.BFLOAT16}
+    types = value_types(converted)
+    assert {types[converted.graph.input[0].name], types[converted.graph.output[0].name]} == {
+        TensorProto.FLOAT
+    }
+    assert next(entry.version for entry in converted.opset_import if entry.domain == "") >= 22
 
 
 def test_bf16_weights_are_rounded_to_nearest():
@@ -223,11 +225,11 @@ def test_bf16_leaves_the_pictures_way_around_the_net_and_the_end_in_full_precisi
         helper.make_node("Conv", ["pixels", "around"], ["skip"]),
         helper.make_node("Add", ["detail", "skip"], ["upscaled"]),
     ]
-    brain = to_bf16(float_model(nodes, weights))
-    types = value_types(brain)
+    converted = to_bf16(float_model(nodes, weights))
+    types = value_types(converted)
     assert types["skip"] == types["around"] == TensorProto.FLOAT
-    assert computed_in(brain, "Add") == {TensorProto.FLOAT}
-    assert computed_in(brain, "Relu") == {TensorProto.BFLOAT16}
+    assert computed_in(converted, "Add") == {TensorProto.FLOAT}
+    assert computed_in(converted, "Relu") == {TensorProto.BFLOAT16}
 
 
 def test_values_that_overflow_on_pictures_are_kept_in_full_precision(tiny):

@@ -1,4 +1,4 @@
-"""int8 as Q/DQ: what is quantised and what is not, and that the graph computes nearly what it did."""
+"""int8 as Q/DQ: the right operators are quantised, and the graph computes nearly the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sr_deploy.graph.nodes import node_roles
 from sr_deploy.graph.onnx_file import read_spec, write_spec
 from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
 from sr_deploy.precision.calibrate import METHODS, Magnitudes, choose_ranges, measure, measure_largest
-from sr_deploy.precision.equalise import equalised, links_of
+from sr_deploy.precision.equalise import equalised, find_links
 from sr_deploy.precision.quantise import (
     quantisable,
     quantised_inputs,
@@ -29,7 +29,7 @@ NETS = ("plain", "dcr", "grey", "scalars", "convolved", "mean-shifted", "nhwc", 
 
 def run(model: onnx.ModelProto, tensor: np.ndarray) -> np.ndarray:
     onnx.checker.check_model(model, full_check=True)
-    options = session_options(OnnxRuntimeOptions())  # ours; by itself it lets int8 overflow without VNNI
+    options = session_options(OnnxRuntimeOptions())  # the default options let int8 overflow without VNNI
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -137,7 +137,7 @@ def test_what_prepares_the_picture_on_its_way_around_belongs_to_it():
 
 
 def test_values_are_quantised_before_they_are_moved():
-    """A quarter of the bytes go through DepthToSpace, and the result is the same."""
+    """A quarter of the bytes goes through DepthToSpace, and the result is the same."""
     model = residual_net()
     assert quantised_inputs(model) == {"a": "pixels", "c": "b", "f": "d"}
     small = to_int8(model, {"pixels": 1.0, "b": 3.0, "d": 3.0})
@@ -180,7 +180,7 @@ def test_pixels_are_grafted_onto_an_int8_model_as_onto_any(tiny, graft):
 
 def test_a_second_time_and_a_net_without_convolutions_are_refused(tiny):
     small = to_int8(tiny("plain").model, ranges_of(tiny("plain")))
-    with pytest.raises(UsageError, match="plain is int8 already; convert the fp32 file"):
+    with pytest.raises(UsageError, match="plain is already int8; convert the fp32 file"):
         to_int8(small, {})
     bare = residual_net()
     del bare.graph.node[:]
@@ -195,7 +195,7 @@ def test_weights_that_are_no_numbers_are_named():
     model = residual_net()
     broken = next(t for t in model.graph.initializer if t.name == "second")
     broken.CopyFrom(numpy_helper.from_array(np.full((12, 8, 3, 3), np.nan, np.float32), "second"))
-    with pytest.raises(ModelError, match="weights of second are not finite"):
+    with pytest.raises(ModelError, match="weights of second hold NaN or infinity"):
         to_int8(model, dict.fromkeys(quantised_inputs(model).values(), 4.0))
 
 
@@ -210,7 +210,7 @@ def test_rounding_weights_is_off_by_half_a_step_at_most():
 @pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "PRelu"])
 def test_balancing_channels_changes_nothing_but_their_magnitudes(activation):
     model = residual_net(activation)
-    assert [link.value for link in links_of(model)] == ["b"]
+    assert [link.value for link in find_links(model)] == ["b"]
     balanced = equalised(model, [PICTURE])
     np.testing.assert_allclose(run(balanced, PICTURE), run(model, PICTURE), atol=2e-5)
 
@@ -226,10 +226,10 @@ def test_balancing_channels_changes_nothing_but_their_magnitudes(activation):
 
 def test_channels_are_left_alone_where_an_activation_has_bounds_or_others_read_between():
     bounded = residual_net("Tanh")
-    assert links_of(bounded) == []
+    assert find_links(bounded) == []
     watched = residual_net()
     watched.graph.node.insert(2, helper.make_node("Abs", ["a"], ["unused"]))
-    assert links_of(watched) == []
+    assert find_links(watched) == []
 
 
 def test_balanced_channels_survive_int8_better():
@@ -268,5 +268,5 @@ def test_a_value_that_is_always_zero_has_a_range_too(method):
 
 def test_a_net_that_computes_no_number_is_named_with_the_value():
     model = residual_net(middle=np.inf)
-    with pytest.raises(ModelError, match=r"a is not finite on a picture"):
+    with pytest.raises(ModelError, match=r"the value a is NaN or infinite on a picture"):
         measure(model, ["a"], [PICTURE])

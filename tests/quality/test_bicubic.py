@@ -1,4 +1,4 @@
-"""imresize against exact rational arithmetic and against weights worked out by hand."""
+"""imresize, compared with exact rational arithmetic and with weights calculated by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def exact_columns(row: list[int], length: int) -> list[Fraction]:
 
 
 def exact_resize(pixels: np.ndarray, rows: int, columns: int, *, rows_first: bool = True) -> np.ndarray:
-    """What MATLAB does to an integer picture [H, W]: an axis, rounding half up and clipping, the other axis."""
+    """Resize an integer picture [H, W] as MATLAB does: one axis, rounding half up and clipping, the other axis."""
     white = int(np.iinfo(pixels.dtype).max)
 
     def along_columns(picture: list[list[int]], length: int) -> list[list[int]]:

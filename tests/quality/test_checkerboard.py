@@ -1,13 +1,13 @@
-"""The checkerboard measure: nothing where there is none, the planted one where there is one."""
+"""The checkerboard measure sees a planted pattern, and nothing where there is none."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from benchmarks.icnr.checkerboard import blocking, checkerboard_energy
 from sr_deploy.errors import UsageError
 from sr_deploy.quality.bicubic import imresize
-from sr_deploy.quality.checkerboard import blocking, checkerboard_energy
 from sr_deploy.quality.dead_leaves import dead_leaves
 
 SMALL = dead_leaves(200, 240, seed=1)

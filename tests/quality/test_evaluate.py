@@ -1,4 +1,4 @@
-"""Evaluation on real files: the numbers, the protocol, and what happens to pictures that do not fit."""
+"""Evaluation on real files: the figures, the protocol, and pictures that do not match."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.errors import ImageError, InputError, MissingRuntimeError, ModelError, UsageError
-from sr_deploy.quality.anchor import check_anchor, is_set5, set5_warning
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.evaluate import (
     bicubic_baseline,
@@ -20,11 +19,12 @@ from sr_deploy.quality.evaluate import (
     evaluate,
     infer_scale,
     nearest_baseline,
-    score_case,
+    score_picture,
 )
 from sr_deploy.quality.metrics import luma, psnr, ssim
-from sr_deploy.quality.pairs import EvalPicture, find_cases
+from sr_deploy.quality.pairs import EvalPicture, find_pictures
 from sr_deploy.quality.results import Evaluation, Protocol, Quality, Score, csv_text
+from sr_deploy.quality.set5 import check_set5, is_set5, set5_warning
 from sr_deploy.upscale import Upscaler
 
 X2 = Protocol(scale=2, border=2)
@@ -58,7 +58,7 @@ def evaluation(*values: Quality, scale: int = 2, names: list[str] | None = None)
 
 def test_a_score_is_what_the_metrics_say_of_the_shaved_pictures(tmp_path: Path) -> None:
     large = scene(41, 50)
-    score = score_case(
+    score = score_picture(
         EvalPicture(save(tmp_path / "a.png", large)), nearest_baseline(3), Protocol(scale=3, border=4)
     )
     cut = large[:39, :48]
@@ -69,9 +69,11 @@ def test_a_score_is_what_the_metrics_say_of_the_shaved_pictures(tmp_path: Path) 
 
 
 def test_the_baseline_and_the_upscaler_of_nearest_pixels_agree(tmp_path: Path) -> None:
-    case = EvalPicture(save(tmp_path / "a.png", scene(40, 36)))
+    picture = EvalPicture(save(tmp_path / "a.png", scene(40, 36)))
     with Upscaler(NearestEngine(2)) as upscaler:
-        assert score_case(case, upscaler.upscale_pixels, X2) == score_case(case, nearest_baseline(2), X2)
+        assert score_picture(picture, upscaler.upscale_pixels, X2) == score_picture(
+            picture, nearest_baseline(2), X2
+        )
 
 
 def test_bicubic_is_rounded_once_at_the_end() -> None:
@@ -81,9 +83,9 @@ def test_bicubic_is_rounded_once_at_the_end() -> None:
 
 
 def test_bicubic_beats_nearest_on_a_picture_with_smooth_parts(tmp_path: Path) -> None:
-    case = EvalPicture(save(tmp_path / "a.png", scene(64, 64)))
+    picture = EvalPicture(save(tmp_path / "a.png", scene(64, 64)))
     bicubic, nearest = (
-        score_case(case, make(2), X2).quality for make in (bicubic_baseline, nearest_baseline)
+        score_picture(picture, make(2), X2).quality for make in (bicubic_baseline, nearest_baseline)
     )
     assert bicubic.psnr_y is not None
     assert nearest.psnr_y is not None
@@ -92,15 +94,15 @@ def test_bicubic_beats_nearest_on_a_picture_with_smooth_parts(tmp_path: Path) ->
 
 def test_given_low_resolution_pictures_are_used_and_not_made(tmp_path: Path) -> None:
     large, grey = scene(32, 32), np.full((16, 16, 3), 128, np.uint8)
-    case = EvalPicture(save(tmp_path / "a.png", large), save(tmp_path / "lr" / "a.png", grey))
-    score = score_case(case, nearest_baseline(2), X2)
+    picture = EvalPicture(save(tmp_path / "a.png", large), save(tmp_path / "lr" / "a.png", grey))
+    score = score_picture(picture, nearest_baseline(2), X2)
     assert score.quality == compare(np.full_like(large, 128), large, 2)
 
 
 @pytest.mark.parametrize(("height", "rows"), [(32, 16), (33, 16), (33, 17)])
 def test_a_pair_may_miss_the_exact_multiple_by_a_rest(tmp_path: Path, height: int, rows: int) -> None:
     large, small = scene(height, 40), scene(rows, 20, seed=1)
-    score = score_case(
+    score = score_picture(
         EvalPicture(save(tmp_path / "a.png", large), save(tmp_path / "lr" / "a.png", small)),
         nearest_baseline(2),
         X2,
@@ -112,7 +114,7 @@ def test_a_pair_may_miss_the_exact_multiple_by_a_rest(tmp_path: Path, height: in
 
 def test_a_grey_picture_is_its_own_luma_and_has_no_rgb(tmp_path: Path) -> None:
     large = scene(40, 40, channels=1)
-    quality = score_case(EvalPicture(save(tmp_path / "a.png", large)), nearest_baseline(2), X2).quality
+    quality = score_picture(EvalPicture(save(tmp_path / "a.png", large)), nearest_baseline(2), X2).quality
     result = nearest_baseline(2)(imresize(large, 0.5))
     assert quality.psnr_y == psnr(result[2:-2, 2:-2], large[2:-2, 2:-2])
     assert (quality.psnr_rgb, quality.ssim_rgb) == (None, None)
@@ -120,8 +122,8 @@ def test_a_grey_picture_is_its_own_luma_and_has_no_rgb(tmp_path: Path) -> None:
 
 def test_sixteen_bits_are_measured_in_sixteen_bits(tmp_path: Path) -> None:
     large = scene(40, 40, dtype=np.uint16)
-    deep = score_case(EvalPicture(save(tmp_path / "a.png", large)), nearest_baseline(2), X2).quality
-    flat = score_case(
+    deep = score_picture(EvalPicture(save(tmp_path / "a.png", large)), nearest_baseline(2), X2).quality
+    flat = score_picture(
         EvalPicture(save(tmp_path / "b.png", (large // 257).astype(np.uint8))), nearest_baseline(2), X2
     ).quality
     assert deep.psnr_y == pytest.approx(flat.psnr_y, abs=0.3)
@@ -130,7 +132,7 @@ def test_sixteen_bits_are_measured_in_sixteen_bits(tmp_path: Path) -> None:
 
 def test_an_upscaler_that_returns_the_original_is_identical_in_every_measure(tmp_path: Path) -> None:
     large = scene(32, 32)
-    score = score_case(EvalPicture(save(tmp_path / "a.png", large)), lambda small: large, X2)
+    score = score_picture(EvalPicture(save(tmp_path / "a.png", large)), lambda small: large, X2)
     assert score.identical
     assert (score.quality.psnr_y, score.quality.psnr_rgb) == (math.inf, math.inf)
     assert score.quality.ssim_y == pytest.approx(1.0, abs=1e-12)
@@ -138,32 +140,32 @@ def test_an_upscaler_that_returns_the_original_is_identical_in_every_measure(tmp
 
 def test_an_upscaler_of_another_scale_is_found_out(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"expected uint8 \(32, 32, 3\)"):
-        score_case(EvalPicture(save(tmp_path / "a.png", scene(32, 32))), nearest_baseline(3), X2)
+        score_picture(EvalPicture(save(tmp_path / "a.png", scene(32, 32))), nearest_baseline(3), X2)
 
 
 def test_a_pair_whose_sizes_do_not_fit_is_refused(tmp_path: Path) -> None:
-    case = EvalPicture(
+    picture = EvalPicture(
         save(tmp_path / "a.png", scene(64, 64)), save(tmp_path / "lr" / "a.png", scene(16, 16))
     )
     with pytest.raises(ImageError, match="16x16, which times 2 does not fit"):
-        score_case(case, nearest_baseline(2), X2)
-    assert infer_scale([case]) == 4
+        score_picture(picture, nearest_baseline(2), X2)
+    assert infer_scale([picture]) == 4
 
 
 def test_a_pair_of_different_depth_or_colour_is_refused(tmp_path: Path) -> None:
     large = save(tmp_path / "a.png", scene(32, 32))
     for name, small in (("deep", scene(16, 16, dtype=np.uint16)), ("grey", scene(16, 16, channels=1))):
         with pytest.raises(ImageError, match="convert one"):
-            score_case(EvalPicture(large, save(tmp_path / name / "a.png", small)), nearest_baseline(2), X2)
+            score_picture(EvalPicture(large, save(tmp_path / name / "a.png", small)), nearest_baseline(2), X2)
 
 
 def test_pictures_that_fail_are_named_and_the_others_measured(tmp_path: Path) -> None:
     save(tmp_path / "good.png", scene(32, 32))
     save(tmp_path / "tiny.png", scene(12, 12))
     (tmp_path / "text.png").write_text("not a picture", encoding="utf-8")
-    cases, _ = find_cases(tmp_path)
+    pictures, _ = find_pictures(tmp_path)
     seen: list[str] = []
-    result = evaluate("nearest", nearest_baseline(2), cases, X2, lambda case: seen.append(case.name))
+    result = evaluate("nearest", nearest_baseline(2), pictures, X2, lambda picture: seen.append(picture.name))
     assert [score.name for score in result.scores] == ["good.png"]
     assert [failure.name for failure in result.failures] == ["text.png", "tiny.png"]
     assert "11x11" in result.failures[1].message
@@ -173,7 +175,7 @@ def test_pictures_that_fail_are_named_and_the_others_measured(tmp_path: Path) ->
 def test_when_no_picture_is_left_the_first_reason_is_given(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture", encoding="utf-8")
     with pytest.raises(InputError, match=r"none of 1 pictures.*text\.png"):
-        evaluate("nearest", nearest_baseline(2), find_cases(tmp_path)[0], X2)
+        evaluate("nearest", nearest_baseline(2), find_pictures(tmp_path)[0], X2)
 
 
 def test_an_error_that_is_not_the_pictures_fault_stops_the_evaluation(tmp_path: Path) -> None:
@@ -261,7 +263,7 @@ def test_pictures_that_only_bear_the_names_of_set5_are_found_out_whatever_model_
 ) -> None:
     for seed, name in enumerate(("baby", "bird", "butterfly", "head", "woman")):
         save(tmp_path / f"{name}.png", scene(32, 32, seed=seed))
-    cases, _ = find_cases(tmp_path)
-    results = [evaluate("nearest", nearest_baseline(2), cases, X2)]
-    assert "33.65 dB on the standard Set5" in (check_anchor(results, cases, 2) or "")
-    assert check_anchor(results, cases[:4], 2) is None
+    pictures, _ = find_pictures(tmp_path)
+    results = [evaluate("nearest", nearest_baseline(2), pictures, X2)]
+    assert "33.65 dB on the standard Set5" in (check_set5(results, pictures, 2) or "")
+    assert check_set5(results, pictures[:4], 2) is None

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and luma against closed forms and against their definitions written out."""
+"""PSNR, SSIM and luma, compared with closed forms and with their definitions written out."""
 
 from __future__ import annotations
 

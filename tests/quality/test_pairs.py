@@ -1,4 +1,4 @@
-"""Which files belong together, by name."""
+"""Pictures and their small versions are paired by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.errors import InputError
-from sr_deploy.quality.pairs import find_cases, list_pictures, picture_key
+from sr_deploy.quality.pairs import find_pictures, list_pictures, picture_key
 
 
 def folder_with(path: Path, *names: str) -> Path:
@@ -38,8 +38,8 @@ def folder_with(path: Path, *names: str) -> Path:
 )
 def test_the_marks_of_common_data_sets_do_not_keep_pairs_apart(tmp_path: Path, hr: str, lr: str) -> None:
     large, small = folder_with(tmp_path / "hr", hr), folder_with(tmp_path / "lr", lr, "stranger.png")
-    cases, failures = find_cases(large, small)
-    assert [(c.hr.name, c.lr.name if c.lr else None) for c in cases] == [(hr, lr)]
+    pictures, failures = find_pictures(large, small)
+    assert [(c.hr.name, c.lr.name if c.lr else None) for c in pictures] == [(hr, lr)]
     assert failures == []
 
 
@@ -47,30 +47,30 @@ def test_the_marks_of_common_data_sets_do_not_keep_pairs_apart(tmp_path: Path, h
     ("hr", "lr"), [("img_1.png", "img_2.png"), ("0801.png", "0802x4.png"), ("x4.png", "x2.png")]
 )
 def test_names_that_differ_otherwise_are_no_pair(tmp_path: Path, hr: str, lr: str) -> None:
-    cases, failures = find_cases(folder_with(tmp_path / "hr", hr), folder_with(tmp_path / "lr", lr))
-    assert cases == []
+    pictures, failures = find_pictures(folder_with(tmp_path / "hr", hr), folder_with(tmp_path / "lr", lr))
+    assert pictures == []
     assert [failure.name for failure in failures] == [hr]
     assert "no low-resolution picture" in failures[0].message
 
 
 def test_the_very_same_stem_wins_over_a_marked_one(tmp_path: Path) -> None:
     large, small = folder_with(tmp_path / "hr", "a.png"), folder_with(tmp_path / "lr", "a.png", "ax2.png")
-    (case,), _ = find_cases(large, small)
-    assert case.lr == small / "a.png"
+    (picture,), _ = find_pictures(large, small)
+    assert picture.lr == small / "a.png"
 
 
 def test_several_candidates_are_an_error_that_names_them(tmp_path: Path) -> None:
     large, small = folder_with(tmp_path / "hr", "a.png"), folder_with(tmp_path / "lr", "ax2.png", "ax4.png")
-    cases, failures = find_cases(large, small)
-    assert cases == []
+    pictures, failures = find_pictures(large, small)
+    assert pictures == []
     assert "ax2.png, ax4.png" in failures[0].message
 
 
 def test_without_a_second_folder_every_picture_is_a_case_in_order(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "hr", "b.PNG", "a.jpg", "c.tiff", "d.gif", "notes.txt", "._a.jpg")
     (folder / "e.png").mkdir()
-    cases, failures = find_cases(folder)
-    assert [(case.name, case.lr) for case in cases] == [
+    pictures, failures = find_pictures(folder)
+    assert [(picture.name, picture.lr) for picture in pictures] == [
         (name, None) for name in ("a.jpg", "b.PNG", "c.tiff", "d.gif")
     ]
     assert failures == []

@@ -1,4 +1,4 @@
-"""Layers are found with the weights they are used with, and paired where that is safe."""
+"""Layers are found with the weights that operators really use, and paired where that is safe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forms of a model that compute the same pass; one spoiled on purpose fails, and the culprit is named."""
+"""Forms of a model that compute the same picture pass; a spoiled one fails, and the culprit is named."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.verify.crops import SIZES, TILE, VerifyCrop, cut_crops
+from sr_deploy.verify.forms import ModelForm, choose_reference, onnx_form
 from sr_deploy.verify.plain import PlainGraph
 from sr_deploy.verify.results import VerifiedModel
 from sr_deploy.verify.run import verify
-from sr_deploy.verify.subject import ModelForm, choose_reference, onnx_subject
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def subject(model: onnx.ModelProto, name: str = "model") -> ModelForm:
-    return onnx_subject(name, model, ["onnxruntime"], lambda backend: open_engine(model, backend))
+    return onnx_form(name, model, ["onnxruntime"], lambda backend: open_engine(model, backend))
 
 
 def verified(
@@ -54,30 +54,30 @@ def verified(
 
 def changed(model: onnx.ModelProto, **changes: Callable[[np.ndarray], np.ndarray]) -> onnx.ModelProto:
     """A copy of `model` with some of its weights changed."""
-    twin = copy_of(model)
-    assert changes.keys() <= {tensor.name for tensor in twin.graph.initializer}
-    for tensor in twin.graph.initializer:
+    copied = copy_of(model)
+    assert changes.keys() <= {tensor.name for tensor in copied.graph.initializer}
+    for tensor in copied.graph.initializer:
         if change := changes.get(tensor.name):
             values = numpy_helper.to_array(tensor)
-            twin_values = np.ascontiguousarray(change(values), values.dtype)
-            tensor.CopyFrom(numpy_helper.from_array(twin_values, tensor.name))
-    return twin
+            copied_values = np.ascontiguousarray(change(values), values.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(copied_values, tensor.name))
+    return copied
 
 
 def ending_in(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], **constants: np.ndarray
 ) -> onnx.ModelProto:
     """A copy of `model` whose output goes through `nodes`, from "raw" to "upscaled"."""
-    twin = copy_of(model)
-    for node in twin.graph.node:
+    copied = copy_of(model)
+    for node in copied.graph.node:
         node.output[:] = ["raw" if name == "upscaled" else name for name in node.output]
-    twin.graph.node.extend(nodes)
-    twin.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
-    return twin
+    copied.graph.node.extend(nodes)
+    copied.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
+    return copied
 
 
 def rgb_net(*, scale: int = 2) -> onnx.ModelProto:
-    """A net that upscales for real: nearest neighbours in colour, and a little of a 3x3 convolution."""
+    """A network that really upscales: nearest neighbours in colour, plus a weak 3x3 convolution."""
     rng, depth = np.random.default_rng(3), 3 * scale**2
     around = np.zeros((depth, 3, 1, 1), np.float32)
     around[np.arange(depth), np.arange(depth) // scale**2] = 1
@@ -108,7 +108,7 @@ def rgb_net(*, scale: int = 2) -> onnx.ModelProto:
 def test_every_tiny_model_equals_itself_on_an_engine_whole_and_tiled(each_tiny, photographs):
     found = verified(each_tiny.model, photographs)
     assert found.passed, found.why()
-    ways = {(row.leg.backend, row.leg.how) for row in found.rows}
+    ways = {(row.path.backend, row.path.how) for row in found.results}
     assert {("graph", "whole"), ("onnxruntime", "whole")} <= ways
     assert (("onnxruntime", "tiled") in ways) == (each_tiny.spec.size_rule.fixed is None)
 
@@ -261,7 +261,7 @@ def truncating_floats() -> onnx.ModelProto:
 
 
 def truncating_bytes() -> onnx.ModelProto:
-    """Pixel I/O whose rounding is a plain cast, as it is often written by hand."""
+    """Pixel I/O that rounds by a plain cast, as hand-written graphs often do."""
     model = with_pixel_io(rgb_net())
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -283,15 +283,15 @@ def truncating_bytes() -> onnx.ModelProto:
 def test_rounding_by_truncation_is_told(photographs, make):
     found = verified(make(), photographs, against=rgb_net())
     assert found.failed
-    assert max(row.measured.steps for row in found.rows if row.measured) == 1
+    assert max(row.measured.steps for row in found.results if row.measured) == 1
     assert "rounds by truncation" in found.why()
 
 
 def test_an_operator_changed_between_two_layers_is_placed_between_them(photographs):
     model = rgb_net()
-    twin = copy_of(model)
-    next(node for node in twin.graph.node if node.name == "relu").op_type = "Abs"
-    why = verified(twin, photographs, against=model).why()
+    copied = copy_of(model)
+    next(node for node in copied.graph.node if node.name == "relu").op_type = "Abs"
+    why = verified(copied, photographs, against=model).why()
     assert "agree up to Conv 'first'" in why
     assert "look between the two" in why
     assert "at Conv 'second'" in why
@@ -300,7 +300,7 @@ def test_an_operator_changed_between_two_layers_is_placed_between_them(photograp
 def test_an_operator_changed_behind_the_layers_is_placed_there(photographs):
     nodes = [helper.make_node("Mul", ["raw", "half"], ["upscaled"])]
     dark = ending_in(rgb_net(), nodes, half=np.array(0.5, np.float32))
-    assert "look at what follows" in verified(dark, photographs, against=rgb_net()).why()
+    assert "look at the operators after it" in verified(dark, photographs, against=rgb_net()).why()
 
 
 @pytest.mark.parametrize("layer", ["body.4.", "around."])
@@ -344,7 +344,7 @@ def on_engine(make: Callable[[str], NearestEngine]) -> ModelForm:
 def test_an_engine_that_computes_something_else_is_named_and_the_file_is_not(photographs):
     candidate = on_engine(lambda backend: ShadedEngine(below=10_000))
     (found,) = verify([candidate], candidate, cut_crops(photographs, candidate.spec)).models
-    assert found.culprits == ("the file itself is right, shaded computes it differently",)
+    assert found.culprits == ("the file itself is right, but shaded computes something else",)
 
 
 def test_an_engine_that_goes_wrong_in_tiles_only_is_told(photographs):
@@ -353,7 +353,7 @@ def test_an_engine_that_goes_wrong_in_tiles_only_is_told(photographs):
     (found,) = verify([candidate], candidate, crops).models
     assert found.failed
     assert "only tiles differ, on shaded" in found.why()
-    tiled = next(row for row in found.rows if row.leg.how == "tiled")
+    tiled = next(row for row in found.results if row.path.how == "tiled")
     assert tiled.measured.seam == 9
 
 
@@ -363,7 +363,7 @@ def test_a_backend_that_is_not_there_is_not_run_and_nothing_is_claimed_of_it(pho
 
     candidate = on_engine(open_nothing)
     (found,) = verify([candidate], candidate, cut_crops(photographs, candidate.spec)).models
-    row = next(row for row in found.rows if row.leg.backend == "shaded")
+    row = next(row for row in found.results if row.path.backend == "shaded")
     assert row.verdict == "not run"
     assert "buy one" in row.not_run
     assert not found.failed
@@ -386,7 +386,7 @@ def test_an_engine_that_fails_on_some_sizes_has_failed(photographs):
 
 
 class BytesEngine(NearestEngine):
-    """Takes bytes only, as an engine that was built so."""
+    """Takes bytes only, like an engine file built for bytes."""
 
     def run(self, batch, out=None):
         if batch.dtype != np.uint8:
@@ -397,7 +397,7 @@ class BytesEngine(NearestEngine):
 def test_nothing_is_claimed_of_numbers_that_cannot_be_seen(photographs):
     candidate = on_engine(lambda backend: BytesEngine(2))
     (found,) = verify([candidate], candidate, cut_crops(photographs, candidate.spec)).models
-    row = next(row for row in found.rows if row.leg.backend == "shaded")
+    row = next(row for row in found.results if row.path.backend == "shaded")
     assert row.verdict == "passed"
     assert row.measured.not_finite is None
 

@@ -152,11 +152,6 @@ class GpuContext:
         """Create a stream that does not wait for CUDA's default stream."""
         return self.cuda.Stream(_STREAM_NON_BLOCKING)
 
-    def free_memory(self) -> tuple[int, int]:
-        """Return the free and the total device memory, in bytes."""
-        free, total = self.cuda.mem_get_info()
-        return int(free), int(total)
-
 
 def _primary_context(cuda: ModuleType, ordinal: int) -> Any:
     """Return the primary context of GPU number `ordinal`, retaining it on first use."""

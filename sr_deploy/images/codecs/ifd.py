@@ -15,7 +15,7 @@ from typing import Union
 # tags whose value is the offset of another directory (EXIF 2.32, section 4.6.3)
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 SUB_IFDS = frozenset({EXIF_IFD, GPS_IFD, INTEROP_IFD})
-SHORT, LONG, UNDEFINED = 3, 4, 7
+SHORT, LONG = 3, 4
 # Bytes per value of each type: TIFF 6.0, section 2; 13 (IFD) from Adobe's supplements, 16 to 18 from BigTIFF.
 _SIZES = {
     1: 1,

@@ -11,8 +11,6 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from tempfile import gettempdir
 from typing import cast
 
 import cv2
@@ -24,7 +22,7 @@ from torch import Tensor
 from sr_deploy.errors import UsageError
 from sr_deploy.system.cores import usable_cores
 from sr_deploy.training.data.degrade import Degradation, degraded
-from sr_deploy.training.data.pictures import PictureStore, Pixels, TrainingPair
+from sr_deploy.training.data.pictures import Pixels, TrainingPair
 
 Batch = tuple[Tensor, Tensor]
 """Small and large crops, uint8 [N, 3, H, W] each."""
@@ -223,35 +221,3 @@ def default_workers(device: str) -> int:
     It is one for a CPU, which needs its cores for training, and up to eight for a GPU, which must not wait.
     """
     return 1 if device == "cpu" else min(8, usable_cores() or os.cpu_count() or 1)
-
-
-def get_data(
-    batch_size: int,
-    lr_size: int,
-    scale: int,
-    *,
-    folder: Path,
-    seed: int = 0,
-    first: int = 0,
-    cache: Path | None = None,
-    degrade: Degradation | None = None,
-    busiest_of: int = 1,
-    workers: int = 1,
-) -> Loader:
-    """Return an endless loader of crops of any folder of pictures.
-
-    It yields (small uint8 [batch_size, 3, lr_size, lr_size], large uint8 [batch_size, 3, lr_size * scale,
-    lr_size * scale]). Raises InputError for a folder without pictures, UsageError where all pictures are too
-    small.
-    """
-    store = PictureStore(folder, cache=cache, overflow=Path(gettempdir()) / "sr-deploy-pictures")
-    crops = CropSampler(
-        store.pairs(scale),
-        scale=scale,
-        crop=lr_size,
-        batch=batch_size,
-        seed=seed,
-        degrade=degrade,
-        busiest_of=busiest_of,
-    )
-    return Loader(crops, first=first, workers=workers)

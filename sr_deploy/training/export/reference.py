@@ -12,8 +12,8 @@ from torch import nn
 from sr_deploy.spec import ModelSpec
 from sr_deploy.training.checkpoint import find_checkpoint, load_net
 from sr_deploy.training.export.to_onnx import core_model, spec_of
+from sr_deploy.verify.forms import ModelForm
 from sr_deploy.verify.plain import mirrored
-from sr_deploy.verify.subject import ModelForm
 
 
 def open_checkpoint(path: Path) -> ModelForm:

@@ -140,7 +140,6 @@ def grid(got: Tensor, wanted: Tensor, period: int) -> Tensor:
 
     A net that ends in PixelShuffle computes each place with its own kernels, and feature losses were seen to
     reward a grid of them. No photograph has such a grid, so every error that repeats is wrong.
-    `sr_deploy.quality.checkerboard` measures the same in a finished picture.
     """
     error = got - wanted
     height, width = (n // period for n in error.shape[2:])

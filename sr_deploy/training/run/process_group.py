@@ -27,8 +27,6 @@ class ProcessGroup:
 
     rank: int = 0
     world: int = 1
-    local: int = 0
-    """Number of this process on its host."""
     local_world: int = 1
     """Number of processes on its host."""
     control: Any = None
@@ -110,7 +108,6 @@ def join_processes(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
             ProcessGroup(
                 rank=dist.get_rank(),
                 world=dist.get_world_size(),
-                local=local,
                 local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
                 control=dist.new_group(backend="gloo"),
             ),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sr_deploy.errors import ImageError, InputError, UsageError
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.training.data.degrade import Degradation, degraded, gaussian_kernel, shrink, to_uint8
-from sr_deploy.training.data.loader import CropSampler, Loader, get_data, orient
+from sr_deploy.training.data.loader import CropSampler, Loader, orient
 from sr_deploy.training.data.pictures import (
     PictureStore,
     TrainingPair,
@@ -222,6 +222,12 @@ def test_the_held_out_pictures_depend_on_names_only():
     assert len(rest) == 4
     with pytest.raises(InputError, match="none is left to train on"):
         split_validation(pairs, 6)
+
+
+def get_data(batch_size, lr_size, scale, *, folder):
+    """A loader of crops of the pictures in `folder`, built from the public parts."""
+    pairs = PictureStore(folder, overflow=folder / "overflow").pairs(scale)
+    return Loader(CropSampler(pairs, scale=scale, crop=lr_size, batch=batch_size, seed=0))
 
 
 def test_get_data_makes_loaders_for_any_phase(pictures):
