@@ -248,8 +248,8 @@ class FileFacts:
     """Name and version of the program that wrote the file; "unknown" if it does not say."""
     nodes: int
     """Nodes of the main graph."""
-    weights: int
-    """Numbers in all constant tensors of the graph, biases included."""
+    constants: int
+    """Numbers in all constant tensors of the graph: parameters, and whatever else the graph holds, such as fixed kernels."""
 
 
 def file_facts(path: Path, model: onnx.ModelProto) -> FileFacts:
@@ -266,7 +266,7 @@ def file_facts(path: Path, model: onnx.ModelProto) -> FileFacts:
         opset=opset_of(model),
         producer=f"{model.producer_name} {model.producer_version}".strip() or "unknown",
         nodes=len(model.graph.node),
-        weights=sum(math.prod(tensor.dims) for tensor in constant_tensors(model)),
+        constants=sum(math.prod(tensor.dims) for tensor in constant_tensors(model)),
     )
 
 

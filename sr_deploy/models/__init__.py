@@ -112,6 +112,13 @@ def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
     raise ModelError(f"no bundled model is called {str(name_or_path)!r}; {hint}")
 
 
+def card_of(path: Path, sha256: str) -> ModelEntry | None:
+    """The entry of the bundled model that the file `path` is, told by its checksum; None for any other file."""
+    if path.resolve().parent != _FOLDER.resolve():
+        return None
+    return next((entry for entry in list_models() if entry.sha256 == sha256), None)
+
+
 def model_for_scale(scale: int, folder: Path | None = None) -> str:
     """The name of the bundled model for `scale`: `rt-x<scale>` if it exists, else the first by name.
 
