@@ -139,6 +139,6 @@ def memory_error(error: Exception) -> Exception:
     `error` itself."""
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return OutOfMemoryError(
-            "no more threads can be started; close other programs, or raise the limit of threads of threads"
+            "no more threads can be started; close other programs, or raise the limit of threads (`ulimit -u`)"
         )
     return error

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\b
 Examples:
-  sr-deploy convert model.onnx --precision int8 --data photographs/
+  sr-deploy convert model.onnx --precision int8 --data photos/
   sr-deploy convert model.onnx --precision fp16 -o model-half.onnx
 """
 

@@ -26,9 +26,9 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 _EXAMPLES = """\b
 Examples:
-  sr-deploy train rt-x4.toml --data photographs/ --out run/
-  sr-deploy train rt-x4.toml --data photographs/ --out run/ --resume
-  torchrun --nproc-per-node 2 --no-python sr-deploy train rt-x4.toml --data photographs/ --out run/
+  sr-deploy train rt-x4.toml --data photos/ --out run
+  sr-deploy train rt-x4.toml --data photos/ --out run --resume
+  torchrun --nproc-per-node 2 --no-python sr-deploy train rt-x4.toml --data photos/ --out run
 """
 
 

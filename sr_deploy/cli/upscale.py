@@ -39,7 +39,7 @@ Examples:
   sr-deploy upscale photo.jpg
   sr-deploy upscale photo.jpg -o large.png --scale 2
   sr-deploy upscale holiday/ -o large/ --recursive --skip-existing
-  sr-deploy upscale scan.png -o scan-4k.png --fit 3840x2160
+  sr-deploy upscale scan.tif -o scan.png --fit 3840x2160
 """
 
 # Another way out of a wrong --scale: the end of an error message.

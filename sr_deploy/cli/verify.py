@@ -37,8 +37,8 @@ _HEADER = (
 )
 _EXAMPLES = """\b
 Examples:
-  sr-deploy verify model.onnx model-int8.onnx --data photographs/
-  sr-deploy verify model.engine --against model.onnx --data photographs/
+  sr-deploy verify model.onnx model-int8.onnx --data photos/
+  sr-deploy verify model.engine --against model.onnx --data photos/
 """
 
 
