@@ -41,7 +41,10 @@ def speed() -> str:
     if result is None:
         return ""
     runs = [run for run in result.runs if run.subject.precision == "fp32"]
-    case, subject = min((run.case for run in runs), key=lambda case: case.width * case.height), runs[0].subject
+    case, subject = (
+        min((run.case for run in runs), key=lambda case: case.width * case.height),
+        runs[0].subject,
+    )
     runs = [run for run in runs if run.case.label == case.label]
     seconds = {_name(run): statistics.median(run.samples) for run in runs}
     best = _best_of_ours(runs, case.label)
@@ -194,9 +197,7 @@ def scaling() -> str:
         return ""
     runs = [run for path in RESULTS.glob("scaling-*.json") for run in read_result(path).runs]
     head = "| what | cost | grows as | R2 | from, to |\n|---|---|---|---|---|\n"
-    return (
-        f"![Time and memory, on logarithmic axes](images/{PLOT.name})\n\n{head}{''.join(rows)}{_caveat(_busy(runs))}"
-    )
+    return f"![Time and memory, on logarithmic axes](images/{PLOT.name})\n\n{head}{''.join(rows)}{_caveat(_busy(runs))}"
 
 
 def _busy(runs: Any) -> float:
@@ -256,7 +257,9 @@ def filled(page: str, text: str) -> str:
     """Return `text` with every table in place. SystemExit if its tables are not those of `PAGES`."""
     found = [match[1] for match in _PLACE.finditer(text)]
     if sorted(found) != sorted(PAGES[page]):
-        raise SystemExit(f"{page} has places for the tables {', '.join(found)}, not for {', '.join(PAGES[page])}")
+        raise SystemExit(
+            f"{page} has places for the tables {', '.join(found)}, not for {', '.join(PAGES[page])}"
+        )
     return _PLACE.sub(lambda m: f"<!-- tables: {m[1]} -->\n{TABLES[m[1]]()}<!-- end -->", text)
 
 

@@ -34,9 +34,11 @@ PICTURE_TYPES = (
 """Element types that an input or output of pixels may have."""
 _FOREIGN_FILES = {
     b"version https://git-lfs": "is a Git LFS pointer, not the model itself; run `git lfs pull`",
-    b"PK\x03\x04": "is a PyTorch checkpoint, not an ONNX model; run `sr-deploy export` on it first",
+    b"PK\x03\x04": "is a PyTorch checkpoint, not an ONNX model; export it with torch.onnx.export first",
 }
 """First bytes of files that users often pass by mistake, and what to say of them."""
+_SAFETENSORS = slice(8, 10), b'{"'
+"""Bytes by which a safetensors file is recognised: 8 bytes of length, then a JSON object."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ def parse_model(data: bytes, name: str = "the model") -> onnx.ModelProto:
     for head, answer in _FOREIGN_FILES.items():
         if data.startswith(head):
             raise ModelError(f"{name} {answer}")
+    where, head = _SAFETENSORS
+    if data[where] == head:
+        raise ModelError(f"{name} is a checkpoint, not an ONNX model; run `sr-deploy export` on it first")
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
