@@ -11,10 +11,11 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sr_deploy.system.cpu import CpuInfo, describe_cpu
+from sr_deploy.system.json_values import to_plain
 from sr_deploy.system.memory import available_memory
 from sr_deploy.version import __version__
 
@@ -106,7 +107,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as plain JSON values."""
-        return {**asdict(self), "can_upscale": self.can_upscale}
+        return {**to_plain(self), "can_upscale": self.can_upscale}
 
 
 def diagnose() -> Diagnosis:

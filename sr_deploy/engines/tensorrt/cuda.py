@@ -77,10 +77,11 @@ def machine(ordinal: int, tensorrt: str) -> BuildMachine:
     Raises MissingRuntimeError if CUDA is missing, UsageError if there is no such GPU.
     """
     device = _device(driver(), ordinal)
+    major, minor = device.compute_capability()
     return BuildMachine(
         tensorrt=tensorrt,
         gpu=str(device.name()),
-        capability=device.compute_capability(),
+        capability=(int(major), int(minor)),
         driver=driver_version(),
     )
 

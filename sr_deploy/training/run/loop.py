@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sr_deploy.errors import CheckFailedError, MissingRuntimeError
+from sr_deploy.system.json_values import to_plain
 from sr_deploy.training.data.loader import Batch
 from sr_deploy.training.data.pictures import TrainingPair
 from sr_deploy.training.recipe import PIXEL_TERMS
@@ -208,7 +208,7 @@ class Loop:
         session = self._session
         record = {
             "recipe_sha256": session.recipe.sha256,
-            "at": asdict(session.position),
+            "at": to_plain(session.position, finite=False),  # a PSNR may be infinite
             "run": self._run.record(),
             "count": self._count,
         }

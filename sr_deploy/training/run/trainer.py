@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sr_deploy.errors import InputError, UsageError
+from sr_deploy.system.json_values import from_plain
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, to_float
 from sr_deploy.training.data.pictures import (
@@ -170,7 +171,7 @@ class Trainer:
                 f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, but this recipe is "
                 f"{self.recipe.sha256[:12]}; resume with the first recipe, or name another --out"
             )
-        session.position = RunPosition(**record["at"])
+        session.position = from_plain(RunPosition, record["at"], finite=False)
         began = (session.position.init or {}).get("first_phase", 1)
         if self.options.phase not in (1, began):
             raise UsageError(
