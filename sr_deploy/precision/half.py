@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.nodes import in_opset, node_roles
 from sr_deploy.graph.onnx_file import copy_of, opset_of, read_spec, write_spec
+from sr_deploy.system.arrays import FloatArray
 
 LARGEST_FP16 = float(np.finfo(np.float16).max)
 """Largest finite fp16 number, 65504."""
@@ -257,7 +257,7 @@ def _value_types(model: onnx.ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in types.items() if kind}
 
 
-def _half_tensor(values: npt.NDArray[np.float32], kind: int, name: str) -> onnx.TensorProto:
+def _half_tensor(values: FloatArray, kind: int, name: str) -> onnx.TensorProto:
     """Make a tensor of 16-bit floats from `values`, rounded to nearest, ties to even."""
     if kind == TensorProto.FLOAT16:
         return numpy_helper.from_array(values.astype(np.float16), name)

@@ -2,9 +2,9 @@
 
 Q/DQ stands for QuantizeLinear followed by DequantizeLinear. Convolutions read quantised activations and
 quantised weights; everything else stays in single precision. Weights are symmetric with one scale per output
-channel. Activations are symmetric with zero point 0 and one scale per tensor, and have one Q/DQ pair in front
-of every convolution: that is the form that TensorRT requires. The ranges are not chosen here;
-`sr_deploy.precision.calibrate` measures them on pictures.
+channel: weights [O, ...] have scales [O]. Activations are symmetric with zero point 0 and one scale per
+tensor, and have one Q/DQ pair in front of every convolution: that is the form that TensorRT requires. The
+ranges are not chosen here; `sr_deploy.precision.calibrate` measures them on pictures.
 
 Sources: the ONNX operators QuantizeLinear and DequantizeLinear; Jacob et al. 2018, "Quantization and training
 of neural networks for efficient integer-arithmetic-only inference", section 2.1; Krishnamoorthi 2018,
@@ -24,6 +24,7 @@ from onnx import helper, numpy_helper
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.nodes import constants_of, in_opset, name_of, node_roles
 from sr_deploy.graph.onnx_file import read_spec, write_spec
+from sr_deploy.system.arrays import FloatArray
 
 LEVELS = 127
 """Steps on each side of zero. -128 is left out, so that a value and its negative are rounded alike."""
@@ -34,9 +35,6 @@ _SMALLEST_SCALE = 1e-8
 _MOVING_OPERATORS = {"DepthToSpace", "Transpose", "Reshape", "Identity", "SpaceToDepth"}
 """Operators that move values and compute none. Values are quantised before them, so that a quarter of the
 bytes is moved."""
-
-Floats = npt.NDArray[np.float32]
-"""Weights [O, ...] or scales [O] in float32."""
 
 
 def quantisable(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -82,14 +80,14 @@ def to_int8(
     return write_spec(copied, spec.with_(precision="int8")) if spec else copied
 
 
-def weight_scales(weights: Floats) -> Floats:
+def weight_scales(weights: FloatArray) -> FloatArray:
     """Return the scale of every output channel of `weights` [O, ...], as [O]: its largest magnitude over 127."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales: Floats = np.maximum(largest / LEVELS, _SMALLEST_SCALE).astype(np.float32)
+    scales: FloatArray = np.maximum(largest / LEVELS, _SMALLEST_SCALE).astype(np.float32)
     return scales
 
 
-def rounded_weights(weights: Floats, scales: Floats) -> npt.NDArray[np.int8]:
+def rounded_weights(weights: FloatArray, scales: FloatArray) -> npt.NDArray[np.int8]:
     """Round `weights` [O, ...] to whole steps of their channel's scale [O], -127 to 127, ties to even."""
     steps = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))
     rounded: npt.NDArray[np.int8] = np.clip(steps, -LEVELS, LEVELS).astype(np.int8)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from sr_deploy.graph.nodes import constants_of
@@ -21,6 +20,7 @@ from sr_deploy.precision.crops import CalibrationCrop
 from sr_deploy.precision.equalise import equalised, find_links
 from sr_deploy.precision.measure import Distance, LossMeter
 from sr_deploy.precision.quantise import quantisable, quantised_inputs, to_int8
+from sr_deploy.system.arrays import AnyArray
 
 STRENGTHS = (0.0, 0.5, 0.75, 1.0)
 """Strengths with which channels are balanced, see `equalised`."""
@@ -159,7 +159,7 @@ def costs_of(model: onnx.ModelProto, picture: Any) -> dict[str, float]:
     weights = {node.output[0]: node.input[1] for node in model.graph.node if node.op_type == "Conv"}
     work: dict[str, float] = {}
 
-    def count(name: str, value: npt.NDArray[Any]) -> None:
+    def count(name: str, value: AnyArray) -> None:
         dims = constants[weights[name]].dims
         work[name] = float(np.prod(dims) + _READ_COST * dims[1]) * value[0, 0].size
 

@@ -35,7 +35,7 @@ from sr_deploy.probe.perturbation import (
     picture_perturbations,
     structural_perturbation,
 )
-from sr_deploy.probe.range import Range
+from sr_deploy.probe.range import ValueRange
 from sr_deploy.probe.shape import Shape
 from sr_deploy.probe.structure import structure_of
 from sr_deploy.probe.tiles import tiles_agree
@@ -126,7 +126,7 @@ def find_halo(
     run: SessionRunner,
     shape: Shape,
     rule: SizeRule,
-    value_range: Range,
+    value_range: ValueRange,
     precision: str,
 ) -> Halo:
     """Measure the halo of `model`, as the module docstring defines it.
@@ -169,7 +169,7 @@ def _make_probes(
     run: SessionRunner,
     shape: Shape,
     rule: SizeRule,
-    value_range: Range,
+    value_range: ValueRange,
     precision: str,
 ) -> _HaloProbes:
     """Build the structural twin of `model` and both probes."""

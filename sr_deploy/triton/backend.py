@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import SrDeployError
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.triton.config import read_parameters
 from sr_deploy.upscale import Upscaler
 
@@ -63,13 +63,13 @@ class TritonPythonModel:
 # as empty (https://github.com/triton-inference-server/python_backend/pull/384).
 
 
-def _to_numpy(tensor: Any) -> npt.NDArray[np.uint8]:
+def _to_numpy(tensor: Any) -> Uint8Array:
     """Return a view of the server's tensor, uint8 [N, H, W, C], without a copy."""
     pixels: Any = np.from_dlpack(tensor)
-    return cast("npt.NDArray[np.uint8]", pixels)
+    return cast("Uint8Array", pixels)
 
 
-def _to_server_tensor(triton: Any, pixels: npt.NDArray[np.uint8]) -> Any:
+def _to_server_tensor(triton: Any, pixels: Uint8Array) -> Any:
     """Return `pixels` as a tensor of the server, without a copy."""
     capsule = pixels.__dlpack__()
     tensor = triton.Tensor.from_dlpack(UPSCALED, capsule)
@@ -79,7 +79,7 @@ def _to_server_tensor(triton: Any, pixels: npt.NDArray[np.uint8]) -> Any:
     return tensor
 
 
-def upscale_batch(upscaler: Upscaler, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def upscale_batch(upscaler: Upscaler, pixels: Uint8Array) -> Uint8Array:
     """Upscale uint8 [N, H, W, C] to [N, H * scale, W * scale, C], one picture after the other.
 
     Raises the errors of `Upscaler.upscale_pixels`.

@@ -14,17 +14,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.images.codecs.density import from_phys, to_phys
 from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, require_bytes
 from sr_deploy.images.codecs.metadata import Metadata
-from sr_deploy.images.codecs.strips import Bytes, Strips, deflated, packed_in_order
-
-Array = npt.NDArray[Any]
+from sr_deploy.images.codecs.strips import Strips, deflated, packed_in_order
+from sr_deploy.system.arrays import AnyArray, Uint8Array
 
 _MAX_BLOB = 64 << 20
 """Largest size in bytes of an uncompressed metadata blob. Larger blobs are left out: a few compressed
@@ -166,7 +164,7 @@ def _metadata_chunks(metadata: Metadata) -> bytes:
     return chunks
 
 
-def _filter_average(rows: Bytes, above: Bytes, step: int) -> Bytes:
+def _filter_average(rows: Uint8Array, above: Uint8Array, step: int) -> Uint8Array:
     """Apply PNG filter 3, Average (PNG specification, section 9.2), and put the filter type before each row.
 
     Every byte becomes its difference from the mean of the bytes to the left (`step` bytes back) and
@@ -205,7 +203,7 @@ def _packed_strip(strips: Strips, i: int) -> tuple[bytes, int, int]:
     return _chunk(b"IDAT", header, deflated(filtered, raw=True)), zlib.adler32(filtered), len(filtered)
 
 
-def write_png(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Metadata) -> None:
+def write_png(file: BinaryIO, pixels: AnyArray, alpha: AnyArray | None, metadata: Metadata) -> None:
     """Write pixels [H, W, 1 or 3] of 8 or 16 bits, and alpha [H, W] if not None.
 
     Each strip becomes one IDAT chunk. Raises OSError from `file`.

@@ -17,16 +17,11 @@ import torch
 from torch import Tensor
 
 from sr_deploy.errors import InputError, UsageError
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.system.json_values import from_plain
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, to_float
-from sr_deploy.training.data.pictures import (
-    PictureStore,
-    Pixels,
-    TrainingPair,
-    quarter_of_memory,
-    split_validation,
-)
+from sr_deploy.training.data.pictures import PictureStore, TrainingPair, quarter_of_memory, split_validation
 from sr_deploy.training.nets import build_net, size_rule_of
 from sr_deploy.training.nets.blocks import fold
 from sr_deploy.training.nets.rt import RT
@@ -330,7 +325,7 @@ class Trainer:
         Raises KeyboardInterrupt after `stop`; pictures drawn before are kept.
         """
 
-        def draw(small: Pixels) -> Pixels:
+        def draw(small: Uint8Array) -> Uint8Array:
             if session.stopping:
                 raise KeyboardInterrupt
             return teacher.draw(small)
