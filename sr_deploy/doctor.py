@@ -113,7 +113,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Collect all facts. Takes about a second, because it opens every installed runtime."""
     packages = {name: _version(name) for name in PACKAGES}
-    models, problem = _models()
+    models, problem = _bundled_models()
     gpus, gpu_detail = find_gpus()
     return Diagnosis(
         version=__version__,
@@ -151,10 +151,8 @@ def find_gpus() -> tuple[tuple[GpuInfo, ...], str]:
 
 
 def _device_hint(reason: str) -> str:
-    """Add to `reason` that the driver's device file exists, if it does.
-
-    This happens in containers that were given the device but not the driver's tools.
-    """
+    """Add to `reason` that the driver's device file exists, if it does. This happens in containers that were
+    given the device but not the driver's tools."""
     if os.path.exists("/dev/nvidiactl"):
         return f"{reason}, but /dev/nvidiactl exists: the driver's tools are missing or not mounted"
     return reason
@@ -167,7 +165,6 @@ def _gpu(line: str) -> GpuInfo:
 
 
 def _version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
     from importlib import metadata
 
     try:
@@ -184,8 +181,7 @@ def _memory() -> int | None:
         return None
 
 
-def _models() -> tuple[tuple[str, ...], str | None]:
-    """The names of the bundled models, or the reason why they cannot be listed."""
+def _bundled_models() -> tuple[tuple[str, ...], str | None]:
     try:
         from sr_deploy.models import list_models
 
@@ -195,10 +191,7 @@ def _models() -> tuple[tuple[str, ...], str | None]:
 
 
 def _backend_names() -> tuple[str, ...]:
-    """The backends that compute a model.
-
-    The `nearest` engine copies pixels and `auto` is a choice; neither counts.
-    """
+    """The backends that compute a model: not `nearest`, which copies pixels, nor `auto`, a choice."""
     try:
         from sr_deploy.engines.registry import BACKENDS
     except Exception:
@@ -232,10 +225,8 @@ def _try_backend(name: str, models: tuple[str, ...]) -> Backend:
 
 
 def _one_line(error: Exception) -> str:
-    """The message of `error` on one line.
-
-    Errors that are not sr-deploy's own get their class name in front.
-    """
+    """The message of `error` on one line. Errors that are not sr-deploy's own get their class name in
+    front."""
     text = " ".join(str(error).split())
     from sr_deploy.errors import SrDeployError
 

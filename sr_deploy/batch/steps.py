@@ -135,10 +135,9 @@ def attempt(step: JobStep, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> A
 
 
 def memory_error(error: Exception) -> Exception:
-    """Return OutOfMemoryError for the error by which Python reports that no thread can be started, else
-    `error` itself."""
+    """Return OutOfMemoryError for Python's error that no thread can be started, else `error` itself."""
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return OutOfMemoryError(
-            "no more threads can be started; close other programs, or raise the limit of threads of threads"
+            "no more threads can be started; close other programs, or raise the limit of threads"
         )
     return error

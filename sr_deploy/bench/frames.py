@@ -68,11 +68,9 @@ def cut(picture: Uint8Array, width: int, height: int) -> Uint8Array:
 
 
 def load_photographs(paths: Sequence[Path] = ()) -> Photographs:
-    """Load the pictures at `paths`, which may be files and folders; by default the bundled one.
-
-    Grey becomes RGB, 16 bits become 8 bits, and opacity is ignored. Raises ImageError for a file that cannot
-    be read, UsageError for a folder without pictures.
-    """
+    """Load the pictures at `paths`, which may be files and folders; by default the bundled one. Grey becomes
+    RGB, 16 bits become 8 bits, and opacity is ignored. Raises ImageError for a file that cannot be read,
+    UsageError for a folder without pictures."""
     files = [file for path in paths or (BUNDLED,) for file in _files(path)]
     return Photographs(tuple(file.name for file in files), tuple(_rgb(file) for file in files), tuple(files))
 

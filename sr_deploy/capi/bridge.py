@@ -148,10 +148,8 @@ def close(number: int) -> None:
 
 
 def _check_sizes(upscaler: Upscaler, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
-    """Raise UsageError for an output that does not have the size of the upscaled input."""
     for index, (small, large) in enumerate(zip(inputs, outputs, strict=True)):
-        expected = _output_size(upscaler, *small[1:3])
-        if large[1:3] != expected:
+        if large[1:3] != (expected := _output_size(upscaler, *small[1:3])):
             raise UsageError(
                 f"output {index} is {large[1]}x{large[2]}, for an input of {small[1]}x{small[2]} expected "
                 f"{expected[0]}x{expected[1]}; call sr_output_size"

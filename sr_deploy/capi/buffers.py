@@ -123,7 +123,6 @@ def _byte_range(array: AnyArray) -> tuple[int, int]:
 
 
 def _overlaps(first: AnyArray, second: AnyArray) -> bool:
-    """Return whether two arrays share a byte. Two parts of a picture that lie side by side share none."""
     # Limit on the candidates that NumPy tries; pictures need only a few. Beyond it, sharing is assumed.
     max_work: Any = 10_000
     try:

@@ -77,12 +77,9 @@ class RunnableModel:
         return facts
 
     def graph(self, dtype: np.dtype[Any], *, fresh: bool = False) -> bytes:
-        """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1;
-        [N, H, W, C].
-
-        With `fresh` it is made again, whatever the cache holds. Raises UsageError for the float form of a
-        file that has uint8 pixel I/O itself.
-        """
+        """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1; [N,
+        H, W, C]. With `fresh` it is made again, whatever the cache holds. Raises UsageError for the float
+        form of a file that has uint8 pixel I/O itself."""
         if dtype != np.uint8 and self.facts.bytes_only:
             raise UsageError(
                 f"{self.facts.spec.name} was exported with uint8 pixel I/O and takes 8-bit pictures only; "
@@ -105,11 +102,9 @@ class RunnableModel:
         return self._entry.read(kind) if self._entry else None
 
     def write_cached(self, kind: str, data: bytes) -> None:
-        """Keep `data`, which a runtime made from the graph, for the next start.
-
-        `kind` names all that it depends on beside the file. Data above the cache's limit, and models that
-        are not cached, are skipped.
-        """
+        """Keep `data`, which a runtime made from the graph, for the next start. `kind` names all that it
+        depends on beside the file. Data above the cache's limit, and models that are not cached, are
+        skipped."""
         if self._entry and self.is_cached and len(data) <= LARGEST_MODEL:
             self._entry.write(kind, data)
 
@@ -191,10 +186,8 @@ def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
 
 
 def _check_result_size(model: onnx.ModelProto, spec: ModelSpec, height: int, width: int) -> None:
-    """Raise ModelError if the output for a picture has another size than the spec says.
-
-    Sizes come from shape inference; where that finds none, only a run can tell.
-    """
+    """Raise ModelError if the output for a picture has another size than the spec says. Sizes come from shape
+    inference; where that finds none, only a run can tell."""
     from sr_deploy.graph.footprint import output_shape
 
     last = spec.layout == "NHWC"

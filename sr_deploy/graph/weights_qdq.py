@@ -45,11 +45,9 @@ def quantise_weights_in_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 def _make_quantiser(
     graph: onnx.GraphProto, node: onnx.NodeProto, kept: onnx.TensorProto, tensors: dict[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
-    """Make the QuantizeLinear that gives the int8 values of `kept`, and let `node` read its result.
-
-    One scale serves the whole tensor, or each index along `axis` has its own. The floats have the type of
-    the scale; a product of an int8 value and its scale quantises back to the same value.
-    """
+    """Make the QuantizeLinear that gives the int8 values of `kept`, and let `node` read its result. One scale
+    serves the whole tensor, or each index along `axis` has its own. The floats have the type of the scale; a
+    product of an int8 value and its scale quantises back to the same value."""
     steps, scale = numpy_helper.to_array(kept), numpy_helper.to_array(tensors[node.input[1]])
     zero = (
         numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.int8(0)

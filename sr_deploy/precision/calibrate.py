@@ -172,11 +172,9 @@ def _least_error_range(found: Magnitudes) -> float:
 
 
 def _squared_error(middles: DoubleArray, counts: Counts, top: float) -> float:
-    """Sum the squared error of all values if `top` is the last of 127 steps.
-
-    Outside the range a value is off by its distance to `top`. Inside, the rounding error is taken as evenly
-    spread over one step of width w, and its mean square is then w**2 / 12.
-    """
+    """Sum the squared error of all values if `top` is the last of 127 steps. Outside the range a value is off
+    by its distance to `top`. Inside, the rounding error is taken as evenly spread over one step of width w,
+    and its mean square is then w**2 / 12."""
     outside = middles > top
     clipped = float((counts[outside] * (middles[outside] - top) ** 2).sum())
     return clipped + float(counts[~outside].sum()) * (top / LEVELS) ** 2 / 12

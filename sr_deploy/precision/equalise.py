@@ -67,11 +67,9 @@ def find_links(model: onnx.ModelProto) -> list[Link]:
 def equalised(
     model: onnx.ModelProto, pictures: Sequence[FloatArray], *, strength: float = 1.0
 ) -> onnx.ModelProto:
-    """Return a copy of `model` that computes the same, with channels of similar magnitude.
-
-    `strength` 1 makes the channels of a value equally large on `pictures`; below 1, part of the difference
-    remains. The weights are rounded to float32 again, so results agree but for rounding.
-    """
+    """Return a copy of `model` that computes the same, with channels of similar magnitude. `strength` 1 makes
+    the channels of a value equally large on `pictures`; below 1, part of the difference remains. The weights
+    are rounded to float32 again, so results agree but for rounding."""
     links = find_links(model)
     largest = _channel_magnitudes(model, [link.value for link in links], pictures)
     factors: dict[str, FloatArray] = {}
@@ -135,9 +133,7 @@ def _rescale(
     model: onnx.ModelProto, node: onnx.NodeProto, outputs: FloatArray | None, inputs: FloatArray | None
 ) -> None:
     """Divide the outputs of a convolution by `outputs` [C out], and multiply its inputs by `inputs` [C in].
-
-    The weights and the bias are changed in place; None leaves a side as it is.
-    """
+    The weights and the bias are changed in place; None leaves a side as it is."""
     constants = constants_of(model)
     weight = constants[node.input[1]] if outputs is not None or inputs is not None else None
     if weight is None:

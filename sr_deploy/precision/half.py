@@ -154,10 +154,8 @@ class _HalfPrecisionConverter:
         self.nodes.append(node)
 
     def _depends_on_pixels(self, node: onnx.NodeProto) -> bool:
-        """Return True if `node` computes with pixels, and note its results.
-
-        Other nodes compute sizes and constants, such as the scales of a resize, and need full precision.
-        """
+        """Return True if `node` computes with pixels, and note its results. Other nodes compute sizes and
+        constants, such as the scales of a resize, and need full precision."""
         if self.pixels.isdisjoint({*node.input, *_captured(node)}):
             return False
         self.pixels.update(node.output)
@@ -258,7 +256,6 @@ def _value_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _half_tensor(values: FloatArray, kind: int, name: str) -> onnx.TensorProto:
-    """Make a tensor of 16-bit floats from `values`, rounded to nearest, ties to even."""
     if kind == TensorProto.FLOAT16:
         return numpy_helper.from_array(values.astype(np.float16), name)
     # bf16 is the upper half of float32. NumPy has no such type, so the bits are rounded here: ties go to even

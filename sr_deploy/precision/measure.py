@@ -75,10 +75,9 @@ class LossMeter:
     def _results_in_openvino(
         self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]
     ) -> list[FloatArray]:
-        """Compute the results in OpenVINO, which has bf16 convolutions on CPUs."""
         from sr_deploy.engines.registry import open_engine
 
-        with open_engine(model, "openvino") as engine:
+        with open_engine(model, "openvino") as engine:  # it has bf16 convolutions on CPUs
             return [np.asarray(engine.run(self._pixels(crop.small)), np.float32) for crop in crops]
 
     def _to_pixels(self, result: FloatArray) -> FloatArray:

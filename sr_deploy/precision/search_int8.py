@@ -66,12 +66,9 @@ class _Balanced:
 def best_int8(
     model: onnx.ModelProto, meter: LossMeter, crops: Sequence[CalibrationCrop], *, target: float, say: Say
 ) -> Candidate:
-    """Return the fastest int8 form of `model` that lowers PSNR by at most `target` dB.
-
-    If none does, it is the closest one found. `meter` compares candidates with `model`; `crops` are those to
-    calibrate on; `say` gets progress lines. Raises ModelError for a model that cannot be run or has nothing
-    to quantise.
-    """
+    """Return the fastest int8 form of `model` that lowers PSNR by at most `target` dB. If none does, it is
+    the closest one found. `meter` compares candidates with `model`; `crops` are those to calibrate on; `say`
+    gets progress lines. Raises ModelError for a model that cannot be run or has nothing to quantise."""
     pictures = [crop.small for crop in crops]
     best, base = _best_ranges(model, meter, pictures, say)
     cost = costs_of(model, pictures[0])

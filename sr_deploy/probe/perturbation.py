@@ -129,10 +129,8 @@ def _halo_within(
 
 
 def _unperturbed_output(run: SessionRunner, picture: FloatArray) -> tuple[FloatArray | None, float]:
-    """Return the output for `picture`, and the largest difference between two runs of it.
-
-    That difference is the runtime's own noise, so it is no change. The output is None if it is not finite.
-    """
+    """Return the output for `picture`, and the largest difference between two runs of it. That difference is
+    the runtime's own noise, so it is no change. The output is None if it is not finite."""
     first, second = run(picture), run(picture)
     if not np.isfinite(first).all():
         return None, 0.0
@@ -150,8 +148,7 @@ def _perturbed(picture: FloatArray, axis: int, position: int, perturbation: Pert
 def _changed_positions(
     reference: FloatArray, after: FloatArray, noise_floor: float, axis: int
 ) -> npt.NDArray[np.intp]:
-    """Return the positions along `axis` where any value differs by more than `noise_floor`. NaN counts as
-    different."""
+    """Positions along `axis` with a value that differs by more than `noise_floor`; NaN differs."""
     with np.errstate(invalid="ignore"):
         same = np.abs(after - reference) <= noise_floor
     return np.flatnonzero(~same.all(axis=(1 - axis, 2)))

@@ -87,7 +87,6 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
 def _find_range(
     run: SessionRunner, shape: Shape, rule: SizeRule, given: KnownFacts
 ) -> tuple[ValueRange, list[str]]:
-    """Return the value range that was given, or find it; and notes about what stays open."""
     if given.value_range is not None:
         return given.value_range, []
     size = rule.fixed or rule.padded(_RANGE_SIDE, _RANGE_SIDE)

@@ -179,11 +179,8 @@ def find_size_rule(trial: SizeTrial, port: Port) -> tuple[SizeRule, list[str]]:
 
 
 def _takes_multiples(trial: SizeTrial, step: int, base: int) -> bool:
-    """Return True if every multiple of `step` from `base` on seems to be taken, on either axis.
-
-    Four sizes are run. Prime multiples tell `step` from a larger step; neighbouring multiples tell it from
-    a rule that takes only some multiples.
-    """
+    """Return True if every multiple of `step` from `base` on seems to be taken, on either axis."""
+    # Primes tell `step` from a larger one; neighbours tell it from a rule that takes only some multiples.
     first, second = _two_primes(-(-base // step))
     near = base // step
     pairs = ((first, second), (second, first), (near + 1, near + 2), (near + 3, near))

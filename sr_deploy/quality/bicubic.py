@@ -61,7 +61,6 @@ def imresize(
 
 
 def _check(pixels: AnyArray) -> None:
-    """Raise UsageError unless `pixels` has a shape and type that can be resized."""
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise UsageError(f"expected pixels of shape [H, W] or [H, W, C], got {pixels.shape}")
     if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":

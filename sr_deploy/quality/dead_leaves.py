@@ -22,10 +22,8 @@ _PIXELS_A_LEAF = 10
 
 
 def dead_leaves(height: int, width: int, *, seed: int = 0) -> Uint8Array:
-    """Draw a picture [height, width, 3], RGB uint8; the same arguments always give the same bytes.
-
-    Raises UsageError for a size without pixels.
-    """
+    """Draw a picture [height, width, 3], RGB uint8; the same arguments always give the same bytes. Raises
+    UsageError for a size without pixels."""
     if height < 1 or width < 1:
         raise UsageError(f"a picture needs pixels, got {width}x{height}")
     random = np.random.default_rng(seed)

@@ -70,10 +70,8 @@ def _luma_of_strip(rgb: AnyArray, white: float) -> DoubleArray:
 
 
 def _strips(pixels: AnyArray, overlap: int = 0) -> Iterator[slice]:
-    """Yield slices of rows that cover `pixels`, each `overlap` rows into the next.
-
-    Working strip by strip keeps memory small for large pictures.
-    """
+    """Yield slices of rows that cover `pixels`, each `overlap` rows into the next. Working strip by strip
+    keeps memory small for large pictures."""
     rows, height = max(1, _STRIP // max(1, pixels[:1].size)), pixels.shape[0]
     for start in range(0, height - overlap, rows):
         yield slice(start, min(start + rows + overlap, height))
@@ -95,11 +93,9 @@ def shave(pixels: AnyArray, border: int) -> AnyArray:
 
 
 def psnr(first: AnyArray, second: AnyArray) -> float:
-    """Compute the peak signal-to-noise ratio in dB over all values of two arrays of one shape and type.
-
-    10 log10(white**2 / mean squared error); `math.inf` if the arrays are equal. Raises UsageError if shape or
-    type differ.
-    """
+    """Compute the peak signal-to-noise ratio in dB over all values of two arrays of one shape and type. 10
+    log10(white**2 / mean squared error); `math.inf` if the arrays are equal. Raises UsageError if shape or
+    type differ."""
     white = _common_scale(first, second)
     error = sum(float(np.square(first[s].astype(np.float64) - second[s]).sum()) for s in _strips(first))
     return math.inf if error == 0 else 10 * math.log10(white**2 * first.size / error)
@@ -148,11 +144,8 @@ def _common_scale(first: AnyArray, second: AnyArray) -> float:
 def _ssim_of_channel(first: AnyArray, second: AnyArray, white: float) -> float:
     """Return the mean of the SSIM map of two arrays [H, W]."""
     overlap = _WINDOW - 1
-    total = 0.0
-    for part in _strips(first, overlap):
-        total += float(
-            _ssim_map(first[part].astype(np.float64), second[part].astype(np.float64), white).sum()
-        )
+    parts = ((first[s].astype(np.float64), second[s].astype(np.float64)) for s in _strips(first, overlap))
+    total = sum(float(_ssim_map(a, b, white).sum()) for a, b in parts)
     return total / float((first.shape[0] - overlap) * (first.shape[1] - overlap))
 
 

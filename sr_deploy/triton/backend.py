@@ -50,7 +50,6 @@ class TritonPythonModel:
         self._upscaler.close()
 
     def _respond(self, request: Any) -> Any:
-        """Return the response to one request."""
         try:
             pixels = _to_numpy(self._triton.get_input_tensor_by_name(request, PIXELS))
             result = _to_server_tensor(self._triton, upscale_batch(self._upscaler, pixels))

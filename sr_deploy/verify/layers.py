@@ -133,10 +133,8 @@ class _Constants:
 
 
 def _dequantised(inputs: Sequence[DoubleArray], axis: int) -> DoubleArray:
-    """Compute ONNX's DequantizeLinear, (value - zero point) * scale, per tensor or along `axis`.
-
-    The zero point is 0 if the operator has no third input.
-    """
+    """Compute ONNX's DequantizeLinear, (value - zero point) * scale, per tensor or along `axis`. The zero
+    point is 0 if the operator has no third input."""
     value, scale = inputs[0], inputs[1]
     zero = inputs[2] if len(inputs) > 2 else np.zeros_like(scale)
     shape = [-1 if i == axis % max(value.ndim, 1) else 1 for i in range(value.ndim)] if scale.size > 1 else []
@@ -202,11 +200,7 @@ def _weight_difference(ours: Layer, theirs: Layer, allowed: _LayerTolerance) -> 
 
 
 def _fit_gain(a: AnyArray, b: AnyArray) -> tuple[float, float, float]:
-    """Fit the factor from `b` to `a`, arrays of one shape, by least squares; `b` must not be all zero.
-
-    Returns the factor, the norm that remains after it, and the norm of `a - b`. Both norms are relative to
-    that of `b`; the remaining one also to the factor, if that is above 1.
-    """
+    """Fit `gain * b` to `a` by least squares: gain, norm of the rest, norm of `a - b`, relative to `b`'s."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norm = float(np.square(b).sum())
     gain = float((a * b).sum()) / norm

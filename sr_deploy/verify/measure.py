@@ -16,10 +16,8 @@ from sr_deploy.verify.results import PathDifferences
 
 
 def to_bytes(values: FloatArray) -> Uint8Array:
-    """Convert `values` in 0..1 to 8-bit pixels, rounded to nearest, ties to even.
-
-    Values outside are clipped. NaN becomes 0, as it does in the runtimes.
-    """
+    """Convert `values` in 0..1 to 8-bit pixels, rounded to nearest, ties to even. Values outside are clipped.
+    NaN becomes 0, as it does in the runtimes."""
     with np.errstate(invalid="ignore"):
         steps = np.rint(np.nan_to_num(np.clip(values, 0, 1), nan=0.0) * np.float32(255))
         return np.asarray(steps, np.uint8)
@@ -84,10 +82,7 @@ def _psnr(squares: float, values: int) -> float:
 
 
 def _psnr_change(path_error: float, reference_error: float) -> float:
-    """Return the change of PSNR in dB from the reference to the path; 0 if both are exact.
-
-    Both arguments are sums of squares over the same values, so the number of values cancels out.
-    """
+    """Change of PSNR in dB from the reference to the path, from sums of squares; 0 if both are exact."""
     if path_error == reference_error:
         return 0.0
     if not path_error or not reference_error:

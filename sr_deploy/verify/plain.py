@@ -45,11 +45,9 @@ class PlainGraph:
         self._session = open_session(self.model, spec.name, optimise=False)
 
     def __call__(self, pixels: Uint8Array) -> FloatArray:
-        """Compute the picture of 8-bit `pixels` [h, w, C]: [h * scale, w * scale, C].
-
-        0 is black and 1 is white; values are not clipped. Sizes that the model's size rule forbids are padded
-        as `Upscaler` pads them. Raises ModelError if the runtime fails.
-        """
+        """Compute the picture of 8-bit `pixels` [h, w, C]: [h * scale, w * scale, C]. 0 is black and 1 is
+        white; values are not clipped. Sizes that the model's size rule forbids are padded as `Upscaler` pads
+        them. Raises ModelError if the runtime fails."""
         (result,) = self._run(self._session, self._model_input(pixels))
         return self._to_pixels(result, pixels.shape[:2])
 
@@ -136,10 +134,8 @@ def not_finite(model: onnx.ModelProto, values: Mapping[str, AnyArray]) -> NotFin
 
 
 def _producer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
-    """Name the operator to blame for the result of `node`.
-
-    A cast computes nothing: it is followed to the operator whose result the narrower type could not hold.
-    """
+    """Name the operator to blame for the result of `node`. A cast computes nothing: it is followed to the
+    operator whose result the narrower type could not hold."""
     makers = {name: maker for maker in model.graph.node for name in maker.output}
     while node.op_type == "Cast" and node.input[0] in makers:
         node = makers[node.input[0]]
@@ -162,11 +158,9 @@ def _largest(value: AnyArray) -> float:
 
 
 def mirrored(pixels: Uint8Array, rule: SizeRule) -> Uint8Array:
-    """Pad `pixels` [H, W, C] at the bottom and right to the size that `rule` asks for.
-
-    The picture is mirrored, and repeated beyond that, as in `Upscaler`. Raises UsageError if the rule has a
-    fixed size that is smaller than the picture.
-    """
+    """Pad `pixels` [H, W, C] at the bottom and right to the size that `rule` asks for. The picture is
+    mirrored, and repeated beyond that, as in `Upscaler`. Raises UsageError if the rule has a fixed size that
+    is smaller than the picture."""
     height, width = pixels.shape[:2]
     tall, wide = rule.padded(height, width)
     return pixels[_mirrored(height, tall)][:, _mirrored(width, wide)]

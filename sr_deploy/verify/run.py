@@ -99,11 +99,8 @@ def verify_model(
     crops: Sequence[ReferencedCrop],
     on_path: Callable[[str], None] = lambda path: None,
 ) -> VerifiedModel:
-    """Check one model on all its paths, without looking for culprits.
-
-    `on_path(backend)` is called before each path. Raises UsageError if `reference` is not a form of the same
-    model.
-    """
+    """Check one model on all its paths, without looking for culprits. `on_path(backend)` is called before
+    each path. Raises UsageError if `reference` is not a form of the same model."""
     check_comparable(subject, reference)
     results: list[PathResult] = []
     if subject.plain is not None:

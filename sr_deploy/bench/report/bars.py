@@ -57,13 +57,8 @@ def _omission_note(rows: Sequence[BarRow], of: Sequence[object]) -> str:
 
 def _figure(title: str, inside: Sequence[Markup], note: str) -> Markup:
     """A figure over the full width, with a title and a note."""
-    return tag(
-        "figure",
-        tag("figcaption", title, class_="name"),
-        inside,
-        tag("p", note, class_="note"),
-        class_="wide",
-    )
+    caption = tag("figcaption", title, class_="name")
+    return tag("figure", caption, inside, tag("p", note, class_="note"), class_="wide")
 
 
 def _selected(rows: Sequence[BarRow]) -> list[BarRow]:
@@ -86,10 +81,8 @@ def _selected(rows: Sequence[BarRow]) -> list[BarRow]:
 
 
 def _stacked(run: BenchRun) -> Markup:
-    """The bar of one run: its stages side by side, with a tooltip each.
-
-    Shares that exceed 1 in sum are scaled to fit the bar.
-    """
+    """The bar of one run: its stages side by side, with a tooltip each. Shares that exceed 1 in sum are
+    scaled to fit the bar."""
     shares, left, parts = _in_order(run), 0.0, []
     scale = _WIDTH / max(1.0, sum(shares.values()))
     for name, share in shares.items():

@@ -89,8 +89,7 @@ class SubjectRunner:
 
     def _file(self, case: BenchCase, folder: Path, number: int) -> Path:
         """The file of the photograph that the case is named after, otherwise a PNG file of the frame."""
-        own = self._photographs.named(case.label)
-        if own is not None:
+        if (own := self._photographs.named(case.label)) is not None:
             return self._photographs.files[own]
         source = folder / f"{number}.png"
         write_image(Image(pixels=self._frame(case, number)), source)

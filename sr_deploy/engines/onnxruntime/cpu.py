@@ -135,7 +135,6 @@ class OnnxRuntimeEngine:
         self.close()
 
     def _session(self, dtype: np.dtype[Any]) -> Any:
-        """Return the session for pictures of `dtype`; made when it is first needed, under the lock."""
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")

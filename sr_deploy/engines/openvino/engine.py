@@ -161,7 +161,6 @@ class OpenVinoEngine:
         return tuple(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
     def _compiled_for(self, dtype: np.dtype[Any]) -> _Compiled:
-        """Return the compiled model for pictures of `dtype`; made when it is first needed, under the lock."""
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
@@ -313,12 +312,9 @@ def computes_in(
 
 
 def _core() -> Any:
-    """Return OpenVINO's core. There is one for the process, and it is never released.
-
-    The core gives a stack for signal handlers to the thread that first compiles. If another thread releases
-    the core, that stack is freed, but the first thread still uses it: its next signal, such as Ctrl-C,
-    crashes the process.
-    """
+    """Return OpenVINO's core. There is one for the process, and it is never released. The core gives a stack
+    for signal handlers to the thread that first compiles. If another thread releases the core, that stack is
+    freed, but the first thread still uses it: its next signal, such as Ctrl-C, crashes the process."""
     return _core_of(_runtime())
 
 

@@ -19,7 +19,7 @@ from sr_deploy.errors import UsageError
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.system.arrays import AnyArray, FloatArray, Uint8Array
 
-StrengthRange = tuple[float, float]
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +29,17 @@ class Degradation:
     Raises UsageError for a range outside its limits.
     """
 
-    blur: StrengthRange | None = None
+    blur: Span | None = None
     """Standard deviation of the anisotropic Gaussian kernel along each of its axes, in large pixels: 0 to 8.
 
     The kernel is rotated by a random angle.
     """
-    noise: StrengthRange | None = None
+    noise: Span | None = None
     """Standard deviation of the Gaussian noise added to the small crop, in 8-bit steps: 0 to 64.
 
     Half of the crops get grey noise, half coloured noise.
     """
-    jpeg: StrengthRange | None = None
+    jpeg: Span | None = None
     """JPEG quality of the small crop: 5 to 100."""
     second: float = 0.0
     """Probability of a second, weaker pass (half the blur and noise) on the small crop: 0 to 1."""
@@ -79,10 +79,8 @@ class Degradation:
 
 @lru_cache(maxsize=32)
 def _shrink_matrix(length: int, scale: int) -> FloatArray:
-    """Return the matrix [length / scale, length] that shrinks a line by antialiased bicubic.
-
-    Crops have few different sizes, so the matrices are cached.
-    """
+    """Return the matrix [length / scale, length] that shrinks a line by antialiased bicubic. Crops have few
+    different sizes, so the matrices are cached."""
     # One impulse per row, constant along the width: resizing the rows gives the weights themselves.
     impulses = np.repeat(np.eye(length)[:, None, :], scale, axis=1)
     return np.ascontiguousarray(imresize(impulses, 1 / scale)[:, 0, :], dtype=np.float32)
@@ -125,18 +123,14 @@ def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> FloatArray:
     return cast(FloatArray, (kernel / kernel.sum()).astype(np.float32))
 
 
-def _blurred(
-    pixels: FloatArray, span: StrengthRange, strength: float, random: np.random.Generator
-) -> FloatArray:
+def _blurred(pixels: FloatArray, span: Span, strength: float, random: np.random.Generator) -> FloatArray:
     """Blur [H, W, 3] with a random kernel; `strength` scales the standard deviations."""
     sigma_x, sigma_y = random.uniform(*span, size=2) * strength
     kernel = gaussian_kernel(sigma_x, sigma_y, random.uniform(0, np.pi))
     return cast(FloatArray, cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
 
 
-def _noisy(
-    pixels: FloatArray, span: StrengthRange, strength: float, random: np.random.Generator
-) -> FloatArray:
+def _noisy(pixels: FloatArray, span: Span, strength: float, random: np.random.Generator) -> FloatArray:
     """Add Gaussian noise to [H, W, 3]: with equal chance grey noise or different noise in each channel."""
     channels = 1 if random.random() < 0.5 else 3
     noise = random.standard_normal((*pixels.shape[:2], channels), dtype=np.float32)
@@ -144,7 +138,7 @@ def _noisy(
     return noisy
 
 
-def _compressed(pixels: FloatArray, span: StrengthRange, random: np.random.Generator) -> FloatArray:
+def _compressed(pixels: FloatArray, span: Span, random: np.random.Generator) -> FloatArray:
     """Compress [H, W, 3] in 0..255 as JPEG and decode it again."""
     quality = round(random.uniform(*span))
     bgr = to_uint8(pixels)[..., ::-1]

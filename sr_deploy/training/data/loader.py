@@ -158,11 +158,8 @@ def _degraded_crop(
     how: Degradation,
     random: np.random.Generator,
 ) -> Uint8Array:
-    """Return a degraded small crop.
-
-    It is made from the crop and a margin around it, where the picture has one, so that the border of the crop
-    is not degraded like the border of a picture.
-    """
+    """Return a degraded small crop. It is made from the crop and a margin around it, where the picture has
+    one, so that the border of the crop is not degraded like the border of a picture."""
     above, before = min(top, how.margin), min(left, how.margin)
     below = min(pair.small.shape[0] - top - size, how.margin)
     after = min(pair.small.shape[1] - left - size, how.margin)

@@ -234,10 +234,7 @@ class PictureStore:
         return [pair_of(pair) for pair in pairs]
 
     def _pair(self, name: str, pixels: Uint8Array, key: str, scale: int) -> TrainingPair:
-        """Crop `pixels` to a multiple of `scale` and add the small version.
-
-        `key` is the name under which `pixels` are kept.
-        """
+        """Crop `pixels`, kept as `key`, to a multiple of `scale`, and add the small version."""
         height, width = (n // scale * scale for n in pixels.shape[:2])
         large = pixels[:height, :width]
         key = f"{key}-x{scale}"

@@ -120,7 +120,6 @@ class Loop:
         raise CheckFailedError(self._diverged(f"not a finite number in {', '.join(names) or 'the sum'}"))
 
     def _diverged(self, what: str) -> str:
-        """Return the error message for a training that diverged."""
         state = self._session.options.out / STATE
         good = f"the last good state is {state}" if state.exists() else "no earlier state was saved"
         return (
@@ -215,11 +214,7 @@ class Loop:
         write_state(session.options.out / STATE, record, self._run.tensors() | {"loop.sums": self._sums})
 
     def _stop(self) -> None:
-        """Save the state and raise KeyboardInterrupt.
-
-        With several processes nothing is saved, because a signal to one of them does not stop the others at
-        the same step.
-        """
+        """Save the state, unless other processes would not stop at this step, and raise KeyboardInterrupt."""
         if self._session.processes.world == 1:
             self._require_finite(self._sums)
             self._save_state()

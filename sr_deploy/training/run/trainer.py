@@ -79,11 +79,9 @@ class Trainer:
         return self._session is None or self._session.processes.leads
 
     def stop(self) -> None:
-        """Ask the run to save after the current step and then raise KeyboardInterrupt.
-
-        It may be called from a signal handler. A second call, or a call before the run has begun, raises
-        KeyboardInterrupt at once.
-        """
+        """Ask the run to save after the current step and then raise KeyboardInterrupt. It may be called from
+        a signal handler. A second call, or a call before the run has begun, raises KeyboardInterrupt at
+        once."""
         if self._session is None or self._session.stopping:
             raise KeyboardInterrupt
         self._session.stopping = True
@@ -157,10 +155,8 @@ class Trainer:
             )
 
     def _resume(self, session: TrainingRun, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take over position and weights of a saved run.
-
-        Raises UsageError where the recipe or the first phase differs.
-        """
+        """Take over position and weights of a saved run. Raises UsageError where the recipe or the first
+        phase differs."""
         if record["recipe_sha256"] != self.recipe.sha256:
             raise UsageError(
                 f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, but this recipe is "

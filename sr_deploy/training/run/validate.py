@@ -31,10 +31,8 @@ class HeldOutQuality:
 
 
 def centre_crop(pair: TrainingPair, scale: int, side: int = _SIDE, multiple: int = 1) -> TrainingPair:
-    """Return the centre of a pair, at most `side` large pixels in height and width.
-
-    The sides of its small picture are multiples of `multiple`.
-    """
+    """Return the centre of a pair, at most `side` large pixels in height and width. The sides of its small
+    picture are multiples of `multiple`."""
     rows, columns = (_middle(n, side // scale, multiple) for n in pair.small.shape[:2])
     large = pair.large[rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
     return TrainingPair(pair.name, np.array(large), np.array(pair.small[rows, columns]))
@@ -53,10 +51,8 @@ def _tensor(pixels: Uint8Array, device: torch.device) -> Tensor:
 
 
 def luma_psnr(got: Tensor, wanted: Tensor, scale: int) -> float:
-    """Return the PSNR in dB on Y of [1, 3, H, W] in 0..1, rounded to 8 bits first.
-
-    It is infinite for equal pictures. A border as wide as the scale is left out.
-    """
+    """Return the PSNR in dB on Y of [1, 3, H, W] in 0..1, rounded to 8 bits first. It is infinite for equal
+    pictures. A border as wide as the scale is left out."""
     error = ((got.clamp(0, 1) * 255).round() - (wanted * 255).round()) / 255
     luma = torch.einsum("nchw,c->nhw", error, error.new_tensor(LUMA.tolist()))
     squared = luma[:, scale:-scale, scale:-scale].square().mean()
