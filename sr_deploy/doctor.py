@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sr_deploy.errors import describe_error
 from sr_deploy.system.cpu import CpuInfo, describe_cpu
 from sr_deploy.system.json_values import to_plain
 from sr_deploy.system.memory import available_memory
@@ -187,7 +188,7 @@ def _bundled_models() -> tuple[tuple[str, ...], str | None]:
 
         return tuple(entry.name for entry in list_models()), None
     except Exception as error:
-        return (), _one_line(error)
+        return (), describe_error(error)
 
 
 def _backend_names() -> tuple[str, ...]:
@@ -218,19 +219,10 @@ def _try_backend(name: str, models: tuple[str, ...]) -> Backend:
             # 16x16 pixels: large enough for any model, too small to take noticeable time
             result = engine.run(np.zeros((1, 16, 16, engine.spec.channels), np.uint8))
     except Exception as error:
-        return Backend(name=name, works=False, detail=_one_line(error))
+        return Backend(name=name, works=False, detail=describe_error(error))
     return Backend(
         name=name, works=True, detail=f"ran {models[0]}: 16x16 to {result.shape[2]}x{result.shape[1]} pixels"
     )
-
-
-def _one_line(error: Exception) -> str:
-    """The message of `error` on one line. Errors that are not sr-deploy's own get their class name in
-    front."""
-    text = " ".join(str(error).split())
-    from sr_deploy.errors import SrDeployError
-
-    return text if isinstance(error, SrDeployError) else f"{type(error).__name__}: {text}"
 
 
 def _advice(packages: Mapping[str, str | None]) -> tuple[str, ...]:

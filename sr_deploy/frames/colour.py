@@ -129,10 +129,8 @@ def _white_level(pixels: AnyArray) -> float:
 
 
 def _levels(range: Range, depth: int) -> tuple[float, float, float, float]:
-    """Return black, span of luma, middle of chroma and span of chroma, in steps of `depth` bits.
-
-    Limited range: 16, 219, 128 and 224 at 8 bits, shifted left for deeper frames (BT.601-7, BT.709-6).
-    """
+    """Return black, span of luma, middle of chroma and span of chroma, in steps of `depth` bits. Limited
+    range: 16, 219, 128 and 224 at 8 bits, shifted left for deeper frames (BT.601-7, BT.709-6)."""
     step, top = float(1 << (depth - 8)), float((1 << depth) - 1)
     middle = float(1 << (depth - 1))
     return (16 * step, 219 * step, middle, 224 * step) if range == "limited" else (0.0, top, middle, top)
@@ -183,11 +181,9 @@ def _to_words(values: FloatArray, layout: Layout) -> Plane:
 
 
 def _upsampled(small: FloatArray, axis: int, length: int, *, cosited: bool) -> FloatArray:
-    """Stretch `small` [n, m] linearly to `length` samples along `axis`.
-
-    If `cosited`, sample i lies on pixel 2i; else it lies between pixels 2i and 2i + 1, so the weights are
-    3/4 and 1/4. The border samples are repeated.
-    """
+    """Stretch `small` [n, m] linearly to `length` samples along `axis`. If `cosited`, sample i lies on pixel
+    2i; else it lies between pixels 2i and 2i + 1, so the weights are 3/4 and 1/4. The border samples are
+    repeated."""
     shape = list(small.shape)
     shape[axis] *= 2
     large = np.empty(shape, np.float32)

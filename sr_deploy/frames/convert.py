@@ -70,10 +70,7 @@ def _three_channels(pixels: AnyArray) -> AnyArray:
 
 
 def _grey_values(plane: Plane, layout: Layout) -> AnyArray:
-    """Return the values of a grey plane, as float32 in 0..1 for 10 and 12 bits.
-
-    Values beyond the depth, which a 16-bit word can hold, are clipped to 1.
-    """
+    """The values of a grey plane; those of 10 and 12 bits as float32 in 0..1, clipped to 1."""
     if layout.depth in (8, 16):
         return plane
     top = np.float32((1 << layout.depth) - 1)
@@ -82,7 +79,6 @@ def _grey_values(plane: Plane, layout: Layout) -> AnyArray:
 
 
 def _grey_plane(pixels: AnyArray, layout: Layout, colours: Colours) -> Plane:
-    """Return pixels as a grey plane in full range."""
     if pixels.shape[2] == 3:
         # Grey frames are full range, whatever range YUV frames of the stream have.
         luma = Layout(name="luma", kind="yuv", depth=layout.depth)
@@ -92,7 +88,6 @@ def _grey_plane(pixels: AnyArray, layout: Layout, colours: Colours) -> Plane:
 
 
 def _to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
-    """Scale full-range values to `layout.depth` bits. Returns the same array if the depth is already right."""
     top = (1 << layout.depth) - 1
     white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
     if white == top:

@@ -265,10 +265,6 @@ def file_facts(path: Path, model: onnx.ModelProto) -> FileFacts:
 
 def constant_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     """Return the initialisers of the graph and the tensors in its nodes, such as Constant nodes."""
-    inner = [
-        attribute.t
-        for node in model.graph.node
-        for attribute in node.attribute
-        if attribute.type == onnx.AttributeProto.TENSOR
-    ]
+    attributes = (attribute for node in model.graph.node for attribute in node.attribute)
+    inner = [attribute.t for attribute in attributes if attribute.type == onnx.AttributeProto.TENSOR]
     return [*model.graph.initializer, *inner]

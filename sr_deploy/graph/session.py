@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from sr_deploy.errors import MissingRuntimeError, ModelError
+from sr_deploy.errors import MissingRuntimeError, ModelError, one_line
 from sr_deploy.graph.onnx_file import Port, constant_tensors, copy_of
 from sr_deploy.graph.runnable import EXACT_INT8
 from sr_deploy.system.arrays import FloatArray
@@ -115,12 +115,6 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
         raise ModelError(
             f"model {name!r} cannot be loaded by ONNX Runtime ({one_line(error)}); export it again with standard operators"
         ) from error
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """Return the message of `error` without line breaks, cut to `limit` characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from sr_deploy.errors import ModelError
+from sr_deploy.errors import ModelError, one_line
 from sr_deploy.graph.onnx_file import copy_of, picture_io
-from sr_deploy.graph.session import one_line, open_session
+from sr_deploy.graph.session import open_session
 from sr_deploy.precision.quantise import LEVELS
 from sr_deploy.system.arrays import AnyArray, DoubleArray, FloatArray
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from sr_deploy.errors import MissingRuntimeError, ModelError
+from sr_deploy.errors import MissingRuntimeError, ModelError, one_line
 from sr_deploy.graph.onnx_file import picture_io, require_spec
-from sr_deploy.graph.session import one_line, open_session
+from sr_deploy.graph.session import open_session
 from sr_deploy.precision.crops import CalibrationCrop
 from sr_deploy.quality.metrics import psnr
 from sr_deploy.spec import ModelSpec

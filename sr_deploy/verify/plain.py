@@ -15,9 +15,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
-from sr_deploy.errors import ModelError
+from sr_deploy.errors import ModelError, one_line
 from sr_deploy.graph.onnx_file import copy_of, picture_io
-from sr_deploy.graph.session import one_line, open_session, without_bf16
+from sr_deploy.graph.session import open_session, without_bf16
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.system.arrays import AnyArray, FloatArray, Uint8Array
 

@@ -116,11 +116,8 @@ class GpuContext:
     """
 
     def __init__(self, ordinal: int, context: str) -> None:
-        """Use GPU number `ordinal` in its "primary" context, or in the "current" one of this thread.
-
-        Raises MissingRuntimeError without a usable GPU, UsageError if "current" is asked for and there is
-        none.
-        """
+        """Use GPU number `ordinal` in its "primary" context, or in the "current" one of this thread. Raises
+        MissingRuntimeError without a usable GPU, UsageError if "current" is asked for and there is none."""
         self.cuda = driver()
         self._context = (
             _primary_context(self.cuda, ordinal) if context == "primary" else self._caller_context()
@@ -156,7 +153,6 @@ class GpuContext:
 
 
 def _primary_context(cuda: ModuleType, ordinal: int) -> Any:
-    """Return the primary context of GPU number `ordinal`, retaining it on first use."""
     with _primary_lock:
         if ordinal not in _primary_contexts:
             if not _primary_contexts:

@@ -37,11 +37,9 @@ _DEFLATE_RATIO = 1040  # deflate shrinks data by a factor of at most 1032
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of every chunk up to IEND, where `start` and `end` delimit its body.
-
-    A wrong checksum raises DamagedError in a chunk that the pixels need. Another chunk with a wrong
-    checksum is skipped, as libpng does.
-    """
+    """(type, start, end) of every chunk up to IEND, where `start` and `end` delimit its body. A wrong
+    checksum raises DamagedError in a chunk that the pixels need. Another chunk with a wrong checksum is
+    skipped, as libpng does."""
     at = 8
     while True:
         require_bytes(data, at + 12)
@@ -83,11 +81,7 @@ def _xmp(body: bytes) -> bytes | None:
 
 
 def _transparent_colour(colour: int, depth: int, body: bytes) -> tuple[int, ...] | None:
-    """The transparent colour of a tRNS chunk, scaled as decoders scale pixels of fewer than 8 bits.
-
-    None for colour types without such a colour, or if the chunk is too short. See PNG specification,
-    section 11.3.1.1.
-    """
+    """The transparent colour of a tRNS chunk, scaled to 8 bits; None without one (PNG, 11.3.1.1)."""
     count = {0: 1, 2: 3}.get(colour)
     if count is None or len(body) < 2 * count:
         return None
@@ -184,10 +178,8 @@ def _filter_average(rows: Uint8Array, above: Uint8Array, step: int) -> Uint8Arra
 
 
 def _adler_combined(first: int, second: int, length: int) -> int:
-    """Adler-32 (RFC 1950, section 8.2) of two adjacent blocks, from the checksum of each.
-
-    `length` is the number of bytes in the second block. 65521 is the largest prime below 2**16.
-    """
+    """Adler-32 (RFC 1950, section 8.2) of two adjacent blocks, from the checksum of each. `length` is the
+    number of bytes in the second block. 65521 is the largest prime below 2**16."""
     low = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % 65521
     high = ((first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)) % 65521
     return high << 16 | low

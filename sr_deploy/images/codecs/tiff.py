@@ -229,10 +229,8 @@ def _has_plain_samples(picture: TiffPicture) -> bool:
 
 
 def _opencv_reads_it(picture: TiffPicture) -> bool:
-    """True if OpenCV reads it correctly on its own.
-
-    This holds without alpha and CMYK: palettes, fewer than 8 bits, and JPEG inside a TIFF.
-    """
+    """True if OpenCV reads it correctly on its own. This holds without alpha and CMYK: palettes, fewer than 8
+    bits, and JPEG inside a TIFF."""
     colour, samples = picture.number(PHOTOMETRIC, -1), picture.samples
     shallow = picture.bits == 8 or (picture.bits in (1, 2, 4) and samples == 1)
     return shallow and (colour, samples) in ((0, 1), (1, 1), (2, 3), (3, 1), (6, 3))
