@@ -237,11 +237,7 @@ class Upscaler:
 
     def _budget_pixels(self) -> float:
         """Number of input pixels whose computation fits into the memory budget."""
-        budget = self.memory
-        if budget is None:
-            free = available_memory()
-            # a quarter: the result, the picture and other programs need memory too
-            budget = _BUDGET if free is None else min(_BUDGET, free // 4)
+        budget = _default_budget() if self.memory is None else self.memory
         return budget / (self.engine.limits.bytes_per_pixel or _DEFAULT_BYTES_PER_PIXEL)
 
     def _fits(self, height: int, width: int) -> bool:
@@ -442,6 +438,13 @@ def _read_tile(pixels: AnyArray, row: Span, column: Span, plan: Plan) -> AnyArra
     if right > width:
         tile = tile[:, _mirrored(column.start, right, width)]
     return tile
+
+
+def _default_budget() -> int:
+    """Bytes that a computation may use where the user set no limit."""
+    free = available_memory()
+    # a quarter: the result, the picture and other programs need memory too
+    return _BUDGET if free is None else min(_BUDGET, free // 4)
 
 
 def _mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:

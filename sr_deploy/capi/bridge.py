@@ -19,6 +19,7 @@ from sr_deploy.errors import (
     OutOfMemoryError,
     SrDeployError,
     UsageError,
+    describe_error,
 )
 from sr_deploy.upscale import Upscaler
 from sr_deploy.version import __version__
@@ -183,14 +184,10 @@ def _status(error: Exception) -> int:
 
 
 def _one_line(error: Exception) -> bytes:
-    """Return an error's text as one line of UTF-8. The class name is added for errors that are not
-    SrDeployError."""
-    text = str(error)
+    """Return an error's text as one line of UTF-8, with its type unless it is one of sr-deploy's own."""
     if isinstance(error, MemoryError) and not isinstance(error, SrDeployError):
-        text = "out of memory; close other programs, or use a smaller model or picture"
-    elif not isinstance(error, SrDeployError):
-        text = f"{type(error).__name__}: {text}"
-    return _c_utf8(" ".join(text.split()))
+        return _c_utf8("out of memory; close other programs, or use a smaller model or picture")
+    return _c_utf8(describe_error(error))
 
 
 def _c_utf8(text: str) -> bytes:

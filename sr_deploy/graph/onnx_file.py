@@ -8,7 +8,7 @@ and gives `upscaled`, float [N, C, H * scale, W * scale]. Foreign files have oth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -261,6 +261,13 @@ def file_facts(path: Path, model: onnx.ModelProto) -> FileFacts:
         nodes=len(model.graph.node),
         constants=sum(math.prod(tensor.dims) for tensor in constant_tensors(model)),
     )
+
+
+def remove_weights(graph: onnx.GraphProto, names: Set[str]) -> None:
+    """Remove the initialisers called `names`, from the inputs too: old files list their weights there."""
+    for entries in (graph.initializer, graph.input):
+        for entry in [e for e in entries if e.name in names]:
+            entries.remove(entry)
 
 
 def constant_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from sr_deploy.graph.onnx_file import copy_of
+from sr_deploy.graph.onnx_file import copy_of, remove_weights
 from sr_deploy.system.arrays import AnyArray
 
 _PHASES = "/phases"
@@ -42,12 +42,8 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     """Remove old kernels and biases that no node reads. Names that were not laid out anew stay, because
     subgraphs may read them."""
     read = {name for node in graph.node for name in node.input}
-    laid_out = {
-        tensor.name.removesuffix(_PHASES) for tensor in graph.initializer if tensor.name.endswith(_PHASES)
-    }
-    for entries in (graph.initializer, graph.input):  # old files list their weights among the inputs too
-        for entry in [e for e in entries if e.name in laid_out - read]:
-            entries.remove(entry)
+    laid_out = {t.name.removesuffix(_PHASES) for t in graph.initializer if t.name.endswith(_PHASES)}
+    remove_weights(graph, laid_out - read)
 
 
 def _only_reader(graph: onnx.GraphProto, name: str) -> onnx.NodeProto | None:

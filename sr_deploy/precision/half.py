@@ -22,7 +22,7 @@ from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.nodes import in_opset, node_roles
-from sr_deploy.graph.onnx_file import copy_of, opset_of, read_spec, write_spec
+from sr_deploy.graph.onnx_file import copy_of, opset_of, read_spec, remove_weights, write_spec
 from sr_deploy.system.arrays import FloatArray
 
 LARGEST_FP16 = float(np.finfo(np.float16).max)
@@ -235,10 +235,7 @@ class _HalfPrecisionConverter:
         """Remove the constants whose full-precision form nothing reads any more."""
         used = {name for node in self.nodes for name in (*node.input, *_captured(node))}
         used.update(port.name for port in self.graph.output)
-        for entries in (self.graph.initializer, self.graph.input):
-            dead = [e for e in entries if e.name not in used and e.name in self.weights]
-            for entry in dead:
-                entries.remove(entry)
+        remove_weights(self.graph, self.weights.keys() - used)
         for node in [n for n in self.graph.node if n.op_type == "Constant" and n.output[0] not in used]:
             self.graph.node.remove(node)
 

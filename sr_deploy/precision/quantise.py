@@ -23,7 +23,7 @@ from onnx import helper, numpy_helper
 
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.nodes import constants_of, in_opset, name_of, node_roles
-from sr_deploy.graph.onnx_file import read_spec, write_spec
+from sr_deploy.graph.onnx_file import read_spec, remove_weights, write_spec
 from sr_deploy.system.arrays import FloatArray
 
 LEVELS = 127
@@ -198,10 +198,7 @@ class _Quantiser:
     def _drop_unused(self) -> None:
         """Remove the single-precision weights that nothing reads any more."""
         used = {name for node in self.nodes for name in node.input}
-        for name in self.weights:
-            if name not in used:
-                for entries in (self.graph.initializer, self.graph.input):
-                    for entry in [e for e in entries if e.name == name]:
-                        entries.remove(entry)
-                for node in [n for n in self.graph.node if n.op_type == "Constant" and n.output[0] == name]:
-                    self.graph.node.remove(node)
+        unused = self.weights.keys() - used
+        remove_weights(self.graph, unused)
+        for node in [n for n in self.graph.node if n.op_type == "Constant" and n.output[0] in unused]:
+            self.graph.node.remove(node)

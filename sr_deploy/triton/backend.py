@@ -33,8 +33,7 @@ class TritonPythonModel:
     """One instance of a model in the server. Triton runs each instance in a process of its own."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Open the model that lies beside model.py. If this raises, the server reports the error and does
-        not serve the model."""
+        """Open the model beside model.py. If this raises, the server reports it and serves no model."""
         self._triton: Any = import_module("triton_python_backend_utils")  # exists only in the server
         wanted = read_parameters(json.loads(args["model_config"]))
         threads = int(wanted["threads"]) if "threads" in wanted else None
