@@ -110,7 +110,6 @@ def _record(path: Path, conversion: Conversion, io: str) -> dict[str, Any]:
 
 
 def _lines(path: Path, conversion: Conversion, io: str) -> list[str]:
-    """The conversion as lines of text: file and size, model, and what the conversion did."""
     notes = conversion.notes
     return [
         f"{path}  {path.stat().st_size / 1024:,.0f} KiB",

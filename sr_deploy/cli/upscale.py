@@ -264,11 +264,9 @@ def _is_one_file(inputs: Sequence[str]) -> bool:
 
 
 def _suffix_beside_input(model: str, size: OutputSize) -> str:
-    """The suffix that distinguishes a result from its input in the same folder, such as "-x4".
-
-    It is "-upscaled" if the scale is not known beforehand: the result has a size of its own (--width and others), or
-    the model has no spec.
-    """
+    """The suffix that distinguishes a result from its input in the same folder, such as "-x4". It is
+    "-upscaled" if the scale is not known beforehand: the result has a size of its own (--width and others),
+    or the model has no spec."""
     from sr_deploy.engines.registry import ENGINE_SUFFIXES
     from sr_deploy.images.sizes import OutputSize
     from sr_deploy.models import find_model, read_spec

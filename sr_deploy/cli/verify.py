@@ -96,7 +96,6 @@ def command(
 
 
 def _open(model: str, backends: Sequence[str]) -> ModelForm:
-    """Open a model to verify: a checkpoint (a .safetensors file or a folder), else an ONNX file, bundled model or engine."""
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_dir():
         return _open_checkpoint(path)
