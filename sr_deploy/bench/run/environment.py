@@ -32,7 +32,7 @@ _DISTRIBUTIONS = (
 def describe_environment(busy_elsewhere: float | None = None) -> Environment:
     """Describe the environment as it is now. Asks the GPU driver, which takes a moment."""
     # Imported here because workers import this module too, and need only `load`.
-    from sr_deploy.doctor import find_gpus
+    from sr_deploy.engines.nvidia import find_gpus
 
     gpus, _ = find_gpus()
     return Environment(
