@@ -28,6 +28,8 @@ from sr_deploy.images.image import Image, read_image, write_image
 from tests.cli.conftest import repeating_model
 from tests.paths import EXAMPLE, ROOT
 
+pytestmark = pytest.mark.xdist_group("commands")  # one process makes the inputs that these tests share
+
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 PAGES.remove("docs/cli.md")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
