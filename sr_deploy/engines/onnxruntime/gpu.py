@@ -170,7 +170,7 @@ class _GpuEngine(ABC):
 
     def _session(self, dtype: np.dtype[Any], input_shape: tuple[int, ...]) -> Any:
         """Make the session for one dtype and shape."""
-        graph = self._model.graph(dtype)
+        graph = self._model.graph(dtype, for_tensorrt=self.provider == TENSORRT)
         return open_session(graph, gpu_session_options(input_shape), self.providers(graph), self.spec.name)
 
     @abstractmethod
