@@ -29,6 +29,7 @@ _MAKERS = (
     "byte_ports",
     "footprint",
     "cache",
+    "convolution_types",
     "multiplications",
     "nodes",
     "onnx_file",

@@ -15,7 +15,7 @@ from sr_deploy.bench.run.recorder import SampledCall
 from sr_deploy.engines.base import Engine
 from sr_deploy.errors import MissingRuntimeError
 
-DEVICE_BACKENDS = ("tensorrt",)
+DEVICE_BACKENDS = ("tensorrt", "tensorrt-rtx")
 """Backends whose engines have `run_device`."""
 
 

@@ -72,7 +72,8 @@ def test_without_weights_the_name_of_the_kernel_says_what_is_multiplied(tactic, 
 def test_where_nothing_else_is_known_the_ports_say_it():
     half = "Channel major FP16 format where channel % 8 == 0"
     assert precisions(layers(half, half, "Row major linear FP32")) == {"fp16": 2, "fp32": 1}
-    assert precisions(layers("Half", "Float", kind="kgen")) == {"fp16": 1, "fp32": 1}
+    assert precisions(layers("Half", "Float", kind="gemm")) == {"fp16": 1, "fp32": 1}
+    assert precisions(layers("Half", "Float", kind="kgen")) == {}
     assert precisions(layers("BFloat16", "Int8")) == {"bf16": 1, "int8": 1}
     assert precisions(layers(UNKNOWN)) == {}
     assert precisions("[TensorRT] no JSON") == {}
