@@ -323,6 +323,11 @@ def _check_types(trt: Any, source: BuildSource, options: BuildOptions = _DEFAULT
             f"{source.spec.name} is {source.spec.precision}, which {api.title(trt)} lacks for compute capability {TURING}; leave "
             f"{TURING} out of --capabilities, or use an fp16 file"
         )
+    if source.spec.precision == "int8" and source.convolutions and "int8" not in source.convolutions.values():
+        raise ModelError(
+            f"{source.spec.name} is int8, but has no convolution that TensorRT can compute in int8: both factors must come "
+            "from a DequantizeLinear of int8 with zero point 0; make the file with `sr-deploy convert --precision int8`"
+        )
     stored = stored_types(source.graph)
     if source.spec.precision == "fp16" and "fp32" in stored and "fp16" not in stored:
         raise ModelError(

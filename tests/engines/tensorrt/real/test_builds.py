@@ -10,7 +10,7 @@ import pytest
 from sr_deploy.engines.tensorrt import api
 from sr_deploy.engines.tensorrt.layers import convolutions
 from sr_deploy.engines.tensorrt.runtimes import RTX
-from tests.engines.tensorrt.real import PRECISIONS, build, bundled, needs_rtx, prepared
+from tests.engines.tensorrt.real.compiler import PRECISIONS, build, bundled, needs_rtx, prepared
 
 MODELS = ("rt-x2", "rt-x4", "srresnet-x4", "srresnet-x4-perceptual")
 
