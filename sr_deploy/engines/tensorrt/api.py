@@ -654,13 +654,50 @@ def profile_count(engine: Any) -> int:
     return int(engine.num_optimization_profiles)
 
 
-def new_context(trt: ModuleType, engine: Any, log: TensorRTLog) -> Any:
+def new_runtime_config(trt: ModuleType, engine: Any, kernels: bytes) -> Any:
+    """Return the settings for contexts of TensorRT for RTX; None for TensorRT, whose contexts need none.
+
+    TensorRT for RTX compiles kernels for a shape at its first run. `kernels` are those of earlier runs, as returned
+    by `compiled_kernels`; it refuses them itself if GPU, driver or version differ. Kernels are compiled eagerly:
+    the default runs slower ones until a thread of its own has compiled better ones, and a CUDA graph that was
+    recorded meanwhile would keep the slower ones for ever. The CUDA context must be current.
+    """
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return None
+    runtime_config = engine.create_runtime_config()
+    strategies = trt.ExecutionContextAllocationStrategy
+    runtime_config.set_execution_context_allocation_strategy(strategies.USER_MANAGED)
+    eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
+    runtime_cache = runtime_config.create_runtime_cache()
+    if kernels:
+        runtime_cache.deserialize(kernels)
+    runtime_config.set_runtime_cache(runtime_cache)
+    return runtime_config
+
+
+def compiled_kernels(runtime_config: Any) -> bytes:
+    """Return the kernels that were compiled so far, for `new_runtime_config`; empty for TensorRT."""
+    if runtime_config is None:
+        return b""
+    runtime_cache = runtime_config.get_runtime_cache()
+    return bytes(runtime_cache.serialize())
+
+
+def can_record(context: Any, stream: int) -> bool:
+    """Return whether a run of `context` may be recorded as a CUDA graph; only TensorRT for RTX can tell."""
+    return not hasattr(context, "is_stream_capturable") or bool(context.is_stream_capturable(stream))
+
+
+def new_context(trt: ModuleType, engine: Any, log: TensorRTLog, runtime_config: Any = None) -> Any:
     """Create an execution context without working memory; the caller provides it with `give_memory`.
 
-    Lanes grow one buffer for all their contexts, instead of one allocation by TensorRT for each. Raises
+    `runtime_config` is that of `new_runtime_config`. Lanes grow one buffer for all their contexts, instead of one allocation by TensorRT for each. Raises
     OutOfMemoryError or ModelError with TensorRT's reason.
     """
-    if hasattr(trt, "ExecutionContextAllocationStrategy"):
+    if runtime_config is not None:
+        context = engine.create_execution_context(runtime_config)
+    elif hasattr(trt, "ExecutionContextAllocationStrategy"):
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     else:
         context = engine.create_execution_context_without_device_memory()

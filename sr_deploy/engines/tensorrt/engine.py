@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,7 +42,7 @@ from sr_deploy.engines.tensorrt.lane import Lane, Lanes, LoadedEngine
 from sr_deploy.engines.tensorrt.options import TensorRTOptions
 from sr_deploy.engines.tensorrt.profiles import Profile, largest_size, plan_profiles
 from sr_deploy.engines.tensorrt.runtimes import RTX, TENSORRT, Runtime
-from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine, require_usable
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, read_engine, require_usable
 from sr_deploy.engines.tensorrt.transfer import CopyThreads, PendingResult, send
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
@@ -361,8 +361,30 @@ class TensorRTEngine:
             profiles=profiles,
             graphs=self.options.graphs,
             shapes_kept=self.options.shapes_kept,
+            runtime_config=api.new_runtime_config(self._trt, engine, self._kernels(record)),
         )
         return trt_runtime, loaded
+
+    def _kernels(self, record: EngineRecord) -> bytes:
+        """Return the kernels that earlier runs of this engine compiled on this GPU; empty for TensorRT."""
+        cache = self._cache() if self.runtime is RTX else None
+        return cache.kernels(record.plan_sha256, self._here) if cache else b""
+
+    def _store_kernels(self, loaded: LoadedEngine, record: EngineRecord) -> None:
+        """Keep the compiled kernels for the next start; failures are ignored."""
+        with suppress(Exception):
+            kernels = api.compiled_kernels(loaded.runtime_config)
+            if kernels and (cache := self._cache()):
+                cache.store_kernels(record.plan_sha256, self._here, kernels)
+
+    def _cache(self) -> EngineCache | None:
+        """Return the cache, unless it is turned off. Compiled kernels are code, like engines."""
+        return EngineCache.of_user(self.options.folder) if self.options.cache else None
+
+    @cached_property
+    def _here(self) -> BuildMachine:
+        """The machine that runs the engine."""
+        return machine(self.options.device, api.version(self._trt), self.runtime)
 
 
 class TensorRTRtxEngine(TensorRTEngine):
@@ -383,7 +405,7 @@ class _EngineLanes:
         self.record = record
         self._loaded: LoadedEngine | None
         self._runtime, self._loaded = owner._load(plan, record)
-        self._gpu = owner._gpu
+        self._owner, self._gpu = owner, owner._gpu
         self.lanes = Lanes(self._lane, owner.options.contexts)
 
     def _lane(self) -> Lane:
@@ -399,6 +421,8 @@ class _EngineLanes:
         engine.
         """
         self.lanes.close()
+        if self._loaded is not None:
+            self._owner._store_kernels(self._loaded, self.record)
         self._loaded = None
         self._runtime = None
 

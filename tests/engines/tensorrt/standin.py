@@ -15,11 +15,11 @@ import numpy as np
 from sr_deploy.engines.tensorrt import api, build, cuda, engine
 from sr_deploy.engines.tensorrt.options import BuildOptions, TensorRTOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
-from sr_deploy.engines.tensorrt.sidecar import EngineRecord, digest
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest
 from sr_deploy.spec import ModelSpec
 from tests.engines.tensorrt.test_build_8_6 import ports_of
-from tests.engines.tensorrt.test_sidecar import HERE
-from tests.engines.tensorrt.test_versions import Module, Recorder
+from tests.engines.tensorrt.test_sidecar import HERE, RTX_BUILD, RTX_HERE
+from tests.engines.tensorrt.test_versions import Enum, Module, Recorder
 
 SPEC = ModelSpec(name="net", scale=4, halo=0)
 log: list[tuple[Any, ...]] = []
@@ -183,7 +183,51 @@ def trt_module(out: str = "UINT8") -> Module:
     return trt
 
 
-def record() -> EngineRecord:
+class CapturableContext(Context):
+    """A context of TensorRT for RTX, whose runs may not be recorded."""
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        """Note that it was asked."""
+        log.append(("capturable?",))
+        return False
+
+
+def rtx_module() -> Module:
+    """The package of TensorRT for RTX. Its contexts compile one kernel each, which the runtime cache then holds."""
+    version = "rtx-1.7"
+    trt = trt_module()
+    trt.__dict__["__name__"] = "tensorrt_rtx_bindings"
+    trt.__version__ = "1.7.1.116"
+    kernels: list[bytes] = []
+
+    def make_context(runtime_config: Any) -> Context:
+        log.append(("context", runtime_config.values))
+        kernels.append(b"kernel ")
+        return CapturableContext()
+
+    def load_kernels(data: bytes) -> bool:
+        log.append(("deserialize", data))
+        kernels.append(data)
+        return True
+
+    answers = {"serialize": lambda: b"".join(kernels), "deserialize": load_kernels}
+    cache = Recorder(version, "IRuntimeCache", answers)
+    made = {"create_runtime_cache": lambda: kernels.clear() or cache, "get_runtime_cache": lambda: cache}
+    config = Recorder(version, "IRuntimeConfig", made)
+    answers = ports_of("UINT8") | {
+        "num_optimization_profiles": 1,
+        "create_runtime_config": lambda: config,
+        "create_execution_context": make_context,
+    }
+    loaded = Recorder(version, "ICudaEngine", answers)
+    runtime = Recorder(version, "Runtime", {"deserialize_cuda_engine": lambda plan: loaded})
+    trt.Runtime = lambda logger: runtime  # type: ignore[attr-defined]
+    kind = "DynamicShapesKernelSpecializationStrategy"
+    setattr(trt, kind, Enum(version, kind))
+    return trt
+
+
+def record(machine: BuildMachine = HERE) -> EngineRecord:
     """The sidecar of the engine."""
     options = BuildOptions(tile=2048)
     return EngineRecord(
@@ -192,24 +236,27 @@ def record() -> EngineRecord:
         model_sha256="ab" * 32,
         model_name="net.onnx",
         options=options,
-        machine=HERE,
+        machine=machine,
         profiles=plan_profiles(SPEC, options)[-1:],
         plan_sha256=digest(b"plan"),
         plan_size=4,
     )
 
 
-def install(patch: Any, folder: Any, *, out: str = "UINT8", **options: Any) -> engine.TensorRTEngine:
+def install(
+    patch: Any, folder: Any, *, out: str = "UINT8", rtx: bool = False, **options: Any
+) -> engine.TensorRTEngine:
     """Put the stand-ins in place with `patch(object, name, value)`, and open the engine file that it writes."""
-    trt = trt_module(out)
+    trt = rtx_module() if rtx else trt_module(out)
     patch(api, "runtime", lambda which=None: trt)
     patch(engine, "GpuContext", Gpu)
-    patch(engine, "machine", lambda *_: HERE)
+    patch(engine, "machine", lambda *_: RTX_HERE if rtx else HERE)
     patch(engine, "order_streams", lambda first, then: log.append(("order", first, then)))
     patch(cuda, "load_driver", _no_driver)
     path = folder / "net.engine"
-    build.write_engine(path, b"plan", record())
-    return engine.TensorRTEngine(path, TensorRTOptions(graphs=False, **options))
+    build.write_engine(path, b"plan", record(RTX_BUILD if rtx else HERE))
+    kind = engine.TensorRTRtxEngine if rtx else engine.TensorRTEngine
+    return kind(path, TensorRTOptions(**{"graphs": False, "folder": folder / "cache", **options}))
 
 
 def _no_driver() -> None:

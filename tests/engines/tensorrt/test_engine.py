@@ -16,6 +16,7 @@ import pytest
 from sr_deploy.engines.registry import choose_backend, open_engine
 from sr_deploy.engines.tensorrt import build as build_module
 from sr_deploy.engines.tensorrt.build import write_engine
+from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.device import DeviceArray, as_device_array
 from sr_deploy.errors import MissingRuntimeError, ModelError
 from tests.engines.tensorrt import standin
@@ -162,3 +163,31 @@ def test_tensorrt_for_rtx_is_not_for_data_centre_gpus(capability, works):
         return
     with pytest.raises(MissingRuntimeError, match=r"this machine has \d+\.0; use --backend tensorrt$"):
         build_module._require_rtx_gpu(cuda)
+
+
+def test_kernels_that_tensorrt_for_rtx_compiled_are_there_at_the_next_start(monkeypatch, tmp_path):
+    standin.log.clear()
+    for _ in range(2):
+        with standin.install(monkeypatch.setattr, tmp_path, rtx=True, graphs=True) as opened:
+            assert opened.backend == "tensorrt-rtx"
+            for height in (5, 6, 5, 5):  # the third run of a shape would be a graph
+                large = opened.run(picture(height, height))
+                np.testing.assert_array_equal(large[:, ::4, ::4], picture(height, height))
+    contexts = [entry[1] for entry in standin.log if entry[0] == "context"]
+    assert len(contexts) == 4
+    # slower kernels of the lazy strategy would stay in a recorded graph for ever
+    assert contexts[0] == {"dynamic_shapes_kernel_specialization_strategy": "EAGER"}
+    assert [entry for entry in standin.log if entry[0] == "deserialize"] == [
+        ("deserialize", b"kernel kernel ")
+    ]
+    assert standin.log.count(("capturable?",)) == 2  # once for each context that ran twice
+    (kept,) = (tmp_path / "cache").glob("kernels-*.cache")
+    assert kept.read_bytes() == b"kernel kernel kernel kernel "
+    EngineCache(tmp_path / "cache").prune()
+    assert not kept.exists()
+
+
+def test_no_kernels_are_kept_where_the_cache_is_off(monkeypatch, tmp_path):
+    with standin.install(monkeypatch.setattr, tmp_path, rtx=True, cache=False) as opened:
+        opened.run(picture())
+    assert not (tmp_path / "cache").exists()
