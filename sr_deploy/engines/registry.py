@@ -103,10 +103,10 @@ def choose_backend(
 
 def engine_backend(path: Path) -> str:
     """Return the backend that reads the engine file `path`, as its sidecar says; "tensorrt" without a sidecar."""
-    from sr_deploy.engines.tensorrt.sidecar import read_record
-
+    # by name, as backends are: the package of the engines imports this module
+    sidecar = import_module("sr_deploy.engines.tensorrt.sidecar")
     try:
-        return read_record(path).machine.runtime
+        return str(sidecar.read_record(path).machine.runtime)
     except ModelError:  # opening the engine then says what is wrong with the sidecar
         return "tensorrt"
 
