@@ -25,6 +25,7 @@ import numpy as np
 
 from sr_deploy.engines.base import Batch, Limits, check_batch
 from sr_deploy.engines.nvidia import load_driver
+from sr_deploy.engines.onnxruntime.libraries import require_libraries
 from sr_deploy.engines.onnxruntime.session import (
     CUDA,
     TENSORRT,
@@ -114,9 +115,10 @@ class _GpuEngine(ABC):
 
     @classmethod
     def check(cls) -> None:
-        """Raise MissingRuntimeError if ONNX Runtime, its provider, the driver or a GPU is missing."""
+        """Raise MissingRuntimeError if ONNX Runtime, its provider, a library, the driver or a GPU is missing."""
         check_providers([cls.provider])
         check_gpu(cls.backend)
+        require_libraries(cls.provider)
 
     @cached_property
     def limits(self) -> Limits:

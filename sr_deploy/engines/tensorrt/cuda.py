@@ -51,9 +51,10 @@ def driver(asking: Runtime = TENSORRT) -> ModuleType:
     try:
         import pycuda.driver as cuda
     except Exception as error:  # ImportError, or whatever loading the driver library raises
-        if "libcuda" in str(error) or "nvcuda" in str(error):
+        missing = error if "libcuda" in str(error) or "nvcuda" in str(error) else _why_no_driver()
+        if missing is not None:  # said first: without a driver, PyCUDA would not help
             raise MissingRuntimeError(
-                f"there is no NVIDIA driver here ({error}); install one, or use --backend onnxruntime"
+                f"there is no NVIDIA driver here ({missing}); install one, or use --backend onnxruntime"
             ) from error
         # PyCUDA is compiled on installation, so the extra of a runtime that builds without it leaves it out
         install = f"{asking.install} pycuda" if asking is RTX else asking.install
@@ -70,6 +71,15 @@ def driver(asking: Runtime = TENSORRT) -> ModuleType:
     if not count:
         raise MissingRuntimeError("there is no NVIDIA GPU here; use --backend onnxruntime")
     return cuda  # type: ignore[no-any-return]
+
+
+def _why_no_driver() -> OSError | None:
+    """Return the error with which NVIDIA's driver library does not load; None if it does."""
+    try:
+        load_driver()
+    except OSError as error:
+        return error
+    return None
 
 
 def machine(ordinal: int, tensorrt: str, runtime: Runtime = TENSORRT) -> BuildMachine:

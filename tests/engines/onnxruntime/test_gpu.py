@@ -44,7 +44,8 @@ WITHOUT_CUDA = CUDA not in onnxruntime.get_available_providers()
 @pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_without_the_provider_the_error_names_it_and_ends_in_the_install_line(tiny, backend):
     with pytest.raises(
-        MissingRuntimeError, match=r'ExecutionProvider was asked for, .* pip install "sr-deploy\[gpu\]"$'
+        MissingRuntimeError,
+        match=r'ExecutionProvider was asked for, .* pip install "sr-deploy\[onnxruntime-gpu\]"$',
     ):
         open_engine(tiny("plain").model, backend)
 

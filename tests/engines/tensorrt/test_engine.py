@@ -15,9 +15,11 @@ import pytest
 
 from sr_deploy.engines.registry import choose_backend, open_engine
 from sr_deploy.engines.tensorrt import build as build_module
+from sr_deploy.engines.tensorrt import cuda as cuda_module
 from sr_deploy.engines.tensorrt.build import write_engine
 from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.device import DeviceArray, as_device_array
+from sr_deploy.engines.tensorrt.runtimes import RTX
 from sr_deploy.errors import MissingRuntimeError, ModelError
 from tests.engines.tensorrt import standin
 from tests.engines.tensorrt.test_device import OnGpu
@@ -191,3 +193,40 @@ def test_no_kernels_are_kept_where_the_cache_is_off(monkeypatch, tmp_path):
     with standin.install(monkeypatch.setattr, tmp_path, rtx=True, cache=False) as opened:
         opened.run(picture())
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [
+        (
+            OSError("libcuda.so.1: cannot open"),
+            r"^there is no NVIDIA driver here \(libcuda\.so\.1: cannot open\); install",
+        ),
+        (None, r'^the tensorrt-rtx backend needs PyCUDA, .*; pip install "sr-deploy\[rtx\]" pycuda$'),
+    ],
+)
+def test_a_missing_driver_is_said_before_a_missing_pycuda(monkeypatch, driver, words):
+    def load_driver():
+        if driver is not None:
+            raise driver
+
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setattr(cuda_module, "load_driver", load_driver)
+    with pytest.raises(MissingRuntimeError, match=words):
+        cuda_module.driver(RTX)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_driver_without_a_gpu_is_said(monkeypatch, count):
+    device = type("Device", (), {"count": staticmethod(lambda: count)})
+    fake = type(sys)("pycuda.driver")
+    fake.init, fake.Device = lambda: None, device
+    package = type(sys)("pycuda")
+    package.driver = fake
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
+    if count:
+        assert cuda_module.driver() is fake
+        return
+    with pytest.raises(MissingRuntimeError, match=r"^there is no NVIDIA GPU here"):
+        cuda_module.driver()
