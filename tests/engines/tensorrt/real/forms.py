@@ -226,3 +226,17 @@ def global_statistics() -> onnx.ModelProto:
     return net.model(
         net.op("Mul", net.upscale("picture"), net.op("Add", net.op("Sigmoid", mean), net.const(0.5)))
     )
+
+
+@form
+def int8_by_another_quantiser() -> onnx.ModelProto:
+    """Symmetric int8 with an int32 bias behind a DequantizeLinear, as ONNX Runtime's quantiser writes it."""
+    net = Net()
+    step, zero, weight_step = net.const(1 / 127), net.const(0, np.int8), net.const([0.01] * 12)
+    x = net.op("DequantizeLinear", net.op("QuantizeLinear", "picture", step, zero), step, zero)
+    weights = net.const(net.random.integers(-127, 128, (12, 3, 3, 3)), np.int8)
+    factors = net.op("DequantizeLinear", weights, weight_step, net.const([0] * 12, np.int8), axis=0)
+    bias = net.const(net.random.integers(-500, 500, 12), np.int32)
+    shift = net.op("DequantizeLinear", bias, net.const([0.01 / 127] * 12), axis=0)
+    y = net.op("Conv", x, factors, shift, pads=[1] * 4)
+    return net.model(net.op("DepthToSpace", y, blocksize=2, mode="CRD"), precision="int8")
