@@ -103,7 +103,7 @@ def title(trt: ModuleType) -> str:
     return f"{which_runtime(trt).product} {version(trt)}"
 
 
-class _Messages:
+class Messages:
     """Everything that one package logs in this process, by thread.
 
     TensorRT has one logger per process: while any builder or runtime exists, a second logger is ignored, with
@@ -118,9 +118,10 @@ class _Messages:
         self.logs = weakref.WeakSet[TensorRTLog]()
         severity = trt.ILogger.Severity
         self._error_levels, self._warning_level = (severity.INTERNAL_ERROR, severity.ERROR), severity.WARNING
-        self.logger = _logger_class(trt)(self._receive)
+        # looked up at each message, so that a measurement can listen too
+        self.logger = _logger_class(trt)(lambda severity, text: self.receive(severity, text))
 
-    def _receive(self, severity: Any, text: str) -> None:
+    def receive(self, severity: Any, text: str) -> None:
         """Take one message. Line breaks are removed from errors and warnings, since errors are one line."""
         if severity in self._error_levels:
             self._keep("error", " ".join(text.split()))
@@ -162,16 +163,16 @@ class _Messages:
         return lambda thread: thread not in others
 
 
-_messages: weakref.WeakKeyDictionary[Any, _Messages] = weakref.WeakKeyDictionary()
+_messages: weakref.WeakKeyDictionary[Any, Messages] = weakref.WeakKeyDictionary()
 """The messages of each package that was used. Real packages live as long as the process."""
 _messages_lock = threading.Lock()
 
 
-def _messages_of(trt: ModuleType) -> _Messages:
+def _messages_of(trt: ModuleType) -> Messages:
     """Return the messages of the package `trt`, making its logger at the first call."""
     with _messages_lock:
         if trt not in _messages:
-            _messages[trt] = _Messages(trt)
+            _messages[trt] = Messages(trt)
         return _messages[trt]
 
 
