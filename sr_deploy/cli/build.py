@@ -173,11 +173,9 @@ def _target(machine: BuildMachine, options: BuildOptions) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a build; call the yielded function with (phase, steps done, steps), from any thread.
-
-    Phases of TensorRT are nested, so each has a bar of its own until its steps are done. TensorRT before version 10
-    reports no phases; then only the elapsed time is shown.
-    """
+    """Show a build; call the yielded function with (phase, steps done, steps), from any thread. Phases of
+    TensorRT are nested, so each has a bar of its own until its steps are done. TensorRT before version 10
+    reports no phases; then only the elapsed time is shown."""
     from sr_deploy.cli.shared.progress import ProgressDisplay
 
     text = "{task.fields[count]}"

@@ -23,11 +23,13 @@ def command(file: str, as_json: bool) -> None:
     Nothing is written.
     """
     from sr_deploy.graph.onnx_file import file_facts, load_model, read_spec
-    from sr_deploy.models import find_model
+    from sr_deploy.models import card_of, find_model
 
     path = find_model(file)
     model = load_model(path)
     facts, spec = file_facts(path, model), read_spec(model)
+    card = card_of(path, facts.sha256)
+    parameters = card.parameters if card else None
     stamped = spec is not None
     if spec is None:
         from sr_deploy.probe.probe import probe
@@ -39,19 +41,24 @@ def command(file: str, as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps(_record(facts, spec, stamped=stamped), indent=2))
+        click.echo(json.dumps(_record(facts, spec, parameters, stamped=stamped), indent=2))
     else:
-        click.echo("\n".join(_lines(facts, spec, stamped=stamped)))
+        click.echo("\n".join(_lines(facts, spec, parameters, stamped=stamped)))
 
 
-def _record(facts: FileFacts, spec: ModelSpec, *, stamped: bool) -> dict[str, Any]:
-    """Spec and file facts as JSON values, for --json. "stamped" is false if the spec was found by probing."""
+def _record(facts: FileFacts, spec: ModelSpec, parameters: int | None, *, stamped: bool) -> dict[str, Any]:
+    """Spec and file facts as JSON values, for --json. "stamped" is false if the spec was found by probing.
+
+    "parameters" counts what training set, from the card of a bundled model (else null); "constants" all numbers in
+    the graph, fixed kernels included.
+    """
     from dataclasses import asdict
 
-    return {"stamped": stamped, "spec": asdict(spec), "file": {**asdict(facts), "path": str(facts.path)}}
+    file = {**asdict(facts), "path": str(facts.path), "parameters": parameters}
+    return {"stamped": stamped, "spec": asdict(spec), "file": file}
 
 
-def _lines(facts: FileFacts, spec: ModelSpec, *, stamped: bool) -> Iterator[str]:
+def _lines(facts: FileFacts, spec: ModelSpec, parameters: int | None, *, stamped: bool) -> Iterator[str]:
     """Spec and file facts as lines of text. A file without a spec gets advice on how to write one into it."""
     yield from spec_lines(spec)
     yield "file"
@@ -61,7 +68,8 @@ def _lines(facts: FileFacts, spec: ModelSpec, *, stamped: bool) -> Iterator[str]
         ("sha256", facts.sha256),
         ("opset", str(facts.opset)),
         ("nodes", f"{facts.nodes:,}"),
-        ("weights", f"{facts.weights:,}"),
+        *([] if parameters is None else [("parameters", f"{parameters:,}")]),
+        ("constants", f"{facts.constants:,}"),
         ("producer", facts.producer),
     )
     if not stamped:
@@ -93,10 +101,7 @@ def spec_lines(spec: ModelSpec) -> Iterator[str]:
 
 
 def _sizes(rule: SizeRule) -> str:
-    """The rule for input sizes in words, such as "multiples of 4, at least 16".
-
-    A model with a fixed size is "640x480 only" (width x height), even if tiles may have other sizes.
-    """
+    """The rule for input sizes in words: "multiples of 4, at least 16", or "640x480 only" (width x height)."""
     step = f"multiples of {rule.multiple_of}" if rule.multiple_of > 1 else "any"
     if rule.fixed:  # (height, width) of the only size
         tiles = f", tiles at {step}" if rule.multiple_of > 1 else ""

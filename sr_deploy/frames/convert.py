@@ -6,24 +6,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.frames.colour import Colours, from_rgb, to_rgb
 from sr_deploy.frames.layout import Layout, Plane
-
-Pixels = npt.NDArray[Any]
+from sr_deploy.system.arrays import AnyArray
 
 
 @dataclass(frozen=True)
 class FramePixels:
     """One frame in the form a model takes."""
 
-    pixels: Pixels
+    pixels: AnyArray
     """RGB [H, W, 3] or grey [H, W, 1]; uint8, uint16, or float32 in 0..1."""
-    alpha: Pixels | None = None
+    alpha: AnyArray | None = None
     """Opacity [H, W] of the same type; None: the frame is opaque."""
 
 
@@ -67,25 +64,21 @@ def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
     return [result]
 
 
-def _three_channels(pixels: Pixels) -> Pixels:
+def _three_channels(pixels: AnyArray) -> AnyArray:
     """Return pixels [H, W, 3]; grey is repeated."""
     return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)
 
 
-def _grey_values(plane: Plane, layout: Layout) -> Pixels:
-    """Return the values of a grey plane, as float32 in 0..1 for 10 and 12 bits.
-
-    Values beyond the depth, which a 16-bit word can hold, are clipped to 1.
-    """
+def _grey_values(plane: Plane, layout: Layout) -> AnyArray:
+    """The values of a grey plane; those of 10 and 12 bits as float32 in 0..1, clipped to 1."""
     if layout.depth in (8, 16):
         return plane
     top = np.float32((1 << layout.depth) - 1)
-    grey: Pixels = np.minimum(plane.astype(np.float32) / top, np.float32(1))
+    grey: AnyArray = np.minimum(plane.astype(np.float32) / top, np.float32(1))
     return grey
 
 
-def _grey_plane(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
-    """Return pixels as a grey plane in full range."""
+def _grey_plane(pixels: AnyArray, layout: Layout, colours: Colours) -> Plane:
     if pixels.shape[2] == 3:
         # Grey frames are full range, whatever range YUV frames of the stream have.
         luma = Layout(name="luma", kind="yuv", depth=layout.depth)
@@ -94,11 +87,10 @@ def _grey_plane(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
     return np.ascontiguousarray(_to_depth(pixels[:, :, 0], layout))
 
 
-def _to_depth(pixels: Pixels, layout: Layout) -> Pixels:
-    """Scale full-range values to `layout.depth` bits. Returns the same array if the depth is already right."""
+def _to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
     top = (1 << layout.depth) - 1
     white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
     if white == top:
         return pixels
-    rounded: Pixels = np.rint(pixels.astype(np.float32) * np.float32(top / white)).astype(layout.dtype)
+    rounded: AnyArray = np.rint(pixels.astype(np.float32) * np.float32(top / white)).astype(layout.dtype)
     return rounded

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.layout import Layout, Plane
 from sr_deploy.frames.y4m import LONGEST_LINE, MAGIC, Header, parse_header
+from sr_deploy.system.arrays import Uint8Array
 
 _PIPE_BYTES = 1 << 20
 """Size in bytes asked for a pipe's buffer: 1 MiB, the most that Linux allows to any user by default. With
@@ -103,7 +103,7 @@ def write_frame(stream: Writable, planes: Sequence[Plane], *, marked: bool = Fal
         write_all(stream, _bytes_of(plane).data)
 
 
-def _bytes_of(plane: Plane) -> npt.NDArray[np.uint8]:
+def _bytes_of(plane: Plane) -> Uint8Array:
     """Return a flat view of the bytes of a plane. Raises UsageError for a plane that is not C-contiguous."""
     if not plane.flags.c_contiguous:
         raise UsageError("a plane to write must be C-contiguous; copy it first")

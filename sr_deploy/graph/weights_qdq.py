@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.graph.onnx_file import copy_of
+from sr_deploy.graph.onnx_file import copy_of, remove_weights
 
 _FLOATS, _STEPS = "/floats", "/steps"
 """Name endings of the float weights and of the int8 values that are made from them."""
@@ -87,9 +87,6 @@ def _dequantised(
 
 
 def _drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
-    """Remove the initialisers in `names` that no node reads, from the inputs too: old files list them
-    there."""
+    """Remove the initialisers in `names` that no node reads."""
     read = {name for node in graph.node for name in node.input}
-    for entries in (graph.initializer, graph.input):
-        for entry in [e for e in entries if e.name in names - read]:
-            entries.remove(entry)
+    remove_weights(graph, names - read)

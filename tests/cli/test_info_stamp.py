@@ -186,7 +186,7 @@ def test_info_as_json_holds_the_facts_of_the_file(run: Run, foreign: Path) -> No
     assert record["spec"]["halo"] == 8
     facts = record["file"]
     assert (facts["nodes"], facts["opset"]) == (5, 17)
-    assert facts["weights"] == 8 * 3 * 9 + 48 * 8 * 9
+    assert facts["constants"] == 8 * 3 * 9 + 48 * 8 * 9
     assert facts["size"] == foreign.stat().st_size
 
 
@@ -236,3 +236,11 @@ def test_a_place_that_cannot_be_written_is_said_before_the_probing(
     result = run("stamp", foreign, "-o", tmp_path / "no-such-folder" / "out.onnx")
     assert result.exit_code == 3
     assert len(result.stderr.splitlines()) == 1  # and none that says "probing"
+
+
+def test_a_bundled_model_has_the_parameters_that_models_lists(run):
+    listed = {entry["name"]: entry["parameters"] for entry in json.loads(run("models", "--json").stdout)}
+    facts = json.loads(run("info", "rt-x4", "--json").stdout)["file"]
+    assert facts["parameters"] == listed["rt-x4"]
+    assert facts["constants"] > facts["parameters"]  # the kernels of the bicubic skip path are fixed
+    assert f"parameters     {facts['parameters']:,}" in run("info", "rt-x4").stdout

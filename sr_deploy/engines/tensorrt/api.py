@@ -53,7 +53,7 @@ _WORKSPACE = re.compile(
 _MORE_WORKSPACE = "build with a larger --workspace, or without it"
 _HARDWARE_LEVELS = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
 """Members of TensorRT's `HardwareCompatibilityLevel`, by the values of `BuildOptions.hardware_compatible`."""
-Progress = Callable[[str, int, int], bool]
+BuildProgress = Callable[[str, int, int], bool]
 """Callback (phase, steps done, steps in all) -> bool; False asks TensorRT to stop the build."""
 
 
@@ -66,9 +66,7 @@ def runtime(which: Runtime = TENSORRT) -> ModuleType:
     try:
         found = _import_first(which.modules)
     except Exception as error:  # not only ImportError: its loader passes on whatever the linker raises
-        raise MissingRuntimeError(
-            f"the {which.backend} backend needs {which.product}, which cannot be imported ({error}); {which.install}"
-        ) from error
+        raise MissingRuntimeError(f"{which.missing} ({error}); {which.install}") from error
     if not hasattr(found, "Builder") or not hasattr(found.IExecutionContext, "execute_async_v3"):
         number = getattr(found, "__version__", "of unknown version")
         raise MissingRuntimeError(
@@ -557,7 +555,7 @@ def timings_of(config: Any) -> bytes:
     return b"" if cache is None else bytes(cache.serialize())
 
 
-def watch(trt: ModuleType, config: Any, progress: Progress) -> Any:
+def watch(trt: ModuleType, config: Any, progress: BuildProgress) -> Any:
     """Attach `progress` to the build that follows, and return the monitor.
 
     The caller must keep the monitor until the build has ended: TensorRT holds no reference to it. Versions

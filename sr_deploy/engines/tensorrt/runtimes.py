@@ -20,6 +20,8 @@ class Runtime:
     """Its name in messages."""
     modules: tuple[str, ...]
     """Python packages that may contain it, the preferred one first."""
+    missing: str
+    """Start of the message where it cannot be imported."""
     install: str
     """The command that installs it."""
     builds_without_gpu: bool
@@ -30,6 +32,7 @@ TENSORRT = Runtime(
     backend="tensorrt",
     product="TensorRT",
     modules=("tensorrt",),
+    missing="the tensorrt backend needs TensorRT, which cannot be imported",
     install='pip install "sr-deploy[gpu]"',
     builds_without_gpu=False,
 )
@@ -38,6 +41,7 @@ RTX = Runtime(
     product="TensorRT for RTX",
     # NVIDIA's SDK has the first; the wheels on PyPI (1.7.1) have the second only
     modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    missing="the tensorrt-rtx backend needs TensorRT for RTX, which cannot be imported",
     install='pip install "sr-deploy[rtx]"',
     builds_without_gpu=True,
 )
