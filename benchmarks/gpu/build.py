@@ -104,6 +104,8 @@ def source(run: Run, row: dict[str, Any]) -> Any:
         pixels=row["pixels"],
         sha256=row["sha256"],
         name=row["onnx"],
+        ports=tuple(row["ports"]),
+        convolutions=row["convolutions"],
     )
 
 
@@ -157,10 +159,12 @@ def build_with_fallbacks(run: Run, made: Any, plan: EngineToBuild) -> Any:
     from sr_deploy import SizeRule
     from sr_deploy.engines.tensorrt.build import build_engine
     from sr_deploy.engines.tensorrt.options import BuildOptions
+    from sr_deploy.engines.tensorrt.runtimes import RUNTIMES
     from sr_deploy.errors import ModelError
 
     # the precision is checked in a section of its own
-    go = partial(build_engine, say=run.log, check_precision=False, timings=run.timings)
+    runtime = RUNTIMES[run.runtime]
+    go = partial(build_engine, say=run.log, check_precision=False, timings=run.timings, runtime=runtime)
     options = BuildOptions(**plan.options)
     tries = [(made, options)]
     if plan.level != USUAL:
@@ -199,16 +203,16 @@ class BuildTimes:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen to every log that is created inside the block."""
-        from sr_deploy.engines.tensorrt.api import TensorRTLog
+        """Listen to everything that is logged inside the block."""
+        from sr_deploy.engines.tensorrt.api import Messages
 
-        receive, self._at = TensorRTLog._receive, time.perf_counter()
+        receive, self._at = Messages.receive, time.perf_counter()
 
         def hear(log: Any, severity: Any, text: str) -> None:
             self.hear(text, time.perf_counter())
             receive(log, severity, text)
 
-        with patch.object(TensorRTLog, "_receive", hear):
+        with patch.object(Messages, "receive", hear):
             yield
         self.hear("", time.perf_counter())
 

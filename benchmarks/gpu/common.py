@@ -21,6 +21,8 @@ STEPS = {"fp32": 1, "fp16": 3, "bf16": 8, "int8": 96}
 """8-bit steps by which a pixel may differ from fp32 on the CPU; the decisive tolerance is that of PSNR."""
 PSNR_LOSS = {"fp32": 0.005, "fp16": 0.01, "bf16": 0.03, "int8": 0.1}
 """Mean loss of PSNR on Y against the originals that is accepted, in dB."""
+WITHOUT_CUDA = ("build", "precision")
+"""Sections that a dry run runs, by the first part of their names."""
 
 
 @dataclass
@@ -36,6 +38,10 @@ class Run:
     models: list[dict[str, Any]] = field(default_factory=list)
     engines: dict[str, Path] = field(default_factory=dict)
     layers: dict[str, Any] = field(default_factory=dict)
+    runtime: str = "tensorrt"
+    """The library under test: "tensorrt" or "tensorrt-rtx"."""
+    dry: bool = False
+    """Stop before the first CUDA call: only engines are built, and what they compute in is checked."""
     timings: bytes = b""
     """Kernel timings of the builds so far; each build starts from them."""
 
@@ -67,7 +73,7 @@ class Run:
         """
         if self.only and not any(name.startswith(wanted) for wanted in self.only):
             return
-        if why := self._reason_to_skip(needs, of):
+        if why := self._reason_to_skip(name, needs, of):
             self.results["sections"][name] = {"state": "skipped", "why": why}
             self.log(f"{name}: SKIPPED, {why}")
             return
@@ -87,8 +93,10 @@ class Run:
         self.log(f"{name}: {found['state']} in {found['seconds']} s")
         self.save()
 
-    def _reason_to_skip(self, needs: float, of: str) -> str:
+    def _reason_to_skip(self, name: str, needs: float, of: str) -> str:
         """Return why a section cannot run, or an empty string."""
+        if self.dry and name.partition("/")[0] not in WITHOUT_CUDA:
+            return "a dry run makes no call to CUDA"
         if of and of not in self.engines:
             return f"no engine {of}"
         if self.elapsed + needs > self.budget:
@@ -113,10 +121,11 @@ def named(size: tuple[int, int]) -> str:
 
 def open_engine(run: Run, name: str, **options: Any) -> Any:
     """Open a built engine by its name."""
-    from sr_deploy.engines.tensorrt.engine import TensorRTEngine
+    from sr_deploy.engines.tensorrt.engine import TensorRTEngine, TensorRTRtxEngine
     from sr_deploy.engines.tensorrt.options import TensorRTOptions
 
-    return TensorRTEngine(run.engines[name], TensorRTOptions(**options))
+    kind = TensorRTRtxEngine if run.runtime == TensorRTRtxEngine.backend else TensorRTEngine
+    return kind(run.engines[name], TensorRTOptions(**options))
 
 
 def filled(base: Any, height: int, width: int) -> Any:

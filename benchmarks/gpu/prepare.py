@@ -96,6 +96,8 @@ def _row(folder: Path, source: BuildSource, model: str, operations: int) -> dict
         "graph": name,
         "onnx": f"{model}.onnx",
         "sha256": source.sha256,
+        "ports": list(source.ports),
+        "convolutions": dict(source.convolutions),
         "spec": json.loads(source.spec.to_json()),
         "operations_per_pixel": operations,
     }

@@ -47,7 +47,7 @@ _MAX_SHARE_SIZE = 8
 """Most pictures in one share. Reading, computing and writing overlap within a share."""
 _MIN_SHARES_PER_WORKER = 8
 """Least number of shares for each worker, so that all workers end at about the same time."""
-_GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+_GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt")
 """Backends whose workers each reserve one GPU."""
 
 

@@ -109,7 +109,7 @@ def _row(entry: CachedEngine) -> tuple[str, ...]:
         record.pixels,
         size,
         used,
-        machine.tensorrt,
-        machine.gpu,
+        machine.tensorrt if machine.gpu else f"RTX {machine.tensorrt}",
+        machine.gpu or ", ".join(record.options.capabilities or ("all RTX",)),
         entry.path.name,
     )

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_deploy.errors import MissingRuntimeError, UsageError
+from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -28,6 +28,7 @@ BACKENDS = {
     "onnxruntime": "sr_deploy.engines.onnxruntime.cpu:OnnxRuntimeEngine",
     "openvino": "sr_deploy.engines.openvino.engine:OpenVinoEngine",
     "tensorrt": "sr_deploy.engines.tensorrt.engine:TensorRTEngine",
+    "tensorrt-rtx": "sr_deploy.engines.tensorrt.engine:TensorRTRtxEngine",
     "onnxruntime-cuda": "sr_deploy.engines.onnxruntime.gpu:CudaEngine",
     "onnxruntime-tensorrt": "sr_deploy.engines.onnxruntime.gpu:TensorRTProviderEngine",
     "nearest": "sr_deploy.engines.nearest:NearestEngine",
@@ -36,12 +37,12 @@ BACKENDS = {
 _MEASURING_LOCK = threading.Lock()
 """Only one thread measures at a time. Threads that open a model at once would disturb each other's times
 and choose differently."""
-_ON_GPU = ("tensorrt", "onnxruntime-cuda")
+_ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
 """GPU backends from which "auto" chooses, best first. They come before those of the CPU."""
 _ON_CPU = ("onnxruntime", "openvino")
 """CPU backends from which "auto" chooses, best first where none is measured."""
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
-"""Suffixes of compiled engine files, which only TensorRT reads."""
+"""Suffixes of compiled engine files, which only TensorRT and TensorRT for RTX read."""
 
 
 def open_engine(
@@ -91,13 +92,23 @@ def choose_backend(
         _check_name(backend)
         return backend
     if isinstance(model, Path) and model.suffix in ENGINE_SUFFIXES:
-        return "tensorrt"
+        return engine_backend(model)
     usable = [name for name in _ON_GPU if _why_unusable(name) is None] if _has_nvidia_driver() else []
     if usable:
         return usable[0]
     if isinstance(model, Path):
         return _choose_on_cpu(model, threads, say or (lambda message: None))
     return _usable_on_cpu(1)[0]
+
+
+def engine_backend(path: Path) -> str:
+    """Return the backend that reads the engine file `path`, as its sidecar says; "tensorrt" without a sidecar."""
+    # by name, as backends are: the package of the engines imports this module
+    sidecar = import_module("sr_deploy.engines.tensorrt.sidecar")
+    try:
+        return str(sidecar.read_record(path).machine.runtime)
+    except ModelError:  # opening the engine then says what is wrong with the sidecar
+        return "tensorrt"
 
 
 def _choose_on_cpu(model: Path, threads: int | None, say: Callable[[str], None]) -> str:

@@ -26,8 +26,10 @@ LARGEST_MODEL = 64 << 20
 
 _PACKAGE = "sr_deploy.graph"
 _MAKERS = (
+    "byte_ports",
     "footprint",
     "cache",
+    "convolution_types",
     "multiplications",
     "nodes",
     "onnx_file",
@@ -40,7 +42,7 @@ _MAKERS = (
 """The modules of this package. A change in any of them makes all entries invalid. A test checks that the
 list is complete."""
 _ENTRY = re.compile(
-    r"[0-9a-f]{32}-(json|(uint8|float32)\.(onnx|[0-9a-f]{16}\.openvino)|[0-9a-f]{16}\.fastest)"
+    r"[0-9a-f]{32}-(json|(uint8|float32)(-tensorrt)?\.(onnx|[0-9a-f]{16}\.openvino)|[0-9a-f]{16}\.fastest)"
 )
 """Names of our entries: the key, then the kind. Only files with such names are ever deleted."""
 _DRAFT = re.compile(r"\." + _ENTRY.pattern + r"\.[0-9a-f]{8}\.tmp")

@@ -9,7 +9,8 @@ memory, and the shuffle moves bytes, in runs of `blocksize * C` values, where a 
 values.
 
 `for_tensorrt` writes the same arithmetic for a runtime that allows bytes only at the inputs and outputs of
-a graph: the cast to uint8 is the last node, and rounded values are shuffled as floats, in one transpose.
+a graph: the cast to uint8 is the last node, and rounded values are shuffled as floats, in one transpose. Bytes
+inside the core, and those of a file that was exported with pixel I/O, become floats too (`byte_ports`).
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _graft_io(
     """Return a copy of `model` whose input and output are [N, H, W, C] of `elem_type`."""
     spec = spec or require_spec(model)
     if spec.layout == "NHWC" and all(port.elem_type == TensorProto.UINT8 for port in picture_io(model)):
-        return copy_of(model)
+        return _with_bytes_at_ports(model) if for_tensorrt else copy_of(model)
     core = in_opset(model, _OLDEST_OPSET)
     _prefix_names(core.graph)
     port_in, port_out = picture_io(core)
@@ -93,8 +94,16 @@ def _graft_io(
     graft.write_input(port_in)
     (graft.write_output_as_floats if for_tensorrt else graft.write_output)(port_out)
     graft.declare(port_in, port_out)
+    core = _with_bytes_at_ports(core) if for_tensorrt else core
     full = (0.0, 255.0) if elem_type == TensorProto.UINT8 else (0.0, 1.0)
     return write_spec(core, spec.with_(layout="NHWC", value_range=full))
+
+
+def _with_bytes_at_ports(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model` without bytes inside; its opset is raised only if it has any."""
+    from sr_deploy.graph.byte_ports import has_inner_bytes, with_bytes_at_ports
+
+    return with_bytes_at_ports(in_opset(model, _OLDEST_OPSET) if has_inner_bytes(model) else model)
 
 
 def _prefix_names(graph: onnx.GraphProto) -> None:

@@ -76,23 +76,31 @@ class RunnableModel:
         self._write_entry("json", facts.to_json().encode("utf-8"))
         return facts
 
-    def graph(self, dtype: np.dtype[Any], *, fresh: bool = False) -> bytes:
-        """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1; [N,
-        H, W, C]. With `fresh` it is made again, whatever the cache holds. Raises UsageError for the float
-        form of a file that has uint8 pixel I/O itself."""
+    def graph(self, dtype: np.dtype[Any], *, fresh: bool = False, for_tensorrt: bool = False) -> bytes:
+        """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1;
+        [N, H, W, C].
+
+        With `fresh` it is made again, whatever the cache holds. `for_tensorrt` gives the form with bytes at the
+        ports alone (`pixel_io`). Raises UsageError for the float form of a
+        file that has uint8 pixel I/O itself.
+        """
         if dtype != np.uint8 and self.facts.bytes_only:
             raise UsageError(
                 f"{self.facts.spec.name} was exported with uint8 pixel I/O and takes 8-bit pictures only; "
                 "use a file exported with `--io float`"
             )
-        kind = f"{dtype}.onnx"
+        kind = f"{dtype}-tensorrt.onnx" if for_tensorrt else f"{dtype}.onnx"
         kept = self._entry.read(kind) if self._entry and not fresh else None
         if kept:
             return kept
         from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
 
         graft = with_pixel_io if dtype == np.uint8 else with_float_io
-        made = bytes(graft(self._loaded_model, self.facts.spec).SerializeToString(deterministic=True))
+        made = bytes(
+            graft(self._loaded_model, self.facts.spec, for_tensorrt=for_tensorrt).SerializeToString(
+                deterministic=True
+            )
+        )
         self._write_entry(kind, made)
         return made
 

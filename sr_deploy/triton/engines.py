@@ -19,11 +19,17 @@ Engine = tuple[bytes, EngineRecord]
 def plan_engines(paths: Sequence[Path], options: ServeOptions) -> list[ServePlan]:
     """Return one plan for each model, grouped by the SHA-256 of the model the engines were built from.
 
-    Raises ModelError for a damaged engine, UsageError for engines that cannot be served as one model.
+    Raises ModelError for a damaged engine, UsageError for engines of TensorRT for RTX, and for engines that cannot
+    be served as one model.
     """
     groups: dict[str, list[Engine]] = {}
     for path in paths:
         plan, record = read_engine(path)
+        if record.machine.runtime != "tensorrt":
+            raise UsageError(
+                f"{path} is an engine of {record.machine.title}, which Triton has no backend for; build one with "
+                "`sr-deploy build --runtime tensorrt`, or serve the ONNX file"
+            )
         groups.setdefault(record.model_sha256, []).append((plan, record))
     return [_plan_group(group, options) for group in groups.values()]
 

@@ -11,14 +11,18 @@ from functools import partial
 from pathlib import Path
 
 from sr_deploy.engines.base import Engine
-from sr_deploy.engines.registry import ENGINE_SUFFIXES, available_backends, choose_backend, open_engine
+from sr_deploy.engines.registry import (
+    ENGINE_SUFFIXES,
+    available_backends,
+    choose_backend,
+    engine_backend,
+    open_engine,
+)
 from sr_deploy.engines.verdict import FailedVerdictWarning
 from sr_deploy.errors import MissingRuntimeError
 from sr_deploy.graph.onnx_file import load_model
 from sr_deploy.verify.forms import ModelForm, onnx_form
 
-_COMPILED_BACKEND = "tensorrt"
-"""Backend of every engine file: only TensorRT has them."""
 _BACKEND_WITHOUT_NET = "nearest"
 """Backend that repeats pixels and reads no network, so there is nothing to verify on it."""
 
@@ -45,7 +49,7 @@ def present_backends(asked: Sequence[str] = ()) -> list[str]:
 def open_form(name: str, path: Path, backends: Sequence[str]) -> ModelForm:
     """Open the model file `path`, which the results call `name`, to be run on `backends`.
 
-    An engine file runs on TensorRT only, whatever `backends` says. Raises ModelError for a file that cannot
+    An engine file runs on the runtime that built it, whatever `backends` says. Raises ModelError for a file that cannot
     be used and for an ONNX file without a spec.
     """
     if path.suffix.lower() in ENGINE_SUFFIXES:
@@ -55,9 +59,10 @@ def open_form(name: str, path: Path, backends: Sequence[str]) -> ModelForm:
 
 def _compiled(name: str, path: Path) -> ModelForm:
     """Describe an engine file; it is opened once to read its spec."""
-    with _open(path, _COMPILED_BACKEND) as engine:
+    backend = engine_backend(path)
+    with _open(path, backend) as engine:
         spec = engine.spec
-    return ModelForm(name=name, spec=spec, backends=(_COMPILED_BACKEND,), open_engine=partial(_open, path))
+    return ModelForm(name=name, spec=spec, backends=(backend,), open_engine=partial(_open, path))
 
 
 def _open(path: Path, backend: str) -> Engine:

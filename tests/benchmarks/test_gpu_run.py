@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from sr_deploy.graph.onnx_file import save_model
+from tests.engines.tensorrt.real.compiler import needs_rtx
 from tests.paths import ROOT
 
 
@@ -105,3 +107,42 @@ def test_torch_is_timed_on_the_model_and_the_size_of_the_acceptance_line_first()
     assert listed[0] == ("srresnet-x4", "compile", (540, 960))
     assert {mode for _, mode, _ in listed[-6:]} == {SEARCHED}
     assert len(listed) == len(set(listed)) == 2 * 3 * 4
+
+
+@pytest.fixture(scope="module")
+def gpu_models(tmp_path_factory):
+    """The folder that is taken to the GPU machine, with an int8 file in it."""
+    from benchmarks.gpu.prepare import prepare
+    from tests.engines.tensorrt.real.compiler import bundled
+
+    folder = tmp_path_factory.mktemp("gpu")
+    save_model(bundled("rt-x4", "int8"), folder / "rt-x4-int8.onnx")
+    prepare(folder, [], [folder / "rt-x4-int8.onnx"], None, "")
+    return folder
+
+
+@needs_rtx
+def test_a_dry_run_builds_everything_with_a_real_compiler_and_stops_before_cuda(gpu_models, tmp_path):
+    from benchmarks.gpu.common import Run
+    from tests.gpu.run import sections
+
+    made = Run(gpu_models, tmp_path, budget=600.0, only=set(), runtime="tensorrt-rtx", dry=True)
+    made.models = json.loads((gpu_models / "models.json").read_text(encoding="utf-8"))
+    sections(made)
+    found = saved(made)
+    states = {name: section["state"] for name, section in found.items()}
+    assert [name for name, state in states.items() if state == "failed"] == []
+    ran = [name for name, state in states.items() if state == "ran"]
+    assert {name.partition("/")[0] for name in ran} == {"build", "precision"}
+    built = [name for name in ran if name.startswith("build/")]
+    assert built[:3] == ["build/rt-x4-fp16-crops", "build/rt-x4-int8-crops", "build/rt-x4-fp16-timed-960x540"]
+    assert len(built) >= 12
+    assert {section["why"] for section in found.values() if section["state"] == "skipped"} == {
+        "a dry run makes no call to CUDA"
+    }
+    # what matters most comes first
+    order = [
+        name for name in found if name.partition("/")[0] in ("parity", "timing", "torch", "sweep", "device")
+    ]
+    assert order[:2] == ["parity/rt-x4-fp16-crops", "parity/rt-x4-int8-crops"]
+    assert order.index("torch") < order.index("sweep") < order.index("device")

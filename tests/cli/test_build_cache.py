@@ -16,8 +16,10 @@ from sr_deploy.engines.tensorrt.build import BuiltEngine
 from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
-from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest
+from sr_deploy.engines.tensorrt.runtimes import RTX
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, read_engine
 from sr_deploy.spec import ModelSpec
+from tests.engines.tensorrt.real.compiler import needs_rtx
 
 PLAN = b"p" * (3 << 20)
 DAY = 86400
@@ -169,3 +171,51 @@ def test_export_with_an_engine_says_before_the_work_that_none_can_be_built(run, 
     assert wrong.exit_code == 2
     assert "leave --io out" in wrong.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_rtx
+def test_build_for_rtx_needs_no_gpu_and_lists_what_it_is_for(run, tmp_path):
+    target = tmp_path / "x.engine"
+    result = run(
+        "build",
+        "rt-x2",
+        "-o",
+        target,
+        "--runtime",
+        "tensorrt-rtx",
+        "--tile",
+        64,
+        "--capabilities",
+        "8.9, 8.6",
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "building rt-x2 for compute capabilities 8.9, 8.6 with TensorRT for RTX 1." in result.stderr
+    assert "layers that compute: 17 fp32" in result.stdout
+    assert "for compute capabilities 8.9, 8.6 and TensorRT for RTX 1." in result.stdout
+    record = read_engine(target)[1]
+    assert (record.machine.runtime, record.machine.gpu, record.options.capabilities) == (
+        "tensorrt-rtx",
+        "",
+        ("8.9", "8.6"),
+    )
+    served = run("serve-repo", "--engine", target, "-o", tmp_path / "repository")
+    assert served.exit_code != 0
+    assert "is an engine of TensorRT for RTX 1." in served.stderr
+    assert "which Triton has no backend for" in served.stderr
+
+
+def test_capabilities_are_for_rtx_alone_and_a_wrong_one_is_named(run, tmp_path):
+    result = run(
+        "build", "rt-x2", "-o", tmp_path / "x.engine", "--runtime", "tensorrt-rtx", "--capabilities", "9.0"
+    )
+    assert result.exit_code == 2
+    assert "capabilities must be among 7.5, 8.0, 8.6, 8.9, 12.0, 12.1, got 9.0" in result.stderr
+
+
+def test_engines_for_rtx_are_listed_with_what_they_are_for(run, cache):
+    record = a_record(
+        machine=BuildMachine.without_gpu(RTX, "1.7.1.116"), options=BuildOptions(capabilities=("8.6",))
+    )
+    cache.store("c" * 32, PLAN, replace(record, plan_sha256=digest(PLAN), plan_size=len(PLAN)))
+    (row,) = [line for line in run("cache", "list").stdout.splitlines() if "RTX 1.7.1.116" in line]
+    assert "8.6" in row

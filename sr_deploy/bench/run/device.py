@@ -13,7 +13,7 @@ from sr_deploy.engines.base import Engine
 from sr_deploy.errors import MissingRuntimeError
 from sr_deploy.system.arrays import Uint8Array
 
-DEVICE_BACKENDS = ("tensorrt",)
+DEVICE_BACKENDS = ("tensorrt", "tensorrt-rtx")
 """Backends whose engines have `run_device`."""
 
 

@@ -17,7 +17,7 @@ from sr_deploy.bench.run.pace import PaceMeter
 from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, peak_resident, reset_peak, resident
 
 T = TypeVar("T")
-_GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+_GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt")
 """Backends that compute on a GPU, whose speed the pace of the processor says nothing about."""
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.nvidia import load_driver
+from sr_deploy.engines.onnxruntime.libraries import require_libraries
 from sr_deploy.engines.onnxruntime.session import (
     CUDA,
     TENSORRT,
@@ -115,9 +116,10 @@ class _GpuEngine(ABC):
 
     @classmethod
     def check(cls) -> None:
-        """Raise MissingRuntimeError if ONNX Runtime, its provider, the driver or a GPU is missing."""
+        """Raise MissingRuntimeError if ONNX Runtime, its provider, a library, the driver or a GPU is missing."""
         check_providers([cls.provider])
         check_gpu(cls.backend)
+        require_libraries(cls.provider)
 
     @cached_property
     def limits(self) -> Limits:
@@ -171,7 +173,7 @@ class _GpuEngine(ABC):
 
     def _session(self, dtype: np.dtype[Any], input_shape: tuple[int, ...]) -> Any:
         """Make the session for one dtype and shape."""
-        graph = self._model.graph(dtype)
+        graph = self._model.graph(dtype, for_tensorrt=self.provider == TENSORRT)
         return open_session(graph, gpu_session_options(input_shape), self.providers(graph), self.spec.name)
 
     @abstractmethod

@@ -78,7 +78,7 @@ def check_providers(names: Sequence[str]) -> None:
 
 def install_line(provider: str) -> str:
     """Return the command that installs an execution provider."""
-    return f'pip install "sr-deploy[{"cpu" if provider == CPU else "gpu"}]"'
+    return f'pip install "sr-deploy[{"cpu" if provider == CPU else "onnxruntime-gpu"}]"'
 
 
 def session_options(options: OnnxRuntimeOptions) -> Any:

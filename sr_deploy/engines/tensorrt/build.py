@@ -1,4 +1,4 @@
-"""Compiles an ONNX model into a TensorRT engine with its sidecar. Nothing is run on pictures here.
+"""Compiles an ONNX model into an engine of TensorRT, or of TensorRT for RTX, with its sidecar. Runs no pictures.
 
 A build is one long call into TensorRT. It runs in a thread of its own, so that Ctrl-C is handled while it
 lasts. Nothing is written until the whole build, including the check of its precision, has succeeded. The
@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,20 @@ import numpy as np
 from sr_deploy.engines.tensorrt import api
 from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.cuda import GpuContext, machine, translated_error
-from sr_deploy.engines.tensorrt.layers import precisions, require_precision
+from sr_deploy.engines.tensorrt.layers import precisions, require_precision, require_types
 from sr_deploy.engines.tensorrt.onnx_types import stored_types
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
+from sr_deploy.engines.tensorrt.runtimes import CAPABILITIES, RTX, TENSORRT, TURING, Runtime
 from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, engine_key, record_path
-from sr_deploy.errors import ModelError, OutputError, UsageError
+from sr_deploy.errors import MissingRuntimeError, ModelError, OutputError, UsageError
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.files import write_whole
 from sr_deploy.version import __version__
 
 UINT8, FLOAT32 = "uint8", "float32"
 """The two forms of pixel I/O that an engine can have: 0..255 or 0..1."""
+_DEFAULTS = BuildOptions()
 _POLL_SECONDS = 0.2
 """Interval at which the main thread looks for Ctrl-C during a build."""
 _CANCEL_SECONDS = 5.0
@@ -58,6 +61,10 @@ class BuildSource:
     """SHA-256 of the model file, in hex."""
     name: str
     """Path of the model file as the user gave it, used in the command that rebuilds the engine."""
+    ports: tuple[str, str] = ("pixels", "upscaled")
+    """Names of the input and the output of the graph."""
+    convolutions: Mapping[str, str] = field(default_factory=dict)
+    """The type in which each convolution of the graph computes, by the name of its node."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +92,8 @@ def source_of(
 
     Raises ModelError if the file cannot be read, is no usable model, or holds no spec and none is given.
     """
-    from sr_deploy.graph.onnx_file import load_model, require_spec
+    from sr_deploy.graph.convolution_types import convolution_types, with_named_nodes
+    from sr_deploy.graph.onnx_file import load_model, picture_io, require_spec
     from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
     from sr_deploy.graph.subpixel import convolve_before_shuffle
     from sr_deploy.graph.weights_qdq import quantise_weights_in_graph
@@ -94,8 +102,17 @@ def source_of(
     spec = spec or require_spec(model, str(path))
     model = convolve_before_shuffle(model) if shuffle_late else model
     graft = with_pixel_io if pixels == UINT8 else with_float_io
-    graph = graft(model, spec, for_tensorrt=True).SerializeToString(deterministic=True)
-    return BuildSource(graph=graph, spec=spec, pixels=pixels, sha256=file_digest(path), name=str(path))
+    model = with_named_nodes(graft(model, spec, for_tensorrt=True))
+    port_in, port_out = picture_io(model)
+    return BuildSource(
+        graph=model.SerializeToString(deterministic=True),
+        spec=spec,
+        pixels=pixels,
+        sha256=file_digest(path),
+        name=str(path),
+        ports=(port_in.name, port_out.name),
+        convolutions=convolution_types(model),
+    )
 
 
 def file_digest(path: Path) -> str:
@@ -125,10 +142,11 @@ def build_engine(
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
     check_precision: bool = True,
+    runtime: Runtime = TENSORRT,
 ) -> BuiltEngine:
-    """Compile `source` on GPU number `device`.
+    """Compile `source` with `runtime`: TensorRT on GPU number `device`, or TensorRT for RTX, which needs no GPU.
 
-    Blocks for minutes. `context` is "primary" or "current", as in `TensorRTOptions`. `timings` are those of
+    TensorRT blocks for minutes, TensorRT for RTX for seconds. `context` is "primary" or "current", as in `TensorRTOptions`. `timings` are those of
     earlier builds on this machine. `progress(phase, done, steps)` is called from the build's thread, only
     from TensorRT 10 on. `say` receives TensorRT's warnings. `check_precision` can be turned off to examine an
     engine that would be refused.
@@ -138,10 +156,12 @@ def build_engine(
     UsageError for options that this version of TensorRT cannot serve.
     """
     options = options or BuildOptions()
-    trt = api.runtime()
-    gpu = GpuContext(device, context)
-    here = machine(device, api.version(trt))
-    task = _Build(trt, gpu, source, options, timings, progress, say)
+    trt = api.runtime(runtime)
+    here = build_machine(trt, device, runtime)
+    current: Callable[[], AbstractContextManager[None]] = nullcontext
+    if not runtime.builds_without_gpu:
+        current = GpuContext(device, context).current
+    task = _Build(trt, current, source, options, timings, progress, say)
     start = time.perf_counter()
     _run_in_thread(task)
     task.raise_error()
@@ -161,41 +181,63 @@ def build_engine(
         sr_deploy=__version__,
     )
     if check_precision:
-        require_precision(dict(record.precisions), source.spec.precision, source.spec.name)
+        task.check_precision()
     return BuiltEngine(plan=task.plan, record=record, timings=task.timings, layers=task.layers)
+
+
+def build_machine(trt: Any, device: int, runtime: Runtime) -> BuildMachine:
+    """Describe what an engine depends on that is built here with the package `trt` of `runtime`.
+
+    Raises MissingRuntimeError where the build needs a GPU and there is none.
+    """
+    if runtime.builds_without_gpu:
+        return BuildMachine.without_gpu(runtime, api.version(trt))
+    return machine(device, api.version(trt))
 
 
 class _Build:
     """One build, to be run in a thread.
 
     Afterwards either `plan`, `layers` and `timings` hold the result, or `error` holds what was raised.
-    Setting `cancelled` from another thread stops the build after TensorRT's current step.
+    Setting `cancelled` from another thread stops the build after TensorRT's current step. `done` is set at the
+    end.
     """
 
     def __init__(
         self,
         trt: Any,
-        gpu: GpuContext,
+        current: Callable[[], AbstractContextManager[None]],
         source: BuildSource,
         options: BuildOptions,
         timings: bytes,
         progress: Callable[[str, int, int], None] | None,
         say: Callable[[str], None] | None,
     ) -> None:
-        self.trt, self.gpu, self.source, self.options, self.timings = trt, gpu, source, options, timings
+        self.trt, self.current, self.source, self.options, self.timings = (
+            trt,
+            current,
+            source,
+            options,
+            timings,
+        )
         self.progress, self.say = progress, say
         self.profiles = plan_profiles(source.spec, options)
         self.plan, self.layers = b"", ""
         self.error: BaseException | None = None
         self.cancelled = False
+        self.done = threading.Event()
 
     def __call__(self) -> None:
         """Run the build and keep any exception, which a thread would otherwise lose."""
         try:
-            with self.gpu.current():
+            with self.current():
                 self._build()
         except BaseException as error:
+            # the traceback would keep builder, network and configuration alive as long as the error
+            traceback.clear_frames(error.__traceback__)
             self.error = error
+        finally:
+            self.done.set()
 
     def raise_error(self) -> None:
         """Raise the exception that ended the build, if there was one; CUDA's errors become ours."""
@@ -210,11 +252,12 @@ class _Build:
         A batch size that is fixed in the graph replaces `max_batch` in the profiles.
         """
         trt, source = self.trt, self.source
-        _check_types(trt, source)
+        _check_types(trt, source, self.options)
         log = api.TensorRTLog(trt, self.say)
         builder = api.new_builder(trt, log)
         network = api.new_network(trt, builder)
         parser = api.parse(trt, network, log, source.graph, source.spec.name)
+        api.check_ports(trt, network, source.pixels, source.spec.channels, source.ports)
         batch = api.fixed_batch(network)
         if batch is not None:
             self.profiles = plan_profiles(source.spec, replace(self.options, max_batch=batch))
@@ -224,17 +267,36 @@ class _Build:
         )
         api.use_timing_cache(config, self.timings)
         monitor = api.watch(trt, config, self._on_progress)
-        self.plan = api.build(builder, network, config, log, source.spec.name)
-        self.timings = api.timings_of(config)
-        del monitor, parser  # must live until here: TensorRT holds no reference to either
-        self._inspect(log)
+        try:
+            self.plan = api.build(builder, network, config, log, source.spec.name)
+            self.timings = api.timings_of(config)
+        finally:
+            api.unwatch(config)  # the configuration holds the monitor, which reaches this object
+            del monitor, parser  # must live until here: TensorRT holds no reference to either
+        self.layers = log.take_layers()
+        if not api.which_runtime(trt).builds_without_gpu:
+            self._inspect(log)
 
     def _inspect(self, log: api.TensorRTLog) -> None:
         """Load the new engine, which proves that it loads, and ask TensorRT what its layers compute in."""
         trt_runtime = api.new_runtime(self.trt, log, host_code=self.options.version_compatible)
         engine = api.load(trt_runtime, self.plan, log, self.source.spec.name)
+        api.check_engine_ports(self.trt, engine, self.source.pixels, self.source.spec.channels)
         self.layers = api.describe_layers(self.trt, engine)
         del engine
+
+    def check_precision(self) -> None:
+        """Raises ModelError unless the engine computes in the types of the file.
+
+        In a strongly typed network that holds for every single convolution. With weak typing (8.6) half of them
+        must compute in the precision of the file.
+        """
+        source, name = self.source, self.source.spec.name
+        asked = source.spec.precision
+        count = list(source.convolutions.values()).count(asked)
+        require_precision(precisions(self.layers), asked, name, convolutions=count)
+        if api.is_strongly_typed(self.trt):
+            require_types(self.layers, source.convolutions, name)
 
     def _on_progress(self, phase: str, done: int, steps: int) -> bool:
         """Pass progress on. Returns False, which stops the build, once it has been cancelled."""
@@ -243,18 +305,28 @@ class _Build:
         return not self.cancelled
 
 
-def _check_types(trt: Any, source: BuildSource) -> None:
+def _check_types(trt: Any, source: BuildSource, options: BuildOptions = _DEFAULTS) -> None:
     """Check, before minutes are spent on a build, that the precision of `source` can come out of it.
 
     Looks at the file's bytes, not at the parsed network: TensorRT 8.6 reports every value as FLOAT until the
     engine is built.
 
-    Raises UsageError for a precision that this version of TensorRT lacks, ModelError for an fp16 spec over
+    Raises UsageError for a precision that this version of TensorRT, or a GPU in `options`, lacks; ModelError for an fp16 spec over
     fp32 weights.
     """
     if source.spec.precision == "bf16" and not api.has_bf16(trt):
         raise UsageError(
-            f"{source.spec.name} is bf16, which TensorRT {api.version(trt)} lacks; use an fp16 file, or TensorRT 10 or later"
+            f"{source.spec.name} is bf16, which {api.title(trt)} lacks; use an fp16 file, or TensorRT 10 or later"
+        )
+    if TURING in options.capabilities and source.spec.precision in ("bf16", "int8"):
+        raise UsageError(
+            f"{source.spec.name} is {source.spec.precision}, which {api.title(trt)} lacks for compute capability {TURING}; leave "
+            f"{TURING} out of --capabilities, or use an fp16 file"
+        )
+    if source.spec.precision == "int8" and source.convolutions and "int8" not in source.convolutions.values():
+        raise ModelError(
+            f"{source.spec.name} is int8, but has no convolution that TensorRT can compute in int8: both factors must come "
+            "from a DequantizeLinear of int8 with zero point 0; make the file with `sr-deploy convert --precision int8`"
         )
     stored = stored_types(source.graph)
     if source.spec.precision == "fp16" and "fp32" in stored and "fp16" not in stored:
@@ -268,11 +340,13 @@ def _run_in_thread(task: _Build) -> None:
     thread = threading.Thread(target=task, name="sr-deploy-build", daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(_POLL_SECONDS)
+        # not join: after an interrupted one, Python 3.10 to 3.12 take the thread for ended while it still runs,
+        # and the process aborts when it exits
+        while not task.done.wait(_POLL_SECONDS):
+            pass
     except BaseException:  # Ctrl-C included
         task.cancelled = True
-        thread.join(_CANCEL_SECONDS)
+        task.done.wait(_CANCEL_SECONDS)
         raise
 
 
@@ -288,6 +362,7 @@ def engine_from_cache(
     build_missing: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
+    runtime: Runtime = TENSORRT,
 ) -> tuple[bytes, EngineRecord]:
     """Return the engine of a model and its record from `cache`; build and store it if it is missing.
 
@@ -298,13 +373,14 @@ def engine_from_cache(
     Raises ModelError if the engine is missing and `build_missing` is off; otherwise the errors of
     `build_engine`.
     """
-    here = machine(device, api.version(api.runtime()))
+    here = build_machine(api.runtime(runtime), device, runtime)
+    options = _for_gpu(options, device, runtime)
     key = key_of(sha256, pixels, options, here)
     if cache and (found := cache.find(key)):
         return found
     if not build_missing:
         raise ModelError(
-            f"there is no engine of this model for TensorRT {here.tensorrt} on {here.gpu}; run `sr-deploy build` once"
+            f"there is no engine of this model for {here.title}{_on(here.gpu)}; run `sr-deploy build` once"
         )
     with cache.locked(key) if cache else nullcontext():
         # look again: another process may have built it while this one waited for the lock
@@ -312,17 +388,37 @@ def engine_from_cache(
             return found
         prepared = source()
         if say:
+            long = "seconds" if runtime.builds_without_gpu else "minutes"
             say(
-                f"building an engine of {prepared.spec.name} for {here.gpu}; this takes minutes, but only once"
+                f"building an engine of {prepared.spec.name} for {here.gpu or here.title}; this takes {long}, but only once"
             )
         timings = cache.timings(here) if cache else b""
         built = build_engine(
-            prepared, options, device=device, context=context, timings=timings, progress=progress
+            prepared,
+            options,
+            device=device,
+            context=context,
+            timings=timings,
+            progress=progress,
+            runtime=runtime,
         )
         if cache:
             cache.store(key, built.plan, built.record)
             cache.store_timings(here, built.timings)
         return built.plan, built.record
+
+
+def _for_gpu(options: BuildOptions, device: int, runtime: Runtime) -> BuildOptions:
+    """Return `options` with the compute capability of GPU number `device` if no default engine runs on it."""
+    if runtime is not RTX or options.capabilities:
+        return options
+    capability = ".".join(map(str, machine(device, "", runtime).capability))
+    return replace(options, capabilities=(TURING,)) if capability == TURING else options
+
+
+def _on(gpu: str) -> str:
+    """Clause about the GPU for a message; empty if the engine depends on none."""
+    return f" on {gpu}" if gpu else ""
 
 
 def write_engine(path: Path, plan: bytes, record: EngineRecord) -> None:
@@ -348,9 +444,30 @@ def pixels_of(dtype: Any) -> str:
     return UINT8 if np.dtype(dtype) == np.uint8 else FLOAT32
 
 
-def require_tensorrt() -> None:
-    """Raises MissingRuntimeError unless TensorRT, PyCUDA, the NVIDIA driver and a GPU are present."""
+def require_tensorrt(runtime: Runtime = TENSORRT) -> None:
+    """Raises MissingRuntimeError unless `runtime`, PyCUDA, the NVIDIA driver and a GPU it runs on are present."""
     from sr_deploy.engines.tensorrt.cuda import driver
 
-    api.runtime()
-    driver()
+    api.runtime(runtime)
+    cuda = driver(runtime)
+    if runtime is RTX:
+        _require_rtx_gpu(cuda)
+
+
+def _require_rtx_gpu(cuda: Any) -> None:
+    """Raises MissingRuntimeError if TensorRT for RTX has no kernels for any GPU of this machine."""
+    found = [cuda.Device(number).compute_capability() for number in range(cuda.Device.count())]
+    names = [f"{major}.{minor}" for major, minor in found]
+    if not set(names) & set(CAPABILITIES):
+        raise MissingRuntimeError(
+            f"{RTX.product} runs on GPUs of compute capability {', '.join(CAPABILITIES)}, this machine has "
+            f"{', '.join(names)}; use --backend tensorrt"
+        )
+
+
+def require_builder(runtime: Runtime = TENSORRT) -> None:
+    """Raises MissingRuntimeError unless engines of `runtime` can be built here."""
+    if runtime.builds_without_gpu:
+        api.runtime(runtime)
+    else:
+        require_tensorrt(runtime)

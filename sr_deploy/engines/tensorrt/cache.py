@@ -29,7 +29,9 @@ SUFFIX = ".engine"
 """Suffix of engine files in the cache."""
 _KEY = r"[0-9a-f]{32}"
 """A key in a file name: the first 32 hex digits of a SHA-256 (see `sidecar.engine_key`)."""
-_CACHE_FILE = re.compile(rf"{_KEY}\.(engine|engine\.json|lock)|timings-[0-9a-f]{{16}}\.(cache|lock)")
+_CACHE_FILE = re.compile(
+    rf"{_KEY}\.(engine|engine\.json|lock)|(timings|kernels)-[0-9a-f]{{16}}\.(cache|lock)"
+)
 """Names of all files that this module writes; nothing else in the folder is touched."""
 _TEMPORARY_FILE = re.compile(r"\.(?:" + _CACHE_FILE.pattern + r")\.[0-9a-f]{8}\.tmp")
 """Names that `write_whole` gives to files it has not finished yet."""
@@ -197,6 +199,24 @@ class EngineCache:
         parts = (machine.tensorrt, machine.gpu, *map(str, machine.capability), machine.driver)
         return self.folder / f"timings-{digest('|'.join(parts).encode('utf-8'))[:16]}.cache"
 
+    def kernels(self, plan_sha256: str, machine: BuildMachine) -> bytes:
+        """Return the kernels that TensorRT for RTX compiled on `machine` for an engine; no bytes if there are none."""
+        with suppress(OSError):
+            return self._kernels_path(plan_sha256, machine).read_bytes()
+        return b""
+
+    def store_kernels(self, plan_sha256: str, machine: BuildMachine, data: bytes) -> None:
+        """Store compiled kernels for the next start; failures are ignored. They only accumulate, as timings do."""
+        path = self._kernels_path(plan_sha256, machine)
+        with suppress(OSError), self.locked(path.stem):
+            if not path.exists() or path.stat().st_size < len(data):
+                write_whole(path, data)
+
+    def _kernels_path(self, plan_sha256: str, machine: BuildMachine) -> Path:
+        """Return the file of the kernels of one engine on `machine`."""
+        parts = (plan_sha256, machine.tensorrt, machine.gpu, *map(str, machine.capability), machine.driver)
+        return self.folder / f"kernels-{digest('|'.join(parts).encode('utf-8'))[:16]}.cache"
+
     def entries(self) -> list[CachedEngine]:
         """Return all engines in the cache, the last used first; an unreadable folder counts as empty."""
         found = []
@@ -239,11 +259,13 @@ class EngineCache:
                     ) from error
 
     def _delete_leftovers(self, now: float, *, everything: bool) -> None:
-        """Delete old temporary files and sidecars without an engine; timings too if `everything`."""
+        """Delete old temporary files and sidecars without an engine; timings and kernels too if `everything`."""
         with suppress(OSError):
             for path in list(self.folder.iterdir()):
                 if _is_leftover(path, now) or (
-                    everything and path.name.startswith("timings-") and _CACHE_FILE.fullmatch(path.name)
+                    everything
+                    and path.name.startswith(("timings-", "kernels-"))
+                    and _CACHE_FILE.fullmatch(path.name)
                 ):
                     with suppress(OSError):
                         path.unlink()

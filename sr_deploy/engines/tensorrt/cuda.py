@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.engines.nvidia import load_driver
+from sr_deploy.engines.tensorrt.runtimes import RTX, TENSORRT, Runtime
 from sr_deploy.engines.tensorrt.sidecar import BuildMachine
 from sr_deploy.errors import MissingRuntimeError, OutOfMemoryError, SrDeployError, UsageError
 from sr_deploy.system.arrays import AnyArray
 
-INSTALL = 'pip install "sr-deploy[gpu]"'
-"""The command that installs the backend; messages about missing packages end in it."""
 _STREAM_NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING."""
 _EVENT_DISABLE_TIMING = 2
@@ -45,20 +44,23 @@ _primary_contexts: dict[int, Any] = {}
 _primary_lock = threading.Lock()
 
 
-def driver() -> ModuleType:
-    """Return PyCUDA's driver interface, initialised.
+def driver(asking: Runtime = TENSORRT) -> ModuleType:
+    """Return PyCUDA's driver interface, initialised; `asking` is the runtime that needs it, for messages.
 
     Raises MissingRuntimeError if PyCUDA, the NVIDIA driver or a GPU is missing.
     """
     try:
         import pycuda.driver as cuda
     except Exception as error:  # ImportError, or whatever loading the driver library raises
-        if "libcuda" in str(error) or "nvcuda" in str(error):
+        missing = error if "libcuda" in str(error) or "nvcuda" in str(error) else _why_no_driver()
+        if missing is not None:  # said first: without a driver, PyCUDA would not help
             raise MissingRuntimeError(
-                f"there is no NVIDIA driver here ({error}); install one, or use --backend onnxruntime"
+                f"there is no NVIDIA driver here ({missing}); install one, or use --backend onnxruntime"
             ) from error
+        # PyCUDA is compiled on installation, so the extra of a runtime that builds without it leaves it out
+        install = f"{asking.install} pycuda" if asking is RTX else asking.install
         raise MissingRuntimeError(
-            f"the tensorrt backend needs PyCUDA, which cannot be imported ({error}); {INSTALL}"
+            f"the {asking.backend} backend needs PyCUDA, which cannot be imported ({error}); {install}"
         ) from error
     try:
         cuda.init()
@@ -72,14 +74,24 @@ def driver() -> ModuleType:
     return cuda  # type: ignore[no-any-return]
 
 
-def machine(ordinal: int, tensorrt: str) -> BuildMachine:
-    """Describe what an engine built on GPU number `ordinal` depends on; `tensorrt` is its version.
+def _why_no_driver() -> OSError | None:
+    """Return the error with which NVIDIA's driver library does not load; None if it does."""
+    try:
+        load_driver()
+    except OSError as error:
+        return error
+    return None
+
+
+def machine(ordinal: int, tensorrt: str, runtime: Runtime = TENSORRT) -> BuildMachine:
+    """Describe what an engine on GPU number `ordinal` depends on; `tensorrt` is the version of `runtime`.
 
     Raises MissingRuntimeError if CUDA is missing, UsageError if there is no such GPU.
     """
-    device = _device(driver(), ordinal)
+    device = _device(driver(runtime), ordinal)
     major, minor = device.compute_capability()
     return BuildMachine(
+        runtime=runtime.backend,
         tensorrt=tensorrt,
         gpu=str(device.name()),
         capability=(int(major), int(minor)),
@@ -115,10 +127,13 @@ class GpuContext:
     May be used by several threads; each must enter `current` for itself.
     """
 
-    def __init__(self, ordinal: int, context: str) -> None:
-        """Use GPU number `ordinal` in its "primary" context, or in the "current" one of this thread. Raises
-        MissingRuntimeError without a usable GPU, UsageError if "current" is asked for and there is none."""
-        self.cuda = driver()
+    def __init__(self, ordinal: int, context: str, asking: Runtime = TENSORRT) -> None:
+        """Use GPU number `ordinal` in its "primary" context, or in the "current" one of this thread.
+
+        `asking` is the runtime that needs it, for messages. Raises MissingRuntimeError without a usable GPU,
+        UsageError if "current" is asked for and there is none.
+        """
+        self.cuda = driver(asking)
         self._context = (
             _primary_context(self.cuda, ordinal) if context == "primary" else self._caller_context()
         )
@@ -222,6 +237,32 @@ class OwnedMemory:
             # at exit the context may be gone already, and the memory with it
             with suppress(Exception), self._gpu.current():
                 memory.free()
+
+
+class PinnedMemory:
+    """Page-locked host memory of `size` bytes that belongs to a caller's array; freed with the last reference.
+
+    That may happen in any thread. PyCUDA frees such memory only where a context is current, so the destructor
+    makes it current itself. NumPy reads the memory through `__array_interface__` and keeps the object alive.
+    """
+
+    def __init__(self, gpu: GpuContext, size: int) -> None:
+        """Allocate the memory; the CUDA context must be current. Raises PyCUDA's MemoryError."""
+        self._gpu, self._block = gpu, pinned_empty(gpu.cuda, size)
+        self._size = size
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """Version 3 of NumPy's protocol: uninitialised bytes."""
+        address = int(self._block.ctypes.data)
+        return {"shape": (self._size,), "typestr": "|u1", "data": (address, False), "version": 3}
+
+    def __del__(self) -> None:
+        block = self.__dict__.pop("_block", None)
+        if block is not None:
+            # at exit the context may be gone already, and the memory with it
+            with suppress(Exception), self._gpu.current():
+                block.base.free()
 
 
 class PinnedBuffer:

@@ -35,6 +35,8 @@ class DeviceArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     owner: Any = field(default=None, repr=False)
+    stream: int | None = None
+    """Handle of the CUDA stream that writes the elements; None: they are complete."""
 
     @property
     def nbytes(self) -> int:
@@ -45,10 +47,12 @@ class DeviceArray:
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Version 3 of the protocol.
 
-        It names no stream to wait for. After `run_device` without a stream the pixels are complete; with one,
-        the caller orders its own work after that stream.
+        After `run_device` with a stream it names that stream, which a reader on another stream must wait for;
+        without one, the pixels are complete and no stream is named.
         """
-        return {
+        # the protocol forbids 0, which would be ambiguous; 1 is the legacy default stream
+        named = {} if self.stream is None else {"stream": self.stream or 1}
+        return named | {
             "shape": self.shape,
             "typestr": self.dtype.str,
             "data": (self.address, False),
@@ -88,7 +92,10 @@ def _from_interface(interface: dict[str, Any], owner: Any) -> DeviceArray:
             f"expected uint8 or float32 on the GPU, got {interface['typestr']}; convert it first"
         )
     _check_strides(shape, interface.get("strides"), dtype.itemsize)
-    return DeviceArray(int(interface["data"][0]), shape, dtype, owner)
+    stream = interface.get("stream")
+    return DeviceArray(
+        int(interface["data"][0]), shape, dtype, owner, None if stream is None else int(stream)
+    )
 
 
 def _check_strides(shape: tuple[int, ...], strides: Any, unit: int) -> None:

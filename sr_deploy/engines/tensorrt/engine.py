@@ -16,11 +16,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -31,16 +32,17 @@ from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.cuda import (
     GpuContext,
     OwnedMemory,
+    PinnedMemory,
     machine,
     order_streams,
-    pinned_empty,
     translated_error,
 )
 from sr_deploy.engines.tensorrt.device import DeviceArray, as_device_array
 from sr_deploy.engines.tensorrt.lane import Lane, Lanes, LoadedEngine
 from sr_deploy.engines.tensorrt.options import TensorRTOptions
 from sr_deploy.engines.tensorrt.profiles import Profile, largest_size, plan_profiles
-from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine, require_usable
+from sr_deploy.engines.tensorrt.runtimes import RTX, TENSORRT, Runtime
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, read_engine, require_usable
 from sr_deploy.engines.tensorrt.transfer import CopyThreads, PendingResult, send
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
@@ -66,12 +68,14 @@ class TensorRTEngine:
     """
 
     backend = "tensorrt"
+    runtime: ClassVar[Runtime] = TENSORRT
+    """The library that this class uses."""
 
     def __init__(self, model: Path | bytes | ModelProto, options: TensorRTOptions | None = None) -> None:
         self.options = options or TensorRTOptions()
-        trt = api.runtime()
+        trt = api.runtime(self.runtime)
         self._trt, self._log = trt, api.TensorRTLog(trt)
-        self._gpu = GpuContext(self.options.device, self.options.context)
+        self._gpu = GpuContext(self.options.device, self.options.context, self.runtime)
         self._copy_threads = CopyThreads()
         self._lock = threading.RLock()
         self._loaded_engines: dict[str, _EngineLanes] = {}
@@ -79,9 +83,9 @@ class TensorRTEngine:
         self._closed = False
         self._model: _OnnxModel | _EngineFile
         if isinstance(model, Path) and model.suffix.lower() in ENGINE_SUFFIXES:
-            self._model = _EngineFile(model, self.options, api.version(trt))
+            self._model = _EngineFile(model, self.options, api.version(trt), self.runtime)
         else:
-            self._model = _OnnxModel(model, self.options)
+            self._model = _OnnxModel(model, self.options, self.runtime)
         self.spec: ModelSpec = self._model.spec
         self.limits = _limits(self.spec, self._model.profiles)
         if not _open_engines:
@@ -98,13 +102,13 @@ class TensorRTEngine:
         UsageError if `options` are those of another backend.
         """
         if options is not None and not isinstance(options, TensorRTOptions):
-            raise UsageError(f"the tensorrt backend takes TensorRTOptions, got {type(options).__name__}")
+            raise UsageError(f"the {cls.backend} backend takes TensorRTOptions, got {type(options).__name__}")
         return cls(model, options)
 
-    @staticmethod
-    def check() -> None:
-        """Raises MissingRuntimeError if TensorRT, PyCUDA, the NVIDIA driver or a GPU is missing."""
-        build.require_tensorrt()
+    @classmethod
+    def check(cls) -> None:
+        """Raises MissingRuntimeError if the library, PyCUDA, the NVIDIA driver or a usable GPU is missing."""
+        build.require_tensorrt(cls.runtime)
 
     @property
     def record(self) -> EngineRecord:
@@ -161,19 +165,24 @@ class TensorRTEngine:
         W*scale, C] is filled if given; otherwise memory is allocated, and released with the result.
 
         `stream` is the handle of the caller's CUDA stream. With it, the run starts after the work queued
-        there, later work there waits for the run, and this call returns at once. Without it, the result is
-        complete on return.
+        there, later work there waits for the run, and this call returns at once; the result names the stream
+        (`__cuda_array_interface__`), so that readers on other streams wait for it. Without it, the result is
+        complete on return. Streams that the given arrays name are waited for.
 
         Raises UsageError for arrays that do not fit; otherwise as `run`.
         """
         pixels_in = as_device_array(source, stream)
         shape, loaded_engine = self._check_device(pixels_in)
         pixels_out = self._output(shape, pixels_in.dtype, out)
+        streams = {array.stream for array in (pixels_in, pixels_out)} - {stream}
         lane = loaded_engine.lanes.take()
         with self._running(loaded_engine, lane, pixels_in.shape):
+            for other in streams:  # they may still write the caller's arrays
+                if other is not None:
+                    order_streams(other, lane.handle)
             self._run_device(lane, pixels_in, pixels_out, stream)
         loaded_engine.lanes.give_back(lane)
-        return pixels_out
+        return replace(pixels_out, stream=stream)
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.uint8) -> BatchArray:
         """Return an uninitialised array in page-locked memory.
@@ -182,8 +191,8 @@ class TensorRTEngine:
         """
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with self._gpu.current():
-            block = pinned_empty(self._gpu.cuda, size)
-        array: BatchArray = block[:size].view(dtype).reshape(shape)
+            block = np.asarray(PinnedMemory(self._gpu, size))
+        array: BatchArray = block.view(dtype).reshape(shape)
         return array
 
     def prepare(self, dtype: Any = np.uint8) -> None:
@@ -213,7 +222,10 @@ class TensorRTEngine:
             self._closed = True
             loaded_engines, self._loaded_engines = list(self._loaded_engines.values()), {}
         for runs in list(self._open_streams):
-            self._finish_all(runs)
+            while runs:
+                # a run that fails discards its lane; the others and the engines must still be released
+                with suppress(Exception):
+                    self._finish_all(runs)
         with self._gpu.current():
             for loaded_engine in loaded_engines:
                 loaded_engine.close()
@@ -336,7 +348,9 @@ class TensorRTEngine:
         """Load the engine in `plan`; returns TensorRT's runtime, which must outlive the engine, and the engine."""
         trt_runtime = api.new_runtime(self._trt, self._log, host_code=record.options.version_compatible)
         engine = api.load(trt_runtime, plan, self._log, record.spec.name)
-        input_name, output_name = api.port_names(self._trt, engine)
+        input_name, output_name = api.check_engine_ports(
+            self._trt, engine, record.pixels, record.spec.channels
+        )
         profiles = record.profiles[: api.profile_count(engine)]
         loaded = LoadedEngine(
             trt=self._trt,
@@ -348,8 +362,41 @@ class TensorRTEngine:
             profiles=profiles,
             graphs=self.options.graphs,
             shapes_kept=self.options.shapes_kept,
+            runtime_config=api.new_runtime_config(self._trt, engine, self._kernels(record)),
         )
         return trt_runtime, loaded
+
+    def _kernels(self, record: EngineRecord) -> bytes:
+        """Return the kernels that earlier runs of this engine compiled on this GPU; empty for TensorRT."""
+        cache = self._cache() if self.runtime is RTX else None
+        return cache.kernels(record.plan_sha256, self._here) if cache else b""
+
+    def _store_kernels(self, loaded: LoadedEngine, record: EngineRecord) -> None:
+        """Keep the compiled kernels for the next start; failures are ignored."""
+        with suppress(Exception):
+            kernels = api.compiled_kernels(loaded.runtime_config)
+            if kernels and (cache := self._cache()):
+                cache.store_kernels(record.plan_sha256, self._here, kernels)
+
+    def _cache(self) -> EngineCache | None:
+        """Return the cache, unless it is turned off. Compiled kernels are code, like engines."""
+        return EngineCache.of_user(self.options.folder) if self.options.cache else None
+
+    @cached_property
+    def _here(self) -> BuildMachine:
+        """The machine that runs the engine."""
+        return machine(self.options.device, api.version(self._trt), self.runtime)
+
+
+class TensorRTRtxEngine(TensorRTEngine):
+    """A model in TensorRT for RTX: the same code on the other library.
+
+    Its engines are built in seconds, without a GPU, for a list of compute capabilities. The kernels for a shape
+    are compiled at its first run, which takes seconds. Raises as `TensorRTEngine` does.
+    """
+
+    backend = "tensorrt-rtx"
+    runtime = RTX
 
 
 class _EngineLanes:
@@ -359,7 +406,7 @@ class _EngineLanes:
         self.record = record
         self._loaded: LoadedEngine | None
         self._runtime, self._loaded = owner._load(plan, record)
-        self._gpu = owner._gpu
+        self._owner, self._gpu = owner, owner._gpu
         self.lanes = Lanes(self._lane, owner.options.contexts)
 
     def _lane(self) -> Lane:
@@ -375,6 +422,8 @@ class _EngineLanes:
         engine.
         """
         self.lanes.close()
+        if self._loaded is not None:
+            self._owner._store_kernels(self._loaded, self.record)
         self._loaded = None
         self._runtime = None
 
@@ -386,10 +435,10 @@ _PendingRuns = deque[tuple[_EngineLanes, Lane, PendingResult, tuple[int, ...]]]
 class _EngineFile:
     """An engine from a path that the user named. Raises ModelError if it cannot be used on this machine."""
 
-    def __init__(self, path: Path, options: TensorRTOptions, version: str) -> None:
+    def __init__(self, path: Path, options: TensorRTOptions, version: str, runtime: Runtime) -> None:
         self._plan, self._record = read_engine(path)
         wanted = build.file_digest(options.model) if options.model else None
-        require_usable(self._record, machine(options.device, version), path, wanted)
+        require_usable(self._record, machine(options.device, version, runtime), path, wanted)
         self._path = path
         self.spec, self.profiles = self._record.spec, self._record.profiles
 
@@ -410,16 +459,14 @@ class _EngineFile:
 class _OnnxModel:
     """A model whose engines are cached, and built if they are missing."""
 
-    def __init__(self, model: Path | bytes | ModelProto, options: TensorRTOptions) -> None:
+    def __init__(self, model: Path | bytes | ModelProto, options: TensorRTOptions, runtime: Runtime) -> None:
         from sr_deploy.graph.runnable import RunnableModel
 
-        self._model, self._options = model, options
+        self._model, self._options, self._runtime = model, options, runtime
         facts = RunnableModel(model).facts
         self.spec, self._bytes_only = facts.spec, facts.bytes_only
         built = options.build
         if facts.max_batch is not None:
-            from dataclasses import replace
-
             built = replace(built, max_batch=facts.max_batch)
         self._build = built
         self.profiles = plan_profiles(self.spec, built)
@@ -451,6 +498,7 @@ class _OnnxModel:
                 cache=cache,
                 build_missing=options.build_missing,
                 say=_say,
+                runtime=self._runtime,
             )
 
 
@@ -504,6 +552,7 @@ def _say(message: str) -> None:
 
 
 def _close_all() -> None:
-    """Close all open engines at exit, while CUDA can still be used."""
+    """Close all open engines at exit, while CUDA can still be used; one that fails does not keep the others open."""
     for engine in list(_open_engines):
-        engine.close()
+        with suppress(Exception):
+            engine.close()

@@ -48,6 +48,8 @@ class LoadedEngine:
     """Record shapes that come up again as CUDA graphs."""
     shapes_kept: int
     """Number of contexts that each lane keeps set up."""
+    runtime_config: Any = None
+    """Settings for contexts, and the kernels compiled so far; None for TensorRT (`api.new_runtime_config`)."""
 
 
 @dataclass
@@ -112,11 +114,16 @@ class Lane:
         self._bind(prepared, source, target)
         if prepared.graph is not None:
             prepared.graph.launch(self.handle)
-        elif self.loaded.graphs and prepared.recordable and prepared.runs:
+        elif self.loaded.graphs and prepared.recordable and prepared.runs and self._can_record(prepared):
             self._record(prepared)
         else:
             api.execute(prepared.context, self.handle, self.loaded.log)
         prepared.runs += 1
+
+    def _can_record(self, prepared: _PreparedContext) -> bool:
+        """Return whether the run can be recorded; it is not asked again after the answer no."""
+        prepared.recordable = api.can_record(prepared.context, self.handle)
+        return prepared.recordable
 
     def _record(self, prepared: _PreparedContext) -> None:
         """Record the run as a graph and replay it. If it cannot be recorded, execute it directly from now on."""
@@ -155,7 +162,8 @@ class Lane:
     def _unused_context(self) -> Any:
         """Return a new context, or at the limit `shapes_kept` the one that was not used for longest."""
         if len(self._prepared) < self.loaded.shapes_kept:
-            return api.new_context(self.loaded.trt, self.loaded.engine, self.loaded.log)
+            loaded = self.loaded
+            return api.new_context(loaded.trt, loaded.engine, loaded.log, loaded.runtime_config)
         _, oldest = self._prepared.popitem(last=False)
         self.stream.synchronize()
         oldest.free_graph()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sr_deploy.engines.tensorrt.runtimes import CAPABILITIES
 from sr_deploy.errors import UsageError
 
 HARDWARE = ("none", "ampere+", "same-capability")
@@ -48,10 +49,14 @@ class BuildOptions:
     """Make an engine that also runs on later versions of TensorRT, perhaps more slowly."""
     hardware_compatible: Literal["none", "ampere+", "same-capability"] = "none"
     """On which GPUs the engine runs: one of `HARDWARE`."""
+    capabilities: tuple[str, ...] = ()
+    """Compute capabilities that an engine of TensorRT for RTX is for, such as ("8.6", "8.9"); empty:
+    Ampere and later (`runtimes.DEFAULT_CAPABILITIES`). TensorRT takes none: it builds for the GPU of the machine."""
 
     def __post_init__(self) -> None:
         """Check the values. Sizes become tuples, because JSON has only lists, and keys must not depend on that."""
         object.__setattr__(self, "sizes", tuple((int(h), int(w)) for h, w in self.sizes))
+        object.__setattr__(self, "capabilities", tuple(dict.fromkeys(map(str, self.capabilities))))
         _check("tile", self.tile, 16, LARGEST_SIDE)
         _check("small", self.small, 1, LARGEST_SIDE)
         _check("max_batch", self.max_batch, 1, 64)
@@ -61,6 +66,10 @@ class BuildOptions:
                 _check("each side in sizes", side, 1, LARGEST_SIDE)
         if self.workspace_mib is not None:
             _check("workspace_mib", self.workspace_mib, 1, 1 << 20)
+        if unknown := set(self.capabilities) - set(CAPABILITIES):
+            raise UsageError(
+                f"capabilities must be among {', '.join(CAPABILITIES)}, got {', '.join(sorted(unknown))}"
+            )
         if self.hardware_compatible not in HARDWARE:
             raise UsageError(
                 f"hardware_compatible must be one of {', '.join(HARDWARE)}, got {self.hardware_compatible!r}"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import Profile
+from sr_deploy.engines.tensorrt.runtimes import DEFAULT_CAPABILITIES, RTX, RUNTIMES, TENSORRT, Runtime
 from sr_deploy.errors import ModelError, SrDeployError
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.json_values import Hooks, from_plain, to_plain
@@ -30,16 +31,36 @@ _BUILD_COMMAND = "sr-deploy build"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildMachine:
-    """The GPU and the software that an engine depends on, besides the model and the options."""
+    """The GPU and the software that an engine depends on, besides the model and the options.
+
+    An engine of TensorRT for RTX depends on no GPU and no driver; see `without_gpu`.
+    """
 
     tensorrt: str
-    """Version of TensorRT, for example "8.6.0"."""
+    """Version of TensorRT, or of TensorRT for RTX; for example "8.6.0"."""
     gpu: str
-    """Name of the GPU, for example "NVIDIA H100 80GB HBM3"."""
+    """Name of the GPU, for example "NVIDIA H100 80GB HBM3"; empty if the engine depends on none."""
     capability: tuple[int, int]
-    """Compute capability (major, minor)."""
+    """Compute capability (major, minor); (0, 0) if the engine depends on no GPU."""
     driver: str
-    """Version of the NVIDIA driver, for example "580.159.04"."""
+    """Version of the NVIDIA driver, for example "580.159.04"; empty if the engine depends on none."""
+    runtime: str = TENSORRT.backend
+    """The library: "tensorrt" or "tensorrt-rtx"."""
+
+    @classmethod
+    def without_gpu(cls, runtime: Runtime, version: str) -> BuildMachine:
+        """Describe what an engine depends on that is built without a GPU: the library alone."""
+        return cls(tensorrt=version, gpu="", capability=(0, 0), driver="", runtime=runtime.backend)
+
+    @property
+    def title(self) -> str:
+        """Name and version of the library for messages: "TensorRT 10.16.1"."""
+        return f"{RUNTIMES[self.runtime].product} {self.tensorrt}"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for another library."""
+        if self.runtime not in RUNTIMES:
+            raise ValueError(f"there is no library {self.runtime!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +166,21 @@ def differences(record: EngineRecord, here: BuildMachine, model_sha256: str | No
         reasons.append(
             f"it was built from another model ({record.spec.name}, sha256 {record.model_sha256[:12]}, not {model_sha256[:12]})"
         )
+    if built_on.runtime != here.runtime:
+        # versions and GPUs of different libraries cannot be compared
+        return [
+            *reasons,
+            f"it is an engine of {built_on.title}, this is {here.title}; use --backend {built_on.runtime}",
+        ]
     if not _version_matches(built_on.tensorrt, here.tensorrt, options.version_compatible):
-        reasons.append(f"it was built with TensorRT {built_on.tensorrt}, this is {here.tensorrt}")
-    if not _gpu_matches(built_on, here, options.hardware_compatible):
+        reasons.append(f"it was built with {built_on.title}, this is {here.tensorrt}")
+    if built_on.runtime == RTX.backend:
+        known = options.capabilities or DEFAULT_CAPABILITIES
+        if here.gpu and ".".join(map(str, here.capability)) not in known:
+            reasons.append(
+                f"it was built for compute capabilities {', '.join(known)}, this is {_gpu_text(here)}"
+            )
+    elif not _gpu_matches(built_on, here, options.hardware_compatible):
         reasons.append(f"it was built for {_gpu_text(built_on)}, this is {_gpu_text(here)}")
     return reasons
 
@@ -181,6 +214,10 @@ def rebuild_command(record: EngineRecord, path: Path) -> str:
     ):
         if getattr(options, name) != getattr(defaults, name):
             parts += [flag, str(getattr(options, name))]
+    if record.machine.runtime != TENSORRT.backend:
+        parts += ["--runtime", record.machine.runtime]
+    if options.capabilities:
+        parts += ["--capabilities", ",".join(options.capabilities)]
     parts += ["--tf32"] * options.tf32 + ["--version-compatible"] * options.version_compatible
     parts += ["--io", "float"] * (record.pixels == "float32")
     return " ".join(parts)
@@ -209,11 +246,20 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+_LATER_MAJOR = {(8, 10), (10, 11)}
+"""Pairs of major versions (built, here) between which version-compatible engines run; there are no others. Source:
+support matrix of TensorRT 11.4, "Engine Portability"."""
+
+
 def _version_matches(built: str, here: str, compatible: bool) -> bool:
-    """Return whether an engine of TensorRT `built` runs on version `here`."""
+    """Return whether an engine of TensorRT `built` runs on version `here`.
+
+    A `compatible` one runs on later versions of the same major version, and on one later major version.
+    """
     if not compatible:
         return built == here
-    return _numbers(built) <= _numbers(here)  # compatible with later versions only
+    old, new = _numbers(built), _numbers(here)
+    return old <= new and (old[:1] == new[:1] or (*old[:1], *new[:1]) in _LATER_MAJOR)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -47,7 +47,11 @@ class CopyThreads:
             return None
         if self._pool is None:
             self._pool = ThreadPoolExecutor(min(_MAX_THREADS, usable_cores() or 1), "sr-deploy-copy")
-        return self._pool.submit(copy)
+        try:
+            return self._pool.submit(copy)
+        except RuntimeError:  # Python ends its thread pools before the handlers that close engines at exit
+            copy()
+            return None
 
     def close(self) -> None:
         """Wait for the copies that were submitted, and end the threads."""

@@ -182,7 +182,8 @@ def test_memory_is_planned_by_size_on_gpus_alone():
 def test_a_provider_that_is_not_there_is_never_replaced_silently(tiny):
     options = OnnxRuntimeOptions(providers=("NoSuchExecutionProvider", "CPUExecutionProvider"))
     with pytest.raises(
-        MissingRuntimeError, match=r'NoSuch.*this ONNX Runtime has.*pip install "sr-deploy\[gpu\]"$'
+        MissingRuntimeError,
+        match=r'NoSuch.*this ONNX Runtime has.*pip install "sr-deploy\[onnxruntime-gpu\]"$',
     ):
         OnnxRuntimeEngine(tiny("plain").model, options)
 

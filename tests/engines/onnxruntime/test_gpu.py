@@ -10,9 +10,11 @@ import ctypes
 import subprocess
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
+from sr_deploy.engines.onnxruntime import gpu as gpu_module
 from sr_deploy.engines.onnxruntime.gpu import (
     CudaEngine,
     OnnxRuntimeGpuOptions,
@@ -30,6 +32,7 @@ from sr_deploy.engines.onnxruntime.gpu import (
 from sr_deploy.engines.onnxruntime.session import CPU, CUDA, OnnxRuntimeOptions, open_session, session_options
 from sr_deploy.engines.registry import open_engine
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
+from sr_deploy.graph.byte_ports import has_inner_bytes
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 
@@ -41,7 +44,8 @@ WITHOUT_CUDA = CUDA not in onnxruntime.get_available_providers()
 @pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_without_the_provider_the_error_names_it_and_ends_in_the_install_line(tiny, backend):
     with pytest.raises(
-        MissingRuntimeError, match=r'ExecutionProvider was asked for, .* pip install "sr-deploy\[gpu\]"$'
+        MissingRuntimeError,
+        match=r'ExecutionProvider was asked for, .* pip install "sr-deploy\[onnxruntime-gpu\]"$',
     ):
         open_engine(tiny("plain").model, backend)
 
@@ -184,3 +188,13 @@ def test_the_shapes_used_last_are_held():
     assert [recent.find(key) for key in "abc"] == [1, None, 3]
     recent.clear()
     assert recent.find("a") is None
+
+
+@pytest.mark.parametrize(("kind", "inner"), [(CudaEngine, True), (TensorRTProviderEngine, False)])
+def test_tensorrt_gets_the_form_with_bytes_at_the_ports_alone(tiny, monkeypatch, kind, inner):
+    """Its parser takes a QuantizeLinear to bytes for one to int8, which saturates every pixel above 127."""
+    given = []
+    monkeypatch.setattr(gpu_module, "open_session", lambda graph, *rest: given.append(graph))
+    monkeypatch.setattr(kind, "check", classmethod(lambda cls: None))
+    kind(tiny("plain").model, OnnxRuntimeGpuOptions(cache=False))._session(np.dtype(np.uint8), (1, 4, 4, 3))
+    assert has_inner_bytes(onnx.load_model_from_string(given[0])) is inner

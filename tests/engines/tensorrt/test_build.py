@@ -160,7 +160,9 @@ def test_an_engine_whose_writing_fails_half_way_leaves_no_record_of_another(tmp_
 @pytest.fixture
 def here(monkeypatch):
     """A machine with TensorRT and a GPU, as far as looking into the cache is concerned."""
-    monkeypatch.setattr(build_module.api, "runtime", lambda: type("trt", (), {"__version__": HERE.tensorrt}))
+    monkeypatch.setattr(
+        build_module.api, "runtime", lambda which: type("trt", (), {"__version__": HERE.tensorrt})
+    )
     monkeypatch.setattr(build_module, "machine", lambda device, version: HERE)
     return HERE
 
@@ -214,5 +216,6 @@ def test_the_record_of_an_engine_is_json_that_others_can_read(tmp_path):
         "gpu": "NVIDIA H100",
         "capability": [9, 0],
         "driver": "580.1",
+        "runtime": "tensorrt",
     }
     assert fields["spec"]["scale"] == 4

@@ -27,9 +27,10 @@ OPTIONS = BuildOptions(sizes=((36, 64),), tile=96, small=16)
 
 
 class StandIn:
-    """A stand-in for `tensorrt` 8.6. `halves`: it uses fp16 kernels where they are allowed."""
+    """A stand-in for `tensorrt` 8.6. `halves`: it uses fp16 kernels where they are allowed. `out`: type of the output."""
 
-    def __init__(self, *, halves: bool = True) -> None:
+    def __init__(self, *, halves: bool = True, out: str = "UINT8") -> None:
+        self.out = out
         self.halves, self.flags, self.profiles = halves, set(), []
         self.module = trt = Module(VERSION)
         trt.ILogger = type("ILogger", (), {"Severity": type("S", (), {n: n for n in ("INTERNAL_ERROR", "ERROR", "WARNING")})})  # fmt: skip
@@ -65,7 +66,18 @@ class StandIn:
         kind = "Half" if self.halves and "FP16" in self.flags else "Float"
         words = REAL.replace('"Type": "Float"', f'"Type": "{kind}"')
         inspector = self.made("EngineInspector", get_engine_information=lambda form: words)
-        return self.made("ICudaEngine", create_engine_inspector=lambda: inspector)
+        return self.made("ICudaEngine", create_engine_inspector=lambda: inspector, **ports_of(self.out))
+
+
+def ports_of(out: str) -> dict[str, Any]:
+    """What an engine answers about its ports: bytes in, and the type `out` out."""
+    return {
+        "num_io_tensors": 2,
+        "get_tensor_name": lambda number: ("pixels", "upscaled")[number],
+        "get_tensor_mode": lambda name: "INPUT" if name == "pixels" else "OUTPUT",
+        "get_tensor_dtype": lambda name: f"DataType.{'UINT8' if name == 'pixels' else out}",
+        "get_tensor_shape": lambda name: (-1, -1, -1, 3),
+    }
 
 
 @pytest.fixture
@@ -74,7 +86,7 @@ def stand_in(monkeypatch):
 
     def use(**options: Any) -> StandIn:
         made = StandIn(**options)
-        monkeypatch.setattr(build_module.api, "runtime", lambda: made.module)
+        monkeypatch.setattr(build_module.api, "runtime", lambda which: made.module)
         monkeypatch.setattr(build_module, "machine", lambda device, version: HERE)
         gpu = type("Gpu", (), {"current": lambda self: nullcontext()})
         monkeypatch.setattr(build_module, "GpuContext", lambda device, context: gpu())
@@ -121,3 +133,12 @@ def test_a_wrong_record_is_found_before_tensorrt_is_started(tiny, tmp_path, stan
     trt.module.Builder = lambda logger: pytest.fail("it was started")
     with pytest.raises(ModelError, match="its weights are fp32"):
         build_engine(wrong, OPTIONS)
+
+
+def test_an_engine_whose_output_became_int8_is_refused_after_the_build(tiny, tmp_path, stand_in):
+    """8.6 tells types only of the engine; pixels above 127 would saturate."""
+    stand_in(out="INT8")
+    with pytest.raises(
+        ModelError, match=r"the engine has a port upscaled of type INT8.*expected upscaled of type UINT8"
+    ):
+        build_engine(source(tiny, tmp_path), OPTIONS)

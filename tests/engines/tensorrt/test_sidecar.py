@@ -10,6 +10,7 @@ import pytest
 
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
+from sr_deploy.engines.tensorrt.runtimes import RTX
 from sr_deploy.engines.tensorrt.sidecar import (
     BuildMachine,
     EngineRecord,
@@ -17,6 +18,7 @@ from sr_deploy.engines.tensorrt.sidecar import (
     digest,
     engine_key,
     read_engine,
+    rebuild_command,
     record_path,
     require_usable,
 )
@@ -144,6 +146,56 @@ def test_a_version_compatible_engine_runs_on_later_versions_and_not_on_earlier_o
     record = a_record(options=BuildOptions(version_compatible=True))
     assert differences(record, replace(HERE, tensorrt="11.0.0")) == []
     assert differences(record, replace(HERE, tensorrt="10.9.0"))
+    assert differences(record, replace(HERE, tensorrt="12.0.0")) == [
+        "it was built with TensorRT 10.16.1, this is 12.0.0"
+    ]
+    old = replace(record, machine=replace(HERE, tensorrt="8.6.1"))
+    runs = {
+        v: not differences(old, replace(HERE, tensorrt=v)) for v in ("8.6.2", "9.1.0", "10.4.0", "11.0.0")
+    }
+    assert runs == {"8.6.2": True, "9.1.0": False, "10.4.0": True, "11.0.0": False}
+
+
+RTX_BUILD = BuildMachine.without_gpu(RTX, "1.7.1.116")
+RTX_HERE = BuildMachine(
+    tensorrt="1.7.1.116", gpu="NVIDIA RTX 4090", capability=(8, 9), driver="580.1", runtime="tensorrt-rtx"
+)
+
+
+def test_an_engine_of_the_other_runtime_is_told_apart_whatever_its_version():
+    made = a_record(machine=RTX_BUILD)
+    assert EngineRecord.from_json(made.to_json()) == made
+    (reason,) = differences(made, HERE)
+    assert (
+        reason
+        == "it is an engine of TensorRT for RTX 1.7.1.116, this is TensorRT 10.16.1; use --backend tensorrt-rtx"
+    )
+    (reason,) = differences(a_record(), RTX_HERE)
+    assert (
+        reason
+        == "it is an engine of TensorRT 10.16.1, this is TensorRT for RTX 1.7.1.116; use --backend tensorrt"
+    )
+    with pytest.raises(ModelError, match="cannot be used"):
+        EngineRecord.from_json(made.to_json().replace("tensorrt-rtx", "cudnn"))
+
+
+def test_an_engine_for_rtx_runs_on_every_gpu_of_its_compute_capabilities():
+    made = a_record(machine=RTX_BUILD, options=BuildOptions())
+    hopper = replace(RTX_HERE, gpu="NVIDIA H200", capability=(9, 0))
+    assert differences(made, RTX_HERE) == []
+    assert (
+        differences(made, replace(RTX_HERE, driver="590.0", gpu="NVIDIA RTX 3060", capability=(8, 6))) == []
+    )
+    assert "built for compute capabilities 8.0, 8.6" in differences(made, hopper)[0]
+    one = a_record(machine=RTX_BUILD, options=BuildOptions(capabilities=("8.6",)))
+    assert differences(one, RTX_HERE) == [
+        "it was built for compute capabilities 8.6, this is NVIDIA RTX 4090 (compute capability 8.9)"
+    ]
+    assert differences(made, replace(RTX_HERE, tensorrt="1.8.0.1")) == [
+        "it was built with TensorRT for RTX 1.7.1.116, this is 1.8.0.1"
+    ]
+    command = rebuild_command(one, Path("a.engine"))
+    assert command.endswith("--runtime tensorrt-rtx --capabilities 8.6")
 
 
 def test_hardware_compatible_engines_run_on_the_gpus_they_were_built_for():
@@ -163,7 +215,7 @@ def test_the_key_depends_on_everything_that_the_engine_does():
         ("ab", "float32", *base[2:]),
         *(("ab", "uint8", options, HERE, "0.1") for options in every_other_option()),
         *(("ab", "uint8", BuildOptions(), replace(HERE, **change), "0.1") for change in (
-            {"tensorrt": "1"}, {"gpu": "x"}, {"capability": (8, 9)}, {"driver": "1"})),
+            {"tensorrt": "1"}, {"runtime": "tensorrt-rtx"}, {"gpu": "x"}, {"capability": (8, 9)}, {"driver": "1"})),
         ("ab", "uint8", BuildOptions(), HERE, "0.2"),
     ]  # fmt: skip
     keys = [engine_key(*parts) for parts in (base, *others)]
@@ -181,6 +233,7 @@ def every_other_option() -> list[BuildOptions]:
         "workspace_mib": 5,
         "optimisation_level": 5,
         "tf32": True,
+        "capabilities": ("8.6",),
         "version_compatible": True,
         "hardware_compatible": "ampere+",
     }

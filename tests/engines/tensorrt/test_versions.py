@@ -92,8 +92,8 @@ class Module:
 class Tensor:
     """An input or output [N, H, W, 3]."""
 
-    def __init__(self, dtype: str) -> None:
-        self.name, self.dtype, self.shape = "pixels", f"DataType.{dtype}", (-1, -1, -1, 3)
+    def __init__(self, dtype: str, name: str = "pixels") -> None:
+        self.name, self.dtype, self.shape = name, f"DataType.{dtype}", (-1, -1, -1, 3)
 
 
 def network_of(version: str) -> Recorder:
@@ -102,7 +102,7 @@ def network_of(version: str) -> Recorder:
         "num_inputs": 1,
         "num_outputs": 1,
         "get_input": lambda number: Tensor("UINT8"),
-        "get_output": lambda number: Tensor("UINT8"),
+        "get_output": lambda number: Tensor("UINT8", "upscaled"),
     }
     return Recorder(version, "INetworkDefinition", answers)
 

@@ -1,0 +1,1 @@
+"""Tests with the real parser and compiler of TensorRT for RTX."""
