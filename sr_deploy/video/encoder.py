@@ -88,6 +88,8 @@ class Encoding:
     """Ratio of width to height of a pixel; None: unknown."""
     options: dict[str, str] = field(default_factory=dict)
     """Options of the encoder by FFmpeg's names."""
+    keeps_captions: bool = False
+    """True if the encoder writes the closed captions of frames (ATSC A/53)."""
 
     def add_to(self, container: Container) -> Stream:
         """Add a stream of this encoding to `container`. Its encoder opens with the first packet or frame."""

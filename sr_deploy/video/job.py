@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,14 +26,21 @@ from sr_deploy.video.check import check_result
 from sr_deploy.video.encoder import EncodeOptions, Encoding, container_format, plan_encoding
 from sr_deploy.video.join import join
 from sr_deploy.video.parts import Parts
-from sr_deploy.video.pixels import colours_of, layout_for, to_picture
+from sr_deploy.video.pixels import colours_of, cropped, layout_for, to_picture
 from sr_deploy.video.pyav import pyav
 from sr_deploy.video.segment import SegmentWriter
-from sr_deploy.video.source import TimedFrame, VideoInfo, frames, probe
+from sr_deploy.video.source import Reading, TimedFrame, VideoInfo, frames, probe
 from sr_deploy.video.streams import StreamChoice, plan_streams
 
 _SCHEMA = 1
 """Version of the parts. A change makes the parts of earlier runs unusable."""
+_LOST = {
+    "A53_CC": "closed captions",
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
+    "DOVI_METADATA": "Dolby Vision metadata",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
+}
+"""Names of the side data of frames that the result lacks, for notes. Static HDR10 metadata is kept by x265."""
 PART_FRAMES = 120
 """Frames of a part. This is the most that an interruption costs, and the distance between key frames."""
 
@@ -53,6 +61,8 @@ class VideoOptions:
     """Number of frames in a part; at least 1."""
     streams: int = 2
     """Number of frames computed at once."""
+    max_gap: Fraction | None = None
+    """Longest time in seconds between two frames that stays; a longer one is closed. None: all stay."""
 
     def __post_init__(self) -> None:
         if self.part_frames < 1:
@@ -114,7 +124,7 @@ def upscale_video(
     _check_target(source, target, options)
     facts = probe(source)
     encoding = plan_encoding(facts, upscaler.spec.scale, target, options.encode)
-    streams = plan_streams(facts, target, options.choice)
+    streams = plan_streams(facts, target, options.choice, encoding)
     say = watcher.say if watcher else (lambda message: None)
     for note in (*_notes(facts, encoding), *streams.notes):
         say(note)
@@ -125,9 +135,11 @@ def upscale_video(
         _resume(parts, _key(facts, encoding, upscaler, model, options), options, say)
         if watcher:
             watcher.begin(facts.frames, parts.frames)
-        _make_parts(facts, encoding, upscaler, parts, options, watcher)
+        reading = _make_parts(facts, encoding, upscaler, parts, options, watcher)
         output = parts.folder / f"joined{target.suffix}"
-        joined = join(facts, parts, encoding, streams, target, output)
+        joined = join(facts, parts, encoding, streams, target, output, reading.clock.shifts)
+        for note in (*reading.notes, *joined.notes):
+            say(note)
         check_result(output, joined, encoding.time_base)
         os.replace(output, target)
         parts.remove()
@@ -174,22 +186,22 @@ def _make_parts(
     parts: Parts,
     options: VideoOptions,
     watcher: VideoListener | None,
-) -> None:
-    """Encode the frames that are missing. On an interruption the incomplete part is dropped.
+) -> Reading:
+    """Encode the frames that are missing, and return what reading the source showed. On an interruption the
+    incomplete part is dropped.
 
     The source is decoded from its beginning to find the first missing frame: seeking is not exact in every
     file.
     """
     begin = done = parts.frames
-    damaged: list[None] = []
+    reading = Reading.of(facts, options.max_gap)
     layout, colours = layout_for(facts.pixel_format), colours_of(facts)
     writer = SegmentWriter(parts, encoding, options.part_frames)
 
     def pictures() -> Iterator[tuple[TimedFrame, FramePixels]]:
-        # `frames` runs in another thread; appending to a list is atomic.
-        for timed in frames(facts, lambda: damaged.append(None)):
+        for timed in frames(facts, reading):
             if timed.index >= begin:
-                yield timed, to_picture(timed.frame, layout, colours)
+                yield timed, cropped(to_picture(timed.frame, layout, colours), facts.crop)
 
     def compute(small: tuple[TimedFrame, FramePixels]) -> tuple[TimedFrame, FramePixels]:
         return small[0], upscale_picture(upscaler, small[1])
@@ -206,8 +218,7 @@ def _make_parts(
         writer.finish()
     finally:
         writer.abandon()
-    if watcher and damaged:
-        watcher.say(f"{len(damaged)} damaged packets of the source could not be decoded and are left out")
+    return reading
 
 
 def _key(
@@ -239,13 +250,10 @@ def _notes(facts: VideoInfo, encoding: Encoding) -> Iterator[str]:
     """Yield notes for the user about properties of the source that are lost or handled badly."""
     if facts.interlaced:
         yield "the video is interlaced, and upscaling blurs it; deinterlace it first, for example with ffmpeg's bwdif"
-    if facts.pixel_format.startswith("yuva") or facts.pixel_format in (
-        "rgba",
-        "bgra",
-        "argb",
-        "gbrap",
-        "ya8",
-    ):
+    if facts.alpha:
         yield "its transparency is left out"
+    for kind, what in _LOST.items():
+        if kind in facts.kinds and not (kind == "A53_CC" and encoding.keeps_captions):
+            yield f"its {what} are left out: {encoding.encoder} does not write them here"
     if layout_for(facts.pixel_format).depth > 8 >= encoding.layout.depth:
         yield f"the result has 8 bits per channel, which is what {encoding.encoder} takes here; the source has more"

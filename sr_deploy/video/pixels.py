@@ -82,6 +82,15 @@ def to_picture(frame: Frame, layout: Layout, colours: Colours) -> FramePixels:
     return FramePixels(np.ascontiguousarray(picture.pixels))
 
 
+def cropped(picture: FramePixels, crop: tuple[int, int, int, int]) -> FramePixels:
+    """Return the pixels without the rows and columns that the container cuts off: top, bottom, left, right."""
+    if not any(crop):
+        return picture
+    top, bottom, left, right = crop
+    height, width = picture.pixels.shape[:2]
+    return FramePixels(np.ascontiguousarray(picture.pixels[top : height - bottom, left : width - right]))
+
+
 def to_frame(picture: FramePixels, layout: Layout, pixel_format: str, colours: Colours) -> Frame:
     """Convert pixels to a frame of `pixel_format`, whose layout is `layout`."""
     height, width = picture.pixels.shape[:2]

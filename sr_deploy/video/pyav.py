@@ -46,6 +46,11 @@ def pyav() -> Any:
     return av
 
 
+def url_of(path: Path) -> str:
+    """Return the URL by which FFmpeg opens a file. FFmpeg takes the text before a colon in a name for a protocol."""
+    return f"file:{os.fspath(path)}"
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Container]:
     """Open the media file `path` for reading. Raises InputError if it is missing or not a media file."""
@@ -53,7 +58,7 @@ def opened(path: Path) -> Iterator[Container]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the name")
     try:
-        container = av.open(os.fspath(path), metadata_errors="replace")
+        container = av.open(url_of(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as a video ({ffmpeg_message(error)}); check the file"

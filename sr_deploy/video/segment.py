@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from sr_deploy.frames.convert import FramePixels
 from sr_deploy.video.encoder import Encoding
 from sr_deploy.video.parts import Part, Parts
 from sr_deploy.video.pixels import to_frame
-from sr_deploy.video.pyav import Packet, pyav, writing
+from sr_deploy.video.pyav import Packet, pyav, url_of, writing
 
 _INNER_FORMATS = ("nut", "matroska")
 """Containers for a part; the first that supports the codec is used. Their timestamps are ignored."""
@@ -75,7 +74,7 @@ class SegmentWriter:
 
     def _open(self) -> None:
         """Begin a part with a new encoder."""
-        self._container = pyav().open(os.fspath(self._temporary), "w", format=self._format)
+        self._container = pyav().open(url_of(self._temporary), "w", format=self._format)
         self._stream = self._encoding.add_to(self._container)
         self._pts, self._coded = [], []
 
@@ -99,16 +98,8 @@ class SegmentWriter:
 
 def part_container(encoder: str) -> str:
     """Return the container in which parts of an encoder's stream are stored."""
-    av = pyav()
-    codec = av.codec.Codec(encoder, "w").canonical_name
     for name in _INNER_FORMATS[:-1]:
-        if codec in _known_codecs(name):
+        with suppress(ValueError), pyav().open(io.BytesIO(), "w", format=name) as empty:
+            empty.add_stream(encoder)
             return name
     return _INNER_FORMATS[-1]
-
-
-def _known_codecs(container: str) -> set[str]:
-    """Return FFmpeg's names of the codecs that a container can hold."""
-    with pyav().open(io.BytesIO(), "w", format=container) as empty:
-        known: set[str] = empty.supported_codecs
-        return known
