@@ -35,9 +35,13 @@ def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> FramePixels
     """
     if layout.kind == "yuv":
         return FramePixels(to_rgb(planes, layout, colours))
-    (plane,) = planes
+    if layout.planar:
+        return FramePixels(
+            _unit_values(np.stack([planes[layout.order.index(c)] for c in "rgb"], axis=2), layout)
+        )
+    (plane,) = (_native(plane) for plane in planes)
     if layout.kind == "grey":
-        return FramePixels(_grey_values(plane, layout)[:, :, None])
+        return FramePixels(_unit_values(plane, layout)[:, :, None])
     if layout.order == "rgb":
         return FramePixels(plane)
     colour = np.ascontiguousarray(plane[:, :, [layout.order.index(c) for c in "rgb"]])
@@ -56,14 +60,17 @@ def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
     if layout.kind == "grey":
         return [_grey_plane(picture.pixels, layout, colours)]
     pixels = _to_depth(_three_channels(picture.pixels), layout)
+    if layout.planar:
+        return [np.ascontiguousarray(pixels[:, :, "rgb".index(c)], layout.dtype) for c in layout.order]
     if layout.order == "rgb":
-        return [np.ascontiguousarray(pixels)]
+        return [np.ascontiguousarray(pixels, layout.dtype)]
     result = np.empty((*pixels.shape[:2], len(layout.order)), layout.dtype)
     for i, channel in enumerate("rgb"):
         result[:, :, layout.order.index(channel)] = pixels[:, :, i]
-    if layout.has_alpha:
+    if len(layout.order) == 4:  # opacity, or padding
         opaque = np.asarray(255 if layout.depth == 8 else 65535, layout.dtype)
-        result[:, :, 3] = opaque if picture.alpha is None else _to_depth(picture.alpha, layout)
+        seen = picture.alpha is not None and layout.has_alpha
+        result[:, :, 3] = _to_depth(picture.alpha, layout) if seen and picture.alpha is not None else opaque
     return [result]
 
 
@@ -72,26 +79,31 @@ def _three_channels(pixels: Pixels) -> Pixels:
     return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)
 
 
-def _grey_values(plane: Plane, layout: Layout) -> Pixels:
-    """Return the values of a grey plane, as float32 in 0..1 for 10 and 12 bits.
+def _native(plane: Plane) -> Plane:
+    """Return a plane in the byte order of the machine, without a copy if it has it already."""
+    return plane.astype(plane.dtype.newbyteorder("="), copy=False)
+
+
+def _unit_values(plane: Plane, layout: Layout) -> Pixels:
+    """Return the values of a grey plane or of RGB as they are for 8 and 16 bits, else as float32 in 0..1.
 
     Values beyond the depth, which a 16-bit word can hold, are clipped to 1.
     """
     if layout.depth in (8, 16):
-        return plane
+        return _native(plane)
     top = np.float32((1 << layout.depth) - 1)
-    grey: Pixels = np.minimum(plane.astype(np.float32) / top, np.float32(1))
-    return grey
+    values: Pixels = np.minimum(plane.astype(np.float32) / top, np.float32(1))
+    return values
 
 
 def _grey_plane(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
     """Return pixels as a grey plane in full range."""
     if pixels.shape[2] == 3:
         # Grey frames are full range, whatever range YUV frames of the stream have.
-        luma = Layout(name="luma", kind="yuv", depth=layout.depth)
+        luma = Layout(name="luma", kind="yuv", depth=layout.depth, big_endian=layout.big_endian)
         full = Colours(matrix=colours.matrix, range="full")
         return from_rgb(pixels, luma, full)[0]
-    return np.ascontiguousarray(_to_depth(pixels[:, :, 0], layout))
+    return np.ascontiguousarray(_to_depth(pixels[:, :, 0], layout), layout.dtype)
 
 
 def _to_depth(pixels: Pixels, layout: Layout) -> Pixels:

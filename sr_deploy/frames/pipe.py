@@ -51,6 +51,8 @@ class PipeOptions:
     """Range of YUV; None: as in the y4m header, else limited."""
     siting: Siting | None = None
     """Position of chroma samples; None: as in the y4m header, else left."""
+    stride: int | None = None
+    """Bytes from one row of the incoming frames to the next, in their first plane; None: rows have no padding."""
     streams: int = 2
     """Number of frames computed at once. Two keep the engine busy while a result is handed over."""
 
@@ -76,6 +78,9 @@ def run_pipe(
     incoming, outgoing, colours = _plan(source, upscaler.spec.scale, options, say or (lambda text: None))
     for stream in (source, target):
         widen_pipe(stream)
+    geometry = Geometry(
+        width=incoming.width, height=incoming.height, layout=incoming.layout, stride=options.stride
+    )
     marked = isinstance(outgoing, Header)
     if isinstance(outgoing, Header):
         write_all(target, memoryview(outgoing.to_line()))
@@ -83,7 +88,6 @@ def run_pipe(
     written = 0
 
     def pictures() -> Iterator[FramePixels]:
-        geometry = Geometry(width=incoming.width, height=incoming.height, layout=incoming.layout)
         for planes in read_frames(source, geometry, marked=isinstance(incoming, Header)):
             yield unpack(planes, incoming.layout, colours)
 

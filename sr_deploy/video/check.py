@@ -54,7 +54,9 @@ def check_result(path: Path, joined: Joined, time_base: Fraction) -> None:
     for kind in _COPIED_KINDS:
         # Some containers keep a stream without packets, and others drop it.
         wanted = [copied for copied in joined.others if copied.kind == kind and copied.packets]
-        found = [(index, copied) for index, copied in others.items() if copied.kind == kind and copied.packets]
+        found = [
+            (index, copied) for index, copied in others.items() if copied.kind == kind and copied.packets
+        ]
         if len(found) < len(wanted):  # more are fine: Matroska lists attached pictures as videos
             raise _failed(path, f"it has {len(found)} more {kind} streams, the source has {len(wanted)}")
         for (index, copied), expected in zip(found, wanted, strict=False):

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 
 from sr_deploy.video.pyav import Packet, Stream
 
@@ -44,30 +45,41 @@ class Clock:
     packets: int = 0
     """Number of packets."""
     _offset: int = 0
-    _next: int | None = None
+    _last: int | None = None
+    _duration: int = 0
 
     def move(self, packet: Packet) -> None:
         """Correct the times of the next packet. One without a decoding time only gets the current shift."""
         self.packets += 1
         if packet.dts is not None:
             self._follow(packet.dts + self._offset, packet)
-            self._next = packet.dts + self._offset + (packet.duration or self.step)
+            self._last = packet.dts + self._offset
+            self._duration = packet.duration or self.step
             packet.dts += self._offset
         if packet.pts is not None:
             packet.pts += self._offset
 
     def _follow(self, time: int, packet: Packet) -> None:
-        """Compare a decoding time with the expected one, and move the clock if it began anew or a gap is too long."""
-        if self._next is None:
+        """Compare a decoding time with the one before it, and move the clock if it began anew or a gap is too long.
+
+        The duration of a packet does not tell of a gap: in MP4 it includes the gap.
+        """
+        if self._last is None:
             return
-        jump = (time - self._next) * self.time_base
+        jump = (time - self._last) * self.time_base
         closed = self.max_gap is not None and jump > self.max_gap
         if jump > _LONG_GAP and not closed:
             self.gaps.append(jump)
-        if jump < -_BACKWARDS or closed:
-            self.resets += jump < 0
-            self._offset += self._next - time
-            self.shifts.append((packet.pos or 0, self._offset * self.time_base))
+        if jump < -_BACKWARDS:
+            self.resets += 1
+            self._move_to(self._last + self._duration, time, packet)
+        elif closed:
+            self._move_to(self._last + self.step, time, packet)
+
+    def _move_to(self, wanted: int, time: int, packet: Packet) -> None:
+        """Move all times from `packet` on, so that its own becomes `wanted` instead of `time`."""
+        self._offset += wanted - time
+        self.shifts.append((packet.pos or 0, self._offset * self.time_base))
 
     def notes(self) -> Iterator[str]:
         """Yield notes about new clocks and long gaps."""
@@ -85,7 +97,7 @@ def in_coding_order(packets: Iterable[Packet]) -> bool:
     """
     times = [packet.pts for packet in packets if packet.size]
     known = [time for time in times if time is not None]
-    return len(known) == len(times) and all(a < b for a, b in zip(known, known[1:], strict=False))
+    return len(known) == len(times) and all(a < b for a, b in pairwise(known))
 
 
 def first_packets(packets: Iterable[Packet]) -> Iterator[Packet]:
@@ -95,10 +107,14 @@ def first_packets(packets: Iterable[Packet]) -> Iterator[Packet]:
 
 
 class DecodingOrder:
-    """Display times taken from decoding times: the frames that are shown get them in ascending order."""
+    """Display times taken from decoding times: the frames that are shown get them in ascending order.
+
+    All are moved by the same time, so that the first frame keeps its display time, which FFmpeg gives right.
+    """
 
     def __init__(self) -> None:
         self._times: list[int] = []
+        self._delay: int | None = None
 
     def fed(self, packet: Packet) -> None:
         """Note a packet that the decoder gets."""
@@ -111,9 +127,14 @@ class DecodingOrder:
             self._times.remove(packet.dts)
             heapq.heapify(self._times)
 
-    def next(self) -> int | None:
-        """Return the time of the next frame that is shown."""
-        return heapq.heappop(self._times) if self._times else None
+    def next(self, shown: int | None) -> int | None:
+        """Return the time of the next frame. `shown` is its display time as FFmpeg gives it."""
+        if not self._times:
+            return None
+        time = heapq.heappop(self._times)
+        if self._delay is None:
+            self._delay = 0 if shown is None else shown - time
+        return time + self._delay
 
 
 class CopyClock:
@@ -146,7 +167,9 @@ class CopyClock:
         later: int | None = None
         for packet in reversed(early):
             if packet.dts is None:
-                known = [time for time in (packet.pts, None if later is None else later - 1) if time is not None]
+                known = [
+                    time for time in (packet.pts, None if later is None else later - 1) if time is not None
+                ]
                 packet.dts = min(known, default=None)
             later = packet.dts
         return [self._ascending(packet) for packet in early]
@@ -166,7 +189,9 @@ class CopyClock:
             packet.dts = packet.pts
         if packet.dts is None:  # a cover
             return packet
-        if self._last is not None and (packet.dts < self._last or (self._strict and packet.dts == self._last)):
+        if self._last is not None and (
+            packet.dts < self._last or (self._strict and packet.dts == self._last)
+        ):
             packet.dts = self._last + max(1, round(_STEP / self._base)) * self._strict
         self._last = packet.dts
         if packet.pts is None or packet.pts < packet.dts:

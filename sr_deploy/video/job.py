@@ -32,7 +32,7 @@ from sr_deploy.video.segment import SegmentWriter
 from sr_deploy.video.source import Reading, TimedFrame, VideoInfo, frames, probe
 from sr_deploy.video.streams import StreamChoice, plan_streams
 
-_SCHEMA = 1
+_SCHEMA = 2
 """Version of the parts. A change makes the parts of earlier runs unusable."""
 _LOST = {
     "A53_CC": "closed captions",
@@ -208,7 +208,7 @@ def _make_parts(
 
     def write(large: tuple[TimedFrame, FramePixels]) -> None:
         nonlocal done
-        writer.add(large[1], large[0].pts, large[0].duration)
+        writer.add(large[1], large[0].pts, large[0].duration, large[0].frame)
         done += 1
         if watcher:
             watcher.frame(done)
@@ -242,6 +242,7 @@ def _key(
         "the tiles": [upscaler.tile, upscaler.overlap],
         "the encoding": made,
         "the frames of a part": options.part_frames,
+        "the longest gap": None if options.max_gap is None else str(options.max_gap),
         "PyAV": versions,
     }
 

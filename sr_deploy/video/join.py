@@ -204,7 +204,9 @@ def _copied_packets(source: Container, routes: dict[int, _Route]) -> Iterator[tu
     if not routes:
         return
     for packet in source.demux([source.streams[index] for index in routes]):
-        if packet.size and not is_filler(packet):  # else the end of a stream, or padding of the container's own
+        if packet.size and not is_filler(
+            packet
+        ):  # else the end of a stream, or padding of the container's own
             route = routes[packet.stream_index]
             yield from _timed(route.clock.take(packet), route)
     for route in routes.values():

@@ -11,7 +11,7 @@ from sr_deploy.frames.convert import FramePixels
 from sr_deploy.video.encoder import Encoding
 from sr_deploy.video.parts import Part, Parts
 from sr_deploy.video.pixels import to_frame
-from sr_deploy.video.pyav import Packet, pyav, url_of, writing
+from sr_deploy.video.pyav import Frame, Packet, pyav, url_of, writing
 
 _INNER_FORMATS = ("nut", "matroska")
 """Containers for a part; the first that supports the codec is used. Their timestamps are ignored."""
@@ -35,9 +35,9 @@ class SegmentWriter:
         self._coded: list[int] = []
         self._tail = 0
 
-    def add(self, picture: FramePixels, pts: int, duration: int) -> None:
+    def add(self, picture: FramePixels, pts: int, duration: int, source: Frame | None = None) -> None:
         """Encode the next frame. `pts` is its display time and `duration` its length, both in the
-        encoding's time base.
+        encoding's time base. `source` is the decoded frame, whose closed captions are kept.
 
         The duration counts only if no frame follows. Raises OutputError if the part cannot be written.
         """
@@ -45,7 +45,8 @@ class SegmentWriter:
             if self._container is None:
                 self._open()
             encoding = self._encoding
-            frame = to_frame(picture, encoding.layout, encoding.pixel_format, encoding.colours)
+            captioned = source if encoding.keeps_captions else None
+            frame = to_frame(picture, encoding.layout, encoding.pixel_format, encoding.colours, captioned)
             frame.pts, frame.time_base = pts, encoding.time_base
             frame.colorspace, frame.color_range = encoding.space, encoding.range
             self._pts.append(pts)

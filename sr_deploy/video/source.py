@@ -94,6 +94,8 @@ class Reading:
     """Clock of the video, with the shifts of its times."""
     damaged: int = 0
     """Number of packets that could not be decoded."""
+    frames: int = 0
+    """Number of frames."""
     notes: list[str] = field(default_factory=list)
     """Notes for the user, one sentence each."""
 
@@ -110,7 +112,7 @@ class Reading:
             )
         if facts.claimed is not None and self.clock.packets < facts.claimed:
             self.notes.append(
-                f"the source ends early: {self.clock.packets} of its {facts.claimed} frames are there"
+                f"the source ends early: {self.frames} of its {facts.claimed} frames could be read"
             )
         self.notes.extend(self.clock.notes())
 
@@ -151,8 +153,10 @@ def probe(path: Path) -> VideoInfo:
             kinds=frozenset(side_data),
             siting=_SITINGS.get((header.get(0x55B7, 0), header.get(0x55B8, 0))),
             crop=crop,
-            coding_order=bool(context.has_b_frames) and _in_coding_order(path, stream.index),
-            claimed=int(stream.frames) or None,
+            coding_order=bool(context.has_b_frames)
+            and (container.format.name == "avi" or _in_coding_order(path, stream.index)),
+            # The header of AVI counts ticks, of which a frame may take several.
+            claimed=None if container.format.name == "avi" else int(stream.frames) or None,
             alpha=_has_alpha(first, stream),
         )
 
@@ -174,12 +178,13 @@ def frames(facts: VideoInfo, reading: Reading | None = None) -> Iterator[TimedFr
         stream.thread_type = "AUTO"
         for index, frame in enumerate(_decoded(container, stream, reading, order)):
             _check_size(facts, frame, index)
-            pts = frame.pts if order is None else order.next()
+            pts = frame.pts if order is None else order.next(frame.pts)
             if pts is None:
                 pts = 0 if before is None else before + step
             if before is not None and pts <= before:
                 pts = before + 1
             before = pts
+            reading.frames += 1
             yield TimedFrame(index, pts, frame.duration or step, frame)
     reading.finish(facts)
 
@@ -254,7 +259,9 @@ def _decoded(
             except av.error.InvalidDataError:
                 _lose(packet, reading, order)
     except av.FFmpegError as error:
-        raise InputError(f"{container.name.removeprefix('file:')}: reading it failed ({ffmpeg_message(error)}); check the file") from error
+        raise InputError(
+            f"{container.name.removeprefix('file:')}: reading it failed ({ffmpeg_message(error)}); check the file"
+        ) from error
 
 
 def _lose(packet: Packet, reading: Reading | None, order: DecodingOrder | None) -> None:

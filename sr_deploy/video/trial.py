@@ -43,9 +43,8 @@ def sample_packets(source: Container, streams: Iterable[Stream]) -> dict[int, li
         return found
     with suppress(pyav().FFmpegError):
         for count, packet in enumerate(source.demux(wanted)):
-            packets = found[packet.stream_index]
-            if packet.size and len(packets) < _SAMPLES:
-                packets.append(packet)
+            if packet.size and len(found[packet.stream_index]) < _SAMPLES:
+                found[packet.stream_index].append(packet)
                 size += packet.size
             if count > _SAMPLE_PACKETS or size > _SAMPLE_BYTES or all(map(len, found.values())):
                 break
