@@ -13,7 +13,7 @@ import pytest
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.video.encoder import EncodeOptions
 from sr_deploy.video.streams import StreamChoice
-from tests.video.conftest import Said, av, frames_of, make_video, times_of
+from tests.video.conftest import Said, av, frames_of, make_video, times_of, with_sound
 
 CASES = Path(__file__).parent / "cases"
 FAST = EncodeOptions(preset="ultrafast")
@@ -32,28 +32,6 @@ def streams_of(path):
         for packet in container.demux():
             counts[packet.stream_index] += bool(packet.size)
     return [(*name, count) for name, count in zip(names, counts, strict=True)]
-
-
-def with_sound(target, codec, *, rate=44100, video=None):
-    """Write a video with silence in a codec into `target`; `video` is the codec of the video."""
-    with av.open(str(target), "w") as container:
-        stream = container.add_stream(video or "libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        sound = container.add_stream(codec, rate=rate, layout="stereo")
-        sound.codec_context.bit_rate = 96000
-        for n in range(12):
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(np.full((96, 96), 9 * n + 20, np.uint8), "yuv420p"))
-            )
-        container.mux(stream.encode(None))
-        resampler = av.AudioResampler(sound.codec_context.format, "stereo", rate)
-        for start in range(0, rate // 2, 1024):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.int16), format="s16", layout="stereo")
-            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-            for part in resampler.resample(frame):
-                container.mux(sound.encode(part))
-        container.mux(sound.encode(None))
-    return target
 
 
 @pytest.mark.parametrize(
