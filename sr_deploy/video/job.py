@@ -23,6 +23,7 @@ from sr_deploy.system.claims import stamp_of
 from sr_deploy.system.files import digest_of
 from sr_deploy.upscale import Upscaler
 from sr_deploy.video.check import check_result
+from sr_deploy.video.deinterlace import deinterlaced
 from sr_deploy.video.encoder import EncodeOptions, Encoding, container_format, plan_encoding
 from sr_deploy.video.join import join
 from sr_deploy.video.parts import Parts
@@ -61,6 +62,8 @@ class VideoOptions:
     """Number of frames in a part; at least 1."""
     streams: int = 2
     """Number of frames computed at once."""
+    deinterlace: bool = False
+    """Turn interlaced frames into progressive ones before they are upscaled."""
     max_gap: Fraction | None = None
     """Longest time in seconds between two frames that stays; a longer one is closed. None: all stay."""
 
@@ -126,7 +129,7 @@ def upscale_video(
     encoding = plan_encoding(facts, upscaler.spec.scale, target, options.encode)
     streams = plan_streams(facts, target, options.choice, encoding)
     say = watcher.say if watcher else (lambda message: None)
-    for note in (*_notes(facts, encoding), *streams.notes):
+    for note in (*_notes(facts, encoding, options), *streams.notes):
         say(note)
     parts = Parts(target)
     try:
@@ -199,7 +202,8 @@ def _make_parts(
     writer = SegmentWriter(parts, encoding, options.part_frames)
 
     def pictures() -> Iterator[tuple[TimedFrame, FramePixels]]:
-        for timed in frames(facts, reading):
+        read = frames(facts, reading)
+        for timed in deinterlaced(facts, read) if options.deinterlace else read:
             if timed.index >= begin:
                 yield timed, cropped(to_picture(timed.frame, layout, colours), facts.crop)
 
@@ -242,15 +246,16 @@ def _key(
         "the tiles": [upscaler.tile, upscaler.overlap],
         "the encoding": made,
         "the frames of a part": options.part_frames,
+        "deinterlacing": options.deinterlace,
         "the longest gap": None if options.max_gap is None else str(options.max_gap),
         "PyAV": versions,
     }
 
 
-def _notes(facts: VideoInfo, encoding: Encoding) -> Iterator[str]:
+def _notes(facts: VideoInfo, encoding: Encoding, options: VideoOptions) -> Iterator[str]:
     """Yield notes for the user about properties of the source that are lost or handled badly."""
-    if facts.interlaced:
-        yield "the video is interlaced, and upscaling blurs it; deinterlace it first, for example with ffmpeg's bwdif"
+    if facts.interlaced and not options.deinterlace:
+        yield "the video is interlaced, and upscaling blurs it; add --deinterlace"
     if facts.alpha:
         yield "its transparency is left out"
     for kind, what in _LOST.items():

@@ -274,3 +274,35 @@ def test_names_with_a_colon_are_names(upscale, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"^http:gone\.mp4: no such file"):
         upscale(Path("http:gone.mp4"), Path("o.mp4"))
     assert not any(name.startswith(".") for name in os.listdir())
+
+
+def test_interlaced_frames_become_progressive_at_their_times(upscale, tmp_path):
+    def write(path, interlaced):
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("libx264", rate=25, options={"crf": "1", **interlaced})
+            video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+            for number in range(8):
+                # A white square that moves sideways: its fields show two places.
+                rows = np.full((96, 96), 128, np.uint8)
+                rows[:64] = 30
+                for parity in (0, 1):
+                    left = 10 + 6 * (2 * number + parity) // 2
+                    rows[16 + parity : 48 : 2, left : left + 20] = 220
+                container.mux(video.encode(av.VideoFrame.from_ndarray(rows, "yuv420p")))
+            container.mux(video.encode(None))
+        return path
+
+    source = write(tmp_path / "in.mkv", {"x264-params": "tff=1"})
+    said = Said()
+    combed = upscale(source, tmp_path / "combed.mkv", encode=FFV1, watcher=said).target
+    assert said.notes == ["the video is interlaced, and upscaling blurs it; add --deinterlace"]
+    said = Said()
+    clean = upscale(source, tmp_path / "clean.mkv", encode=FFV1, watcher=said, deinterlace=True).target
+    assert said.notes == []
+    assert times_of(clean) == times_of(source)
+
+    def combing(path):
+        luma = frames_of(path, "gray")[3][:128:2].astype(int)
+        return np.abs(2 * luma[1:-1] - luma[:-2] - luma[2:])[20:44].mean()
+
+    assert combing(clean) < combing(combed) / 3

@@ -83,6 +83,7 @@ def _parse_encoder_options(
     is_flag=True,
     help="Leave out, with a note, the audio and subtitles that the output cannot hold.",
 )
+@click.option("--deinterlace", is_flag=True, help="Turn interlaced frames into progressive ones first.")
 @click.option(
     "--max-gap",
     type=click.FloatRange(min=0, min_open=True),
@@ -168,6 +169,7 @@ def _video_options(options: dict[str, Any]) -> VideoOptions:
             subtitles=not options["no_subtitles"],
             drop_unsupported=options["drop_unsupported"],
         ),
+        deinterlace=options["deinterlace"],
         max_gap=None if options["max_gap"] is None else Fraction(str(options["max_gap"])),
         overwrite=options["overwrite"],
         resume=not options["restart"],
