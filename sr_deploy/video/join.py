@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from sr_deploy.video.clock import CopyClock
 from sr_deploy.video.encoder import Encoding, container_format
 from sr_deploy.video.parts import Parts
-from sr_deploy.video.pyav import Container, Packet, Stream, opened, pyav, url_of, writing
+from sr_deploy.video.pyav import Container, Packet, Stream, add_copy, opened, pyav, url_of, writing
 from sr_deploy.video.streams import StreamPlan
-from sr_deploy.video.trial import add_copy
 
 if TYPE_CHECKING:
     from sr_deploy.video.source import VideoInfo

@@ -84,3 +84,13 @@ def writing(path: Path) -> Iterator[None]:
         if getattr(error, "errno", None) in _DISK_ERRNOS:
             what = "make room, or choose another place; the finished parts are kept"
         raise OutputError(f"cannot write {path}: {ffmpeg_message(error)}; {what}") from error
+
+
+def add_copy(container: Container, stream: Stream) -> Stream:
+    """Add a stream to `container` that takes the packets of `stream`. Raises ValueError if the container refuses.
+
+    The parameters are copied as they are, for video too. Without `opaque`, PyAV 18.1 looks for an encoder with
+    the name of the decoder, and finds none for libdav1d.
+    """
+    made: Stream = container.add_stream_from_template(stream, opaque=True)
+    return made

@@ -11,8 +11,8 @@ from typing import Any
 from sr_deploy.errors import InputError
 from sr_deploy.frames.colour import Siting
 from sr_deploy.video.clock import Clock, DecodingOrder, first_packets, in_coding_order
+from sr_deploy.video.header import header_of
 from sr_deploy.video.pyav import Container, Frame, Packet, Stream, ffmpeg_message, opened, pyav
-from sr_deploy.video.trial import header_of
 
 _USUAL_RATE = Fraction(25)
 """Frames per second assumed if the file gives none."""
