@@ -41,10 +41,13 @@ class CopiedStream:
     """Time of the earliest packet in seconds; None if no packet has a time."""
     last: Fraction | None = None
     """Time of the latest packet in seconds; None if no packet has a time."""
+    bytes: int = 0
+    """Size of all packets."""
 
-    def add(self, time: Fraction | None) -> None:
-        """Count a packet. `time` is in seconds, or None."""
+    def add(self, time: Fraction | None, size: int = 0) -> None:
+        """Count a packet of `size` bytes. `time` is in seconds, or None."""
         self.packets += 1
+        self.bytes += size
         if time is None:
             return
         self.first = time if self.first is None else min(self.first, time)
@@ -117,13 +120,13 @@ def _write(container: Container, packet: Packet, routes: dict[int, _Route]) -> N
     if route is None:
         container.mux_one(packet)
         return
-    time = time_of(packet.pts, packet.time_base)  # read before muxing, which rescales it
+    time, size = time_of(packet.pts, packet.time_base), packet.size  # read before muxing, which rescales
     try:
         container.mux_one(packet)
     except pyav().error.InvalidDataError:
         route.damaged += 1
     else:
-        route.copied.add(time)
+        route.copied.add(time, size)
 
 
 def _copy_notes(routes: dict[int, _Route]) -> Iterator[str]:

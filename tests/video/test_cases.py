@@ -306,3 +306,24 @@ def test_interlaced_frames_become_progressive_at_their_times(upscale, tmp_path):
         return np.abs(2 * luma[1:-1] - luma[:-2] - luma[2:])[20:44].mean()
 
     assert combing(clean) < combing(combed) / 3
+
+
+def test_pcm_may_be_divided_into_other_packets(upscale, tmp_path):
+    """MOV gives back PCM in packets of 1024 samples, whatever the packets that were written."""
+    source = with_sound(tmp_path / "in.mov", "pcm_s16le", rate=48000)
+    with av.open(str(source)) as before, av.open(str(tmp_path / "in.mkv"), "w") as after:
+        copies = [after.add_stream_from_template(stream, opaque=True) for stream in before.streams]
+        sound = b"".join(bytes(packet) for packet in before.demux(audio=0))
+        before.seek(0)
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = copies[0]
+                after.mux(packet)
+        for start in range(0, len(sound), 4 * 1920):
+            packet = av.Packet(sound[start : start + 4 * 1920])
+            packet.stream, packet.time_base = copies[1], Fraction(1, 48000)
+            packet.pts = packet.dts = start // 4
+            after.mux(packet)
+    target = upscale(tmp_path / "in.mkv", tmp_path / "out.mov", encode=FAST).target
+    with av.open(str(target)) as container:
+        assert b"".join(bytes(packet) for packet in container.demux(audio=0)) == sound
