@@ -138,6 +138,8 @@ def _rarer() -> dict[str, Layout]:
         for bits in (10, 12, 16)
     ]
     made += [Layout(name=f"{order[:3]}0", kind="rgb", order=order) for order in ("bgrx", "rgbx")]
+    made += [Layout(name=order, kind="rgb", order=order) for order in ("argb", "abgr")]
+    made += [Layout(name=f"{order}64le", kind="rgb", order=order, depth=16) for order in ("rgba", "bgra")]
     made += [Layout(name="bgr48le", kind="rgb", order="bgr", depth=16)]
     found = LAYOUTS | {layout.name: layout for layout in made if layout.name not in LAYOUTS}
     swapped = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, cast
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.colour import Colours, Matrix, Range, Siting, usual_matrix
@@ -116,10 +117,8 @@ def upscale_picture(upscaler: Upscaler, picture: FramePixels) -> FramePixels:
     """Upscale one frame. Opacity is treated as in `Upscaler.upscale`."""
     if picture.alpha is None:
         return FramePixels(upscaler.upscale_pixels(picture.pixels))
-    from sr_deploy.images.image import Image
-
-    large = upscaler.upscale(Image(pixels=picture.pixels, alpha=picture.alpha))
-    return FramePixels(large.pixels, large.alpha)
+    # An Image does not hold float32, which deep frames are; the Upscaler needs only these two fields.
+    return cast("FramePixels", upscaler.upscale(cast("Any", picture)))
 
 
 def _plan(

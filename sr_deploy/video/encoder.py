@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 from sr_deploy.errors import UsageError
 from sr_deploy.frames.colour import Colours, Siting
 from sr_deploy.frames.layout import LAYOUTS, Layout
-from sr_deploy.video.pixels import FULL, LIMITED, RGB_SPACE, can_write, colours_of, layout_for, space_of
+from sr_deploy.video.pixels import (
+    FULL,
+    LIMITED,
+    RGB_SPACE,
+    alpha_format,
+    can_write,
+    colours_of,
+    frame_layout,
+    has_alpha,
+    layout_for,
+    space_of,
+)
 from sr_deploy.video.pyav import Container, Stream, pyav
 
 if TYPE_CHECKING:
@@ -41,6 +52,8 @@ _ALWAYS = {
 FFV1 version 3 has checksums, and a group of 1 frame makes every frame a key frame."""
 _LOSSLESS = {"ffv1", "utvideo", "libx264rgb", "huffyuv", "ffvhuff", "magicyuv", "png", "qtrle", "rawvideo"}
 """Encoders that keep RGB, grey and the depth of the source. Players of other codecs expect YUV."""
+_WITH_ALPHA = {"ffv1", "prores_ks", "png", "qtrle", "utvideo", "magicyuv"}
+"""Encoders whose opacity is written inside the frames. That of VP9 lies in data beside them, which the parts lose."""
 _LOCATIONS: dict[Siting, str] = {"left": "left", "center": "center", "topleft": "topleft"}
 """FFmpeg's name of each position of chroma samples."""
 _H264_LARGEST = 4096 * 2304
@@ -92,6 +105,8 @@ class Encoding:
     """Ratio of width to height of a pixel; None: unknown."""
     options: dict[str, str] = field(default_factory=dict)
     """Options of the encoder by FFmpeg's names."""
+    alpha: bool = False
+    """True if opacity is upscaled too."""
     keeps_captions: bool = False
     """True if the encoder writes the closed captions of frames (ATSC A/53)."""
 
@@ -118,7 +133,11 @@ def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOpt
     name = _encoder_name(options.codec, target, source.depth > 8 or width * height > _H264_LARGEST)
     encoder = _encoder(name)
     pixel_format = _pixel_format(encoder, source, options.pixel_format)
-    layout = layout_for(pixel_format)
+    alpha = None
+    if facts.alpha and has_alpha(facts.pixel_format) and options.pixel_format is None and name in _WITH_ALPHA:
+        alpha = alpha_format(pixel_format, [known.name for known in encoder.video_formats or ()])
+        pixel_format = alpha or pixel_format
+    layout = frame_layout(pixel_format)
     if (width % layout.across or height % layout.down) and name != "ffv1":
         raise UsageError(
             f"the result has {width}x{height} pixels, but {pixel_format} needs even sides; add "
@@ -142,6 +161,7 @@ def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOpt
         time_base=facts.time_base,
         aspect=facts.aspect,
         options=_encoder_options(name, encoder, options, facts),
+        alpha=alpha is not None,
         keeps_captions="A53_CC" in facts.kinds and "a53cc" in (_known_options(name) or ()),
     )
 

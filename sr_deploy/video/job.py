@@ -205,7 +205,10 @@ def _make_parts(
         read = frames(facts, reading)
         for timed in deinterlaced(facts, read) if options.deinterlace else read:
             if timed.index >= begin:
-                yield timed, cropped(to_picture(timed.frame, layout, colours), facts.crop)
+                yield (
+                    timed,
+                    cropped(to_picture(timed.frame, layout, colours, alpha=encoding.alpha), facts.crop),
+                )
 
     def compute(small: tuple[TimedFrame, FramePixels]) -> tuple[TimedFrame, FramePixels]:
         return small[0], upscale_picture(upscaler, small[1])
@@ -256,7 +259,7 @@ def _notes(facts: VideoInfo, encoding: Encoding, options: VideoOptions) -> Itera
     """Yield notes for the user about properties of the source that are lost or handled badly."""
     if facts.interlaced and not options.deinterlace:
         yield "the video is interlaced, and upscaling blurs it; add --deinterlace"
-    if facts.alpha:
+    if facts.alpha and not encoding.alpha:
         yield "its transparency is left out"
     for kind, what in _LOST.items():
         if kind in facts.kinds and not (kind == "A53_CC" and encoding.keeps_captions):

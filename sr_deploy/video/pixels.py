@@ -9,7 +9,7 @@ import numpy as np
 
 from sr_deploy.errors import InputError
 from sr_deploy.frames.colour import Colours, Matrix, usual_matrix
-from sr_deploy.frames.convert import FramePixels, Pixels, pack, unpack
+from sr_deploy.frames.convert import FramePixels, Pixels, pack, to_depth, top_of, unit_values, unpack
 from sr_deploy.frames.layout import ALL_LAYOUTS, Layout, Plane
 from sr_deploy.video.pyav import Frame, pyav
 
@@ -61,6 +61,10 @@ _CONVERTED = {
 samples, since only every second column or row is handled here."""
 
 
+_PACKED_ALPHA = {"rgba", "bgra", "argb", "abgr", "rgba64le", "rgba64be", "bgra64le", "bgra64be"}
+"""Formats that store opacity beside the colours of each pixel."""
+
+
 @lru_cache
 def layout_for(pixel_format: str) -> Layout:
     """Return the layout in which frames of an FFmpeg pixel format are processed: its own, or the nearest
@@ -87,6 +91,25 @@ def layout_for(pixel_format: str) -> Layout:
     return ALL_LAYOUTS["rgb24" if depth <= 8 else "rgb48le"]
 
 
+def alpha_format(pixel_format: str, takes: list[str]) -> str | None:
+    """Return the pixel format of `takes` that adds opacity to `pixel_format`; None if there is none."""
+    packed = {"bgr0": ["bgra", "rgba"], "rgb24": ["rgba", "argb", "bgra"], "rgb48le": ["rgba64le"]}
+    planar = [pixel_format.replace("yuv", "yuva").replace("gbrp", "gbrap"), "yuva444p10le"]
+    return next(
+        (name for name in packed.get(pixel_format, planar) if name in takes and has_alpha(name)), None
+    )
+
+
+def has_alpha(pixel_format: str) -> bool:
+    """Return whether the frames of a pixel format have opacity that can be read and written here."""
+    return pixel_format.startswith(("yuva", "gbrap")) or pixel_format in _PACKED_ALPHA
+
+
+def frame_layout(pixel_format: str) -> Layout:
+    """Return the layout in which frames of `pixel_format` are made: with opacity if it is packed with the colours."""
+    return ALL_LAYOUTS[pixel_format] if pixel_format in _PACKED_ALPHA else layout_for(pixel_format)
+
+
 def can_write(pixel_format: str) -> bool:
     """Return whether frames of a pixel format can be made: it has a layout of its own, without opacity."""
     return pixel_format == "gray" or layout_for(pixel_format).name == pixel_format
@@ -110,8 +133,10 @@ def space_of(colours: Colours) -> int:
     return _SPACES[colours.matrix]
 
 
-def to_picture(frame: Frame, layout: Layout, colours: Colours) -> FramePixels:
-    """Convert a decoded frame to pixels for a model."""
+def to_picture(frame: Frame, layout: Layout, colours: Colours, *, alpha: bool = False) -> FramePixels:
+    """Convert a decoded frame to pixels for a model, with its opacity if `alpha`."""
+    if alpha:
+        return FramePixels(to_picture(frame, layout, colours).pixels, _alpha_of(frame, layout))
     wanted = "gray" if layout.name == "gray8" else layout.name
     name = frame.format.name
     own = _FULL_RANGE.get(name, name.replace("yuva", "yuv").replace("gbrap", "gbrp"))
@@ -122,6 +147,18 @@ def to_picture(frame: Frame, layout: Layout, colours: Colours) -> FramePixels:
         return FramePixels(_widened(picture.pixels, layout.depth))
     # Without a copy, the pixels could be a view of memory that FFmpeg owns and uses again.
     return FramePixels(np.ascontiguousarray(picture.pixels))
+
+
+def _alpha_of(frame: Frame, layout: Layout) -> Pixels:
+    """Return the opacity of a frame [H, W], in the type of the pixels that its layout gives."""
+    own = ALL_LAYOUTS.get(frame.format.name)
+    if own is not None and own.has_alpha:
+        (plane,) = _planes(frame, own)
+        return np.ascontiguousarray(unit_values(plane[:, :, own.order.index("a")], own))
+    values = unit_values(_view(frame.planes[3], (frame.height, frame.width), layout), layout)
+    if layout.kind == "yuv" and layout.depth == 16:  # deep YUV becomes float
+        values = values.astype(np.float32) / np.float32(65535)
+    return np.ascontiguousarray(values)
 
 
 def _widened(grey: Pixels, depth: int) -> Pixels:
@@ -154,7 +191,9 @@ def cropped(picture: FramePixels, crop: tuple[int, int, int, int]) -> FramePixel
         return picture
     top, bottom, left, right = crop
     height, width = picture.pixels.shape[:2]
-    return FramePixels(np.ascontiguousarray(picture.pixels[top : height - bottom, left : width - right]))
+    rows, columns = slice(top, height - bottom), slice(left, width - right)
+    alpha = None if picture.alpha is None else np.ascontiguousarray(picture.alpha[rows, columns])
+    return FramePixels(np.ascontiguousarray(picture.pixels[rows, columns]), alpha)
 
 
 def to_frame(
@@ -176,6 +215,9 @@ def to_frame(
         planes = [_narrowed(plane, layout.depth) for plane in planes]
     for target, plane in zip(_planes(frame, layout), planes, strict=True):
         target[...] = plane
+    if pixel_format.startswith(("yuva", "gbrap")):
+        alpha = top_of(layout) if picture.alpha is None else to_depth(picture.alpha, layout)
+        _view(frame.planes[3], (height, width), layout)[...] = alpha
     return frame
 
 

@@ -7,13 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sr_deploy.errors import UsageError
 from sr_deploy.frames.convert import FramePixels
 from sr_deploy.video.encoder import Encoding
 from sr_deploy.video.parts import Part, Parts
 from sr_deploy.video.pixels import to_frame
 from sr_deploy.video.pyav import Frame, Packet, pyav, url_of, writing
 
-_INNER_FORMATS = ("nut", "matroska")
+_INNER_FORMATS = ("nut", "matroska", "mov", "avi")
 """Containers for a part; the first that supports the codec is used. Their timestamps are ignored."""
 
 
@@ -98,9 +99,11 @@ class SegmentWriter:
 
 
 def part_container(encoder: str) -> str:
-    """Return the container in which parts of an encoder's stream are stored."""
-    for name in _INNER_FORMATS[:-1]:
+    """Return the container in which parts of an encoder's stream are stored. Raises UsageError if there is none."""
+    for name in _INNER_FORMATS:
         with suppress(ValueError), pyav().open(io.BytesIO(), "w", format=name) as empty:
             empty.add_stream(encoder)
             return name
-    return _INNER_FORMATS[-1]
+    raise UsageError(
+        f"no container of this PyAV holds unfinished video of the encoder {encoder}; choose another --codec"
+    )

@@ -12,7 +12,7 @@ from contextlib import suppress
 from fractions import Fraction
 
 from sr_deploy.errors import UsageError
-from sr_deploy.video.encoder import SUFFIXES, Encoding
+from sr_deploy.video.encoder import CODECS, SUFFIXES, Encoding
 from sr_deploy.video.pyav import Container, Packet, Stream, add_copy, ffmpeg_message, pyav
 
 _SAMPLE_PACKETS = 400
@@ -133,10 +133,22 @@ def _result_refusal(encoding: Encoding, format: str, copies: Sequence[Stream]) -
 
 
 def start_encoder(encoding: Encoding, stream: Stream) -> None:
-    """Open the encoder of `stream`. Raises UsageError if it cannot start, as a hardware encoder without its device."""
+    """Open the encoder of `stream`, and let it encode a frame if it is a rare one.
+
+    Raises UsageError if it cannot start, as a hardware encoder without its device, or if it fails, as one that
+    takes only certain sizes.
+    """
+    av = pyav()
     try:
         stream.codec_context.open()
-    except (pyav().FFmpegError, ValueError) as error:
+        if encoding.encoder not in CODECS.values():  # those take every size, and a frame takes them longer
+            frame = av.VideoFrame(encoding.width, encoding.height, encoding.pixel_format)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.pts, frame.time_base = 0, encoding.time_base
+            stream.encode(frame)
+            stream.encode(None)
+    except (av.FFmpegError, ValueError) as error:
         raise UsageError(
             f"the encoder {encoding.encoder} cannot start on this machine with frames of "
             f"{encoding.width}x{encoding.height} {encoding.pixel_format} ({ffmpeg_message(error)}); choose another "

@@ -14,7 +14,7 @@ from sr_deploy.frames.colour import Colours
 from sr_deploy.frames.convert import FramePixels
 from sr_deploy.video.encoder import EncodeOptions, _pixel_format
 from sr_deploy.video.pixels import layout_for, to_frame, to_picture
-from tests.video.conftest import av
+from tests.video.conftest import Said, av
 
 FFV1 = EncodeOptions(codec="ffv1")
 DEPTHS = ("", "9le", "10le", "12le", "14le", "16le")
@@ -163,3 +163,42 @@ def test_white_stays_white(name, white):
     large = to_frame(picture, layout_for(wanted), wanted, Colours(range="full"))
     kind = "rgb24" if wanted == "bgr0" else wanted
     assert large.to_ndarray(format=kind).min() == white
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "codec", "suffix", "made"),
+    [
+        ("ffv1", "bgra", "ffv1", ".mkv", "bgra"),
+        ("ffv1", "yuva420p", "ffv1", ".mkv", "yuva420p"),
+        ("ffv1", "yuva444p16le", "ffv1", ".mkv", "yuva444p16le"),
+        ("ffv1", "gbrap16le", "ffv1", ".mkv", "gbrap16le"),
+        ("ffv1", "gbrap10le", "ffv1", ".mkv", "gbrap10le"),
+        ("ffv1", "rgba64le", "ffv1", ".mkv", "gbrap16le"),
+        ("qtrle", "argb", "qtrle", ".mov", "argb"),
+        ("png", "rgba", "png", ".mov", "rgba"),
+        ("prores_ks", "yuva444p10le", "prores", ".mov", "yuva444p10le"),
+        ("qtrle", "argb", "prores", ".mov", "yuva444p10le"),
+    ],
+)
+def test_opacity_is_kept_by_codecs_that_hold_it(upscale, tmp_path, source, name, codec, suffix, made):
+    alpha = np.zeros((32, 48), np.uint8)
+    alpha[8:24, 12:36] = 255
+    alpha[8:16, 12:24] = 128
+    pixels = np.dstack([np.full((32, 48, 3), (200, 60, 30), np.uint8), alpha])
+    frame = av.VideoFrame.from_ndarray(pixels, "rgba").reformat(format=name)
+    write(tmp_path / f"in{suffix}", frame, {}, source)
+    said = Said()
+    result = upscale(
+        tmp_path / f"in{suffix}", tmp_path / f"out{suffix}", encode=EncodeOptions(codec=codec), watcher=said
+    )
+    assert (result.pixel_format, said.notes) == (made, [])
+    large = first_frame(result.target).reformat(format="rgba").to_ndarray()
+    wanted = alpha.repeat(2, 0).repeat(2, 1)
+    flat = np.ones(wanted.shape, bool)
+    for edge in (16, 32, 48):
+        flat[edge - 3 : edge + 3] = False
+    for edge in (24, 48, 72):
+        flat[:, edge - 3 : edge + 3] = False
+    assert np.abs(large[:, :, 3].astype(int) - wanted)[flat].max() <= 2
+    seen = flat & (wanted == 255)
+    assert np.abs(large[:, :, :3].astype(int) - (200, 60, 30))[seen].mean() <= 3

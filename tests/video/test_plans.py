@@ -115,3 +115,29 @@ def test_what_the_plan_keeps_is_in_the_result_and_the_rest_is_told(
             told = [note for note in said.notes if "left out" in note]
             kept = [s for s in after.streams if s.type != "data"]
             assert len(kept) + len(told) == len(streams), (name, said.notes)
+
+
+def test_an_encoder_that_is_planned_writes_its_frames(upscale, tmp_path):
+    """Every encoder of PyAV into every container: it is refused before the work, or the result is complete."""
+    source = make_video(tmp_path / "in.mkv", [0, 512], codec="ffv1", size=(64, 48))
+    names = {av.codec.Codec(n, "w").name for n in av.codecs_available if _is_video_encoder(n)}
+    whole = 0
+    for name in sorted(names):
+        for suffix in CONTAINERS:
+            said = Said()
+            try:
+                encode = EncodeOptions(codec=name)
+                result = upscale(
+                    source, tmp_path / f"out{suffix}", encode=encode, watcher=said, overwrite=True
+                )
+                whole += result.frames == 2
+            except UsageError:
+                assert said.done == 0, name
+    assert whole > 20
+
+
+def _is_video_encoder(name: str) -> bool:
+    try:
+        return av.codec.Codec(name, "w").type == "video"
+    except ValueError:  # a decoder, or a codec's name without an encoder
+        return False
