@@ -162,7 +162,7 @@ def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOpt
         aspect=facts.aspect,
         options=_encoder_options(name, encoder, options, facts),
         alpha=alpha is not None,
-        keeps_captions="A53_CC" in facts.kinds and "a53cc" in (_known_options(name) or ()),
+        keeps_captions="a53cc" in (_known_options(name) or ()),
     )
 
 

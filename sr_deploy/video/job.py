@@ -9,7 +9,7 @@ the file is checked (`check`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -42,6 +42,8 @@ _LOST = {
     "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
 }
 """Names of the side data of frames that the result lacks, for notes. Static HDR10 metadata is kept by x265."""
+_SHAPE_INSIDE = {"libx264", "libx264rgb", "libx265", "mpeg4", "mpeg1video", "mpeg2video"}
+"""Encoders that write the shape of the pixels into the stream. PyAV 18.1 cannot give it to the Matroska muxer."""
 PART_FRAMES = 120
 """Frames of a part. This is the most that an interruption costs, and the distance between key frames."""
 
@@ -129,7 +131,7 @@ def upscale_video(
     encoding = plan_encoding(facts, upscaler.spec.scale, target, options.encode)
     streams = plan_streams(facts, target, options.choice, encoding)
     say = watcher.say if watcher else (lambda message: None)
-    for note in (*_notes(facts, encoding, options), *streams.notes):
+    for note in (*_notes(facts, encoding, target, options), *streams.notes):
         say(note)
     parts = Parts(target)
     try:
@@ -141,7 +143,7 @@ def upscale_video(
         reading = _make_parts(facts, encoding, upscaler, parts, options, watcher)
         output = parts.folder / f"joined{target.suffix}"
         joined = join(facts, parts, encoding, streams, target, output, reading.clock.shifts)
-        for note in (*reading.notes, *joined.notes):
+        for note in (*reading.notes, *_lost(reading.kinds - facts.kinds, encoding), *joined.notes):
             say(note)
         check_result(output, joined, encoding.time_base)
         os.replace(output, target)
@@ -255,14 +257,30 @@ def _key(
     }
 
 
-def _notes(facts: VideoInfo, encoding: Encoding, options: VideoOptions) -> Iterator[str]:
+def _notes(facts: VideoInfo, encoding: Encoding, target: Path, options: VideoOptions) -> Iterator[str]:
     """Yield notes for the user about properties of the source that are lost or handled badly."""
     if facts.interlaced and not options.deinterlace:
         yield "the video is interlaced, and upscaling blurs it; add --deinterlace"
     if facts.alpha and not encoding.alpha:
         yield "its transparency is left out"
-    for kind, what in _LOST.items():
-        if kind in facts.kinds and not (kind == "A53_CC" and encoding.keeps_captions):
-            yield f"its {what} are left out: {encoding.encoder} does not write them here"
+    yield from _lost(facts.kinds, encoding)
+    matroska = target.suffix.lower() in (".mkv", ".webm")
+    if (
+        encoding.aspect is not None
+        and encoding.aspect != 1
+        and matroska
+        and encoding.encoder not in _SHAPE_INSIDE
+    ):
+        yield (
+            f"the shape of its pixels ({encoding.aspect.numerator}:{encoding.aspect.denominator}) is lost: {target.suffix} "
+            "files have it here only from h264 and hevc; choose one of these, or name the output .mp4 or .mov"
+        )
     if layout_for(facts.pixel_format).depth > 8 >= encoding.layout.depth:
         yield f"the result has 8 bits per channel, which is what {encoding.encoder} takes here; the source has more"
+
+
+def _lost(kinds: Set[str], encoding: Encoding) -> Iterator[str]:
+    """Yield notes about side data of frames that the result lacks."""
+    for kind, what in _LOST.items():
+        if kind in kinds and not (kind == "A53_CC" and encoding.keeps_captions):
+            yield f"its {what} are left out: {encoding.encoder} does not write them here"

@@ -16,6 +16,8 @@ from sr_deploy.video.pyav import Container, Frame, Packet, Stream, ffmpeg_messag
 
 _USUAL_RATE = Fraction(25)
 """Frames per second assumed if the file gives none."""
+_MISSING = Fraction(1, 20)
+"""Part of the claimed duration that may be missing without a note: headers are rounded, and some frames have no end."""
 _SITINGS: dict[tuple[int, int], Siting] = {(1, 2): "left", (2, 2): "center", (1, 1): "topleft"}
 """Position of chroma samples for each pair of Matroska's ChromaSitingHorz and ChromaSitingVert."""
 _CROPS = (0x54BB, 0x54AA, 0x54CC, 0x54DD)
@@ -68,6 +70,8 @@ class VideoInfo:
     """True if display times are made up in the order of decoding; only decoding times are right."""
     claimed: int | None = None
     """Number of frames that the file's header claims; None: it claims none."""
+    claimed_seconds: Fraction | None = None
+    """Duration of the video that the file's header claims; None: it claims none."""
     alpha: bool = False
     """True if the frames have opacity, in their pixels or beside them."""
 
@@ -96,6 +100,10 @@ class Reading:
     """Number of packets that could not be decoded."""
     frames: int = 0
     """Number of frames."""
+    seconds: Fraction = Fraction(0)
+    """Time from the first frame to the end of the last one."""
+    kinds: set[str] = field(default_factory=set)
+    """Kinds of side data of all frames, as FFmpeg names them."""
     notes: list[str] = field(default_factory=list)
     """Notes for the user, one sentence each."""
 
@@ -113,6 +121,11 @@ class Reading:
         if facts.claimed is not None and self.clock.packets < facts.claimed:
             self.notes.append(
                 f"the source ends early: {self.frames} of its {facts.claimed} frames could be read"
+            )
+        claimed = facts.claimed_seconds
+        if claimed is not None and claimed - self.seconds > max(claimed * _MISSING, 3 / facts.rate):
+            self.notes.append(
+                f"the video ends early: after {float(self.seconds):.1f} of the {float(claimed):.1f} s that the file claims"
             )
         self.notes.extend(self.clock.notes())
 
@@ -155,8 +168,9 @@ def probe(path: Path) -> VideoInfo:
             crop=crop,
             coding_order=bool(context.has_b_frames)
             and (container.format.name == "avi" or _in_coding_order(path, stream.index)),
-            # The header of AVI counts ticks, of which a frame may take several.
+            # The header of AVI counts ticks, of which a frame may take several: see `_claimed_seconds`.
             claimed=None if container.format.name == "avi" else int(stream.frames) or None,
+            claimed_seconds=_claimed_seconds(container, stream),
             alpha=_has_alpha(first, stream),
         )
 
@@ -172,6 +186,7 @@ def frames(facts: VideoInfo, reading: Reading | None = None) -> Iterator[TimedFr
     step = _nominal_step(facts)
     reading = reading or Reading.of(facts)
     order = DecodingOrder() if facts.coding_order else None
+    first: int | None = None
     before: int | None = None
     with opened(facts.path) as container:
         stream: Stream = container.streams[facts.stream]
@@ -184,7 +199,10 @@ def frames(facts: VideoInfo, reading: Reading | None = None) -> Iterator[TimedFr
             if before is not None and pts <= before:
                 pts = before + 1
             before = pts
+            first = pts if first is None else first
+            reading.seconds = (pts - first + (frame.duration or step)) * facts.time_base
             reading.frames += 1
+            reading.kinds.update(one.type.name for one in frame.side_data)
             yield TimedFrame(index, pts, frame.duration or step, frame)
     reading.finish(facts)
 
@@ -281,6 +299,17 @@ def _expected_frames(container: Container, stream: Stream, rate: Fraction) -> in
         return int(stream.duration * stream.time_base * rate)
     # A container's duration is in microseconds (AV_TIME_BASE).
     return int(container.duration / 1_000_000 * rate) if container.duration else None
+
+
+def _claimed_seconds(container: Container, stream: Stream) -> Fraction | None:
+    """Return the duration that the header claims for the video, for containers whose header does so alone."""
+    if container.format.name == "avi" and stream.frames and stream.time_base:
+        return Fraction(stream.frames * stream.time_base)  # the header counts ticks
+    # The duration of Matroska is that of its longest stream. With sound it may be longer than the video.
+    only = len([other for other in container.streams if other.type in ("video", "audio")]) == 1
+    if "matroska" in container.format.name and container.duration and only:
+        return Fraction(container.duration, 1_000_000)
+    return None
 
 
 def _first_known(unknown: int, *values: Any) -> int:

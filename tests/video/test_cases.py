@@ -185,6 +185,18 @@ def test_a_truncated_file_is_told(upscale, tmp_path):
     assert f"the source ends early: {result.frames} of its 50 frames could be read" in said.notes
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".avi", "mpeg4")])
+def test_a_truncated_file_without_a_number_of_frames_is_told(upscale, tmp_path, suffix, codec):
+    whole = make_video(tmp_path / f"whole{suffix}", [512 * n for n in range(60)], codec=codec, size=(96, 64))
+    said = Said()
+    upscale(whole, tmp_path / "whole-out.mkv", encode=FAST, watcher=said)
+    assert said.notes == []
+    data = whole.read_bytes()
+    (tmp_path / f"cut{suffix}").write_bytes(data[: len(data) * 4 // 10])
+    upscale(tmp_path / f"cut{suffix}", tmp_path / "out.mkv", encode=FAST, watcher=said)
+    assert any(note.startswith("the video ends early: after ") for note in said.notes)
+
+
 def test_damaged_packets_of_sound_are_left_out_with_a_note(upscale, tmp_path):
     said = Said()
     target = upscale(CASES / "damaged.ts", tmp_path / "out.mkv", encode=FAST, watcher=said).target
@@ -198,6 +210,18 @@ def test_pixels_that_are_not_square_stay_so(upscale, tmp_path):
         with av.open(str(target)) as container:
             video = container.streams.video[0]
             assert (video.sample_aspect_ratio, video.width, video.height) == (Fraction(32, 27), 192, 128)
+
+
+def test_the_shape_of_pixels_is_kept_or_told(upscale, tmp_path):
+    for codec, suffix, kept in (("ffv1", ".mkv", False), ("prores", ".mov", True), ("hevc", ".mkv", True)):
+        said = Said()
+        encode = EncodeOptions(codec=codec)
+        target = upscale(
+            CASES / "sar_mkv.mkv", tmp_path / f"{codec}{suffix}", encode=encode, watcher=said
+        ).target
+        with av.open(str(target)) as container:
+            assert (container.streams.video[0].sample_aspect_ratio == Fraction(32, 27)) == kept
+        assert any("shape of its pixels (32:27) is lost" in note for note in said.notes) != kept
 
 
 def test_what_the_container_cuts_off_is_not_in_the_result(upscale, tmp_path):
