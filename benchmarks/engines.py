@@ -32,10 +32,9 @@ import onnxruntime
 import openvino
 
 from benchmarks.pages import ROOT, filled, settle
-from sr_deploy import read_image
+from sr_deploy import SrDeployError, read_image
 from sr_deploy.engines.openvino.engine import OpenVinoEngine
 from sr_deploy.engines.registry import open_engine
-from sr_deploy.errors import SrDeployError
 from sr_deploy.graph.onnx_file import load_model, save_model
 from sr_deploy.graph.runnable import EXACT_INT8, RunnableModel
 from sr_deploy.models import find_model, read_metadata

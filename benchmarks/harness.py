@@ -36,9 +36,9 @@ from sr_deploy.bench.run.session import BenchSession, WorkerStart
 from sr_deploy.bench.run.stages import TimedEngine
 from sr_deploy.bench.run.sweep import merge_rounds
 from sr_deploy.bench.run.worker import Measurer, Opening, serve
-from sr_deploy.engines.base import Batch
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.models import find_model
+from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.json_values import to_plain
 from sr_deploy.upscale import Upscaler
 
@@ -152,7 +152,7 @@ class _Slowed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None = None) -> BatchArray:
         start = time.perf_counter()
         result = self._engine.run(batch, out)
         end = time.perf_counter() + (time.perf_counter() - start) * self._share

@@ -17,8 +17,11 @@ from benchmarks.pages import ROOT
 from benchmarks.quality import table as quality_table
 
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = {"README.md": ("quality", "speed"), "docs/bench.md": ("harness", "peers", "scaling")}
-"""Page -> the tables it must have. It may have other tables of this script, too."""
+PAGES = {
+    "README.md": ("quality", "speed"),
+    "docs/bench.md": ("harness", "peers", "overhead", "scaling"),
+}
+"""Page -> the tables it has, each once."""
 PLOT = ROOT / "docs" / "images" / "bench-scaling.svg"
 
 
@@ -33,6 +36,32 @@ def quality() -> str:
 
 
 def speed() -> str:
+    """The short comparison of the README: every net of the table `peers` in fp32, at the smallest size."""
+    result = _peers()
+    if result is None:
+        return ""
+    runs = [run for run in result.runs if run.subject.precision == "fp32"]
+    case, subject = (
+        min((run.case for run in runs), key=lambda case: case.width * case.height),
+        runs[0].subject,
+    )
+    runs = [run for run in runs if run.case.label == case.label]
+    seconds = {_name(run): statistics.median(run.samples) for run in runs}
+    best = _best_of_ours(runs, case.label)
+    rows = [
+        f"| {name} | {time * 1000:.0f} ms | {time / best:.2f}x |\n"
+        for name, time in sorted(seconds.items(), key=lambda item: item[1])
+    ]
+    return (
+        f"`python -m benchmarks.peers --model {subject.model}`: the same net in fp32 on an 8-bit picture of "
+        f"{case.width}x{case.height}\npixels, from memory to memory, median time on {subject.threads} threads of "
+        f"{result.environment.machine.cpu}:\n\n| what | time | against the fastest sr-deploy |\n|---|---|---|\n"
+        f"{''.join(rows)}{_caveat(_busy(result.runs))}"
+    )
+
+
+def overhead() -> str:
+    """What sr-deploy adds to ONNX Runtime in time and memory."""
     record = load("upscale.json")
     if not record:
         return ""
@@ -98,12 +127,9 @@ def harness() -> str:
 
 
 def peers() -> str:
-    from sr_deploy.bench.result import read_result
-
-    path = RESULTS / "peers.json"
-    if not path.exists():
+    result = _peers()
+    if result is None:
         return ""
-    result = read_result(path)
     nets = [run for run in result.runs if run.subject.precision == "fp32"]
     labels = list(dict.fromkeys(run.case.label for run in result.runs))
     best = {label: _best_of_ours(nets, label) for label in labels}
@@ -116,19 +142,29 @@ def peers() -> str:
     ]
     head = ["what", *(f"{label}: end to end | of that the net | against sr-deploy" for label in labels)]
     rule = "|".join(["---"] * (1 + 3 * len(labels)))
-    busy = statistics.mean(run.others or 0 for run in result.runs)
     subject, environment = nets[0].subject, result.environment
     return (
         f"`python -m benchmarks.peers --model {subject.model}`, p50 of one 8-bit picture to another in memory, "
         f"x{subject.scale}, {subject.threads} threads of {environment.machine.cpu}, {_versions(environment.versions)}:"
-        f"\n\n| {' | '.join(head)} |\n|{rule}|\n{''.join(body)}{_caveat(busy)}"
+        f"\n\n| {' | '.join(head)} |\n|{rule}|\n{''.join(body)}{_caveat(_busy(result.runs))}"
     )
 
 
+def _peers() -> Any:
+    """The result of `benchmarks.peers`, or None."""
+    from sr_deploy.bench.result import read_result
+
+    path = RESULTS / "peers.json"
+    return read_result(path) if path.exists() else None
+
+
 def _who(run: Any) -> str:
+    return f"{_name(run)}, {run.subject.precision}"
+
+
+def _name(run: Any) -> str:
     ours = run.subject.runner == "sr-deploy"
-    name = f"**sr-deploy**, {run.subject.backend}" if ours else run.subject.runner
-    return f"{name}, {run.subject.precision}"
+    return f"**sr-deploy**, {_RUNTIMES[run.subject.backend]}" if ours else run.subject.runner
 
 
 def _best_of_ours(nets: list[Any], label: str) -> float:
@@ -160,11 +196,13 @@ def scaling() -> str:
     if not rows:
         return ""
     runs = [run for path in RESULTS.glob("scaling-*.json") for run in read_result(path).runs]
-    busy = statistics.mean(run.others or 0 for run in runs)
     head = "| what | cost | grows as | R2 | from, to |\n|---|---|---|---|---|\n"
-    return (
-        f"![Time and memory, on logarithmic axes](images/{PLOT.name})\n\n{head}{''.join(rows)}{_caveat(busy)}"
-    )
+    return f"![Time and memory, on logarithmic axes](images/{PLOT.name})\n\n{head}{''.join(rows)}{_caveat(_busy(runs))}"
+
+
+def _busy(runs: Any) -> float:
+    """Mean share of the cores that other processes took during the runs, 0 to 1."""
+    return statistics.mean(run.others or 0 for run in runs)
 
 
 def _caveat(busy: float) -> str:
@@ -198,22 +236,30 @@ def _where(environment: dict[str, Any]) -> str:
 
 
 def _versions(versions: Any) -> str:
-    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "torch", "ncnn": "ncnn"}
+    names = _RUNTIMES | {"torch": "torch", "ncnn": "ncnn"}
     known = [f"{title} {versions[name]}" for name, title in names.items() if name in versions]
     return ", ".join([*known, f"OpenCV {versions['opencv-python-headless']}"])
 
 
-TABLES = {"quality": quality, "speed": speed, "harness": harness, "peers": peers, "scaling": scaling}
+TABLES = {
+    "quality": quality,
+    "speed": speed,
+    "harness": harness,
+    "peers": peers,
+    "overhead": overhead,
+    "scaling": scaling,
+}
+_RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _PLACE = re.compile(r"<!-- tables: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def filled(page: str, text: str) -> str:
-    """Return `text` with every table in place. SystemExit if a required table is missing or a name is
-    unknown."""
+    """Return `text` with every table in place. SystemExit if its tables are not those of `PAGES`."""
     found = [match[1] for match in _PLACE.finditer(text)]
-    for name in (*PAGES[page], *found):
-        if name not in found or name not in TABLES:
-            raise SystemExit(f"{page} has no place for the table {name!r}, or there is no such table")
+    if sorted(found) != sorted(PAGES[page]):
+        raise SystemExit(
+            f"{page} has places for the tables {', '.join(found)}, not for {', '.join(PAGES[page])}"
+        )
     return _PLACE.sub(lambda m: f"<!-- tables: {m[1]} -->\n{TABLES[m[1]]()}<!-- end -->", text)
 
 

@@ -7,14 +7,16 @@ reason. The `doctor` command prints the facts.
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from sr_deploy.engines.nvidia import GpuInfo, find_gpus
+from sr_deploy.errors import describe_error
 from sr_deploy.system.cpu import CpuInfo, describe_cpu
+from sr_deploy.system.json_values import to_plain
 from sr_deploy.system.memory import available_memory
 from sr_deploy.version import __version__
 
@@ -60,17 +62,6 @@ class Backend:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuInfo:
-    """An NVIDIA GPU as described by its driver."""
-
-    name: str
-    memory_mib: int | None = None
-    """Total memory in MiB, or None if the driver does not report a number."""
-    driver: str | None = None
-    """Version of the driver."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """The facts that `sr-deploy doctor` shows. `to_dict` gives the output of `--json`."""
 
@@ -106,13 +97,13 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as plain JSON values."""
-        return {**asdict(self), "can_upscale": self.can_upscale}
+        return {**to_plain(self), "can_upscale": self.can_upscale}
 
 
 def diagnose() -> Diagnosis:
     """Collect all facts. Takes about a second, because it opens every installed runtime."""
     packages = {name: _version(name) for name in PACKAGES}
-    models, problem = _models()
+    models, problem = _bundled_models()
     gpus, gpu_detail = find_gpus()
     return Diagnosis(
         version=__version__,
@@ -130,43 +121,7 @@ def diagnose() -> Diagnosis:
     )
 
 
-def find_gpus() -> tuple[tuple[GpuInfo, ...], str]:
-    """The NVIDIA GPUs that this process can see, and a clause that says how they were found."""
-    import subprocess
-
-    # nvidia-smi needs no Python package, so the GPU is found even before any GPU runtime is installed
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    try:
-        result = subprocess.run(query, capture_output=True, text=True, timeout=20, errors="replace")
-    except FileNotFoundError:
-        return (), _device_hint("nvidia-smi is not installed")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return (), _device_hint(f"nvidia-smi does not run ({error})")
-    if result.returncode != 0:
-        output = " ".join((result.stderr or result.stdout).split()) or "it printed nothing"
-        return (), _device_hint(f"nvidia-smi fails with exit code {result.returncode}: {output}")
-    gpus = tuple(_gpu(line) for line in result.stdout.splitlines() if line.strip())
-    return gpus, "as nvidia-smi lists them" if gpus else "nvidia-smi lists none"
-
-
-def _device_hint(reason: str) -> str:
-    """Add to `reason` that the driver's device file exists, if it does.
-
-    This happens in containers that were given the device but not the driver's tools.
-    """
-    if os.path.exists("/dev/nvidiactl"):
-        return f"{reason}, but /dev/nvidiactl exists: the driver's tools are missing or not mounted"
-    return reason
-
-
-def _gpu(line: str) -> GpuInfo:
-    """The GPU of one line of nvidia-smi's CSV output: name, memory in MiB, driver version."""
-    name, memory, driver = ([part.strip() for part in line.split(",")] + ["", "", ""])[:3]
-    return GpuInfo(name=name, memory_mib=int(memory) if memory.isdecimal() else None, driver=driver or None)
-
-
 def _version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
     from importlib import metadata
 
     try:
@@ -183,21 +138,17 @@ def _memory() -> int | None:
         return None
 
 
-def _models() -> tuple[tuple[str, ...], str | None]:
-    """The names of the bundled models, or the reason why they cannot be listed."""
+def _bundled_models() -> tuple[tuple[str, ...], str | None]:
     try:
         from sr_deploy.models import list_models
 
         return tuple(entry.name for entry in list_models()), None
     except Exception as error:
-        return (), _one_line(error)
+        return (), describe_error(error)
 
 
 def _backend_names() -> tuple[str, ...]:
-    """The backends that compute a model.
-
-    The `nearest` engine copies pixels and `auto` is a choice; neither counts.
-    """
+    """The backends that compute a model: not `nearest`, which copies pixels, nor `auto`, a choice."""
     try:
         from sr_deploy.engines.registry import BACKENDS
     except Exception:
@@ -224,21 +175,10 @@ def _try_backend(name: str, models: tuple[str, ...]) -> Backend:
             # 16x16 pixels: large enough for any model, too small to take noticeable time
             result = engine.run(np.zeros((1, 16, 16, engine.spec.channels), np.uint8))
     except Exception as error:
-        return Backend(name=name, works=False, detail=_one_line(error))
+        return Backend(name=name, works=False, detail=describe_error(error))
     return Backend(
         name=name, works=True, detail=f"ran {models[0]}: 16x16 to {result.shape[2]}x{result.shape[1]} pixels"
     )
-
-
-def _one_line(error: Exception) -> str:
-    """The message of `error` on one line.
-
-    Errors that are not sr-deploy's own get their class name in front.
-    """
-    text = " ".join(str(error).split())
-    from sr_deploy.errors import SrDeployError
-
-    return text if isinstance(error, SrDeployError) else f"{type(error).__name__}: {text}"
 
 
 def _advice(packages: Mapping[str, str | None]) -> tuple[str, ...]:

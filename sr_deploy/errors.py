@@ -81,3 +81,17 @@ class CheckFailedError(SrDeployError):
     """
 
     exit_code = 1
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """The message of `error` without line breaks, cut to `limit` characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def describe_error(error: Exception) -> str:
+    """An error as one line for a report, with its type unless it is one of sr-deploy's own."""
+    text = " ".join(str(error).split())
+    if isinstance(error, SrDeployError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -170,11 +170,9 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """The spec that `to_json` wrote.
-
-        Raises ModelError for anything else: an unknown schema, a missing or unknown field, an invalid
-        value. Nothing is guessed, because a wrong guess would give wrong pictures.
-        """
+        """The spec that `to_json` wrote. Raises ModelError for anything else: an unknown schema, a missing or
+        unknown field, an invalid value. Nothing is guessed, because a wrong guess would give wrong
+        pictures."""
         record = _strict_object(text)
         schema = record.get("schema")
         if not _is_whole(schema, SCHEMA, SCHEMA):
@@ -259,9 +257,8 @@ def _is_range(value: object) -> bool:
     if not (isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))):
         return False
     black, white = value  # NaN needs no check of its own: every comparison with it is False
-    return bool(
-        abs(black) <= _LARGEST_VALUE and abs(white) <= _LARGEST_VALUE and white - black >= _SMALLEST_RANGE
-    )
+    within = -_LARGEST_VALUE <= black < white <= _LARGEST_VALUE
+    return bool(within and white - black >= _SMALLEST_RANGE)
 
 
 def _is_json_object(value: object) -> bool:

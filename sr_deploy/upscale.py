@@ -1,7 +1,7 @@
 """`Upscaler`: a picture of any size through an engine, whole or in tiles without visible seams.
 
-It knows the `Engine` protocol and no concrete engine. It reads and writes no files. No call leaves
-state behind, so several threads may share one Upscaler.
+Pixels are uint8, uint16 or float32. It knows the `Engine` protocol and no concrete engine. It reads and
+writes no files. No call leaves state behind, so several threads may share one Upscaler.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.engines.base import Batch, Engine
+from sr_deploy.engines.base import Engine
 from sr_deploy.errors import OutOfMemoryError, UsageError
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import AnyArray, BatchArray
 from sr_deploy.system.cores import usable_cores
 from sr_deploy.system.memory import available_memory
 from sr_deploy.tiles import Plan, Span, plan_tiles, plan_whole
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
 
     from sr_deploy.images.image import Image
 
-Pixels = npt.NDArray[Any]
-"""Array of uint8, uint16 or float32."""
-_P = TypeVar("_P", bound=npt.NDArray[Any])
+_P = TypeVar("_P", bound=AnyArray)
 Progress = Callable[[int, int], None]
 """Callback with the number of finished tiles and of all tiles."""
 
@@ -238,11 +237,7 @@ class Upscaler:
 
     def _budget_pixels(self) -> float:
         """Number of input pixels whose computation fits into the memory budget."""
-        budget = self.memory
-        if budget is None:
-            free = available_memory()
-            # a quarter: the result, the picture and other programs need memory too
-            budget = _BUDGET if free is None else min(_BUDGET, free // 4)
+        budget = _default_budget() if self.memory is None else self.memory
         return budget / (self.engine.limits.bytes_per_pixel or _DEFAULT_BYTES_PER_PIXEL)
 
     def _fits(self, height: int, width: int) -> bool:
@@ -315,7 +310,7 @@ class Upscaler:
         except MemoryError as error:
             raise OutOfMemoryError(f"{message}, which could not be allocated; use a smaller scale") from error
 
-    def _run(self, plan: Plan, pixels: Pixels, result: Pixels, progress: Progress | None) -> None:
+    def _run(self, plan: Plan, pixels: AnyArray, result: AnyArray, progress: Progress | None) -> None:
         """Compute all tiles of `plan` and put them into `result`."""
         same = pixels.dtype != np.uint16 and pixels.shape[2] == self.spec.channels
         exact = (plan.read_height, plan.read_width) == pixels.shape[:2]
@@ -324,7 +319,7 @@ class Upscaler:
             if progress:
                 progress(1, 1)
             return
-        scratch: Batch | None = None
+        scratch: BatchArray | None = None
         with _ResultWriter(self._threads) as write:
             for done, (row, column) in enumerate(plan, start=1):
                 tile = _read_tile(pixels, row, column, plan)
@@ -335,7 +330,7 @@ class Upscaler:
                 if progress:
                     progress(done, plan.count)
 
-    def _run_engine(self, batch: Batch, scratch: Batch | None) -> Batch:
+    def _run_engine(self, batch: BatchArray, scratch: BatchArray | None) -> BatchArray:
         """Run the engine on `batch`, one picture per call if the batch is larger than the engine accepts.
 
         `scratch` is the previous result of the same shape, to be reused.
@@ -345,7 +340,7 @@ class Upscaler:
             return self.engine.run(batch, scratch)
         parts = [self.engine.run(batch[i : i + 1]) for i in range(batch.shape[0])]
         joined: Any = np.concatenate(parts)
-        return cast("Batch", joined)
+        return cast("BatchArray", joined)
 
 
 class _ResultWriter:
@@ -366,12 +361,12 @@ class _ResultWriter:
         if self._pool:
             self._pool.shutdown()
 
-    def __call__(self, kept: Batch, target: Pixels) -> None:
+    def __call__(self, kept: BatchArray, target: AnyArray) -> None:
         """Copy `kept` [N, H, W, channels] into `target` [H, W, C]; converts like `_from_engine`."""
         if target.nbytes < _PARALLEL_BYTES or not self._write_in_parallel(kept, target):
             _from_engine(kept, target)
 
-    def _write_in_parallel(self, kept: Batch, target: Pixels) -> bool:
+    def _write_in_parallel(self, kept: BatchArray, target: AnyArray) -> bool:
         """Copy in parallel, in bands of rows. Returns False if the caller has to copy instead."""
         if self._threads is None:
             self._threads = usable_cores() or os.cpu_count() or 1
@@ -400,7 +395,7 @@ class _ResultWriter:
         return True
 
 
-def _check_pixels(pixels: Pixels) -> None:
+def _check_pixels(pixels: AnyArray) -> None:
     """Raise UsageError if `pixels` is not an array that `upscale_pixels` accepts."""
     if not isinstance(pixels, np.ndarray) or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         got = getattr(pixels, "dtype", type(pixels).__name__)
@@ -409,7 +404,7 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"expected pixels [H, W, 3] (RGB) or [H, W, 1] (grey), got shape {pixels.shape}")
 
 
-def _upscaled_alpha(small: Pixels, scale: int) -> Pixels:
+def _upscaled_alpha(small: AnyArray, scale: int) -> AnyArray:
     """Opacity [H, W] -> [H*scale, W*scale], by bicubic interpolation.
 
     Every value is clipped to the range of the 3x3 input pixels around it, so the interpolation cannot
@@ -418,7 +413,7 @@ def _upscaled_alpha(small: Pixels, scale: int) -> Pixels:
     from sr_deploy.images.opencv import cv2
 
     height, width = small.shape
-    large: Pixels = cv2.resize(small, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
+    large: AnyArray = cv2.resize(small, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
     # erosion and dilation give the smallest and the largest value of each 3x3 neighbourhood
     kernel = np.ones((3, 3), np.uint8)
     least, most = cv2.erode(small, kernel), cv2.dilate(small, kernel)
@@ -429,7 +424,7 @@ def _upscaled_alpha(small: Pixels, scale: int) -> Pixels:
     return large
 
 
-def _read_tile(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:
+def _read_tile(pixels: AnyArray, row: Span, column: Span, plan: Plan) -> AnyArray:
     """The pixels that a tile reads.
 
     Pixels beyond the picture, which the size rule may demand, are mirrored, and repeated beyond the
@@ -445,6 +440,13 @@ def _read_tile(pixels: Pixels, row: Span, column: Span, plan: Plan) -> Pixels:
     return tile
 
 
+def _default_budget() -> int:
+    """Bytes that a computation may use where the user set no limit."""
+    free = available_memory()
+    # a quarter: the result, the picture and other programs need memory too
+    return _BUDGET if free is None else min(_BUDGET, free // 4)
+
+
 def _mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
     """Indices, relative to `start`, that mirror positions from `length` on at the last pixel."""
     index = np.arange(start, stop)
@@ -452,7 +454,7 @@ def _mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
     return np.clip(index - start, 0, length - 1 - start)
 
 
-def _to_engine(tile: Pixels, channels: int) -> Batch:
+def _to_engine(tile: AnyArray, channels: int) -> BatchArray:
     """Pixels [H, W, C] as an engine takes them: uint8 or float32 [N, H, W, channels], C-contiguous.
 
     uint16 becomes float32 in 0..1. N is 3 if the picture is RGB and the model is grey, else 1.
@@ -466,14 +468,14 @@ def _to_engine(tile: Pixels, channels: int) -> Batch:
     return np.ascontiguousarray(batch.transpose(2, 0, 1)[:, :, :, None])
 
 
-def _crop_kept(batch: Batch, row: Span, column: Span, scale: int) -> Batch:
+def _crop_kept(batch: BatchArray, row: Span, column: Span, scale: int) -> BatchArray:
     """The part of a tile's result that counts."""
     top, left = (row.keep_from - row.start) * scale, (column.keep_from - column.start) * scale
     tall, wide = (row.keep_to - row.keep_from) * scale, (column.keep_to - column.keep_from) * scale
     return batch[:, top : top + tall, left : left + wide]
 
 
-def _from_engine(batch: Batch, target: Pixels) -> None:
+def _from_engine(batch: BatchArray, target: AnyArray) -> None:
     """Copy the engine's [N, H, W, channels] into `target` [H, W, C], rounded to nearest for integer types."""
     values: Any = batch[0] if batch.shape[0] == 1 else batch[:, :, :, 0].transpose(1, 2, 0)
     if values.shape[2] > target.shape[2]:  # a grey picture was fed as three equal channels: average them

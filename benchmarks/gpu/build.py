@@ -95,8 +95,8 @@ def build_section(run: Run, plan: EngineToBuild) -> None:
 
 def source(run: Run, row: dict[str, Any]) -> Any:
     """The source for a build, from a row of the prepared models."""
+    from sr_deploy import ModelSpec
     from sr_deploy.engines.tensorrt.build import BuildSource
-    from sr_deploy.spec import ModelSpec
 
     return BuildSource(
         graph=(run.folder / row["graph"]).read_bytes(),
@@ -109,8 +109,8 @@ def source(run: Run, row: dict[str, Any]) -> Any:
 
 def build(run: Run, plan: EngineToBuild) -> dict[str, Any]:
     """Build `plan`, keep the engine, and report where the time went."""
+    from sr_deploy import SizeRule
     from sr_deploy.engines.tensorrt.build import write_engine
-    from sr_deploy.spec import SizeRule
 
     row = run.row(plan.model, plan.precision, plan.pixels)
     assert row is not None
@@ -154,10 +154,10 @@ def build_with_fallbacks(run: Run, made: Any, plan: EngineToBuild) -> Any:
 
     So the rest can still be checked; every failure is in the record.
     """
+    from sr_deploy import SizeRule
     from sr_deploy.engines.tensorrt.build import build_engine
     from sr_deploy.engines.tensorrt.options import BuildOptions
     from sr_deploy.errors import ModelError
-    from sr_deploy.spec import SizeRule
 
     # the precision is checked in a section of its own
     go = partial(build_engine, say=run.log, check_precision=False, timings=run.timings)

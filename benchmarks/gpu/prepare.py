@@ -18,6 +18,7 @@ import onnx
 from onnx import helper, shape_inference
 
 from benchmarks.pages import ROOT
+from sr_deploy import ModelSpec
 from sr_deploy.engines.onnxruntime.cpu import OnnxRuntimeEngine
 from sr_deploy.engines.tensorrt.build import FLOAT32, BuildSource, source_of
 from sr_deploy.errors import UsageError
@@ -26,7 +27,6 @@ from sr_deploy.images.image import read_image
 from sr_deploy.models import find_model, list_models
 from sr_deploy.precision.half import to_fp16
 from sr_deploy.quality.bicubic import imresize
-from sr_deploy.spec import ModelSpec
 
 EXAMPLE = ROOT / "examples" / "colosseum.png"
 SCALE = 4

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.icnr.runs import SETTINGS, split, train, upscaler
 from benchmarks.pages import ROOT
 from sr_deploy.images.image import read_image
-from sr_deploy.training.data.pictures import Pixels
+from sr_deploy.system.arrays import Uint8Array
 
 TOP, LEFT, HEIGHT, WIDTH = 106, 177, 16, 25  # place of the crop, in pixels of the example
 ENLARGED = 4
@@ -37,7 +37,7 @@ def draw(data: Path) -> None:
     (ROOT / "docs" / "images" / "icnr.png").write_bytes(encoded.tobytes())
 
 
-def labelled(pixels: Pixels, icnr: bool, step: int) -> Pixels:
+def labelled(pixels: Uint8Array, icnr: bool, step: int) -> Uint8Array:
     """Return `pixels` enlarged by repetition, under a line that says what they show."""
     large = pixels.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
     canvas = np.pad(large, ((24, 4), (2, 2), (0, 0)), constant_values=255)

@@ -24,10 +24,11 @@ from torch import nn
 
 from benchmarks.icnr.checkerboard import checkerboard_energy
 from sr_deploy.quality.evaluate import BASELINES, compare
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.system.files import write_whole
 from sr_deploy.training.data.loader import CropSampler, to_float
-from sr_deploy.training.data.pictures import PictureStore, Pixels, TrainingPair, split_validation
+from sr_deploy.training.data.pictures import PictureStore, TrainingPair, split_validation
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.objective.losses import PIXEL
 from sr_deploy.training.run.schedule import one_cycle
@@ -52,7 +53,7 @@ SETTINGS: dict[str, Any] = {
 SCALE: int = SETTINGS["scale"]
 
 
-def middle(pair: TrainingPair) -> tuple[Pixels, Pixels]:
+def middle(pair: TrainingPair) -> tuple[Uint8Array, Uint8Array]:
     """Return the small and the large pixels of the centre of a held-out picture."""
     side = SETTINGS["cut"]
     top, left = ((n - side) // 2 for n in pair.small.shape[:2])
@@ -60,21 +61,21 @@ def middle(pair: TrainingPair) -> tuple[Pixels, Pixels]:
     return pair.small[top : top + side, left : left + side], large
 
 
-def upscaler(net: nn.Module) -> Callable[[Pixels], Pixels]:
+def upscaler(net: nn.Module) -> Callable[[Uint8Array], Uint8Array]:
     """Return `net` as a function on 8-bit pixels, with the result rounded as users get it."""
 
     @torch.no_grad()
-    def upscale(small: Pixels) -> Pixels:
+    def upscale(small: Uint8Array) -> Uint8Array:
         picture = torch.from_numpy(small.astype(np.float32) / 255).permute(2, 0, 1)[None]
         large = net(picture)[0].permute(1, 2, 0).clamp(0, 1) * 255
-        pixels: Pixels = large.round().byte().numpy()
+        pixels: Uint8Array = large.round().byte().numpy()
         return pixels
 
     return upscale
 
 
 def measured(
-    upscale: Callable[[Pixels], Pixels], cases: list[tuple[Pixels, Pixels]]
+    upscale: Callable[[Uint8Array], Uint8Array], cases: list[tuple[Uint8Array, Uint8Array]]
 ) -> dict[str, list[float]]:
     """Return the checkerboard energy and the PSNR of Y of every held-out picture."""
     results = [upscale(small) for small, _ in cases]
@@ -85,7 +86,7 @@ def measured(
     }
 
 
-def energy_of(pixels: Pixels) -> float:
+def energy_of(pixels: Uint8Array) -> float:
     return float(f"{checkerboard_energy(pixels, SCALE):.6g}")
 
 

@@ -129,7 +129,6 @@ def plan_jobs(
 
 
 def _check_names(inputs: Sequence[str | Path], output: str | Path | None) -> None:
-    """Raise UsageError for an empty input name, or an output that is empty or "-"."""
     if "" in map(str, inputs):
         raise UsageError("an input has an empty name; name a file, a folder or a glob")
     if output is not None and str(output) in ("", "-"):
@@ -167,7 +166,6 @@ def _is_file_target(inputs: Sequence[str | Path], output: str | Path) -> bool:
 
 
 def _format_of_file(path: Path, format: str | None) -> str:
-    """Return the format that the name of `path` asks for. Raises UsageError if `format` contradicts it."""
     by_name = _FORMAT_BY_SUFFIX[path.suffix.lower()]
     if format is not None and format != by_name:
         raise UsageError(
@@ -256,8 +254,7 @@ def _folds_case(folder: Path) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return (device, inode) of a file, which is equal for all links and spellings, or None if there is no
-    such file."""
+    """(device, inode) of a file, equal for all links and spellings; None if there is no such file."""
     try:
         status = path.stat()
     except (OSError, ValueError):

@@ -121,8 +121,7 @@ def _collect_outcomes(
 
 
 def _report(watcher: BatchListener | None, outcome: Outcome) -> None:
-    """Pass an outcome to the listener. A finished picture counts as one tile, since workers report no
-    tiles."""
+    """Pass an outcome to the listener. A picture counts as one tile, since workers report no tiles."""
     if watcher is None:
         return
     if outcome.status == "done":
@@ -261,10 +260,8 @@ def _worker_resources(ray: Any, config: WorkerConfig) -> tuple[int, int, int]:
 
 
 def _inspect_on_worker(ray: Any, config: WorkerConfig, gpus: int, say: Callable[[str], None]) -> ModelInfo:
-    """Open the model on one worker before the run, so that all workers use the backend it chose.
-
-    Raises MissingRuntimeError if sr-deploy does not run there, or the error of the worker.
-    """
+    """Open the model on one worker before the run, so that all workers use the backend it chose. Raises
+    MissingRuntimeError if sr-deploy does not run there, or the error of the worker."""
     task = ray.remote(num_cpus=config.threads, num_gpus=gpus, max_retries=0)(inspect_model).remote(config)
     ready, _ = ray.wait([task], timeout=_NOTICE_DELAY)
     if not ready:

@@ -135,8 +135,7 @@ class StopFlag:
         self._busy: set[_Share] = set()
 
     def begin(self, share: _Share) -> int:
-        """Count a start of `share` and return how often it was begun, this time included; 0 if the run is
-        stopped."""
+        """Count a start of `share`. Returns its starts so far, this one included; 0 if the run is stopped."""
         if not self._on:
             return 0
         self._busy.add(share)

@@ -20,8 +20,8 @@ from sr_deploy.batch.jobs import Existing, Job, check_quality
 from sr_deploy.batch.steps import (
     ActiveJob,
     BatchListener,
+    JobStep,
     Outcome,
-    Step,
     Stop,
     WriteSettings,
     attempt,
@@ -108,7 +108,7 @@ def _run_overlapping(
     read: Callable[[ActiveJob], ActiveJob],
     compute: Callable[[ActiveJob], ActiveJob],
     write: Callable[[ActiveJob], ActiveJob],
-    finish: Step,
+    finish: JobStep,
     huge: Callable[[ActiveJob], bool],
 ) -> None:
     """Run the jobs with two threads that read and two that write; computing stays in the calling thread.

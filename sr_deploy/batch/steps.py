@@ -85,7 +85,7 @@ class ActiveJob:
         return self.outcome.job
 
 
-Step = Callable[[ActiveJob], None]
+JobStep = Callable[[ActiveJob], None]
 """One step of a job: it changes the job in place and raises on failure."""
 
 
@@ -112,7 +112,7 @@ class Stop:
             self._event.set()
 
 
-def attempt(step: Step, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> ActiveJob:
+def attempt(step: JobStep, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> ActiveJob:
     """Run one step of a job and store its error, if any, in the outcome. Never raises an Exception.
 
     The step is skipped if the job failed or was skipped before, or if `stop` is set. `fatal` holds the
@@ -135,10 +135,9 @@ def attempt(step: Step, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> Acti
 
 
 def memory_error(error: Exception) -> Exception:
-    """Return OutOfMemoryError for the error by which Python reports that no thread can be started, else
-    `error` itself."""
+    """Return OutOfMemoryError for Python's error that no thread can be started, else `error` itself."""
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return OutOfMemoryError(
-            "no more threads can be started; close other programs, or raise the limit of threads of threads"
+            "no more threads can be started; close other programs, or raise the limit of threads (`ulimit -u`)"
         )
     return error

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.bench.doubts import BUSY
 from sr_deploy.bench.machines import require_alike
 from sr_deploy.bench.result import BenchResult, BenchRun
+from sr_deploy.system.arrays import DoubleArray
 
 ChangeVerdict = Literal["faster", "slower", "no change", "too few samples"]
 _DRAWS = 2000  # series drawn for the interval of confidence
@@ -41,8 +41,6 @@ They should come from several processes: within one process the times are of two
 _WORTH_SAYING = 0.005  # a smaller difference between the machines is not mentioned
 # With three samples each, the least likely order of all six still occurs once in ten times by chance.
 _MIN_SAMPLES = 4
-
-Seconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +117,7 @@ def compare_times(
     blocks = [max(_MIN_BLOCKS, round(times.sum() / _BLOCK_SECONDS)) for times in (first, second)]
 
     # Ratios of statistics are skewed; their logarithms are symmetric, and can be subtracted.
-    def log_ratios(old: Seconds, new: Seconds, statistic: Callable[..., Any]) -> Seconds:
+    def log_ratios(old: DoubleArray, new: DoubleArray, statistic: Callable[..., Any]) -> DoubleArray:
         drawn = _resampled(new, blocks[1], statistic, rng)
         return np.asarray(np.log(drawn) - np.log(_resampled(old, blocks[0], statistic, rng)))
 
@@ -230,7 +228,7 @@ def pace_ratio(before: Sequence[float], after: Sequence[float]) -> float:
     return float(fastest_tenth(after) / fastest_tenth(before))
 
 
-def fastest_tenth(seconds: Sequence[float] | Seconds, axis: Any = None) -> Any:
+def fastest_tenth(seconds: Sequence[float] | DoubleArray, axis: Any = None) -> Any:
     """The tenth percentile of times in seconds, along `axis` if it is given."""
     return np.quantile(np.asarray(seconds, np.float64), 0.1, axis=axis)
 
@@ -242,8 +240,8 @@ def _shared_times(run: BenchRun) -> Sequence[float]:
 
 
 def _resampled(
-    times: Seconds, blocks: int, statistic: Callable[..., Any], rng: np.random.Generator
-) -> Seconds:
+    times: DoubleArray, blocks: int, statistic: Callable[..., Any], rng: np.random.Generator
+) -> DoubleArray:
     """Draw `_DRAWS` series of the length of `times` from random blocks; return their statistics.
 
     The last block is cut off where the series is long enough.
@@ -252,5 +250,5 @@ def _resampled(
     length = max(1, count // blocks)
     starts = rng.integers(0, count - length + 1, (_DRAWS, -(-count // length)))
     drawn = times[(starts[:, :, None] + np.arange(length)).reshape(_DRAWS, -1)[:, :count]]
-    values: Seconds = statistic(drawn, axis=1)
+    values: DoubleArray = statistic(drawn, axis=1)
     return values

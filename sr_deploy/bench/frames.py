@@ -19,8 +19,7 @@ import numpy.typing as npt
 from sr_deploy.errors import UsageError
 from sr_deploy.images.image import read_image
 from sr_deploy.images.listing import list_picture_files
-
-Pixels = npt.NDArray[np.uint8]
+from sr_deploy.system.arrays import Uint8Array
 
 BUNDLED = Path(__file__).with_name("photo.webp")
 """The photograph used by default: 480x270 pixels of the Colosseum, CC0; see examples/README.md."""
@@ -32,7 +31,7 @@ class Photographs:
 
     names: tuple[str, ...]
     """File names of the photographs; `pixels` and `files` have the same order."""
-    pixels: tuple[Pixels, ...]
+    pixels: tuple[Uint8Array, ...]
     """Decoded photographs, uint8 [H, W, 3] each."""
     files: tuple[Path, ...] = ()
     """Paths of the photographs."""
@@ -50,30 +49,28 @@ class Photographs:
         """The index of the photograph named `label`, or None if `label` names a size."""
         return self.names.index(label) if label in self.names else None
 
-    def frame(self, width: int, height: int, number: int = 0) -> Pixels:
+    def frame(self, width: int, height: int, number: int = 0) -> Uint8Array:
         """Cut a frame, uint8 [height, width, 3], from the middle of a photograph.
 
         `number` selects the photograph and starts again after the last one.
         """
         return cut(self.pixels[number % len(self.pixels)], width, height)
 
-    def batch(self, width: int, height: int, count: int) -> Pixels:
+    def batch(self, width: int, height: int, count: int) -> Uint8Array:
         """Stack `count` frames of successive photographs, uint8 [count, height, width, 3]."""
         return np.stack([self.frame(width, height, number) for number in range(count)])
 
 
-def cut(picture: Pixels, width: int, height: int) -> Pixels:
+def cut(picture: Uint8Array, width: int, height: int) -> Uint8Array:
     """The middle of `picture`, uint8 [height, width, 3], mirrored at its edges if it is smaller."""
     rows, columns = _indices(picture.shape[0], height), _indices(picture.shape[1], width)
     return np.ascontiguousarray(picture[rows][:, columns])
 
 
 def load_photographs(paths: Sequence[Path] = ()) -> Photographs:
-    """Load the pictures at `paths`, which may be files and folders; by default the bundled one.
-
-    Grey becomes RGB, 16 bits become 8 bits, and opacity is ignored. Raises ImageError for a file that cannot
-    be read, UsageError for a folder without pictures.
-    """
+    """Load the pictures at `paths`, which may be files and folders; by default the bundled one. Grey becomes
+    RGB, 16 bits become 8 bits, and opacity is ignored. Raises ImageError for a file that cannot be read,
+    UsageError for a folder without pictures."""
     files = [file for path in paths or (BUNDLED,) for file in _files(path)]
     return Photographs(tuple(file.name for file in files), tuple(_rgb(file) for file in files), tuple(files))
 
@@ -91,7 +88,7 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _rgb(file: Path) -> Pixels:
+def _rgb(file: Path) -> Uint8Array:
     """Read a picture as uint8 [H, W, 3]; raises ImageError."""
     pixels: Any = read_image(file).pixels
     if pixels.dtype == np.uint16:

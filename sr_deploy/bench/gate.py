@@ -93,11 +93,8 @@ class BudgetFile:
 
 
 def frame_rate(run: BenchRun, percentile: str = "p95") -> float:
-    """Frames per second of `run`, from a percentile of its latency.
-
-    In throughput mode it is the rate of the whole run, because a picture's latency includes the wait for
-    others.
-    """
+    """Frames per second of `run`, from a percentile of its latency. In throughput mode it is the rate of the
+    whole run, because a picture's latency includes the wait for others."""
     summary = summarise(run)
     if run.throughput:
         return summary.fps
@@ -162,7 +159,6 @@ def _description(budget: Budget) -> str:
 
 
 def _toml() -> Any:
-    """The TOML module: `tomllib` of the standard library, or `tomli` before Python 3.11. Raises InputError."""
     try:
         return import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     except ImportError as error:

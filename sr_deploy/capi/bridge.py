@@ -19,6 +19,7 @@ from sr_deploy.errors import (
     OutOfMemoryError,
     SrDeployError,
     UsageError,
+    describe_error,
 )
 from sr_deploy.upscale import Upscaler
 from sr_deploy.version import __version__
@@ -148,10 +149,8 @@ def close(number: int) -> None:
 
 
 def _check_sizes(upscaler: Upscaler, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
-    """Raise UsageError for an output that does not have the size of the upscaled input."""
     for index, (small, large) in enumerate(zip(inputs, outputs, strict=True)):
-        expected = _output_size(upscaler, *small[1:3])
-        if large[1:3] != expected:
+        if large[1:3] != (expected := _output_size(upscaler, *small[1:3])):
             raise UsageError(
                 f"output {index} is {large[1]}x{large[2]}, for an input of {small[1]}x{small[2]} expected "
                 f"{expected[0]}x{expected[1]}; call sr_output_size"
@@ -185,14 +184,10 @@ def _status(error: Exception) -> int:
 
 
 def _one_line(error: Exception) -> bytes:
-    """Return an error's text as one line of UTF-8. The class name is added for errors that are not
-    SrDeployError."""
-    text = str(error)
+    """Return an error's text as one line of UTF-8, with its type unless it is one of sr-deploy's own."""
     if isinstance(error, MemoryError) and not isinstance(error, SrDeployError):
-        text = "out of memory; close other programs, or use a smaller model or picture"
-    elif not isinstance(error, SrDeployError):
-        text = f"{type(error).__name__}: {text}"
-    return _c_utf8(" ".join(text.split()))
+        return _c_utf8("out of memory; close other programs, or use a smaller model or picture")
+    return _c_utf8(describe_error(error))
 
 
 def _c_utf8(text: str) -> bytes:

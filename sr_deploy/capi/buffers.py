@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
+from sr_deploy.system.arrays import AnyArray
 from sr_deploy.upscale import Upscaler
 
 if TYPE_CHECKING:
     from sr_deploy.images.image import Image
 
-Pixels = npt.NDArray[Any]
 Buffer = tuple[memoryview | int, int, int, int, int, int]
 """Memory, width, height, stride in bytes, depth and layout, as in `struct sr_image`; already checked by
 sr_deploy.c. An int in place of the memory is an address on a GPU, which only `sr_deploy.capi.device` can
@@ -36,17 +35,17 @@ _STRIP = 64
 """Rows that are reordered at a time, so that no second copy of a whole result is needed."""
 
 
-def array_of(buffer: Buffer) -> Pixels:
+def array_of(buffer: Buffer) -> AnyArray:
     """Return the pixels [H, W, C] of a buffer as a view. Rows may have gaps."""
     memory, width, height, stride, depth, layout = buffer
     assert not isinstance(memory, int)
     dtype, channels = _DTYPES[depth], _CHANNELS[layout]
     strides = (stride, channels * dtype.itemsize, dtype.itemsize)
-    pixels: Pixels = np.ndarray((height, width, channels), dtype, memory, 0, strides)
+    pixels: AnyArray = np.ndarray((height, width, channels), dtype, memory, 0, strides)
     return pixels
 
 
-def check_apart(inputs: Sequence[Pixels], outputs: Sequence[Pixels]) -> None:
+def check_apart(inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None:
     """Raise UsageError if an output shares memory with an input or with another output.
 
     Byte ranges are sorted by start, so only ranges that overlap are compared pixel by pixel.
@@ -67,7 +66,7 @@ def check_apart(inputs: Sequence[Pixels], outputs: Sequence[Pixels]) -> None:
         open_ranges.append(span)
 
 
-def upscale_buffer(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: int) -> None:
+def upscale_buffer(upscaler: Upscaler, pixels: AnyArray, target: AnyArray, layout: int) -> None:
     """Upscale `pixels` [H, W, C] into `target` [H*scale, W*scale, C]. Both have the channel order of
     `layout`."""
     if layout in (_RGBA, _BGRA):
@@ -80,7 +79,7 @@ def upscale_buffer(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: i
             target[...] = result
 
 
-def _upscale_bgr(upscaler: Upscaler, pixels: Pixels, target: Pixels) -> None:
+def _upscale_bgr(upscaler: Upscaler, pixels: AnyArray, target: AnyArray) -> None:
     """Upscale BGR pixels by way of RGB. A target without gaps first holds the RGB result, then is reordered
     in place."""
     from sr_deploy.images.opencv import cv2
@@ -95,13 +94,13 @@ def _upscale_bgr(upscaler: Upscaler, pixels: Pixels, target: Pixels) -> None:
 class _Picture:
     """Stand-in for an Image in `Upscaler.upscale`; an Image itself does not accept float32."""
 
-    pixels: Pixels
+    pixels: AnyArray
     """RGB [H, W, 3]."""
-    alpha: Pixels
+    alpha: AnyArray
     """Opacity [H, W]."""
 
 
-def _upscale_with_alpha(upscaler: Upscaler, pixels: Pixels, target: Pixels, layout: int) -> None:
+def _upscale_with_alpha(upscaler: Upscaler, pixels: AnyArray, target: AnyArray, layout: int) -> None:
     """Upscale RGBA or BGRA. Opacity is enlarged as `Upscaler.upscale` does it and not by the model."""
     from sr_deploy.images.opencv import cv2
 
@@ -116,15 +115,14 @@ def _upscale_with_alpha(upscaler: Upscaler, pixels: Pixels, target: Pixels, layo
         target[rows] = merged
 
 
-def _byte_range(array: Pixels) -> tuple[int, int]:
+def _byte_range(array: AnyArray) -> tuple[int, int]:
     """Return the address of the first byte, and of the byte after the last."""
     first: int = array.__array_interface__["data"][0]
     height, width, channels = array.shape
     return first, first + array.strides[0] * (height - 1) + width * channels * array.itemsize
 
 
-def _overlaps(first: Pixels, second: Pixels) -> bool:
-    """Return whether two arrays share a byte. Two parts of a picture that lie side by side share none."""
+def _overlaps(first: AnyArray, second: AnyArray) -> bool:
     # Limit on the candidates that NumPy tries; pictures need only a few. Beyond it, sharing is assumed.
     max_work: Any = 10_000
     try:

@@ -165,7 +165,7 @@ def python_library() -> list[str]:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     if sys.platform == "win32":
         return [str(Path(sys.base_prefix) / "libs" / f"python{version.replace('.', '')}.lib")]
-    for folder in _library_folders():
+    for folder in _python_library_folders():
         for name in (sysconfig.get_config_var("LDLIBRARY"), sysconfig.get_config_var("INSTSONAME")):
             library = folder / str(name)
             if library.is_file() and library.suffix != ".a":
@@ -176,8 +176,7 @@ def python_library() -> list[str]:
     )
 
 
-def _library_folders() -> list[Path]:
-    """Return the folders where Python's shared library may lie on Unix."""
+def _python_library_folders() -> list[Path]:
     folders = [Path(sys.base_prefix) / "lib"]
     if place := sysconfig.get_config_var("LIBDIR"):
         folders += [Path(place), Path(place) / (sysconfig.get_config_var("MULTIARCH") or "")]

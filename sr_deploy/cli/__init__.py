@@ -268,7 +268,6 @@ def _report(error: Exception) -> int:
 
 
 def _usage_message(error: click.ClickException) -> str:
-    """The message of a click error, with a pointer to the help of the command it came from."""
     message = error.format_message().rstrip()
     context = getattr(error, "ctx", None)
     if context is None:

@@ -136,11 +136,9 @@ def build_file(source: Path, target: Path, options: BuildOptions, *, io: str, de
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a build; call the yielded function with (phase, steps done, steps), from any thread.
-
-    Phases of TensorRT are nested, so each has a bar of its own until its steps are done. TensorRT before version 10
-    reports no phases; then only the elapsed time is shown.
-    """
+    """Show a build; call the yielded function with (phase, steps done, steps), from any thread. Phases of
+    TensorRT are nested, so each has a bar of its own until its steps are done. TensorRT before version 10
+    reports no phases; then only the elapsed time is shown."""
     from sr_deploy.cli.shared.progress import ProgressDisplay
 
     text = "{task.fields[count]}"

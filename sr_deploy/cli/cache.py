@@ -77,21 +77,17 @@ def prune_command(folder: Path | None, days: float | None, max_mib: int | None, 
 
 
 def _cache(folder: Path | None) -> EngineCache:
-    """The engine cache in `folder`, or the user's own. Raises UsageError if the cache is turned off."""
     from sr_deploy.engines.tensorrt.cache import EngineCache, engine_folder
     from sr_deploy.errors import UsageError
 
-    chosen = folder or engine_folder()
-    if chosen is None:
+    if (chosen := folder or engine_folder()) is None:
         raise UsageError("the cache is turned off (SR_DEPLOY_CACHE is empty); name a --folder")
     return EngineCache(chosen)
 
 
 def _record(entry: CachedEngine) -> dict[str, Any]:
     """One entry as JSON values, for --json: path, size in bytes, last use in seconds since 1970, and sidecar.
-
-    The sidecar ("record") is None for a damaged entry.
-    """
+    The sidecar ("record") is None for a damaged entry."""
     import json
 
     record = None if entry.record is None else json.loads(entry.record.to_json())

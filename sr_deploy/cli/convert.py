@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\b
 Examples:
-  sr-deploy convert model.onnx --precision int8 --data photographs/
+  sr-deploy convert model.onnx --precision int8 --data photos/
   sr-deploy convert model.onnx --precision fp16 -o model-half.onnx
 """
 
@@ -110,7 +110,6 @@ def _record(path: Path, conversion: Conversion, io: str) -> dict[str, Any]:
 
 
 def _lines(path: Path, conversion: Conversion, io: str) -> list[str]:
-    """The conversion as lines of text: file and size, model, and what the conversion did."""
     notes = conversion.notes
     return [
         f"{path}  {path.stat().st_size / 1024:,.0f} KiB",

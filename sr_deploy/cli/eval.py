@@ -203,11 +203,9 @@ def _default_baseline_scales(pictures: Sequence[EvalPicture]) -> set[int]:
 def _measure(
     jobs: Sequence[_Job], pictures: Sequence[EvalPicture], border: int | None, *, given_lr: bool
 ) -> tuple[list[Evaluation], list[str]]:
-    """Run every job. Returns the results, and warnings from the self-check on Set5.
-
-    The self-check compares bicubic with its published PSNR if the pictures are those of Set5; a difference means
-    that the numbers cannot be compared with published ones.
-    """
+    """Run every job. Returns the results, and warnings from the self-check on Set5. The self-check compares
+    bicubic with its published PSNR if the pictures are those of Set5; a difference means that the numbers
+    cannot be compared with published ones."""
     from sr_deploy.quality.evaluate import evaluate
     from sr_deploy.quality.results import Protocol
     from sr_deploy.quality.set5 import check_set5
@@ -308,7 +306,6 @@ def _report_skipped(failures: Sequence[FailedPicture]) -> bool:
 
 
 def _check_csv_target(path: Path, overwrite: bool) -> None:
-    """Check before anything is measured that the CSV file can be written. Raises OutputError."""
     from sr_deploy.errors import OutputError
 
     if path.is_dir() or not path.parent.is_dir():

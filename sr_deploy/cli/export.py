@@ -17,8 +17,8 @@ _PACKAGES = ("torch", "safetensors", "onnxscript")
 """Packages of sr-deploy[train]. If another module cannot be imported, that is a bug and not a missing package."""
 _EXAMPLES = """\b
 Examples:
-  sr-deploy export run/ -o model.onnx --data photographs/
-  sr-deploy export run/final.safetensors -o model-int8.onnx --precision int8 --data photographs/
+  sr-deploy export run -o trained.onnx --data photos/
+  sr-deploy export run/final.safetensors -o trained-int8.onnx --precision int8 --data photos/
 """
 
 

@@ -101,10 +101,7 @@ def spec_lines(spec: ModelSpec) -> Iterator[str]:
 
 
 def _sizes(rule: SizeRule) -> str:
-    """The rule for input sizes in words, such as "multiples of 4, at least 16".
-
-    A model with a fixed size is "640x480 only" (width x height), even if tiles may have other sizes.
-    """
+    """The rule for input sizes in words: "multiples of 4, at least 16", or "640x480 only" (width x height)."""
     step = f"multiples of {rule.multiple_of}" if rule.multiple_of > 1 else "any"
     if rule.fixed:  # (height, width) of the only size
         tiles = f", tiles at {step}" if rule.multiple_of > 1 else ""

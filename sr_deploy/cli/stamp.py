@@ -126,13 +126,11 @@ def _spec(
 
 
 def _check_scale(file: Path, spec: ModelSpec, scale: int | None) -> None:
-    """Raise UsageError if `scale` is given and differs from the scale of the spec."""
     from sr_deploy.errors import UsageError
 
     if scale is not None and scale != spec.scale:
         raise UsageError(
-            f"{file}: --scale {scale} was given, but the model has scale {spec.scale}; leave --scale out, or name another "
-            "file"
+            f"{file}: --scale {scale} was given, but the model has scale {spec.scale}; leave --scale out, or name another file"
         )
 
 

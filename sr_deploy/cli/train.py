@@ -26,9 +26,9 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 _EXAMPLES = """\b
 Examples:
-  sr-deploy train rt-x4.toml --data photographs/ --out run/
-  sr-deploy train rt-x4.toml --data photographs/ --out run/ --resume
-  torchrun --nproc-per-node 2 --no-python sr-deploy train rt-x4.toml --data photographs/ --out run/
+  sr-deploy train rt-x4.toml --data photos/ --out run
+  sr-deploy train rt-x4.toml --data photos/ --out run --resume
+  torchrun --nproc-per-node 2 --no-python sr-deploy train rt-x4.toml --data photos/ --out run
 """
 
 
@@ -124,11 +124,9 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
 
 
 def _result(trainer: Trainer, final: Path, as_json: bool) -> str:
-    """The result as a line of text or as JSON, for --json.
-
-    It holds steps and minutes of all phases and the PSNR in dB on held-out photographs. The JSON adds the SHA-256 of
-    checkpoint and recipe, so that a model can be traced to its training.
-    """
+    """The result as a line of text or as JSON, for --json. It holds steps and minutes of all phases and the
+    PSNR in dB on held-out photographs. The JSON adds the SHA-256 of checkpoint and recipe, so that a model
+    can be traced to its training."""
     position = trainer.position
     if not as_json:
         return f"{final}: {position.steps:,} steps in {position.seconds / 60:.1f} minutes, held out {position.psnr:.3f} dB"

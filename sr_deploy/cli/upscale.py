@@ -39,7 +39,7 @@ Examples:
   sr-deploy upscale photo.jpg
   sr-deploy upscale photo.jpg -o large.png --scale 2
   sr-deploy upscale holiday/ -o large/ --recursive --skip-existing
-  sr-deploy upscale scan.png -o scan-4k.png --fit 3840x2160
+  sr-deploy upscale scan.tif -o scan.png --fit 3840x2160
 """
 
 # Another way out of a wrong --scale: the end of an error message.
@@ -264,11 +264,9 @@ def _is_one_file(inputs: Sequence[str]) -> bool:
 
 
 def _suffix_beside_input(model: str, size: OutputSize) -> str:
-    """The suffix that distinguishes a result from its input in the same folder, such as "-x4".
-
-    It is "-upscaled" if the scale is not known beforehand: the result has a size of its own (--width and others), or
-    the model has no spec.
-    """
+    """The suffix that distinguishes a result from its input in the same folder, such as "-x4". It is
+    "-upscaled" if the scale is not known beforehand: the result has a size of its own (--width and others),
+    or the model has no spec."""
     from sr_deploy.engines.registry import ENGINE_SUFFIXES
     from sr_deploy.images.sizes import OutputSize
     from sr_deploy.models import find_model, read_spec

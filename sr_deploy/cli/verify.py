@@ -37,8 +37,8 @@ _HEADER = (
 )
 _EXAMPLES = """\b
 Examples:
-  sr-deploy verify model.onnx model-int8.onnx --data photographs/
-  sr-deploy verify model.engine --against model.onnx --data photographs/
+  sr-deploy verify model.onnx model-int8.onnx --data photos/
+  sr-deploy verify model.engine --against model.onnx --data photos/
 """
 
 
@@ -96,13 +96,13 @@ def command(
 
 
 def _open(model: str, backends: Sequence[str]) -> ModelForm:
-    """Open a model to verify: a checkpoint (a .safetensors file or a folder), else an ONNX file, bundled model or engine."""
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_dir():
         return _open_checkpoint(path)
+    from sr_deploy.models import find_model
     from sr_deploy.verify.open import open_form
 
-    return open_form(model, backends)
+    return open_form(model, find_model(model), backends)
 
 
 def _open_checkpoint(path: Path) -> ModelForm:

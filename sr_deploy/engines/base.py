@@ -7,13 +7,11 @@ from types import TracebackType
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import BatchArray
 
-Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-"""Pixels [N, H, W, C]: uint8 in 0..255, or float32 in 0..1."""
 _Self = TypeVar("_Self", bound="Engine")
 
 
@@ -50,7 +48,7 @@ class Engine(Protocol):
         """Name by which the user chooses the engine, as in `--backend`."""
         ...
 
-    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None = None) -> BatchArray:
         """Upscale `batch` [N, H, W, C] (C = spec.channels, RGB order) to [N, H*scale, W*scale, C].
 
         uint8 in gives uint8 (0..255, rounded to nearest); float32 in gives float32 (0..1, clipped). The
@@ -76,7 +74,9 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-def check_batch(spec: ModelSpec, limits: Limits, batch: Batch, out: Batch | None = None) -> tuple[int, ...]:
+def check_batch(
+    spec: ModelSpec, limits: Limits, batch: BatchArray, out: BatchArray | None = None
+) -> tuple[int, ...]:
     """Check `batch` and `out` against the spec and the limits; returns the shape of the result.
 
     Raises UsageError that says what was passed and what was expected.

@@ -58,12 +58,9 @@ def fastest(
     model: Path, opened: Mapping[str, Callable[[], Engine]], threads: int | None
 ) -> tuple[str, dict[str, float]]:
     """Measure the backends in `opened`; returns the best one and the seconds that each took. The choice is
-    cached.
-
-    `opened` maps a backend to a function that opens its engine, in the order of preference. A backend that
-    cannot run the model is left out. If none can, the first one is returned, so that its error is the one
-    the user sees.
-    """
+    cached. `opened` maps a backend to a function that opens its engine, in the order of preference. A backend
+    that cannot run the model is left out. If none can, the first one is returned, so that its error is the
+    one the user sees."""
     seconds: dict[str, float] = {}
     for name, open_it in opened.items():
         with suppress(SrDeployError), open_it() as engine:

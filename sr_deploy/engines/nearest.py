@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sr_deploy.engines.base import Batch, Limits, check_batch
+from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import BatchArray
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -53,7 +54,7 @@ class NearestEngine:
     def check() -> None:
         """Do nothing: NumPy is always installed."""
 
-    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None = None) -> BatchArray:
         """Upscale a batch; see `Engine.run`."""
         if self._closed:
             raise UsageError("this engine is closed; make a new one")

@@ -101,7 +101,6 @@ def choose_backend(
 
 
 def _choose_on_cpu(model: Path, threads: int | None, say: Callable[[str], None]) -> str:
-    """Return the CPU backend for a file: measured if there are two and the cache is on, else the first."""
     from sr_deploy.graph.cache import cache_folder
 
     if sum(map(_is_installed, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sr_deploy.system.files import digest_of
+from sr_deploy.system.json_values import from_plain, to_plain
 from sr_deploy.system.output_file import atomic_output, checked_target
 
 SUFFIX = ".verify.json"
@@ -59,7 +60,7 @@ def store_verdict(model: Path, verdict: Verdict) -> Path:
     The file is written whole or not at all. Raises OutputError if it cannot be written.
     """
     path = verdict_path(model)
-    record = {"schema": SCHEMA, "sha256": digest_of(model), **asdict(verdict)}
+    record = {"schema": SCHEMA, "sha256": digest_of(model), **to_plain(verdict)}
     target = checked_target(path, overwrite=True)
     with atomic_output(path, target, overwrite=True, suffix=".json") as draft:
         draft.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -73,7 +74,7 @@ def read_verdict(model: Path) -> Verdict | None:
         record: dict[str, Any] = json.loads(verdict_path(model).read_text(encoding="utf-8"))
         if record.pop("schema") != SCHEMA or record.pop("sha256") != digest_of(model):
             return None
-        return Verdict(**record)
+        return from_plain(Verdict, record)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -13,14 +13,12 @@ from functools import lru_cache
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
 from sr_deploy.frames.layout import Layout, Plane
 from sr_deploy.images.opencv import cv2
+from sr_deploy.system.arrays import AnyArray, DoubleArray, FloatArray, Uint8Array
 
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[Any]
 Matrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m", "ycgco"]
 Range = Literal["limited", "full"]
 Siting = Literal["left", "center", "topleft"]
@@ -69,7 +67,7 @@ def usual_matrix(height: int, width: int) -> Matrix:
     return "bt709" if width >= 1280 or height > 576 else "bt601"
 
 
-def to_rgb(planes: list[Plane], layout: Layout, colours: Colours) -> Pixels:
+def to_rgb(planes: list[Plane], layout: Layout, colours: Colours) -> AnyArray:
     """Convert the planes of a YUV frame to RGB [H, W, 3]: uint8 from 8 bits, float32 in 0..1 from more.
 
     Values outside the RGB cube are clipped to it. Chroma is interpolated linearly.
@@ -89,11 +87,11 @@ def to_rgb(planes: list[Plane], layout: Layout, colours: Colours) -> Pixels:
         yuv *= np.float32(1 / (1 << layout.shift))
     white = 255.0 if layout.depth == 8 else 1.0
     rgb: Any = cv2.transform(yuv, _yuv_to_rgb(colours.matrix, colours.range, layout.depth, white))
-    clipped: Pixels = _to_uint8(rgb) if layout.depth == 8 else np.clip(rgb, 0, 1, out=rgb)
+    clipped: AnyArray = _to_uint8(rgb) if layout.depth == 8 else np.clip(rgb, 0, 1, out=rgb)
     return clipped
 
 
-def from_rgb(pixels: Pixels, layout: Layout, colours: Colours) -> list[Plane]:
+def from_rgb(pixels: AnyArray, layout: Layout, colours: Colours) -> list[Plane]:
     """Convert RGB [H, W, 3] (uint8, uint16, or float32 in 0..1) to the planes of a YUV frame, rounded to
     nearest.
 
@@ -129,36 +127,34 @@ def _chroma_planes(planes: list[Plane], layout: Layout) -> tuple[Plane, Plane]:
     return planes[1], planes[2]
 
 
-def _white_level(pixels: Pixels) -> float:
+def _white_level(pixels: AnyArray) -> float:
     """Return the value of white for the type of `pixels`."""
     return {"u1": 255.0, "u2": 65535.0}.get(pixels.dtype.str[1:], 1.0)
 
 
 def _levels(range: Range, depth: int) -> tuple[float, float, float, float]:
-    """Return black, span of luma, middle of chroma and span of chroma, in steps of `depth` bits.
-
-    Limited range: 16, 219, 128 and 224 at 8 bits, shifted left for deeper frames (BT.601-7, BT.709-6).
-    """
+    """Return black, span of luma, middle of chroma and span of chroma, in steps of `depth` bits. Limited
+    range: 16, 219, 128 and 224 at 8 bits, shifted left for deeper frames (BT.601-7, BT.709-6)."""
     step, top = float(1 << (depth - 8)), float((1 << depth) - 1)
     middle = float(1 << (depth - 1))
     return (16 * step, 219 * step, middle, 224 * step) if range == "limited" else (0.0, top, middle, top)
 
 
 @lru_cache
-def _rgb_to_yuv(matrix: Matrix, range: Range, depth: int, white: float) -> Floats:
+def _rgb_to_yuv(matrix: Matrix, range: Range, depth: int, white: float) -> FloatArray:
     """Return the 3x4 matrix from RGB in 0..`white` to coded values; the last column holds the offsets."""
     return _affine(matrix, range, depth, white).astype(np.float32)
 
 
 @lru_cache
-def _yuv_to_rgb(matrix: Matrix, range: Range, depth: int, white: float) -> Floats:
+def _yuv_to_rgb(matrix: Matrix, range: Range, depth: int, white: float) -> FloatArray:
     """Return the 3x4 matrix from coded values to RGB in 0..`white`, the inverse of `_rgb_to_yuv`."""
     forward = _affine(matrix, range, depth, white)
     back = np.linalg.inv(forward[:, :3])
     return np.hstack([back, -back @ forward[:, 3:]]).astype(np.float32)
 
 
-def _affine(matrix: Matrix, range: Range, depth: int, white: float) -> npt.NDArray[np.float64]:
+def _affine(matrix: Matrix, range: Range, depth: int, white: float) -> DoubleArray:
     """Return the 3x4 matrix of `_rgb_to_yuv` in double precision, before it is inverted or rounded to
     float32.
 
@@ -170,7 +166,7 @@ def _affine(matrix: Matrix, range: Range, depth: int, white: float) -> npt.NDArr
     return np.hstack([rows, np.array([[black], [middle], [middle]])])
 
 
-def _weighted(red: float, blue: float) -> tuple[npt.NDArray[np.float64], ...]:
+def _weighted(red: float, blue: float) -> tuple[DoubleArray, ...]:
     """Return the rows of luma, U and V for the weights of red and of blue."""
     luma = np.array([red, 1 - red - blue, blue])
     u = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
@@ -178,14 +174,14 @@ def _weighted(red: float, blue: float) -> tuple[npt.NDArray[np.float64], ...]:
     return luma, u, v
 
 
-def _to_uint8(values: Floats) -> npt.NDArray[np.uint8]:
+def _to_uint8(values: FloatArray) -> Uint8Array:
     """Round to nearest (ties to even) and clip to 0..255."""
     zero: Any = 0
     result: Any = cv2.add(values, zero, dtype=cv2.CV_8U)
-    return cast("npt.NDArray[np.uint8]", result.reshape(values.shape))
+    return cast("Uint8Array", result.reshape(values.shape))
 
 
-def _to_words(values: Floats, layout: Layout) -> Plane:
+def _to_words(values: FloatArray, layout: Layout) -> Plane:
     """Round to nearest, clip to the depth, and shift the values to their place in the word."""
     if layout.depth == 8:
         return _to_uint8(np.ascontiguousarray(values))
@@ -193,12 +189,10 @@ def _to_words(values: Floats, layout: Layout) -> Plane:
     return rounded << np.uint16(layout.shift) if layout.shift else rounded
 
 
-def _upsampled(small: Floats, axis: int, length: int, *, cosited: bool) -> Floats:
-    """Stretch `small` [n, m] linearly to `length` samples along `axis`.
-
-    If `cosited`, sample i lies on pixel 2i; else it lies between pixels 2i and 2i + 1, so the weights are
-    3/4 and 1/4. The border samples are repeated.
-    """
+def _upsampled(small: FloatArray, axis: int, length: int, *, cosited: bool) -> FloatArray:
+    """Stretch `small` [n, m] linearly to `length` samples along `axis`. If `cosited`, sample i lies on pixel
+    2i; else it lies between pixels 2i and 2i + 1, so the weights are 3/4 and 1/4. The border samples are
+    repeated."""
     shape = list(small.shape)
     shape[axis] *= 2
     large = np.empty(shape, np.float32)
@@ -217,7 +211,7 @@ def _upsampled(small: Floats, axis: int, length: int, *, cosited: bool) -> Float
     return large[_slice_along(axis, 0, length)]
 
 
-def _downsampled(large: Floats, axis: int, *, cosited: bool, before: int = 0) -> Floats:
+def _downsampled(large: FloatArray, axis: int, *, cosited: bool, before: int = 0) -> FloatArray:
     """Halve `large` along `axis`, the reverse of `_upsampled`. An odd length is padded with its last
     sample.
 

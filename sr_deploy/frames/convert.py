@@ -6,24 +6,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.frames.colour import Colours, from_rgb, to_rgb
 from sr_deploy.frames.layout import Layout, Plane
-
-Pixels = npt.NDArray[Any]
+from sr_deploy.system.arrays import AnyArray
 
 
 @dataclass(frozen=True)
 class FramePixels:
     """One frame in the form a model takes."""
 
-    pixels: Pixels
+    pixels: AnyArray
     """RGB [H, W, 3] or grey [H, W, 1]; uint8, uint16, or float32 in 0..1."""
-    alpha: Pixels | None = None
+    alpha: AnyArray | None = None
     """Opacity [H, W] of the same type; None: the frame is opaque."""
 
 
@@ -78,7 +75,7 @@ def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
     return [result]
 
 
-def _three_channels(pixels: Pixels) -> Pixels:
+def _three_channels(pixels: AnyArray) -> AnyArray:
     """Return pixels [H, W, 3]; grey is repeated."""
     return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)
 
@@ -93,7 +90,7 @@ def _native(plane: Plane) -> Plane:
     return plane.astype(plane.dtype.newbyteorder("="), copy=False)
 
 
-def unit_values(plane: Plane, layout: Layout) -> Pixels:
+def unit_values(plane: Plane, layout: Layout) -> AnyArray:
     """Return the values of a grey plane or of RGB as they are for 8 and 16 bits, else as float32 in 0..1.
 
     Values beyond the depth, which a 16-bit word can hold, are clipped to 1.
@@ -101,12 +98,11 @@ def unit_values(plane: Plane, layout: Layout) -> Pixels:
     if layout.depth in (8, 16):
         return _native(plane)
     top = np.float32((1 << layout.depth) - 1)
-    values: Pixels = np.minimum(plane.astype(np.float32) / top, np.float32(1))
+    values: AnyArray = np.minimum(plane.astype(np.float32) / top, np.float32(1))
     return values
 
 
-def _grey_plane(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
-    """Return pixels as a grey plane in full range."""
+def _grey_plane(pixels: AnyArray, layout: Layout, colours: Colours) -> Plane:
     if pixels.shape[2] == 3:
         # Grey frames are full range, whatever range YUV frames of the stream have.
         luma = Layout(name="luma", kind="yuv", depth=layout.depth, big_endian=layout.big_endian)
@@ -115,11 +111,11 @@ def _grey_plane(pixels: Pixels, layout: Layout, colours: Colours) -> Plane:
     return np.ascontiguousarray(to_depth(pixels[:, :, 0], layout), layout.dtype)
 
 
-def to_depth(pixels: Pixels, layout: Layout) -> Pixels:
+def to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
     """Scale full-range values to `layout.depth` bits. Returns the same array if the depth is already right."""
     top = (1 << layout.depth) - 1
     white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
     if white == top:
         return pixels
-    rounded: Pixels = np.rint(pixels.astype(np.float32) * np.float32(top / white)).astype(layout.dtype)
+    rounded: AnyArray = np.rint(pixels.astype(np.float32) * np.float32(top / white)).astype(layout.dtype)
     return rounded

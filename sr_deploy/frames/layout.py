@@ -11,11 +11,11 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
+from sr_deploy.system.arrays import AnyArray, Uint8Array
 
-Plane = npt.NDArray[Any]
+Plane = AnyArray
 """One plane: uint8 or uint16 [rows, columns], or [rows, columns, channels] if channels are interleaved."""
 
 
@@ -71,7 +71,7 @@ class Layout:
         """Return the number of bytes of one frame whose rows have no padding."""
         return sum(math.prod(shape) for shape in self.shapes(height, width)) * self.dtype.itemsize
 
-    def planes(self, data: npt.NDArray[np.uint8], height: int, width: int) -> list[Plane]:
+    def planes(self, data: Uint8Array, height: int, width: int) -> list[Plane]:
         """Return views of the planes in `data`, the bytes of one frame. Nothing is copied."""
         views, start = [], 0
         for shape in self.shapes(height, width):

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.layout import Layout, Plane
 from sr_deploy.frames.y4m import LONGEST_LINE, MAGIC, Header, parse_header
+from sr_deploy.system.arrays import Uint8Array
 
 _PIPE_BYTES = 1 << 20
 """Size in bytes asked for a pipe's buffer: 1 MiB, the most that Linux allows to any user by default. With
@@ -69,7 +69,7 @@ class Geometry:
             return self.layout.frame_bytes(self.height, self.width)
         return sum(stride * shape[0] for stride, shape in zip(self._strides(), self._shapes(), strict=True))
 
-    def planes(self, data: npt.NDArray[np.uint8]) -> list[Plane]:
+    def planes(self, data: Uint8Array) -> list[Plane]:
         """Return the planes in `data`, the bytes of one frame; views if rows have no padding, else copies."""
         if self.stride is None:
             return self.layout.planes(data, self.height, self.width)
@@ -144,7 +144,7 @@ def write_frame(stream: Writable, planes: Sequence[Plane], *, marked: bool = Fal
         write_all(stream, _bytes_of(plane).data)
 
 
-def _bytes_of(plane: Plane) -> npt.NDArray[np.uint8]:
+def _bytes_of(plane: Plane) -> Uint8Array:
     """Return a flat view of the bytes of a plane. Raises UsageError for a plane that is not C-contiguous."""
     if not plane.flags.c_contiguous:
         raise UsageError("a plane to write must be C-contiguous; copy it first")

@@ -123,7 +123,6 @@ def _chroma_name(layout: Layout, siting: Siting | None) -> str:
 
 
 def _number(given: dict[str, str], letter: str) -> int:
-    """Return a size in pixels from a header parameter: 1 to 999999. Raises InputError for anything else."""
     text = given.get(letter, "")
     if not (text.isdecimal() and len(text) < 7 and int(text) > 0):
         raise InputError(

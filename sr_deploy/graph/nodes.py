@@ -35,10 +35,8 @@ class NodeRoles:
 
 
 def node_roles(model: onnx.ModelProto) -> NodeRoles:
-    """Return which nodes are convolutions of the net, which its skip path, and which its tail.
-
-    In a net of one convolution, that convolution is the net, and there is no skip path.
-    """
+    """Return which nodes are convolutions of the net, which its skip path, and which its tail. In a net of
+    one convolution, that convolution is the net, and there is no skip path."""
     nodes = list(model.graph.node)
     after_convolution = _values_after_convolutions(nodes)
     before_convolution = _values_before_convolutions(nodes)

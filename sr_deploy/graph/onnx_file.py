@@ -8,7 +8,7 @@ and gives `upscaled`, float [N, C, H * scale, W * scale]. Foreign files have oth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +34,11 @@ PICTURE_TYPES = (
 """Element types that an input or output of pixels may have."""
 _FOREIGN_FILES = {
     b"version https://git-lfs": "is a Git LFS pointer, not the model itself; run `git lfs pull`",
-    b"PK\x03\x04": "is a PyTorch checkpoint, not an ONNX model; run `sr-deploy export` on it first",
+    b"PK\x03\x04": "is a PyTorch checkpoint, not an ONNX model; export it with torch.onnx.export first",
 }
 """First bytes of files that users often pass by mistake, and what to say of them."""
+_SAFETENSORS = slice(8, 10), b'{"'
+"""Bytes by which a safetensors file is recognised: 8 bytes of length, then a JSON object."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ def parse_model(data: bytes, name: str = "the model") -> onnx.ModelProto:
     for head, answer in _FOREIGN_FILES.items():
         if data.startswith(head):
             raise ModelError(f"{name} {answer}")
+    where, head = _SAFETENSORS
+    if data[where] == head:
+        raise ModelError(f"{name} is a checkpoint, not an ONNX model; run `sr-deploy export` on it first")
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
@@ -98,7 +103,6 @@ def parse_model(data: bytes, name: str = "the model") -> onnx.ModelProto:
 
 
 def _texts(model: onnx.ModelProto) -> Iterator[object]:
-    """Yield every name and text in `model`, in graphs inside its graph too."""
     yield from (model.producer_name, model.producer_version)
     for entry in model.metadata_props:
         yield from (entry.key, entry.value)
@@ -130,12 +134,9 @@ def require_embedded(model: onnx.ModelProto, name: str = "the model") -> None:
 
 
 def picture_io(model: onnx.ModelProto, name: str = "the model") -> tuple[Port, Port]:
-    """Return the one input and the one output of `model`, which hold pictures.
-
-    Initialisers that old files list among the inputs do not count. Raises ModelError for a graph that takes
-    no picture: several inputs or outputs, sequences, other than four axes, types that hold no pixels, a
-    batch fixed at more than one.
-    """
+    """Return the one input and the one output of `model`, which hold pictures. Initialisers that old files
+    list among the inputs do not count. Raises ModelError for a graph that takes no picture: several inputs or
+    outputs, sequences, other than four axes, types that hold no pixels, a batch fixed at more than one."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     for values, kind in ((inputs, "input"), (list(model.graph.output), "output")):
@@ -202,8 +203,7 @@ def read_spec(model: onnx.ModelProto) -> ModelSpec | None:
 
 def require_spec(model: onnx.ModelProto, name: str = "the model") -> ModelSpec:
     """Return the spec in `model`. Raises ModelError if it has none."""
-    spec = read_spec(model)
-    if spec is None:
+    if (spec := read_spec(model)) is None:
         raise ModelError(
             f"{name} has no sr_deploy spec, so its scale and halo are not known; run `sr-deploy stamp` on it once"
         )
@@ -224,11 +224,9 @@ def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write `model` to `path`: the same bytes for the same model, and all of them or none.
-
-    A link is followed, and an existing file keeps its permissions. Raises OutputError if `path` cannot be
-    written; an existing file is then unchanged.
-    """
+    """Write `model` to `path`: the same bytes for the same model, and all of them or none. A link is
+    followed, and an existing file keeps its permissions. Raises OutputError if `path` cannot be written; an
+    existing file is then unchanged."""
     target = checked_target(path, overwrite=True)
     with atomic_output(path, target, overwrite=True, suffix=".onnx") as draft:
         draft.write_bytes(model.SerializeToString(deterministic=True))
@@ -270,12 +268,15 @@ def file_facts(path: Path, model: onnx.ModelProto) -> FileFacts:
     )
 
 
+def remove_weights(graph: onnx.GraphProto, names: Set[str]) -> None:
+    """Remove the initialisers called `names`, from the inputs too: old files list their weights there."""
+    for entries in (graph.initializer, graph.input):
+        for entry in [e for e in entries if e.name in names]:
+            entries.remove(entry)
+
+
 def constant_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     """Return the initialisers of the graph and the tensors in its nodes, such as Constant nodes."""
-    inner = [
-        attribute.t
-        for node in model.graph.node
-        for attribute in node.attribute
-        if attribute.type == onnx.AttributeProto.TENSOR
-    ]
+    attributes = (attribute for node in model.graph.node for attribute in node.attribute)
+    inner = [attribute.t for attribute in attributes if attribute.type == onnx.AttributeProto.TENSOR]
     return [*model.graph.initializer, *inner]

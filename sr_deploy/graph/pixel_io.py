@@ -195,11 +195,8 @@ class _Graft:
         to_pixels: Callable[[str], str],
         do_shuffle: Callable[[str, _Shuffle], str],
     ) -> str:
-        """Write the output of the core as pixels [N, H, W, C]; returns their name.
-
-        `to_pixels` is used if the core's output is no uint8 yet, and `do_shuffle` if the core ended in a
-        shuffle.
-        """
+        """Write the output of the core as pixels [N, H, W, C]; returns their name. `to_pixels` is used if the
+        core's output is no uint8 yet, and `do_shuffle` if the core ended in a shuffle."""
         self.nodes = self.tail
         shuffle = _take_shuffle(self.graph, port_out.name) if self.spec.layout == "NCHW" else None
         value = port_out.name
@@ -338,7 +335,6 @@ def _only_variable_input(
 
 
 def _is_scalar(name: str, makers: dict[str, onnx.NodeProto], constants: dict[str, onnx.TensorProto]) -> bool:
-    """Return True if `name` is a constant with one value."""
     tensor = constants.get(name)
     maker = makers.get(name)
     if maker is not None and maker.op_type == "Constant":

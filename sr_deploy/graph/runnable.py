@@ -19,6 +19,7 @@ import numpy as np
 from sr_deploy.errors import ModelError, SrDeployError, UsageError
 from sr_deploy.graph.cache import LARGEST_MODEL, CacheEntry
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.json_values import from_plain, to_plain
 
 if TYPE_CHECKING:
     import onnx
@@ -43,14 +44,13 @@ class ModelFacts:
 
     def to_json(self) -> str:
         """Return the facts as one line, which `from_json` reads."""
-        return json.dumps(self.__dict__ | {"spec": self.spec.to_json()})
+        return json.dumps(to_plain(self, {ModelSpec: ModelSpec.to_json}))
 
     @classmethod
     def from_json(cls, text: str) -> ModelFacts:
-        """Read the text that `to_json` wrote. Raises ValueError, TypeError, KeyError or ModelError for any
+        """Read the text that `to_json` wrote. Raises ValueError, TypeError or ModelError for any
         other text."""
-        record = json.loads(text)
-        return cls(**record | {"spec": ModelSpec.from_json(record["spec"])})
+        return from_plain(cls, json.loads(text), "the cache entry", {ModelSpec: ModelSpec.from_json})
 
 
 class RunnableModel:
@@ -70,19 +70,16 @@ class RunnableModel:
         """The facts of the model, from the cache if they are there."""
         kept = self._entry.read("json") if self._entry else None
         if kept:
-            with suppress(ValueError, TypeError, KeyError, SrDeployError):
+            with suppress(ValueError, TypeError, SrDeployError):
                 return ModelFacts.from_json(kept.decode("utf-8"))
         facts = _facts(self._loaded_model, self._spec, self._name)
         self._write_entry("json", facts.to_json().encode("utf-8"))
         return facts
 
     def graph(self, dtype: np.dtype[Any], *, fresh: bool = False) -> bytes:
-        """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1;
-        [N, H, W, C].
-
-        With `fresh` it is made again, whatever the cache holds. Raises UsageError for the float form of a
-        file that has uint8 pixel I/O itself.
-        """
+        """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1; [N,
+        H, W, C]. With `fresh` it is made again, whatever the cache holds. Raises UsageError for the float
+        form of a file that has uint8 pixel I/O itself."""
         if dtype != np.uint8 and self.facts.bytes_only:
             raise UsageError(
                 f"{self.facts.spec.name} was exported with uint8 pixel I/O and takes 8-bit pictures only; "
@@ -105,11 +102,9 @@ class RunnableModel:
         return self._entry.read(kind) if self._entry else None
 
     def write_cached(self, kind: str, data: bytes) -> None:
-        """Keep `data`, which a runtime made from the graph, for the next start.
-
-        `kind` names all that it depends on beside the file. Data above the cache's limit, and models that
-        are not cached, are skipped.
-        """
+        """Keep `data`, which a runtime made from the graph, for the next start. `kind` names all that it
+        depends on beside the file. Data above the cache's limit, and models that are not cached, are
+        skipped."""
         if self._entry and self.is_cached and len(data) <= LARGEST_MODEL:
             self._entry.write(kind, data)
 
@@ -191,10 +186,8 @@ def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
 
 
 def _check_result_size(model: onnx.ModelProto, spec: ModelSpec, height: int, width: int) -> None:
-    """Raise ModelError if the output for a picture has another size than the spec says.
-
-    Sizes come from shape inference; where that finds none, only a run can tell.
-    """
+    """Raise ModelError if the output for a picture has another size than the spec says. Sizes come from shape
+    inference; where that finds none, only a run can tell."""
     from sr_deploy.graph.footprint import output_shape
 
     last = spec.layout == "NHWC"

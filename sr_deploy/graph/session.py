@@ -1,6 +1,7 @@
 """Run an ONNX model without a spec on a picture: a session, and a runner that hides type and layout.
 
-The CPU is always used. The conclusions from the runs are drawn in `sr_deploy.probe`.
+The CPU is always used. Pictures are float32 [H, W, C] in the model's own value range. The conclusions from
+the runs are drawn in `sr_deploy.probe`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from sr_deploy.errors import MissingRuntimeError, ModelError
+from sr_deploy.errors import MissingRuntimeError, ModelError, one_line
 from sr_deploy.graph.onnx_file import Port, constant_tensors, copy_of
 from sr_deploy.graph.runnable import EXACT_INT8
-
-Picture = npt.NDArray[np.float32]
-"""float32 [H, W, C], in the model's own value range."""
+from sr_deploy.system.arrays import FloatArray
 
 _NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
@@ -119,12 +117,6 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
         ) from error
 
 
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """Return the message of `error` without line breaks, cut to `limit` characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 @dataclass(frozen=True)
 class SessionRunner:
     """Runs a session on pictures [H, W, C] in the model's own value range; gives [H', W', C'] float32."""
@@ -136,15 +128,15 @@ class SessionRunner:
     layout: str
     """Order of the model's axes: "NCHW" or "NHWC"."""
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: FloatArray) -> FloatArray:
         """Run the model. Raises RefusedInputError if the runtime fails or the result is not 4-D."""
         result = self.raw(picture)
         if result.ndim != 4:
             raise RefusedInputError(f"the output is {result.ndim}-D, of shape {list(result.shape)}")
-        upscaled: Picture = result[0] if self.layout == "NHWC" else result[0].transpose(1, 2, 0)
+        upscaled: FloatArray = result[0] if self.layout == "NHWC" else result[0].transpose(1, 2, 0)
         return upscaled
 
-    def raw(self, picture: Picture) -> Picture:
+    def raw(self, picture: FloatArray) -> FloatArray:
         """Return the output tensor in the model's own layout, cast to float32."""
         tensor = picture if self.layout == "NHWC" else picture.transpose(2, 0, 1)
         if self.takes_bytes:
@@ -155,7 +147,7 @@ class SessionRunner:
             (result,) = self.session.run(None, feed)
         except Exception as error:  # ONNX Runtime's errors share no base class but this one
             raise RefusedInputError(one_line(error)) from error
-        output: Picture = np.asarray(result, np.float32)
+        output: FloatArray = np.asarray(result, np.float32)
         return output
 
     @property

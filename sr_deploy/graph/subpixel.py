@@ -10,14 +10,12 @@ to as many anyway. The sums have the same terms, added in another order.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from sr_deploy.graph.onnx_file import copy_of
+from sr_deploy.graph.onnx_file import copy_of, remove_weights
+from sr_deploy.system.arrays import AnyArray
 
 _PHASES = "/phases"
 """Name ending of kernels and biases that were laid out again for the phases."""
@@ -44,12 +42,8 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     """Remove old kernels and biases that no node reads. Names that were not laid out anew stay, because
     subgraphs may read them."""
     read = {name for node in graph.node for name in node.input}
-    laid_out = {
-        tensor.name.removesuffix(_PHASES) for tensor in graph.initializer if tensor.name.endswith(_PHASES)
-    }
-    for entries in (graph.initializer, graph.input):  # old files list their weights among the inputs too
-        for entry in [e for e in entries if e.name in laid_out - read]:
-            entries.remove(entry)
+    laid_out = {t.name.removesuffix(_PHASES) for t in graph.initializer if t.name.endswith(_PHASES)}
+    remove_weights(graph, laid_out - read)
 
 
 def _only_reader(graph: onnx.GraphProto, name: str) -> onnx.NodeProto | None:
@@ -81,7 +75,7 @@ def _swap(graph: onnx.GraphProto, shuffle: onnx.NodeProto, convolution: onnx.Nod
     _rewire(graph, shuffle, convolution, names, wide.shape[2], block)
 
 
-def _keeps_size(node: onnx.NodeProto, kernel: npt.NDArray[Any]) -> bool:
+def _keeps_size(node: onnx.NodeProto, kernel: AnyArray) -> bool:
     """Return True if `node` is an odd square convolution that keeps the size: no strides, dilations or
     groups."""
     side = kernel.shape[2]
@@ -98,7 +92,7 @@ def _keeps_size(node: onnx.NodeProto, kernel: npt.NDArray[Any]) -> bool:
     )
 
 
-def kernel_before_shuffle(kernel: npt.NDArray[Any], block: int, *, pixel_last: bool) -> npt.NDArray[Any]:
+def kernel_before_shuffle(kernel: AnyArray, block: int, *, pixel_last: bool) -> AnyArray:
     """Turn the kernel [O, C, k, k] of a convolution after a shuffle into the kernel of one before it.
 
     The result is [O * block**2, C * block**2, K, K]. Row y of the large picture is row `y % block` within
@@ -120,7 +114,7 @@ def kernel_before_shuffle(kernel: npt.NDArray[Any], block: int, *, pixel_last: b
     return wide.reshape(outputs * block**2, inputs * block**2, 2 * halo + 1, 2 * halo + 1)
 
 
-def _store(graph: onnx.GraphProto, name: str, values: npt.NDArray[Any]) -> str:
+def _store(graph: onnx.GraphProto, name: str, values: AnyArray) -> str:
     """Add a constant to the graph; returns its name."""
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
     return name

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.graph.onnx_file import copy_of
+from sr_deploy.graph.onnx_file import copy_of, remove_weights
 
 _FLOATS, _STEPS = "/floats", "/steps"
 """Name endings of the float weights and of the int8 values that are made from them."""
@@ -45,11 +45,9 @@ def quantise_weights_in_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 def _make_quantiser(
     graph: onnx.GraphProto, node: onnx.NodeProto, kept: onnx.TensorProto, tensors: dict[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
-    """Make the QuantizeLinear that gives the int8 values of `kept`, and let `node` read its result.
-
-    One scale serves the whole tensor, or each index along `axis` has its own. The floats have the type of
-    the scale; a product of an int8 value and its scale quantises back to the same value.
-    """
+    """Make the QuantizeLinear that gives the int8 values of `kept`, and let `node` read its result. One scale
+    serves the whole tensor, or each index along `axis` has its own. The floats have the type of the scale; a
+    product of an int8 value and its scale quantises back to the same value."""
     steps, scale = numpy_helper.to_array(kept), numpy_helper.to_array(tensors[node.input[1]])
     zero = (
         numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.int8(0)
@@ -67,9 +65,6 @@ def _make_quantiser(
 
 
 def _drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
-    """Remove the initialisers in `names` that no node reads, from the inputs too: old files list them
-    there."""
+    """Remove the initialisers in `names` that no node reads."""
     read = {name for node in graph.node for name in node.input}
-    for entries in (graph.initializer, graph.input):
-        for entry in [e for e in entries if e.name in names - read]:
-            entries.remove(entry)
+    remove_weights(graph, names - read)

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import ImageError, OutOfMemoryError, UsageError
 from sr_deploy.images.codecs.formats import (
@@ -43,6 +42,7 @@ from sr_deploy.images.codecs.pixels import (
     to_bgr,
 )
 from sr_deploy.images.opencv import cv2
+from sr_deploy.system.arrays import AnyArray, PixelArray
 from sr_deploy.system.output_file import atomic_output, checked_target
 
 # `codecs.tiff` and the other codecs are imported where they are used, to keep start-up fast.
@@ -64,8 +64,6 @@ __all__ = [
     "write_image",
 ]
 
-Array = npt.NDArray[Any]
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 MAX_PIXELS = 1 << 28
 """Default limit of pixels for `read_image`: 268 million, or 0.8 GB of RGB, more than any camera produces."""
@@ -82,11 +80,11 @@ class Image:
     picture.
     """
 
-    pixels: Pixels
+    pixels: PixelArray
     """C-contiguous array [H, W, C] of uint8 or uint16, where C is 1 (grey) or 3 (in the order red,
     green, blue).
     """
-    alpha: Pixels | None = None
+    alpha: PixelArray | None = None
     """Opacity [H, W] of the same type as the pixels, or None if the picture is opaque.
 
     The pixels are not multiplied by it.
@@ -258,7 +256,7 @@ def _notes(path: Path, kind: str, frames: int) -> Iterator[str]:
         yield f"{what.format(frames)}: only the first is used"
 
 
-def _decode(payload: bytes) -> Array:
+def _decode(payload: bytes) -> AnyArray:
     """Decode a file with OpenCV: [H, W] or [H, W, 3 or 4] in BGR order, 8 or 16 bits.
 
     Raises MemoryError, DamagedError or UnsupportedError.
@@ -278,7 +276,7 @@ def _decode(payload: bytes) -> Array:
     return decoded
 
 
-def _split_channels(parsed: PictureHeader, decoded: Array) -> tuple[Array, Array | None]:
+def _split_channels(parsed: PictureHeader, decoded: AnyArray) -> tuple[AnyArray, AnyArray | None]:
     """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None, from what OpenCV decoded."""
     if decoded.ndim == 2:
         pixels, alpha = decoded[..., None], None
@@ -360,7 +358,7 @@ def _metadata_for(image: Image, kind: Format, notes: list[str]) -> Metadata:
     return Metadata(exif=exif, icc=icc, xmp=image.metadata.xmp, dpi=image.metadata.dpi)
 
 
-def _pixels_for(image: Image, kind: Format) -> tuple[Array, Array | None, list[str]]:
+def _pixels_for(image: Image, kind: Format) -> tuple[AnyArray, AnyArray | None, list[str]]:
     """Pixels and alpha as `kind` can hold them, and notes on what was lost."""
     pixels, alpha, notes = image.pixels, image.alpha, []
     if image.bits == 16 and not kind.deep:
@@ -376,8 +374,8 @@ def _pixels_for(image: Image, kind: Format) -> tuple[Array, Array | None, list[s
 def _encode(
     path: Path,
     kind: str,
-    pixels: Array,
-    alpha: Array | None,
+    pixels: AnyArray,
+    alpha: AnyArray | None,
     metadata: Metadata,
     quality: int | None,
     consume: bool,
@@ -423,7 +421,7 @@ def _encoder_options(kind: str, quality: int | None) -> list[int]:
     return [cv2.IMWRITE_WEBP_QUALITY, 90 if quality is None else quality] if kind == "webp" else []
 
 
-def _encode_by_opencv(path: Path, pixels: Array, options: list[int]) -> None:
+def _encode_by_opencv(path: Path, pixels: AnyArray, options: list[int]) -> None:
     """Encode pixels in BGR order to the new file `path`. Raises OSError or MemoryError."""
     try:
         if (

@@ -9,16 +9,12 @@ colour. The work is done in strips. This module neither reproduces MATLAB's resu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
 from sr_deploy.images.image import Image
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
+from sr_deploy.system.arrays import AnyArray, FloatArray
 
 _LOBES = 3  # radius of the kernel in pixels of the smaller grid
 _ROWS_PER_BLOCK, _COLUMNS_PER_BLOCK = 8, 16
@@ -95,7 +91,7 @@ class _Block:
     """Range of the results."""
     source: slice
     """Range of the input pixels they depend on."""
-    weights: Floats
+    weights: FloatArray
     """Matrix [results, sources]; each row adds up to 1."""
 
 
@@ -120,7 +116,7 @@ def _blocks(source: int, result: int, step: int) -> list[_Block]:
     return blocks
 
 
-def _resampled_rows(image: Image, block: _Block) -> Floats:
+def _resampled_rows(image: Image, block: _Block) -> FloatArray:
     """The result rows of a block, still at the old width: float32 [rows, W, C].
 
     With alpha, C is one more: the colours times their opacity (0..1), then the opacity.
@@ -129,11 +125,11 @@ def _resampled_rows(image: Image, block: _Block) -> Floats:
     if image.alpha is not None:
         opacity = image.alpha[block.source, :, None].astype(np.float32)
         rows = np.concatenate((rows * (opacity / np.iinfo(image.alpha.dtype).max), opacity), axis=2)
-    result: Floats = block.weights @ rows.reshape(rows.shape[0], -1)
+    result: FloatArray = block.weights @ rows.reshape(rows.shape[0], -1)
     return result.reshape(-1, *rows.shape[1:])
 
 
-def _store(planes: Floats, pixels: Array, alpha: Array | None) -> None:
+def _store(planes: FloatArray, pixels: AnyArray, alpha: AnyArray | None) -> None:
     """Undo the weighting of `_resampled_rows`, round, and store into `pixels` [rows, W, C] and `alpha`
     [rows, W].
 

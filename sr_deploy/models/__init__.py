@@ -57,10 +57,8 @@ class ModelEntry:
 
 
 def list_models(folder: Path | None = None) -> list[ModelEntry]:
-    """The models in `folder` (default: the bundled ones), sorted by name.
-
-    Raises ModelError if a file is not ONNX or carries no sr-deploy spec, or if a card is broken.
-    """
+    """The models in `folder` (default: the bundled ones), sorted by name. Raises ModelError if a file is not
+    ONNX or carries no sr-deploy spec, or if a card is broken."""
     entries, broken = survey_models(folder)
     for error in broken.values():
         raise error
@@ -120,11 +118,9 @@ def card_of(path: Path, sha256: str) -> ModelEntry | None:
 
 
 def model_for_scale(scale: int, folder: Path | None = None) -> str:
-    """The name of the bundled model for `scale`: `rt-x<scale>` if it exists, else the first by name.
-
-    Raises UsageError with the available scales if there is none. Raises ModelError if a model that
-    cannot be read might have been the right one.
-    """
+    """The name of the bundled model for `scale`: `rt-x<scale>` if it exists, else the first by name. Raises
+    UsageError with the available scales if there is none. Raises ModelError if a model that cannot be read
+    might have been the right one."""
     by_scale: dict[int, list[str]] = {}
     entries, broken = survey_models(folder)
     for entry in entries:

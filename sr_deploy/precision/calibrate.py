@@ -1,7 +1,8 @@
 """Measure how large the values inside a model get on pictures, and choose the ranges for int8.
 
 The fp32 model is run in ONNX Runtime, and values inside it are observed. No file is read and no graph is
-changed: pictures come as arrays, as the model takes them. `METHODS` are the usual ways to choose a range: the
+changed: pictures come as float32 arrays, as the model takes them: [1, C, H, W] or [1, H, W, C], by the
+layout in its spec, in its own value range. `METHODS` are the usual ways to choose a range: the
 largest magnitude; a percentile of the magnitudes; the least expected squared error; and the least
 Kullback-Leibler divergence between the values and their quantised form (Migacz 2017, "8-bit inference with
 TensorRT").
@@ -12,19 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from sr_deploy.errors import ModelError
+from sr_deploy.errors import ModelError, one_line
 from sr_deploy.graph.onnx_file import copy_of, picture_io
-from sr_deploy.graph.session import one_line, open_session
+from sr_deploy.graph.session import open_session
 from sr_deploy.precision.quantise import LEVELS
+from sr_deploy.system.arrays import AnyArray, DoubleArray, FloatArray
 
-Picture = npt.NDArray[np.float32]
-"""Input of a model: [1, C, H, W] or [1, H, W, C], by the layout in its spec, in the model's own value range."""
 Counts = npt.NDArray[np.int64]
 """Number of values in each bin of a histogram."""
 
@@ -45,9 +44,9 @@ class Magnitudes:
     """Number of magnitudes in each bin."""
 
     @property
-    def edges(self) -> npt.NDArray[np.float64]:
+    def edges(self) -> DoubleArray:
         """Upper edges of the bins."""
-        edges: npt.NDArray[np.float64] = np.linspace(0, self.largest, len(self.counts) + 1)[1:]
+        edges: DoubleArray = np.linspace(0, self.largest, len(self.counts) + 1)[1:]
         return edges
 
 
@@ -62,7 +61,7 @@ class _MagnitudeCounter:
         self._largest = 0.0
         self._counts = np.zeros(_BINS, np.int64)
 
-    def add(self, name: str, value: npt.NDArray[Any]) -> None:
+    def add(self, name: str, value: AnyArray) -> None:
         """Count the magnitudes of `value`, of any shape. Raises ModelError if one is NaN or infinite."""
         magnitudes = np.abs(value)
         largest = _largest_finite(name, magnitudes)
@@ -82,7 +81,7 @@ class _MagnitudeCounter:
 
 
 def measure(
-    model: onnx.ModelProto, values: Iterable[str], pictures: Sequence[Picture]
+    model: onnx.ModelProto, values: Iterable[str], pictures: Sequence[FloatArray]
 ) -> dict[str, Magnitudes]:
     """Measure the magnitudes of each of `values` over all pictures.
 
@@ -95,7 +94,7 @@ def measure(
 
 
 def measure_largest(
-    model: onnx.ModelProto, values: Iterable[str], pictures: Sequence[Picture]
+    model: onnx.ModelProto, values: Iterable[str], pictures: Sequence[FloatArray]
 ) -> dict[str, float]:
     """Measure the largest magnitude of each of `values` over all pictures.
 
@@ -104,14 +103,14 @@ def measure_largest(
     names = sorted(set(values))
     found = dict.fromkeys(names, 0.0)
 
-    def note(name: str, value: npt.NDArray[Any]) -> None:
+    def note(name: str, value: AnyArray) -> None:
         found[name] = max(found[name], _largest_finite(name, np.abs(value)))
 
     observe(model, names, pictures, note)
     return found
 
 
-def _largest_finite(name: str, magnitudes: npt.NDArray[Any]) -> float:
+def _largest_finite(name: str, magnitudes: AnyArray) -> float:
     """Return the largest of `magnitudes`, 0 for none. Raises ModelError if it is NaN or infinite."""
     largest = float(np.max(magnitudes, initial=0.0))
     if not np.isfinite(largest):
@@ -122,8 +121,8 @@ def _largest_finite(name: str, magnitudes: npt.NDArray[Any]) -> float:
 def observe(
     model: onnx.ModelProto,
     values: Iterable[str],
-    pictures: Sequence[Picture],
-    see: Callable[[str, npt.NDArray[Any]], None],
+    pictures: Sequence[FloatArray],
+    see: Callable[[str, AnyArray], None],
 ) -> None:
     """Call `see(name, value)` for each of `values`, picture by picture, in the calling thread.
 
@@ -172,12 +171,10 @@ def _least_error_range(found: Magnitudes) -> float:
     return float(candidates[int(np.argmin(errors))])
 
 
-def _squared_error(middles: npt.NDArray[np.float64], counts: Counts, top: float) -> float:
-    """Sum the squared error of all values if `top` is the last of 127 steps.
-
-    Outside the range a value is off by its distance to `top`. Inside, the rounding error is taken as evenly
-    spread over one step of width w, and its mean square is then w**2 / 12.
-    """
+def _squared_error(middles: DoubleArray, counts: Counts, top: float) -> float:
+    """Sum the squared error of all values if `top` is the last of 127 steps. Outside the range a value is off
+    by its distance to `top`. Inside, the rounding error is taken as evenly spread over one step of width w,
+    and its mean square is then w**2 / 12."""
     outside = middles > top
     clipped = float((counts[outside] * (middles[outside] - top) ** 2).sum())
     return clipped + float(counts[~outside].sum()) * (top / LEVELS) ** 2 / 12

@@ -183,10 +183,8 @@ def _to_half_precision(
 
 
 def overflowing(model: onnx.ModelProto, crops: CalibrationSet) -> set[str]:
-    """List the values inside `model` that would overflow in fp16.
-
-    They come within a factor of `_HEADROOM` of the largest fp16 number on one of the crops at least.
-    """
+    """List the values inside `model` that would overflow in fp16. They come within a factor of `_HEADROOM` of
+    the largest fp16 number on one of the crops at least."""
     values = [name for node in model.graph.node if node.op_type != "Constant" for name in node.output if name]
     pictures = [crop.small for crop in (*crops.calibrate, *crops.measure)]
     largest = measure_largest(model, values, pictures)

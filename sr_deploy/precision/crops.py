@@ -1,8 +1,8 @@
 """Cut the crops that a conversion calibrates and measures on, each with its small version.
 
 The loss of a precision depends on the numbers that a network meets. So the inputs are real ones: crops of
-photographs, made small as the network's task has it (bit-exact bicubic) and rounded to 8 bits. No model is
-run here.
+photographs, made small as the network's task has it (bit-exact bicubic) and rounded to 8 bits. Pixels
+are [H, W, C]. No model is run here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import ImageError, InputError, UsageError
 from sr_deploy.images.image import read_image
@@ -19,6 +18,7 @@ from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.quality.pairs import list_pictures
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import FloatArray, Uint8Array
 
 _CROP_SIDE = 96
 """Side of a small crop in pixels."""
@@ -27,19 +27,14 @@ _MOST_PHOTOGRAPHS = 36
 _MEASURE_EVERY = 3
 """Every third photograph is for measuring, the others are for calibration."""
 
-Floats = npt.NDArray[np.float32]
-"""Pixels in float32."""
-Bytes = npt.NDArray[np.uint8]
-"""8-bit pixels [H, W, C]."""
-
 
 @dataclass(frozen=True, eq=False)
 class CalibrationCrop:
     """A crop of a photograph and its small version."""
 
-    small: Floats
+    small: FloatArray
     """Input of the model, [1, C, h, w] or [1, h, w, C], in its layout and value range."""
-    large: Floats
+    large: FloatArray
     """Ground truth, [1, H, W, C] in 0..1, whatever the model's layout and value range."""
 
 
@@ -92,7 +87,7 @@ def _split(found: list[CalibrationCrop]) -> CalibrationSet:
     )
 
 
-def _rgb(path: Path) -> Bytes:
+def _rgb(path: Path) -> Uint8Array:
     """Read 8-bit pixels [H, W, 3]; grey is repeated, 16-bit pixels lose their lower 8 bits."""
     pixels = read_image(path).pixels
     if pixels.dtype != np.uint8:
@@ -100,7 +95,7 @@ def _rgb(path: Path) -> Bytes:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
 
 
-def _cut_crop(pixels: Bytes, spec: ModelSpec, seed: int) -> CalibrationCrop:
+def _cut_crop(pixels: Uint8Array, spec: ModelSpec, seed: int) -> CalibrationCrop:
     """Cut a crop from `pixels` [H, W, 3] at a position drawn with `seed`.
 
     Raises UsageError if the photograph is too small.
@@ -118,7 +113,7 @@ def _cut_crop(pixels: Bytes, spec: ModelSpec, seed: int) -> CalibrationCrop:
     return CalibrationCrop(_to_model_input(small, spec), (large[None] / np.float32(255)).astype(np.float32))
 
 
-def _size(pixels: Bytes, spec: ModelSpec) -> tuple[int, int]:
+def _size(pixels: Uint8Array, spec: ModelSpec) -> tuple[int, int]:
     """Return height and width of the small crop for a photograph `pixels` [H, W, 3].
 
     At least 16 pixels a side, unless the model has a fixed size. Raises UsageError if the photograph is too
@@ -140,7 +135,7 @@ def _size(pixels: Bytes, spec: ModelSpec) -> tuple[int, int]:
     return height, width
 
 
-def _to_model_input(small: Bytes, spec: ModelSpec) -> Floats:
+def _to_model_input(small: Uint8Array, spec: ModelSpec) -> FloatArray:
     """Convert 8-bit pixels [h, w, C] to the layout and value range of the model."""
     black, white = spec.value_range
     values = (small[None] / np.float32(255)) * np.float32(white - black) + np.float32(black)

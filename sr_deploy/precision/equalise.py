@@ -16,22 +16,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
 from sr_deploy.graph.nodes import constants_of
 from sr_deploy.graph.onnx_file import copy_of
-from sr_deploy.precision.calibrate import Picture, observe
+from sr_deploy.precision.calibrate import observe
 from sr_deploy.precision.quantise import quantisable
+from sr_deploy.system.arrays import AnyArray, FloatArray
 
 _HOMOGENEOUS_ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu"}
 """Activations with f(s x) = s f(x) for every s > 0."""
 _SMALLEST_FACTOR = 2.0**-6
 """Smallest factor: a channel that is nearly always 0 is enlarged at most 64 times."""
-
-Floats = npt.NDArray[np.float32]
-"""Weights, biases or factors in float32."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +65,15 @@ def find_links(model: onnx.ModelProto) -> list[Link]:
 
 
 def equalised(
-    model: onnx.ModelProto, pictures: Sequence[Picture], *, strength: float = 1.0
+    model: onnx.ModelProto, pictures: Sequence[FloatArray], *, strength: float = 1.0
 ) -> onnx.ModelProto:
-    """Return a copy of `model` that computes the same, with channels of similar magnitude.
-
-    `strength` 1 makes the channels of a value equally large on `pictures`; below 1, part of the difference
-    remains. The weights are rounded to float32 again, so results agree but for rounding.
-    """
+    """Return a copy of `model` that computes the same, with channels of similar magnitude. `strength` 1 makes
+    the channels of a value equally large on `pictures`; below 1, part of the difference remains. The weights
+    are rounded to float32 again, so results agree but for rounding."""
     links = find_links(model)
     largest = _channel_magnitudes(model, [link.value for link in links], pictures)
-    factors: dict[str, Floats] = {}
-    inputs: dict[str, Floats] = {}
+    factors: dict[str, FloatArray] = {}
+    inputs: dict[str, FloatArray] = {}
     for link in links:
         factor = _factors(largest[link.value], strength)
         factors[link.first.output[0]] = factor
@@ -111,16 +106,16 @@ def _balanceable(node: onnx.NodeProto, constants: Mapping[str, Any]) -> bool:
 
 
 def _channel_magnitudes(
-    model: onnx.ModelProto, values: Sequence[str], pictures: Sequence[Picture]
-) -> dict[str, Floats]:
+    model: onnx.ModelProto, values: Sequence[str], pictures: Sequence[FloatArray]
+) -> dict[str, FloatArray]:
     """Measure how large each channel of `values` gets: name -> [C].
 
     It is the 99.99th percentile of the magnitudes, and the largest of those over all pictures. One value in
     ten thousand is left out, so that single outliers do not decide the factor.
     """
-    found: dict[str, list[Floats]] = {name: [] for name in values}
+    found: dict[str, list[FloatArray]] = {name: [] for name in values}
 
-    def note(name: str, value: npt.NDArray[Any]) -> None:
+    def note(name: str, value: AnyArray) -> None:
         flat = np.abs(value).transpose(1, 0, 2, 3).reshape(value.shape[1], -1)
         found[name].append(np.quantile(flat, 0.9999, axis=1).astype(np.float32))
 
@@ -128,19 +123,17 @@ def _channel_magnitudes(
     return {name: np.max(parts, axis=0) for name, parts in found.items()}
 
 
-def _factors(largest: Floats, strength: float) -> Floats:
+def _factors(largest: FloatArray, strength: float) -> FloatArray:
     """Return the factor of each channel, [C]: its share of the largest magnitude, to the power of `strength`."""
     share = np.maximum(largest / max(float(largest.max()), 1e-12), _SMALLEST_FACTOR)
     return np.asarray(share**strength, np.float32)
 
 
 def _rescale(
-    model: onnx.ModelProto, node: onnx.NodeProto, outputs: Floats | None, inputs: Floats | None
+    model: onnx.ModelProto, node: onnx.NodeProto, outputs: FloatArray | None, inputs: FloatArray | None
 ) -> None:
     """Divide the outputs of a convolution by `outputs` [C out], and multiply its inputs by `inputs` [C in].
-
-    The weights and the bias are changed in place; None leaves a side as it is.
-    """
+    The weights and the bias are changed in place; None leaves a side as it is."""
     constants = constants_of(model)
     weight = constants[node.input[1]] if outputs is not None or inputs is not None else None
     if weight is None:

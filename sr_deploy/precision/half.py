@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.nodes import in_opset, node_roles
-from sr_deploy.graph.onnx_file import copy_of, opset_of, read_spec, write_spec
+from sr_deploy.graph.onnx_file import copy_of, opset_of, read_spec, remove_weights, write_spec
+from sr_deploy.system.arrays import FloatArray
 
 LARGEST_FP16 = float(np.finfo(np.float16).max)
 """Largest finite fp16 number, 65504."""
@@ -154,10 +154,8 @@ class _HalfPrecisionConverter:
         self.nodes.append(node)
 
     def _depends_on_pixels(self, node: onnx.NodeProto) -> bool:
-        """Return True if `node` computes with pixels, and note its results.
-
-        Other nodes compute sizes and constants, such as the scales of a resize, and need full precision.
-        """
+        """Return True if `node` computes with pixels, and note its results. Other nodes compute sizes and
+        constants, such as the scales of a resize, and need full precision."""
         if self.pixels.isdisjoint({*node.input, *_captured(node)}):
             return False
         self.pixels.update(node.output)
@@ -237,10 +235,7 @@ class _HalfPrecisionConverter:
         """Remove the constants whose full-precision form nothing reads any more."""
         used = {name for node in self.nodes for name in (*node.input, *_captured(node))}
         used.update(port.name for port in self.graph.output)
-        for entries in (self.graph.initializer, self.graph.input):
-            dead = [e for e in entries if e.name not in used and e.name in self.weights]
-            for entry in dead:
-                entries.remove(entry)
+        remove_weights(self.graph, self.weights.keys() - used)
         for node in [n for n in self.graph.node if n.op_type == "Constant" and n.output[0] not in used]:
             self.graph.node.remove(node)
 
@@ -257,8 +252,7 @@ def _value_types(model: onnx.ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in types.items() if kind}
 
 
-def _half_tensor(values: npt.NDArray[np.float32], kind: int, name: str) -> onnx.TensorProto:
-    """Make a tensor of 16-bit floats from `values`, rounded to nearest, ties to even."""
+def _half_tensor(values: FloatArray, kind: int, name: str) -> onnx.TensorProto:
     if kind == TensorProto.FLOAT16:
         return numpy_helper.from_array(values.astype(np.float16), name)
     # bf16 is the upper half of float32. NumPy has no such type, so the bits are rounded here: ties go to even

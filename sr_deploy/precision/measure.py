@@ -10,21 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
-from sr_deploy.errors import MissingRuntimeError, ModelError
+from sr_deploy.errors import MissingRuntimeError, ModelError, one_line
 from sr_deploy.graph.onnx_file import picture_io, require_spec
-from sr_deploy.graph.session import one_line, open_session
+from sr_deploy.graph.session import open_session
 from sr_deploy.precision.crops import CalibrationCrop
 from sr_deploy.quality.metrics import psnr
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import FloatArray
 
 _ROUGH_CROPS = 4
 """Number of crops on which candidates are compared with each other."""
-
-Floats = npt.NDArray[np.float32]
-"""Pixels in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,7 @@ class LossMeter:
         fidelity = -10 * np.log10(max(error, 1e-20))
         return Distance(change=_mean_psnr(after, crops) - _mean_psnr(before, crops), fidelity=float(fidelity))
 
-    def _results(self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]) -> list[Floats]:
+    def _results(self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]) -> list[FloatArray]:
         """Compute [1, H, W, C] in 0..1 for every crop."""
         if (
             require_spec(model, self.spec.name).precision == "bf16"
@@ -75,25 +72,26 @@ class LossMeter:
                 f"ONNX Runtime cannot run {self.spec.name} ({one_line(error)}); export it again"
             ) from error
 
-    def _results_in_openvino(self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]) -> list[Floats]:
-        """Compute the results in OpenVINO, which has bf16 convolutions on CPUs."""
+    def _results_in_openvino(
+        self, model: onnx.ModelProto, crops: Sequence[CalibrationCrop]
+    ) -> list[FloatArray]:
         from sr_deploy.engines.registry import open_engine
 
-        with open_engine(model, "openvino") as engine:
+        with open_engine(model, "openvino") as engine:  # it has bf16 convolutions on CPUs
             return [np.asarray(engine.run(self._pixels(crop.small)), np.float32) for crop in crops]
 
-    def _to_pixels(self, result: Floats) -> Floats:
+    def _to_pixels(self, result: FloatArray) -> FloatArray:
         """Convert from the model's layout and value range to [1, H, W, C], clipped to 0..1."""
         black, white = self.spec.value_range
         last = result if self.spec.layout == "NHWC" else result.transpose(0, 2, 3, 1)
         return np.asarray(np.clip((last.astype(np.float32) - black) / (white - black), 0, 1), np.float32)
 
-    def _pixels(self, small: Floats) -> Floats:
+    def _pixels(self, small: FloatArray) -> FloatArray:
         """Convert a crop from the model's layout and value range to what an engine takes."""
         return np.ascontiguousarray(self._to_pixels(small))
 
 
-def _mean_psnr(results: Sequence[Floats], crops: Sequence[CalibrationCrop]) -> float:
+def _mean_psnr(results: Sequence[FloatArray], crops: Sequence[CalibrationCrop]) -> float:
     """Return the mean PSNR against the photographs in dB; an exact result counts as 200 dB, not infinity."""
     pairs = zip(results, crops, strict=True)
     return float(np.mean([min(psnr(result, crop.large), 200.0) for result, crop in pairs]))

@@ -2,9 +2,9 @@
 
 Q/DQ stands for QuantizeLinear followed by DequantizeLinear. Convolutions read quantised activations and
 quantised weights; everything else stays in single precision. Weights are symmetric with one scale per output
-channel. Activations are symmetric with zero point 0 and one scale per tensor, and have one Q/DQ pair in front
-of every convolution: that is the form that TensorRT requires. The ranges are not chosen here;
-`sr_deploy.precision.calibrate` measures them on pictures.
+channel: weights [O, ...] have scales [O]. Activations are symmetric with zero point 0 and one scale per
+tensor, and have one Q/DQ pair in front of every convolution: that is the form that TensorRT requires. The
+ranges are not chosen here; `sr_deploy.precision.calibrate` measures them on pictures.
 
 Sources: the ONNX operators QuantizeLinear and DequantizeLinear; Jacob et al. 2018, "Quantization and training
 of neural networks for efficient integer-arithmetic-only inference", section 2.1; Krishnamoorthi 2018,
@@ -23,7 +23,8 @@ from onnx import helper, numpy_helper
 
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.nodes import constants_of, in_opset, name_of, node_roles
-from sr_deploy.graph.onnx_file import read_spec, write_spec
+from sr_deploy.graph.onnx_file import read_spec, remove_weights, write_spec
+from sr_deploy.system.arrays import FloatArray
 
 LEVELS = 127
 """Steps on each side of zero. -128 is left out, so that a value and its negative are rounded alike."""
@@ -34,9 +35,6 @@ _SMALLEST_SCALE = 1e-8
 _MOVING_OPERATORS = {"DepthToSpace", "Transpose", "Reshape", "Identity", "SpaceToDepth"}
 """Operators that move values and compute none. Values are quantised before them, so that a quarter of the
 bytes is moved."""
-
-Floats = npt.NDArray[np.float32]
-"""Weights [O, ...] or scales [O] in float32."""
 
 
 def quantisable(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -82,14 +80,14 @@ def to_int8(
     return write_spec(copied, spec.with_(precision="int8")) if spec else copied
 
 
-def weight_scales(weights: Floats) -> Floats:
+def weight_scales(weights: FloatArray) -> FloatArray:
     """Return the scale of every output channel of `weights` [O, ...], as [O]: its largest magnitude over 127."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales: Floats = np.maximum(largest / LEVELS, _SMALLEST_SCALE).astype(np.float32)
+    scales: FloatArray = np.maximum(largest / LEVELS, _SMALLEST_SCALE).astype(np.float32)
     return scales
 
 
-def rounded_weights(weights: Floats, scales: Floats) -> npt.NDArray[np.int8]:
+def rounded_weights(weights: FloatArray, scales: FloatArray) -> npt.NDArray[np.int8]:
     """Round `weights` [O, ...] to whole steps of their channel's scale [O], -127 to 127, ties to even."""
     steps = np.rint(weights / scales.reshape(-1, *[1] * (weights.ndim - 1)))
     rounded: npt.NDArray[np.int8] = np.clip(steps, -LEVELS, LEVELS).astype(np.int8)
@@ -200,10 +198,7 @@ class _Quantiser:
     def _drop_unused(self) -> None:
         """Remove the single-precision weights that nothing reads any more."""
         used = {name for node in self.nodes for name in node.input}
-        for name in self.weights:
-            if name not in used:
-                for entries in (self.graph.initializer, self.graph.input):
-                    for entry in [e for e in entries if e.name == name]:
-                        entries.remove(entry)
-                for node in [n for n in self.graph.node if n.op_type == "Constant" and n.output[0] == name]:
-                    self.graph.node.remove(node)
+        unused = self.weights.keys() - used
+        remove_weights(self.graph, unused)
+        for node in [n for n in self.graph.node if n.op_type == "Constant" and n.output[0] in unused]:
+            self.graph.node.remove(node)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from sr_deploy.graph.nodes import constants_of
@@ -21,6 +20,7 @@ from sr_deploy.precision.crops import CalibrationCrop
 from sr_deploy.precision.equalise import equalised, find_links
 from sr_deploy.precision.measure import Distance, LossMeter
 from sr_deploy.precision.quantise import quantisable, quantised_inputs, to_int8
+from sr_deploy.system.arrays import AnyArray
 
 STRENGTHS = (0.0, 0.5, 0.75, 1.0)
 """Strengths with which channels are balanced, see `equalised`."""
@@ -66,12 +66,9 @@ class _Balanced:
 def best_int8(
     model: onnx.ModelProto, meter: LossMeter, crops: Sequence[CalibrationCrop], *, target: float, say: Say
 ) -> Candidate:
-    """Return the fastest int8 form of `model` that lowers PSNR by at most `target` dB.
-
-    If none does, it is the closest one found. `meter` compares candidates with `model`; `crops` are those to
-    calibrate on; `say` gets progress lines. Raises ModelError for a model that cannot be run or has nothing
-    to quantise.
-    """
+    """Return the fastest int8 form of `model` that lowers PSNR by at most `target` dB. If none does, it is
+    the closest one found. `meter` compares candidates with `model`; `crops` are those to calibrate on; `say`
+    gets progress lines. Raises ModelError for a model that cannot be run or has nothing to quantise."""
     pictures = [crop.small for crop in crops]
     best, base = _best_ranges(model, meter, pictures, say)
     cost = costs_of(model, pictures[0])
@@ -159,7 +156,7 @@ def costs_of(model: onnx.ModelProto, picture: Any) -> dict[str, float]:
     weights = {node.output[0]: node.input[1] for node in model.graph.node if node.op_type == "Conv"}
     work: dict[str, float] = {}
 
-    def count(name: str, value: npt.NDArray[Any]) -> None:
+    def count(name: str, value: AnyArray) -> None:
         dims = constants[weights[name]].dims
         work[name] = float(np.prod(dims) + _READ_COST * dims[1]) * value[0, 0].size
 

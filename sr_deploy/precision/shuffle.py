@@ -56,10 +56,8 @@ def _maker(name: str, makers: Mapping[str, onnx.NodeProto], reads: list[str]) ->
 
 
 def _is_only_use(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], reads: list[str]) -> bool:
-    """Check that nothing else reads the weights and bias of `node`, and that they are constants.
-
-    Grouped convolutions are left out, because their outputs cannot be put in any order.
-    """
+    """Check that nothing else reads the weights and bias of `node`, and that they are constants. Grouped
+    convolutions are left out, because their outputs cannot be put in any order."""
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
     names = [name for name in node.input[1:] if name]
     return group == 1 and all(name in constants and reads.count(name) == 1 for name in names)

@@ -35,7 +35,7 @@ from sr_deploy.probe.perturbation import (
     picture_perturbations,
     structural_perturbation,
 )
-from sr_deploy.probe.range import Range
+from sr_deploy.probe.range import ValueRange
 from sr_deploy.probe.shape import Shape
 from sr_deploy.probe.structure import structure_of
 from sr_deploy.probe.tiles import tiles_agree
@@ -126,7 +126,7 @@ def find_halo(
     run: SessionRunner,
     shape: Shape,
     rule: SizeRule,
-    value_range: Range,
+    value_range: ValueRange,
     precision: str,
 ) -> Halo:
     """Measure the halo of `model`, as the module docstring defines it.
@@ -169,7 +169,7 @@ def _make_probes(
     run: SessionRunner,
     shape: Shape,
     rule: SizeRule,
-    value_range: Range,
+    value_range: ValueRange,
     precision: str,
 ) -> _HaloProbes:
     """Build the structural twin of `model` and both probes."""
@@ -200,12 +200,9 @@ def _open_twin(twin: onnx.ModelProto, pictures: HaloProbe, shape: Shape) -> Halo
 
 
 def _find_tile_step(probes: _HaloProbes, halo: int) -> int | None:
-    """Return the smallest step at which tiles with `halo` equal the whole; None if there is none.
-
-    So far only the offsets of the size rule's own step have been measured, and other offsets may have a
-    larger halo. The search therefore allows 2 * step - 2 pixels more; the caller measures the halo again at
-    the step that was found.
-    """
+    """Return the smallest step at which tiles with `halo` equal the whole; None if there is none."""
+    # So far only offsets of the rule's own step were measured; others may need up to 2 * step - 2 pixels more.
+    # The caller measures the halo again at the step that was found.
     base = probes.pictures.rule.multiple_of
     steps = [base, *(base * factor for factor in _STEPS[1:] if base * factor <= _STEPS[-1])]
     return next((step for step in steps if probes.tiles_agree(halo + 2 * step - 2, step)), None)

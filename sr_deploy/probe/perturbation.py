@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.graph.session import Picture, RefusedInputError, SessionRunner
-from sr_deploy.probe.range import Range
+from sr_deploy.graph.session import RefusedInputError, SessionRunner
+from sr_deploy.probe.range import ValueRange
 from sr_deploy.probe.shape import noise
 from sr_deploy.spec import SizeRule
+from sr_deploy.system.arrays import FloatArray
 
 _LENGTHS = (64, 256, 1024)
 """Long sides of the probes in pixels, tried in turn until the change stays inside. The probes are strips,
@@ -32,9 +33,9 @@ with the square of this."""
 class Perturbation:
     """A picture, and a change to one line of it."""
 
-    background: Callable[[int, int], Picture]
+    background: Callable[[int, int], FloatArray]
     """Makes the picture, float32 [H, W, C] in the model's value range, from (height, width)."""
-    change: Callable[[Picture], Picture]
+    change: Callable[[FloatArray], FloatArray]
     """Returns the changed line, float32 [length, C], for the line as it was."""
 
 
@@ -46,7 +47,7 @@ class HaloProbe:
     scale: int
     rule: SizeRule
     channels: int
-    value_range: Range
+    value_range: ValueRange
     perturbations: tuple[Perturbation, ...]
     has_attention: bool = False
     """The memory of a run grows with the square of the picture (`_ATTENTION_AREA`)."""
@@ -127,30 +128,27 @@ def _halo_within(
     return halo
 
 
-def _unperturbed_output(run: SessionRunner, picture: Picture) -> tuple[Picture | None, float]:
-    """Return the output for `picture`, and the largest difference between two runs of it.
-
-    That difference is the runtime's own noise, so it is no change. The output is None if it is not finite.
-    """
+def _unperturbed_output(run: SessionRunner, picture: FloatArray) -> tuple[FloatArray | None, float]:
+    """Return the output for `picture`, and the largest difference between two runs of it. That difference is
+    the runtime's own noise, so it is no change. The output is None if it is not finite."""
     first, second = run(picture), run(picture)
     if not np.isfinite(first).all():
         return None, 0.0
     return first, float(np.abs(first - second).max())
 
 
-def _perturbed(picture: Picture, axis: int, position: int, perturbation: Perturbation) -> Picture:
+def _perturbed(picture: FloatArray, axis: int, position: int, perturbation: Perturbation) -> FloatArray:
     """Return a copy of `picture` with the line at `position` along `axis` changed."""
-    changed: Picture = picture.copy()
+    changed: FloatArray = picture.copy()
     line = (position,) if axis == 0 else (slice(None), position)
     changed[line] = perturbation.change(changed[line])
     return changed
 
 
 def _changed_positions(
-    reference: Picture, after: Picture, noise_floor: float, axis: int
+    reference: FloatArray, after: FloatArray, noise_floor: float, axis: int
 ) -> npt.NDArray[np.intp]:
-    """Return the positions along `axis` where any value differs by more than `noise_floor`. NaN counts as
-    different."""
+    """Positions along `axis` with a value that differs by more than `noise_floor`; NaN differs."""
     with np.errstate(invalid="ignore"):
         same = np.abs(after - reference) <= noise_floor
     return np.flatnonzero(~same.all(axis=(1 - axis, 2)))
@@ -173,17 +171,17 @@ def picture_perturbations(channels: int, value_range: tuple[float, float]) -> tu
     low, high = value_range
     span = high - low
 
-    def in_range(height: int, width: int) -> Picture:
+    def in_range(height: int, width: int) -> FloatArray:
         return low + span * noise(height, width, channels)
 
-    def beyond_range(height: int, width: int) -> Picture:
-        centred: Picture = noise(height, width, channels, seed=1) - np.float32(0.5)
+    def beyond_range(height: int, width: int) -> FloatArray:
+        centred: FloatArray = noise(height, width, channels, seed=1) - np.float32(0.5)
         return 20 * span * centred
 
-    def flat(value: float) -> Callable[[int, int], Picture]:
+    def flat(value: float) -> Callable[[int, int], FloatArray]:
         return lambda height, width: np.full((height, width, channels), value, np.float32)
 
-    def added_signs(size: float) -> Callable[[Picture], Picture]:
+    def added_signs(size: float) -> Callable[[FloatArray], FloatArray]:
         return lambda line: line + size * span * _signs(line.shape)
 
     return (
@@ -195,9 +193,9 @@ def picture_perturbations(channels: int, value_range: tuple[float, float]) -> tu
     )
 
 
-def _signs(shape: tuple[int, ...]) -> Picture:
+def _signs(shape: tuple[int, ...]) -> FloatArray:
     """Return noise of both signs with magnitudes in 0.5..1.5, so that no change is close to 0."""
     random = np.random.default_rng(2)
     signs = np.where(random.random(shape) < 0.5, np.float32(-1), np.float32(1))
-    signed: Picture = signs * (0.5 + random.random(shape, np.float32))
+    signed: FloatArray = signs * (0.5 + random.random(shape, np.float32))
     return signed

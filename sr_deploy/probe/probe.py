@@ -23,7 +23,7 @@ from sr_deploy.graph.session import (
     without_bf16,
 )
 from sr_deploy.probe.halo import Halo, find_halo
-from sr_deploy.probe.range import Range, find_range
+from sr_deploy.probe.range import ValueRange, find_range
 from sr_deploy.probe.shape import Shape, SizeTrial, find_shape, find_size_rule
 from sr_deploy.spec import ModelSpec, SizeRule
 
@@ -35,7 +35,7 @@ _RANGE_SIDE = 64
 class KnownFacts:
     """Facts that the user states, so that they are not measured. None: measure it."""
 
-    value_range: Range | None = None
+    value_range: ValueRange | None = None
     """Values of black and white at the model's input and output."""
     halo: int | Literal["global"] | None = None
     """Halo in input pixels; "global" for a model that must not be tiled."""
@@ -86,8 +86,7 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _find_range(
     run: SessionRunner, shape: Shape, rule: SizeRule, given: KnownFacts
-) -> tuple[Range, list[str]]:
-    """Return the value range that was given, or find it; and notes about what stays open."""
+) -> tuple[ValueRange, list[str]]:
     if given.value_range is not None:
         return given.value_range, []
     size = rule.fixed or rule.padded(_RANGE_SIDE, _RANGE_SIDE)
@@ -99,7 +98,7 @@ def _find_halo(
     run: SessionRunner,
     shape: Shape,
     rule: SizeRule,
-    value_range: Range,
+    value_range: ValueRange,
     precision: str,
     given: KnownFacts,
 ) -> Halo:

@@ -13,9 +13,10 @@ from functools import partial
 import numpy as np
 
 from sr_deploy.errors import ModelError
-from sr_deploy.graph.session import Picture, RefusedInputError, SessionRunner
+from sr_deploy.graph.session import RefusedInputError, SessionRunner
+from sr_deploy.system.arrays import FloatArray
 
-Range = tuple[float, float]
+ValueRange = tuple[float, float]
 """(black, white): the values that the model takes and gives for them."""
 
 UNIT, BYTES, SIGNED = (0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)
@@ -36,7 +37,7 @@ _DISCS = 400
 
 def find_range(
     run: SessionRunner, scale: int, size: tuple[int, int], channels: int
-) -> tuple[Range, list[str]]:
+) -> tuple[ValueRange, list[str]]:
     """Return the value range of a model, and notes about what stays open.
 
     `size` is a (height, width) that the model takes. A uint8 input means 0..255. A model that clips its
@@ -65,7 +66,7 @@ def find_range(
     return _decide(errors, fitting)
 
 
-def _decide(errors: dict[Range, float], fitting: list[Range]) -> tuple[Range, list[str]]:
+def _decide(errors: dict[ValueRange, float], fitting: list[ValueRange]) -> tuple[ValueRange, list[str]]:
     """Choose among ranges by their restoration errors; 0..1 where the errors do not decide."""
     best = min(errors, key=lambda candidate: errors[candidate])
     if not fitting:
@@ -81,12 +82,12 @@ def _decide(errors: dict[Range, float], fitting: list[Range]) -> tuple[Range, li
     return choice, [f"The value ranges {names} fit equally well; {format_range(choice)} is taken."]
 
 
-def format_range(value_range: Range) -> str:
+def format_range(value_range: ValueRange) -> str:
     """Write a range as people do: 0..255."""
     return f"{value_range[0]:g}..{value_range[1]:g}"
 
 
-def _restoration_error(run: SessionRunner, sharp: Picture, candidate: Range, scale: int) -> float:
+def _restoration_error(run: SessionRunner, sharp: FloatArray, candidate: ValueRange, scale: int) -> float:
     """Return the root mean square of the restored minus the sharp picture, in standard deviations of the
     sharp one.
 
@@ -119,7 +120,7 @@ def _is_homogeneous(run: SessionRunner, shape: tuple[int, int, int]) -> bool:
     return bool(near(more, 256 * once) and near(less, -256 * once))
 
 
-def _output_bounds(run: SessionRunner, shape: tuple[int, int, int]) -> Range:
+def _output_bounds(run: SessionRunner, shape: tuple[int, int, int]) -> ValueRange:
     """Return the smallest and the largest output for noise far too dark and far too bright; infinite bounds
     if the model refuses it."""
     extreme = np.where(np.random.default_rng(4).random(shape) < 0.5, -1e4, 1e4)
@@ -130,13 +131,13 @@ def _output_bounds(run: SessionRunner, shape: tuple[int, int, int]) -> Range:
     return float(result.min()), float(result.max())
 
 
-def _ends_at(bounds: Range, candidate: Range) -> bool:
+def _ends_at(bounds: ValueRange, candidate: ValueRange) -> bool:
     """Return True if the outputs end exactly where the range does, because the model clips to it. The
     tolerance is a thousandth of the range."""
     return bool(np.allclose(bounds, candidate, rtol=0, atol=1e-3 * (candidate[1] - candidate[0])))
 
 
-def _draw_discs(height: int, width: int, channels: int) -> Picture:
+def _draw_discs(height: int, width: int, channels: int) -> FloatArray:
     """Draw 400 discs of all sizes on top of each other, [H, W, C] in 0..1, with a fixed seed.
 
     Edges and scales are like those of photographs (Lee, Mumford and Huang 2001, "Occlusion models for natural
@@ -157,7 +158,7 @@ def _draw_discs(height: int, width: int, channels: int) -> Picture:
     return picture
 
 
-def _paint_disc(picture: Picture, y: float, x: float, radius: float, colour: Picture) -> None:
+def _paint_disc(picture: FloatArray, y: float, x: float, radius: float, colour: FloatArray) -> None:
     """Paint one disc with an edge that is one pixel soft, in place. `y`, `x` and `radius` are in pixels."""
     top, left = (max(int(middle - radius - 1), 0) for middle in (y, x))
     area = picture[top : int(y + radius + 2), left : int(x + radius + 2)]

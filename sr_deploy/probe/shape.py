@@ -14,8 +14,9 @@ import numpy as np
 
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.onnx_file import Port
-from sr_deploy.graph.session import Picture, RefusedInputError, SessionRunner
+from sr_deploy.graph.session import RefusedInputError, SessionRunner
 from sr_deploy.spec import SizeRule
+from sr_deploy.system.arrays import FloatArray
 
 _FIRST_SIZES = (32, 64, 48, 96, 128, 40, 56, 72, 160, 192, 224, 256, 512)
 """Sides in pixels of the square pictures that are tried until one runs: small ones first, in an order that
@@ -62,7 +63,7 @@ class SizeTrial:
         return result.shape == (height * scale, width * scale, self.shape.channels)
 
 
-def noise(height: int, width: int, channels: int, seed: int = 0) -> Picture:
+def noise(height: int, width: int, channels: int, seed: int = 0) -> FloatArray:
     """Return uniform noise, float32 [H, W, C] in 0..1; the same for the same arguments."""
     return np.random.default_rng(seed).random((height, width, channels), np.float32)
 
@@ -178,11 +179,8 @@ def find_size_rule(trial: SizeTrial, port: Port) -> tuple[SizeRule, list[str]]:
 
 
 def _takes_multiples(trial: SizeTrial, step: int, base: int) -> bool:
-    """Return True if every multiple of `step` from `base` on seems to be taken, on either axis.
-
-    Four sizes are run. Prime multiples tell `step` from a larger step; neighbouring multiples tell it from
-    a rule that takes only some multiples.
-    """
+    """Return True if every multiple of `step` from `base` on seems to be taken, on either axis."""
+    # Primes tell `step` from a larger one; neighbours tell it from a rule that takes only some multiples.
     first, second = _two_primes(-(-base // step))
     near = base // step
     pairs = ((first, second), (second, first), (near + 1, near + 2), (near + 3, near))

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from sr_deploy.graph.session import Picture, RefusedInputError
+from sr_deploy.graph.session import RefusedInputError
 from sr_deploy.probe.perturbation import HaloProbe
 from sr_deploy.probe.shape import noise
+from sr_deploy.system.arrays import FloatArray
 
 _EXTRA_LENGTH = 96
 """Length of the compared strips in pixels, beyond the halo on both sides."""
@@ -37,7 +38,7 @@ def tiles_agree(probe: HaloProbe, halo: int, step: int, tolerance: float) -> boo
         return True
 
 
-def _is_close(probe: HaloProbe, tile: Picture, whole: Picture, tolerance: float) -> bool:
+def _is_close(probe: HaloProbe, tile: FloatArray, whole: FloatArray, tolerance: float) -> bool:
     """Compare two results [along, across, C]. Full scale is the value range, or the range of `whole` if
     that is larger."""
     low, high = probe.value_range
@@ -46,7 +47,9 @@ def _is_close(probe: HaloProbe, tile: Picture, whole: Picture, tolerance: float)
         return bool(np.all(np.abs(tile - whole) <= tolerance * full_scale))
 
 
-def _free_size_pairs(probe: HaloProbe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
+def _free_size_pairs(
+    probe: HaloProbe, axis: int, halo: int, step: int
+) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield (tile, whole) for the same pixels, `axis` leading: cut at the front, then at the back."""
     breadth = 32 if halo < _EXTRA_LENGTH else 16
     length, breadth = replace(probe.rule, multiple_of=step).padded(_EXTRA_LENGTH + 2 * halo, breadth)
@@ -58,7 +61,9 @@ def _free_size_pairs(probe: HaloProbe, axis: int, halo: int, step: int) -> Itera
     yield _run_along(probe, picture[:length], axis)[:kept], whole[:kept]
 
 
-def _fixed_size_pairs(probe: HaloProbe, axis: int, halo: int, step: int) -> Iterator[tuple[Picture, Picture]]:
+def _fixed_size_pairs(
+    probe: HaloProbe, axis: int, halo: int, step: int
+) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield the overlap of two tiles, `step` apart, for a model of one fixed size.
 
     The whole cannot be run here, so the tiles are compared with each other.
@@ -72,14 +77,14 @@ def _fixed_size_pairs(probe: HaloProbe, axis: int, halo: int, step: int) -> Iter
     yield first[from_first : from_first + kept], second[from_second : from_second + kept]
 
 
-def _strip(probe: HaloProbe, length: int, breadth: int) -> Picture:
+def _strip(probe: HaloProbe, length: int, breadth: int) -> FloatArray:
     """Return noise [length, breadth, C] in the value range of the model."""
     low, high = probe.value_range
-    strip: Picture = low + (high - low) * noise(length, breadth, probe.channels, seed=3)
+    strip: FloatArray = low + (high - low) * noise(length, breadth, probe.channels, seed=3)
     return strip
 
 
-def _run_along(probe: HaloProbe, picture: Picture, axis: int) -> Picture:
+def _run_along(probe: HaloProbe, picture: FloatArray, axis: int) -> FloatArray:
     """Run `picture` [along, across, C] so that its first axis is the model's `axis`; returns the result in
     the same order of axes."""
     return probe.run(picture) if axis == 0 else probe.run(picture.swapaxes(0, 1)).swapaxes(0, 1)

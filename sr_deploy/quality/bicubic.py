@@ -20,23 +20,24 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
+from sr_deploy.system.arrays import AnyArray, DoubleArray
 
 _A = -0.5
 """Parameter a of Keys (1981), "Cubic convolution interpolation for digital image processing", eq. 15."""
 _STRIP = 1 << 19
 """Number of source values processed at once: 4 MiB of doubles, about the cache of one core."""
 
-Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+Taps = tuple[npt.NDArray[np.int64], DoubleArray]
 """Source indices and weights, each [taps, output length]."""
 
 
 def imresize(
-    pixels: npt.NDArray[Any],
+    pixels: AnyArray,
     scale: float | None = None,
     *,
     size: tuple[int, int] | None = None,
     round_once: bool = False,
-) -> npt.NDArray[Any]:
+) -> AnyArray:
     """Resize `pixels` [H, W] or [H, W, C], as MATLAB's `imresize(pixels, scale or size, 'bicubic')`.
 
     Give either `scale`, for ceil(H * scale) rows and ceil(W * scale) columns, or `size`, the wanted (rows,
@@ -59,8 +60,7 @@ def imresize(
     return _resize_axis(half, second, sizes[second], scales[second], final)
 
 
-def _check(pixels: npt.NDArray[Any]) -> None:
-    """Raise UsageError unless `pixels` has a shape and type that can be resized."""
+def _check(pixels: AnyArray) -> None:
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise UsageError(f"expected pixels of shape [H, W] or [H, W, C], got {pixels.shape}")
     if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
@@ -84,7 +84,7 @@ def _target(
     return tuple(int(np.ceil(n * scale)) for n in shape), (float(scale), float(scale))
 
 
-def _keys_cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _keys_cubic(x: DoubleArray) -> DoubleArray:
     """Evaluate Keys' cubic kernel at the distances `x`, in samples; it is 0 beyond 2."""
     d = np.abs(x)
     near = (_A + 2) * d**3 - (_A + 3) * d**2 + 1
@@ -115,9 +115,7 @@ def _taps(in_length: int, out_length: int, scale: float) -> Taps:
     return taps
 
 
-def _resize_axis(
-    pixels: npt.NDArray[Any], axis: int, length: int, scale: float, dtype: np.dtype[Any]
-) -> npt.NDArray[Any]:
+def _resize_axis(pixels: AnyArray, axis: int, length: int, scale: float, dtype: np.dtype[Any]) -> AnyArray:
     """Resize `pixels` to `length` samples along `axis`, as `dtype`, in strips across the other axis."""
     shape = [*pixels.shape]
     shape[axis] = length
@@ -132,7 +130,7 @@ def _resize_axis(
     return result
 
 
-def _weighted_sum(block: npt.NDArray[np.float64], taps: Taps) -> npt.NDArray[np.float64]:
+def _weighted_sum(block: DoubleArray, taps: Taps) -> DoubleArray:
     """Resize axis 0 of `block`, one tap after the other: never reordered, and never fused into one operation."""
     index, weights = taps
     shape = (index.shape[1], *block.shape[1:])
@@ -145,7 +143,7 @@ def _weighted_sum(block: npt.NDArray[np.float64], taps: Taps) -> npt.NDArray[np.
     return total
 
 
-def _round_half_up(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[np.float64]:
+def _round_half_up(values: DoubleArray, dtype: np.dtype[Any]) -> DoubleArray:
     """Round `values`, in place, and clip them to the range of `dtype`; they stay doubles."""
     values += 0.5
     np.floor(values, out=values)

@@ -11,9 +11,9 @@ edges.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
+from sr_deploy.system.arrays import DoubleArray, Uint8Array
 
 _SMALLEST, _LARGEST = 1.5, 60.0
 """Smallest and largest radius of a disc, in pixels."""
@@ -21,11 +21,9 @@ _PIXELS_A_LEAF = 10
 """Pixels per disc: few enough that nothing of the background shows."""
 
 
-def dead_leaves(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Draw a picture [height, width, 3], RGB uint8; the same arguments always give the same bytes.
-
-    Raises UsageError for a size without pixels.
-    """
+def dead_leaves(height: int, width: int, *, seed: int = 0) -> Uint8Array:
+    """Draw a picture [height, width, 3], RGB uint8; the same arguments always give the same bytes. Raises
+    UsageError for a size without pixels."""
     if height < 1 or width < 1:
         raise UsageError(f"a picture needs pixels, got {width}x{height}")
     random = np.random.default_rng(seed)
@@ -45,7 +43,7 @@ def dead_leaves(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.uin
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-def _radii(random: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+def _radii(random: np.random.Generator, count: int) -> DoubleArray:
     """Draw `count` radii in pixels, with density proportional to r**-3, by inversion."""
     share = random.uniform(0, 1, count)
     return np.asarray(1 / np.sqrt(share * _LARGEST**-2 + (1 - share) * _SMALLEST**-2))

@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import numpy.typing as npt
 
 from sr_deploy.errors import ImageError, InputError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.images.image import read_image
@@ -20,10 +17,9 @@ from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.metrics import luma, psnr, shave, ssim
 from sr_deploy.quality.pairs import EvalPicture, FailedPicture
 from sr_deploy.quality.results import Evaluation, Protocol, Quality, Score
+from sr_deploy.system.arrays import AnyArray
 
-Pixels = npt.NDArray[Any]
-"""Pixels [H, W, C], uint8 or uint16."""
-Upscale = Callable[[Pixels], Pixels]
+Upscale = Callable[[AnyArray], AnyArray]
 """An upscaler, see above."""
 
 
@@ -93,7 +89,7 @@ def score_picture(picture: EvalPicture, upscale: Upscale, protocol: Protocol) ->
     return Score(picture.name, height, width, quality)
 
 
-def compare(result: Pixels, reference: Pixels, border: int) -> Quality:
+def compare(result: AnyArray, reference: AnyArray, border: int) -> Quality:
     """Compare two pictures [H, W, C] of one shape and type, with `border` pixels shaved off each side.
 
     C is 3 (RGB) or 1 (grey, which is measured as Y without conversion). Raises UsageError if too little is
@@ -129,7 +125,7 @@ def infer_scale(pictures: Iterable[EvalPicture]) -> int:
     raise InputError(f"the scale cannot be inferred from the pictures ({message}); give --scale")
 
 
-def _load(picture: EvalPicture, scale: int) -> tuple[Pixels, Pixels]:
+def _load(picture: EvalPicture, scale: int) -> tuple[AnyArray, AnyArray]:
     """Return the small and the large version of `picture`.
 
     The large one is `scale` times as large as the small one, but for a remainder. Without a given small
@@ -156,12 +152,12 @@ def _load(picture: EvalPicture, scale: int) -> tuple[Pixels, Pixels]:
     return small, large
 
 
-def _read(path: Path) -> Pixels:
+def _read(path: Path) -> AnyArray:
     """Read pixels [H, W, C] without alpha."""
     return read_image(path).pixels
 
 
-def _fits(large: Pixels, small: Pixels, scale: int) -> bool:
+def _fits(large: AnyArray, small: AnyArray, scale: int) -> bool:
     """Check that `small` times `scale` is the size of `large`, but for a remainder.
 
     It is less than `scale` pixels, and was cut off (modcrop) or rounded up (MATLAB's ceil) when the small
@@ -170,11 +166,11 @@ def _fits(large: Pixels, small: Pixels, scale: int) -> bool:
     return all(abs(n - m * scale) < scale for n, m in zip(large.shape[:2], small.shape[:2], strict=True))
 
 
-def _size(pixels: Pixels) -> str:
+def _size(pixels: AnyArray) -> str:
     """Format a size as WIDTHxHEIGHT."""
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
-def _kind(pixels: Pixels) -> str:
+def _kind(pixels: AnyArray) -> str:
     """Describe colours and bit depth of a picture."""
     return f"{'grey' if pixels.shape[2] == 1 else 'RGB'} of {8 * pixels.itemsize} bits"

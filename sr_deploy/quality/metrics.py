@@ -1,7 +1,7 @@
 """Compute PSNR, SSIM and the luma they are usually measured on, as MATLAB does.
 
-All functions that compare take two arrays of one type: uint8 (white is 255), uint16 (65535) or floating point
-(1.0). No file is read here, and no border is chosen: `evaluate` does that.
+Pixels are [H, W] or [H, W, C]. All functions that compare take two arrays of one type: uint8 (white is 255),
+uint16 (65535) or floating point (1.0). No file is read here, and no border is chosen: `evaluate` does that.
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
-
-Pixels = npt.NDArray[Any]
-"""Pixels [H, W] or [H, W, C]."""
+from sr_deploy.system.arrays import AnyArray, DoubleArray
 
 LUMA = np.array([65.481, 128.553, 24.966])
 """Weights of red, green and blue (0..1) in Y of ITU-R BT.601, as in MATLAB's rgb2ycbcr: they sum to 219, so
@@ -39,7 +36,7 @@ def full_scale(dtype: np.dtype[Any]) -> float:
     raise UsageError(f"expected uint8, uint16 or floating point pixels, got {dtype}; convert them first")
 
 
-def luma(rgb: Pixels) -> Pixels:
+def luma(rgb: AnyArray) -> AnyArray:
     """Compute Y of ITU-R BT.601 from `rgb` [H, W, 3], as MATLAB's `rgb2ycbcr` does: [H, W].
 
     Black is 16/255 and white is 235/255 of full scale. Integer pictures give integers of their own type,
@@ -63,7 +60,7 @@ def luma(rgb: Pixels) -> Pixels:
     return y
 
 
-def _luma_of_strip(rgb: Pixels, white: float) -> npt.NDArray[np.float64]:
+def _luma_of_strip(rgb: AnyArray, white: float) -> DoubleArray:
     """Compute Y of `rgb` [h, W, 3] in double precision, not rounded."""
     y = np.zeros(rgb.shape[:2])
     for channel, weight in enumerate(LUMA / 255):  # a matrix product would round differently per machine
@@ -72,17 +69,15 @@ def _luma_of_strip(rgb: Pixels, white: float) -> npt.NDArray[np.float64]:
     return y
 
 
-def _strips(pixels: Pixels, overlap: int = 0) -> Iterator[slice]:
-    """Yield slices of rows that cover `pixels`, each `overlap` rows into the next.
-
-    Working strip by strip keeps memory small for large pictures.
-    """
+def _strips(pixels: AnyArray, overlap: int = 0) -> Iterator[slice]:
+    """Yield slices of rows that cover `pixels`, each `overlap` rows into the next. Working strip by strip
+    keeps memory small for large pictures."""
     rows, height = max(1, _STRIP // max(1, pixels[:1].size)), pixels.shape[0]
     for start in range(0, height - overlap, rows):
         yield slice(start, min(start + rows + overlap, height))
 
 
-def shave(pixels: Pixels, border: int) -> Pixels:
+def shave(pixels: AnyArray, border: int) -> AnyArray:
     """Return a view of `pixels` [H, W, ...] without `border` pixels on each side.
 
     Raises UsageError if nothing would be left.
@@ -97,18 +92,16 @@ def shave(pixels: Pixels, border: int) -> Pixels:
     return pixels[border : height - border, border : width - border]
 
 
-def psnr(first: Pixels, second: Pixels) -> float:
-    """Compute the peak signal-to-noise ratio in dB over all values of two arrays of one shape and type.
-
-    10 log10(white**2 / mean squared error); `math.inf` if the arrays are equal. Raises UsageError if shape or
-    type differ.
-    """
+def psnr(first: AnyArray, second: AnyArray) -> float:
+    """Compute the peak signal-to-noise ratio in dB over all values of two arrays of one shape and type. 10
+    log10(white**2 / mean squared error); `math.inf` if the arrays are equal. Raises UsageError if shape or
+    type differ."""
     white = _common_scale(first, second)
     error = sum(float(np.square(first[s].astype(np.float64) - second[s]).sum()) for s in _strips(first))
     return math.inf if error == 0 else 10 * math.log10(white**2 * first.size / error)
 
 
-def ssim(first: Pixels, second: Pixels) -> float:
+def ssim(first: AnyArray, second: AnyArray) -> float:
     """Compute the mean structural similarity, at most 1, of two arrays of one shape and type.
 
     The arrays are [H, W] or [H, W, C]. Wang, Bovik, Sheikh and Simoncelli (2004), "Image quality assessment:
@@ -128,12 +121,12 @@ def ssim(first: Pixels, second: Pixels) -> float:
     return float(np.mean([_ssim_of_channel(a, b, white) for a, b in channels]))
 
 
-def _channels(pixels: Pixels) -> list[Pixels]:
+def _channels(pixels: AnyArray) -> list[AnyArray]:
     """Split [H, W, C] into C arrays [H, W]."""
     return [pixels[..., channel] for channel in range(pixels.shape[2])]
 
 
-def _common_scale(first: Pixels, second: Pixels) -> float:
+def _common_scale(first: AnyArray, second: AnyArray) -> float:
     """Return the value of white that two arrays share.
 
     Raises UsageError if shape or type differ, or if the arrays are empty.
@@ -148,32 +141,27 @@ def _common_scale(first: Pixels, second: Pixels) -> float:
     return full_scale(first.dtype)
 
 
-def _ssim_of_channel(first: Pixels, second: Pixels, white: float) -> float:
+def _ssim_of_channel(first: AnyArray, second: AnyArray, white: float) -> float:
     """Return the mean of the SSIM map of two arrays [H, W]."""
     overlap = _WINDOW - 1
-    total = 0.0
-    for part in _strips(first, overlap):
-        total += float(
-            _ssim_map(first[part].astype(np.float64), second[part].astype(np.float64), white).sum()
-        )
+    parts = ((first[s].astype(np.float64), second[s].astype(np.float64)) for s in _strips(first, overlap))
+    total = sum(float(_ssim_map(a, b, white).sum()) for a, b in parts)
     return total / float((first.shape[0] - overlap) * (first.shape[1] - overlap))
 
 
-def _ssim_map(
-    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], white: float
-) -> npt.NDArray[np.float64]:
+def _ssim_map(a: DoubleArray, b: DoubleArray, white: float) -> DoubleArray:
     """Compute the SSIM of every window inside `a` and `b` [H, W]: [H - 10, W - 10]."""
     c1, c2 = (_K1 * white) ** 2, (_K2 * white) ** 2
     mean_a, mean_b = _smooth(a), _smooth(b)
     mean_ab, squares = mean_a * mean_b, mean_a**2 + mean_b**2
     variances = _smooth(a * a) + _smooth(b * b) - squares
     covariance = _smooth(a * b) - mean_ab
-    alike: npt.NDArray[np.float64] = (2 * mean_ab + c1) * (2 * covariance + c2)
+    alike: DoubleArray = (2 * mean_ab + c1) * (2 * covariance + c2)
     alike /= (squares + c1) * (variances + c2)
     return alike
 
 
-def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _smooth(values: DoubleArray) -> DoubleArray:
     """Compute the Gaussian-weighted mean of every whole window: [H, W] -> [H - 10, W - 10]."""
     half = _WINDOW // 2
     kernel = np.exp(-np.square(np.arange(-half, half + 1)) / (2 * _SIGMA**2))

@@ -90,10 +90,8 @@ class Evaluation:
 
     @property
     def mean(self) -> Quality:
-        """Mean of every measure over the pictures that have it.
-
-        An infinite PSNR (an identical picture) is left out, unless there are no others.
-        """
+        """Mean of every measure over the pictures that have it. An infinite PSNR (an identical picture) is
+        left out, unless there are no others."""
         return Quality(
             *(_mean(getattr(s.quality, field.name) for s in self.scores) for field in fields(Quality))
         )

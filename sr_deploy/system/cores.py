@@ -28,11 +28,7 @@ def usable_cores() -> int | None:
 
 
 def _siblings(thread: int) -> str:
-    """An identifier of the core that the hardware thread belongs to: the list of that core's threads.
-
-    If the kernel does not tell (`topology` of sysfs is missing), the thread counts as a core of its
-    own.
-    """
+    """The threads of the core that `thread` belongs to; the thread alone if the kernel does not tell."""
     try:
         file = _CPUS / f"cpu{thread}" / "topology" / "thread_siblings_list"
         return file.read_text(encoding="utf-8").strip()

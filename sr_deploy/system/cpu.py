@@ -67,7 +67,6 @@ def describe_cpu() -> CpuInfo:
 
 
 def _linux_facts() -> dict[str, str]:
-    """The lines of the first processor in /proc/cpuinfo as key -> value; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,87 +1,136 @@
-"""Conversion of frozen dataclasses to plain JSON values and back.
+"""Conversion of dataclasses to plain JSON values and back: the one way for sidecars, results, caches and verdicts.
 
-Reading checks every value against its annotation. Supported are bool, int, float, str, None, X | None,
-tuple[X, ...], Mapping[str, X], and dataclasses of these. The module knows nothing about the
-dataclasses.
+Reading checks every value against its annotation. Supported are bool, int, float, str, None, Any, X | None,
+Literal, tuple[X, ...], tuple[X, Y], list[X], dict[str, X], Mapping[str, X], and dataclasses of these. For any
+other type the caller gives a hook. The module knows nothing about the dataclasses.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import MappingProxyType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
+Hooks = Mapping[type, Callable[[Any], Any]]
+"""Type -> function that converts its values; used before everything else."""
+_NO_HOOKS: Hooks = MappingProxyType({})
 
-def to_plain(value: Any) -> Any:
-    """`value` as plain JSON values. Raises ValueError for infinity and NaN, which JSON does not have."""
+
+def to_plain(value: Any, hooks: Hooks = _NO_HOOKS, *, finite: bool = True) -> Any:
+    """`value` as plain JSON values.
+
+    A hook takes a value of its type and returns plain JSON values. Raises ValueError for infinity and NaN,
+    which JSON does not have, unless `finite` is off: Python's `json` reads and writes them all the same.
+    """
+    if type(value) in hooks:
+        return hooks[type(value)](value)
     if is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+        return {
+            field.name: to_plain(getattr(value, field.name), hooks, finite=finite) for field in fields(value)
+        }
     if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
+        return {key: to_plain(item, hooks, finite=finite) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [to_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
+        return [to_plain(item, hooks, finite=finite) for item in value]
+    if finite and isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} cannot be written as JSON; expected a finite number")
     return value
 
 
-def from_plain(kind: type[T], value: Any, where: str = "the record") -> T:
+def from_plain(
+    kind: type[T], value: Any, where: str = "the record", hooks: Hooks = _NO_HOOKS, *, finite: bool = True
+) -> T:
     """An instance of `kind` from plain JSON values.
 
-    `where` names the value in errors. Raises ValueError with the path of the first value that does not
-    fit, for example `the record.runs[2].seconds`, and the reason.
+    `where` names the value in errors. A hook takes plain JSON values and returns an instance of its type.
+    Raises ValueError with the path of the first value that does not fit, for example
+    `the record.runs[2].seconds`, and the reason. Infinity and NaN do not fit, unless `finite` is off.
+    Errors of hooks and of the dataclasses' own checks pass through.
     """
-    made: T = _convert(kind, value, where)
+    made: T = _Reader(hooks, finite).read(kind, value, where)
     return made
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the type `kind`. `where` is the path of the value, for errors."""
-    origin = get_origin(kind)
-    if origin in (Union, UnionType):
-        # the only supported union is X | None
-        inner = [part for part in get_args(kind) if part is not type(None)]
-        return None if value is None else _convert(inner[0], value, where)
-    if origin is tuple:
+class _Reader:
+    """Converts plain JSON values to annotated types. `where` is the path of a value, for errors."""
+
+    def __init__(self, hooks: Hooks, finite: bool) -> None:
+        self._hooks, self._finite = hooks, finite
+
+    def read(self, kind: Any, value: Any, where: str) -> Any:
+        """`value` as the type `kind`."""
+        if kind in self._hooks:
+            return self._hooks[kind](value)
+        if kind is Any:
+            return value
+        origin = get_origin(kind)
+        if origin in (Union, UnionType):
+            # the only supported union is X | None
+            inner = [part for part in get_args(kind) if part is not type(None)]
+            return None if value is None else self.read(inner[0], value, where)
+        if origin is Literal:
+            return _one_of(get_args(kind), value, where)
+        if origin in (tuple, list):
+            return origin(self._items(get_args(kind), value, where))
+        if origin is not None and issubclass(origin, Mapping):
+            return self._mapping(kind, value, where)
+        if is_dataclass(kind):
+            return self._dataclass(kind, value, where)
+        return self._scalar(kind, value, where)
+
+    def _items(self, kinds: tuple[Any, ...], value: Any, where: str) -> list[Any]:
+        """The items of a list. `kinds` are the arguments of its annotation: (X, ...), (X, Y) or (X,)."""
         _require_type(value, list, where)
-        return tuple(_convert(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
+        if len(kinds) == 1 or kinds[1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        elif len(value) != len(kinds):
+            raise ValueError(f"{where} has {len(value)} items, expected {len(kinds)}")
+        return [
+            self.read(kind, item, f"{where}[{i}]")
+            for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        ]
+
+    def _mapping(self, kind: Any, value: Any, where: str) -> Mapping[str, Any]:
+        """A dict, or a read-only mapping where the annotation promises no more than a Mapping."""
         _require_type(value, dict, where)
         inner = get_args(kind)[1]
+        made = {key: self.read(inner, item, f"{where}.{key}") for key, item in value.items()}
         # read-only, like the frozen dataclass that holds it
-        return MappingProxyType({key: _convert(inner, item, f"{where}.{key}") for key, item in value.items()})
-    if is_dataclass(kind):
-        return _to_dataclass(kind, value, where)
-    return _to_scalar(kind, value, where)
+        return made if get_origin(kind) is dict else MappingProxyType(made)
+
+    def _dataclass(self, kind: Any, value: Any, where: str) -> Any:
+        """An instance of the dataclass `kind`. Unknown and missing fields raise ValueError."""
+        _require_type(value, dict, where)
+        hints, known = _type_hints(kind), {field.name: field for field in fields(kind)}
+        for name, field in known.items():
+            if name not in value and field.default is MISSING and field.default_factory is MISSING:
+                raise ValueError(f"{where} lacks the field {name!r}")
+        for name in value:
+            if name not in known:
+                raise ValueError(f"{where} has {name!r}, which is not known")
+        return kind(**{name: self.read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+    def _scalar(self, kind: Any, value: Any, where: str) -> Any:
+        """`value` as a bool, int, float or str."""
+        # JSON does not tell 1 from 1.0
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        _require_type(value, kind, where)
+        if kind is float and self._finite and not math.isfinite(value):
+            raise ValueError(f"{where} is {value}, expected a finite number")
+        return value
 
 
-def _to_dataclass(kind: Any, value: Any, where: str) -> Any:
-    """An instance of the dataclass `kind`. Unknown and missing fields raise ValueError."""
-    _require_type(value, dict, where)
-    hints, known = _type_hints(kind), {field.name: field for field in fields(kind)}
-    for name, field in known.items():
-        if name not in value and field.default is MISSING and field.default_factory is MISSING:
-            raise ValueError(f"{where} lacks the field {name!r}")
-    for name in value:
-        if name not in known:
-            raise ValueError(f"{where} has {name!r}, which is not known")
-    return kind(**{name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()})
-
-
-def _to_scalar(kind: Any, value: Any, where: str) -> Any:
-    """`value` as a bool, int, float or str."""
-    # JSON does not tell 1 from 1.0
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    _require_type(value, kind, where)
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}, expected a finite number")
+def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    """`value`, if it is one of the values of a Literal. True does not count as 1."""
+    if not any(value == choice and type(value) is type(choice) for choice in choices):
+        raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(repr, choices))}")
     return value
 
 

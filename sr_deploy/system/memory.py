@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from sr_deploy.system.cgroup import memory_left
@@ -17,7 +18,9 @@ def available_memory() -> int | None:
     if sys.platform == "win32":
         return _windows_available()
     # the machine may have more free than the container's limit leaves, or less
-    found = [value for value in (_linux_available(), memory_left()) if value is not None]
+    # MemAvailable includes caches that the kernel can drop
+    on_machine = proc_bytes(Path("/proc/meminfo"), "MemAvailable")
+    found = [value for value in (on_machine, memory_left()) if value is not None]
     if found:
         return min(found)
     try:  # macOS does not report available pages; half of the physical memory is a cautious estimate
@@ -26,14 +29,12 @@ def available_memory() -> int | None:
         return None
 
 
-def _linux_available() -> int | None:
-    """MemAvailable of /proc/meminfo in bytes, or None. It includes caches that the kernel can drop."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
+def proc_bytes(file: Path, key: str) -> int | None:
+    """The value of the line `key` in a file of /proc that counts in KiB, in bytes; None if there is none."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(f"{key}:"):
                 return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
     return None
 
 

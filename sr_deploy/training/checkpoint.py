@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sr_deploy.errors import InputError
+from sr_deploy.system.json_values import from_plain, to_plain
 from sr_deploy.training.nets import build_net
 
 _METADATA_KEY = "sr_deploy"
@@ -49,12 +50,17 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
     tensors = {key: value.detach().contiguous() for key, value in net.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
+        save_file(tensors, temporary, metadata={_METADATA_KEY: _to_json(info)})
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_json(info: CheckpointInfo) -> str:
+    # the PSNR in `training` is infinite if the net reproduces the held-out pictures exactly
+    return json.dumps(to_plain(info, finite=False), sort_keys=True)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -95,8 +101,8 @@ def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
             f"{path}: has no sr-deploy metadata; only checkpoints of `sr-deploy train` can be read"
         )
     try:
-        return CheckpointInfo(**json.loads(record)), tensors
-    except (TypeError, ValueError) as error:
+        return from_plain(CheckpointInfo, json.loads(record), finite=False), tensors
+    except ValueError as error:
         raise InputError(
             f"{path}: its sr-deploy metadata cannot be read ({error}); use the version that wrote it"
         ) from error

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import SrDeployError
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.triton.config import read_parameters
 from sr_deploy.upscale import Upscaler
 
@@ -33,8 +33,7 @@ class TritonPythonModel:
     """One instance of a model in the server. Triton runs each instance in a process of its own."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Open the model that lies beside model.py. If this raises, the server reports the error and does
-        not serve the model."""
+        """Open the model beside model.py. If this raises, the server reports it and serves no model."""
         self._triton: Any = import_module("triton_python_backend_utils")  # exists only in the server
         wanted = read_parameters(json.loads(args["model_config"]))
         threads = int(wanted["threads"]) if "threads" in wanted else None
@@ -50,7 +49,6 @@ class TritonPythonModel:
         self._upscaler.close()
 
     def _respond(self, request: Any) -> Any:
-        """Return the response to one request."""
         try:
             pixels = _to_numpy(self._triton.get_input_tensor_by_name(request, PIXELS))
             result = _to_server_tensor(self._triton, upscale_batch(self._upscaler, pixels))
@@ -63,13 +61,13 @@ class TritonPythonModel:
 # as empty (https://github.com/triton-inference-server/python_backend/pull/384).
 
 
-def _to_numpy(tensor: Any) -> npt.NDArray[np.uint8]:
+def _to_numpy(tensor: Any) -> Uint8Array:
     """Return a view of the server's tensor, uint8 [N, H, W, C], without a copy."""
     pixels: Any = np.from_dlpack(tensor)
-    return cast("npt.NDArray[np.uint8]", pixels)
+    return cast("Uint8Array", pixels)
 
 
-def _to_server_tensor(triton: Any, pixels: npt.NDArray[np.uint8]) -> Any:
+def _to_server_tensor(triton: Any, pixels: Uint8Array) -> Any:
     """Return `pixels` as a tensor of the server, without a copy."""
     capsule = pixels.__dlpack__()
     tensor = triton.Tensor.from_dlpack(UPSCALED, capsule)
@@ -79,7 +77,7 @@ def _to_server_tensor(triton: Any, pixels: npt.NDArray[np.uint8]) -> Any:
     return tensor
 
 
-def upscale_batch(upscaler: Upscaler, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def upscale_batch(upscaler: Upscaler, pixels: Uint8Array) -> Uint8Array:
     """Upscale uint8 [N, H, W, C] to [N, H * scale, W * scale, C], one picture after the other.
 
     Raises the errors of `Upscaler.upscale_pixels`.

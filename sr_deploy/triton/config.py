@@ -99,10 +99,8 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 
 
 def _batching(config: Config) -> dict[str, Any] | None:
-    """Return the dynamic batching message: waiting pictures of one size go through the model together.
-
-    None if there is only one picture in a call. An empty message enables batching without a delay.
-    """
+    """Return the dynamic batching message: waiting pictures of one size go through the model together. None
+    if there is only one picture in a call. An empty message enables batching without a delay."""
     if config.max_batch < 2:
         return None
     return {"max_queue_delay_microseconds": config.queue_delay} if config.queue_delay else {}

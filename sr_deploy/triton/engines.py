@@ -78,10 +78,7 @@ def _require_alike(records: Sequence[EngineRecord]) -> None:
 
 
 def _with_fitting_warm_up(options: ServeOptions, record: EngineRecord) -> ServeOptions:
-    """Return `options` with only those warm-up sizes that an engine takes.
-
-    If none is left, the best sizes of the profiles are used. A model of fixed size also uses these.
-    """
+    """Keep the warm-up sizes that an engine takes; if none is left, use the best of its profiles."""
     rule, profiles = record.spec.size_rule, record.profiles
     sizes = [size for size in options.warm_up if not rule.fixed]
     fitting = tuple(s for s in sizes if any(p.covers((1, *rule.padded(*s))) for p in profiles))

@@ -165,7 +165,7 @@ def _notes(spec: ModelSpec, *, in_server: bool) -> Iterator[str]:
     """Yield notes for the person who runs the server or calls it."""
     rule = spec.size_rule
     if in_server:
-        yield 'the server\'s Python needs sr-deploy: pip install "sr-deploy[cpu]"'
+        yield 'the server\'s Python needs sr-deploy; in a checkout there: pip install ".[cpu]"'
         return
     if rule.fixed:
         yield f"pictures must have {rule.fixed[1]}x{rule.fixed[0]} pixels; --backend python takes any size"

@@ -1,8 +1,8 @@
 """Cut the pictures that a verification runs on: crops of real photographs with their small versions.
 
 The crops are square, odd, long and tiny, and some are large enough to be tiled. The small version is made
-with the bit-exact bicubic of `sr_deploy.quality.bicubic`, so the original crop is the ground truth. No model
-is run here.
+with the bit-exact bicubic of `sr_deploy.quality.bicubic`, so the original crop is the ground truth. Pixels
+are [H, W, C] of 8 bits; C is 3 for RGB and 1 for grey. No model is run here.
 """
 
 from __future__ import annotations
@@ -10,19 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import InputError
 from sr_deploy.images.image import read_image
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.pairs import list_pictures
 from sr_deploy.spec import ModelSpec
-
-Bytes = npt.NDArray[np.uint8]
-"""8-bit pixels [H, W, C]; C is 3 for RGB and 1 for grey."""
+from sr_deploy.system.arrays import AnyArray, Uint8Array
 
 SIZES = ((64, 64), (37, 53), (96, 17), (53, 96), (17, 40), (5, 7), (1, 3), (80, 61))
 """(height, width) of the small versions, taken in turn: square, odd, long, and smaller than the halo of most
@@ -47,9 +43,9 @@ class VerifyCrop:
     """Row of the crop's upper edge in the photograph, in pixels."""
     left: int
     """Column of the crop's left edge in the photograph, in pixels."""
-    small: Bytes
+    small: Uint8Array
     """Input of a model, [h, w, C], 8 bits."""
-    truth: Bytes
+    truth: Uint8Array
     """Picture that the model should give back, [h * scale, w * scale, C], 8 bits."""
 
     def __str__(self) -> str:
@@ -97,13 +93,13 @@ def _crop_sizes(number: int, pictures: int) -> list[tuple[int, int]]:
     return [SIZES[(each * number + i) % len(SIZES)] for i in range(each)]
 
 
-def _read_8bit(path: Path, channels: int) -> Bytes:
+def _read_8bit(path: Path, channels: int) -> Uint8Array:
     """Read 8-bit pixels [H, W, channels].
 
     A grey model gets the mean of the three colours, a colour model gets grey three times. 16-bit pictures
     lose their lower 8 bits.
     """
-    pixels: npt.NDArray[Any] = read_image(path).pixels
+    pixels: AnyArray = read_image(path).pixels
     if pixels.dtype != np.uint8:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.shape[2] > channels:
@@ -113,7 +109,7 @@ def _read_8bit(path: Path, channels: int) -> Bytes:
 
 def _cut_crop(
     name: str,
-    pixels: Bytes,
+    pixels: Uint8Array,
     size: Sequence[int],
     spec: ModelSpec,
     random: np.random.Generator,
@@ -136,7 +132,9 @@ def _cut_crop(
     return VerifyCrop(picture=name, top=top, left=left, small=small, truth=truth)
 
 
-def _cut_for_tiling(name: str, pixels: Bytes, spec: ModelSpec, random: np.random.Generator) -> VerifyCrop:
+def _cut_for_tiling(
+    name: str, pixels: Uint8Array, spec: ModelSpec, random: np.random.Generator
+) -> VerifyCrop:
     """Cut a crop that holds several tiles; a picture that is too small is mirrored at its border."""
     halo = spec.halo or 0
     size = [2 * halo + more for more in _SIZE_BEYOND_HALOS]

@@ -10,12 +10,11 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sr_deploy.system.arrays import AnyArray, FloatArray, Uint8Array
 from sr_deploy.upscale import Upscaler
 from sr_deploy.verify.forms import ModelForm, Plain, ReferencedCrop, largest_crops, lower_precision
 from sr_deploy.verify.layers import layers_of, pair_layers, result_culprit, weight_culprits
-from sr_deploy.verify.measure import Floats
 from sr_deploy.verify.plain import PlainGraph, not_finite
 from sr_deploy.verify.results import FILE, PathDifferences, PathResult, VerifiedModel
 
@@ -177,7 +176,7 @@ class _PathRunner:
         if self._engine is not None:
             self._engine.close()
 
-    def _run(self, pixels: npt.NDArray[np.uint8]) -> Floats:
+    def _run(self, pixels: Uint8Array) -> FloatArray:
         """Compute the picture of `pixels` [h, w, C] in 8 bits: [h * scale, w * scale, C] in 0..1."""
         if self._plain is not None:
             return self._plain(pixels)
@@ -185,7 +184,7 @@ class _PathRunner:
         return np.asarray(Upscaler(self._engine).upscale_pixels(pixels) / np.float32(255), np.float32)
 
 
-def _squares(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
+def _squares(first: AnyArray, second: AnyArray) -> float:
     """Return the sum of squared differences; `first` is clipped to 0..1."""
     return float(np.square(np.clip(first, 0, 1).astype(np.float64) - second).sum())
 

@@ -17,14 +17,14 @@ from sr_deploy.errors import UsageError
 from sr_deploy.graph.onnx_file import require_spec
 from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.spec import ModelSpec
-from sr_deploy.verify.crops import Bytes, VerifyCrop
-from sr_deploy.verify.measure import Floats
+from sr_deploy.system.arrays import FloatArray, Uint8Array
+from sr_deploy.verify.crops import VerifyCrop
 from sr_deploy.verify.plain import PlainGraph
 from sr_deploy.verify.results import TOLERANCES
 
 GRAPH = "graph"
 """Backend name under which an ONNX file is run as it is written."""
-Plain = Callable[[Bytes], Floats]
+Plain = Callable[[Uint8Array], FloatArray]
 """Function from 8-bit pixels [h, w, C] to [h * scale, w * scale, C] in 0..1, not clipped."""
 
 
@@ -117,7 +117,7 @@ class ReferencedCrop:
 
     crop: VerifyCrop
     """The crop: the input and the ground truth."""
-    wanted: Floats
+    wanted: FloatArray
     """The reference's result [H, W, C], clipped to 0..1; NaN stays NaN."""
 
 

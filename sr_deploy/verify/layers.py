@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-Values = npt.NDArray[np.float64]
+from sr_deploy.system.arrays import AnyArray, DoubleArray
 
 _WEIGHTED_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input is their weights."""
@@ -66,9 +64,9 @@ class Layer:
     """Type and name of the operator, and the name of its weights."""
     weight_name: str
     """Name of the tensor the weights are stored in, without the prefix of pixel I/O."""
-    weight: Values
+    weight: DoubleArray
     """Weights as the operator uses them, in float64: dequantised and transposed."""
-    bias: Values | None
+    bias: DoubleArray | None
     """Bias in float64; None if there is none or if it is computed."""
     result: str
     """Name of the value that the operator computes."""
@@ -105,7 +103,7 @@ class _Constants:
         passed = node is not None and node.op_type in (*_UNCHANGING, "DequantizeLinear", "Transpose")
         return self.origin(node.input[0]) if node is not None and passed else name
 
-    def value(self, name: str) -> Values | None:
+    def value(self, name: str) -> DoubleArray | None:
         """Return the constant `name`; None if it depends on pixels or on an unknown operator."""
         if name in self._tensors:
             return np.asarray(numpy_helper.to_array(self._tensors[name]), np.float64)
@@ -120,7 +118,7 @@ class _Constants:
         return self._computed(node, known) if known and len(known) == len(inputs) else None
 
     @staticmethod
-    def _computed(node: onnx.NodeProto, inputs: Sequence[Values]) -> Values | None:
+    def _computed(node: onnx.NodeProto, inputs: Sequence[DoubleArray]) -> DoubleArray | None:
         """Compute `node` from constant inputs; None for an operator that is not handled here."""
         if node.op_type in _UNCHANGING:
             return inputs[0]
@@ -134,11 +132,9 @@ class _Constants:
         return None
 
 
-def _dequantised(inputs: Sequence[Values], axis: int) -> Values:
-    """Compute ONNX's DequantizeLinear, (value - zero point) * scale, per tensor or along `axis`.
-
-    The zero point is 0 if the operator has no third input.
-    """
+def _dequantised(inputs: Sequence[DoubleArray], axis: int) -> DoubleArray:
+    """Compute ONNX's DequantizeLinear, (value - zero point) * scale, per tensor or along `axis`. The zero
+    point is 0 if the operator has no third input."""
     value, scale = inputs[0], inputs[1]
     zero = inputs[2] if len(inputs) > 2 else np.zeros_like(scale)
     shape = [-1 if i == axis % max(value.ndim, 1) else 1 for i in range(value.ndim)] if scale.size > 1 else []
@@ -203,12 +199,8 @@ def _weight_difference(ours: Layer, theirs: Layer, allowed: _LayerTolerance) -> 
     return ""
 
 
-def _fit_gain(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[float, float, float]:
-    """Fit the factor from `b` to `a`, arrays of one shape, by least squares; `b` must not be all zero.
-
-    Returns the factor, the norm that remains after it, and the norm of `a - b`. Both norms are relative to
-    that of `b`; the remaining one also to the factor, if that is above 1.
-    """
+def _fit_gain(a: AnyArray, b: AnyArray) -> tuple[float, float, float]:
+    """Fit `gain * b` to `a` by least squares: gain, norm of the rest, norm of `a - b`, relative to `b`'s."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norm = float(np.square(b).sum())
     gain = float((a * b).sum()) / norm
@@ -218,8 +210,8 @@ def _fit_gain(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[float, float, f
 
 def result_culprit(
     pairs: Sequence[tuple[Layer, Layer]],
-    ours: Mapping[str, npt.NDArray[Any]],
-    theirs: Mapping[str, npt.NDArray[Any]],
+    ours: Mapping[str, AnyArray],
+    theirs: Mapping[str, AnyArray],
     precision: str,
 ) -> str:
     """Say where the results of one picture begin to differ, among layers of equal weights.
@@ -247,8 +239,8 @@ def result_culprit(
 
 def _relative_errors(
     pairs: Sequence[tuple[Layer, Layer]],
-    ours: Mapping[str, npt.NDArray[Any]],
-    theirs: Mapping[str, npt.NDArray[Any]],
+    ours: Mapping[str, AnyArray],
+    theirs: Mapping[str, AnyArray],
 ) -> list[tuple[str, float]]:
     """List the label and relative error of every layer whose result both graphs computed.
 

@@ -1,29 +1,23 @@
 """Compare the pictures of one path of a verification with those of the reference, crop by crop.
 
-All figures are summed over the crops, so that one `Comparison` gives the figures of a path. No model is run
-here.
+All figures are summed over the crops, so that one `Comparison` gives the figures of a path. Pixels are
+float32 [H, W, C]; 0 is black, 1 is white. No model is run here.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from sr_deploy.verify.crops import Bytes, VerifyCrop
+from sr_deploy.system.arrays import AnyArray, FloatArray, Uint8Array
+from sr_deploy.verify.crops import VerifyCrop
 from sr_deploy.verify.results import PathDifferences
 
-Floats = npt.NDArray[np.float32]
-"""Pixels [H, W, C] in float32; 0 is black, 1 is white."""
 
-
-def to_bytes(values: Floats) -> Bytes:
-    """Convert `values` in 0..1 to 8-bit pixels, rounded to nearest, ties to even.
-
-    Values outside are clipped. NaN becomes 0, as it does in the runtimes.
-    """
+def to_bytes(values: FloatArray) -> Uint8Array:
+    """Convert `values` in 0..1 to 8-bit pixels, rounded to nearest, ties to even. Values outside are clipped.
+    NaN becomes 0, as it does in the runtimes."""
     with np.errstate(invalid="ignore"):
         steps = np.rint(np.nan_to_num(np.clip(values, 0, 1), nan=0.0) * np.float32(255))
         return np.asarray(steps, np.uint8)
@@ -43,7 +37,7 @@ class Comparison:
         self._drift, self._inside = np.zeros(channels), np.zeros(channels)
         self.not_finite: int | None = None
 
-    def add(self, crop: VerifyCrop, reference: Floats, result: Bytes) -> None:
+    def add(self, crop: VerifyCrop, reference: FloatArray, result: Uint8Array) -> None:
         """Add one crop: `reference` [H, W, C] in 0..1 and the path's `result` [H, W, C] in 8 bits."""
         wanted = to_bytes(reference)
         steps = np.abs(wanted.astype(np.int16) - result)  # int16: a difference of bytes is signed
@@ -57,7 +51,7 @@ class Comparison:
         self._drift += np.where(inside, result - wanted.astype(np.float64), 0.0).sum(axis=(0, 1))
         self._inside += inside.sum(axis=(0, 1))
 
-    def add_seam(self, crop: VerifyCrop, whole: Bytes, tiled: Bytes) -> None:
+    def add_seam(self, crop: VerifyCrop, whole: Uint8Array, tiled: Uint8Array) -> None:
         """Add the results [H, W, C] of one backend for one crop, computed `whole` and `tiled`."""
         steps = np.abs(whole.astype(np.int16) - tiled)
         if int(steps.max()) > self._seam:
@@ -77,7 +71,7 @@ class Comparison:
         )
 
 
-def _squares(first: Bytes, second: Bytes) -> float:
+def _squares(first: Uint8Array, second: Uint8Array) -> float:
     """Return the sum of squared differences, in squared 8-bit steps."""
     return float(np.square(first.astype(np.int32) - second).sum())
 
@@ -88,10 +82,7 @@ def _psnr(squares: float, values: int) -> float:
 
 
 def _psnr_change(path_error: float, reference_error: float) -> float:
-    """Return the change of PSNR in dB from the reference to the path; 0 if both are exact.
-
-    Both arguments are sums of squares over the same values, so the number of values cancels out.
-    """
+    """Change of PSNR in dB from the reference to the path, from sums of squares; 0 if both are exact."""
     if path_error == reference_error:
         return 0.0
     if not path_error or not reference_error:
@@ -99,7 +90,7 @@ def _psnr_change(path_error: float, reference_error: float) -> float:
     return 10 * math.log10(reference_error / path_error)
 
 
-def _describe_worst(steps: npt.NDArray[Any], crop: VerifyCrop) -> str:
+def _describe_worst(steps: AnyArray, crop: VerifyCrop) -> str:
     """Name the crop, pixel and channel where `steps` [H, W, C] is largest."""
     row, column, channel = (int(i) for i in np.unravel_index(int(steps.argmax()), steps.shape))
     name = "RGB"[channel] if steps.shape[2] == 3 else "Y"

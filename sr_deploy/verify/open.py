@@ -15,7 +15,6 @@ from sr_deploy.engines.registry import ENGINE_SUFFIXES, available_backends, choo
 from sr_deploy.engines.verdict import FailedVerdictWarning
 from sr_deploy.errors import MissingRuntimeError
 from sr_deploy.graph.onnx_file import load_model
-from sr_deploy.models import find_model
 from sr_deploy.verify.forms import ModelForm, onnx_form
 
 _COMPILED_BACKEND = "tensorrt"
@@ -43,16 +42,15 @@ def present_backends(asked: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys(present))
 
 
-def open_form(model: str, backends: Sequence[str]) -> ModelForm:
-    """Open the bundled model or model file `model`, to be run on `backends`.
+def open_form(name: str, path: Path, backends: Sequence[str]) -> ModelForm:
+    """Open the model file `path`, which the results call `name`, to be run on `backends`.
 
     An engine file runs on TensorRT only, whatever `backends` says. Raises ModelError for a file that cannot
     be used and for an ONNX file without a spec.
     """
-    path = find_model(model)
     if path.suffix.lower() in ENGINE_SUFFIXES:
-        return _compiled(model, path)
-    return onnx_form(model, load_model(path), backends, partial(_open, path))
+        return _compiled(name, path)
+    return onnx_form(name, load_model(path), backends, partial(_open, path))
 
 
 def _compiled(name: str, path: Path) -> ModelForm:

@@ -15,12 +15,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
-from sr_deploy.errors import ModelError
+from sr_deploy.errors import ModelError, one_line
 from sr_deploy.graph.onnx_file import copy_of, picture_io
-from sr_deploy.graph.session import one_line, open_session, without_bf16
+from sr_deploy.graph.session import open_session, without_bf16
 from sr_deploy.spec import ModelSpec, SizeRule
-from sr_deploy.verify.crops import Bytes
-from sr_deploy.verify.measure import Floats
+from sr_deploy.system.arrays import AnyArray, FloatArray, Uint8Array
 
 _INPUT_TYPES: Mapping[int, type[np.generic]] = {
     TensorProto.FLOAT: np.float32,
@@ -45,16 +44,14 @@ class PlainGraph:
         self._input_port, self._output_port = picture_io(self.model, spec.name)
         self._session = open_session(self.model, spec.name, optimise=False)
 
-    def __call__(self, pixels: Bytes) -> Floats:
-        """Compute the picture of 8-bit `pixels` [h, w, C]: [h * scale, w * scale, C].
-
-        0 is black and 1 is white; values are not clipped. Sizes that the model's size rule forbids are padded
-        as `Upscaler` pads them. Raises ModelError if the runtime fails.
-        """
+    def __call__(self, pixels: Uint8Array) -> FloatArray:
+        """Compute the picture of 8-bit `pixels` [h, w, C]: [h * scale, w * scale, C]. 0 is black and 1 is
+        white; values are not clipped. Sizes that the model's size rule forbids are padded as `Upscaler` pads
+        them. Raises ModelError if the runtime fails."""
         (result,) = self._run(self._session, self._model_input(pixels))
         return self._to_pixels(result, pixels.shape[:2])
 
-    def values(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
+    def values(self, pixels: Uint8Array) -> dict[str, AnyArray]:
         """Compute every value of the graph from `pixels` [h, w, C], by name, its input and output included.
 
         The graph is loaded anew with all values as outputs. Memory use is the sum of all of them.
@@ -68,11 +65,11 @@ class PlainGraph:
         names = [port.name for port in session.get_outputs()]
         return {**feed, **dict(zip(names, self._run(session, feed), strict=True))}
 
-    def _model_input(self, pixels: Bytes) -> dict[str, npt.NDArray[Any]]:
+    def _model_input(self, pixels: Uint8Array) -> dict[str, AnyArray]:
         """Pad `pixels` and convert them to the type, value range and layout of the graph's input."""
         pixels = mirrored(pixels, self.spec.size_rule)
         kind = self._input_port.elem_type
-        values: npt.NDArray[Any] = pixels
+        values: AnyArray = pixels
         if kind != TensorProto.UINT8:
             black, white = self.spec.value_range
             values = pixels / np.float32(255 / (white - black)) + np.float32(black)
@@ -80,17 +77,17 @@ class PlainGraph:
             values = values.transpose(2, 0, 1)
         return {self._input_port.name: np.ascontiguousarray(values[None], _INPUT_TYPES[kind])}
 
-    def _run(self, session: Any, feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+    def _run(self, session: Any, feed: Mapping[str, Any]) -> list[AnyArray]:
         """Run `session` for all its outputs. Raises ModelError if the runtime fails."""
         try:
-            results: list[npt.NDArray[Any]] = session.run(None, dict(feed))
+            results: list[AnyArray] = session.run(None, dict(feed))
         except Exception as error:  # ONNX Runtime's errors share no base class but this one
             raise ModelError(
                 f"ONNX Runtime cannot run {self.spec.name} ({one_line(error)}); export it again"
             ) from error
         return results
 
-    def _to_pixels(self, result: npt.NDArray[Any], size: tuple[int, ...]) -> Floats:
+    def _to_pixels(self, result: AnyArray, size: tuple[int, ...]) -> FloatArray:
         """Convert an output of the graph to [H, W, C] in 0..1, with the padding cut off."""
         picture = np.asarray(result[0], np.float32)
         if self.spec.layout == "NCHW":
@@ -115,7 +112,7 @@ class NotFinite:
     """Largest magnitude among that operator's inputs."""
 
 
-def not_finite(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[Any]]) -> NotFinite | None:
+def not_finite(model: onnx.ModelProto, values: Mapping[str, AnyArray]) -> NotFinite | None:
     """Find the NaN and infinite values that `model` computed from one picture; None if there are none.
 
     `values` are those of `PlainGraph.values`. Only operators whose inputs are all finite count. A constant of
@@ -137,37 +134,33 @@ def not_finite(model: onnx.ModelProto, values: Mapping[str, npt.NDArray[Any]]) -
 
 
 def _producer(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
-    """Name the operator to blame for the result of `node`.
-
-    A cast computes nothing: it is followed to the operator whose result the narrower type could not hold.
-    """
+    """Name the operator to blame for the result of `node`. A cast computes nothing: it is followed to the
+    operator whose result the narrower type could not hold."""
     makers = {name: maker for maker in model.graph.node for name in maker.output}
     while node.op_type == "Cast" and node.input[0] in makers:
         node = makers[node.input[0]]
     return f"{node.op_type} {node.name or node.output[0]!r}"
 
 
-def _is_finite(value: npt.NDArray[Any]) -> bool:
+def _is_finite(value: AnyArray) -> bool:
     """Check that no value is NaN or infinite; integers and booleans never are."""
     return value.dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
-def _count_bad(value: npt.NDArray[Any]) -> int:
+def _count_bad(value: AnyArray) -> int:
     """Count the NaN and infinite values; 0 for integers and booleans."""
     return int(value.size - np.isfinite(value).sum()) if value.dtype.kind == "f" else 0
 
 
-def _largest(value: npt.NDArray[Any]) -> float:
+def _largest(value: AnyArray) -> float:
     """Return the largest magnitude of floating-point values; 0 for anything else."""
     return float(np.abs(value.astype(np.float64)).max()) if value.size and value.dtype.kind == "f" else 0.0
 
 
-def mirrored(pixels: Bytes, rule: SizeRule) -> Bytes:
-    """Pad `pixels` [H, W, C] at the bottom and right to the size that `rule` asks for.
-
-    The picture is mirrored, and repeated beyond that, as in `Upscaler`. Raises UsageError if the rule has a
-    fixed size that is smaller than the picture.
-    """
+def mirrored(pixels: Uint8Array, rule: SizeRule) -> Uint8Array:
+    """Pad `pixels` [H, W, C] at the bottom and right to the size that `rule` asks for. The picture is
+    mirrored, and repeated beyond that, as in `Upscaler`. Raises UsageError if the rule has a fixed size that
+    is smaller than the picture."""
     height, width = pixels.shape[:2]
     tall, wide = rule.padded(height, width)
     return pixels[_mirrored(height, tall)][:, _mirrored(width, wide)]

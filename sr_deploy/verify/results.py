@@ -159,11 +159,8 @@ class VerifiedModel:
 
     def why(self) -> str:
         """Describe the failure in one line: the culprits, or the missed limits where none was found."""
-        missed = [
-            f"{result.path.backend} {result.path.how}: {', '.join(result.failures)}"
-            for result in self.results
-            if result.failures
-        ]
+        failed = [result for result in self.results if result.failures]
+        missed = [f"{one.path.backend} {one.path.how}: {', '.join(one.failures)}" for one in failed]
         return "; ".join(self.culprits or missed)
 
     def record(self) -> dict[str, Any]:

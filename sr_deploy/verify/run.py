@@ -11,18 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.engines.base import Engine
 from sr_deploy.errors import CheckFailedError, MissingRuntimeError, ModelError, UsageError
 from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.probe.halo import measure_halo
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import AnyArray, Uint8Array
 from sr_deploy.upscale import Upscaler
-from sr_deploy.verify.crops import TILE, Bytes, VerifyCrop
+from sr_deploy.verify.crops import TILE, VerifyCrop
 from sr_deploy.verify.forms import (
     ModelForm,
     Plain,
@@ -100,11 +99,8 @@ def verify_model(
     crops: Sequence[ReferencedCrop],
     on_path: Callable[[str], None] = lambda path: None,
 ) -> VerifiedModel:
-    """Check one model on all its paths, without looking for culprits.
-
-    `on_path(backend)` is called before each path. Raises UsageError if `reference` is not a form of the same
-    model.
-    """
+    """Check one model on all its paths, without looking for culprits. `on_path(backend)` is called before
+    each path. Raises UsageError if `reference` is not a form of the same model."""
     check_comparable(subject, reference)
     results: list[PathResult] = []
     if subject.plain is not None:
@@ -170,7 +166,7 @@ def _check_backend(subject: ModelForm, backend: str, crops: Sequence[ReferencedC
         return [PathResult(path=path, not_run=str(error))]
 
 
-def _smallest_batch(crops: Sequence[ReferencedCrop], spec: ModelSpec) -> Bytes:
+def _smallest_batch(crops: Sequence[ReferencedCrop], spec: ModelSpec) -> Uint8Array:
     """Return the smallest batch [1, h, w, C] that the model takes, filled with one pixel of a photograph."""
     height, width = spec.size_rule.padded(1, 1)
     first = crops[0].crop.small
@@ -195,7 +191,7 @@ def _check_whole_and_tiled(
         yield PathResult(path=path, failures=(str(error),))
 
 
-def _upscale_and_add(comparison: Comparison, referenced: ReferencedCrop, upscaler: Upscaler) -> Bytes:
+def _upscale_and_add(comparison: Comparison, referenced: ReferencedCrop, upscaler: Upscaler) -> Uint8Array:
     """Upscale one crop, add the result to `comparison` and return it."""
     result = upscaler.upscale_pixels(referenced.crop.small)
     comparison.add(referenced.crop, referenced.wanted, result)
@@ -218,7 +214,9 @@ def _count_not_finite_outputs(
         return None
 
 
-def _compare_tiled(engine: Engine, crops: Sequence[ReferencedCrop], whole: Sequence[Bytes]) -> Comparison:
+def _compare_tiled(
+    engine: Engine, crops: Sequence[ReferencedCrop], whole: Sequence[Uint8Array]
+) -> Comparison:
     """Upscale every crop in small tiles, and compare with the reference and with the `whole` results."""
     comparison, upscaler = Comparison(engine.spec.channels), Upscaler(engine, tile=TILE)
     for referenced, before in zip(crops, whole, strict=True):
@@ -234,7 +232,7 @@ def _judge_path(subject: ModelForm, backend: str, how: str, comparison: Comparis
     return PathResult(path=path, measured=measured, failures=judge(measured, precision))
 
 
-def _count_not_finite(values: npt.NDArray[Any]) -> int:
+def _count_not_finite(values: AnyArray) -> int:
     """Count the values that are NaN or infinite."""
     return int(values.size - np.isfinite(values).sum())
 

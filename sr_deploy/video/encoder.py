@@ -179,8 +179,7 @@ def container_format(target: Path) -> str:
 
 
 def _encoder_name(codec: str | None, target: Path, demanding: bool) -> str:
-    """Return the name of the encoder. `demanding` means more than 8 bits or a frame larger than H.264 level
-    5.2."""
+    """Name of the encoder; `demanding`: more than 8 bits, or a frame larger than H.264 level 5.2."""
     if codec is not None:
         return CODECS.get(codec.lower(), codec)
     if container_format(target) == "webm":

@@ -233,12 +233,9 @@ def _make_parts(
 def _key(
     facts: VideoInfo, encoding: Encoding, upscaler: Upscaler, model: Path, options: VideoOptions
 ) -> dict[str, Any]:
-    """Return everything that determines the content of a part, as JSON values. The names appear in
-    messages.
-
+    """Return everything that determines the content of a part, as JSON values. The names appear in messages.
     The versions of PyAV's libraries are included, because another version of an encoder gives another
-    stream.
-    """
+    stream."""
     made: dict[str, Any] = asdict(encoding)
     made |= {"layout": encoding.layout.name, "rate": str(encoding.rate), "time_base": str(encoding.time_base)}
     made["aspect"] = None if encoding.aspect is None else str(encoding.aspect)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sr_deploy.errors import OutputError
 from sr_deploy.system.claims import Claim, read_record, write_record
+from sr_deploy.system.json_values import from_plain, to_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class Parts:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, self.path(number))
-        write_record(self.record_path(number), asdict(part))
+        write_record(self.record_path(number), to_plain(part))
         self.done.append(part)
 
     @property
@@ -111,9 +112,9 @@ class Parts:
         """Return a part if its record is complete and its file has the recorded size, else None."""
         record = read_record(self.record_path(number))
         try:
-            part = Part(**(record or {}))
+            part = from_plain(Part, record)
             return part if self.path(number).stat().st_size == part.bytes else None
-        except (TypeError, OSError):
+        except (ValueError, OSError):
             return None
 
     def _clear(self) -> None:

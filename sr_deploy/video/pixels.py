@@ -9,8 +9,9 @@ import numpy as np
 
 from sr_deploy.errors import InputError
 from sr_deploy.frames.colour import Colours, Matrix, usual_matrix
-from sr_deploy.frames.convert import FramePixels, Pixels, pack, to_depth, top_of, unit_values, unpack
+from sr_deploy.frames.convert import FramePixels, pack, to_depth, top_of, unit_values, unpack
 from sr_deploy.frames.layout import ALL_LAYOUTS, Layout, Plane
+from sr_deploy.system.arrays import AnyArray
 from sr_deploy.video.pyav import Frame, pyav
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def to_picture(frame: Frame, layout: Layout, colours: Colours, *, alpha: bool = 
     return FramePixels(np.ascontiguousarray(picture.pixels))
 
 
-def _alpha_of(frame: Frame, layout: Layout) -> Pixels:
+def _alpha_of(frame: Frame, layout: Layout) -> AnyArray:
     """Return the opacity of a frame [H, W], in the type of the pixels that its layout gives."""
     own = ALL_LAYOUTS.get(frame.format.name)
     if own is not None and own.has_alpha:
@@ -161,14 +162,14 @@ def _alpha_of(frame: Frame, layout: Layout) -> Pixels:
     return np.ascontiguousarray(values)
 
 
-def _widened(grey: Pixels, depth: int) -> Pixels:
+def _widened(grey: AnyArray, depth: int) -> AnyArray:
     """Return grey values of limited range in full range, in the same type. `depth` is that of the frame."""
     white = {"u1": 255, "u2": 65535}.get(grey.dtype.str[1:], 1)
     black, span, top = _limits(depth)
     values = np.clip(
         (grey.astype(np.float32) * np.float32(top / white) - black) * np.float32(white / span), 0, white
     )
-    wide: Pixels = (values if white == 1 else np.rint(values)).astype(grey.dtype)
+    wide: AnyArray = (values if white == 1 else np.rint(values)).astype(grey.dtype)
     return wide
 
 

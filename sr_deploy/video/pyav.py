@@ -41,7 +41,7 @@ def pyav() -> Any:
         ) from error
     if int(av.__version__.partition(".")[0]) < _OLDEST:
         raise MissingRuntimeError(
-            f'video needs PyAV {_OLDEST} or later, found {av.__version__}; pip install --upgrade "sr-deploy[video]"'
+            f'video needs PyAV {_OLDEST} or later, found {av.__version__}; pip install --upgrade "av>={_OLDEST}"'
         )
     return av
 

@@ -137,6 +137,10 @@ def test_output_that_nobody_takes_does_not_fail_the_work(bundle, picture, tmp_pa
 def test_a_file_that_is_no_model_is_called_what_it_is(run, bundle, picture, tmp_path):
     for content, answer in (
         (b"PK\x03\x04rest", "PyTorch checkpoint"),
+        (
+            b'\x10\0\0\0\0\0\0\0{"weight": {}}   ',
+            "is a checkpoint, not an ONNX model; run `sr-deploy export`",
+        ),
         (b"version https://git-lfs", "git lfs pull"),
     ):
         (tmp_path / "model.onnx").write_bytes(content)

@@ -17,6 +17,7 @@ from tests.paths import EXAMPLE, ROOT
 
 PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ENVIRONMENT = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
 READERS = {"os.environ.get", "os.environ.setdefault", "os.environ.pop", "os.getenv"}
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", PYTHON + README, re.MULTILINE | re.DOTALL)
@@ -94,3 +95,38 @@ def test_every_environment_variable_is_on_its_page():
     assert len(found) > 10
     listed = set(re.findall(r"`([A-Z][A-Z_]+)`", ENVIRONMENT))
     assert found == listed
+
+
+PATH = re.compile(r"`(\w[\w./*-]*(?:/|\.(?:py|toml|h|c|json|md)))`")
+
+
+def missing_paths(page: str) -> Iterator[str]:
+    """The paths in a page that lead nowhere: from the root, from sr_deploy/, or from the package of the table's row."""
+    for line in page.splitlines():
+        row = re.match(r"\| \d \| `(\w+)/`", line)
+        folders = [ROOT, ROOT / "sr_deploy", *([ROOT / "sr_deploy" / row[1]] if row else [])]
+        for path in PATH.findall(line):
+            if not any(list(folder.glob(path.rstrip("/"))) for folder in folders):
+                yield path
+
+
+def test_every_path_of_the_architecture_exists():
+    assert list(missing_paths(ARCHITECTURE)) == []
+    assert len(PATH.findall(ARCHITECTURE)) > 40
+
+
+def test_every_package_is_in_the_architecture():
+    parts = [path.name + "/" * path.is_dir() for path in (ROOT / "sr_deploy").iterdir()]
+    named = [part for part in parts if part.endswith((".py", "/")) and not part.startswith("_")]
+    assert [part for part in named if f"`{part}`" not in ARCHITECTURE] == []
+
+
+def test_a_path_that_leads_nowhere_is_found():
+    assert list(missing_paths("`docs/` `base.py`\n| 4 | `engines/` | `base.py`, `no.py` |")) == [
+        "base.py",
+        "no.py",
+    ]
+
+
+def test_the_readme_has_one_table_of_quality_and_one_of_speed():
+    assert re.findall(r"<!-- tables: (\w+) -->", README) == ["quality", "speed"]

@@ -101,11 +101,9 @@ def duration(seconds: float) -> str:
     """Format a time in seconds in a fitting unit: 85 µs, 16.7 ms, 1.23 s."""
     if seconds >= 0.9995:
         return f"{three_digits(seconds)} s"
-    return (
-        f"{three_digits(seconds * 1e3)} ms"
-        if seconds >= 1e-4 or seconds == 0
-        else f"{three_digits(seconds * 1e6)} µs"
-    )
+    if seconds >= 1e-4 or seconds == 0:
+        return f"{three_digits(seconds * 1e3)} ms"
+    return f"{three_digits(seconds * 1e6)} µs"
 
 
 def size(count: float) -> str:

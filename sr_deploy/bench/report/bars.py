@@ -25,7 +25,7 @@ _MIN_LEGEND_SHARE = 0.002
 _MAX_MEDIANS = 3.0
 """Upper limit of the scale of the spread, in medians."""
 
-Row = tuple[Line, BenchRun]
+BarRow = tuple[Line, BenchRun]
 
 
 def stage_bars(panel: Panel) -> Markup | None:
@@ -48,7 +48,7 @@ def stage_bars(panel: Panel) -> Markup | None:
     )
 
 
-def _omission_note(rows: Sequence[Row], of: Sequence[object]) -> str:
+def _omission_note(rows: Sequence[BarRow], of: Sequence[object]) -> str:
     """A sentence that says how many runs are shown, if not all of them are."""
     return (
         f"{len(rows)} of {len(of)} runs are shown; the table has all of them. " if len(rows) < len(of) else ""
@@ -57,16 +57,11 @@ def _omission_note(rows: Sequence[Row], of: Sequence[object]) -> str:
 
 def _figure(title: str, inside: Sequence[Markup], note: str) -> Markup:
     """A figure over the full width, with a title and a note."""
-    return tag(
-        "figure",
-        tag("figcaption", title, class_="name"),
-        inside,
-        tag("p", note, class_="note"),
-        class_="wide",
-    )
+    caption = tag("figcaption", title, class_="name")
+    return tag("figure", caption, inside, tag("p", note, class_="note"), class_="wide")
 
 
-def _selected(rows: Sequence[Row]) -> list[Row]:
+def _selected(rows: Sequence[BarRow]) -> list[BarRow]:
     """Return all rows, or a selection if there are too many.
 
     The selection has the smallest, middle and largest size of each line, or only the largest if three do not
@@ -74,7 +69,7 @@ def _selected(rows: Sequence[Row]) -> list[Row]:
     """
     if len(rows) <= _MAX_ROWS:
         return list(rows)
-    by_line: dict[str, list[Row]] = {}
+    by_line: dict[str, list[BarRow]] = {}
     for row in rows:
         by_line.setdefault(row[0].name, []).append(row)
     count = 3 if len(by_line) * 3 <= _MAX_ROWS else 1
@@ -86,10 +81,8 @@ def _selected(rows: Sequence[Row]) -> list[Row]:
 
 
 def _stacked(run: BenchRun) -> Markup:
-    """The bar of one run: its stages side by side, with a tooltip each.
-
-    Shares that exceed 1 in sum are scaled to fit the bar.
-    """
+    """The bar of one run: its stages side by side, with a tooltip each. Shares that exceed 1 in sum are
+    scaled to fit the bar."""
     shares, left, parts = _in_order(run), 0.0, []
     scale = _WIDTH / max(1.0, sum(shares.values()))
     for name, share in shares.items():

@@ -80,12 +80,8 @@ def _latency_point(run: BenchRun) -> Point:
     """The point of a run in a plot of latency; its vertical line ends at p95."""
     high = None if run.throughput else p95_seconds(run) / run.case.batch
     last = "" if high is None else f", p95 {duration(high)}"
-    return Point(
-        x=_area(run),
-        y=seconds_per_picture(run),
-        high=high,
-        tip=f"{picture_label(run)}: {duration(seconds_per_picture(run))}{last}",
-    )
+    tip = f"{picture_label(run)}: {duration(seconds_per_picture(run))}{last}"
+    return Point(x=_area(run), y=seconds_per_picture(run), high=high, tip=tip)
 
 
 def _area(run: BenchRun) -> float:

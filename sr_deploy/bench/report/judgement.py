@@ -98,13 +98,10 @@ def _change_row(name: str, pair: MatchedRuns) -> tuple[Child, ...]:
 
 def doubt_list(result: BenchResult) -> Markup | None:
     """A collapsible list of the reasons not to trust the figures; None if there are none."""
-    found = doubts(result)
-    if not found:
+    if not (found := doubts(result)):
         return None
-    items = [tag("li", tag("bdi", line)) for line in found]
-    return collapsible(
-        [_state("doubtful", "warn"), f" {count(len(found), 'reason')} not to trust these figures"], items
-    )
+    title = [_state("doubtful", "warn"), f" {count(len(found), 'reason')} not to trust these figures"]
+    return collapsible(title, [tag("li", tag("bdi", line)) for line in found])
 
 
 def failure_list(result: BenchResult) -> Markup | None:

@@ -40,10 +40,8 @@ def number(value: float) -> str:
 
 
 def tag(name: str, /, *children: Child, **attributes: Value) -> Markup:
-    """Make an element. `class_` becomes the attribute class, and `stroke_width` becomes stroke-width.
-
-    Raises ValueError for an invalid name of an element or attribute; names must never come from data.
-    """
+    """Make an element. `class_` becomes the attribute class, and `stroke_width` becomes stroke-width. Raises
+    ValueError for an invalid name of an element or attribute; names must never come from data."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of an element")
     start = f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items())}>"

@@ -172,7 +172,6 @@ def _series(series: Series, across: Axis, up: Axis) -> Markup:
 
 
 def _point(point: Point, style: int, across: Axis, up: Axis) -> Markup:
-    """A point with its marker, its tooltip and its vertical line."""
     x, y = across.at(point.x), up.at(point.y)
     span = None
     if point.low is not None or point.high is not None:

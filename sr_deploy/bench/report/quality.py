@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from sr_deploy.bench.report.axes import duration, three_digits
@@ -68,11 +69,7 @@ def _rated_lines(panel: Panel) -> dict[tuple[int, str, str], list[Line]]:
 
 def _common_size(lines: Sequence[Line]) -> tuple[int, int]:
     """The size (width, height) that most lines have; among equals the one nearest to 640x360."""
-    counts: dict[tuple[int, int], int] = {}
-    for line in lines:
-        for run in line.runs:
-            key = (run.case.width, run.case.height)
-            counts[key] = counts.get(key, 0) + 1
+    counts = Counter((run.case.width, run.case.height) for line in lines for run in line.runs)
     return min(counts, key=lambda s: (-counts[s], abs(math.log(s[0] * s[1] / (640 * 360))), s))
 
 
@@ -80,11 +77,8 @@ def _quality_point(line: Line, run: BenchRun, data: str, measure: str) -> Point:
     """The point of one run, with its quality and time in the tooltip."""
     value = _value(line, data, measure)
     text = f"{value:.2f} dB" if measure.startswith("psnr") else f"{value:.4f}"
-    return Point(
-        x=seconds_per_picture(run),
-        y=value,
-        tip=f"{line.name}: {text} on {data}, {duration(seconds_per_picture(run))}",
-    )
+    seconds = seconds_per_picture(run)
+    return Point(x=seconds, y=value, tip=f"{line.name}: {text} on {data}, {duration(seconds)}")
 
 
 def _value(line: Line, data: str, measure: str) -> float:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sr_deploy.bench.run.recorder import SampledCall
 from sr_deploy.engines.base import Engine
 from sr_deploy.errors import MissingRuntimeError
+from sr_deploy.system.arrays import Uint8Array
 
 DEVICE_BACKENDS = ("tensorrt",)
 """Backends whose engines have `run_device`."""
 
 
-def device_work(engine: Engine, batch: npt.NDArray[np.uint8]) -> SampledCall:
+def device_work(engine: Engine, batch: Uint8Array) -> SampledCall:
     """Return a call that runs `batch`, uint8 [N, H, W, C], which is copied to the device once.
 
     Raises MissingRuntimeError if the engine has no `run_device`.

@@ -32,7 +32,7 @@ _DISTRIBUTIONS = (
 def describe_environment(busy_elsewhere: float | None = None) -> Environment:
     """Describe the environment as it is now. Asks the GPU driver, which takes a moment."""
     # Imported here because workers import this module too, and need only `load`.
-    from sr_deploy.doctor import find_gpus
+    from sr_deploy.engines.nvidia import find_gpus
 
     gpus, _ = find_gpus()
     return Environment(
@@ -113,10 +113,7 @@ def _read_mhz(path: Path) -> float | None:
 
 
 def _clock_now() -> float | None:
-    """The clock of the first processor in MHz; None if unknown.
-
-    Without cpufreq files, the value comes from /proc/cpuinfo.
-    """
+    """The clock of the first processor in MHz, without cpufreq from /proc/cpuinfo; None if unknown."""
     if (now := _read_mhz(_CPU0 / "scaling_cur_freq")) is not None:
         return now
     return _number_after("cpu MHz", Path("/proc/cpuinfo"))
@@ -134,10 +131,7 @@ def _memory_total() -> int | None:
 
 
 def _hypervisor() -> str | None:
-    """The vendor of the virtual machine, "yes" if it has no name, or None on bare metal.
-
-    The processor flag "hypervisor" decides; the firmware tables (DMI) only give the name.
-    """
+    """The vendor of the virtual machine by its firmware (DMI), "yes" without a name; None on bare metal."""
     for name in ("sys_vendor", "product_name"):
         if text := _read_text(Path("/sys/devices/virtual/dmi/id") / name):
             return text if "hypervisor" in (_read_text(Path("/proc/cpuinfo")) or "") else None

@@ -135,10 +135,8 @@ class _Streams:
         self._failed = False
 
     def run(self, call: Call, begin: float) -> None:
-        """Time `call` until all threads together have enough samples, or one of them fails.
-
-        `begin` is the common start. An exception of `call` stops the other threads after their current call.
-        """
+        """Time `call` until all threads together have enough samples, or one of them fails. `begin` is the
+        common start. An exception of `call` stops the other threads after their current call."""
         clock, effort = time.perf_counter, self._effort
         try:
             while not self._failed:

@@ -40,11 +40,11 @@ class PaceMeter:
         self._factors = [rng.random((2, _STACK, _SIDE, _SIDE), np.float32) for _ in range(threads)]
         self._products = [np.empty((_STACK, _SIDE, _SIDE), np.float32) for _ in range(threads)]
         self._due = 0.0
-        self._work()  # so that BLAS allocates its buffers before the first measurement
+        self._multiply_on_every_core()  # so that BLAS allocates its buffers before the first measurement
 
     def begin(self) -> None:
         """Forget the warm-up and start counting: do the work once untimed, and clear `seconds`."""
-        self._work()
+        self._multiply_on_every_core()
         self.seconds.clear()
         self._due = time.perf_counter() + _INTERVAL
 
@@ -55,12 +55,11 @@ class PaceMeter:
         time.sleep(_REST)
         for _ in range(_REPEATS):
             start = time.perf_counter()
-            self._work()
+            self._multiply_on_every_core()
             self.seconds.append(time.perf_counter() - start)
         self._due = time.perf_counter() + _INTERVAL
 
-    def _work(self) -> None:
-        """Do the same work on every core, and wait for all of them."""
+    def _multiply_on_every_core(self) -> None:
         threads = [threading.Thread(target=self._multiply, args=(i,)) for i in range(1, len(self._factors))]
         for thread in threads:
             thread.start()

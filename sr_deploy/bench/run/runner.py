@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from sr_deploy.bench.frames import Photographs, Pixels
+from sr_deploy.bench.frames import Photographs
 from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject
 from sr_deploy.bench.run.device import device_work
 from sr_deploy.bench.run.measure import Effort
@@ -23,6 +23,7 @@ from sr_deploy.engines.base import Engine
 from sr_deploy.engines.registry import open_engine
 from sr_deploy.errors import UsageError
 from sr_deploy.images.image import Image, read_image, write_image
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.upscale import Upscaler
 
 Tile = int | Literal["auto"] | None
@@ -81,21 +82,20 @@ class SubjectRunner:
             return self._file_work(case, folder, number)
         return self._batch_work(case) if case.batch > 1 else self._pixel_work(case, number)
 
-    def _frame(self, case: BenchCase, number: int) -> Pixels:
+    def _frame(self, case: BenchCase, number: int) -> Uint8Array:
         """A frame of the photograph that the case is named after, otherwise of photograph `number`."""
         own = self._photographs.named(case.label)
         return self._photographs.frame(case.width, case.height, number if own is None else own)
 
     def _file(self, case: BenchCase, folder: Path, number: int) -> Path:
         """The file of the photograph that the case is named after, otherwise a PNG file of the frame."""
-        own = self._photographs.named(case.label)
-        if own is not None:
+        if (own := self._photographs.named(case.label)) is not None:
             return self._photographs.files[own]
         source = folder / f"{number}.png"
         write_image(Image(pixels=self._frame(case, number)), source)
         return source
 
-    def _batch(self, case: BenchCase) -> Pixels:
+    def _batch(self, case: BenchCase) -> Uint8Array:
         """The pictures of a batch, uint8 [N, H, W, C]; a model with one channel gets the green one."""
         batch = self._photographs.batch(case.width, case.height, case.batch)
         # The slice is not contiguous; the copy is.

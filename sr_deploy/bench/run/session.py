@@ -151,7 +151,6 @@ class _Worker:
                 _close_quietly(stream)
 
     def _exit_reason(self) -> str:
-        """Describe the end of the process: its exit code or signal, and the last line on its stderr."""
         code = self._process.wait()
         self._stderr.seek(0)
         lines = self._stderr.read().decode("utf-8", "replace").split("\n")

@@ -11,8 +11,9 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from sr_deploy.engines.base import Batch, Engine, Limits
+from sr_deploy.engines.base import Engine, Limits
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import BatchArray
 
 
 class TimedEngine:
@@ -47,7 +48,7 @@ class TimedEngine:
         self.prepare = self.compute = self.finish = 0.0
         self._mark = time.perf_counter()
 
-    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None = None) -> BatchArray:
         """Run the engine as in `Engine.run`, and time it."""
         start = time.perf_counter()
         self.prepare += start - self._mark

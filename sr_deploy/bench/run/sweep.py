@@ -48,14 +48,14 @@ class LeftOut:
     """Estimated time in seconds that it would have taken."""
 
 
-Step = BenchRun | FailedRun | LeftOut
+SweepStep = BenchRun | FailedRun | LeftOut
 
 
 def run_sweep(
     session: BenchSession,
     sweep: Sweep,
     on_start: Callable[[WorkerStart, BenchCase, int, int], None] | None = None,
-) -> Iterator[Step]:
+) -> Iterator[SweepStep]:
     """Measure everything, and yield each run, failure or omission as it is known.
 
     With several rounds a run is yielded after its last round, with the samples of all rounds.
@@ -118,7 +118,7 @@ def _ordered(sweep: Sweep) -> Iterator[tuple[BenchCase, WorkerStart]]:
 
 def _run_rounds(
     session: BenchSession, sweep: Sweep, on_start: Callable[[WorkerStart, BenchCase, int, int], None] | None
-) -> Iterator[Step]:
+) -> Iterator[SweepStep]:
     """Measure case by case, with all subjects in turn in every round.
 
     So a drift of the machine affects all of them. Every second round has the reverse order, so that no
@@ -188,7 +188,7 @@ class _TimeLimit:
             warm_up_seconds=min(effort.warm_up_seconds, share / 2),
         )
 
-    def note(self, entry: WorkerStart, step: Step) -> None:
+    def note(self, entry: WorkerStart, step: SweepStep) -> None:
         """Remember the time per pixel of a run, for estimates of larger cases."""
         if isinstance(step, BenchRun):
             self._per_pixel[entry] = summarise(step).mean / step.case.pixels

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from sr_deploy.system.memory import proc_bytes
+
 _SYSTEM: str = sys.platform
 _RAPL = Path("/sys/class/powercap")
 _STATUS, _CLEAR, _STAT = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/stat")
@@ -20,14 +22,14 @@ _GUEST_COLUMN = 8  # from here on guest time, which is already part of user time
 def resident() -> int | None:
     """Resident memory of this process in bytes; the peak on systems other than Linux and Windows."""
     if _SYSTEM == "linux":
-        return _status_bytes("VmRSS")
+        return proc_bytes(_STATUS, "VmRSS")
     return _windows_memory("WorkingSetSize") if _SYSTEM == "win32" else peak_resident()
 
 
 def peak_resident() -> int | None:
     """Peak resident memory of this process in bytes, since the last `reset_peak` if the platform has that."""
     if _SYSTEM == "linux":
-        return _status_bytes("VmHWM")
+        return proc_bytes(_STATUS, "VmHWM")
     if _SYSTEM == "win32":
         return _windows_memory("PeakWorkingSetSize")
     import resource
@@ -43,17 +45,6 @@ def reset_peak() -> bool:
     except OSError:
         return False
     return True
-
-
-def _status_bytes(key: str) -> int | None:
-    """A value of /proc/self/status in bytes, such as VmRSS; the file counts in KiB."""
-    try:
-        for line in _STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
 
 
 def _windows_memory(field: str) -> int | None:

@@ -18,6 +18,7 @@ from typing import IO, Any, Protocol
 
 from sr_deploy.bench.result import BenchCase, BenchRun, BenchSubject
 from sr_deploy.bench.run.measure import Effort
+from sr_deploy.errors import describe_error
 from sr_deploy.system.json_values import from_plain, to_plain
 
 
@@ -70,16 +71,6 @@ def serve(open_subject: Callable[[Opening], Measurer]) -> None:
             answer = {"error": describe_error(error), "kind": type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-
-
-def describe_error(error: Exception) -> str:
-    """An error as one line for a report, with its type unless it is one of sr-deploy's own."""
-    from sr_deploy.errors import SrDeployError
-
-    text = " ".join(str(error).split())
-    if isinstance(error, SrDeployError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def open_runner(opening: Opening) -> Measurer:

@@ -31,10 +31,8 @@ class _BenchGroup(click.Group):
 
 
 def _parse_list(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[str, ...]:
-    """Parse an option that may be repeated and whose values may be separated by commas.
-
-    Returns the values in the order given, each once. Raises click.BadParameter for an empty one.
-    """
+    """Parse an option that may be repeated and whose values may be separated by commas. Returns the values in
+    the order given, each once. Raises click.BadParameter for an empty one."""
     parts = [part.strip() for text in value for part in text.split(",")]
     if "" in parts:
         raise click.BadParameter("a name is empty.", ctx, parameter)

@@ -72,10 +72,8 @@ def run(files: Sequence[Path], form: str, max_regression: str | None) -> int:
 def report(
     files: Sequence[Path], output: Path, budget_file: Path | None, baseline: Path | None, *, overwrite: bool
 ) -> None:
-    """Write results to `output` as a page, a Markdown table or CSV, chosen by its suffix.
-
-    Raises UsageError for another suffix, and for budgets or a baseline without a page.
-    """
+    """Write results to `output` as a page, a Markdown table or CSV, chosen by its suffix. Raises UsageError
+    for another suffix, and for budgets or a baseline without a page."""
     kinds = {".html": "a page", ".htm": "a page", ".md": "Markdown", ".csv": "CSV"}
     kind = kinds.get(output.suffix.lower())
     if kind is None:

@@ -191,7 +191,6 @@ def _cases(
 
 
 def _check_limits(values: Mapping[str, Any]) -> None:
-    """Raise UsageError for options that contradict each other or lack a partner."""
     if values["streams"] is not None and not values["throughput"]:
         raise UsageError("--streams needs --throughput; add that, or leave --streams out")
     if values["find"] and not (values["min_fps"] or values["max_ms"]):

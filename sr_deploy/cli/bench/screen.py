@@ -85,7 +85,6 @@ def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
 
 
 def _conditions(result: BenchResult) -> str:
-    """One line about the conditions: CPU, cores, versions of the runtimes used, and what was timed."""
     machine, settings = result.environment.machine, result.settings
     runtimes = {run.subject.backend for run in result.runs}
     versions = result.environment.versions

@@ -37,11 +37,8 @@ class FrameProgress:
             self._display.print(f"note: {message}")
 
     def begin(self, total: int | None, first: int = 0) -> None:
-        """Start to count, and restart the clock.
-
-        `total` is the number of frames of the source, None if it is unknown. `first` frames are done by an earlier run; the
-        rate leaves them out.
-        """
+        """Start to count, and restart the clock. `total` is the number of frames of the source, None if it is
+        unknown. `first` frames are done by an earlier run; the rate leaves them out."""
         self.frames = self._first = first
         self._total = total
         self._start = time.monotonic()
@@ -63,10 +60,8 @@ class FrameProgress:
         return time.monotonic() - self._start
 
     def _pace(self) -> str:
-        """Frames, rate and time left in words, such as "310/1000 frames, 10.0/s, 0:01:09 left".
-
-        Without a total there is no time left, and neither if the file holds more frames than its header claims.
-        """
+        """Frames, rate and time left in words, such as "310/1000 frames, 10.0/s, 0:01:09 left". Without a
+        total there is no time left, and neither if the file holds more frames than its header claims."""
         if self._total is None or self.frames > self._total:
             return f"{self.frames} frames, {self.rate:.1f}/s"
         left = (self._total - self.frames) / max(self.rate, 1e-9)

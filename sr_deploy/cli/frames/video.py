@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\b
 Examples:
-  sr-deploy video clip.mp4 -o clip-4k.mp4 --scale 2
+  sr-deploy video film.mkv -o film-x2.mkv --scale 2
   sr-deploy video film.mkv -o film-x4.mkv --codec hevc --quality 20 --preset slow
-  sr-deploy video clip.mp4 -o master.mkv --codec ffv1
+  sr-deploy video film.mkv -o master.mkv --codec ffv1
 """
 
 

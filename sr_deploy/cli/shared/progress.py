@@ -86,11 +86,9 @@ class ProgressDisplay:
         line: str | None = None,
         **fields: Any,
     ) -> None:
-        """Show that `done` of `total` are done; `total` None means that the end is unknown.
-
-        `task` is the key of the task to show or change, `fields` are values for the templates. Where nothing is
-        drawn, `line` is printed instead if the interval has passed; None prints nothing.
-        """
+        """Show that `done` of `total` are done; `total` None means that the end is unknown. `task` is the key
+        of the task to show or change, `fields` are values for the templates. Where nothing is drawn, `line`
+        is printed instead if the interval has passed; None prints nothing."""
         if self._quiet:
             return
         with self._lock:

@@ -114,10 +114,8 @@ class Reporter:
         return sum(self._counts.values())
 
     def _show(self, name: str, done: int, tiles: int) -> None:
-        """Show the pictures computed so far and the share of the present one. A single picture is counted in tiles.
-
-        The rate counts from the first tile, so that the time to open the model does not lower it.
-        """
+        """Show the pictures computed so far and the share of the present one. A single picture is counted in
+        tiles. The rate counts from the first tile, so that the time to open the model does not lower it."""
         if self._first_tile is None:
             self._first_tile = time.monotonic()
         part = done / tiles if done < tiles else 0.0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.engines.base import Batch, Limits, check_batch
+from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.onnxruntime.session import (
     CPU,
     OnnxRuntimeOptions,
@@ -29,6 +29,7 @@ from sr_deploy.engines.onnxruntime.session import (
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import BatchArray
 
 if TYPE_CHECKING:
     import onnx
@@ -98,7 +99,7 @@ class OnnxRuntimeEngine:
         raises."""
         self._session(np.dtype(dtype))
 
-    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None = None) -> BatchArray:
         """Upscale a batch; see `Engine.run`. Also raises ModelError for faults of the model that only a run
         shows."""
         shape = check_batch(self.spec, self.limits, batch, out)
@@ -134,7 +135,6 @@ class OnnxRuntimeEngine:
         self.close()
 
     def _session(self, dtype: np.dtype[Any]) -> Any:
-        """Return the session for pictures of `dtype`; made when it is first needed, under the lock."""
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")

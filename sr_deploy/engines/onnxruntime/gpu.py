@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sr_deploy.engines.base import Batch, Limits, check_batch
+from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.nvidia import load_driver
 from sr_deploy.engines.onnxruntime.session import (
     CUDA,
@@ -40,6 +40,7 @@ from sr_deploy.errors import MissingRuntimeError, UsageError
 from sr_deploy.graph.cache import cache_folder
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import BatchArray
 
 if TYPE_CHECKING:
     import onnx
@@ -124,7 +125,7 @@ class _GpuEngine(ABC):
         facts = self._model.facts
         return Limits(max_batch=facts.max_batch, bytes_per_pixel=facts.peak_per_pixel)
 
-    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None = None) -> BatchArray:
         """Upscale a batch; see `Engine.run`. Also raises ModelError for faults of the model that only a run
         shows."""
         shape = check_batch(self.spec, self.limits, batch, out)
@@ -251,19 +252,19 @@ class ShapeSession:
         self._binding.bind_ortvalue_input(session.get_inputs()[0].name, self._source)
         self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._result)
 
-    def run(self, batch: Batch, out: Batch | None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None) -> BatchArray:
         """Copy `batch` to the device, run, and copy the result back, into `out` if it is given."""
         with self._lock:
             self._source.update_inplace(batch)
             self._session.run_with_iobinding(self._binding, quiet_run_options())
-            result: Batch = self._result.numpy()
+            result: BatchArray = self._result.numpy()
             if out is None and not self._is_own_buffer(result):
                 return result
             made: Any = np.empty_like(result) if out is None else out
             np.copyto(made, result)
             return made  # type: ignore[no-any-return]
 
-    def _is_own_buffer(self, array: Batch) -> bool:
+    def _is_own_buffer(self, array: BatchArray) -> bool:
         """Return True if `array` is the session's buffer itself, as it is on a CPU; the caller must not get
         it."""
         return bool(array.ctypes.data == self._result.data_ptr())

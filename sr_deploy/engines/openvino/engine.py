@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.engines.base import Batch, Limits, check_batch
+from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.openvino.skip_path import with_fp32_skip_path
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cores import usable_cores
 from sr_deploy.system.sources import sources_digest
 
@@ -125,7 +126,7 @@ class OpenVinoEngine:
         """Compile for pictures of `dtype` now instead of in the first `run`. Raises what `run` raises."""
         self._compiled_for(np.dtype(dtype))
 
-    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None = None) -> BatchArray:
         """Upscale a batch; see `Engine.run`. Also raises ModelError for faults of the model that only a run
         shows."""
         shape = check_batch(self.spec, self.limits, batch, out)
@@ -135,7 +136,7 @@ class OpenVinoEngine:
             source = batch.copy() if np.may_share_memory(batch, result) else np.ascontiguousarray(batch)
             if not source.flags.writeable:  # OpenVINO shares memory only with writable arrays
                 source = source.copy()
-            compiled.infer(cast("Batch", source), result)
+            compiled.infer(cast("BatchArray", source), result)
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             raise self._run_error(error, batch.shape) from error
         return result  # type: ignore[no-any-return]
@@ -160,7 +161,6 @@ class OpenVinoEngine:
         return tuple(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
     def _compiled_for(self, dtype: np.dtype[Any]) -> _Compiled:
-        """Return the compiled model for pictures of `dtype`; made when it is first needed, under the lock."""
         with self._lock:
             if self._closed:
                 raise UsageError("this engine is closed; make a new one")
@@ -258,7 +258,7 @@ class _Compiled:
         self._running = 0
         self._largest = 0
 
-    def infer(self, source: Batch, result: Batch) -> None:
+    def infer(self, source: BatchArray, result: BatchArray) -> None:
         """Compute `result` from `source`; both are used in place. Raises ModelError if the graph gives
         another shape."""
         tensor = _runtime().Tensor
@@ -312,12 +312,9 @@ def computes_in(
 
 
 def _core() -> Any:
-    """Return OpenVINO's core. There is one for the process, and it is never released.
-
-    The core gives a stack for signal handlers to the thread that first compiles. If another thread releases
-    the core, that stack is freed, but the first thread still uses it: its next signal, such as Ctrl-C,
-    crashes the process.
-    """
+    """Return OpenVINO's core. There is one for the process, and it is never released. The core gives a stack
+    for signal handlers to the thread that first compiles. If another thread releases the core, that stack is
+    freed, but the first thread still uses it: its next signal, such as Ctrl-C, crashes the process."""
     return _core_of(_runtime())
 
 

@@ -63,12 +63,10 @@ def _skip_convolutions(operators: list[Any]) -> list[Any]:
 
 
 def _with_lasting_attributes(operator: Any) -> Any:
-    """Return an operator in the place of `operator` that keeps the mark.
-
-    OpenVINO replaces divisions by a constant, and `Pad` as ONNX has it, by operators of its own without the
-    mark. So both are replaced here first, by a multiplication and by opset 1's `Pad`. Other operators are
-    returned as they are, and so is a `Pad` with negative sizes, which opset 1 does not know.
-    """
+    """Return an operator in the place of `operator` that keeps the mark. OpenVINO replaces divisions by a
+    constant, and `Pad` as ONNX has it, by operators of its own without the mark. So both are replaced here
+    first, by a multiplication and by opset 1's `Pad`. Other operators are returned as they are, and so is a
+    `Pad` with negative sizes, which opset 1 does not know."""
     from openvino import opset1
 
     sources = [operator.input_value(i) for i in range(operator.get_input_size())]

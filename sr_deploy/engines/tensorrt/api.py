@@ -36,7 +36,7 @@ TensorRT reports such a failure as an ordinary logged error, so its text is the 
 """
 _HARDWARE_LEVELS = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
 """Members of TensorRT's `HardwareCompatibilityLevel`, by the values of `BuildOptions.hardware_compatible`."""
-Progress = Callable[[str, int, int], bool]
+BuildProgress = Callable[[str, int, int], bool]
 """Callback (phase, steps done, steps in all) -> bool; False asks TensorRT to stop the build."""
 
 
@@ -357,7 +357,7 @@ def timings_of(config: Any) -> bytes:
     return b"" if cache is None else bytes(cache.serialize())
 
 
-def watch(trt: ModuleType, config: Any, progress: Progress) -> Any:
+def watch(trt: ModuleType, config: Any, progress: BuildProgress) -> Any:
     """Attach `progress` to the build that follows, and return the monitor.
 
     The caller must keep the monitor until the build has ended: TensorRT holds no reference to it. Versions

@@ -169,7 +169,6 @@ class EngineCache:
                     unlock(file.fileno())
 
     def _wait_for(self, file: IO[bytes]) -> None:
-        """Block until the lock on `file` is obtained. A wait is reported once."""
         reported = False
         while not _try_lock(file):
             if not reported:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from sr_deploy.engines.nvidia import load_driver
 from sr_deploy.engines.tensorrt.sidecar import BuildMachine
 from sr_deploy.errors import MissingRuntimeError, OutOfMemoryError, SrDeployError, UsageError
+from sr_deploy.system.arrays import AnyArray
 
 INSTALL = 'pip install "sr-deploy[gpu]"'
 """The command that installs the backend; messages about missing packages end in it."""
@@ -77,10 +78,11 @@ def machine(ordinal: int, tensorrt: str) -> BuildMachine:
     Raises MissingRuntimeError if CUDA is missing, UsageError if there is no such GPU.
     """
     device = _device(driver(), ordinal)
+    major, minor = device.compute_capability()
     return BuildMachine(
         tensorrt=tensorrt,
         gpu=str(device.name()),
-        capability=device.compute_capability(),
+        capability=(int(major), int(minor)),
         driver=driver_version(),
     )
 
@@ -114,11 +116,8 @@ class GpuContext:
     """
 
     def __init__(self, ordinal: int, context: str) -> None:
-        """Use GPU number `ordinal` in its "primary" context, or in the "current" one of this thread.
-
-        Raises MissingRuntimeError without a usable GPU, UsageError if "current" is asked for and there is
-        none.
-        """
+        """Use GPU number `ordinal` in its "primary" context, or in the "current" one of this thread. Raises
+        MissingRuntimeError without a usable GPU, UsageError if "current" is asked for and there is none."""
         self.cuda = driver()
         self._context = (
             _primary_context(self.cuda, ordinal) if context == "primary" else self._caller_context()
@@ -154,7 +153,6 @@ class GpuContext:
 
 
 def _primary_context(cuda: ModuleType, ordinal: int) -> Any:
-    """Return the primary context of GPU number `ordinal`, retaining it on first use."""
     with _primary_lock:
         if ordinal not in _primary_contexts:
             if not _primary_contexts:
@@ -236,13 +234,13 @@ class PinnedBuffer:
         self._gpu = gpu
         self._array: Any = None
 
-    def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
         """Return an array of `shape` and `dtype` on this memory, uninitialised; valid until the next call."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self._array is None or self._array.nbytes < size:
             self.free()
             self._array = pinned_empty(self._gpu.cuda, size)
-        array: npt.NDArray[Any] = self._array[:size].view(dtype).reshape(shape)
+        array: AnyArray = self._array[:size].view(dtype).reshape(shape)
         return array
 
     def free(self) -> None:
@@ -340,7 +338,7 @@ def order_streams(first: int, then: int) -> None:
         _call("cuEventDestroy_v2", event)  # CUDA releases it only after it has been reached
 
 
-def is_pinned(array: npt.NDArray[Any]) -> bool:
+def is_pinned(array: AnyArray) -> bool:
     """Return whether the memory of `array` is page-locked, so that a GPU can access it directly.
 
     It may have been locked by anyone. The first and the last byte are checked; any failure of the query means

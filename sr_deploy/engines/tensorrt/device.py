@@ -92,11 +92,7 @@ def _from_interface(interface: dict[str, Any], owner: Any) -> DeviceArray:
 
 
 def _check_strides(shape: tuple[int, ...], strides: Any, unit: int) -> None:
-    """Raises UsageError if `strides` are not those of a C-contiguous array of `shape`.
-
-    `unit` is the size of an element in the unit of the strides: bytes, or 1 if they count elements. None
-    means contiguous. Axes of length 1 may have any stride.
-    """
+    """Raises UsageError unless `strides`, with `unit` per element, are C-contiguous; None means they are."""
     if strides is None:
         return
     expected = zip(shape, strides, _contiguous_strides(shape, unit), strict=True)
@@ -156,11 +152,8 @@ class _DLPackOwner:
 
 
 def _from_dlpack(source: Any, stream: int | None) -> DeviceArray:
-    """Read an array through DLPack.
-
-    Without a stream, 1 is passed: CUDA's legacy default stream. The protocol forbids 0, which would be
-    ambiguous.
-    """
+    """Read an array through DLPack. Without a stream, 1 is passed: CUDA's legacy default stream. The protocol
+    forbids 0, which would be ambiguous."""
     if int(source.__dlpack_device__()[0]) != _DLPACK_CUDA:
         raise UsageError("the DLPack array is not on a CUDA GPU; use run() for arrays in main memory")
     return read_capsule(source.__dlpack__(stream=stream if stream else 1))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sr_deploy.engines.base import Batch, Limits, check_batch
+from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.registry import ENGINE_SUFFIXES
 from sr_deploy.engines.tensorrt import api, build
 from sr_deploy.engines.tensorrt.cache import EngineCache
@@ -44,6 +44,7 @@ from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine, requir
 from sr_deploy.engines.tensorrt.transfer import CopyThreads, PendingResult, send
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import BatchArray
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -114,7 +115,7 @@ class TensorRTEngine:
         kinds = [kind for kind in (build.UINT8, build.FLOAT32) if self._model.has(kind)]
         return self._loaded_engine(kinds[0]).record
 
-    def run(self, batch: Batch, out: Batch | None = None) -> Batch:
+    def run(self, batch: BatchArray, out: BatchArray | None = None) -> BatchArray:
         """Upscale `batch` [N, H, W, C] as `Engine.run` describes.
 
         Fastest if `batch` and `out` come from `empty`: the GPU then accesses them directly. Blocks while all
@@ -129,7 +130,7 @@ class TensorRTEngine:
         loaded_engine.lanes.give_back(lane)
         return result
 
-    def run_stream(self, batches: Iterable[Batch], depth: int | None = None) -> Iterator[Batch]:
+    def run_stream(self, batches: Iterable[BatchArray], depth: int | None = None) -> Iterator[BatchArray]:
         """Yield the results of `batches` in order, while copies in, computing and copies out overlap.
 
         Up to `depth` batches are in flight at once; the default and the limit are the option `contexts`. A
@@ -174,7 +175,7 @@ class TensorRTEngine:
         loaded_engine.lanes.give_back(lane)
         return pixels_out
 
-    def empty(self, shape: tuple[int, ...], dtype: Any = np.uint8) -> Batch:
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.uint8) -> BatchArray:
         """Return an uninitialised array in page-locked memory.
 
         `run` reads and writes such arrays without an intermediate copy.
@@ -182,7 +183,7 @@ class TensorRTEngine:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with self._gpu.current():
             block = pinned_empty(self._gpu.cuda, size)
-        array: Batch = block[:size].view(dtype).reshape(shape)
+        array: BatchArray = block[:size].view(dtype).reshape(shape)
         return array
 
     def prepare(self, dtype: Any = np.uint8) -> None:
@@ -229,7 +230,7 @@ class TensorRTEngine:
 
     # running
 
-    def _check(self, batch: Batch, out: Batch | None) -> tuple[tuple[int, ...], _EngineLanes]:
+    def _check(self, batch: BatchArray, out: BatchArray | None) -> tuple[tuple[int, ...], _EngineLanes]:
         """Check the arrays of a run; return the shape of the result and the engine for their type."""
         shape = check_batch(self.spec, self.limits, batch, out)
         return shape, self._loaded_engine(build.pixels_of(batch.dtype))
@@ -240,7 +241,7 @@ class TensorRTEngine:
         like: Any = np.broadcast_to(np.zeros((), pixels_in.dtype), pixels_in.shape)
         return self._check(like, None)
 
-    def _queue_run(self, lane: Lane, batch: Batch, result: Batch) -> PendingResult:
+    def _queue_run(self, lane: Lane, batch: BatchArray, result: BatchArray) -> PendingResult:
         """Queue the copies and the run on the lane's stream; the CUDA context must be current."""
         source, target = lane.reserve(batch.nbytes, result.nbytes)
         send(lane, batch, source)
@@ -248,7 +249,7 @@ class TensorRTEngine:
         return PendingResult(lane, target, result, self._copy_threads)
 
     def _submit(
-        self, loaded_engine: _EngineLanes, lane: Lane, batch: Batch, result: Batch
+        self, loaded_engine: _EngineLanes, lane: Lane, batch: BatchArray, result: BatchArray
     ) -> tuple[_EngineLanes, Lane, PendingResult, tuple[int, ...]]:
         """Queue one run of a stream, and return what `_finish_oldest` needs."""
         with self._running(loaded_engine, lane, batch.shape):
@@ -260,7 +261,7 @@ class TensorRTEngine:
         while runs:
             self._finish_oldest(runs)
 
-    def _finish_oldest(self, runs: _PendingRuns) -> Batch:
+    def _finish_oldest(self, runs: _PendingRuns) -> BatchArray:
         """Wait for the oldest run of a stream, give its lane back, and return the result."""
         loaded_engine, lane, pending, shape = runs.popleft()
         with self._running(loaded_engine, lane, shape):

@@ -133,11 +133,9 @@ class Lane:
             prepared.graph.launch(self.handle)
 
     def _prepare(self, shape: Dims, expected: Dims) -> _PreparedContext:
-        """Return the context for `shape`: the one set up for it, or else a newly set up one.
-
-        Raises ModelError if the engine's output shape is not `expected`: then engine and sidecar do not
-        belong together.
-        """
+        """Return the context for `shape`: the one set up for it, or else a newly set up one. Raises
+        ModelError if the engine's output shape is not `expected`: then engine and sidecar do not belong
+        together."""
         if shape in self._prepared:
             self._prepared.move_to_end(shape)
             return self._prepared[shape]
@@ -179,10 +177,8 @@ class Lane:
         prepared.bound, prepared.runs = (source, target, memory), 0
 
     def _unbind_all(self) -> None:
-        """Prepare for the working memory to move.
-
-        Waits until no run uses it, and releases all graphs, since they hold its old address.
-        """
+        """Prepare for the working memory to move. Waits until no run uses it, and releases all graphs, since
+        they hold its old address."""
         self.stream.synchronize()
         for prepared in self._prepared.values():
             prepared.free_graph()

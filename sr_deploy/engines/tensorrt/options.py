@@ -6,9 +6,9 @@ contains them, plus what can change between runs without a new build.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sr_deploy.errors import UsageError
 
@@ -65,15 +65,6 @@ class BuildOptions:
             raise UsageError(
                 f"hardware_compatible must be one of {', '.join(HARDWARE)}, got {self.hardware_compatible!r}"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the options as JSON values, for `from_dict`."""
-        return asdict(self) | {"sizes": [list(size) for size in self.sizes]}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> BuildOptions:
-        """Read what `to_dict` wrote. Raises UsageError, TypeError or ValueError for anything else."""
-        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.errors import UsageError
@@ -47,17 +46,6 @@ class Profile:
     def largest_pixels(self) -> int:
         """Number of pixels of the largest shape, all pictures together."""
         return self.high[0] * self.high[1] * self.high[2]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the profile as JSON values, for `from_dict`."""
-        shapes = {"low": self.low, "best": self.best, "high": self.high}
-        return {"name": self.name, **{key: list(shape) for key, shape in shapes.items()}}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Profile:
-        """Read what `to_dict` wrote. Raises KeyError, TypeError, ValueError or UsageError for anything else."""
-        low, best, high = (_shape(values[key]) for key in ("low", "best", "high"))
-        return cls(name=str(values["name"]), low=low, best=best, high=high)
 
 
 def plan_profiles(spec: ModelSpec, options: BuildOptions) -> tuple[Profile, ...]:
@@ -126,9 +114,3 @@ def largest_size(profiles: Sequence[Profile]) -> tuple[int, int]:
 def _size_name(size: tuple[int, int]) -> str:
     """Name of a size (height, width) as people write it: width x height."""
     return f"{size[1]}x{size[0]}"
-
-
-def _shape(values: Sequence[int]) -> Shape:
-    """Read a shape from a JSON list. Raises TypeError or ValueError unless it holds three numbers."""
-    count, height, width = (int(value) for value in values)
-    return count, height, width

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import Profile
 from sr_deploy.errors import ModelError, SrDeployError
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.json_values import Hooks, from_plain, to_plain
 
 SCHEMA = 1
 """Version of the sidecar's format; part of the cache key. Other versions are refused."""
@@ -39,11 +40,6 @@ class BuildMachine:
     """Compute capability (major, minor)."""
     driver: str
     """Version of the NVIDIA driver, for example "580.159.04"."""
-
-    def __post_init__(self) -> None:
-        """Turn the capability into a tuple of integers; JSON gives a list."""
-        major, minor = self.capability
-        object.__setattr__(self, "capability", (int(major), int(minor)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,31 +76,19 @@ class EngineRecord:
 
     def to_json(self) -> str:
         """Return the sidecar's text: indented, keys sorted. `from_json` reads it back."""
-        fields = asdict(self) | {
-            "spec": json.loads(self.spec.to_json()),
-            "options": self.options.to_dict(),
-            "profiles": [profile.to_dict() for profile in self.profiles],
-            "precisions": dict(self.precisions),
-        }
-        return json.dumps(fields, indent=2, sort_keys=True) + "\n"
+        record = to_plain(self, {ModelSpec: lambda spec: json.loads(spec.to_json())})
+        return json.dumps(record, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> EngineRecord:
         """Read what `to_json` wrote. Raises ModelError for anything else, or another schema."""
         try:
-            fields = json.loads(text)
-            if fields.get("schema") != SCHEMA:
-                raise ValueError(f"its schema is {fields.get('schema')!r}, this sr-deploy reads {SCHEMA}")
-            return cls(
-                **fields
-                | {
-                    "spec": ModelSpec.from_json(json.dumps(fields["spec"])),
-                    "options": BuildOptions.from_dict(fields["options"]),
-                    "machine": BuildMachine(**fields["machine"]),
-                    "profiles": tuple(Profile.from_dict(values) for values in fields["profiles"]),
-                }
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, SrDeployError) as error:
+            record = json.loads(text)
+            if record.get("schema") != SCHEMA:
+                raise ValueError(f"its schema is {record.get('schema')!r}, this sr-deploy reads {SCHEMA}")
+            read_spec: Hooks = {ModelSpec: lambda spec: ModelSpec.from_json(json.dumps(spec))}
+            return from_plain(cls, record, hooks=read_spec)
+        except (ValueError, AttributeError, SrDeployError) as error:
             raise ModelError(
                 f"the sidecar of an engine cannot be used ({error}); build the engine again"
             ) from error
@@ -212,8 +196,8 @@ def engine_key(
     parts = {
         "model": model_sha256,
         "pixels": pixels,
-        "options": options.to_dict(),
-        "machine": asdict(machine),
+        "options": to_plain(options),
+        "machine": to_plain(machine),
         "made_by": sr_deploy_version,
         "schema": SCHEMA,
     }

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from sr_deploy.engines.base import Batch
 from sr_deploy.engines.tensorrt.cuda import is_pinned
 from sr_deploy.engines.tensorrt.lane import Lane
+from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cores import usable_cores
 
 _PIECE_BYTES = 4 << 20
@@ -56,7 +56,7 @@ class CopyThreads:
             pool.shutdown()
 
 
-def send(lane: Lane, batch: Batch, address: int) -> None:
+def send(lane: Lane, batch: BatchArray, address: int) -> None:
     """Queue the copy of `batch` to the device address `address` on the lane's stream.
 
     An array that is not page-locked is first copied into the lane's page-locked buffer. A page-locked `batch`
@@ -73,7 +73,7 @@ def send(lane: Lane, batch: Batch, address: int) -> None:
 class PendingResult:
     """A result that is being copied to main memory. `finish` waits for it."""
 
-    def __init__(self, lane: Lane, address: int, out: Batch, copy_threads: CopyThreads) -> None:
+    def __init__(self, lane: Lane, address: int, out: BatchArray, copy_threads: CopyThreads) -> None:
         """Queue the copies from the device address `address`.
 
         They go to `out` itself if it is page-locked, otherwise to the lane's page-locked buffer, piece by
@@ -96,7 +96,7 @@ class PendingResult:
         event.record(self._lane.stream)
         self._pieces.append((start, stop, event))
 
-    def finish(self) -> Batch:
+    def finish(self) -> BatchArray:
         """Wait until the whole result is in `out`, and return it."""
         out: Any = self._out.reshape(-1).view(np.uint8)
         copies = []

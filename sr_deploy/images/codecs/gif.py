@@ -12,10 +12,7 @@ from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeChe
 
 
 def _blocks_end(data: bytes, at: int) -> int:
-    """The offset after the chain of sub-blocks that begins at `at` (GIF89a, section 15).
-
-    Each sub-block is a length byte and as many bytes; length 0 ends the chain.
-    """
+    """The offset after the chain of sub-blocks at `at`, which length 0 ends (GIF89a, section 15)."""
     while True:
         require_bytes(data, at + 1)
         if not data[at]:

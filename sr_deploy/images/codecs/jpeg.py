@@ -133,10 +133,8 @@ def _segment(marker: int, *parts: bytes) -> bytes:
 
 
 def _icc_segments(icc: bytes) -> Iterator[bytes]:
-    """APP2 segments that hold an ICC profile in numbered parts (ICC.1, annex B).
-
-    The 14 bytes before each part are the prefix, the number of the part and the number of parts.
-    """
+    """APP2 segments that hold an ICC profile in numbered parts (ICC.1, annex B). The 14 bytes before each
+    part are the prefix, the number of the part and the number of parts."""
     step = _MAX_SEGMENT - 14
     pieces = [icc[i : i + step] for i in range(0, len(icc), step)]
     for i, piece in enumerate(pieces, 1):

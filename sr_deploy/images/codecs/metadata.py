@@ -49,11 +49,7 @@ def _main_tags(exif: bytes) -> tuple[dict[int, Tag], str]:
 
 
 def _edited(data: bytes, tag: Tag | None, number: int, order: str) -> bytes:
-    """`data` with the value of `tag` replaced in place by `number`.
-
-    Returns `data` unchanged if the tag is missing, does not hold exactly one number, or the number does
-    not fit. Editing in place keeps all offsets, so unknown parts such as maker notes stay valid.
-    """
+    """`data` with the value of `tag` replaced in place, so that offsets stay valid; else unchanged."""
     form = {SHORT: "H", LONG: "I"}.get(tag.kind) if tag else None
     if not (tag and form and tag.count == 1) or number >= 1 << 8 * struct.calcsize(form):
         return data

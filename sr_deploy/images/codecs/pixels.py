@@ -6,15 +6,11 @@ scaled.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.images.opencv import cv2
-
-Array = npt.NDArray[Any]
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+from sr_deploy.system.arrays import AnyArray, PixelArray
 
 _STRIP = 64  # rows that are converted at a time
 _SEARCH_ROWS = 128
@@ -23,7 +19,7 @@ visible pixel cannot influence one through the halo of a net.
 """
 
 
-def orient_pixels(pixels: Array, orientation: int) -> Array:
+def orient_pixels(pixels: AnyArray, orientation: int) -> AnyArray:
     """Turn and mirror `pixels` [H, W] or [H, W, C] as the EXIF orientation (1 to 8) demands.
 
     See EXIF 2.32, section 4.6.5.1, Orientation.
@@ -38,7 +34,7 @@ def orient_pixels(pixels: Array, orientation: int) -> Array:
     return result.reshape(*result.shape[:2], *pixels.shape[2:])
 
 
-def to_8_bits(values: Array) -> Array:
+def to_8_bits(values: AnyArray) -> AnyArray:
     """16-bit values as 8-bit ones: divided by 257 and rounded to nearest, so 65535 becomes 255."""
     result = np.empty(values.shape, np.uint8)
     for at in range(0, len(values), _STRIP):
@@ -46,7 +42,7 @@ def to_8_bits(values: Array) -> Array:
     return result
 
 
-def blend_on_white(pixels: Array, alpha: Array) -> Array:
+def blend_on_white(pixels: AnyArray, alpha: AnyArray) -> AnyArray:
     """8-bit pixels [H, W, C] with opacity `alpha` [H, W], as they look on a white background."""
     result = np.empty_like(pixels)
     for at in range(0, len(pixels), _STRIP):
@@ -58,7 +54,7 @@ def blend_on_white(pixels: Array, alpha: Array) -> Array:
     return result
 
 
-def to_bgr(pixels: Array, alpha: Array | None, *, consume: bool) -> Array:
+def to_bgr(pixels: AnyArray, alpha: AnyArray | None, *, consume: bool) -> AnyArray:
     """Pixels as OpenCV wants them: [H, W], or [H, W, 3 or 4] in BGR order.
 
     With `consume`, RGB pixels without alpha are converted in place and so changed for the caller.
@@ -76,7 +72,7 @@ def to_bgr(pixels: Array, alpha: Array | None, *, consume: bool) -> Array:
     return result
 
 
-def fill_hidden_colour(pixels: Pixels, alpha: Pixels) -> Pixels:
+def fill_hidden_colour(pixels: PixelArray, alpha: PixelArray) -> PixelArray:
     """`pixels` [H, W, C] with the colour of every fully transparent pixel replaced by the nearest
     visible one.
 
@@ -88,7 +84,7 @@ def fill_hidden_colour(pixels: Pixels, alpha: Pixels) -> Pixels:
     visible = alpha > 0
     if visible.all() or not visible.any():
         return pixels
-    result: Pixels = pixels.copy()
+    result: PixelArray = pixels.copy()
     height, step = alpha.shape[0], 1024  # rows at a time, because the labels take four bytes a pixel
     for at in range(0, height, step):
         first, last = max(0, at - _SEARCH_ROWS), min(height, at + step + _SEARCH_ROWS)
@@ -102,7 +98,7 @@ def fill_hidden_colour(pixels: Pixels, alpha: Pixels) -> Pixels:
     return result
 
 
-def _nearest_visible(pixels: Array, seen: npt.NDArray[np.bool_]) -> Array:
+def _nearest_visible(pixels: AnyArray, seen: npt.NDArray[np.bool_]) -> AnyArray:
     """The colour [H, W, C] of the nearest visible pixel for every pixel; `seen` [H, W] marks visible ones."""
     # OpenCV numbers every zero of its input, here a visible pixel, and labels each pixel with the nearest one
     _, labels = cv2.distanceTransformWithLabels(
@@ -110,5 +106,5 @@ def _nearest_visible(pixels: Array, seen: npt.NDArray[np.bool_]) -> Array:
     )
     palette = np.zeros((int(labels.max()) + 1, pixels.shape[2]), pixels.dtype)
     palette[labels[seen]] = pixels[seen]
-    colours: Array = palette[labels]
+    colours: AnyArray = palette[labels]
     return colours

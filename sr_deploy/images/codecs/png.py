@@ -14,17 +14,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.images.codecs.density import from_phys, to_phys
 from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, require_bytes
 from sr_deploy.images.codecs.metadata import Metadata
-from sr_deploy.images.codecs.strips import Bytes, Strips, deflated, packed_in_order
-
-Array = npt.NDArray[Any]
+from sr_deploy.images.codecs.strips import Strips, deflated, packed_in_order
+from sr_deploy.system.arrays import AnyArray, Uint8Array
 
 _MAX_BLOB = 64 << 20
 """Largest size in bytes of an uncompressed metadata blob. Larger blobs are left out: a few compressed
@@ -39,11 +37,9 @@ _DEFLATE_RATIO = 1040  # deflate shrinks data by a factor of at most 1032
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of every chunk up to IEND, where `start` and `end` delimit its body.
-
-    A wrong checksum raises DamagedError in a chunk that the pixels need. Another chunk with a wrong
-    checksum is skipped, as libpng does.
-    """
+    """(type, start, end) of every chunk up to IEND, where `start` and `end` delimit its body. A wrong
+    checksum raises DamagedError in a chunk that the pixels need. Another chunk with a wrong checksum is
+    skipped, as libpng does."""
     at = 8
     while True:
         require_bytes(data, at + 12)
@@ -85,11 +81,7 @@ def _xmp(body: bytes) -> bytes | None:
 
 
 def _transparent_colour(colour: int, depth: int, body: bytes) -> tuple[int, ...] | None:
-    """The transparent colour of a tRNS chunk, scaled as decoders scale pixels of fewer than 8 bits.
-
-    None for colour types without such a colour, or if the chunk is too short. See PNG specification,
-    section 11.3.1.1.
-    """
+    """The transparent colour of a tRNS chunk, scaled to 8 bits; None without one (PNG, 11.3.1.1)."""
     count = {0: 1, 2: 3}.get(colour)
     if count is None or len(body) < 2 * count:
         return None
@@ -166,7 +158,7 @@ def _metadata_chunks(metadata: Metadata) -> bytes:
     return chunks
 
 
-def _filter_average(rows: Bytes, above: Bytes, step: int) -> Bytes:
+def _filter_average(rows: Uint8Array, above: Uint8Array, step: int) -> Uint8Array:
     """Apply PNG filter 3, Average (PNG specification, section 9.2), and put the filter type before each row.
 
     Every byte becomes its difference from the mean of the bytes to the left (`step` bytes back) and
@@ -186,10 +178,8 @@ def _filter_average(rows: Bytes, above: Bytes, step: int) -> Bytes:
 
 
 def _adler_combined(first: int, second: int, length: int) -> int:
-    """Adler-32 (RFC 1950, section 8.2) of two adjacent blocks, from the checksum of each.
-
-    `length` is the number of bytes in the second block. 65521 is the largest prime below 2**16.
-    """
+    """Adler-32 (RFC 1950, section 8.2) of two adjacent blocks, from the checksum of each. `length` is the
+    number of bytes in the second block. 65521 is the largest prime below 2**16."""
     low = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % 65521
     high = ((first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)) % 65521
     return high << 16 | low
@@ -205,7 +195,7 @@ def _packed_strip(strips: Strips, i: int) -> tuple[bytes, int, int]:
     return _chunk(b"IDAT", header, deflated(filtered, raw=True)), zlib.adler32(filtered), len(filtered)
 
 
-def write_png(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Metadata) -> None:
+def write_png(file: BinaryIO, pixels: AnyArray, alpha: AnyArray | None, metadata: Metadata) -> None:
     """Write pixels [H, W, 1 or 3] of 8 or 16 bits, and alpha [H, W] if not None.
 
     Each strip becomes one IDAT chunk. Raises OSError from `file`.

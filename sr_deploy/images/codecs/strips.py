@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.images.codecs.ordered import in_order
+from sr_deploy.system.arrays import AnyArray, Uint8Array
 from sr_deploy.system.cores import usable_cores
 
 
@@ -25,8 +25,6 @@ def _isal_zlib() -> Any:
 
 
 _ISAL = _isal_zlib()
-Array = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
 _T = TypeVar("_T")
 
 _STRIP = 1 << 19
@@ -37,9 +35,9 @@ _STRIP = 1 << 19
 class Strips:
     """Pixels [H, W, C] and alpha [H, W] or None, cut into runs of rows."""
 
-    pixels: Array
+    pixels: AnyArray
     """Array [H, W, 1 or 3] of uint8 or uint16."""
-    alpha: Array | None
+    alpha: AnyArray | None
     """Opacity [H, W] of the same type, or None."""
 
     @property
@@ -61,7 +59,7 @@ class Strips:
         """First row of strip `i`, and the row after its last one."""
         return i * self.rows, min((i + 1) * self.rows, self.pixels.shape[0])
 
-    def read(self, first: int, last: int, order: Literal["<", ">"]) -> Bytes:
+    def read(self, first: int, last: int, order: Literal["<", ">"]) -> Uint8Array:
         """Rows `first` to `last` (exclusive) as bytes [rows, bytes].
 
         Opacity comes after the colours; 16-bit samples are in byte order `order`.

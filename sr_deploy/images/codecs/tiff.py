@@ -13,10 +13,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.images.codecs.density import from_tags
 from sr_deploy.images.codecs.headers import DamagedError, SizeCheck, UnsupportedError
@@ -36,9 +34,9 @@ from sr_deploy.images.codecs.ifd import (
     read_ifd,
     shorts,
 )
+from sr_deploy.system.arrays import AnyArray
 
-Array = npt.NDArray[Any]
-Decode = Callable[[bytes], Array]
+Decode = Callable[[bytes], AnyArray]
 """OpenCV's decoder: bytes of a file -> [H, W], or [H, W, 3] in BGR order."""
 
 # Numbers of tags: TIFF 6.0, sections 8, 14 (PREDICTOR), 15 (tiles) and 19 (SAMPLE_FORMAT); 700 and 34675 from
@@ -231,10 +229,8 @@ def _has_plain_samples(picture: TiffPicture) -> bool:
 
 
 def _opencv_reads_it(picture: TiffPicture) -> bool:
-    """True if OpenCV reads it correctly on its own.
-
-    This holds without alpha and CMYK: palettes, fewer than 8 bits, and JPEG inside a TIFF.
-    """
+    """True if OpenCV reads it correctly on its own. This holds without alpha and CMYK: palettes, fewer than 8
+    bits, and JPEG inside a TIFF."""
     colour, samples = picture.number(PHOTOMETRIC, -1), picture.samples
     shallow = picture.bits == 8 or (picture.bits in (1, 2, 4) and samples == 1)
     return shallow and (colour, samples) in ((0, 1), (1, 1), (2, 3), (3, 1), (6, 3))
@@ -284,7 +280,7 @@ def _block_size(picture: TiffPicture) -> tuple[int, int]:
     return wide, tall
 
 
-def decode_tiff(picture: TiffPicture, decode: Decode) -> tuple[Array, Array | None]:
+def decode_tiff(picture: TiffPicture, decode: Decode) -> tuple[AnyArray, AnyArray | None]:
     """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None; the orientation is not applied.
 
     `decode` is OpenCV's decoder. Raises DamagedError or UnsupportedError.
@@ -310,7 +306,7 @@ def decode_tiff(picture: TiffPicture, decode: Decode) -> tuple[Array, Array | No
     return np.ascontiguousarray(pixels), alpha
 
 
-def _find_alpha(picture: TiffPicture, extra: Array) -> tuple[Array | None, bool]:
+def _find_alpha(picture: TiffPicture, extra: AnyArray) -> tuple[AnyArray | None, bool]:
     """The opacity among the extra samples, and True if the colours were multiplied by it.
 
     TIFF 6.0, section 18, ExtraSamples: 1 is associated alpha (multiplied), 2 unassociated, 0
@@ -342,7 +338,7 @@ def _with_directory(picture: TiffPicture, tags: Tags) -> bytes:
     )
 
 
-def _read_samples(picture: TiffPicture, decode: Decode) -> Array:
+def _read_samples(picture: TiffPicture, decode: Decode) -> AnyArray:
     """The samples [H, W, samples] as stored, of uint8 or uint16. Raises DamagedError.
 
     If the channels are stored in separate planes, each plane is decoded as a picture of its own.
@@ -389,18 +385,18 @@ def _read_samples(picture: TiffPicture, decode: Decode) -> Array:
     return result
 
 
-def _cmyk_to_rgb(ink: Array) -> Array:
+def _cmyk_to_rgb(ink: AnyArray) -> AnyArray:
     """RGB from CMYK without a colour profile: the light each ink lets through, times that of black."""
     top = int(np.iinfo(ink.dtype).max)
     through = (top - ink).astype(np.uint32)
-    colours: Array = (through[..., :3] * through[..., 3:] + top // 2) // top
+    colours: AnyArray = (through[..., :3] * through[..., 3:] + top // 2) // top
     return colours.astype(ink.dtype)
 
 
-def _unpremultiplied(pixels: Array, alpha: Array) -> Array:
+def _unpremultiplied(pixels: AnyArray, alpha: AnyArray) -> AnyArray:
     """The colours before they were multiplied by their opacity `alpha` [H, W], rounded to nearest."""
     top = int(np.iinfo(pixels.dtype).max)
     # premultiplied colours are 0 where the opacity is 0; dividing by 1 keeps them 0
     opacity = np.maximum(alpha, 1).astype(np.uint32)[..., None]
-    colours: Array = np.minimum((pixels.astype(np.uint32) * top + opacity // 2) // opacity, top)
+    colours: AnyArray = np.minimum((pixels.astype(np.uint32) * top + opacity // 2) // opacity, top)
     return colours.astype(pixels.dtype)

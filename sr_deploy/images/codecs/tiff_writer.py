@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import Any, BinaryIO
-
-import numpy.typing as npt
+from typing import BinaryIO
 
 from sr_deploy.images.codecs import tiff
 from sr_deploy.images.codecs.density import to_tags
@@ -26,8 +24,8 @@ from sr_deploy.images.codecs.ifd import (
 )
 from sr_deploy.images.codecs.metadata import Metadata
 from sr_deploy.images.codecs.strips import Strips, deflated, packed_in_order
+from sr_deploy.system.arrays import AnyArray
 
-Array = npt.NDArray[Any]
 # Bytes of pixels that still fit into classic TIFF, whose offsets have 32 bits. The margin is for metadata and
 # for data that deflate makes slightly larger.
 _CLASSIC_LIMIT = 3_900_000_000
@@ -80,7 +78,7 @@ def _picture_tags(strips: Strips, offsets: list[int], sizes: list[int], big: boo
     return tags
 
 
-def write_tiff(file: BinaryIO, pixels: Array, alpha: Array | None, metadata: Metadata) -> None:
+def write_tiff(file: BinaryIO, pixels: AnyArray, alpha: AnyArray | None, metadata: Metadata) -> None:
     """Write pixels [H, W, 1 or 3] of 8 or 16 bits, and alpha [H, W] if not None.
 
     `file` must be seekable. It becomes a BigTIFF if the 4 GB of classic TIFF may not suffice. Raises

@@ -14,14 +14,12 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
 from sr_deploy.quality.bicubic import imresize
+from sr_deploy.system.arrays import AnyArray, FloatArray, Uint8Array
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Range = tuple[float, float]
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +29,17 @@ class Degradation:
     Raises UsageError for a range outside its limits.
     """
 
-    blur: Range | None = None
+    blur: Span | None = None
     """Standard deviation of the anisotropic Gaussian kernel along each of its axes, in large pixels: 0 to 8.
 
     The kernel is rotated by a random angle.
     """
-    noise: Range | None = None
+    noise: Span | None = None
     """Standard deviation of the Gaussian noise added to the small crop, in 8-bit steps: 0 to 64.
 
     Half of the crops get grey noise, half coloured noise.
     """
-    jpeg: Range | None = None
+    jpeg: Span | None = None
     """JPEG quality of the small crop: 5 to 100."""
     second: float = 0.0
     """Probability of a second, weaker pass (half the blur and noise) on the small crop: 0 to 1."""
@@ -80,17 +78,15 @@ class Degradation:
 
 
 @lru_cache(maxsize=32)
-def _shrink_matrix(length: int, scale: int) -> Floats:
-    """Return the matrix [length / scale, length] that shrinks a line by antialiased bicubic.
-
-    Crops have few different sizes, so the matrices are cached.
-    """
+def _shrink_matrix(length: int, scale: int) -> FloatArray:
+    """Return the matrix [length / scale, length] that shrinks a line by antialiased bicubic. Crops have few
+    different sizes, so the matrices are cached."""
     # One impulse per row, constant along the width: resizing the rows gives the weights themselves.
     impulses = np.repeat(np.eye(length)[:, None, :], scale, axis=1)
     return np.ascontiguousarray(imresize(impulses, 1 / scale)[:, 0, :], dtype=np.float32)
 
 
-def shrink(pixels: npt.NDArray[Any], scale: int) -> Floats:
+def shrink(pixels: AnyArray, scale: int) -> FloatArray:
     """Shrink `pixels` [H, W, C] in 0..255 by 1/scale with antialiased bicubic, as two matrix products.
 
     Returns float32 that is not rounded. The kernel is that of `quality.bicubic.imresize`, and the result is
@@ -98,20 +94,22 @@ def shrink(pixels: npt.NDArray[Any], scale: int) -> Floats:
     8-bit step. Height and width must be multiples of `scale`.
     """
     height, width, channels = pixels.shape
-    rows: Floats = _shrink_matrix(height, scale) @ pixels.astype(np.float32).reshape(height, width * channels)
+    rows: FloatArray = _shrink_matrix(height, scale) @ pixels.astype(np.float32).reshape(
+        height, width * channels
+    )
     transposed = np.clip(rows, 0, 255).reshape(-1, width, channels).transpose(1, 0, 2)
-    both: Floats = _shrink_matrix(width, scale) @ transposed.reshape(width, -1)
-    small: Floats = both.reshape(width // scale, height // scale, channels).transpose(1, 0, 2)
+    both: FloatArray = _shrink_matrix(width, scale) @ transposed.reshape(width, -1)
+    small: FloatArray = both.reshape(width // scale, height // scale, channels).transpose(1, 0, 2)
     return small
 
 
-def to_uint8(pixels: npt.NDArray[Any]) -> Pixels:
+def to_uint8(pixels: AnyArray) -> Uint8Array:
     """Round half up and clip to 0..255."""
-    rounded: Pixels = np.floor(np.clip(pixels, 0, 255) + 0.5).astype(np.uint8)
+    rounded: Uint8Array = np.floor(np.clip(pixels, 0, 255) + 0.5).astype(np.uint8)
     return rounded
 
 
-def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Floats:
+def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> FloatArray:
     """Return an anisotropic Gaussian kernel [k, k] that sums to one.
 
     `angle` is its rotation in radians. k covers three standard deviations to either side, beyond which a
@@ -122,25 +120,25 @@ def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Floats:
     along = (x * np.cos(angle) + y * np.sin(angle)) / max(sigma_x, 1e-3)
     across = (y * np.cos(angle) - x * np.sin(angle)) / max(sigma_y, 1e-3)
     kernel = np.exp(-0.5 * (along**2 + across**2))
-    return cast(Floats, (kernel / kernel.sum()).astype(np.float32))
+    return cast(FloatArray, (kernel / kernel.sum()).astype(np.float32))
 
 
-def _blurred(pixels: Floats, span: Range, strength: float, random: np.random.Generator) -> Floats:
+def _blurred(pixels: FloatArray, span: Span, strength: float, random: np.random.Generator) -> FloatArray:
     """Blur [H, W, 3] with a random kernel; `strength` scales the standard deviations."""
     sigma_x, sigma_y = random.uniform(*span, size=2) * strength
     kernel = gaussian_kernel(sigma_x, sigma_y, random.uniform(0, np.pi))
-    return cast(Floats, cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
+    return cast(FloatArray, cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
 
 
-def _noisy(pixels: Floats, span: Range, strength: float, random: np.random.Generator) -> Floats:
+def _noisy(pixels: FloatArray, span: Span, strength: float, random: np.random.Generator) -> FloatArray:
     """Add Gaussian noise to [H, W, 3]: with equal chance grey noise or different noise in each channel."""
     channels = 1 if random.random() < 0.5 else 3
     noise = random.standard_normal((*pixels.shape[:2], channels), dtype=np.float32)
-    noisy: Floats = pixels + noise * np.float32(random.uniform(*span) * strength)
+    noisy: FloatArray = pixels + noise * np.float32(random.uniform(*span) * strength)
     return noisy
 
 
-def _compressed(pixels: Floats, span: Range, random: np.random.Generator) -> Floats:
+def _compressed(pixels: FloatArray, span: Span, random: np.random.Generator) -> FloatArray:
     """Compress [H, W, 3] in 0..255 as JPEG and decode it again."""
     quality = round(random.uniform(*span))
     bgr = to_uint8(pixels)[..., ::-1]
@@ -148,19 +146,19 @@ def _compressed(pixels: Floats, span: Range, random: np.random.Generator) -> Flo
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if encoded else None
     if decoded is None:
         raise RuntimeError(f"OpenCV could not encode an array of shape {pixels.shape} as JPEG")
-    return cast(Floats, decoded[..., ::-1].astype(np.float32))
+    return cast(FloatArray, decoded[..., ::-1].astype(np.float32))
 
 
 def _add_noise_and_jpeg(
-    small: Floats, how: Degradation, strength: float, random: np.random.Generator
-) -> Floats:
+    small: FloatArray, how: Degradation, strength: float, random: np.random.Generator
+) -> FloatArray:
     """Apply the steps that follow the shrinking."""
     if how.noise:
         small = _noisy(small, how.noise, strength, random)
     return _compressed(small, how.jpeg, random) if how.jpeg else small
 
 
-def degraded(large: Pixels, scale: int, how: Degradation, random: np.random.Generator) -> Pixels:
+def degraded(large: Uint8Array, scale: int, how: Degradation, random: np.random.Generator) -> Uint8Array:
     """Return the small, degraded version of `large` [H, W, 3]: uint8 [H / scale, W / scale, 3].
 
     All random numbers come from `random`, so equal generators give equal pixels.

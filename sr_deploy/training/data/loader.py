@@ -15,14 +15,14 @@ from typing import cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sr_deploy.errors import UsageError
+from sr_deploy.system.arrays import DoubleArray, Uint8Array
 from sr_deploy.system.cores import usable_cores
 from sr_deploy.training.data.degrade import Degradation, degraded
-from sr_deploy.training.data.pictures import Pixels, TrainingPair
+from sr_deploy.training.data.pictures import TrainingPair
 
 Batch = tuple[Tensor, Tensor]
 """Small and large crops, uint8 [N, 3, H, W] each."""
@@ -32,7 +32,7 @@ _ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTAT
 """Number of anticlockwise quarter turns -> OpenCV's constant."""
 
 
-def orient(pixels: Pixels, which: int, out: Pixels) -> None:
+def orient(pixels: Uint8Array, which: int, out: Uint8Array) -> None:
     """Write one of the eight flips and quarter turns of a square [S, S, 3] into `out`.
 
     `which` of 0 to 3 is the number of quarter turns; 4 to 7 are the same, mirrored. `out` is contiguous and
@@ -41,7 +41,7 @@ def orient(pixels: Pixels, which: int, out: Pixels) -> None:
     """
     mirrored, turns = divmod(which, 4)
     if mirrored:  # mirroring top to bottom before a quarter turn equals mirroring left to right after it
-        pixels = cast(Pixels, cv2.flip(pixels, 0 if turns % 2 else 1, dst=None if turns else out))
+        pixels = cast(Uint8Array, cv2.flip(pixels, 0 if turns % 2 else 1, dst=None if turns else out))
     if turns:
         cv2.rotate(pixels, _ROTATIONS[turns], dst=out)
     elif not mirrored:
@@ -110,7 +110,7 @@ class CropSampler:
         return torch.from_numpy(small).permute(0, 3, 1, 2), torch.from_numpy(large).permute(0, 3, 1, 2)
 
     def _cut(
-        self, draws: npt.NDArray[np.float64], seed: tuple[int, int, int], small: Pixels, large: Pixels
+        self, draws: DoubleArray, seed: tuple[int, int, int], small: Uint8Array, large: Uint8Array
     ) -> None:
         """Fill one row of a batch.
 
@@ -129,7 +129,7 @@ class CropSampler:
             cut = _window(pair.small, top, left, n)
         orient(cut, which, small)
 
-    def _choose_place(self, small: Pixels, draws: npt.NDArray[np.float64]) -> tuple[int, int]:
+    def _choose_place(self, small: Uint8Array, draws: DoubleArray) -> tuple[int, int]:
         """Return row and column of the crop: the busiest of the places that `draws` [N, 2] in 0..1 select."""
         free = np.array(small.shape[:2]) - self.crop + 1
         places = [(int(top), int(left)) for top, left in draws * free]
@@ -138,13 +138,13 @@ class CropSampler:
         return max(places, key=lambda place: _busyness(_window(small, place[0], place[1], self.crop)))
 
 
-def _busyness(pixels: Pixels) -> float:
+def _busyness(pixels: Uint8Array) -> float:
     """Return the mean absolute difference of vertical plus horizontal neighbours in the green channel."""
     green = pixels[..., 1].astype(np.int16)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
-def _window(pixels: Pixels, top: int, left: int, size: int, scale: int = 1) -> Pixels:
+def _window(pixels: Uint8Array, top: int, left: int, size: int, scale: int = 1) -> Uint8Array:
     """Return the square of `size` small pixels at (top, left), from a picture that is `scale` times as large."""
     return pixels[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
 
@@ -157,12 +157,9 @@ def _degraded_crop(
     scale: int,
     how: Degradation,
     random: np.random.Generator,
-) -> Pixels:
-    """Return a degraded small crop.
-
-    It is made from the crop and a margin around it, where the picture has one, so that the border of the crop
-    is not degraded like the border of a picture.
-    """
+) -> Uint8Array:
+    """Return a degraded small crop. It is made from the crop and a margin around it, where the picture has
+    one, so that the border of the crop is not degraded like the border of a picture."""
     above, before = min(top, how.margin), min(left, how.margin)
     below = min(pair.small.shape[0] - top - size, how.margin)
     after = min(pair.small.shape[1] - left - size, how.margin)

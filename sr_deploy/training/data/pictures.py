@@ -20,16 +20,15 @@ from uuid import uuid4
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from sr_deploy.errors import ImageError, InputError, OutputError
 from sr_deploy.images.listing import list_picture_files
 from sr_deploy.quality import dead_leaves as dead_leaves_module
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.dead_leaves import dead_leaves
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.system.cores import usable_cores
 
-Pixels = npt.NDArray[np.uint8]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
@@ -46,9 +45,9 @@ class TrainingPair:
     """A photograph [H, W, 3] RGB uint8, cropped to a multiple of the scale, and its small version."""
 
     name: str
-    large: Pixels
+    large: Uint8Array
     """The picture that the net has to produce."""
-    small: Pixels
+    small: Uint8Array
     """The input of the net, [H / scale, W / scale, 3]."""
     key: str = ""
     """Name under which the store keeps the small picture."""
@@ -60,7 +59,7 @@ class DecodedPicture:
 
     name: str
     key: str
-    pixels: Pixels
+    pixels: Uint8Array
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -75,7 +74,7 @@ def list_pictures(folder: Path) -> list[Path]:
     return found
 
 
-def decode(path: Path) -> Pixels:
+def decode(path: Path) -> Uint8Array:
     """Decode a file to RGB uint8 [H, W, 3].
 
     Raises ImageError for a file that cannot be read, is not a picture, or is truncated.
@@ -93,7 +92,7 @@ def decode(path: Path) -> Pixels:
         pixels = None
     if pixels is None:
         raise ImageError(f"{path}: cannot be decoded as a picture; remove or replace it")
-    return cast(Pixels, np.ascontiguousarray(pixels[..., ::-1]))
+    return cast(Uint8Array, np.ascontiguousarray(pixels[..., ::-1]))
 
 
 def quarter_of_memory() -> int:
@@ -104,7 +103,7 @@ def quarter_of_memory() -> int:
         return 2 << 30
 
 
-def _write_array(path: Path, pixels: Pixels) -> None:
+def _write_array(path: Path, pixels: Uint8Array) -> None:
     """Write `pixels` as .npy atomically, because several processes and even hosts may fill one cache.
 
     Raises OutputError where that fails.
@@ -137,7 +136,7 @@ class PictureStore:
     ) -> None:
         self._folder = cache or overflow
         self._free = 0 if cache else quarter_of_memory() if memory is None else memory
-        self._dead_leaves: dict[int, Pixels] = {}
+        self._dead_leaves: dict[int, Uint8Array] = {}
         self.skipped: list[str] = []
         """Error message of every file that could not be used."""
         paths = list_pictures(folder)
@@ -164,7 +163,7 @@ class PictureStore:
             self.skipped.append(str(error))
             return None
 
-    def _stored(self, name: str, make: Callable[[], Pixels]) -> Pixels:
+    def _stored(self, name: str, make: Callable[[], Uint8Array]) -> Uint8Array:
         """Return the array `name` from its file, or make it and keep it in memory, or in a file where that is
         full.
         """
@@ -176,12 +175,12 @@ class PictureStore:
         self._free -= pixels.nbytes
         return pixels
 
-    def _memory_mapped(self, name: str, make: Callable[[], Pixels]) -> Pixels:
+    def _memory_mapped(self, name: str, make: Callable[[], Uint8Array]) -> Uint8Array:
         """Return the array `name` as a read-only memory map, after making its file where it is missing."""
         file = self._array_path(name)
         if not file.exists():
             _write_array(file, make())
-        return cast(Pixels, np.load(file, mmap_mode="r"))
+        return cast(Uint8Array, np.load(file, mmap_mode="r"))
 
     def _array_path(self, name: str) -> Path:
         """Return the path of the file that holds the array `name`."""
@@ -220,7 +219,7 @@ class PictureStore:
         return self._map(pair, list(range(count)))
 
     def with_targets(
-        self, pairs: list[TrainingPair], by: str, draw: Callable[[Pixels], Pixels]
+        self, pairs: list[TrainingPair], by: str, draw: Callable[[Uint8Array], Uint8Array]
     ) -> list[TrainingPair]:
         """Replace the large picture of each of `pairs` by `draw(small)`.
 
@@ -234,23 +233,20 @@ class PictureStore:
 
         return [pair_of(pair) for pair in pairs]
 
-    def _pair(self, name: str, pixels: Pixels, key: str, scale: int) -> TrainingPair:
-        """Crop `pixels` to a multiple of `scale` and add the small version.
-
-        `key` is the name under which `pixels` are kept.
-        """
+    def _pair(self, name: str, pixels: Uint8Array, key: str, scale: int) -> TrainingPair:
+        """Crop `pixels`, kept as `key`, to a multiple of `scale`, and add the small version."""
         height, width = (n // scale * scale for n in pixels.shape[:2])
         large = pixels[:height, :width]
         key = f"{key}-x{scale}"
-        small = self._stored(key, lambda: cast(Pixels, imresize(np.asarray(large), 1 / scale)))
+        small = self._stored(key, lambda: cast(Uint8Array, imresize(np.asarray(large), 1 / scale)))
         return TrainingPair(name, large, small, key)
 
-    def _resized(self, picture: DecodedPicture, size: float) -> tuple[Pixels, str]:
+    def _resized(self, picture: DecodedPicture, size: float) -> tuple[Uint8Array, str]:
         """Return the pixels of a picture resized by `size`, and the name they are kept by."""
         if size == 1:
             return picture.pixels, picture.key
         key = f"{picture.key}-s{size:g}"
-        return self._stored(key, lambda: cast(Pixels, imresize(np.asarray(picture.pixels), size))), key
+        return self._stored(key, lambda: cast(Uint8Array, imresize(np.asarray(picture.pixels), size))), key
 
 
 def split_validation(pairs: list[TrainingPair], count: int) -> tuple[list[TrainingPair], list[TrainingPair]]:

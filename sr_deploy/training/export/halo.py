@@ -51,9 +51,7 @@ def _axis_halo(net: nn.Module, axis: int) -> int | None:
 
 def _halo_in_probe(net: Any, axis: int, length: int, step: int) -> int:
     """Return the largest distance between a row in the middle and the rows it depends on, over `step` phases.
-
-    Along axis 2 the probe is [step, channels, length, step], with one picture for each phase.
-    """
+    Along axis 2 the probe is [step, channels, length, step], with one picture for each phase."""
     shape = [step, net.channels, length, step] if axis == 2 else [step, net.channels, step, length]
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()

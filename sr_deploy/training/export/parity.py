@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, 
 from sr_deploy.graph.runnable import EXACT_INT8
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import FloatArray, Uint8Array
 from sr_deploy.training.data.pictures import decode, list_pictures
 
 CROPS = ((64, 64), (37, 53), (53, 37), (96, 17), (17, 96), (5, 7), (1, 3))
@@ -34,16 +34,13 @@ In half precision it is one 8-bit step.
 _ROUNDING = 0.5 / 255  # largest distance of a uint8 output from the value it was rounded from
 _MAX_PICTURES = 8
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class CropSource:
     """A picture to cut crops from: RGB uint8 [H, W, 3]."""
 
     name: str
-    pixels: Pixels
+    pixels: Uint8Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +164,7 @@ def _open_session(model: onnx.ModelProto) -> Any:
 
 
 def _random_crop(
-    pixels: Pixels, size: tuple[int, int], random: np.random.Generator
+    pixels: Uint8Array, size: tuple[int, int], random: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a random crop of `size`, limited to the size of the picture."""
     height, width = (min(a, b) for a, b in zip(size, pixels.shape[:2], strict=True))
@@ -177,33 +174,33 @@ def _random_crop(
     return top, left, height, width
 
 
-def _cut(pixels: Pixels, crop: tuple[int, int, int, int], channels: int) -> Pixels:
+def _cut(pixels: Uint8Array, crop: tuple[int, int, int, int], channels: int) -> Uint8Array:
     """Return the crop as [1, h, w, channels]; a net of one channel gets the green one."""
     top, left, height, width = crop
     cut = pixels[top : top + height, left : left + width]
     return np.ascontiguousarray((cut if channels == 3 else cut[..., 1:2])[None])
 
 
-def _padded(small: Pixels, spec: ModelSpec) -> Pixels:
+def _padded(small: Uint8Array, spec: ModelSpec) -> Uint8Array:
     """Mirror [1, h, w, C] at its bottom and right, up to the next size that the size rule allows."""
     height, width = small.shape[1:3]
     tall, wide = spec.size_rule.padded(height, width)
     return np.pad(small, ((0, 0), (0, tall - height), (0, wide - width), (0, 0)), mode="symmetric")
 
 
-def _to_float(small: Pixels) -> Floats:
+def _to_float(small: Uint8Array) -> FloatArray:
     """Convert uint8 [1, h, w, C] to float32 [1, C, h, w] in 0..1."""
     return np.asarray(np.ascontiguousarray(small.transpose(0, 3, 1, 2)) / np.float32(255), np.float32)
 
 
-def _run_net(net: nn.Module, small: Pixels) -> Floats:
+def _run_net(net: nn.Module, small: Uint8Array) -> FloatArray:
     """Run the net. Returns [1, C, H, W], nominally 0..1, not clipped."""
     with torch.inference_mode():
-        result: Floats = net(torch.from_numpy(_to_float(small))).numpy()
+        result: FloatArray = net(torch.from_numpy(_to_float(small))).numpy()
     return result
 
 
-def _run_model(session: Any, small: Pixels, as_bytes: bool) -> Floats:
+def _run_model(session: Any, small: Uint8Array, as_bytes: bool) -> FloatArray:
     """Run the model in ONNX Runtime. Returns float32 [1, C, H, W], whatever its pixel format."""
     port = session.get_inputs()[0]
     if as_bytes:
@@ -215,7 +212,7 @@ def _run_model(session: Any, small: Pixels, as_bytes: bool) -> Floats:
 
 
 def _largest_difference(
-    wanted: Floats, got: Floats, rounded: bool, name: str, crop: tuple[int, int, int, int]
+    wanted: FloatArray, got: FloatArray, rounded: bool, name: str, crop: tuple[int, int, int, int]
 ) -> Difference:
     """Find the largest difference. `rounded` says that `got` was rounded to 8 bits.
 

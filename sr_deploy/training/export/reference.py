@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.arrays import FloatArray, Uint8Array
 from sr_deploy.training.checkpoint import find_checkpoint, load_net
 from sr_deploy.training.export.to_onnx import core_model, spec_of
 from sr_deploy.verify.forms import ModelForm
@@ -33,11 +33,11 @@ def open_checkpoint(path: Path) -> ModelForm:
     )
 
 
-def _run_net(net: nn.Module, spec: ModelSpec, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _run_net(net: nn.Module, spec: ModelSpec, pixels: Uint8Array) -> FloatArray:
     """Run `net` on [h, w, C]. Returns [h * scale, w * scale, C], nominally 0..1, not clipped."""
     height, width = pixels.shape[:2]
     padded = mirrored(pixels, spec.size_rule)
     tensor = torch.from_numpy(padded.transpose(2, 0, 1)[None] / np.float32(255))
     with torch.inference_mode():
-        result: npt.NDArray[np.float32] = net(tensor)[0].numpy().transpose(1, 2, 0)
+        result: FloatArray = net(tensor)[0].numpy().transpose(1, 2, 0)
     return np.ascontiguousarray(result[: height * spec.scale, : width * spec.scale])

@@ -158,9 +158,7 @@ def spec_of(
 
 def core_model(net: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
     """Export the folded `net` in fp32 with `spec` in its metadata: `pixels` [n, C, h, w] -> `upscaled`.
-
-    Raises MissingRuntimeError without onnxscript, ModelError where torch cannot export the net.
-    """
+    Raises MissingRuntimeError without onnxscript, ModelError where torch cannot export the net."""
     model = _converted(fold(net).eval(), spec.channels, spec.size_rule, opset)
     _clean(model, spec.channels)
     return write_spec(model, spec.with_(precision="fp32"))
@@ -218,11 +216,9 @@ def _silenced() -> Iterator[None]:
 
 
 def _clean(model: onnx.ModelProto, channels: int) -> None:
-    """Remove everything that does not compute, and name the rest so that equal nets give equal bytes.
-
-    Stack traces and torch's own records (which contain paths), attributes that repeat a default, and
-    intermediate shapes are removed. Weights keep their names in the net.
-    """
+    """Remove everything that does not compute, and name the rest so that equal nets give equal bytes. Stack
+    traces and torch's own records (which contain paths), attributes that repeat a default, and intermediate
+    shapes are removed. Weights keep their names in the net."""
     model.producer_name, model.producer_version, model.doc_string = "sr-deploy", "", ""
     model.ir_version = IR_VERSION
     graph = model.graph

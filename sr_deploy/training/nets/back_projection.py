@@ -94,10 +94,7 @@ class NullSpaceProjection(Folding):
         return [self.get_buffer(f"kernel_{number}") for number in range(4)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project [N, C * factor**2, H, W] -> same shape.
-
-        The result is float32, also under autocast.
-        """
+        """Project [N, C * factor**2, H, W] -> same shape. The result is float32, also under autocast."""
         kernels = self._kernels()
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(kernels[0].dtype)
@@ -131,10 +128,8 @@ class BackProjectedChannels(Folding):
         self.register_buffer("kernel", kernel.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve [N, C, H, W] -> [N, C * factor**2, H, W].
-
-        The result is float32, also under autocast, so that the picture is not rounded.
-        """
+        """Convolve [N, C, H, W] -> [N, C * factor**2, H, W]. The result is float32, also under autocast, so
+        that the picture is not rounded."""
         with torch.autocast(x.device.type, enabled=False):
             framed = F.pad(x.to(self.kernel.dtype), (_KERNEL_RADIUS,) * 4, mode="replicate")
             return F.conv2d(framed, self.kernel)

@@ -33,11 +33,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation_of(name: str) -> nn.Module:
-    """Return a new activation module.
-
-    "relu6" is bounded, which suits int8 (Berger et al. 2023). "leaky_relu" has slope 0.1 and so a gradient
-    everywhere: no feature of a narrow net can die (Maas et al. 2013). Raises UsageError for another name.
-    """
+    """Return a new activation module. "relu6" is bounded, which suits int8 (Berger et al. 2023). "leaky_relu"
+    has slope 0.1 and so a gradient everywhere: no feature of a narrow net can die (Maas et al. 2013). Raises
+    UsageError for another name."""
     if name not in ACTIVATIONS:
         raise UsageError(f"unknown activation {name!r}; known: {', '.join(sorted(ACTIVATIONS))}")
     return ACTIVATIONS[name]()
@@ -195,10 +193,8 @@ class WeightedResidual(Folding):
 
 
 def residual_block(features: int, activation: str, weight: float, *, learned: bool) -> WeightedResidual:
-    """Return conv - activation - conv in a weighted residual.
-
-    There is no normalisation (Lim et al. 2017, fig. 2).
-    """
+    """Return conv - activation - conv in a weighted residual. There is no normalisation (Lim et al. 2017,
+    fig. 2)."""
     block = nn.Sequential(
         conv3x3(features, features, gain="relu"), activation_of(activation), conv3x3(features, features)
     )
@@ -206,11 +202,8 @@ def residual_block(features: int, activation: str, weight: float, *, learned: bo
 
 
 def impulses(channels: int, radius: int) -> Tensor:
-    """Return one picture per colour, [C, C, H, W], that is black except for its middle pixel.
-
-    The pictures are so large that a filter of `radius` pixels applied to the middle does not reach the
-    border.
-    """
+    """Return one picture per colour, [C, C, H, W], that is black except for its middle pixel. The pictures
+    are so large that a filter of `radius` pixels applied to the middle does not reach the border."""
     middle = 2 * radius + 1
     pictures = torch.zeros(channels, channels, 2 * middle + 1, 2 * middle + 1)
     pictures[range(channels), range(channels), middle, middle] = 1
@@ -219,10 +212,8 @@ def impulses(channels: int, radius: int) -> Tensor:
 
 @torch.no_grad()
 def kernel_of(linear: Callable[[Tensor], Tensor], impulses: Tensor, radius: int) -> Tensor:
-    """Return the kernel [C_out, C, k, k] of the linear function `linear`, with k = 2 * radius + 1.
-
-    The kernel is read off the answers to `impulses`, mirrored because a convolution module correlates.
-    """
+    """Return the kernel [C_out, C, k, k] of the linear function `linear`, with k = 2 * radius + 1. The kernel
+    is read off the answers to `impulses`, mirrored because a convolution module correlates."""
     middle = impulses.shape[-1] // 2
     near = slice(middle - radius, middle + radius + 1)
     return linear(impulses)[..., near, near].flip(2, 3).transpose(0, 1)
@@ -403,11 +394,8 @@ class FoldableConv(Folding):
 
 
 def fold(net: Net) -> Net:
-    """Return a copy of `net` in its deployed form: every `Folding` inside it is folded.
-
-    The result is exact up to rounding of the weights. `net` itself is not changed. Folding a folded net
-    changes nothing.
-    """
+    """Return a copy of `net` in its deployed form: every `Folding` inside it is folded. The result is exact
+    up to rounding of the weights. `net` itself is not changed. Folding a folded net changes nothing."""
     plain = copy.deepcopy(net)
     _fold_children(plain)
     return plain

@@ -25,10 +25,8 @@ from sr_deploy.training.nets.blocks import (
 
 def mirrored_index(length: int, multiple_of: int) -> Tensor:
     """Return the source index of every pixel of an axis of `length` that is padded at its end to a multiple.
-
     Padding mirrors without repeating the last pixel; where the mirror image ends, its last pixel is repeated.
-    The runner pads the same way.
-    """
+    The runner pads the same way."""
     index = torch.arange(-(-length // multiple_of) * multiple_of)
     return torch.where(index < length, index, 2 * (length - 1) - index).clamp(min=0)
 

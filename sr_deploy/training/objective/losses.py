@@ -78,11 +78,8 @@ def _luma_error(got: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _weighted(error: Tensor, weights: Sequence[float]) -> Tensor:
-    """Sum the channels with weights: [N, 3, H, W] -> [N, H, W].
-
-    The weights are numbers and not a tensor, because a step recorded as a CUDA graph must not copy from the
-    host.
-    """
+    """Sum the channels with weights: [N, 3, H, W] -> [N, H, W]. The weights are numbers and not a tensor,
+    because a step recorded as a CUDA graph must not copy from the host."""
     red, green, blue = weights
     summed: Tensor = error[:, 0] * red + error[:, 1] * green + error[:, 2] * blue
     return summed
@@ -198,10 +195,7 @@ def _detail_by_place(pictures: Tensor, period: int) -> list[Tensor]:
 
 
 def _mean_by_place(detail: Tensor, period: int) -> Tensor:
-    """Average |detail| at each place of a cell, in windows of about 8 x 8 cells.
-
-    [N, C, H, W] -> [N, C, windows, period, period].
-    """
+    """Average |detail| by place, in windows of about 8 x 8 cells: [N, C, windows, period, period]."""
     cells = [n // period for n in detail.shape[2:]]
     height, width = (n // max(1, round(n / _DETAIL_WINDOW)) for n in cells)
     detail = detail[..., : cells[0] * period, : cells[1] * period].abs()

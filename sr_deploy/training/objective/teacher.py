@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from sr_deploy.errors import InputError, UsageError
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.system.files import digest_of
 from sr_deploy.tiles import Plan, Span, plan_tiles, plan_whole
 from sr_deploy.training.checkpoint import load_net
 from sr_deploy.training.data.loader import to_float
-from sr_deploy.training.data.pictures import Pixels
 from sr_deploy.training.export.halo import measure_halo
 from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.nets.blocks import fold
@@ -77,7 +77,7 @@ class Teacher:
                 f"{self.sha256[:12]}; name the same --teacher, or another --out"
             )
 
-    def draw(self, small: Pixels) -> Pixels:
+    def draw(self, small: Uint8Array) -> Uint8Array:
         """Return the large picture to learn: uint8 [H, W, 3] -> uint8 [H * scale, W * scale, 3]."""
         height, width = small.shape[:2]
         scale, plan = self.info.scale, self._plan(height, width)
@@ -100,7 +100,7 @@ class Teacher:
         return plan_tiles(height, width, tile=_TILE, halo=self._halo, rule=self._rule)
 
     @torch.no_grad()
-    def _ensemble(self, tile: Pixels) -> Tensor:
+    def _ensemble(self, tile: Uint8Array) -> Tensor:
         """Return the mean over flips and turns: [H, W, 3] -> [3, H * scale, W * scale] in 0..1."""
         picture = to_float(torch.from_numpy(tile).to(self._device).permute(2, 0, 1)[None])
         summed = torch.zeros((), device=self._device)

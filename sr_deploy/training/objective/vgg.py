@@ -131,8 +131,7 @@ class L2Pool(nn.Module):
         self.register_buffer("kernel", torch.outer(taps, taps)[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool by 2. An odd last row or column is dropped."""
-        # Each window is centred on the first pixel of a pair. An odd last pixel is dropped, as in MaxPool2d.
+        """Pool by 2; windows are centred on the first pixel of a pair, and an odd last one is dropped."""
         height, width = (n // 2 * 2 for n in x.shape[2:])
         channels = x.shape[1]
         kernel = self.kernel.expand(channels, 1, 3, 3)

@@ -16,7 +16,7 @@ from typing import Any
 
 from sr_deploy.training.run.state import write_atomically
 
-Row = Mapping[str, float | int | None]
+LogRow = Mapping[str, float | int | None]
 """Column -> value. None and missing columns are empty in the CSV file."""
 _FIRST_COLUMNS = ("phase", "step", "steps", "seconds", "learning_rate", "loss")
 _LAST_COLUMNS = ("psnr", "validation_loss")
@@ -52,7 +52,7 @@ class TrainingLog:
 
         return SummaryWriter(str(self._folder / "tensorboard"))
 
-    def append(self, row: Row) -> None:
+    def append(self, row: LogRow) -> None:
         """Add one row. It is in the files when this returns."""
         ordered = {key: row[key] for key in self._columns if key in row}
         self.rows.append(ordered)

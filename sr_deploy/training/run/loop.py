@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sr_deploy.errors import CheckFailedError, MissingRuntimeError
+from sr_deploy.system.json_values import to_plain
 from sr_deploy.training.data.loader import Batch
 from sr_deploy.training.data.pictures import TrainingPair
 from sr_deploy.training.recipe import PIXEL_TERMS
@@ -120,7 +120,6 @@ class Loop:
         raise CheckFailedError(self._diverged(f"not a finite number in {', '.join(names) or 'the sum'}"))
 
     def _diverged(self, what: str) -> str:
-        """Return the error message for a training that diverged."""
         state = self._session.options.out / STATE
         good = f"the last good state is {state}" if state.exists() else "no earlier state was saved"
         return (
@@ -208,18 +207,14 @@ class Loop:
         session = self._session
         record = {
             "recipe_sha256": session.recipe.sha256,
-            "at": asdict(session.position),
+            "at": to_plain(session.position, finite=False),  # a PSNR may be infinite
             "run": self._run.record(),
             "count": self._count,
         }
         write_state(session.options.out / STATE, record, self._run.tensors() | {"loop.sums": self._sums})
 
     def _stop(self) -> None:
-        """Save the state and raise KeyboardInterrupt.
-
-        With several processes nothing is saved, because a signal to one of them does not stop the others at
-        the same step.
-        """
+        """Save the state, unless other processes would not stop at this step, and raise KeyboardInterrupt."""
         if self._session.processes.world == 1:
             self._require_finite(self._sums)
             self._save_state()

@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 
 from sr_deploy.errors import MissingRuntimeError
-from sr_deploy.training.data.pictures import Pixels
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.training.run.state import write_atomically
 
 
-def write_png(path: Path, pixels: Pixels) -> None:
+def write_png(path: Path, pixels: Uint8Array) -> None:
     """Write RGB uint8 [H, W, 3] as PNG, atomically. Raises OutputError."""
     done, data = cv2.imencode(".png", pixels[..., ::-1])
     if not done:

@@ -52,10 +52,8 @@ def write_state(path: Path, record: Mapping[str, Any], tensors: Mapping[str, Ten
 
 
 def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Return the record and the tensors that `write_state` wrote, or None where there is no file.
-
-    Raises InputError for any other file.
-    """
+    """Return the record and the tensors that `write_state` wrote, or None where there is no file. Raises
+    InputError for any other file."""
     if not path.exists():
         return None
     try:

@@ -17,15 +17,11 @@ import torch
 from torch import Tensor
 
 from sr_deploy.errors import InputError, UsageError
+from sr_deploy.system.arrays import Uint8Array
+from sr_deploy.system.json_values import from_plain
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, to_float
-from sr_deploy.training.data.pictures import (
-    PictureStore,
-    Pixels,
-    TrainingPair,
-    quarter_of_memory,
-    split_validation,
-)
+from sr_deploy.training.data.pictures import PictureStore, TrainingPair, quarter_of_memory, split_validation
 from sr_deploy.training.nets import build_net, size_rule_of
 from sr_deploy.training.nets.blocks import fold
 from sr_deploy.training.nets.rt import RT
@@ -83,11 +79,9 @@ class Trainer:
         return self._session is None or self._session.processes.leads
 
     def stop(self) -> None:
-        """Ask the run to save after the current step and then raise KeyboardInterrupt.
-
-        It may be called from a signal handler. A second call, or a call before the run has begun, raises
-        KeyboardInterrupt at once.
-        """
+        """Ask the run to save after the current step and then raise KeyboardInterrupt. It may be called from
+        a signal handler. A second call, or a call before the run has begun, raises KeyboardInterrupt at
+        once."""
         if self._session is None or self._session.stopping:
             raise KeyboardInterrupt
         self._session.stopping = True
@@ -161,16 +155,14 @@ class Trainer:
             )
 
     def _resume(self, session: TrainingRun, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take over position and weights of a saved run.
-
-        Raises UsageError where the recipe or the first phase differs.
-        """
+        """Take over position and weights of a saved run. Raises UsageError where the recipe or the first
+        phase differs."""
         if record["recipe_sha256"] != self.recipe.sha256:
             raise UsageError(
                 f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, but this recipe is "
                 f"{self.recipe.sha256[:12]}; resume with the first recipe, or name another --out"
             )
-        session.position = RunPosition(**record["at"])
+        session.position = from_plain(RunPosition, record["at"], finite=False)
         began = (session.position.init or {}).get("first_phase", 1)
         if self.options.phase not in (1, began):
             raise UsageError(
@@ -329,7 +321,7 @@ class Trainer:
         Raises KeyboardInterrupt after `stop`; pictures drawn before are kept.
         """
 
-        def draw(small: Pixels) -> Pixels:
+        def draw(small: Uint8Array) -> Uint8Array:
             if session.stopping:
                 raise KeyboardInterrupt
             return teacher.draw(small)

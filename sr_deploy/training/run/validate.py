@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sr_deploy.quality.metrics import LUMA
+from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.training.data.loader import to_float
-from sr_deploy.training.data.pictures import Pixels, TrainingPair
+from sr_deploy.training.data.pictures import TrainingPair
 from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.objective.losses import ComposedLoss
 
@@ -30,10 +31,8 @@ class HeldOutQuality:
 
 
 def centre_crop(pair: TrainingPair, scale: int, side: int = _SIDE, multiple: int = 1) -> TrainingPair:
-    """Return the centre of a pair, at most `side` large pixels in height and width.
-
-    The sides of its small picture are multiples of `multiple`.
-    """
+    """Return the centre of a pair, at most `side` large pixels in height and width. The sides of its small
+    picture are multiples of `multiple`."""
     rows, columns = (_middle(n, side // scale, multiple) for n in pair.small.shape[:2])
     large = pair.large[rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
     return TrainingPair(pair.name, np.array(large), np.array(pair.small[rows, columns]))
@@ -45,17 +44,15 @@ def _middle(length: int, most: int, multiple: int) -> slice:
     return slice((length - kept) // 2, (length - kept) // 2 + kept)
 
 
-def _tensor(pixels: Pixels, device: torch.device) -> Tensor:
+def _tensor(pixels: Uint8Array, device: torch.device) -> Tensor:
     """Convert uint8 [H, W, 3] to float32 [1, 3, H, W] in 0..1, channels-last in memory."""
     nchw = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
     return to_float(nchw).contiguous(memory_format=torch.channels_last)
 
 
 def luma_psnr(got: Tensor, wanted: Tensor, scale: int) -> float:
-    """Return the PSNR in dB on Y of [1, 3, H, W] in 0..1, rounded to 8 bits first.
-
-    It is infinite for equal pictures. A border as wide as the scale is left out.
-    """
+    """Return the PSNR in dB on Y of [1, 3, H, W] in 0..1, rounded to 8 bits first. It is infinite for equal
+    pictures. A border as wide as the scale is left out."""
     error = ((got.clamp(0, 1) * 255).round() - (wanted * 255).round()) / 255
     luma = torch.einsum("nchw,c->nhw", error, error.new_tensor(LUMA.tolist()))
     squared = luma[:, scale:-scale, scale:-scale].square().mean()
@@ -78,7 +75,7 @@ def measure(net: nn.Module, loss: ComposedLoss, pairs: Sequence[TrainingPair], s
 @torch.no_grad()
 def crop_sheet(
     net: nn.Module, pairs: Sequence[TrainingPair], scale: int, side: int = 192, most: int = 6
-) -> Pixels:
+) -> Uint8Array:
     """Draw rows of (bicubic, net, original) for the centres of up to `most` pictures, as RGB uint8.
 
     White lines separate the cells, each of which is `side` large pixels wide at most.
@@ -95,7 +92,7 @@ def crop_sheet(
     return np.concatenate(rows, axis=0)
 
 
-def _framed(cell: Pixels, side: int) -> Pixels:
+def _framed(cell: Uint8Array, side: int) -> Uint8Array:
     """Draw a white frame around a cell, and fill it up to `side` pixels."""
     frame = np.full((side + 4, side + 4, 3), 255, np.uint8)
     frame[2 : 2 + cell.shape[0], 2 : 2 + cell.shape[1]] = cell

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from sr_deploy.engines.tensorrt.options import BuildOptions, TensorRTOptions, pa
 from sr_deploy.engines.tensorrt.profiles import Profile, choose_profile, largest_size, plan_profiles
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec, SizeRule
+from sr_deploy.system.json_values import from_plain, to_plain
 
 ANY = ModelSpec(name="any", scale=4, halo=5)
 EIGHTS = ModelSpec(name="eights", scale=2, halo=8, size_rule=SizeRule(minimum=16, multiple_of=8))
@@ -68,9 +71,9 @@ def test_what_no_profile_covers_is_an_error_that_names_the_largest():
 
 @given(options)
 def test_profiles_and_options_survive_json(built):
-    assert BuildOptions.from_dict(built.to_dict()) == built
+    assert from_plain(BuildOptions, json.loads(json.dumps(to_plain(built)))) == built
     for profile in plan_profiles(ANY, built):
-        assert Profile.from_dict(profile.to_dict()) == profile
+        assert from_plain(Profile, json.loads(json.dumps(to_plain(profile)))) == profile
 
 
 def test_a_profile_that_holds_nothing_is_refused():

@@ -22,6 +22,7 @@ from sr_deploy.engines.tensorrt.sidecar import (
 )
 from sr_deploy.errors import ModelError
 from sr_deploy.spec import ModelSpec, SizeRule
+from sr_deploy.system.json_values import to_plain
 
 PLAN = b"plan" * 100
 HERE = BuildMachine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), driver="580.1")
@@ -183,5 +184,5 @@ def every_other_option() -> list[BuildOptions]:
         "version_compatible": True,
         "hardware_compatible": "ampere+",
     }
-    assert set(changed) == set(BuildOptions().to_dict())
+    assert set(changed) == set(to_plain(BuildOptions()))
     return [BuildOptions(**{name: value}) for name, value in changed.items()]
