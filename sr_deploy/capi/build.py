@@ -239,7 +239,7 @@ def _shared_library_flags(name: str) -> list[str]:
     """Return the arguments that make a shared library which is found by its bare name."""
     if sys.platform == "darwin":
         return ["-dynamiclib", f"-Wl,-install_name,@rpath/{name}"]
-    return ["-shared", f"-Wl,-soname,{name}", "-D_GNU_SOURCE", "-ldl"]
+    return ["-shared", f"-Wl,-soname,{name}", "-D_GNU_SOURCE", "-ldl", "-lm"]
 
 
 def _c_string(text: str) -> str:

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "surroundings.h"
 #include "texts.h"
 
 #ifdef _WIN32
@@ -118,6 +119,7 @@ static sr_status start_with(const char *python)
                     python, status.err_msg ? status.err_msg : "it does not say why", PY_MAJOR_VERSION,
                     PY_MINOR_VERSION);
     put_package_first();
+    import_signal();
     PyEval_SaveThread();
     return SR_OK;
 }
@@ -129,6 +131,7 @@ static sr_status start(void)
     lock();
     if (!Py_IsInitialized())
         status = start_with(executable());
+    watch_forks();
     unlock();
     return status;
 }

@@ -14,6 +14,7 @@
 #include "interpreter.h"
 #include "pictures.h"
 #include "sr_deploy.h"
+#include "surroundings.h"
 #include "texts.h"
 
 const char *sr_version(void) { return SR_VERSION; }
@@ -72,10 +73,25 @@ static sr_status read_options(const sr_options *given, sr_options *options)
     return SR_OK;
 }
 
+/* Take the interpreter's lock, with the default floating-point environment. `floats` stores the caller's. */
+static PyGILState_STATE enter(fenv_t *floats)
+{
+    set_default_floats(floats);
+    return PyGILState_Ensure();
+}
+
+/* Release what `enter` took. */
+static void leave(PyGILState_STATE held, const fenv_t *floats)
+{
+    PyGILState_Release(held);
+    restore_floats(floats);
+}
+
 sr_status sr_open(const char *model, const sr_options *options, sr_upscaler **opened)
 {
     sr_options taken;
     sr_status status;
+    fenv_t floats;
     PyGILState_STATE held;
     PyObject *value;
     begin(NULL);
@@ -84,9 +100,16 @@ sr_status sr_open(const char *model, const sr_options *options, sr_upscaler **op
     *opened = NULL;
     if (!model)
         return fail(NULL, SR_ERROR_ARGUMENT, "model is NULL; give a model file or a name such as \"rt-x4\"");
-    if ((status = read_options(options, &taken)) != SR_OK || (status = start()) != SR_OK)
+    if (forked)
+        return refuse_fork(NULL);
+    if ((status = read_options(options, &taken)) != SR_OK)
         return status;
-    held = PyGILState_Ensure();
+    set_default_floats(&floats); /* the interpreter reads numbers while it starts */
+    status = start();
+    restore_floats(&floats);
+    if (status != SR_OK)
+        return status;
+    held = enter(&floats);
     status = call(NULL, "open_upscaler",
                   Py_BuildValue("(sN(NNKKiii))", SR_VERSION, utf8(model), utf8(taken.backend), notifier(&taken),
                                 NUMBER(taken.cuda_stream), (unsigned long long)taken.memory, taken.threads, taken.tile,
@@ -95,7 +118,7 @@ sr_status sr_open(const char *model, const sr_options *options, sr_upscaler **op
     if (status == SR_OK)
         *opened = (sr_upscaler *)(uintptr_t)PyLong_AsUnsignedLongLong(value);
     Py_XDECREF(value);
-    PyGILState_Release(held);
+    leave(held, &floats);
     return status;
 }
 
@@ -103,18 +126,21 @@ sr_status sr_query(const sr_upscaler *upscaler, sr_info *info)
 {
     sr_info filled = SR_INFO_INIT;
     sr_status status;
+    fenv_t floats;
     PyGILState_STATE held;
     PyObject *value;
     const char *backend, *model;
     begin(upscaler);
     if (!upscaler || !Py_IsInitialized())
         return not_open(upscaler);
+    if (forked)
+        return refuse_fork(upscaler);
     if (!info)
         return fail(upscaler, SR_ERROR_ARGUMENT, "info is NULL; give the address of an sr_info");
     status = check_size(upscaler, "info", "SR_INFO_INIT", info->size, MIN_INFO_SIZE, sizeof filled);
     if (status != SR_OK)
         return status;
-    held = PyGILState_Ensure();
+    held = enter(&floats);
     status = call(upscaler, "query", Py_BuildValue("(K)", NUMBER(upscaler)), &value);
     if (status == SR_OK) {
         if (PyArg_ParseTuple(value, "iiiiiiyy", &filled.scale, &filled.channels, &filled.halo, &filled.max_width,
@@ -128,7 +154,7 @@ sr_status sr_query(const sr_upscaler *upscaler, sr_info *info)
         }
     }
     Py_XDECREF(value);
-    PyGILState_Release(held);
+    leave(held, &floats);
     return status;
 }
 
@@ -136,31 +162,37 @@ sr_status sr_output_size(const sr_upscaler *upscaler, int32_t width, int32_t hei
                          int32_t *output_height)
 {
     sr_status status;
+    fenv_t floats;
     PyGILState_STATE held;
     PyObject *value;
     begin(upscaler);
     if (!upscaler || !Py_IsInitialized())
         return not_open(upscaler);
+    if (forked)
+        return refuse_fork(upscaler);
     if (!output_width || !output_height)
         return fail(upscaler, SR_ERROR_ARGUMENT, "%s is NULL; give the address of an int32_t",
                     output_width ? "output_height" : "output_width");
-    held = PyGILState_Ensure();
+    held = enter(&floats);
     status = call(upscaler, "output_size", Py_BuildValue("(Kii)", NUMBER(upscaler), width, height), &value);
     if (status == SR_OK && !PyArg_ParseTuple(value, "ii", output_width, output_height))
         status = raised(upscaler, SR_ERROR_INTERNAL, "this is a bug in sr-deploy, please report it");
     Py_XDECREF(value);
-    PyGILState_Release(held);
+    leave(held, &floats);
     return status;
 }
 
 sr_status sr_upscale_batch(const sr_upscaler *upscaler, const sr_image *inputs, const sr_image *outputs, size_t count)
 {
     sr_status status = SR_OK;
+    fenv_t floats;
     PyGILState_STATE held;
     PyObject *value;
     begin(upscaler);
     if (!upscaler || !Py_IsInitialized())
         return not_open(upscaler);
+    if (forked)
+        return refuse_fork(upscaler);
     if (count && (!inputs || !outputs))
         return fail(upscaler, SR_ERROR_ARGUMENT,
                     "%s is NULL; give the address of an array with one sr_image for each picture",
@@ -172,13 +204,13 @@ sr_status sr_upscale_batch(const sr_upscaler *upscaler, const sr_image *inputs, 
         status = check_pair(upscaler, inputs, outputs, i);
     if (status != SR_OK)
         return status;
-    held = PyGILState_Ensure();
+    held = enter(&floats);
     status = call(upscaler, "upscale",
                   Py_BuildValue("(KNN)", NUMBER(upscaler), describe_all(inputs, count, PyBUF_READ),
                                 describe_all(outputs, count, PyBUF_WRITE)),
                   &value);
     Py_XDECREF(value);
-    PyGILState_Release(held);
+    leave(held, &floats);
     return status;
 }
 
@@ -190,6 +222,7 @@ sr_status sr_upscale(const sr_upscaler *upscaler, const sr_image *input, const s
 sr_status sr_close(sr_upscaler *upscaler)
 {
     sr_status status;
+    fenv_t floats;
     PyGILState_STATE held;
     PyObject *value;
     begin(upscaler);
@@ -197,9 +230,11 @@ sr_status sr_close(sr_upscaler *upscaler)
         return SR_OK;
     if (!Py_IsInitialized())
         return not_open(upscaler);
-    held = PyGILState_Ensure();
+    if (forked)
+        return refuse_fork(upscaler);
+    held = enter(&floats);
     status = call(upscaler, "close", Py_BuildValue("(K)", NUMBER(upscaler)), &value);
     Py_XDECREF(value);
-    PyGILState_Release(held);
+    leave(held, &floats);
     return status;
 }

@@ -6,8 +6,10 @@
  * and one thread; it is valid until that thread's next call of this library. A handle may be closed while other threads
  * use it: calls that have begun end normally, and later calls return SR_ERROR_CLOSED.
  * The first sr_open of a process starts a Python interpreter in it, which runs until the process ends. Open a handle
- * before your own threads read or change the environment, do not fork afterwards, and give threads that call this
- * library at least 512 KiB of stack. The interpreter's lock is not held while a picture is computed.
+ * before your own threads read or change the environment, and give threads that call this library at least 512 KiB of
+ * stack. The interpreter's lock is not held while a picture is computed. In a child of a fork after the first sr_open,
+ * every function returns SR_ERROR_RUNTIME. The handling of SIGINT and the floating-point environment of the calling thread
+ * stay as they were, and results do not depend on them.
  *
  * MEMORY. The caller owns every buffer and passes its size and the length of its rows. The library keeps no reference
  * to a buffer after a call. SR_RGB and SR_GREY pixels of SR_U8 and SR_F32 are read and written in place if rows have no

@@ -19,7 +19,7 @@ from sr_deploy.frames.layout import Layout, Plane
 from sr_deploy.images.opencv import cv2
 from sr_deploy.system.arrays import AnyArray, DoubleArray, FloatArray, Uint8Array
 
-Matrix = Literal["bt601", "bt709", "bt2020"]
+Matrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m", "ycgco"]
 Range = Literal["limited", "full"]
 Siting = Literal["left", "center", "topleft"]
 
@@ -27,8 +27,12 @@ _WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt601": (0.299, 0.114),
     "bt709": (0.2126, 0.0722),
     "bt2020": (0.2627, 0.0593),
+    "fcc": (0.30, 0.11),
+    "smpte240m": (0.212, 0.087),
 }
-"""Weights of red and of blue in luma. The weight of green is what is left to 1."""
+"""Weights of red and of blue in luma (ITU-T H.273, table 4). The weight of green is what is left to 1."""
+_YCGCO = np.array([[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0, -0.5]])
+"""Rows of luma, Cg and Co, which stand in the places of U and V (ITU-T H.273, matrix 8)."""
 _BAND = 64
 """Rows converted at a time, so that intermediate values stay in the processor's cache. Even, for 4:2:0
 chroma."""
@@ -156,13 +160,18 @@ def _affine(matrix: Matrix, range: Range, depth: int, white: float) -> DoubleArr
 
     U is (B - Y) / (2 (1 - Kb)) and V is (R - Y) / (2 (1 - Kr)), so that both lie in -0.5..0.5.
     """
-    red, blue = _WEIGHTS[matrix]
-    luma = np.array([red, 1 - red - blue, blue])
-    u = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
-    v = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
+    luma, u, v = _YCGCO if matrix == "ycgco" else _weighted(*_WEIGHTS[matrix])
     black, span, middle, chroma_span = _levels(range, depth)
     rows = np.stack([luma * span, u * chroma_span, v * chroma_span]) / white
     return np.hstack([rows, np.array([[black], [middle], [middle]])])
+
+
+def _weighted(red: float, blue: float) -> tuple[DoubleArray, ...]:
+    """Return the rows of luma, U and V for the weights of red and of blue."""
+    luma = np.array([red, 1 - red - blue, blue])
+    u = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
+    v = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
+    return luma, u, v
 
 
 def _to_uint8(values: FloatArray) -> Uint8Array:

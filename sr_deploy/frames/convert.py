@@ -32,13 +32,19 @@ def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> FramePixels
     """
     if layout.kind == "yuv":
         return FramePixels(to_rgb(planes, layout, colours))
-    (plane,) = planes
+    if layout.planar:
+        return FramePixels(
+            unit_values(np.stack([planes[layout.order.index(c)] for c in "rgb"], axis=2), layout)
+        )
+    (plane,) = (_native(plane) for plane in planes)
     if layout.kind == "grey":
-        return FramePixels(_grey_values(plane, layout)[:, :, None])
+        return FramePixels(unit_values(plane, layout)[:, :, None])
     if layout.order == "rgb":
         return FramePixels(plane)
     colour = np.ascontiguousarray(plane[:, :, [layout.order.index(c) for c in "rgb"]])
-    return FramePixels(colour, np.ascontiguousarray(plane[:, :, 3]) if layout.has_alpha else None)
+    return FramePixels(
+        colour, np.ascontiguousarray(plane[:, :, layout.order.index("a")]) if layout.has_alpha else None
+    )
 
 
 def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
@@ -52,15 +58,20 @@ def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
         return from_rgb(_three_channels(picture.pixels), layout, colours)
     if layout.kind == "grey":
         return [_grey_plane(picture.pixels, layout, colours)]
-    pixels = _to_depth(_three_channels(picture.pixels), layout)
+    pixels = to_depth(_three_channels(picture.pixels), layout)
+    if layout.planar:
+        return [np.ascontiguousarray(pixels[:, :, "rgb".index(c)], layout.dtype) for c in layout.order]
     if layout.order == "rgb":
-        return [np.ascontiguousarray(pixels)]
+        return [np.ascontiguousarray(pixels, layout.dtype)]
     result = np.empty((*pixels.shape[:2], len(layout.order)), layout.dtype)
     for i, channel in enumerate("rgb"):
         result[:, :, layout.order.index(channel)] = pixels[:, :, i]
-    if layout.has_alpha:
-        opaque = np.asarray(255 if layout.depth == 8 else 65535, layout.dtype)
-        result[:, :, 3] = opaque if picture.alpha is None else _to_depth(picture.alpha, layout)
+    if len(layout.order) == 4:  # opacity, or padding
+        last = next(i for i, channel in enumerate(layout.order) if channel in "ax")
+        seen = picture.alpha is not None and layout.has_alpha
+        result[:, :, last] = (
+            to_depth(picture.alpha, layout) if seen and picture.alpha is not None else top_of(layout)
+        )
     return [result]
 
 
@@ -69,25 +80,39 @@ def _three_channels(pixels: AnyArray) -> AnyArray:
     return pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)
 
 
-def _grey_values(plane: Plane, layout: Layout) -> AnyArray:
-    """The values of a grey plane; those of 10 and 12 bits as float32 in 0..1, clipped to 1."""
+def top_of(layout: Layout) -> int:
+    """Return the largest value of a layout's words."""
+    return (1 << layout.depth) - 1
+
+
+def _native(plane: Plane) -> Plane:
+    """Return a plane in the byte order of the machine, without a copy if it has it already."""
+    return plane.astype(plane.dtype.newbyteorder("="), copy=False)
+
+
+def unit_values(plane: Plane, layout: Layout) -> AnyArray:
+    """Return the values of a grey plane or of RGB as they are for 8 and 16 bits, else as float32 in 0..1.
+
+    Values beyond the depth, which a 16-bit word can hold, are clipped to 1.
+    """
     if layout.depth in (8, 16):
-        return plane
+        return _native(plane)
     top = np.float32((1 << layout.depth) - 1)
-    grey: AnyArray = np.minimum(plane.astype(np.float32) / top, np.float32(1))
-    return grey
+    values: AnyArray = np.minimum(plane.astype(np.float32) / top, np.float32(1))
+    return values
 
 
 def _grey_plane(pixels: AnyArray, layout: Layout, colours: Colours) -> Plane:
     if pixels.shape[2] == 3:
         # Grey frames are full range, whatever range YUV frames of the stream have.
-        luma = Layout(name="luma", kind="yuv", depth=layout.depth)
+        luma = Layout(name="luma", kind="yuv", depth=layout.depth, big_endian=layout.big_endian)
         full = Colours(matrix=colours.matrix, range="full")
         return from_rgb(pixels, luma, full)[0]
-    return np.ascontiguousarray(_to_depth(pixels[:, :, 0], layout))
+    return np.ascontiguousarray(to_depth(pixels[:, :, 0], layout), layout.dtype)
 
 
-def _to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
+def to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
+    """Scale full-range values to `layout.depth` bits. Returns the same array if the depth is already right."""
     top = (1 << layout.depth) - 1
     white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
     if white == top:

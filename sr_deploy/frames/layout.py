@@ -6,7 +6,7 @@ This module computes shapes and makes views. Arithmetic on pixels is in `sr_depl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ Plane = AnyArray
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The layout of a raw frame. Values of more than 8 bits are stored in 16-bit little-endian words."""
+    """The layout of a raw frame. Values of more than 8 bits are stored in 16-bit words."""
 
     name: str
     kind: Literal["rgb", "grey", "yuv"]
@@ -38,11 +38,15 @@ class Layout:
     """Number of luma rows for one chroma sample."""
     paired: bool = False
     """True if U and V are interleaved in one plane, sample by sample."""
+    planar: bool = False
+    """True if RGB has a plane for each channel, in the order of `order`."""
+    big_endian: bool = False
+    """True if the high byte of a word comes first."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """NumPy type of one word."""
-        return np.dtype(np.uint8) if self.depth <= 8 else np.dtype("<u2")
+        return np.dtype(np.uint8) if self.depth <= 8 else np.dtype(">u2" if self.big_endian else "<u2")
 
     @property
     def has_alpha(self) -> bool:
@@ -54,6 +58,8 @@ class Layout:
 
         Chroma of an odd width or height is rounded up, as FFmpeg does it.
         """
+        if self.planar:
+            return [(height, width)] * len(self.order)
         if self.kind == "rgb":
             return [(height, width, len(self.order))]
         if self.kind == "grey":
@@ -62,7 +68,7 @@ class Layout:
         return [(height, width), (*small, 2)] if self.paired else [(height, width), small, small]
 
     def frame_bytes(self, height: int, width: int) -> int:
-        """Return the number of bytes of one frame. Rows have no padding."""
+        """Return the number of bytes of one frame whose rows have no padding."""
         return sum(math.prod(shape) for shape in self.shapes(height, width)) * self.dtype.itemsize
 
     def planes(self, data: Uint8Array, height: int, width: int) -> list[Plane]:
@@ -108,11 +114,56 @@ _ALIASES = {"gray": "gray8"}
 """Names that FFmpeg uses for a layout which has another name here."""
 
 
+def _rarer() -> dict[str, Layout]:
+    """Return the layouts that are supported but not listed in messages, by name."""
+    low, high = (8,), (9, 10, 12, 14, 16)
+    made = [
+        Layout(name=f"yuv{chroma}p{_suffix(depth)}", kind="yuv", depth=depth, across=across, down=down)
+        for chroma, across, down in (("420", 2, 2), ("422", 2, 1), ("444", 1, 1), ("440", 1, 2))
+        for depth in low + high
+    ]
+    made += [
+        Layout(name=f"gbrp{_suffix(n)}", kind="rgb", order="gbr", depth=n, planar=True) for n in low + high
+    ]
+    made += [Layout(name=f"gray{n}le", kind="grey", depth=n) for n in high]
+    made += [
+        Layout(name=name, kind="yuv", across=across, down=down, paired=True)
+        for name, across, down in (("nv16", 2, 1), ("nv24", 1, 1))
+    ]
+    made += [
+        Layout(
+            name=f"p{chroma}{bits}le", kind="yuv", depth=bits, shift=16 - bits, across=x, down=y, paired=True
+        )
+        for chroma, x, y in (("0", 2, 2), ("2", 2, 1), ("4", 1, 1))
+        for bits in (10, 12, 16)
+    ]
+    made += [Layout(name=f"{order[:3]}0", kind="rgb", order=order) for order in ("bgrx", "rgbx")]
+    made += [Layout(name=order, kind="rgb", order=order) for order in ("argb", "abgr")]
+    made += [Layout(name=f"{order}64le", kind="rgb", order=order, depth=16) for order in ("rgba", "bgra")]
+    made += [Layout(name="bgr48le", kind="rgb", order="bgr", depth=16)]
+    found = LAYOUTS | {layout.name: layout for layout in made if layout.name not in LAYOUTS}
+    swapped = [
+        replace(layout, name=f"{name[:-2]}be", big_endian=True)
+        for name, layout in found.items()
+        if layout.depth > 8
+    ]
+    return found | {layout.name: layout for layout in swapped}
+
+
+def _suffix(depth: int) -> str:
+    """Return the end of FFmpeg's name of a planar format."""
+    return "" if depth == 8 else f"{depth}le"
+
+
+ALL_LAYOUTS = _rarer()
+"""All supported layouts by name, with those too rare for error messages."""
+
+
 def layout_of(name: str) -> Layout:
     """Return the layout with a name of FFmpeg's `-pix_fmt`. Raises UsageError for an unknown name."""
-    found = LAYOUTS.get(_ALIASES.get(name, name))
+    found = ALL_LAYOUTS.get(_ALIASES.get(name, name))
     if found is not None:
         return found
-    near = get_close_matches(name, LAYOUTS, n=1)
+    near = get_close_matches(name, LAYOUTS, n=1) or get_close_matches(name, ALL_LAYOUTS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UsageError(f"unknown frame format {name!r}; {hint}choose one of {', '.join(LAYOUTS)}")

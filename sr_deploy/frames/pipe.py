@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, cast
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.colour import Colours, Matrix, Range, Siting, usual_matrix
@@ -51,6 +52,8 @@ class PipeOptions:
     """Range of YUV; None: as in the y4m header, else limited."""
     siting: Siting | None = None
     """Position of chroma samples; None: as in the y4m header, else left."""
+    stride: int | None = None
+    """Bytes from one row of the incoming frames to the next, in their first plane; None: rows have no padding."""
     streams: int = 2
     """Number of frames computed at once. Two keep the engine busy while a result is handed over."""
 
@@ -76,6 +79,9 @@ def run_pipe(
     incoming, outgoing, colours = _plan(source, upscaler.spec.scale, options, say or (lambda text: None))
     for stream in (source, target):
         widen_pipe(stream)
+    geometry = Geometry(
+        width=incoming.width, height=incoming.height, layout=incoming.layout, stride=options.stride
+    )
     marked = isinstance(outgoing, Header)
     if isinstance(outgoing, Header):
         write_all(target, memoryview(outgoing.to_line()))
@@ -83,7 +89,6 @@ def run_pipe(
     written = 0
 
     def pictures() -> Iterator[FramePixels]:
-        geometry = Geometry(width=incoming.width, height=incoming.height, layout=incoming.layout)
         for planes in read_frames(source, geometry, marked=isinstance(incoming, Header)):
             yield unpack(planes, incoming.layout, colours)
 
@@ -112,10 +117,8 @@ def upscale_picture(upscaler: Upscaler, picture: FramePixels) -> FramePixels:
     """Upscale one frame. Opacity is treated as in `Upscaler.upscale`."""
     if picture.alpha is None:
         return FramePixels(upscaler.upscale_pixels(picture.pixels))
-    from sr_deploy.images.image import Image
-
-    large = upscaler.upscale(Image(pixels=picture.pixels, alpha=picture.alpha))
-    return FramePixels(large.pixels, large.alpha)
+    # An Image does not hold float32, which deep frames are; the Upscaler needs only these two fields.
+    return cast("FramePixels", upscaler.upscale(cast("Any", picture)))
 
 
 def _plan(

@@ -5,6 +5,7 @@ A frame is read whole or not at all. This module does not look at pixel values.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -48,11 +49,51 @@ class Geometry:
     width: int
     height: int
     layout: Layout
+    stride: int | None = None
+    """Bytes from one row of the first plane to the next; None: rows have no padding."""
+
+    def __post_init__(self) -> None:
+        if self.stride is None:
+            return
+        least = self._row_bytes()[0]
+        if self.stride < least or self.stride % self.layout.dtype.itemsize:
+            raise UsageError(
+                f"a stride of {self.stride} bytes does not fit: a row of {self.width} pixels of {self.layout.name} "
+                f"takes {least} bytes, and every word {self.layout.dtype.itemsize}; give bytes, not pixels"
+            )
 
     @property
     def frame_bytes(self) -> int:
         """Number of bytes of one frame."""
-        return self.layout.frame_bytes(self.height, self.width)
+        if self.stride is None:
+            return self.layout.frame_bytes(self.height, self.width)
+        return sum(stride * shape[0] for stride, shape in zip(self._strides(), self._shapes(), strict=True))
+
+    def planes(self, data: Uint8Array) -> list[Plane]:
+        """Return the planes in `data`, the bytes of one frame; views if rows have no padding, else copies."""
+        if self.stride is None:
+            return self.layout.planes(data, self.height, self.width)
+        planes, start = [], 0
+        for stride, row, shape in zip(self._strides(), self._row_bytes(), self._shapes(), strict=True):
+            rows = data[start : start + stride * shape[0]].reshape(shape[0], stride)[:, :row]
+            planes.append(np.ascontiguousarray(rows).view(self.layout.dtype).reshape(shape))
+            start += stride * shape[0]
+        return planes
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the planes."""
+        return self.layout.shapes(self.height, self.width)
+
+    def _row_bytes(self) -> list[int]:
+        """Return the bytes of a row of each plane without padding."""
+        return [math.prod(shape[1:]) * self.layout.dtype.itemsize for shape in self._shapes()]
+
+    def _strides(self) -> list[int]:
+        """Return the stride of each plane. That of a narrower plane is in proportion, rounded up to 4 bytes as
+        GStreamer does it."""
+        assert self.stride is not None
+        first, *_ = rows = self._row_bytes()
+        return [self.stride if 2 * row > first + 4 else -(-self.stride // 8) * 4 for row in rows]
 
 
 def widen_pipe(stream: Any) -> None:
@@ -91,7 +132,7 @@ def read_frames(stream: Readable, geometry: Geometry, *, marked: bool = False) -
                 f"({geometry.width}x{geometry.height} {geometry.layout.name}); check the size and the format, or the program "
                 "that wrote the stream"
             )
-        yield geometry.layout.planes(data, geometry.height, geometry.width)
+        yield geometry.planes(data)
         number += 1
 
 

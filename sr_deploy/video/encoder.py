@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_deploy.errors import UsageError
-from sr_deploy.frames.colour import Colours
+from sr_deploy.frames.colour import Colours, Siting
 from sr_deploy.frames.layout import LAYOUTS, Layout
-from sr_deploy.video.pixels import FULL, LIMITED, RGB_SPACE, colours_of, layout_for, space_of
+from sr_deploy.video.pixels import (
+    FULL,
+    LIMITED,
+    RGB_SPACE,
+    alpha_format,
+    can_write,
+    colours_of,
+    frame_layout,
+    has_alpha,
+    layout_for,
+    space_of,
+)
 from sr_deploy.video.pyav import Container, Stream, pyav
 
 if TYPE_CHECKING:
@@ -39,6 +50,12 @@ _ALWAYS = {
 }
 """Options that are always set. x265 would log to stderr; VP9 needs a bit rate of 0 for constant quality;
 FFV1 version 3 has checksums, and a group of 1 frame makes every frame a key frame."""
+_LOSSLESS = {"ffv1", "utvideo", "libx264rgb", "huffyuv", "ffvhuff", "magicyuv", "png", "qtrle", "rawvideo"}
+"""Encoders that keep RGB, grey and the depth of the source. Players of other codecs expect YUV."""
+_WITH_ALPHA = {"ffv1", "prores_ks", "png", "qtrle", "utvideo", "magicyuv"}
+"""Encoders whose opacity is written inside the frames. That of VP9 lies in data beside them, which the parts lose."""
+_LOCATIONS: dict[Siting, str] = {"left": "left", "center": "center", "topleft": "topleft"}
+"""FFmpeg's name of each position of chroma samples."""
 _H264_LARGEST = 4096 * 2304
 """Most pixels of a frame at H.264 level 5.2, the highest that hardware commonly decodes."""
 
@@ -88,6 +105,10 @@ class Encoding:
     """Ratio of width to height of a pixel; None: unknown."""
     options: dict[str, str] = field(default_factory=dict)
     """Options of the encoder by FFmpeg's names."""
+    alpha: bool = False
+    """True if opacity is upscaled too."""
+    keeps_captions: bool = False
+    """True if the encoder writes the closed captions of frames (ATSC A/53)."""
 
     def add_to(self, container: Container) -> Stream:
         """Add a stream of this encoding to `container`. Its encoder opens with the first packet or frame."""
@@ -112,7 +133,11 @@ def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOpt
     name = _encoder_name(options.codec, target, source.depth > 8 or width * height > _H264_LARGEST)
     encoder = _encoder(name)
     pixel_format = _pixel_format(encoder, source, options.pixel_format)
-    layout = layout_for(pixel_format)
+    alpha = None
+    if facts.alpha and has_alpha(facts.pixel_format) and options.pixel_format is None and name in _WITH_ALPHA:
+        alpha = alpha_format(pixel_format, [known.name for known in encoder.video_formats or ()])
+        pixel_format = alpha or pixel_format
+    layout = frame_layout(pixel_format)
     if (width % layout.across or height % layout.down) and name != "ffv1":
         raise UsageError(
             f"the result has {width}x{height} pixels, but {pixel_format} needs even sides; add "
@@ -136,6 +161,8 @@ def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOpt
         time_base=facts.time_base,
         aspect=facts.aspect,
         options=_encoder_options(name, encoder, options, facts),
+        alpha=alpha is not None,
+        keeps_captions="a53cc" in (_known_options(name) or ()),
     )
 
 
@@ -181,14 +208,15 @@ def _pixel_format(encoder: Any, source: Layout, asked: str | None) -> str:
     if asked is not None:
         if takes and asked not in takes:
             raise UsageError(f"{encoder.name} does not take {asked} frames; choose one of {', '.join(takes)}")
-        if layout_for(asked).name not in (asked, "gray8"):
+        if not can_write(asked):
             raise UsageError(f"{asked} frames cannot be made; choose one of {', '.join(LAYOUTS)}")
         return asked
     if not takes:
         return "yuv420p"
     # If the encoder takes none of the preferred formats, any that we can make is better than none.
-    ours = (name for name in takes if layout_for(name).name == name)
-    found = next((name for name in _preferred_formats(source) if name in takes), None) or next(ours, None)
+    ours = (name for name in takes if can_write(name))
+    wanted = _preferred_formats(source, encoder.name in _LOSSLESS)
+    found = next((name for name in wanted if name in takes), None) or next(ours, None)
     if found is None:
         raise UsageError(
             f"{encoder.name} takes only {', '.join(takes)}, which cannot be made; choose another --codec"
@@ -196,18 +224,39 @@ def _pixel_format(encoder: Any, source: Layout, asked: str | None) -> str:
     return found
 
 
-def _preferred_formats(source: Layout) -> list[str]:
+def _preferred_formats(source: Layout, lossless: bool) -> list[str]:
     """Return pixel formats for a source's layout, best first: the same, the same depth, the same chroma,
-    4:2:0."""
-    chroma = source.name[:7] if source.kind == "yuv" and not source.paired else "yuv420p"
-    own = [source.name] if source.kind == "yuv" and not source.paired else []
+    4:2:0. `lossless` encoders also keep grey, RGB and every depth."""
+    kept = _same_class(source) if lossless else []
+    if source.kind != "yuv":
+        return [*kept, *(["yuv420p10le"] if source.depth > 8 else []), "yuv420p"]
+    chroma = {(1, 1): "yuv444p", (2, 1): "yuv422p", (1, 2): "yuv440p"}.get(
+        (source.across, source.down), "yuv420p"
+    )
+    own = [] if source.paired else [source.name.replace("be", "le")]
     deep = [f"{chroma}10le", "yuv420p10le"] if source.depth > 8 else []
-    return [*own, *deep, chroma, "yuv420p"]
+    better = "yuv444p" if chroma == "yuv440p" else chroma
+    return [*own, *kept, *deep, chroma, better, "yuv420p"]
+
+
+def _same_class(source: Layout) -> list[str]:
+    """Return the pixel formats of the source's kind that hold its depth, the smallest first."""
+    depths = [depth for depth in (8, 9, 10, 12, 14, 16) if depth >= source.depth]
+    ends = ["" if depth == 8 else f"{depth}le" for depth in depths]
+    if source.kind == "grey":
+        return [f"gray{end}" for end in ends]
+    if source.kind == "rgb":
+        packed = ["bgr0", "rgb24"] if source.depth == 8 else []
+        return [*packed, *(f"gbrp{end}" for end in ends), "rgb48le", *(f"yuv444p{end}" for end in ends)]
+    chroma = {(1, 1): "444", (2, 1): "422"}.get((source.across, source.down), "420")
+    return [f"yuv{chroma}p{end}" for end in ends]
 
 
 def _encoder_options(name: str, encoder: Any, options: EncodeOptions, facts: VideoInfo) -> dict[str, str]:
     """Return the options of the encoder. The user's options come last, and replace or extend the others."""
     made = dict(_ALWAYS.get(name, {}))
+    if facts.siting is not None:
+        made["chroma_sample_location"] = _LOCATIONS[facts.siting]
     quality = options.quality if options.quality is not None else _QUALITY.get(name)
     if options.quality is not None and name not in _QUALITY:
         raise UsageError(f"{name} has no constant rate factor for --quality; use --encoder-option NAME=VALUE")
@@ -227,15 +276,22 @@ def _encoder_options(name: str, encoder: Any, options: EncodeOptions, facts: Vid
 
 def _check_known(encoder: str, options: dict[str, str]) -> None:
     """Raise UsageError for an option that the encoder does not have. FFmpeg would ignore it silently."""
-    context = pyav().codec.context.CodecContext.create(encoder, "w")
-    if not hasattr(context, "supported_options"):  # PyAV before 18 cannot list them
+    known = _known_options(encoder)
+    if known is None:
         return
-    groups = context.supported_options
-    known = {option.name for option in (*groups.generic, *groups.private)}
     if unknown := [name for name in options if name not in known]:
         near = get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "leave it out, or choose another --codec"
         raise UsageError(f"{encoder} has no option {unknown[0]!r}; {hint}")
+
+
+def _known_options(encoder: str) -> set[str] | None:
+    """Return the names of an encoder's options; None if PyAV cannot list them, as before version 18."""
+    context = pyav().codec.context.CodecContext.create(encoder, "w")
+    if not hasattr(context, "supported_options"):
+        return None
+    groups = context.supported_options
+    return {option.name for option in (*groups.generic, *groups.private)}
 
 
 def _x265_hdr(light: dict[str, bytes]) -> str:

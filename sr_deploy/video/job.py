@@ -9,8 +9,9 @@ the file is checked (`check`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,17 +23,27 @@ from sr_deploy.system.claims import stamp_of
 from sr_deploy.system.files import digest_of
 from sr_deploy.upscale import Upscaler
 from sr_deploy.video.check import check_result
+from sr_deploy.video.deinterlace import deinterlaced
 from sr_deploy.video.encoder import EncodeOptions, Encoding, container_format, plan_encoding
 from sr_deploy.video.join import join
 from sr_deploy.video.parts import Parts
-from sr_deploy.video.pixels import colours_of, layout_for, to_picture
+from sr_deploy.video.pixels import colours_of, cropped, layout_for, to_picture
 from sr_deploy.video.pyav import pyav
 from sr_deploy.video.segment import SegmentWriter
-from sr_deploy.video.source import TimedFrame, VideoInfo, frames, probe
+from sr_deploy.video.source import Reading, TimedFrame, VideoInfo, frames, probe
 from sr_deploy.video.streams import StreamChoice, plan_streams
 
-_SCHEMA = 1
+_SCHEMA = 2
 """Version of the parts. A change makes the parts of earlier runs unusable."""
+_LOST = {
+    "A53_CC": "closed captions",
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
+    "DOVI_METADATA": "Dolby Vision metadata",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
+}
+"""Names of the side data of frames that the result lacks, for notes. Static HDR10 metadata is kept by x265."""
+_SHAPE_INSIDE = {"libx264", "libx264rgb", "libx265", "mpeg4", "mpeg1video", "mpeg2video"}
+"""Encoders that write the shape of the pixels into the stream. PyAV 18.1 cannot give it to the Matroska muxer."""
 PART_FRAMES = 120
 """Frames of a part. This is the most that an interruption costs, and the distance between key frames."""
 
@@ -53,6 +64,10 @@ class VideoOptions:
     """Number of frames in a part; at least 1."""
     streams: int = 2
     """Number of frames computed at once."""
+    deinterlace: bool = False
+    """Turn interlaced frames into progressive ones before they are upscaled."""
+    max_gap: Fraction | None = None
+    """Longest time in seconds between two frames that stays; a longer one is closed. None: all stay."""
 
     def __post_init__(self) -> None:
         if self.part_frames < 1:
@@ -114,9 +129,9 @@ def upscale_video(
     _check_target(source, target, options)
     facts = probe(source)
     encoding = plan_encoding(facts, upscaler.spec.scale, target, options.encode)
-    streams = plan_streams(facts, target, options.choice)
+    streams = plan_streams(facts, target, options.choice, encoding)
     say = watcher.say if watcher else (lambda message: None)
-    for note in (*_notes(facts, encoding), *streams.notes):
+    for note in (*_notes(facts, encoding, target, options), *streams.notes):
         say(note)
     parts = Parts(target)
     try:
@@ -125,9 +140,11 @@ def upscale_video(
         _resume(parts, _key(facts, encoding, upscaler, model, options), options, say)
         if watcher:
             watcher.begin(facts.frames, parts.frames)
-        _make_parts(facts, encoding, upscaler, parts, options, watcher)
+        reading = _make_parts(facts, encoding, upscaler, parts, options, watcher)
         output = parts.folder / f"joined{target.suffix}"
-        joined = join(facts, parts, encoding, streams, target, output)
+        joined = join(facts, parts, encoding, streams, target, output, reading.clock.shifts)
+        for note in (*reading.notes, *_lost(reading.kinds - facts.kinds, encoding), *joined.notes):
+            say(note)
         check_result(output, joined, encoding.time_base)
         os.replace(output, target)
         parts.remove()
@@ -174,29 +191,33 @@ def _make_parts(
     parts: Parts,
     options: VideoOptions,
     watcher: VideoListener | None,
-) -> None:
-    """Encode the frames that are missing. On an interruption the incomplete part is dropped.
+) -> Reading:
+    """Encode the frames that are missing, and return what reading the source showed. On an interruption the
+    incomplete part is dropped.
 
     The source is decoded from its beginning to find the first missing frame: seeking is not exact in every
     file.
     """
     begin = done = parts.frames
-    damaged: list[None] = []
+    reading = Reading.of(facts, options.max_gap)
     layout, colours = layout_for(facts.pixel_format), colours_of(facts)
     writer = SegmentWriter(parts, encoding, options.part_frames)
 
     def pictures() -> Iterator[tuple[TimedFrame, FramePixels]]:
-        # `frames` runs in another thread; appending to a list is atomic.
-        for timed in frames(facts, lambda: damaged.append(None)):
+        read = frames(facts, reading)
+        for timed in deinterlaced(facts, read) if options.deinterlace else read:
             if timed.index >= begin:
-                yield timed, to_picture(timed.frame, layout, colours)
+                yield (
+                    timed,
+                    cropped(to_picture(timed.frame, layout, colours, alpha=encoding.alpha), facts.crop),
+                )
 
     def compute(small: tuple[TimedFrame, FramePixels]) -> tuple[TimedFrame, FramePixels]:
         return small[0], upscale_picture(upscaler, small[1])
 
     def write(large: tuple[TimedFrame, FramePixels]) -> None:
         nonlocal done
-        writer.add(large[1], large[0].pts, large[0].duration)
+        writer.add(large[1], large[0].pts, large[0].duration, large[0].frame)
         done += 1
         if watcher:
             watcher.frame(done)
@@ -206,8 +227,7 @@ def _make_parts(
         writer.finish()
     finally:
         writer.abandon()
-    if watcher and damaged:
-        watcher.say(f"{len(damaged)} damaged packets of the source could not be decoded and are left out")
+    return reading
 
 
 def _key(
@@ -228,21 +248,36 @@ def _key(
         "the tiles": [upscaler.tile, upscaler.overlap],
         "the encoding": made,
         "the frames of a part": options.part_frames,
+        "deinterlacing": options.deinterlace,
+        "the longest gap": None if options.max_gap is None else str(options.max_gap),
         "PyAV": versions,
     }
 
 
-def _notes(facts: VideoInfo, encoding: Encoding) -> Iterator[str]:
+def _notes(facts: VideoInfo, encoding: Encoding, target: Path, options: VideoOptions) -> Iterator[str]:
     """Yield notes for the user about properties of the source that are lost or handled badly."""
-    if facts.interlaced:
-        yield "the video is interlaced, and upscaling blurs it; deinterlace it first, for example with ffmpeg's bwdif"
-    if facts.pixel_format.startswith("yuva") or facts.pixel_format in (
-        "rgba",
-        "bgra",
-        "argb",
-        "gbrap",
-        "ya8",
-    ):
+    if facts.interlaced and not options.deinterlace:
+        yield "the video is interlaced, and upscaling blurs it; add --deinterlace"
+    if facts.alpha and not encoding.alpha:
         yield "its transparency is left out"
+    yield from _lost(facts.kinds, encoding)
+    matroska = target.suffix.lower() in (".mkv", ".webm")
+    if (
+        encoding.aspect is not None
+        and encoding.aspect != 1
+        and matroska
+        and encoding.encoder not in _SHAPE_INSIDE
+    ):
+        yield (
+            f"the shape of its pixels ({encoding.aspect.numerator}:{encoding.aspect.denominator}) is lost: {target.suffix} "
+            "files have it here only from h264 and hevc; choose one of these, or name the output .mp4 or .mov"
+        )
     if layout_for(facts.pixel_format).depth > 8 >= encoding.layout.depth:
         yield f"the result has 8 bits per channel, which is what {encoding.encoder} takes here; the source has more"
+
+
+def _lost(kinds: Set[str], encoding: Encoding) -> Iterator[str]:
+    """Yield notes about side data of frames that the result lacks."""
+    for kind, what in _LOST.items():
+        if kind in kinds and not (kind == "A53_CC" and encoding.keeps_captions):
+            yield f"its {what} are left out: {encoding.encoder} does not write them here"

@@ -4,25 +4,26 @@ encoded."""
 from __future__ import annotations
 
 import heapq
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sr_deploy.video.clock import CopyClock
 from sr_deploy.video.encoder import Encoding, container_format
 from sr_deploy.video.parts import Parts
-from sr_deploy.video.pyav import Container, Packet, Stream, opened, pyav, writing
+from sr_deploy.video.pyav import Container, Packet, Stream, add_copy, opened, pyav, url_of, writing
 from sr_deploy.video.streams import StreamPlan
 
 if TYPE_CHECKING:
     from sr_deploy.video.source import VideoInfo
 
-_FILE_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "number_of_bytes",
+_FILE_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "number_of_bytes", "alpha_mode",
          "number_of_frames", "bps", "_statistics_tags", "_statistics_writing_app",
          "_statistics_writing_date_utc"}  # fmt: skip
-"""Metadata that describes the source's file, not its content. It would be wrong in the result."""
+"""Metadata that describes the source's file, not its content. It would be wrong in the result. `alpha_mode` announces
+opacity, which an opaque result does not have."""
 
 
 _EARLIEST = Fraction(-1 << 40)
@@ -40,10 +41,13 @@ class CopiedStream:
     """Time of the earliest packet in seconds; None if no packet has a time."""
     last: Fraction | None = None
     """Time of the latest packet in seconds; None if no packet has a time."""
+    bytes: int = 0
+    """Size of all packets."""
 
-    def add(self, time: Fraction | None) -> None:
-        """Count a packet. `time` is in seconds, or None."""
+    def add(self, time: Fraction | None, size: int = 0) -> None:
+        """Count a packet of `size` bytes. `time` is in seconds, or None."""
         self.packets += 1
+        self.bytes += size
         if time is None:
             return
         self.first = time if self.first is None else min(self.first, time)
@@ -58,20 +62,29 @@ class Joined:
     """Display time of every frame, in the video's time base, in ascending order."""
     others: list[CopiedStream] = field(default_factory=list)
     """The other copied streams, in the order of the result."""
+    notes: list[str] = field(default_factory=list)
+    """Notes about packets that are left out, one sentence each."""
 
 
 def join(
-    facts: VideoInfo, parts: Parts, encoding: Encoding, plan: StreamPlan, target: Path, output: Path
+    facts: VideoInfo,
+    parts: Parts,
+    encoding: Encoding,
+    plan: StreamPlan,
+    target: Path,
+    output: Path,
+    shifts: list[tuple[int, Fraction]] | None = None,
 ) -> Joined:
     """Write the whole result into `output`, which later gets the name `target`.
 
     Packets of all streams are merged by decoding time, so that a player can read the file from start to
-    end. Raises InputError if reading the source fails, OutputError if writing fails.
+    end. `shifts` are those of the video's clock. Raises InputError if reading the source fails, OutputError if
+    writing fails.
     """
     joined = Joined([pts for part in parts.done for pts in part.pts])
     routes: dict[int, _Route] = {}
     with opened(facts.path) as source, writing(target):
-        container = pyav().open(os.fspath(output), "w", format=container_format(target))
+        container = pyav().open(url_of(output), "w", format=container_format(target))
         with container:
             for index in plan.kept:
                 made = _stream(source.streams[index], container, facts, encoding)
@@ -79,21 +92,51 @@ def join(
                     video = _video_packets(parts, joined.pts, encoding.time_base, made)
                 else:
                     joined.others.append(CopiedStream(made.type))
-                    routes[index] = _Route(made, joined.others[-1])
+                    clock = CopyClock(source.streams[index], shifts or [])
+                    routes[index] = _Route(made, joined.others[-1], clock)
             _describe(source, container, plan)
             copied = _copied_packets(source, routes)
             for _, packet in heapq.merge(video, copied, key=lambda timed: timed[0]):
-                container.mux_one(packet)
+                _write(container, packet, routes)
+    joined.notes.extend(_copy_notes(routes))
     return joined
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Route:
     """Destination of the packets of one source stream."""
 
     made: Stream
     """The stream in the result."""
     copied: CopiedStream
+    clock: CopyClock
+    damaged: int = 0
+    """Number of packets that the container refused."""
+
+
+def _write(container: Container, packet: Packet, routes: dict[int, _Route]) -> None:
+    """Write a packet. A damaged one of a copied stream is counted and left out."""
+    route = next((route for route in routes.values() if route.made is packet.stream), None)
+    if route is None:
+        container.mux_one(packet)
+        return
+    time, size = time_of(packet.pts, packet.time_base), packet.size  # read before muxing, which rescales
+    try:
+        container.mux_one(packet)
+    except pyav().error.InvalidDataError:
+        route.damaged += 1
+    else:
+        route.copied.add(time, size)
+
+
+def _copy_notes(routes: dict[int, _Route]) -> Iterator[str]:
+    """Yield notes about packets that are left out, and about streams that have none."""
+    for index, route in routes.items():
+        kind = route.copied.kind
+        if route.damaged:
+            yield f"{route.damaged} damaged packets of stream {index} ({kind}) are left out"
+        elif not route.copied.packets:
+            yield f"stream {index} ({kind}) has no packets"
 
 
 def _stream(stream: Stream, container: Container, facts: VideoInfo, encoding: Encoding) -> Stream:
@@ -104,7 +147,7 @@ def _stream(stream: Stream, container: Container, facts: VideoInfo, encoding: En
         if facts.rotation is not None and hasattr(made, "set_display_matrix"):  # since PyAV 18
             made.set_display_matrix(facts.rotation)
     else:
-        made = container.add_stream_from_template(stream)
+        made = add_copy(container, stream)
     made.metadata.update(_content_metadata(stream.metadata))
     made.disposition = stream.disposition
     return made
@@ -163,14 +206,20 @@ def _copied_packets(source: Container, routes: dict[int, _Route]) -> Iterator[tu
     if not routes:
         return
     for packet in source.demux([source.streams[index] for index in routes]):
-        if not packet.size or is_filler(packet):  # end of stream, or padding that the container adds itself
-            continue
-        route = routes[packet.stream_index]
-        shown = packet.pts if packet.pts is not None else packet.dts
-        decoded = packet.dts if packet.dts is not None else packet.pts
-        route.copied.add(time_of(shown, packet.time_base))
-        packet.stream, packet.pts, packet.dts = route.made, shown, decoded
-        time = time_of(decoded, packet.time_base)
+        if packet.size and not is_filler(
+            packet
+        ):  # else the end of a stream, or padding of the container's own
+            route = routes[packet.stream_index]
+            yield from _timed(route.clock.take(packet), route)
+    for route in routes.values():
+        yield from _timed(route.clock.rest(), route)
+
+
+def _timed(packets: list[Packet], route: _Route) -> Iterator[tuple[Fraction, Packet]]:
+    """Send packets to their stream in the result, each with its decoding time in seconds."""
+    for packet in packets:
+        packet.stream = route.made
+        time = time_of(packet.dts, packet.time_base)
         yield _EARLIEST if time is None else time, packet
 
 

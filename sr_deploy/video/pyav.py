@@ -46,6 +46,11 @@ def pyav() -> Any:
     return av
 
 
+def url_of(path: Path) -> str:
+    """Return the URL by which FFmpeg opens a file. FFmpeg takes the text before a colon in a name for a protocol."""
+    return f"file:{os.fspath(path)}"
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Container]:
     """Open the media file `path` for reading. Raises InputError if it is missing or not a media file."""
@@ -53,7 +58,7 @@ def opened(path: Path) -> Iterator[Container]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the name")
     try:
-        container = av.open(os.fspath(path), metadata_errors="replace")
+        container = av.open(url_of(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as a video ({ffmpeg_message(error)}); check the file"
@@ -79,3 +84,13 @@ def writing(path: Path) -> Iterator[None]:
         if getattr(error, "errno", None) in _DISK_ERRNOS:
             what = "make room, or choose another place; the finished parts are kept"
         raise OutputError(f"cannot write {path}: {ffmpeg_message(error)}; {what}") from error
+
+
+def add_copy(container: Container, stream: Stream) -> Stream:
+    """Add a stream to `container` that takes the packets of `stream`. Raises ValueError if the container refuses.
+
+    The parameters are copied as they are, for video too. Without `opaque`, PyAV 18.1 looks for an encoder with
+    the name of the decoder, and finds none for libdav1d.
+    """
+    made: Stream = container.add_stream_from_template(stream, opaque=True)
+    return made

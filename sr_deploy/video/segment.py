@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sr_deploy.errors import UsageError
 from sr_deploy.frames.convert import FramePixels
 from sr_deploy.video.encoder import Encoding
 from sr_deploy.video.parts import Part, Parts
 from sr_deploy.video.pixels import to_frame
-from sr_deploy.video.pyav import Packet, pyav, writing
+from sr_deploy.video.pyav import Frame, Packet, pyav, url_of, writing
 
-_INNER_FORMATS = ("nut", "matroska")
+_INNER_FORMATS = ("nut", "matroska", "mov", "avi")
 """Containers for a part; the first that supports the codec is used. Their timestamps are ignored."""
 
 
@@ -36,9 +36,9 @@ class SegmentWriter:
         self._coded: list[int] = []
         self._tail = 0
 
-    def add(self, picture: FramePixels, pts: int, duration: int) -> None:
+    def add(self, picture: FramePixels, pts: int, duration: int, source: Frame | None = None) -> None:
         """Encode the next frame. `pts` is its display time and `duration` its length, both in the
-        encoding's time base.
+        encoding's time base. `source` is the decoded frame, whose closed captions are kept.
 
         The duration counts only if no frame follows. Raises OutputError if the part cannot be written.
         """
@@ -46,7 +46,8 @@ class SegmentWriter:
             if self._container is None:
                 self._open()
             encoding = self._encoding
-            frame = to_frame(picture, encoding.layout, encoding.pixel_format, encoding.colours)
+            captioned = source if encoding.keeps_captions else None
+            frame = to_frame(picture, encoding.layout, encoding.pixel_format, encoding.colours, captioned)
             frame.pts, frame.time_base = pts, encoding.time_base
             frame.colorspace, frame.color_range = encoding.space, encoding.range
             self._pts.append(pts)
@@ -75,7 +76,7 @@ class SegmentWriter:
 
     def _open(self) -> None:
         """Begin a part with a new encoder."""
-        self._container = pyav().open(os.fspath(self._temporary), "w", format=self._format)
+        self._container = pyav().open(url_of(self._temporary), "w", format=self._format)
         self._stream = self._encoding.add_to(self._container)
         self._pts, self._coded = [], []
 
@@ -98,17 +99,11 @@ class SegmentWriter:
 
 
 def part_container(encoder: str) -> str:
-    """Return the container in which parts of an encoder's stream are stored."""
-    av = pyav()
-    codec = av.codec.Codec(encoder, "w").canonical_name
-    for name in _INNER_FORMATS[:-1]:
-        if codec in _known_codecs(name):
+    """Return the container in which parts of an encoder's stream are stored. Raises UsageError if there is none."""
+    for name in _INNER_FORMATS:
+        with suppress(ValueError), pyav().open(io.BytesIO(), "w", format=name) as empty:
+            empty.add_stream(encoder)
             return name
-    return _INNER_FORMATS[-1]
-
-
-def _known_codecs(container: str) -> set[str]:
-    """Return FFmpeg's names of the codecs that a container can hold."""
-    with pyav().open(io.BytesIO(), "w", format=container) as empty:
-        known: set[str] = empty.supported_codecs
-        return known
+    raise UsageError(
+        f"no container of this PyAV holds unfinished video of the encoder {encoder}; choose another --codec"
+    )

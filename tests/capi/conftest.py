@@ -42,7 +42,7 @@ def compiled(library: BuiltLibrary, source: Path, target: Path, *flags: str) -> 
     if plus and not shutil.which("c++"):
         pytest.skip("there is no C++ compiler, c++")
     place = library.library.parent
-    link = [f"-L{place}", "-lsr_deploy", f"-Wl,-rpath,{place}", "-pthread", "-ldl"]
+    link = [f"-L{place}", "-lsr_deploy", f"-Wl,-rpath,{place}", "-pthread", "-ldl", "-lm"]
     options = ["-std=c++17" if plus else "-std=c11", "-D_GNU_SOURCE", *STRICT, f"-I{library.header.parent}"]
     subprocess.run([*command, *options, str(source), "-o", str(target), *link, *flags], check=True)
     return target

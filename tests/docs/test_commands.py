@@ -302,6 +302,7 @@ MAKERS: Mapping[str, Callable[[Path], object]] = {
     "rt-x4-l4.engine": _engine((8, 9)),
     "film.mkv": _film,
     "in.rgb": lambda path: path.write_bytes(bytes(640 * 360 * 3)),
+    "padded.rgb": lambda path: path.write_bytes(bytes(296 * 50 * 2)),
     "in.y4m": _y4m,
     "export/rt-x4.toml": _text(RECIPE),
     "run": _checkpoint,
@@ -345,7 +346,8 @@ def inputs_of(line: Line) -> list[str]:
     """The names of `MAKERS` that the line reads."""
     given = [word.rstrip("/") for word in [*line.words, line.source or ""]]
     if line.source == "|":
-        given.append("in.y4m" if "y4m" in line.words else "in.rgb")
+        raw = "padded.rgb" if "--stride" in line.words else "in.rgb"
+        given.append("in.y4m" if "y4m" in line.words else raw)
     outputs = [name.rstrip("/") for name in line.outputs]
     return [name for name in dict.fromkeys(given) if name in MAKERS and name not in outputs]
 

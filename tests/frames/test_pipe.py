@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from sr_deploy.engines.nearest import NearestEngine
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.colour import Colours, from_rgb, to_rgb
-from sr_deploy.frames.layout import LAYOUTS
+from sr_deploy.frames.layout import ALL_LAYOUTS, LAYOUTS
 from sr_deploy.frames.pipe import PipeOptions, run_pipe
 from sr_deploy.upscale import Upscaler
 
@@ -21,7 +22,7 @@ def upscaler() -> Upscaler:
 
 
 def noise(name: str, count: int, height: int, width: int) -> list[np.ndarray]:
-    layout, rng = LAYOUTS[name], np.random.default_rng(1)
+    layout, rng = ALL_LAYOUTS[name], np.random.default_rng(1)
     words = layout.frame_bytes(height, width) // layout.dtype.itemsize
     frames = (rng.integers(0, 1 << layout.depth, words) << layout.shift for _ in range(count))
     return [frame.astype(layout.dtype).view(np.uint8) for frame in frames]
@@ -45,6 +46,58 @@ def test_every_layout_goes_through(upscaler, name):
     layout = LAYOUTS[name]
     result = piped(upscaler, b"".join(map(bytes, noise(name, 3, 6, 8))), format=name, size=(8, 6))
     assert len(result) == 3 * layout.frame_bytes(12, 16)
+
+
+CASES = Path(__file__).parent / "cases"
+
+
+def padded(rows: np.ndarray, stride: int) -> bytes:
+    """Return the bytes of rows of uint8, each followed by padding up to `stride` bytes."""
+    result = np.full((rows.shape[0], stride), 99, np.uint8)
+    result[:, : rows.shape[1]] = rows
+    return result.tobytes()
+
+
+def test_rows_that_gstreamer_padded_are_read_by_their_stride(upscaler):
+    data = (CASES / "g_rgb.raw").read_bytes()  # three frames of 98x50, rows of 294 bytes padded to 296
+    result = piped(upscaler, data, format="rgb24", size=(98, 50), stride=296)
+    rows = np.frombuffer(data, np.uint8).reshape(3, 50, 296)[:, :, :294].reshape(3, 50, 98, 3)
+    assert result == rows.repeat(2, 1).repeat(2, 2).tobytes()
+    with pytest.raises(InputError, match="cut short"):
+        piped(upscaler, data, format="rgb24", size=(98, 50))
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "chroma"), [("yuv420p", 100, 52), ("nv12", 100, 100), ("yuv444p", 100, 100)]
+)
+def test_planes_of_chroma_have_the_stride_that_gstreamer_gives_them(upscaler, name, stride, chroma):
+    (frame,) = noise(name, 1, 6, 98)
+    whole = piped(upscaler, bytes(frame), format=name, size=(98, 6))
+    planes = ALL_LAYOUTS[name].planes(frame, 6, 98)
+    data = padded(planes[0], stride) + b"".join(padded(p.reshape(len(p), -1), chroma) for p in planes[1:])
+    assert piped(upscaler, data, format=name, size=(98, 6), stride=stride) == whole
+
+
+@pytest.mark.parametrize(("name", "stride"), [("rgb24", 293), ("rgb48le", 589), ("rgb24", 98)])
+def test_a_stride_that_cannot_be_is_refused(upscaler, name, stride):
+    with pytest.raises(UsageError, match="a stride of"):
+        piped(upscaler, bytes(9), format=name, size=(98, 6), stride=stride)
+
+
+@pytest.mark.parametrize("name", ["rgb48be", "gray16be", "gray10be", "yuv420p10be", "p010be", "gbrp12be"])
+def test_big_endian_frames_give_the_same_as_little_endian_ones(upscaler, name):
+    (frame,) = noise(f"{name[:-2]}le", 1, 6, 8)
+    little = piped(upscaler, bytes(frame), format=f"{name[:-2]}le", size=(8, 6))
+    swapped = frame.view("<u2").byteswap().tobytes()
+    big = piped(upscaler, swapped, format=name, size=(8, 6))
+    assert np.frombuffer(big, "<u2").byteswap().tobytes() == little
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL_LAYOUTS) - set(LAYOUTS)))
+def test_every_rarer_layout_goes_through(upscaler, name):
+    layout = ALL_LAYOUTS[name]
+    result = piped(upscaler, b"".join(map(bytes, noise(name, 2, 6, 8))), format=name, size=(8, 6))
+    assert len(result) == 2 * layout.frame_bytes(12, 16)
 
 
 def test_a_yuv_frame_becomes_rgb_is_upscaled_and_becomes_yuv(upscaler):

@@ -115,6 +115,28 @@ def _tone(seconds: float) -> Iterator[Any]:
         yield frame
 
 
+def with_sound(target: Path, codec: str, *, rate: int = 44100, video: str | None = None) -> Path:
+    """Write a video with silence in a codec into `target`; `video` is the codec of the video."""
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream(video or "libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        sound = container.add_stream(codec, rate=rate, layout="stereo")
+        sound.codec_context.bit_rate = 96000
+        for n in range(12):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.full((96, 96), 9 * n + 20, np.uint8), "yuv420p"))
+            )
+        container.mux(stream.encode(None))
+        resampler = av.AudioResampler(sound.codec_context.format, "stereo", rate)
+        for start in range(0, rate // 2, 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.int16), format="s16", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            for part in resampler.resample(frame):
+                container.mux(sound.encode(part))
+        container.mux(sound.encode(None))
+    return target
+
+
 class Counting(NearestEngine):
     """Upscaler that repeats pixels, counts the frames, and fails at a given frame."""
 

@@ -42,6 +42,12 @@ Examples:
     "yuv420p, nv12, p010le and more.",
 )
 @click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    help="Bytes from one row of the incoming frames to the next, in their first plane. [default: rows have no padding]",
+)
+@click.option(
     "--output-format",
     metavar="FORMAT",
     help="Format of the outgoing frames. [default: the format of the incoming frames]",
@@ -86,6 +92,7 @@ def command(**options: Any) -> None:
         matrix=options["matrix"],
         range=options["range_name"],
         siting=options["chroma_location"],
+        stride=options["stride"],
         streams=options["streams"],
     )
     source, target = _binary_stream(sys.stdin, "stdin"), _binary_stream(sys.stdout, "stdout")

@@ -78,6 +78,18 @@ def _parse_encoder_options(
 )
 @click.option("--no-audio", is_flag=True, help="Leave the audio out.")
 @click.option("--no-subtitles", is_flag=True, help="Leave the subtitles out.")
+@click.option(
+    "--drop-unsupported",
+    is_flag=True,
+    help="Leave out, with a note, the audio and subtitles that the output cannot hold.",
+)
+@click.option("--deinterlace", is_flag=True, help="Turn interlaced frames into progressive ones first.")
+@click.option(
+    "--max-gap",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Close longer gaps between two frames. [default: all gaps are kept]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
 @click.option(
     "--restart", is_flag=True, help="Start from the beginning instead of continuing an interrupted run."
@@ -137,6 +149,8 @@ def _video_options(options: dict[str, Any]) -> VideoOptions:
 
     `--restart` becomes `resume=False`: parts of an interrupted run are then deleted instead of continued.
     """
+    from fractions import Fraction
+
     from sr_deploy.video.encoder import EncodeOptions
     from sr_deploy.video.job import VideoOptions
     from sr_deploy.video.streams import StreamChoice
@@ -150,7 +164,13 @@ def _video_options(options: dict[str, Any]) -> VideoOptions:
     )
     return VideoOptions(
         encode=encode,
-        choice=StreamChoice(audio=not options["no_audio"], subtitles=not options["no_subtitles"]),
+        choice=StreamChoice(
+            audio=not options["no_audio"],
+            subtitles=not options["no_subtitles"],
+            drop_unsupported=options["drop_unsupported"],
+        ),
+        deinterlace=options["deinterlace"],
+        max_gap=None if options["max_gap"] is None else Fraction(str(options["max_gap"])),
         overwrite=options["overwrite"],
         resume=not options["restart"],
         part_frames=options["part_frames"],

@@ -96,3 +96,19 @@ def test_an_interruption_says_that_what_is_done_is_kept(run, clip, tmp_path, mon
     assert result.exit_code == 130
     assert "run the same command again to go on" in result.stderr
     assert run("video", clip, "-o", tmp_path / "large.mp4", "--model", tmp_path / "twice.onnx").exit_code == 0
+
+
+def test_what_does_not_fit_is_refused_or_dropped_and_gaps_are_closed(run, tmp_path):
+    """A film with SubRip subtitles, which MP4 cannot hold, and a gap of an hour."""
+    from tests.video.conftest import make_video, times_of
+
+    repeating_model(tmp_path / "twice.onnx", 2)
+    source = make_video(tmp_path / "in.mkv", [0, 512, 15360 * 3600], subtitles="subrip", options={"bf": "0"})
+    common = ["video", source, "--model", tmp_path / "twice.onnx", "-o", tmp_path / "out.mp4"]
+    refused = run(*common)
+    assert refused.exit_code == 2
+    assert "subrip subtitle, which .mp4 files cannot hold" in refused.stderr
+    result = run(*common, "--drop-unsupported", "--max-gap", "1.5", "--deinterlace")
+    assert result.exit_code == 0, result.stderr
+    assert "is left out" in result.stderr
+    assert times_of(tmp_path / "out.mp4")[-1] < 1

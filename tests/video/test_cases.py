@@ -1,0 +1,353 @@
+"""Files as people have them, made after public bug reports: nothing is refused late, and nothing is lost without a note."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sr_deploy.errors import InputError, UsageError
+from sr_deploy.video.encoder import EncodeOptions
+from sr_deploy.video.streams import StreamChoice
+from tests.video.conftest import Said, av, frames_of, make_video, times_of, with_sound
+
+CASES = Path(__file__).parent / "cases"
+FAST = EncodeOptions(preset="ultrafast")
+FFV1 = EncodeOptions(codec="ffv1")
+STEADY = [512 * n for n in range(20)]
+
+
+def streams_of(path):
+    """Return (type, codec name, number of packets) of each stream."""
+    with av.open(str(path)) as container:
+        names = [
+            (s.type, s.codec_context.codec.canonical_name if s.codec_context else None)
+            for s in container.streams
+        ]
+        counts = [0] * len(names)
+        for packet in container.demux():
+            counts[packet.stream_index] += bool(packet.size)
+    return [(*name, count) for name, count in zip(names, counts, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "codec", "kind"),
+    [
+        ("pgs.mkv", ".mkv", "hdmv_pgs_subtitle", "subtitle"),
+        ("dts.mkv", ".mkv", "dts", "audio"),
+        ("dvb.ts", ".mkv", "dvb_subtitle", "subtitle"),
+        ("two264.mkv", ".mkv", "h264", "video"),
+        ("two264.mkv", ".mp4", "h264", "video"),
+        ("two.mkv", ".mkv", "av1", "video"),
+        ("g.avif", ".mkv", "av1", "video"),
+        ("cover.mp4", ".mp4", "png", "video"),
+    ],
+)
+def test_a_stream_is_copied_whatever_its_decoder_is_called(upscale, tmp_path, name, suffix, codec, kind):
+    target = upscale(CASES / name, tmp_path / f"out{suffix}", encode=FAST).target
+    wanted = [stream for stream in streams_of(CASES / name)[1:] if stream[1] == codec]
+    assert wanted
+    assert [stream for stream in streams_of(target)[1:] if stream[:2] == (kind, codec)] == wanted
+
+
+def test_a_hint_names_a_container_that_really_holds_the_stream(upscale, engine, tmp_path):
+    source = with_sound(tmp_path / "in.mov", "pcm_alaw")
+    with pytest.raises(
+        UsageError, match=r"pcm_alaw audio, which \.mkv files cannot hold; name the output \.mov, or"
+    ):
+        upscale(source, tmp_path / "out.mkv", encode=FAST)
+    assert engine.calls == 0
+    assert streams_of(upscale(source, tmp_path / "out.mov", encode=FAST).target)[1][1] == "pcm_alaw"
+
+
+def test_sound_that_no_container_holds_is_refused_or_left_out_with_a_note(upscale, engine, tmp_path):
+    source = with_sound(tmp_path / "in.asf", "wmav2", video="wmv2")
+    with pytest.raises(
+        UsageError, match=r"wmav2 audio.*; convert it first, .* or leave it out with --no-audio or --drop"
+    ):
+        upscale(source, tmp_path / "out.mkv", encode=FAST)
+    assert engine.calls == 0
+    said = Said()
+    choice = StreamChoice(drop_unsupported=True)
+    target = upscale(source, tmp_path / "out.mkv", encode=FAST, choice=choice, watcher=said).target
+    assert [stream[0] for stream in streams_of(target)] == ["video"]
+    assert any("wmav2 audio) is left out" in note for note in said.notes)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_subtitles_without_a_decoder_are_refused_before_the_work(upscale, engine, tmp_path, suffix):
+    with pytest.raises(UsageError, match="--no-subtitles or --drop-unsupported"):
+        upscale(CASES / "ttml.mp4", tmp_path / f"out{suffix}", encode=FAST)
+    assert engine.calls == 0
+    said = Said()
+    upscale(
+        CASES / "ttml.mp4",
+        tmp_path / f"out{suffix}",
+        encode=FAST,
+        choice=StreamChoice(drop_unsupported=True),
+        watcher=said,
+    )
+    assert any("is left out" in note for note in said.notes)
+
+
+def test_a_stream_without_packets_is_left_out_with_a_note(upscale, tmp_path):
+    said = Said()
+    target = upscale(CASES / "ghost_audio.ts", tmp_path / "out.mkv", encode=FAST, watcher=said).target
+    assert [stream[:2] for stream in streams_of(target)] == [("video", "h264"), ("audio", "aac")]
+    assert said.notes == ["stream 2 (mp3) has no packets and is left out"]
+
+
+def test_a_cover_that_the_container_drops_is_told(upscale, tmp_path):
+    said = Said()
+    upscale(CASES / "cover.mp4", tmp_path / "out.mov", encode=FAST, watcher=said)
+    assert said.notes == ["stream 2, a png picture, is left out: .mov files cannot hold it"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "target", "message"),
+    [
+        ("prores", "o.mp4", r"\.mp4 files cannot hold video of the encoder prores_ks .*\.mkv or \.mov"),
+        ("vp9", "o.mov", r"\.mov files cannot hold video of the encoder libvpx-vp9"),
+        ("utvideo", "o.mkv", r"\.mkv files cannot hold video of the encoder utvideo"),
+        ("h264_nvenc", "o.mp4", r"the encoder h264_nvenc cannot start on this machine"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_refused_before_the_work(
+    upscale, engine, tmp_path, codec, target, message
+):
+    if codec not in av.codecs_available and codec == "h264_nvenc":
+        pytest.skip("this PyAV has no h264_nvenc")
+    with pytest.raises(UsageError, match=message):
+        upscale(CASES / "base.mp4", tmp_path / target, encode=EncodeOptions(codec=codec))
+    assert engine.calls == 0
+    assert not (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+@pytest.mark.parametrize("sound", [True, False])
+def test_joined_parts_follow_each_other(upscale, tmp_path, suffix, sound):
+    said = Said()
+    choice = StreamChoice(audio=sound)
+    result = upscale(CASES / "cat.ts", tmp_path / f"out{suffix}", encode=FAST, choice=choice, watcher=said)
+    assert times_of(result.target) == [Fraction(n, 25) for n in range(50)]
+    assert any("begins anew 1 times" in note for note in said.notes)
+    if sound:
+        assert streams_of(result.target)[1][2] == streams_of(CASES / "cat.ts")[1][2]
+
+
+def test_joined_program_streams_follow_each_other(upscale, tmp_path):
+    (tmp_path / "cat.vob").write_bytes((CASES / "part.vob").read_bytes() * 2)
+    times = times_of(upscale(tmp_path / "cat.vob", tmp_path / "out.mkv", encode=FAST).target)
+    assert times == [Fraction(n, 25) for n in range(50)]
+
+
+def test_times_made_up_in_decoding_order_become_display_times(upscale, tmp_path):
+    target = upscale(CASES / "vfwavc.mkv", tmp_path / "out.mkv", encode=FAST).target
+    assert times_of(target) == [Fraction(n, 25) for n in range(75)]
+    avi = make_video(tmp_path / "in.avi", STEADY, codec="mpeg4", options={"bf": "2"}, size=(96, 64))
+    times = times_of(upscale(avi, tmp_path / "out2.mkv", encode=FAST).target)
+    assert len(times) == 20
+    assert max(abs(time - Fraction(n, 30)) for n, time in enumerate(times)) <= Fraction(1, 1000)
+
+
+@pytest.mark.parametrize(("max_gap", "last"), [(None, Fraction(3600)), (Fraction(1), Fraction(1, 2))])
+def test_a_long_gap_stays_with_a_note_and_can_be_closed(upscale, tmp_path, max_gap, last):
+    pts = [512 * n for n in range(8)] + [15360 * 3600 + 512 * n for n in range(8)]
+    source = make_video(tmp_path / "in.mp4", pts, options={"bf": "0"})
+    said = Said()
+    target = upscale(source, tmp_path / "out.mp4", encode=FAST, max_gap=max_gap, watcher=said).target
+    times = times_of(target)
+    assert (times[8] - times[7] > 3500) == (max_gap is None)
+    assert any("--max-gap closes" in note for note in said.notes) == (max_gap is None)
+    assert times[-1] < last + 1
+
+
+def test_a_truncated_file_is_told(upscale, tmp_path):
+    whole = make_video(tmp_path / "whole.mp4", [512 * n for n in range(50)], size=(96, 64))
+    with (
+        av.open(str(whole)) as container,
+        av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as fast,
+    ):
+        video = fast.add_stream_from_template(container.streams.video[0], opaque=True)
+        for packet in container.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                fast.mux(packet)
+    data = (tmp_path / "fast.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
+    said = Said()
+    result = upscale(tmp_path / "cut.mp4", tmp_path / "out.mkv", encode=FAST, watcher=said)
+    assert 5 < result.frames < 50
+    assert f"the source ends early: {result.frames} of its 50 frames could be read" in said.notes
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".avi", "mpeg4")])
+def test_a_truncated_file_without_a_number_of_frames_is_told(upscale, tmp_path, suffix, codec):
+    whole = make_video(tmp_path / f"whole{suffix}", [512 * n for n in range(60)], codec=codec, size=(96, 64))
+    said = Said()
+    upscale(whole, tmp_path / "whole-out.mkv", encode=FAST, watcher=said)
+    assert said.notes == []
+    data = whole.read_bytes()
+    (tmp_path / f"cut{suffix}").write_bytes(data[: len(data) * 4 // 10])
+    upscale(tmp_path / f"cut{suffix}", tmp_path / "out.mkv", encode=FAST, watcher=said)
+    assert any(note.startswith("the video ends early: after ") for note in said.notes)
+
+
+def test_damaged_packets_of_sound_are_left_out_with_a_note(upscale, tmp_path):
+    said = Said()
+    target = upscale(CASES / "damaged.ts", tmp_path / "out.mkv", encode=FAST, watcher=said).target
+    assert len(frames_of(target)) == 49
+    assert any("damaged packets" in note for note in said.notes)
+
+
+def test_pixels_that_are_not_square_stay_so(upscale, tmp_path):
+    for suffix in (".mkv", ".mp4"):
+        target = upscale(CASES / "sar_mkv.mkv", tmp_path / f"out{suffix}", encode=FAST).target
+        with av.open(str(target)) as container:
+            video = container.streams.video[0]
+            assert (video.sample_aspect_ratio, video.width, video.height) == (Fraction(32, 27), 192, 128)
+
+
+def test_the_shape_of_pixels_is_kept_or_told(upscale, tmp_path):
+    for codec, suffix, kept in (("ffv1", ".mkv", False), ("prores", ".mov", True), ("hevc", ".mkv", True)):
+        said = Said()
+        encode = EncodeOptions(codec=codec)
+        target = upscale(
+            CASES / "sar_mkv.mkv", tmp_path / f"{codec}{suffix}", encode=encode, watcher=said
+        ).target
+        with av.open(str(target)) as container:
+            assert (container.streams.video[0].sample_aspect_ratio == Fraction(32, 27)) == kept
+        assert any("shape of its pixels (32:27) is lost" in note for note in said.notes) != kept
+
+
+def test_what_the_container_cuts_off_is_not_in_the_result(upscale, tmp_path):
+    result = upscale(CASES / "crop.mkv", tmp_path / "out.mkv", encode=FFV1)
+    assert (result.width, result.height) == (160, 112)
+    small = frames_of(CASES / "crop.mkv", "gray")[0]
+    large = frames_of(result.target, "gray")[0]
+    inner = small[4:-4, 8:-8] if small.shape == (64, 96) else small
+    assert np.abs(large.astype(int) - inner.repeat(2, 0).repeat(2, 1)).mean() < 1
+
+
+def test_limited_grey_keeps_its_levels(upscale, tmp_path):
+    small = frames_of(CASES / "greyh.mp4")[0]
+    for encode in (FAST, FFV1):
+        result = upscale(CASES / "greyh.mp4", tmp_path / f"{encode.codec}.mkv", encode=encode)
+        large = frames_of(result.target)[0]
+        luma = large[: small.shape[0] * 2, : small.shape[1] * 2].astype(int)
+        assert np.abs(luma - small.repeat(2, 0).repeat(2, 1)).mean() <= 1
+        assert (luma.min(), luma.max()) == pytest.approx((16, 235), abs=2)
+
+
+def test_rgb_stays_rgb_in_a_lossless_codec(upscale, tmp_path):
+    result = upscale(CASES / "gbrp.mkv", tmp_path / "out.mkv", encode=FFV1)
+    assert result.pixel_format == "bgr0"
+    for small, large in zip(
+        frames_of(CASES / "gbrp.mkv", "rgb24"), frames_of(result.target, "rgb24"), strict=True
+    ):
+        np.testing.assert_array_equal(large, small.repeat(2, 0).repeat(2, 1))
+
+
+def test_the_place_of_chroma_samples_is_read_and_written(upscale, tmp_path):
+    from sr_deploy.video.source import probe
+
+    assert probe(CASES / "cen.avi").siting == "center"
+    assert probe(CASES / "base.mp4").siting == "left"
+    for encode, suffix in ((FAST, ".mkv"), (FAST, ".mp4"), (FFV1, ".mkv")):
+        target = upscale(CASES / "cen.avi", tmp_path / f"{encode.codec}{suffix}", encode=encode).target
+        assert probe(target).siting == "center"
+
+
+def test_closed_captions_are_kept_or_told(upscale, tmp_path):
+    def captions(path):
+        with av.open(str(path)) as container:
+            return [
+                bytes(one)
+                for f in container.decode(video=0)
+                for one in f.side_data
+                if one.type.name == "A53_CC"
+            ]
+
+    wanted = captions(CASES / "cc.mp4")
+    assert wanted
+    said = Said()
+    target = upscale(CASES / "cc.mp4", tmp_path / "out.mp4", encode=FAST, part_frames=4, watcher=said).target
+    assert captions(target) == wanted
+    assert said.notes == []
+    upscale(CASES / "cc.mp4", tmp_path / "out.mkv", encode=FFV1, watcher=said)
+    assert said.notes == ["its closed captions are left out: ffv1 does not write them here"]
+
+
+def test_opacity_beside_the_frames_is_told_and_its_tag_is_dropped(upscale, tmp_path):
+    said = Said()
+    target = upscale(CASES / "valpha.webm", tmp_path / "out.webm", watcher=said).target
+    assert said.notes == ["its transparency is left out"]
+    with av.open(str(target)) as container:
+        assert "alpha_mode" not in {key.lower() for key in container.streams.video[0].metadata}
+
+
+def test_names_with_a_colon_are_names(upscale, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CASES / "base.mp4", "Alien: Covenant.mp4")
+    upscale(Path("Alien: Covenant.mp4"), Path("Alien: x2.mp4"), encode=FAST)
+    assert len(frames_of(tmp_path / "Alien: x2.mp4")) == 25
+    with pytest.raises(InputError, match=r"^http:gone\.mp4: no such file"):
+        upscale(Path("http:gone.mp4"), Path("o.mp4"))
+    assert not any(name.startswith(".") for name in os.listdir())
+
+
+def test_interlaced_frames_become_progressive_at_their_times(upscale, tmp_path):
+    def write(path, interlaced):
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("libx264", rate=25, options={"crf": "1", **interlaced})
+            video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+            for number in range(8):
+                # A white square that moves sideways: its fields show two places.
+                rows = np.full((96, 96), 128, np.uint8)
+                rows[:64] = 30
+                for parity in (0, 1):
+                    left = 10 + 6 * (2 * number + parity) // 2
+                    rows[16 + parity : 48 : 2, left : left + 20] = 220
+                container.mux(video.encode(av.VideoFrame.from_ndarray(rows, "yuv420p")))
+            container.mux(video.encode(None))
+        return path
+
+    source = write(tmp_path / "in.mkv", {"x264-params": "tff=1"})
+    said = Said()
+    combed = upscale(source, tmp_path / "combed.mkv", encode=FFV1, watcher=said).target
+    assert said.notes == ["the video is interlaced, and upscaling blurs it; add --deinterlace"]
+    said = Said()
+    clean = upscale(source, tmp_path / "clean.mkv", encode=FFV1, watcher=said, deinterlace=True).target
+    assert said.notes == []
+    assert times_of(clean) == times_of(source)
+
+    def combing(path):
+        luma = frames_of(path, "gray")[3][:128:2].astype(int)
+        return np.abs(2 * luma[1:-1] - luma[:-2] - luma[2:])[20:44].mean()
+
+    assert combing(clean) < combing(combed) / 3
+
+
+def test_pcm_may_be_divided_into_other_packets(upscale, tmp_path):
+    """MOV gives back PCM in packets of 1024 samples, whatever the packets that were written."""
+    source = with_sound(tmp_path / "in.mov", "pcm_s16le", rate=48000)
+    with av.open(str(source)) as before, av.open(str(tmp_path / "in.mkv"), "w") as after:
+        copies = [after.add_stream_from_template(stream, opaque=True) for stream in before.streams]
+        sound = b"".join(bytes(packet) for packet in before.demux(audio=0))
+        before.seek(0)
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = copies[0]
+                after.mux(packet)
+        for start in range(0, len(sound), 4 * 1920):
+            packet = av.Packet(sound[start : start + 4 * 1920])
+            packet.stream, packet.time_base = copies[1], Fraction(1, 48000)
+            packet.pts = packet.dts = start // 4
+            after.mux(packet)
+    target = upscale(tmp_path / "in.mkv", tmp_path / "out.mov", encode=FAST).target
+    with av.open(str(target)) as container:
+        assert b"".join(bytes(packet) for packet in container.demux(audio=0)) == sound
