@@ -22,6 +22,7 @@ _DISTRIBUTIONS = (
     "onnxruntime-gpu",
     "openvino",
     "tensorrt",
+    "tensorrt-rtx-cu12-libs",
     "pycuda",
     "torch",
     "ncnn",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ from sr_deploy.engines.tensorrt import cuda as cuda_module
 from sr_deploy.engines.tensorrt.build import write_engine
 from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.device import DeviceArray, as_device_array
-from sr_deploy.engines.tensorrt.runtimes import RTX
+from sr_deploy.engines.tensorrt.options import BuildOptions
+from sr_deploy.engines.tensorrt.runtimes import RTX, TENSORRT
 from sr_deploy.errors import MissingRuntimeError, ModelError
 from tests.engines.tensorrt import standin
 from tests.engines.tensorrt.test_device import OnGpu
-from tests.engines.tensorrt.test_sidecar import PLAN, RTX_BUILD, a_record
+from tests.engines.tensorrt.test_sidecar import PLAN, RTX_BUILD, RTX_HERE, a_record
 
 ROOT = Path(__file__).parents[3]
 
@@ -230,3 +232,15 @@ def test_a_driver_without_a_gpu_is_said(monkeypatch, count):
         return
     with pytest.raises(MissingRuntimeError, match=r"^there is no NVIDIA GPU here"):
         cuda_module.driver()
+
+
+@pytest.mark.parametrize(
+    ("capability", "asked", "built"),
+    [((8, 9), (), ()), ((7, 5), (), ("7.5",)), ((7, 5), ("8.6",), ("8.6",))],
+)
+def test_a_turing_card_gets_an_engine_of_its_own(monkeypatch, capability, asked, built):
+    """The default leaves 7.5 out, because with it int8 would be compiled in fp32 for all."""
+    here = replace(RTX_HERE, capability=capability)
+    monkeypatch.setattr(build_module, "machine", lambda *_: here)
+    assert build_module._for_gpu(BuildOptions(capabilities=asked), 0, RTX).capabilities == built
+    assert build_module._for_gpu(BuildOptions(), 0, TENSORRT).capabilities == ()
