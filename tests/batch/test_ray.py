@@ -24,6 +24,8 @@ from sr_deploy.images.image import Image, write_image
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.xdist_group("ray")  # one process makes the inputs that these tests share
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[object]:

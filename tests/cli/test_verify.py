@@ -20,6 +20,8 @@ from sr_deploy.precision.half import to_fp16
 from sr_deploy.quality.dead_leaves import dead_leaves
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.xdist_group("verify-command")  # one process makes the inputs that these tests share
+
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -23,10 +23,13 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
+from sr_deploy.bench.run.calibrate import calibrate
 from sr_deploy.cli import main
 from sr_deploy.images.image import Image, read_image, write_image
 from tests.cli.conftest import repeating_model
 from tests.paths import EXAMPLE, ROOT
+
+pytestmark = pytest.mark.xdist_group("commands")  # one process makes the inputs that these tests share
 
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 PAGES.remove("docs/cli.md")
@@ -402,6 +405,8 @@ RUNS = list({tuple(smaller(list(line.words))): line for line in reversed(LINES)}
 def test_every_line_runs_on_small_inputs(line, monkeypatch):
     if reason := reason_not_to_run(line):
         pytest.skip(reason)
+    if line.words[0] == "bench":
+        monkeypatch.setattr("sr_deploy.cli.bench.run.calibrate", partial(calibrate, seconds=0.01))
     if line.words[0] == "train":
         monkeypatch.setattr("sr_deploy.training.run.loop.plot_curves", lambda rows, path: None)
     stdin = Path(inputs_of(line)[0]).read_bytes() if line.source else b""

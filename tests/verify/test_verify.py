@@ -29,6 +29,8 @@ from sr_deploy.verify.plain import PlainGraph
 from sr_deploy.verify.results import VerifiedModel
 from sr_deploy.verify.run import verify
 
+pytestmark = pytest.mark.xdist_group("verify")  # one process makes the inputs that these tests share
+
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
