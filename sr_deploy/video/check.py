@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sr_deploy.errors import CheckFailedError
 from sr_deploy.video.join import CopiedStream, Joined, is_filler, time_of
 from sr_deploy.video.pyav import opened
 from sr_deploy.video.source import main_stream
+
+if TYPE_CHECKING:
+    from sr_deploy.video.source import VideoInfo
 
 _COPIED_KINDS = ("audio", "subtitle", "video")
 """Kinds of streams that are compared packet by packet. Matroska lists covers as video streams."""
@@ -61,6 +65,27 @@ def check_result(path: Path, joined: Joined, time_base: Fraction) -> None:
             raise _failed(path, f"it has {len(found)} more {kind} streams, the source has {len(wanted)}")
         for (index, copied), expected in zip(found, wanted, strict=False):
             _check_copied(path, copied, expected, shift, ticks[index] + ticks[main] + _SYNC_TOLERANCE)
+
+
+def check_times(path: Path, facts: VideoInfo, joined: Joined) -> None:
+    """Compare the frames' times with those of the source's packets, which are read once more without a decoder.
+
+    Nothing is compared if the packets do not tell: if one has no time or two have the same, or if their number is
+    not that of the frames (a picture may be stored as two fields). Raises CheckFailedError.
+    """
+    with opened(facts.path) as container:
+        packets = (packet for packet in container.demux(container.streams[facts.stream]) if packet.size)
+        times = [packet.pts for packet in packets]
+    known = sorted({time for time in times if time is not None})
+    if not len(known) == len(times) == len(joined.pts):
+        return
+    for number, (got, wanted) in enumerate(zip(joined.pts, known, strict=True), start=1):
+        if got != wanted:
+            raise _failed(
+                path,
+                f"frame {number} is at {float(got * facts.time_base):.4f} s and should be at "
+                f"{float(wanted * facts.time_base):.4f} s",
+            )
 
 
 def _check_copied(

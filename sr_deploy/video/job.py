@@ -22,7 +22,7 @@ from sr_deploy.frames.pipe import upscale_picture
 from sr_deploy.system.claims import stamp_of
 from sr_deploy.system.files import digest_of
 from sr_deploy.upscale import Upscaler
-from sr_deploy.video.check import check_result
+from sr_deploy.video.check import check_result, check_times
 from sr_deploy.video.deinterlace import deinterlaced
 from sr_deploy.video.encoder import EncodeOptions, Encoding, container_format, plan_encoding
 from sr_deploy.video.join import join
@@ -146,6 +146,8 @@ def upscale_video(
         for note in (*reading.notes, *_lost(reading.kinds - facts.kinds, encoding), *joined.notes):
             say(note)
         check_result(output, joined, encoding.time_base)
+        if reading.has_source_times(facts):
+            check_times(output, facts, joined)
         os.replace(output, target)
         parts.remove()
     finally:

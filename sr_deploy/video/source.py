@@ -112,6 +112,10 @@ class Reading:
         """Return the facts before reading. `max_gap` is the longest gap in seconds that stays; None: all."""
         return cls(Clock(facts.time_base, _nominal_step(facts), max_gap))
 
+    def has_source_times(self, facts: VideoInfo) -> bool:
+        """Return whether every frame is shown at the time that the source's file gives it."""
+        return not (self.clock.shifts or self.damaged or facts.coding_order)
+
     def finish(self, facts: VideoInfo) -> None:
         """Make the notes, after the last frame."""
         if self.damaged:

@@ -26,17 +26,20 @@ _TRIAL_BASE = Fraction(1, 10)
 
 
 def sample_packets(source: Container, streams: Iterable[Stream]) -> dict[int, list[Packet]]:
-    """Return the first packets of each stream by its index, as far as they lie near the beginning of the file."""
-    wanted = list(streams)
-    found: dict[int, list[Packet]] = {stream.index: [] for stream in wanted}
+    """Return the first packets of each stream by its index, as far as they lie near the beginning of the file.
+
+    Packets of all streams are read and counted: a film may have its first subtitle after many minutes.
+    """
+    found: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
     size = 0
-    if not wanted:
+    if not found:
         return found
     with suppress(pyav().FFmpegError):
-        for count, packet in enumerate(source.demux(wanted)):
-            if packet.size and len(found[packet.stream_index]) < _SAMPLES:
-                found[packet.stream_index].append(packet)
-                size += packet.size
+        for count, packet in enumerate(source.demux()):
+            size += packet.size
+            packets = found.get(packet.stream_index)
+            if packet.size and packets is not None and len(packets) < _SAMPLES:
+                packets.append(packet)
             if count > _SAMPLE_PACKETS or size > _SAMPLE_BYTES or all(map(len, found.values())):
                 break
     return found

@@ -141,3 +141,27 @@ def _is_video_encoder(name: str) -> bool:
         return av.codec.Codec(name, "w").type == "video"
     except ValueError:  # a decoder, or a codec's name without an encoder
         return False
+
+
+def test_a_plan_reads_only_the_beginning_of_a_film(tmp_path):
+    """A film whose first subtitle comes late is not read to its end to find it."""
+    from sr_deploy.video.trial import _SAMPLE_PACKETS, sample_packets
+
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        video, texts = container.add_stream("mpeg4", rate=25), container.add_mux_stream("subrip")
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        texts.time_base = Fraction(1, 1000)
+        for number in range(1000):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        packet = av.Packet(b"late")
+        packet.stream, packet.time_base, packet.duration = texts, Fraction(1, 1000), 500
+        packet.pts = packet.dts = 39_000
+        container.mux(packet)
+    with av.open(str(path)) as container:
+        assert sample_packets(container, [container.streams[1]]) == {1: []}
+        following = next(packet for packet in container.demux(video=0))
+        assert following.pts < 40 * (_SAMPLE_PACKETS + 10)

@@ -10,9 +10,10 @@ import pytest
 from sr_deploy.errors import CheckFailedError, InputError, OutputError, UsageError
 from sr_deploy.frames.colour import Colours, from_rgb, to_rgb
 from sr_deploy.frames.layout import LAYOUTS
-from sr_deploy.video.check import check_result
+from sr_deploy.video.check import check_result, check_times
 from sr_deploy.video.encoder import EncodeOptions
 from sr_deploy.video.join import CopiedStream, Joined
+from sr_deploy.video.source import probe
 from sr_deploy.video.streams import StreamChoice
 from tests.video.conftest import VARIABLE, Said, av, frames_of, make_video, times_of
 
@@ -228,6 +229,15 @@ def test_the_check_sees_a_lost_frame_a_moved_one_and_sound_out_of_step(tmp_path)
         check_result(path, Joined(VARIABLE, [late]), base)
     with pytest.raises(CheckFailedError, match="packets"):
         check_result(path, Joined(VARIABLE, [CopiedStream("audio", 3, sound.first, sound.last)]), base)
+
+
+def test_the_check_reads_the_times_of_the_source_itself(tmp_path):
+    path = make_video(tmp_path / "in.mp4", options={"bf": "2"})
+    facts = probe(path)
+    check_times(path, facts, Joined(VARIABLE))
+    check_times(path, facts, Joined(VARIABLE[:-1]))  # the packets do not tell which frame is missing
+    with pytest.raises(CheckFailedError, match="frame 3 is at"):
+        check_times(path, facts, Joined([*VARIABLE[:2], 1100, *VARIABLE[3:]]))
 
 
 def test_a_frame_that_changes_size_is_an_error_that_says_where(upscale, tmp_path):
