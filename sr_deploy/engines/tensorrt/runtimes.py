@@ -25,7 +25,7 @@ class Runtime:
     install: str
     """The command that installs it."""
     builds_without_gpu: bool
-    """Whether a build needs neither GPU, driver nor PyCUDA."""
+    """True if a build needs neither GPU, driver nor PyCUDA."""
 
 
 TENSORRT = Runtime(
@@ -51,7 +51,7 @@ CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT for RTX 1.7 builds for: Turing to Blackwell, without the data-centre chips
 9.0 and 10.0. Its `ComputeCapability` has one member for each."""
 DEFAULT_CAPABILITIES = CAPABILITIES[1:]
-"""Those that an engine is for unless the user chooses: Ampere and later. With 7.5 among them, 1.7.1 refuses bf16,
+"""The capabilities of an engine unless the user chooses: Ampere and later. With 7.5 among them, 1.7.1 refuses bf16,
 and compiles every int8 convolution in fp32 for all of them, without a word."""
 TURING = CAPABILITIES[0]
 """The capability that has neither bf16 nor int8 in TensorRT for RTX."""
