@@ -112,9 +112,9 @@ def piped(upscaler: Upscaler, data: Path, size: tuple[int, int], name: str) -> W
 def in_turn(first: Work, second: Work, rounds: int) -> dict[str, Any]:
     """Measure both, `rounds` times in turn. Return medians, and the share of the first one's rate that the
     second keeps."""
-    bystanders = OtherProcesses()
+    others = OtherProcesses()
     samples = [(timed(first), timed(second)) for _ in range(rounds)]
-    result: dict[str, Any] = {"samples": samples, "others": bystanders.share()}
+    result: dict[str, Any] = {"samples": samples, "others": others.share()}
     for what in ("wall", "cpu"):
         bare, whole = (statistics.median(pair[i][what] for pair in samples) for i in (0, 1))
         ratio = statistics.median(pair[0][what] / pair[1][what] for pair in samples)

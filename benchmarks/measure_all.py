@@ -38,9 +38,9 @@ def _suite(name: str) -> list[str]:
 
 
 def require_idle(seconds: float = 5.0) -> None:
-    bystanders = OtherProcesses()
+    others = OtherProcesses()
     time.sleep(seconds)
-    share = bystanders.share() or 0.0
+    share = others.share() or 0.0
     if share > BUSY:
         raise SystemExit(f"other processes use {share:.0%} of the cores; end them, or add --busy")
 

@@ -280,9 +280,9 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
 
 
 def measure(args: argparse.Namespace) -> BenchResult:
-    bystanders = OtherProcesses()
+    others = OtherProcesses()
     calibration = calibrate(args.threads)
-    environment = describe_environment(bystanders.share())
+    environment = describe_environment(others.share())
     ours = [] if args.only else find_entries([args.model], threads=[args.threads])
     base = find_entries([args.model], backends=["onnxruntime"], threads=[args.threads])[0]
     entries = [*ours, *peer_entries(base.subject, base.path, args.only)]

@@ -61,7 +61,7 @@ def speed() -> str:
 
 
 def overhead() -> str:
-    """What sr-deploy adds to ONNX Runtime in time and memory."""
+    """The table of the time and memory that sr-deploy adds to ONNX Runtime."""
     record = load("upscale.json")
     if not record:
         return ""

@@ -18,7 +18,7 @@ _LINK = re.compile(r"""\]\(([^)\s]+)(?:\s+"[^"]*")?\)|(?:src|href)=["']([^"']+)[
 
 
 def _tool(*arguments: str) -> str:
-    """What a Python tool complains of; empty where it is content."""
+    """The complaints of a Python tool, or an empty text."""
     result = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, encoding="utf-8")
     return (result.stdout + result.stderr).strip() or "it failed" if result.returncode else ""
 

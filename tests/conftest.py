@@ -53,7 +53,7 @@ def depth_to_space(x: np.ndarray, block: int, mode: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tiny:
-    """What a tiny model is made of: two convolutions, DepthToSpace, and an ending."""
+    """The parts of a tiny model: two convolutions, DepthToSpace, and an ending."""
 
     scale: int = 2
     channels: int = 3

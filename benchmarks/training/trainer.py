@@ -29,7 +29,7 @@ from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import AUTOCAST, PhaseRun
 from sr_deploy.training.run.precision import NAMES, with_supported_precision
 from sr_deploy.training.run.process_group import ProcessGroup, choose_device
-from sr_deploy.training.run.schedule import Clock
+from sr_deploy.training.run.schedule import TrainingClock
 from sr_deploy.training.run.session import RunPosition, SilentListener, TrainingRun, TrainOptions, device_name
 from sr_deploy.training.run.state import BestCheckpoints
 
@@ -66,7 +66,7 @@ class Bare:
 def trainer_loop(recipe: Recipe, phase: Phase, options: TrainOptions, device: torch.device) -> Loop:
     session = TrainingRun(recipe, options, SilentListener(), ProcessGroup(), device, RunPosition())
     run = PhaseRun(recipe, phase, ComposedLoss({"l1": 1.0}), device=device)
-    return Loop(session, run, [], Clock(), BestCheckpoints(options.out, 1))
+    return Loop(session, run, [], TrainingClock(), BestCheckpoints(options.out, 1))
 
 
 def compare(recipe: Recipe, data: Path, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:

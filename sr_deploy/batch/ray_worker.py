@@ -166,7 +166,7 @@ class _StoppedError(BaseException):
     """
 
 
-class Worker:
+class RayWorker:
     """Actor process of the cluster, with its Upscaler. Ray Data calls it once for each share.
 
     An error while opening the model is kept, and sent as the result of every share.

@@ -48,7 +48,7 @@ Examples:
     "--against",
     metavar="MODEL",
     help="Reference that the models are compared with. [default: the first checkpoint among them, "
-    "else the first fp32 file, else the first model]",
+    "else the first fp32 file, else the first that is no engine file]",
 )
 @click.option(
     "--data", required=True, type=NamedPath(), help="Folder of photographs, which are the ground truth."

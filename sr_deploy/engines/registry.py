@@ -37,6 +37,8 @@ BACKENDS = {
 _MEASURING_LOCK = threading.Lock()
 """Only one thread measures at a time. Threads that open a model at once would disturb each other's times
 and choose differently."""
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt")
+"""Backends that compute on an NVIDIA GPU."""
 _ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
 """GPU backends from which "auto" chooses, best first. They come before those of the CPU."""
 _ON_CPU = ("onnxruntime", "openvino")

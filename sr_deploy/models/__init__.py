@@ -167,9 +167,9 @@ def read_spec(path: Path) -> ModelSpec | None:
     The spec of an engine file comes from its sidecar. Raises ModelError like `read_metadata`.
     """
     if path.suffix.lower() in ENGINE_SUFFIXES:
-        from sr_deploy.engines.tensorrt.sidecar import read_record
+        from sr_deploy.engines.tensorrt.sidecar import read_sidecar
 
-        return read_record(path).spec
+        return read_sidecar(path).spec
     text = read_metadata(path).get(METADATA_KEY)
     return None if text is None else ModelSpec.from_json(text)
 

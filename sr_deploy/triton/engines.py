@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sr_deploy.engines.tensorrt.sidecar import EngineRecord, read_engine
+from sr_deploy.engines.tensorrt.sidecar import EngineSidecar, read_engine
 from sr_deploy.errors import UsageError
 from sr_deploy.triton.config import Config
 from sr_deploy.triton.plan import SPEC_PARAMETER, ServeOptions, ServePlan, common_fields, served_name
 
-Engine = tuple[bytes, EngineRecord]
+Engine = tuple[bytes, EngineSidecar]
 """An engine file: the serialised plan and its record."""
 
 
@@ -66,7 +66,7 @@ def _plan_group(group: Sequence[Engine], options: ServeOptions) -> ServePlan:
     return ServePlan(config=config, files=files, notes=tuple(_notes(records)))
 
 
-def _require_alike(records: Sequence[EngineRecord]) -> None:
+def _require_alike(records: Sequence[EngineSidecar]) -> None:
     """Raise UsageError if engines of one model differ in pixels, profiles or the TensorRT version they
     need."""
     first = records[0]
@@ -83,7 +83,7 @@ def _require_alike(records: Sequence[EngineRecord]) -> None:
             )
 
 
-def _with_fitting_warm_up(options: ServeOptions, record: EngineRecord) -> ServeOptions:
+def _with_fitting_warm_up(options: ServeOptions, record: EngineSidecar) -> ServeOptions:
     """Keep the warm-up sizes that an engine takes; if none is left, use the best of its profiles."""
     rule, profiles = record.spec.size_rule, record.profiles
     sizes = [size for size in options.warm_up if not rule.fixed]
@@ -92,17 +92,17 @@ def _with_fitting_warm_up(options: ServeOptions, record: EngineRecord) -> ServeO
     return replace(options, warm_up=fitting or (best if options.warm_up else ()))
 
 
-def _is_hardware_compatible(record: EngineRecord) -> bool:
+def _is_hardware_compatible(record: EngineSidecar) -> bool:
     """Return whether an engine runs on GPUs of several compute capabilities (built with ampere+)."""
     return record.options.hardware_compatible == "ampere+"
 
 
-def _capability(record: EngineRecord) -> str:
+def _capability(record: EngineSidecar) -> str:
     """Return the compute capability, such as "9.0"."""
     return ".".join(map(str, record.machine.capability))
 
 
-def _file(record: EngineRecord) -> str:
+def _file(record: EngineSidecar) -> str:
     """Return the file name of an engine in the repository, such as model-sm90.plan."""
     return (
         "model-ampere-plus.plan"
@@ -111,7 +111,7 @@ def _file(record: EngineRecord) -> str:
     )
 
 
-def _notes(records: Sequence[EngineRecord]) -> Iterator[str]:
+def _notes(records: Sequence[EngineSidecar]) -> Iterator[str]:
     """Yield notes for the person who runs the server."""
     first = records[0]
     largest = max(first.profiles, key=lambda profile: profile.largest_pixels).high

@@ -1,8 +1,8 @@
 """Decide when each frame and packet is shown.
 
-Two clocks of files mislead a player that believes them: one that begins anew in the middle, as in TS files that
-were joined end to end, and one whose display times were made up in the order of decoding, as FFmpeg does for
-AVI and for Matroska files with a track from Video for Windows.
+The times in a file can be wrong in two ways. They can start again in the middle, as in TS files that were joined end
+to end. And they can follow the order of decoding instead of the order of display; FFmpeg makes such times up for AVI,
+and for Matroska files with a track from Video for Windows.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from sr_deploy.video.pyav import Packet, Stream
 _BACKWARDS = Fraction(1, 10)
 """Seconds by which decoding times may go back without a new clock; ffmpeg allows the same."""
 _LONG_GAP = Fraction(10)
-"""Seconds from which a gap is told to the user; ffmpeg takes a jump of this length for a new clock."""
+"""Seconds from which the user is told about a gap; ffmpeg takes a jump of this length for a new clock."""
 _CODING_ORDER_PACKETS = 48
 """Packets whose times are looked at to tell whether they follow the order of decoding."""
 _STEP = Fraction(1, 8000)
-"""Seconds to which a packet is moved after the one before it. A tick of 1/90000 s would vanish in the coarser ticks
-of a sound track."""
+"""Seconds between a packet that has to move and the one before it. A tick of 1/90000 s would vanish in the coarser
+ticks of a sound track."""
 
 
 @dataclass
-class Clock:
+class FrameClock:
     """Clock of the main video. Corrects the times of its packets in the order of the file."""
 
     time_base: Fraction

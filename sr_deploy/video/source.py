@@ -10,7 +10,7 @@ from typing import Any
 
 from sr_deploy.errors import InputError
 from sr_deploy.frames.colour import Siting
-from sr_deploy.video.clock import Clock, DecodingOrder, first_packets, in_coding_order
+from sr_deploy.video.clock import DecodingOrder, FrameClock, first_packets, in_coding_order
 from sr_deploy.video.header import header_of
 from sr_deploy.video.pyav import Container, Frame, Packet, Stream, ffmpeg_message, opened, pyav
 
@@ -94,7 +94,7 @@ class TimedFrame:
 class Reading:
     """Facts about a source that only reading it to its end shows."""
 
-    clock: Clock
+    clock: FrameClock
     """Clock of the video, with the shifts of its times."""
     damaged: int = 0
     """Number of packets that could not be decoded."""
@@ -110,7 +110,7 @@ class Reading:
     @classmethod
     def of(cls, facts: VideoInfo, max_gap: Fraction | None = None) -> Reading:
         """Return the facts before reading. `max_gap` is the longest gap in seconds that stays; None: all."""
-        return cls(Clock(facts.time_base, _nominal_step(facts), max_gap))
+        return cls(FrameClock(facts.time_base, _nominal_step(facts), max_gap))
 
     def has_source_times(self, facts: VideoInfo) -> bool:
         """Return whether every frame is shown at the time that the source's file gives it."""

@@ -84,9 +84,9 @@ def test_the_peak_of_memory_is_seen_and_can_be_forgotten() -> None:
 
 
 def test_bystanders_and_energy_are_shares_and_joules_or_unknown() -> None:
-    bystanders, meter = OtherProcesses(), EnergyMeter()
+    others, meter = OtherProcesses(), EnergyMeter()
     sum(range(100_000))
-    share, joules = bystanders.share(), meter.joules()
+    share, joules = others.share(), meter.joules()
     assert share is None or 0 <= share <= 1
     assert joules is None or joules >= 0
 

@@ -17,7 +17,7 @@ from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
 from sr_deploy.engines.tensorrt.runtimes import RTX
-from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, read_engine
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineSidecar, digest, read_engine
 from sr_deploy.spec import ModelSpec
 from tests.engines.tensorrt.real.compiler import needs_rtx
 
@@ -25,10 +25,10 @@ PLAN = b"p" * (3 << 20)
 DAY = 86400
 
 
-def a_record(**changes) -> EngineRecord:
+def a_record(**changes) -> EngineSidecar:
     spec = ModelSpec(name="rt-x4", scale=4, halo=7, precision="fp16")
     options = BuildOptions(sizes=((1080, 1920),))
-    record = EngineRecord(
+    record = EngineSidecar(
         spec=spec,
         pixels="uint8",
         model_sha256="ab" * 32,

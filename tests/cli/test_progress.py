@@ -20,7 +20,7 @@ from sr_deploy.errors import ImageError
 
 
 class Terminal(io.StringIO):
-    """What rich and we take for a terminal."""
+    """A stream that rich and we take for a terminal."""
 
     encoding = "utf-8"
 

@@ -131,10 +131,10 @@ def refused(run: Run, plan: EngineToBuild) -> dict[str, Any]:
 
 def stored(path: Path, plan: bytes, record: Any) -> None:
     """Write an engine and its sidecar."""
-    from sr_deploy.engines.tensorrt.sidecar import record_path
+    from sr_deploy.engines.tensorrt.sidecar import sidecar_path
 
     path.write_bytes(plan)
-    record_path(path).write_text(record.to_json(), encoding="utf-8")
+    sidecar_path(path).write_text(record.to_json(), encoding="utf-8")
 
 
 def refusal(work: Callable[[], Any], kind: type[Exception]) -> str:

@@ -117,7 +117,7 @@ def test_a_file_that_was_exported_with_bytes_gives_its_own_pixels(name):
 @pytest.mark.parametrize("ports", [(U8, U8), (U8, F32), (F32, U8)])
 @pytest.mark.parametrize("change", [lambda m: m, to_fp16], ids=["fp32", "fp16"])
 def test_channel_first_byte_ports_are_cast_before_they_are_moved(ports, change):
-    """What exporters write for `x.float() / 255` in and `(y * 255).round().to(uint8)` out, channels first."""
+    """The graph that exporters write for `x.float() / 255` in and `(y * 255).round().to(uint8)` out, channels first."""
     model = net(
         [
             ("Cast", "x", "f", {"to": F32}),

@@ -14,7 +14,7 @@ import pytest
 
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
-from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, record_path
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineSidecar, digest, sidecar_path
 from sr_deploy.errors import ModelError, OutputError, UsageError
 from sr_deploy.graph.onnx_file import save_model
 from sr_deploy.models import find_model
@@ -67,7 +67,7 @@ def engine(folder: Path, capability: tuple[int, int], **changes: Any) -> Path:
         folder / f"{fields['spec'].name}-{capability[0]}{capability[1]}-{options.hardware_compatible}.engine"
     )
     path.write_bytes(plan)
-    record_path(path).write_text(EngineRecord(**fields).to_json(), encoding="utf-8")
+    sidecar_path(path).write_text(EngineSidecar(**fields).to_json(), encoding="utf-8")
     return path
 
 

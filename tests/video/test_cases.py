@@ -16,6 +16,13 @@ from sr_deploy.video.streams import StreamChoice
 from tests.video.conftest import Said, av, frames_of, make_video, times_of, with_sound
 
 CASES = Path(__file__).parent / "cases"
+
+
+def case(name: str) -> Path:
+    """The small file `name`, whichever folder of cases it is in."""
+    return next(CASES.rglob(name))
+
+
 FAST = EncodeOptions(preset="ultrafast")
 FFV1 = EncodeOptions(codec="ffv1")
 STEADY = [512 * n for n in range(20)]
@@ -48,8 +55,8 @@ def streams_of(path):
     ],
 )
 def test_a_stream_is_copied_whatever_its_decoder_is_called(upscale, tmp_path, name, suffix, codec, kind):
-    target = upscale(CASES / name, tmp_path / f"out{suffix}", encode=FAST).target
-    wanted = [stream for stream in streams_of(CASES / name)[1:] if stream[1] == codec]
+    target = upscale(case(name), tmp_path / f"out{suffix}", encode=FAST).target
+    wanted = [stream for stream in streams_of(case(name))[1:] if stream[1] == codec]
     assert wanted
     assert [stream for stream in streams_of(target)[1:] if stream[:2] == (kind, codec)] == wanted
 
@@ -81,11 +88,11 @@ def test_sound_that_no_container_holds_is_refused_or_left_out_with_a_note(upscal
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_subtitles_without_a_decoder_are_refused_before_the_work(upscale, engine, tmp_path, suffix):
     with pytest.raises(UsageError, match="--no-subtitles or --drop-unsupported"):
-        upscale(CASES / "ttml.mp4", tmp_path / f"out{suffix}", encode=FAST)
+        upscale(case("ttml.mp4"), tmp_path / f"out{suffix}", encode=FAST)
     assert engine.calls == 0
     said = Said()
     upscale(
-        CASES / "ttml.mp4",
+        case("ttml.mp4"),
         tmp_path / f"out{suffix}",
         encode=FAST,
         choice=StreamChoice(drop_unsupported=True),
@@ -96,14 +103,14 @@ def test_subtitles_without_a_decoder_are_refused_before_the_work(upscale, engine
 
 def test_a_stream_without_packets_is_left_out_with_a_note(upscale, tmp_path):
     said = Said()
-    target = upscale(CASES / "ghost_audio.ts", tmp_path / "out.mkv", encode=FAST, watcher=said).target
+    target = upscale(case("ghost_audio.ts"), tmp_path / "out.mkv", encode=FAST, watcher=said).target
     assert [stream[:2] for stream in streams_of(target)] == [("video", "h264"), ("audio", "aac")]
     assert said.notes == ["stream 2 (mp3) has no packets and is left out"]
 
 
 def test_a_cover_that_the_container_drops_is_told(upscale, tmp_path):
     said = Said()
-    upscale(CASES / "cover.mp4", tmp_path / "out.mov", encode=FAST, watcher=said)
+    upscale(case("cover.mp4"), tmp_path / "out.mov", encode=FAST, watcher=said)
     assert said.notes == ["stream 2, a png picture, is left out: .mov files cannot hold it"]
 
 
@@ -122,7 +129,7 @@ def test_an_encoder_that_does_not_fit_is_refused_before_the_work(
     if codec not in av.codecs_available and codec == "h264_nvenc":
         pytest.skip("this PyAV has no h264_nvenc")
     with pytest.raises(UsageError, match=message):
-        upscale(CASES / "base.mp4", tmp_path / target, encode=EncodeOptions(codec=codec))
+        upscale(case("base.mp4"), tmp_path / target, encode=EncodeOptions(codec=codec))
     assert engine.calls == 0
     assert not (tmp_path / target).exists()
 
@@ -132,21 +139,21 @@ def test_an_encoder_that_does_not_fit_is_refused_before_the_work(
 def test_joined_parts_follow_each_other(upscale, tmp_path, suffix, sound):
     said = Said()
     choice = StreamChoice(audio=sound)
-    result = upscale(CASES / "cat.ts", tmp_path / f"out{suffix}", encode=FAST, choice=choice, watcher=said)
+    result = upscale(case("cat.ts"), tmp_path / f"out{suffix}", encode=FAST, choice=choice, watcher=said)
     assert times_of(result.target) == [Fraction(n, 25) for n in range(50)]
     assert any("begins anew 1 times" in note for note in said.notes)
     if sound:
-        assert streams_of(result.target)[1][2] == streams_of(CASES / "cat.ts")[1][2]
+        assert streams_of(result.target)[1][2] == streams_of(case("cat.ts"))[1][2]
 
 
 def test_joined_program_streams_follow_each_other(upscale, tmp_path):
-    (tmp_path / "cat.vob").write_bytes((CASES / "part.vob").read_bytes() * 2)
+    (tmp_path / "cat.vob").write_bytes((case("part.vob")).read_bytes() * 2)
     times = times_of(upscale(tmp_path / "cat.vob", tmp_path / "out.mkv", encode=FAST).target)
     assert times == [Fraction(n, 25) for n in range(50)]
 
 
 def test_times_made_up_in_decoding_order_become_display_times(upscale, tmp_path):
-    target = upscale(CASES / "vfwavc.mkv", tmp_path / "out.mkv", encode=FAST).target
+    target = upscale(case("vfwavc.mkv"), tmp_path / "out.mkv", encode=FAST).target
     assert times_of(target) == [Fraction(n, 25) for n in range(75)]
     avi = make_video(tmp_path / "in.avi", STEADY, codec="mpeg4", options={"bf": "2"}, size=(96, 64))
     times = times_of(upscale(avi, tmp_path / "out2.mkv", encode=FAST).target)
@@ -199,14 +206,14 @@ def test_a_truncated_file_without_a_number_of_frames_is_told(upscale, tmp_path, 
 
 def test_damaged_packets_of_sound_are_left_out_with_a_note(upscale, tmp_path):
     said = Said()
-    target = upscale(CASES / "damaged.ts", tmp_path / "out.mkv", encode=FAST, watcher=said).target
+    target = upscale(case("damaged.ts"), tmp_path / "out.mkv", encode=FAST, watcher=said).target
     assert len(frames_of(target)) == 49
     assert any("damaged packets" in note for note in said.notes)
 
 
 def test_pixels_that_are_not_square_stay_so(upscale, tmp_path):
     for suffix in (".mkv", ".mp4"):
-        target = upscale(CASES / "sar_mkv.mkv", tmp_path / f"out{suffix}", encode=FAST).target
+        target = upscale(case("sar_mkv.mkv"), tmp_path / f"out{suffix}", encode=FAST).target
         with av.open(str(target)) as container:
             video = container.streams.video[0]
             assert (video.sample_aspect_ratio, video.width, video.height) == (Fraction(32, 27), 192, 128)
@@ -217,7 +224,7 @@ def test_the_shape_of_pixels_is_kept_or_told(upscale, tmp_path):
         said = Said()
         encode = EncodeOptions(codec=codec)
         target = upscale(
-            CASES / "sar_mkv.mkv", tmp_path / f"{codec}{suffix}", encode=encode, watcher=said
+            case("sar_mkv.mkv"), tmp_path / f"{codec}{suffix}", encode=encode, watcher=said
         ).target
         with av.open(str(target)) as container:
             assert (container.streams.video[0].sample_aspect_ratio == Fraction(32, 27)) == kept
@@ -225,18 +232,18 @@ def test_the_shape_of_pixels_is_kept_or_told(upscale, tmp_path):
 
 
 def test_what_the_container_cuts_off_is_not_in_the_result(upscale, tmp_path):
-    result = upscale(CASES / "crop.mkv", tmp_path / "out.mkv", encode=FFV1)
+    result = upscale(case("crop.mkv"), tmp_path / "out.mkv", encode=FFV1)
     assert (result.width, result.height) == (160, 112)
-    small = frames_of(CASES / "crop.mkv", "gray")[0]
+    small = frames_of(case("crop.mkv"), "gray")[0]
     large = frames_of(result.target, "gray")[0]
     inner = small[4:-4, 8:-8] if small.shape == (64, 96) else small
     assert np.abs(large.astype(int) - inner.repeat(2, 0).repeat(2, 1)).mean() < 1
 
 
 def test_limited_grey_keeps_its_levels(upscale, tmp_path):
-    small = frames_of(CASES / "greyh.mp4")[0]
+    small = frames_of(case("greyh.mp4"))[0]
     for encode in (FAST, FFV1):
-        result = upscale(CASES / "greyh.mp4", tmp_path / f"{encode.codec}.mkv", encode=encode)
+        result = upscale(case("greyh.mp4"), tmp_path / f"{encode.codec}.mkv", encode=encode)
         large = frames_of(result.target)[0]
         luma = large[: small.shape[0] * 2, : small.shape[1] * 2].astype(int)
         assert np.abs(luma - small.repeat(2, 0).repeat(2, 1)).mean() <= 1
@@ -244,10 +251,10 @@ def test_limited_grey_keeps_its_levels(upscale, tmp_path):
 
 
 def test_rgb_stays_rgb_in_a_lossless_codec(upscale, tmp_path):
-    result = upscale(CASES / "gbrp.mkv", tmp_path / "out.mkv", encode=FFV1)
+    result = upscale(case("gbrp.mkv"), tmp_path / "out.mkv", encode=FFV1)
     assert result.pixel_format == "bgr0"
     for small, large in zip(
-        frames_of(CASES / "gbrp.mkv", "rgb24"), frames_of(result.target, "rgb24"), strict=True
+        frames_of(case("gbrp.mkv"), "rgb24"), frames_of(result.target, "rgb24"), strict=True
     ):
         np.testing.assert_array_equal(large, small.repeat(2, 0).repeat(2, 1))
 
@@ -255,10 +262,10 @@ def test_rgb_stays_rgb_in_a_lossless_codec(upscale, tmp_path):
 def test_the_place_of_chroma_samples_is_read_and_written(upscale, tmp_path):
     from sr_deploy.video.source import probe
 
-    assert probe(CASES / "cen.avi").siting == "center"
-    assert probe(CASES / "base.mp4").siting == "left"
+    assert probe(case("cen.avi")).siting == "center"
+    assert probe(case("base.mp4")).siting == "left"
     for encode, suffix in ((FAST, ".mkv"), (FAST, ".mp4"), (FFV1, ".mkv")):
-        target = upscale(CASES / "cen.avi", tmp_path / f"{encode.codec}{suffix}", encode=encode).target
+        target = upscale(case("cen.avi"), tmp_path / f"{encode.codec}{suffix}", encode=encode).target
         assert probe(target).siting == "center"
 
 
@@ -272,19 +279,19 @@ def test_closed_captions_are_kept_or_told(upscale, tmp_path):
                 if one.type.name == "A53_CC"
             ]
 
-    wanted = captions(CASES / "cc.mp4")
+    wanted = captions(case("cc.mp4"))
     assert wanted
     said = Said()
-    target = upscale(CASES / "cc.mp4", tmp_path / "out.mp4", encode=FAST, part_frames=4, watcher=said).target
+    target = upscale(case("cc.mp4"), tmp_path / "out.mp4", encode=FAST, part_frames=4, watcher=said).target
     assert captions(target) == wanted
     assert said.notes == []
-    upscale(CASES / "cc.mp4", tmp_path / "out.mkv", encode=FFV1, watcher=said)
+    upscale(case("cc.mp4"), tmp_path / "out.mkv", encode=FFV1, watcher=said)
     assert said.notes == ["its closed captions are left out: ffv1 does not write them here"]
 
 
 def test_opacity_beside_the_frames_is_told_and_its_tag_is_dropped(upscale, tmp_path):
     said = Said()
-    target = upscale(CASES / "valpha.webm", tmp_path / "out.webm", watcher=said).target
+    target = upscale(case("valpha.webm"), tmp_path / "out.webm", watcher=said).target
     assert said.notes == ["its transparency is left out"]
     with av.open(str(target)) as container:
         assert "alpha_mode" not in {key.lower() for key in container.streams.video[0].metadata}
@@ -292,7 +299,7 @@ def test_opacity_beside_the_frames_is_told_and_its_tag_is_dropped(upscale, tmp_p
 
 def test_names_with_a_colon_are_names(upscale, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(CASES / "base.mp4", "Alien: Covenant.mp4")
+    shutil.copy(case("base.mp4"), "Alien: Covenant.mp4")
     upscale(Path("Alien: Covenant.mp4"), Path("Alien: x2.mp4"), encode=FAST)
     assert len(frames_of(tmp_path / "Alien: x2.mp4")) == 25
     with pytest.raises(InputError, match=r"^http:gone\.mp4: no such file"):

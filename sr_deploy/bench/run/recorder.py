@@ -15,10 +15,9 @@ from sr_deploy.bench.run.environment import load
 from sr_deploy.bench.run.measure import Effort, Timing, measure, measure_self_timed, measure_streams
 from sr_deploy.bench.run.pace import PaceMeter
 from sr_deploy.bench.run.usage import EnergyMeter, OtherProcesses, peak_resident, reset_peak, resident
+from sr_deploy.engines.registry import GPU_BACKENDS
 
 T = TypeVar("T")
-_GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt")
-"""Backends that compute on a GPU, whose speed the pace of the processor says nothing about."""
 
 
 @dataclass(kw_only=True)
@@ -44,7 +43,8 @@ class Recorder:
 
     def __init__(self, subject: BenchSubject) -> None:
         self.subject = subject
-        self._pace = None if subject.backend in _GPU_BACKENDS else PaceMeter()
+        # the pace of the processor says nothing about a GPU
+        self._pace = None if subject.backend in GPU_BACKENDS else PaceMeter()
         self._resident = resident()
         self._open_seconds = 0.0
         self._cold: ColdStart | None = None

@@ -43,7 +43,7 @@ class BenchSession:
 
     def __init__(self, images: Sequence[Path] = ()) -> None:
         self._images = tuple(str(path.resolve()) for path in images)
-        self._workers: dict[WorkerStart, _Worker] = {}
+        self._workers: dict[WorkerStart, _WorkerProcess] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="sr-deploy-bench-", ignore_cleanup_errors=True)
 
     def measure(
@@ -55,7 +55,7 @@ class BenchSession:
         """
         try:
             if entry not in self._workers:
-                self._workers[entry] = _Worker(entry, self._images, self._folder.name)
+                self._workers[entry] = _WorkerProcess(entry, self._images, self._folder.name)
             request = Request(case=case, mode=mode, throughput=throughput, effort=effort)
             return from_plain(BenchRun, self._workers[entry].ask(to_plain(request))["run"])
         except _WorkerError as error:
@@ -99,7 +99,7 @@ class _WorkerError(Exception):
         self.died = died
 
 
-class _Worker:
+class _WorkerProcess:
     """One worker process. Raises _WorkerError if the subject cannot be opened or measured."""
 
     def __init__(self, entry: WorkerStart, images: tuple[str, ...], folder: str) -> None:

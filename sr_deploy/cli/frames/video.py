@@ -105,7 +105,7 @@ def _parse_encoder_options(
 def command(source: Path, output: Path, **options: Any) -> None:
     """Upscale a video.
 
-    Audio, subtitles, chapters, attachments, metadata, colour tags and all timestamps are copied, and the result is
+    Audio, subtitles, chapters, attachments, metadata, colour tags and timestamps are copied, and the result is
     checked against the source. After any interruption, run the same command again: it continues where it stopped.
     """
     from sr_deploy.system.output_folder import OutputFolders

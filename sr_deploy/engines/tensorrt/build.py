@@ -28,7 +28,7 @@ from sr_deploy.engines.tensorrt.onnx_types import stored_types
 from sr_deploy.engines.tensorrt.options import BuildOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
 from sr_deploy.engines.tensorrt.runtimes import CAPABILITIES, RTX, TENSORRT, TURING, Runtime
-from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, engine_key, record_path
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineSidecar, digest, engine_key, sidecar_path
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutputError, UsageError
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.files import write_whole
@@ -73,7 +73,7 @@ class BuiltEngine:
 
     plan: bytes
     """The engine; "plan" is TensorRT's word for its bytes."""
-    record: EngineRecord
+    record: EngineSidecar
     """Content of the sidecar."""
     timings: bytes
     """Kernel timings, to be kept for the next build on this machine."""
@@ -165,7 +165,7 @@ def build_engine(
     start = time.perf_counter()
     _run_in_thread(task)
     task.raise_error()
-    record = EngineRecord(
+    record = EngineSidecar(
         spec=source.spec,
         pixels=source.pixels,
         model_sha256=source.sha256,
@@ -363,7 +363,7 @@ def engine_from_cache(
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
     runtime: Runtime = TENSORRT,
-) -> tuple[bytes, EngineRecord]:
+) -> tuple[bytes, EngineSidecar]:
     """Return the engine of a model and its record from `cache`; build and store it if it is missing.
 
     `sha256` is that of the model file. `source` is called only if a build is needed, because preparing the
@@ -421,7 +421,7 @@ def _on(gpu: str) -> str:
     return f" on {gpu}" if gpu else ""
 
 
-def write_engine(path: Path, plan: bytes, record: EngineRecord) -> None:
+def write_engine(path: Path, plan: bytes, record: EngineSidecar) -> None:
     """Write an engine to `path` and its sidecar beside it, each completely or not at all.
 
     Existing files are replaced. Raises OutputError if either cannot be written.
@@ -430,9 +430,9 @@ def write_engine(path: Path, plan: bytes, record: EngineRecord) -> None:
 
     target = checked_target(path, overwrite=True)
     try:
-        record_path(target).unlink(missing_ok=True)  # an old sidecar must not lie beside a new engine
+        sidecar_path(target).unlink(missing_ok=True)  # an old sidecar must not lie beside a new engine
         write_whole(target, plan)
-        write_whole(record_path(target), record.to_json().encode("utf-8"))
+        write_whole(sidecar_path(target), record.to_json().encode("utf-8"))
     except OSError as error:
         raise OutputError(
             f"cannot write {path} ({error.strerror or error}); free some disk space or choose another folder"

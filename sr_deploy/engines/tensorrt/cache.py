@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest, read_engine, record_path
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineSidecar, digest, read_engine, sidecar_path
 from sr_deploy.errors import ModelError, OutputError
 from sr_deploy.graph.cache import cache_folder
 from sr_deploy.system.files import try_lock, unlock, write_whole
@@ -65,7 +65,7 @@ class CachedEngine:
     """Size of the engine file in bytes."""
     used: float
     """Time of the last load, in seconds since 1970."""
-    record: EngineRecord | None
+    record: EngineSidecar | None
     """Content of the sidecar; None if it is missing or damaged, which makes the engine unusable."""
 
 
@@ -103,7 +103,7 @@ class EngineCache:
         """Return the path that the engine of `key` has in the cache; the file need not exist."""
         return self.folder / f"{key}{SUFFIX}"
 
-    def find(self, key: str) -> tuple[bytes, EngineRecord] | None:
+    def find(self, key: str) -> tuple[bytes, EngineSidecar] | None:
         """Return the engine of `key` and its record, or None if it is missing or damaged.
 
         A damaged engine is reported. Finding an engine marks it as used now.
@@ -121,7 +121,7 @@ class EngineCache:
             os.utime(path)
         return found
 
-    def store(self, key: str, plan: bytes, record: EngineRecord) -> bool:
+    def store(self, key: str, plan: bytes, record: EngineSidecar) -> bool:
         """Store an engine. Returns whether it was stored; failures are reported, not raised.
 
         The sidecar is written last: an engine without one is never used, so a process that dies in between
@@ -131,9 +131,9 @@ class EngineCache:
         try:
             self.make_folder()
             write_whole(path, plan)
-            write_whole(record_path(path), record.to_json().encode("utf-8"))
+            write_whole(sidecar_path(path), record.to_json().encode("utf-8"))
         except OSError as error:
-            for file in (path, record_path(path)):
+            for file in (path, sidecar_path(path)):
                 with suppress(OSError):
                     file.unlink()
             self._say(
@@ -250,7 +250,7 @@ class EngineCache:
     def _delete(self, path: Path) -> None:
         """Delete one engine and its sidecar under its lock, so that no build of it is disturbed."""
         with self.locked(path.name.removesuffix(SUFFIX)):
-            for each in (path, record_path(path)):
+            for each in (path, sidecar_path(path)):
                 try:
                     each.unlink(missing_ok=True)
                 except OSError as error:
@@ -287,7 +287,7 @@ def _read_entry(key: str, path: Path) -> CachedEngine:
     status = path.stat()
     record = None
     with suppress(OSError, ValueError, ModelError):
-        record = EngineRecord.from_json(record_path(path).read_text(encoding="utf-8"))
+        record = EngineSidecar.from_json(sidecar_path(path).read_text(encoding="utf-8"))
         record = record if record.plan_size == status.st_size else None
     return CachedEngine(key=key, path=path, size=status.st_size, used=status.st_mtime, record=record)
 

@@ -42,7 +42,7 @@ from sr_deploy.engines.tensorrt.lane import Lane, Lanes, LoadedEngine
 from sr_deploy.engines.tensorrt.options import TensorRTOptions
 from sr_deploy.engines.tensorrt.profiles import Profile, largest_size, plan_profiles
 from sr_deploy.engines.tensorrt.runtimes import RTX, TENSORRT, Runtime
-from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, read_engine, require_usable
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineSidecar, read_engine, require_usable
 from sr_deploy.engines.tensorrt.transfer import CopyThreads, PendingResult, send
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
@@ -111,7 +111,7 @@ class TensorRTEngine:
         build.require_tensorrt(cls.runtime)
 
     @property
-    def record(self) -> EngineRecord:
+    def record(self) -> EngineSidecar:
         """The sidecar's content for the engine that takes uint8 pixels, or else float32 pixels.
 
         Loads the engine, and builds it, if that has not happened yet.
@@ -344,7 +344,7 @@ class TensorRTEngine:
                     self._loaded_engines[pixels] = _EngineLanes(self, plan, record)
             return self._loaded_engines[pixels]
 
-    def _load(self, plan: bytes, record: EngineRecord) -> tuple[Any, LoadedEngine]:
+    def _load(self, plan: bytes, record: EngineSidecar) -> tuple[Any, LoadedEngine]:
         """Load the engine in `plan`; returns TensorRT's runtime, which must outlive the engine, and the engine."""
         trt_runtime = api.new_runtime(self._trt, self._log, host_code=record.options.version_compatible)
         engine = api.load(trt_runtime, plan, self._log, record.spec.name)
@@ -366,12 +366,12 @@ class TensorRTEngine:
         )
         return trt_runtime, loaded
 
-    def _kernels(self, record: EngineRecord) -> bytes:
+    def _kernels(self, record: EngineSidecar) -> bytes:
         """Return the kernels that earlier runs of this engine compiled on this GPU; empty for TensorRT."""
         cache = self._cache() if self.runtime is RTX else None
         return cache.kernels(record.plan_sha256, self._here) if cache else b""
 
-    def _store_kernels(self, loaded: LoadedEngine, record: EngineRecord) -> None:
+    def _store_kernels(self, loaded: LoadedEngine, record: EngineSidecar) -> None:
         """Keep the compiled kernels for the next start; failures are ignored."""
         with suppress(Exception):
             kernels = api.compiled_kernels(loaded.runtime_config)
@@ -402,7 +402,7 @@ class TensorRTRtxEngine(TensorRTEngine):
 class _EngineLanes:
     """One engine on the GPU with the lanes that run it."""
 
-    def __init__(self, owner: TensorRTEngine, plan: bytes, record: EngineRecord) -> None:
+    def __init__(self, owner: TensorRTEngine, plan: bytes, record: EngineSidecar) -> None:
         self.record = record
         self._loaded: LoadedEngine | None
         self._runtime, self._loaded = owner._load(plan, record)
@@ -446,7 +446,7 @@ class _EngineFile:
         """Return whether the engine takes the pixel type `pixels`."""
         return pixels == self._record.pixels
 
-    def engine(self, pixels: str) -> tuple[bytes, EngineRecord]:
+    def engine(self, pixels: str) -> tuple[bytes, EngineSidecar]:
         """Return the engine's bytes and record. Raises UsageError for another pixel type."""
         if not self.has(pixels):
             wants = "uint8" if pixels == build.UINT8 else "float"
@@ -475,7 +475,7 @@ class _OnnxModel:
         """Return whether an engine for the pixel type `pixels` can be made."""
         return pixels == build.UINT8 or not self._bytes_only
 
-    def engine(self, pixels: str) -> tuple[bytes, EngineRecord]:
+    def engine(self, pixels: str) -> tuple[bytes, EngineSidecar]:
         """Return the engine's bytes and record from the cache, building it if needed.
 
         Raises UsageError if the file takes 8-bit pixels only, otherwise as `engine_from_cache`.

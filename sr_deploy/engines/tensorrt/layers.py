@@ -62,7 +62,7 @@ class Convolution:
     precision: str | None
     """The precision it computes in; None if the description does not tell."""
     nodes: tuple[str, ...]
-    """Names of the ONNX nodes that became this layer, as far as they are told."""
+    """Names of the ONNX nodes that became this layer, as far as the description names them."""
 
 
 def convolutions(description: str) -> list[Convolution]:

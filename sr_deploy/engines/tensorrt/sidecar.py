@@ -64,7 +64,7 @@ class BuildMachine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineRecord:
+class EngineSidecar:
     """The content of a sidecar. Engine caches and Triton repositories use it too."""
 
     spec: ModelSpec
@@ -101,7 +101,7 @@ class EngineRecord:
         return json.dumps(record, indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> EngineRecord:
+    def from_json(cls, text: str) -> EngineSidecar:
         """Read what `to_json` wrote. Raises ModelError for anything else, or another schema."""
         try:
             record = json.loads(text)
@@ -115,12 +115,12 @@ class EngineRecord:
             ) from error
 
 
-def record_path(engine: Path) -> Path:
+def sidecar_path(engine: Path) -> Path:
     """Return the path of the sidecar of the engine file `engine`."""
     return engine.with_name(engine.name + SUFFIX)
 
 
-def read_engine(path: Path) -> tuple[bytes, EngineRecord]:
+def read_engine(path: Path) -> tuple[bytes, EngineSidecar]:
     """Read the engine file `path` and its sidecar.
 
     Raises ModelError if either is missing or damaged, or if size or checksum of the engine differ from the
@@ -132,7 +132,7 @@ def read_engine(path: Path) -> tuple[bytes, EngineRecord]:
         raise ModelError(
             f"cannot read the engine {path} ({error.strerror or error}); make one with `{_BUILD_COMMAND}`"
         ) from error
-    record = read_record(path)
+    record = read_sidecar(path)
     if len(plan) != record.plan_size or digest(plan) != record.plan_sha256:
         state = "truncated" if len(plan) < record.plan_size else "not the one that its sidecar describes"
         raise ModelError(
@@ -142,9 +142,9 @@ def read_engine(path: Path) -> tuple[bytes, EngineRecord]:
     return plan, record
 
 
-def read_record(path: Path) -> EngineRecord:
+def read_sidecar(path: Path) -> EngineSidecar:
     """Read the sidecar of the engine file `path`. Raises ModelError if it is missing or damaged."""
-    sidecar = record_path(path)
+    sidecar = sidecar_path(path)
     try:
         text = sidecar.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -152,10 +152,10 @@ def read_record(path: Path) -> EngineRecord:
             f"the engine {path} has no sidecar {sidecar.name} beside it, so what it computes is not known; copy both, or "
             f"build it again with `{_BUILD_COMMAND}`"
         ) from error
-    return EngineRecord.from_json(text)
+    return EngineSidecar.from_json(text)
 
 
-def differences(record: EngineRecord, here: BuildMachine, model_sha256: str | None = None) -> list[str]:
+def differences(record: EngineSidecar, here: BuildMachine, model_sha256: str | None = None) -> list[str]:
     """Return why the engine of `record` cannot be used on the machine `here`, one clause per reason.
 
     Checks model (only if `model_sha256` is given), TensorRT version and GPU. An empty list means that it can
@@ -186,7 +186,7 @@ def differences(record: EngineRecord, here: BuildMachine, model_sha256: str | No
 
 
 def require_usable(
-    record: EngineRecord, here: BuildMachine, path: Path, model_sha256: str | None = None
+    record: EngineSidecar, here: BuildMachine, path: Path, model_sha256: str | None = None
 ) -> None:
     """Raises ModelError if the engine cannot be used `here`, with the reasons and the command that rebuilds it.
 
@@ -198,7 +198,7 @@ def require_usable(
         )
 
 
-def rebuild_command(record: EngineRecord, path: Path) -> str:
+def rebuild_command(record: EngineSidecar, path: Path) -> str:
     """Return the command that builds the engine `path` again, with the options of the first build."""
     options, defaults = record.options, BuildOptions()
     parts = [_BUILD_COMMAND, _quoted(record.model_name), "-o", _quoted(str(path)), "--overwrite"]

@@ -17,7 +17,7 @@ from sr_deploy.training.data.pictures import TrainingPair
 from sr_deploy.training.recipe import PIXEL_TERMS
 from sr_deploy.training.run.phase import PhaseRun
 from sr_deploy.training.run.plots import plot_curves, write_png
-from sr_deploy.training.run.schedule import Clock, limit_early_rate, one_cycle
+from sr_deploy.training.run.schedule import TrainingClock, limit_early_rate, one_cycle
 from sr_deploy.training.run.session import PhaseStatus, TrainingRun
 from sr_deploy.training.run.state import STATE, BestCheckpoints, write_state
 from sr_deploy.training.run.validate import HeldOutQuality, crop_sheet, measure
@@ -39,7 +39,7 @@ class Loop:
         session: TrainingRun,
         run: PhaseRun,
         held_out: Sequence[TrainingPair],
-        clock: Clock,
+        clock: TrainingClock,
         kept: BestCheckpoints,
         saved: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None,
     ) -> None:

@@ -33,7 +33,7 @@ def limit_early_rate(share: float, step: int) -> float:
     return min(share, (step + 1) / _RAMP_STEPS)
 
 
-class Clock:
+class TrainingClock:
     """Counts seconds of work in `spent`; suspended time is left out."""
 
     def __init__(self, spent: float = 0.0) -> None:

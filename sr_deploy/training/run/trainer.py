@@ -35,7 +35,7 @@ from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import PhaseRun, carry_weights
 from sr_deploy.training.run.precision import NAMES, with_supported_precision
 from sr_deploy.training.run.process_group import join_processes
-from sr_deploy.training.run.schedule import Clock
+from sr_deploy.training.run.schedule import TrainingClock
 from sr_deploy.training.run.session import (
     RunPosition,
     SilentListener,
@@ -112,7 +112,7 @@ class Trainer:
                 + (f" in {processes.world} processes" if processes.world > 1 else "")
             )
             self._choose_precision(session)
-            clock = Clock(session.position.seconds)
+            clock = TrainingClock(session.position.seconds)
             self._run_phases(session, clock)
             return self._finish(session)
 
@@ -211,7 +211,7 @@ class Trainer:
             about["first_phase"] = self.options.phase
         return tensors, {**about, "training": dict(info.training)}
 
-    def _run_phases(self, session: TrainingRun, clock: Clock) -> None:
+    def _run_phases(self, session: TrainingRun, clock: TrainingClock) -> None:
         """Load what the phases need, and run those that are not finished."""
         first = session.position.phase + session.position.done
         if first == len(self.recipe.phases):
@@ -272,7 +272,12 @@ class Trainer:
         return store
 
     def _run_phase(
-        self, number: int, session: TrainingRun, store: PictureStore, vgg: VGGFeatures | None, clock: Clock
+        self,
+        number: int,
+        session: TrainingRun,
+        store: PictureStore,
+        vgg: VGGFeatures | None,
+        clock: TrainingClock,
     ) -> None:
         """Prepare and run one phase, from its start or from the saved state."""
         phase, recipe = self.recipe.phases[number], self.recipe

@@ -131,7 +131,7 @@ def test_between_two_ffmpegs_300_frames_arrive_and_each_is_right(model, tmp_path
 
 
 def through_rgb(frame: np.ndarray) -> bytes:
-    """What becomes of a frame of 32x24, which players take to be BT.601."""
+    """The result of a frame of 32x24, which players take to be BT.601."""
     layout, colours = LAYOUTS["yuv444p"], Colours(matrix="bt601", range="limited")
     rgb = to_rgb(layout.planes(frame, 24, 32), layout, colours)
     return b"".join(plane.tobytes() for plane in from_rgb(rgb.repeat(2, 0).repeat(2, 1), layout, colours))

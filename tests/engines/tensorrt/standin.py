@@ -15,7 +15,7 @@ import numpy as np
 from sr_deploy.engines.tensorrt import api, build, cuda, engine
 from sr_deploy.engines.tensorrt.options import BuildOptions, TensorRTOptions
 from sr_deploy.engines.tensorrt.profiles import plan_profiles
-from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineRecord, digest
+from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineSidecar, digest
 from sr_deploy.spec import ModelSpec
 from tests.engines.tensorrt.test_build_8_6 import ports_of
 from tests.engines.tensorrt.test_sidecar import HERE, RTX_BUILD, RTX_HERE
@@ -227,10 +227,10 @@ def rtx_module() -> Module:
     return trt
 
 
-def record(machine: BuildMachine = HERE) -> EngineRecord:
+def record(machine: BuildMachine = HERE) -> EngineSidecar:
     """The sidecar of the engine."""
     options = BuildOptions(tile=2048)
-    return EngineRecord(
+    return EngineSidecar(
         spec=SPEC,
         pixels="uint8",
         model_sha256="ab" * 32,

@@ -17,7 +17,7 @@ from sr_deploy.engines.tensorrt import build as build_module
 from sr_deploy.engines.tensorrt.build import BuildSource, engine_from_cache, key_of, source_of, write_engine
 from sr_deploy.engines.tensorrt.cache import EngineCache
 from sr_deploy.engines.tensorrt.options import BuildOptions
-from sr_deploy.engines.tensorrt.sidecar import digest, read_engine, record_path
+from sr_deploy.engines.tensorrt.sidecar import digest, read_engine, sidecar_path
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutputError, UsageError
 from sr_deploy.graph.onnx_file import save_model
 from sr_deploy.precision.half import to_fp16
@@ -152,7 +152,7 @@ def test_an_engine_whose_writing_fails_half_way_leaves_no_record_of_another(tmp_
     monkeypatch.setattr(build_module, "write_whole", full)
     with pytest.raises(OutputError, match="No space left"):
         write_engine(path, PLAN * 2, a_record())
-    assert not record_path(path).exists()
+    assert not sidecar_path(path).exists()
     with pytest.raises(ModelError, match="no sidecar"):
         read_engine(path)
 
@@ -210,7 +210,7 @@ def test_options_of_another_backend_are_refused(tiny):
 def test_the_record_of_an_engine_is_json_that_others_can_read(tmp_path):
     path = tmp_path / "net.engine"
     write_engine(path, PLAN, a_record())
-    fields = json.loads(record_path(path).read_text(encoding="utf-8"))
+    fields = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
     assert fields["machine"] == {
         "tensorrt": "10.16.1",
         "gpu": "NVIDIA H100",

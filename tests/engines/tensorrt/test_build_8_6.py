@@ -70,7 +70,7 @@ class StandIn:
 
 
 def ports_of(out: str) -> dict[str, Any]:
-    """What an engine answers about its ports: bytes in, and the type `out` out."""
+    """The answers of an engine about its ports: bytes in, and the type `out` out."""
     return {
         "num_io_tensors": 2,
         "get_tensor_name": lambda number: ("pixels", "upscaled")[number],

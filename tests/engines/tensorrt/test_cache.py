@@ -14,7 +14,7 @@ import pytest
 
 from sr_deploy.engines.tensorrt import cache as cache_module
 from sr_deploy.engines.tensorrt.cache import EngineCache, distrust_reason, engine_folder
-from sr_deploy.engines.tensorrt.sidecar import digest, record_path
+from sr_deploy.engines.tensorrt.sidecar import digest, sidecar_path
 from tests.engines.tensorrt.test_sidecar import PLAN, a_record
 from tests.paths import ROOT
 
@@ -58,7 +58,7 @@ def test_the_folder_is_the_users_alone(cache):
 def test_a_damaged_engine_is_not_found_and_said(cache, said, spoil):
     path = keep(cache, KEY)
     if spoil == "no record":
-        record_path(path).unlink()
+        sidecar_path(path).unlink()
     else:
         path.write_bytes({"truncated": PLAN[:-1], "empty": b"", "other bytes": PLAN[::-1]}[spoil])
     assert cache.find(KEY) is None
@@ -218,7 +218,7 @@ def test_a_process_that_is_killed_while_it_builds_holds_up_nobody(tmp_path):
 def test_entries_come_last_used_first_and_damaged_ones_without_a_record(cache):
     keep(cache, KEY, used=1000.0)
     keep(cache, OTHER, used=2000.0)
-    record_path(cache.path(KEY)).write_text("{", encoding="utf-8")
+    sidecar_path(cache.path(KEY)).write_text("{", encoding="utf-8")
     first, second = cache.entries()
     assert (first.key, first.record, first.size) == (OTHER, a_record(), len(PLAN))
     assert (second.key, second.record) == (KEY, None)
@@ -254,8 +254,8 @@ def test_pruning_all_leaves_what_is_not_ours(cache):
 
 def test_damaged_engines_and_what_dead_builds_left_go_with_any_pruning(cache):
     keep(cache, KEY)
-    record_path(cache.path(KEY)).unlink()
-    record_path(cache.path(OTHER)).write_text("{}", encoding="utf-8")
+    sidecar_path(cache.path(KEY)).unlink()
+    sidecar_path(cache.path(OTHER)).write_text("{}", encoding="utf-8")
     old, fresh = (cache.folder / f".{KEY}.engine.{n * 8}.tmp" for n in "12")
     for draft in (old, fresh):
         draft.write_bytes(b"x")

@@ -13,14 +13,14 @@ from sr_deploy.engines.tensorrt.profiles import plan_profiles
 from sr_deploy.engines.tensorrt.runtimes import RTX
 from sr_deploy.engines.tensorrt.sidecar import (
     BuildMachine,
-    EngineRecord,
+    EngineSidecar,
     differences,
     digest,
     engine_key,
     read_engine,
     rebuild_command,
-    record_path,
     require_usable,
+    sidecar_path,
 )
 from sr_deploy.errors import ModelError
 from sr_deploy.spec import ModelSpec, SizeRule
@@ -30,7 +30,7 @@ PLAN = b"plan" * 100
 HERE = BuildMachine(tensorrt="10.16.1", gpu="NVIDIA H100", capability=(9, 0), driver="580.1")
 
 
-def a_record(**changes) -> EngineRecord:
+def a_record(**changes) -> EngineSidecar:
     """A sidecar's content for the engine `PLAN`, with `changes`."""
     spec = ModelSpec(
         name="net", scale=4, halo=7, size_rule=SizeRule(multiple_of=2), parameters={"features": 8}
@@ -51,18 +51,18 @@ def a_record(**changes) -> EngineRecord:
         "created": "2026-01-01T00:00:00+00:00",
         "sr_deploy": "0.1.0",
     }
-    return EngineRecord(**(fields | changes))
+    return EngineSidecar(**(fields | changes))
 
 
-def write(path: Path, plan: bytes = PLAN, record: EngineRecord | None = None) -> Path:
+def write(path: Path, plan: bytes = PLAN, record: EngineSidecar | None = None) -> Path:
     """Write an engine with its sidecar to `path`."""
     path.write_bytes(plan)
-    record_path(path).write_text((record or a_record()).to_json(), encoding="utf-8")
+    sidecar_path(path).write_text((record or a_record()).to_json(), encoding="utf-8")
     return path
 
 
 def test_a_record_survives_json():
-    assert EngineRecord.from_json(a_record().to_json()) == a_record()
+    assert EngineSidecar.from_json(a_record().to_json()) == a_record()
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_a_damaged_record_is_refused(spoil):
     fields = json.loads(a_record().to_json())
     spoil(fields)
     with pytest.raises(ModelError, match="sidecar of an engine cannot be used"):
-        EngineRecord.from_json(json.dumps(fields))
+        EngineSidecar.from_json(json.dumps(fields))
     with pytest.raises(ModelError, match="sidecar of an engine cannot be used"):
-        EngineRecord.from_json("[")
+        EngineSidecar.from_json("[")
 
 
 def test_an_engine_is_read_with_its_record(tmp_path):
@@ -164,7 +164,7 @@ RTX_HERE = BuildMachine(
 
 def test_an_engine_of_the_other_runtime_is_told_apart_whatever_its_version():
     made = a_record(machine=RTX_BUILD)
-    assert EngineRecord.from_json(made.to_json()) == made
+    assert EngineSidecar.from_json(made.to_json()) == made
     (reason,) = differences(made, HERE)
     assert (
         reason
@@ -176,7 +176,7 @@ def test_an_engine_of_the_other_runtime_is_told_apart_whatever_its_version():
         == "it is an engine of TensorRT 10.16.1, this is TensorRT for RTX 1.7.1.116; use --backend tensorrt"
     )
     with pytest.raises(ModelError, match="cannot be used"):
-        EngineRecord.from_json(made.to_json().replace("tensorrt-rtx", "cudnn"))
+        EngineSidecar.from_json(made.to_json().replace("tensorrt-rtx", "cudnn"))
 
 
 def test_an_engine_for_rtx_runs_on_every_gpu_of_its_compute_capabilities():

@@ -32,7 +32,7 @@ from sr_deploy.training.run.log import read_log
 from sr_deploy.training.run.phase import PhaseRun
 from sr_deploy.training.run.precision import has_precision
 from sr_deploy.training.run.process_group import ProcessGroup
-from sr_deploy.training.run.schedule import Clock, limit_early_rate, one_cycle
+from sr_deploy.training.run.schedule import TrainingClock, limit_early_rate, one_cycle
 from sr_deploy.training.run.session import SilentListener, TrainingRun, TrainOptions
 from sr_deploy.training.run.state import STATE, BestCheckpoints
 from sr_deploy.training.run.trainer import Trainer
@@ -463,7 +463,7 @@ def test_one_corrupt_picture_is_named_skipped_and_counted(pictures, tmp_path, wi
     assert read_checkpoint(tmp_path / "run" / "final.safetensors")[0].training["pictures"] == 10
 
 
-class Steady(Clock):
+class Steady(TrainingClock):
     """A clock on which every lap takes two milliseconds, however busy the machine is."""
 
     def lap(self, most=schedule.SUSPENDED):
@@ -472,7 +472,7 @@ class Steady(Clock):
 
 
 def test_a_run_bounded_by_time_ends_annealed_in_every_phase(pictures, tmp_path, without_plots, monkeypatch):
-    monkeypatch.setattr(trainer_module, "Clock", Steady)
+    monkeypatch.setattr(trainer_module, "TrainingClock", Steady)
     endless = ONE_PHASE.replace("steps = 12", "steps = 1000000")
     trainer = train(pictures, tmp_path / "run", tiny_recipe(endless, endless), minutes=0.01, every=10**6)
     rows = read_log(tmp_path / "run")
@@ -497,7 +497,7 @@ def test_a_run_bounded_by_time_stays_so_when_resumed(pictures, tmp_path, without
 def test_suspended_time_is_not_counted(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(schedule.time, "perf_counter", lambda: now[0])
-    clock = Clock()
+    clock = TrainingClock()
     now[0] += 2.0
     clock.lap()
     now[0] += 3600.0  # the machine was suspended for an hour

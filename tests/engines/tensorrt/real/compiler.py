@@ -56,7 +56,7 @@ def bundled(name: str, precision: str) -> onnx.ModelProto:
 
 
 def prepared(model: onnx.ModelProto, tmp_path: Path, pixels: str = "uint8") -> BuildSource:
-    """What `sr-deploy build` hands to the compiler for a file of `model`."""
+    """The graph that `sr-deploy build` gives to the compiler for a file of `model`."""
     path = tmp_path / "model.onnx"
     save_model(model, path)
     return source_of(path, pixels)
