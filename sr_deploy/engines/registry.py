@@ -108,7 +108,7 @@ def engine_backend(path: Path) -> str:
     # by name, as backends are: the package of the engines imports this module
     sidecar = import_module("sr_deploy.engines.tensorrt.sidecar")
     try:
-        return str(sidecar.read_record(path).machine.runtime)
+        return str(sidecar.read_sidecar(path).machine.runtime)
     except ModelError:  # opening the engine then says what is wrong with the sidecar
         return "tensorrt"
 

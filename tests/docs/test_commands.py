@@ -273,10 +273,10 @@ def _engine(capability: tuple[int, int]) -> Callable[[Path], None]:
     """Writer of an engine file for a GPU, without an engine in it."""
 
     def write(path: Path) -> None:
-        from tests.triton.test_repository import engine, record_path
+        from tests.triton.test_repository import engine, sidecar_path
 
         made = engine(path.parent, capability)
-        record_path(made).rename(record_path(path))
+        sidecar_path(made).rename(sidecar_path(path))
         made.rename(path)
 
     return write

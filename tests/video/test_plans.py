@@ -63,7 +63,7 @@ def two_videos(path: Path, second: str) -> Path:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small file for each kind of stream."""
     folder = tmp_path_factory.mktemp("sources")
-    found = {name: CASES / name for name in FILES}
+    found = {name: next(CASES.rglob(name)) for name in FILES}
     for codec, suffix in SOUNDS.items():
         video = "wmv2" if suffix == ".asf" else "mpeg4" if suffix == ".avi" else None
         found[codec] = with_sound(folder / f"{codec}{suffix}", codec, rate=48000, video=video)
