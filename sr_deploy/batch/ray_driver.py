@@ -33,7 +33,6 @@ from sr_deploy.batch.ray_worker import (
     inspect_model,
 )
 from sr_deploy.batch.steps import BatchListener, Outcome
-from sr_deploy.engines.registry import GPU_BACKENDS
 from sr_deploy.errors import MissingRuntimeError, UsageError
 from sr_deploy.version import __version__
 
@@ -48,6 +47,8 @@ _MAX_SHARE_SIZE = 8
 """Most pictures in one share. Reading, computing and writing overlap within a share."""
 _MIN_SHARES_PER_WORKER = 8
 """Least number of shares for each worker, so that all workers end at about the same time."""
+_GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt")
+"""Backends whose workers each reserve one GPU; a test holds it equal to the registry's, which this level does not import."""
 
 
 def run_on_ray(
@@ -79,7 +80,7 @@ def run_on_ray(
             info = _inspect_on_worker(ray, config, gpus, say)
             check(info)
             config = replace(config, backend=info.backend)
-            results = _results(ray, jobs, config, flag, count, gpus if info.backend in GPU_BACKENDS else 0)
+            results = _results(ray, jobs, config, flag, count, gpus if info.backend in _GPU_BACKENDS else 0)
             return _collect_outcomes(jobs, _fetched_in_thread(ray, results), watcher, say)
         finally:
             _stop_workers(ray, flag)
@@ -253,7 +254,7 @@ def _worker_resources(ray: Any, config: WorkerConfig) -> tuple[int, int, int]:
             "give fewer --threads"
         )
     on_gpu = sum(int(resources.get("GPU", 0)) for resources in nodes)
-    if on_gpu and config.backend in ("auto", *GPU_BACKENDS):
+    if on_gpu and config.backend in ("auto", *_GPU_BACKENDS):
         return cpus, min(count, on_gpu), 1
     return cpus, count, 0
 

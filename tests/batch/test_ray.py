@@ -283,3 +283,10 @@ def test_one_picture_is_not_for_a_cluster(model, tmp_path):
     )
     assert result.returncode == 2
     assert "leave --ray out" in result.stderr
+
+
+def test_workers_reserve_a_gpu_for_every_backend_that_computes_on_one():
+    from sr_deploy.batch import ray_driver
+    from sr_deploy.engines.registry import GPU_BACKENDS
+
+    assert ray_driver._GPU_BACKENDS == GPU_BACKENDS
