@@ -3,6 +3,10 @@
 The winner depends on the net, its precision and the processor, so no table can know it. The choice is kept
 in the user's cache folder under all that it depends on: the file, the versions of the runtimes, the
 processor, and the number of threads.
+
+The measured pictures are compared as well. A runtime that computes an operator wrongly may be the fastest, so
+a backend whose picture differs from that of the first one (ONNX Runtime, the reference of the format) is
+dropped.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,7 @@ import numpy as np
 from sr_deploy.engines.base import Engine
 from sr_deploy.errors import SrDeployError
 from sr_deploy.graph.runnable import RunnableModel
+from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cpu import describe_cpu
 
 _DISTRIBUTIONS = ("onnxruntime-", "onnxruntime_gpu-", "openvino-")
@@ -35,6 +41,14 @@ _FAST_ENOUGH = 0.003
 _CLEARLY_FASTER = 0.9
 """Share of an earlier backend's time that a later one must stay below. Without it, the choice would change
 from one measurement to the next."""
+_MOST_STEPS = 1
+"""Largest difference in 8-bit steps between two backends that compute the same fp32 picture. Values near the
+middle of two steps may be rounded either way."""
+_MOST_MEAN_STEPS = {"fp16": 0.25, "bf16": 1.0, "int8": 2.0}
+"""Largest mean difference in 8-bit steps for lower precisions, in which single pixels of noise may differ more
+although both backends are right."""
+_COMPARISON = "compared-1"
+"""Part of the cache key. It changes when the comparison does, so that a choice made without it is not used."""
 
 
 def cached_choice(model: Path, threads: int | None) -> str | None:
@@ -54,24 +68,56 @@ def can_cache_choice(model: Path) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Seconds and picture of one backend."""
+
+    seconds: float
+    """Least time of a run."""
+    picture: BatchArray
+    """Result for the measured picture, uint8 [1, H, W, C]."""
+
+
 def fastest(
     model: Path, opened: Mapping[str, Callable[[], Engine]], threads: int | None
-) -> tuple[str, dict[str, float]]:
-    """Measure the backends in `opened`; returns the best one and the seconds that each took. The choice is
-    cached. `opened` maps a backend to a function that opens its engine, in the order of preference. A backend
-    that cannot run the model is left out. If none can, the first one is returned, so that its error is the
-    one the user sees."""
-    seconds: dict[str, float] = {}
+) -> tuple[str, dict[str, float], dict[str, str]]:
+    """Measure the backends in `opened`, compare their pictures, and cache the choice.
+
+    `opened` maps a backend to a function that opens its engine, in the order of preference. A backend that cannot
+    run the model is left out. If none can, the first one is returned, so that its error is the one the user sees.
+
+    Returns the best backend; the seconds that each took; and for each backend that was dropped because its
+    picture differs, the difference in words.
+    """
+    found: dict[str, Measured] = {}
+    precision = "fp32"
     for name, open_it in opened.items():
         with suppress(SrDeployError), open_it() as engine:
-            seconds[name] = _measure_seconds(engine)
-        if name in seconds and not len(seconds) > 1 and seconds[name] < _FAST_ENOUGH:
+            found[name], precision = _measure(engine), engine.spec.precision
+        if name in found and not len(found) > 1 and found[name].seconds < _FAST_ENOUGH:
             break
-    chosen = _choose(list(opened), seconds)
+    wrong = _differing(found, precision)
+    seconds = {name: one.seconds for name, one in found.items()}
+    chosen = _choose(list(opened), {name: taken for name, taken in seconds.items() if name not in wrong})
     if seconds:
-        choice = json.dumps({"backend": chosen, "seconds": seconds})
+        choice = json.dumps({"backend": chosen, "seconds": seconds, "differing": wrong})
         RunnableModel(model).write_cached(_cache_kind(threads), choice.encode("utf-8"))
-    return chosen, seconds
+    return chosen, seconds, wrong
+
+
+def _differing(found: Mapping[str, Measured], precision: str) -> dict[str, str]:
+    """Describe the backends whose picture differs from the first one's by more than rounding explains."""
+    if len(found) < 2:
+        return {}
+    (first, reference), *others = found.items()
+    wrong = {}
+    for name, one in others:
+        steps = np.abs(reference.picture.astype(np.int16) - one.picture)
+        most, mean = int(steps.max()), float(steps.mean())
+        limit = _MOST_MEAN_STEPS.get(precision)
+        if most > _MOST_STEPS if limit is None else mean > limit:
+            wrong[name] = f"its picture differs from {first}'s by up to {most} of 255 ({mean:.2g} on average)"
+    return wrong
 
 
 def _choose(names: Sequence[str], seconds: Mapping[str, float]) -> str:
@@ -83,26 +129,25 @@ def _choose(names: Sequence[str], seconds: Mapping[str, float]) -> str:
     return best
 
 
-def _measure_seconds(engine: Engine) -> float:
-    """Return the least time in seconds of a few runs on a small picture of noise; the first run is not
-    timed, because it prepares the engine."""
+def _measure(engine: Engine) -> Measured:
+    """Run a small picture of noise a few times; the first run is not timed, because it prepares the engine."""
     height, width = engine.spec.size_rule.fixed or engine.spec.size_rule.padded(_SIDE, _SIDE)
     picture: Any = np.random.default_rng(0).integers(
         0, 256, (1, height, width, engine.spec.channels), np.uint8
     )
-    engine.run(picture)
+    result = engine.run(picture)
     taken = []
     for _ in range(_RUNS):
         start = time.perf_counter()
         engine.run(picture)
         taken.append(time.perf_counter() - start)
-    return min(taken)
+    return Measured(min(taken), result)
 
 
 def _cache_kind(threads: int | None) -> str:
     """Return the kind of the cache entry: a hash of the processor, the threads and the runtimes' versions."""
     cpu = describe_cpu()
-    parts = [cpu.name, *cpu.features, str(threads or cpu.usable_cores), *_versions()]
+    parts = [_COMPARISON, cpu.name, *cpu.features, str(threads or cpu.usable_cores), *_versions()]
     return f"{sha256('|'.join(parts).encode('utf-8')).hexdigest()[:16]}.fastest"
 
 

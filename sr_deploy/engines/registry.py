@@ -132,12 +132,15 @@ def _choose_by_measuring(model: Path, threads: int | None, say: Callable[[str], 
     names = _usable_on_cpu()
     if len(names) == 1 or not can_cache_choice(model):
         return names[0]
-    chosen, seconds = fastest(
+    chosen, seconds, wrong = fastest(
         model, {name: partial(_engine_class(name).open, model, None, threads) for name in names}, threads
     )
+    for name, difference in wrong.items():
+        say(f"backend {name} is not used for {model.name}: {difference}; see `sr-deploy verify`")
     if len(seconds) > 1:
         times = ", ".join(f"{name} {1000 * taken:.1f} ms" for name, taken in seconds.items())
-        say(f"backend {chosen}: the fastest here for {model.name}, measured once ({times})")
+        what = "the fastest here" if not wrong else "the fastest here of those that agree"
+        say(f"backend {chosen}: {what} for {model.name}, measured once ({times})")
     return chosen
 
 

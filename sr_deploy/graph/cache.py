@@ -32,6 +32,7 @@ _MAKERS = (
     "convolution_types",
     "multiplications",
     "nodes",
+    "old_resize",
     "onnx_file",
     "pixel_io",
     "runnable",

@@ -15,6 +15,7 @@ import onnx
 from onnx import version_converter
 
 from sr_deploy.errors import ModelError
+from sr_deploy.graph.old_resize import hide_old_resizes, write_hidden_resizes
 from sr_deploy.graph.onnx_file import copy_of, opset_of
 
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
@@ -114,13 +115,14 @@ def in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     if opset_of(model) >= opset:
         return copy_of(model)
     try:
-        newer = version_converter.convert_version(model, opset)
+        newer = version_converter.convert_version(hide_old_resizes(model, opset_of(model)), opset)
     except Exception as error:  # the converter raises RuntimeError and other types
         reason = " ".join(str(error).split())[:160]
         raise ModelError(
             f"the model has opset {opset_of(model)} and cannot be converted to {opset} ({reason}); export it "
             "again with a newer opset"
         ) from error
+    write_hidden_resizes(newer)
     del newer.metadata_props[:]
     newer.metadata_props.extend(model.metadata_props)  # the spec is in there
     return newer

@@ -18,7 +18,9 @@ from sr_deploy.graph.onnx_file import save_model
 
 
 class Slow(NearestEngine):
-    """An engine that takes `seconds`."""
+    """An engine that takes `seconds`, and is `off` by so many steps in one pixel."""
+
+    off = 0
 
     def __init__(self, seconds: float) -> None:
         super().__init__(2)
@@ -26,7 +28,9 @@ class Slow(NearestEngine):
 
     def run(self, batch, out=None):
         time.sleep(self.seconds)
-        return super().run(batch, out)
+        result = super().run(batch, out)
+        result[0, 0, 0, 0] ^= self.off
+        return result
 
 
 @pytest.fixture
@@ -70,6 +74,32 @@ def test_the_faster_one_is_chosen_said_and_remembered(model, both):
     both |= {"onnxruntime": 0.0, "openvino": 0.03}
     assert choose_backend("auto", model, say=said.append) == "openvino"
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "off", "chosen"),
+    [("fp32", 1, "openvino"), ("fp32", 2, "onnxruntime"), ("int8", 128, "openvino")],
+)
+def test_a_backend_whose_picture_differs_is_dropped_and_named(
+    model, both, monkeypatch, precision, off, chosen
+):
+    both |= {"onnxruntime": 0.03, "openvino": 0.01}
+    opener = registry._engine_class
+
+    class Opener(opener):
+        def open(self, *options):
+            engine = super().open(*options)
+            engine.off = off if self.name == "openvino" else 0
+            engine.spec = engine.spec.with_(precision=precision)
+            return engine
+
+    monkeypatch.setattr(registry, "_engine_class", Opener)
+    said: list[str] = []
+    assert choose_backend("auto", model, say=said.append) == chosen
+    dropped = [line for line in said if line.startswith("backend openvino is not used for net.onnx")]
+    assert len(dropped) == (chosen == "onnxruntime")
+    assert all("differs from onnxruntime's by up to" in line for line in dropped)
+    assert choose_backend("auto", model) == chosen
 
 
 def test_threads_that_open_a_model_at_once_measure_it_once_and_get_the_same(model, both):
