@@ -132,6 +132,7 @@ def _pages() -> list[Path]:
         ROOT,
         ROOT / "docs",
         ROOT / "docs" / "notes",
+        ROOT / "docs" / "pictures",
         ROOT / "sr_deploy" / "models",
         ROOT / "benchmarks",
         ROOT / "export",

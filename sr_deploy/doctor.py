@@ -23,6 +23,8 @@ from sr_deploy.version import __version__
 PACKAGES = {
     "numpy": None,
     "opencv-python-headless": None,
+    "pyvips": None,
+    "pyvips-binary": None,
     "onnx": None,
     "click": None,
     "rich": None,

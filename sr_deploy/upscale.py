@@ -146,22 +146,31 @@ class Upscaler:
     ) -> None:
         self.close()
 
-    def upscale(self, image: Image, progress: Progress | None = None) -> Image:
+    def upscale(
+        self,
+        image: Image,
+        progress: Progress | None = None,
+        alpha: Literal["cutout", "straight"] = "cutout",
+    ) -> Image:
         """Enlarge `image` by the model's scale.
 
         Colours go through the net, opacity through bicubic interpolation. A net sharpens edges and may
         exceed the values on both sides. This is wanted for colour; in opacity it would draw a rim of
         half-transparent pixels inside an opaque shape. The colour of fully transparent pixels is first
-        replaced by that of visible neighbours, because it would bleed into the edges. Metadata and
-        notes are carried over.
+        replaced by that of visible neighbours, because it would bleed into the edges. With `alpha`
+        "straight", opacity is a channel of its own (a mask, or a value for a game), and colours are
+        upscaled as they are. Metadata and notes are carried over.
 
         Raises the errors of `upscale_pixels`.
         """
         if image.alpha is None:
             return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress))
-        from sr_deploy.images.codecs.pixels import fill_hidden_colour
+        pixels = image.pixels
+        if alpha == "cutout":
+            from sr_deploy.images.codecs.pixels import fill_hidden_colour
 
-        colour = self.upscale_pixels(fill_hidden_colour(image.pixels, image.alpha), progress=progress)
+            pixels = fill_hidden_colour(pixels, image.alpha)
+        colour = self.upscale_pixels(pixels, progress=progress)
         return replace(image, pixels=colour, alpha=_upscaled_alpha(image.alpha, self.spec.scale))
 
     def upscale_pixels(self, pixels: _P, out: _P | None = None, progress: Progress | None = None) -> _P:

@@ -30,6 +30,7 @@ ANYWHERE = {
     "onnxruntime",
     "openvino",
     "pycuda",
+    "pyvips",
     "ray",
     "rich",
     "tensorrt",

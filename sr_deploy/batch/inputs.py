@@ -32,24 +32,30 @@ class FoundPicture(NamedTuple):
     """Folder whose inner structure the output repeats."""
 
 
+EARLIER_RESULT = "result of an earlier run"
+"""Kind of a picture that an earlier run made."""
+RECORDS = ".sr-deploy"
+"""Name of the hidden folder beside results that holds their records."""
+Leave = Callable[[str], None]
+"""Function that is told the kind of every entry of a folder that is left out."""
 Refuse = Callable[[RefusedInput], None]
 
 
 def find_pictures(
-    inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse
+    inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse, leave: Leave
 ) -> list[FoundPicture]:
     """Return the pictures that `inputs` stand for, each once, in a stable order.
 
     Folders are searched, except the folder `output`, so that results are never taken for inputs. An input
-    that cannot be used is passed to `refuse`. A missing file is kept in the list: it becomes a job that
-    fails on its own, and the others still run.
+    that cannot be used is passed to `refuse`, and the kind of every entry that is left out to `leave`. A
+    missing file is kept in the list: it becomes a job that fails on its own, and the others still run.
     """
-    found = _find(inputs, recursive, output, refuse)
+    found = _find(inputs, recursive, output, refuse, leave)
     return list({absolute(one.path): one for one in found}.values())
 
 
 def _find(
-    inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse
+    inputs: Sequence[str | Path], recursive: bool, output: Path | None, refuse: Refuse, leave: Leave
 ) -> Iterator[FoundPicture]:
     """Yield the pictures of every input in turn. The same picture may come more than once.
 
@@ -61,34 +67,52 @@ def _find(
             if text.lower().startswith(("http://", "https://", "ftp://")):
                 raise ImageError(f"{text}: web addresses are not supported; download the file first")
             if os.path.isdir(path):
-                yield from _find_in_folder(path, recursive, output, refuse)
+                yield from _find_in_folder(path, recursive, output, refuse, leave)
             elif os.path.exists(path) or not glob.has_magic(text):
                 yield FoundPicture(path, path.parent)  # a missing file becomes a job that fails on its own
             else:
-                yield from _find_by_glob(text, recursive, output, refuse)
+                yield from _find_by_glob(text, recursive, output, refuse, leave)
         except ImageError as error:
             refuse(RefusedInput(path, error))
 
 
-def _find_in_folder(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
+def _find_in_folder(
+    folder: Path, recursive: bool, output: Path | None, refuse: Refuse, leave: Leave
+) -> list[FoundPicture]:
     """Return the pictures in `folder`. Raises ImageError if it holds none and could be read."""
     unread: list[RefusedInput] = []
-    found = _pictures_in(folder, recursive, output, unread.append)
+    left: list[str] = []
+    found = _pictures_in(folder, recursive, output, unread.append, left.append)
     for one in unread:
         refuse(one)
+    for kind in left:
+        leave(kind)
     if not (found or unread):
-        hint = "name another folder" if recursive else "add --recursive to look into its subfolders"
-        kinds = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise ImageError(f"folder {folder} holds no pictures (looked for {kinds}); {hint}")
+        raise _no_pictures(folder, recursive, left.count(EARLIER_RESULT))
     return found
 
 
-def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
+def _no_pictures(folder: Path, recursive: bool, results: int) -> ImageError:
+    """The error for a folder without pictures, which holds `results` results of earlier runs."""
+    if results:
+        return ImageError(
+            f"folder {folder} holds no pictures except results of earlier runs ({results}); "
+            "name the files themselves to upscale them again"
+        )
+    hint = "name another folder" if recursive else "add --recursive to look into its subfolders"
+    kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+    return ImageError(f"folder {folder} holds no pictures (looked for {kinds}); {hint}")
+
+
+def _pictures_in(
+    folder: Path, recursive: bool, output: Path | None, refuse: Refuse, leave: Leave
+) -> list[FoundPicture]:
     """List the pictures in `folder`, sorted by name within each folder, so that every process sees the same
     order.
 
-    Hidden files, hidden folders and the output folder are left out. A folder that cannot be listed is
-    passed to `refuse`.
+    Hidden files, hidden folders and the output folder are left out in silence; `leave` is told the kind of
+    every other entry that is left out. Among these are results of earlier runs, which their records show. A
+    folder that cannot be listed is passed to `refuse`.
     """
 
     def unreadable(error: OSError) -> None:
@@ -98,12 +122,30 @@ def _pictures_in(folder: Path, recursive: bool, output: Path | None, refuse: Ref
     # An output folder that is also the input folder has to be searched, or nothing would be found.
     skipped = absolute(output) if output is not None and absolute(output) != absolute(folder) else None
     found = list_picture_files(
-        folder, recursive=recursive, enter=lambda inner: absolute(inner) != skipped, on_error=unreadable
+        folder,
+        recursive=recursive,
+        enter=lambda inner: absolute(inner) != skipped,
+        on_error=unreadable,
+        on_other=lambda path, kind: leave(kind),
     )
-    return [FoundPicture(path, folder) for path in found]
+    recorded = {parent: _recorded_names(parent) for parent in {path.parent for path in found}}
+    pictures = [path for path in found if path.name not in recorded[path.parent]]
+    for _ in range(len(found) - len(pictures)):
+        leave(EARLIER_RESULT)
+    return [FoundPicture(path, folder) for path in pictures]
 
 
-def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Refuse) -> list[FoundPicture]:
+def _recorded_names(folder: Path) -> set[str]:
+    """Names of the files in `folder` that earlier runs recorded as their results."""
+    try:
+        return {name.removesuffix(".json") for name in os.listdir(folder / RECORDS) if name.endswith(".json")}
+    except OSError:
+        return set()
+
+
+def _find_by_glob(
+    pattern: str, recursive: bool, output: Path | None, refuse: Refuse, leave: Leave
+) -> list[FoundPicture]:
     """Return the pictures that `pattern` matches, as if a shell had expanded it.
 
     The matches may be files and folders; a folder without pictures is no error as long as another match has
@@ -113,12 +155,14 @@ def _find_by_glob(pattern: str, recursive: bool, output: Path | None, refuse: Re
     folders = [path for path in paths if os.path.isdir(path) and not _is_within(path, output)]
     found = [FoundPicture(path, path.parent) for path in paths if os.path.isfile(path)]
     unread: list[RefusedInput] = []
-    found += [one for folder in folders for one in _pictures_in(folder, recursive, output, unread.append)]
+    found += [
+        one for folder in folders for one in _pictures_in(folder, recursive, output, unread.append, leave)
+    ]
     for one in unread:
         refuse(one)
     if not (found or unread) and folders:
         # Searching one of the empty folders again raises the error that says what it lacks.
-        return _find_in_folder(folders[0], recursive, output, refuse)
+        return _find_in_folder(folders[0], recursive, output, refuse, leave)
     if not (found or unread):
         raise ImageError(f"no file or folder matches {pattern!r}; check the pattern, or name a folder")
     return found

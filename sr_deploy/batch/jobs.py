@@ -7,11 +7,13 @@ writes nothing else.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sr_deploy.batch.inputs import (
+    RECORDS,
     FoundPicture,
     Refuse,
     RefusedInput,
@@ -69,6 +71,8 @@ class Jobs(NamedTuple):
     """Other pictures that are left out, and why; one sentence each."""
     refused: tuple[RefusedInput, ...] = ()
     """Inputs that cannot be upscaled."""
+    left_out: Mapping[str, int] = {}
+    """Kind of the entries of folders that are not taken -> their number."""
 
 
 def plan_jobs(
@@ -105,8 +109,9 @@ def plan_jobs(
     _check_names(inputs, output)
     format = format_of(format).name if format is not None else None
     refused: list[RefusedInput] = []
+    left_out: list[str] = []
     place = Path(output) if output is not None else None
-    found = find_pictures(inputs, recursive, place, refused.append)
+    found = find_pictures(inputs, recursive, place, refused.append, left_out.append)
     name_suffix = suffix if suffix is not None else ("" if output is not None else beside_suffix)
     if set(name_suffix) & {"/", "\\"}:
         raise UsageError(f"suffix {name_suffix!r} holds a path separator; give the folder with -o instead")
@@ -125,7 +130,7 @@ def plan_jobs(
     errors = {id(one.error): one.error for one in refused}
     if len(errors) == 1 and not todo:
         raise refused[0].error
-    return _apply_existing(todo, notes, refused, existing)
+    return _apply_existing(todo, notes, refused, existing)._replace(left_out=dict(Counter(left_out)))
 
 
 def _check_names(inputs: Sequence[str | Path], output: str | Path | None) -> None:
@@ -295,7 +300,7 @@ def _apply_existing(
 
 def record_path(target: Path) -> Path:
     """Return the path of the record file of the result `target`."""
-    return target.parent / ".sr-deploy" / f"{target.name}.json"
+    return target.parent / RECORDS / f"{target.name}.json"
 
 
 def check_quality(jobs: Sequence[Job], quality: int | None) -> None:

@@ -190,13 +190,17 @@ def open_ledger(
     The tiles are part of the key because a tile with a small overlap changes the pixels of the result.
     """
     size = settings.size
-    key = {
+    key: dict[str, Any] = {
         "model": model,
         "backend": upscaler.engine.backend,
         "tiles": [upscaler.tile, upscaler.overlap],
         "size": [size.width, size.height, size.fit and list(size.fit)],
         "quality": settings.quality,
     }
+    # options are part of the key only if they are used, so that records made before they existed stay valid
+    if settings.alpha != "cutout":
+        key["alpha"] = settings.alpha
+    key |= {name: True for name in ("strip", "keep_damaged") if getattr(settings, name)}
     return Ledger(key, settings.existing, say=say)
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sr_deploy.batch.jobs import Existing, Job, check_quality
+from sr_deploy.batch.jobs import Job, check_quality
 from sr_deploy.batch.steps import (
     ActiveJob,
     BatchListener,
@@ -70,12 +70,12 @@ def run_jobs(
     folders = OutputFolders()
     one_folder = len({job.target.parent for job in jobs}) == 1
     guarded = partial(attempt, stop=Stop(), fatal=FULL_ERRNOS)
-    read = partial(guarded, partial(_read, existing=settings.existing, folders=folders, ledger=ledger))
+    read = partial(guarded, partial(_read, settings=settings, folders=folders, ledger=ledger))
     # While reading, `folders.prepare` tests the folder itself, so a denied permission there concerns all jobs in it.
     # While writing, it may concern a single file.
     if one_folder:
         read = partial(read, fatal=FULL_ERRNOS | _DENIED_ERRNOS)
-    compute = partial(guarded, partial(_compute, upscaler=upscaler, size=settings.size, watcher=watcher))
+    compute = partial(guarded, partial(_compute, upscaler=upscaler, settings=settings, watcher=watcher))
     write = partial(guarded, partial(_write, settings=settings, folders=folders, ledger=ledger))
     outcomes: list[Outcome] = []
 
@@ -136,12 +136,12 @@ def _run_overlapping(
         writers.shutdown(cancel_futures=True)
 
 
-def _read(work: ActiveJob, *, existing: Existing, folders: OutputFolders, ledger: Ledger | None) -> None:
-    """Read the picture and check that its result can be written, so that no picture is computed for
-    nothing.
+def _read(work: ActiveJob, *, settings: WriteSettings, folders: OutputFolders, ledger: Ledger | None) -> None:
+    """Read the picture and check that its result can be written, so that none is computed for nothing.
 
     The claim of the picture is taken first. The outcome is "skipped" if there is nothing to do.
     """
+    existing = settings.existing
     if ledger is not None:
         decision = ledger.begin(work.job, folders)
         if decision.do != "make":
@@ -152,12 +152,15 @@ def _read(work: ActiveJob, *, existing: Existing, folders: OutputFolders, ledger
     if existing == "skip" and os.path.exists(work.job.target):
         work.outcome.status = "skipped"
         return
-    image = read_image(work.job.source)
+    options = {"keep_damaged": True} if settings.keep_damaged else {}
+    image = read_image(work.job.source, **options)
     folders.prepare(work.job.target, overwrite=existing != "refuse")
     work.image = image
 
 
-def _compute(work: ActiveJob, *, upscaler: Upscaler, size: OutputSize, watcher: BatchListener | None) -> None:
+def _compute(
+    work: ActiveJob, *, upscaler: Upscaler, settings: WriteSettings, watcher: BatchListener | None
+) -> None:
     """Upscale the picture, and resample it if a size other than input times scale was asked for.
 
     The reference to the input is dropped before resampling, so that its memory can be used again. Raises
@@ -167,23 +170,36 @@ def _compute(work: ActiveJob, *, upscaler: Upscaler, size: OutputSize, watcher: 
     assert image is not None
     scale = upscaler.spec.scale
     natural = (image.width * scale, image.height * scale)
-    asked = size.of(image.width, image.height) or natural
+    asked = settings.size.of(image.width, image.height) or natural
     check_size(work.job.source, work.job.format, asked, chosen=asked != natural)
     if asked != natural:
         check_fits(_bytes_per_pixel(image), natural, asked)
-    progress = partial(watcher.tile, work.job) if watcher is not None else None
-    result = upscaler.upscale(image, progress=progress)
-    del image
-    if asked != natural:
+    straight = settings.alpha == "straight"
+    from sr_deploy.images.dither import is_dithered
+
+    if is_dithered(image.pixels):
         from sr_deploy.images.resize import resize
 
-        result = resize(result, *asked)
-        if asked[0] > natural[0] or asked[1] > natural[1]:
-            note = (
-                f"the model gives {natural[0]}x{natural[1]}; the rest of the enlargement is plain resampling"
-            )
-            result = replace(result, notes=(*result.notes, note))
+        note = "looks dithered, which nets turn into stripes: enlarged by plain resampling"
+        result = resize(replace(image, notes=(*image.notes, note)), *asked, straight=straight)
+    else:
+        progress = partial(watcher.tile, work.job) if watcher is not None else None
+        result = upscaler.upscale(image, progress=progress, alpha=settings.alpha)
+        del image
+        if asked != natural:
+            result = _resampled(result, natural, asked, straight=straight)
     work.image, (work.outcome.width, work.outcome.height) = result, asked
+
+
+def _resampled(result: Image, natural: tuple[int, int], asked: tuple[int, int], *, straight: bool) -> Image:
+    """The model's result of the size `natural` (width, height) at the size `asked`, with a note if that is larger."""
+    from sr_deploy.images.resize import resize
+
+    result = resize(result, *asked, straight=straight)
+    if asked[0] <= natural[0] and asked[1] <= natural[1]:
+        return result
+    note = f"the model gives {natural[0]}x{natural[1]}; the rest of the enlargement is plain resampling"
+    return replace(result, notes=(*result.notes, note))
 
 
 def _bytes_per_pixel(image: Image) -> int:
@@ -210,6 +226,7 @@ def _write(
             quality=settings.quality,
             overwrite=existing == "overwrite",
             consume=True,
+            strip=settings.strip,
         )
     except OutputError:
         if existing != "skip" or not os.path.exists(job.target):

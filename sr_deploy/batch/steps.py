@@ -25,7 +25,7 @@ _NATURAL = OutputSize()
 
 @dataclass(frozen=True, kw_only=True)
 class WriteSettings:
-    """Settings by which every picture of a batch is written."""
+    """Settings by which every picture of a batch is read, upscaled and written."""
 
     quality: int | None = None
     """Quality as `write_image` takes it; None: the default of the format."""
@@ -33,6 +33,12 @@ class WriteSettings:
     """Size of the results; by default the input size times the model's scale."""
     existing: Existing = "refuse"
     """Policy for a target that exists, or appears while the batch runs."""
+    alpha: Literal["cutout", "straight"] = "cutout"
+    """Meaning of opacity, as `Upscaler.upscale` takes it."""
+    strip: bool = False
+    """True to leave out all metadata except what the pixels mean."""
+    keep_damaged: bool = False
+    """True to use what can be read of damaged pictures."""
 
 
 @dataclass

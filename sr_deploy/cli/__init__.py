@@ -32,6 +32,7 @@ COMMANDS = {
     "video": "sr_deploy.cli.frames.video",
     "pipe": "sr_deploy.cli.frames.pipe",
     "models": "sr_deploy.cli.models",
+    "formats": "sr_deploy.cli.formats",
     "eval": "sr_deploy.cli.eval",
     "verify": "sr_deploy.cli.verify",
     "info": "sr_deploy.cli.info",

@@ -95,6 +95,23 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="JPEG or WebP quality (101: lossless WebP). [default: JPEG 95, WebP 90]",
 )
 @click.option(
+    "--alpha",
+    type=click.Choice(["cutout", "straight"]),
+    default="cutout",
+    show_default=True,
+    help="Meaning of opacity: the outline of a shape, or a channel of its own (masks, textures): colours are left as they are.",
+)
+@click.option(
+    "--strip",
+    is_flag=True,
+    help="Leave out all metadata except colour profile and print density.",
+)
+@click.option(
+    "--keep-damaged",
+    is_flag=True,
+    help="Use what can be read of damaged pictures instead of refusing them.",
+)
+@click.option(
     "--suffix",
     help="Text added to each file name. [default: beside the inputs the scale, as in -x4; in an output folder nothing]",
 )
@@ -149,7 +166,13 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
 
     count = len(jobs.todo) + len(jobs.skipped) + len(jobs.refused)
     alone = len(inputs) == 1 and count == 1
-    with Reporter(count, alone=alone, quiet=options["quiet"], as_json=options["as_json"]) as reporter:
+    with Reporter(
+        count,
+        alone=alone,
+        quiet=options["quiet"],
+        as_json=options["as_json"],
+        left_out=jobs.left_out,
+    ) as reporter:
         for note in jobs.notes:
             reporter.say(note)
         for refused in jobs.refused:
@@ -251,7 +274,15 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         shard=options["shard"],
     )
     check_quality(jobs.todo, options["quality"])
-    return jobs, WriteSettings(quality=options["quality"], size=size, existing=existing), model
+    settings = WriteSettings(
+        quality=options["quality"],
+        size=size,
+        existing=existing,
+        alpha=options["alpha"],
+        strip=options["strip"],
+        keep_damaged=options["keep_damaged"],
+    )
+    return jobs, settings, model
 
 
 def _is_one_file(inputs: Sequence[str]) -> bool:

@@ -10,7 +10,6 @@ apart from the pixels. This module does not scale (see `resize` and `upscale`) a
 from __future__ import annotations
 
 import codecs
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from sr_deploy.errors import ImageError, OutOfMemoryError, UsageError
 from sr_deploy.images.codecs.formats import (
     NAMES,
     READ,
+    READ_ONLY_SUFFIXES,
     READABLE_SUFFIXES,
     WRITABLE_SUFFIXES,
     Format,
@@ -33,15 +33,23 @@ from sr_deploy.images.codecs.formats import (
     formats,
 )
 from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, UnsupportedError, sniff
-from sr_deploy.images.codecs.metadata import Metadata, profile_fits, upright, with_size
 from sr_deploy.images.codecs.pixels import (
     blend_on_white,
+    decode_by_opencv,
     fill_hidden_colour,
     orient_pixels,
     to_8_bits,
-    to_bgr,
 )
-from sr_deploy.images.opencv import cv2
+from sr_deploy.images.codecs.vips import FALLBACK, decode, is_missing, light_of_ink
+from sr_deploy.images.metadata.blobs import (
+    Metadata,
+    for_size,
+    ink_profile_works,
+    names_of_chunks,
+    profile_fits,
+    upright,
+    without_texts,
+)
 from sr_deploy.system.arrays import AnyArray, PixelArray
 from sr_deploy.system.output_file import atomic_output, checked_target
 
@@ -68,8 +76,8 @@ __all__ = [
 MAX_PIXELS = 1 << 28
 """Default limit of pixels for `read_image`: 268 million, or 0.8 GB of RGB, more than any camera produces."""
 
-# OpenCV decodes no more than this (CV_IO_MAX_IMAGE_WIDTH, _HEIGHT and _PIXELS), whatever the caller allows.
-_OPENCV_SIDE, _OPENCV_PIXELS = 1 << 20, 1 << 30
+# Limits of a side and of all pixels, whatever the caller allows.
+_MAX_SIDE, _MOST_PIXELS = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +98,11 @@ class Image:
     The pixels are not multiplied by it.
     """
     metadata: Metadata = field(default_factory=Metadata)
-    """EXIF, ICC and XMP blobs and the print density."""
+    """EXIF, ICC, XMP, print density and everything else that is said about the picture."""
     format: str = "png"
     """Format of the file that the picture was read from, as recognized by content."""
+    lossless: bool = False
+    """True if it was read from a lossless WebP, and is to be written as one."""
     notes: tuple[str, ...] = ()
     """Facts about the reading that the user should know, one clause each."""
 
@@ -127,13 +137,17 @@ class Image:
 # --- reading --------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(
+    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
+) -> Image:
     """Read the picture at `path` and turn it upright.
 
-    Formats: PNG, JPEG, WebP, TIFF, BMP and GIF, recognized by content, never by name. The EXIF
+    Formats: PNG, JPEG, WebP, TIFF, BMP, GIF and AVIF, recognized by content, never by name. The EXIF
     orientation is applied and set to 1. Of an animation or a file with several pages only the first
-    picture is read; `notes` says so. Pictures with fewer than 8 bits become 8-bit, CMYK becomes RGB.
-    `max_pixels` limits width times height, and so the memory to allocate; at most 2**30.
+    picture is read; `notes` says so. Pictures with fewer than 8 bits become 8-bit. CMYK becomes sRGB by
+    its colour profile, or RGB without one. `max_pixels` limits width times height, and so the memory to
+    allocate; at most 2**30. With `keep_damaged`, as much of a damaged picture as possible is read, and
+    `notes` says what is wrong.
 
     Raises ImageError if the file is missing, unreadable, damaged, truncated, too large or of another
     format, and OutOfMemoryError if the pixels do not fit into memory. Safe to call from several
@@ -141,9 +155,10 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """
     path = Path(path)
     try:
-        return _read(path, _read_bytes(path, max_pixels), max_pixels)
+        return _read(path, _read_bytes(path, max_pixels), max_pixels, keep_damaged)
     except DamagedError as error:
-        raise ImageError(f"{path}: this picture {error}; get an undamaged copy of the file") from error
+        hint = "" if keep_damaged else ", or add --keep-damaged to use what can be read"
+        raise ImageError(f"{path}: this picture {error}; get an undamaged copy of the file{hint}") from error
     except UnsupportedError as error:
         raise ImageError(f"{path}: this picture {error}; convert it to PNG first") from error
     except MemoryError as error:
@@ -194,12 +209,12 @@ def _describe_content(head: bytes) -> str:
 
 def _size_check(path: Path, max_pixels: int) -> SizeCheck:
     """A function that raises an error if a header declares no pixels or too many."""
-    limit = min(max_pixels, _OPENCV_PIXELS)
+    limit = min(max_pixels, _MOST_PIXELS)
 
     def check(width: int, height: int) -> None:
         if not (width > 0 and height > 0):
             raise DamagedError(f"declares a size of {width}x{height} pixels")
-        if width * height > limit or max(width, height) > _OPENCV_SIDE:
+        if width * height > limit or max(width, height) > _MAX_SIDE:
             raise ImageError(
                 f"{path}: {width}x{height} pixels are too many, at most {limit} are allowed; pass a smaller picture"
             )
@@ -207,91 +222,109 @@ def _size_check(path: Path, max_pixels: int) -> SizeCheck:
     return check
 
 
-def _read(path: Path, data: bytes, max_pixels: int) -> Image:
+def _read(path: Path, data: bytes, max_pixels: int, keep_damaged: bool) -> Image:
     """Decode `data` and turn the picture upright."""
     kind, check = sniff(data[:64]) or "", _size_check(path, max_pixels)
-    header: PictureHeader | TiffPicture
-    if kind == "tiff":
-        from sr_deploy.images.codecs.tiff import decode_tiff, parse_tiff
-
-        header = parse_tiff(data, check)
-        pixels, alpha = decode_tiff(header, _decode)
-    else:
+    notes: list[str] = []
+    header: PictureHeader | TiffPicture | None = None
+    try:
         header = _parser(kind)(data, check)
-        pixels, alpha = _split_channels(header, _decode(header.payload))
-    if pixels.shape[:2] != (header.height, header.width):
-        raise DamagedError("has more or fewer pixels than its header declares")
-    notes = list(_notes(path, kind, header.frames))
-    metadata, orientation = upright(
-        Metadata(exif=header.exif, icc=header.icc, xmp=header.xmp, dpi=header.dpi)
-    )
-    if not isinstance(header, PictureHeader):
-        orientation = header.orientation  # a TIFF has it in a tag of the picture, not in an EXIF block
-    if metadata.dpi and orientation >= 5:  # orientations 5 to 8 swap rows and columns
-        metadata = replace(metadata, dpi=metadata.dpi[::-1])
-    if metadata.icc and not profile_fits(metadata.icc, pixels.shape[2]):
-        metadata = replace(metadata, icc=None)
-        notes.append("its colour profile does not fit its pixels and was left out")
+        pixels, alpha = _decode(header, check)
+    except DamagedError as error:
+        if not keep_damaged:
+            raise
+        header = header or PictureHeader(format=kind, width=0, height=0, payload=data)
+        pixels, alpha = _decode(header, check, damaged=True)
+        notes.append(f"damaged: it {error}; what can be read was used")
+    if kind in FALLBACK and is_missing():
+        notes.append("libvips is missing: OpenCV decoded it, which may not notice damage")
+    notes += _notes(path, kind, header)
+    metadata, orientation, more = upright(header.metadata, header.orientation)
+    notes += more
+    metadata, profile_notes = _with_right_profile(metadata, pixels.shape[2])
+    notes += profile_notes
     pixels = orient_pixels(pixels, orientation)
     alpha = orient_pixels(alpha, orientation) if alpha is not None else None
-    return Image(pixels=pixels, alpha=alpha, metadata=metadata, format=kind, notes=tuple(notes))
+    metadata = replace(metadata, size=(pixels.shape[1], pixels.shape[0]))
+    return Image(
+        pixels=pixels,
+        alpha=alpha,
+        metadata=metadata,
+        format=kind,
+        lossless=isinstance(header, PictureHeader) and header.lossless,
+        notes=tuple(notes),
+    )
 
 
-def _parser(kind: str) -> Callable[[bytes, SizeCheck], PictureHeader]:
+def _with_right_profile(metadata: Metadata, channels: int) -> tuple[Metadata, tuple[str, ...]]:
+    """The metadata without a colour profile that does not belong to the pixels as they are now."""
+    icc = metadata.icc
+    if not icc or profile_fits(icc, channels):
+        return metadata, ()
+    if channels == 3 and ink_profile_works(icc):
+        return replace(metadata, icc=None), ("converted from CMYK to sRGB by its colour profile",)
+    return replace(metadata, icc=None), ("its colour profile does not fit its pixels and was left out",)
+
+
+def _parser(kind: str) -> Callable[[bytes, SizeCheck], PictureHeader | TiffPicture]:
     """The function that parses files of the format `kind`. Its module is imported on first use."""
     module = import_module(f"sr_deploy.images.codecs.{kind}")
-    parse: Callable[[bytes, SizeCheck], PictureHeader] = getattr(module, f"parse_{kind}")
+    parse: Callable[[bytes, SizeCheck], PictureHeader | TiffPicture] = getattr(module, f"parse_{kind}")
     return parse
 
 
-def _notes(path: Path, kind: str, frames: int) -> Iterator[str]:
-    """Notes on a misleading file name and on frames or pages that are not used."""
+def _notes(path: Path, kind: str, header: PictureHeader | TiffPicture) -> Iterator[str]:
+    """Notes on a misleading file name and on what of the file is not used."""
     suffix = path.suffix.lower()
-    if suffix == ".gif" or suffix in WRITABLE_SUFFIXES:
-        named = "gif" if suffix == ".gif" else WRITABLE_SUFFIXES[suffix]
-        if named != kind:
-            yield f"named {path.suffix} but is a {NAMES[kind]} file"
-    if frames > 1:
-        what = "has {} pages" if kind == "tiff" else "animated, {} frames"
-        yield f"{what.format(frames)}: only the first is used"
+    named = {**READ_ONLY_SUFFIXES, **WRITABLE_SUFFIXES}.get(suffix, kind)
+    if named != kind:
+        yield f"named {path.suffix} but is a {NAMES[kind]} file"
+    if isinstance(header, PictureHeader):
+        if header.frames > 1:
+            yield f"animated, {header.frames} frames: only the first is used"
+        yield from header.notes
+    elif header.page:
+        yield f"has {header.frames} pages: only page {header.page + 1}, the first in full size, is used"
+    elif header.frames > 1:
+        yield f"has {header.frames} pages: only the first is used"
 
 
-def _decode(payload: bytes) -> AnyArray:
-    """Decode a file with OpenCV: [H, W] or [H, W, 3 or 4] in BGR order, 8 or 16 bits.
+def _decode(
+    header: PictureHeader | TiffPicture, check: SizeCheck, *, damaged: bool = False
+) -> tuple[AnyArray, AnyArray | None]:
+    """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None, of uint8 or uint16, not turned.
 
-    Raises MemoryError, DamagedError or UnsupportedError.
+    With `damaged`, what cannot be decoded is left as the decoder leaves it. Raises DamagedError,
+    UnsupportedError, MemoryError, or the error of `check`.
     """
-    try:
-        decoded = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from error
-        raise DamagedError("cannot be decoded") from error
-    if decoded is None:
-        raise DamagedError("cannot be decoded")
-    if decoded.dtype not in (np.uint8, np.uint16) or (decoded.ndim == 3 and decoded.shape[2] not in (3, 4)):
-        raise UnsupportedError(
-            f"has {decoded.dtype} pixels of shape {decoded.shape}, which are not supported"
-        )
-    return decoded
+    if not isinstance(header, PictureHeader):
+        from sr_deploy.images.codecs.tiff import decode_tiff
 
+        pixels, alpha = decode_tiff(header, check, damaged=damaged)
+    elif header.format == "bmp":
+        from sr_deploy.images.codecs.bmp import decode_bmp
 
-def _split_channels(parsed: PictureHeader, decoded: AnyArray) -> tuple[AnyArray, AnyArray | None]:
-    """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None, from what OpenCV decoded."""
-    if decoded.ndim == 2:
-        pixels, alpha = decoded[..., None], None
+        pixels, alpha = decode_bmp(header)
+    elif header.format == "gif" and not damaged:
+        pixels, alpha = _split_channels(decode_by_opencv(header.payload))
     else:
-        alpha = np.ascontiguousarray(decoded[..., 3]) if decoded.shape[2] == 4 else None
-        # swapping red and blue is its own inverse, so `to_bgr` also makes RGB of BGR
-        pixels = to_bgr(decoded[..., :3], None, consume=alpha is None)
-        if parsed.grey:
-            pixels = np.ascontiguousarray(pixels[..., :1])
-    if alpha is not None and parsed.format == "bmp" and not alpha.any():
-        alpha = None  # most programs write zeros as padding into the fourth byte of a BMP pixel
-    if parsed.key and len(parsed.key) == pixels.shape[2]:
-        hidden = (pixels == np.array(parsed.key, pixels.dtype)).all(axis=2)
-        alpha = np.where(hidden, 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+        warn = header.format == "jpeg"
+        samples = decode(header.format, header.payload, check, warn=warn, damaged=damaged)
+        if header.ink:
+            samples = light_of_ink(samples, header.metadata.icc)
+        pixels, alpha = _split_channels(samples)
+    if not damaged and pixels.shape[:2] != (header.height, header.width):
+        raise DamagedError("has more or fewer pixels than its header declares")
     return pixels, alpha
+
+
+def _split_channels(samples: AnyArray) -> tuple[AnyArray, AnyArray | None]:
+    """Pixels [H, W, 1 or 3] and alpha [H, W] or None, from the samples [H, W, 1 to 4] of a decoder."""
+    colours = samples.shape[2] - (samples.shape[2] in (2, 4))
+    if colours not in (1, 3):
+        raise UnsupportedError(f"has {samples.shape[2]} channels, which is not supported")
+    alpha = np.ascontiguousarray(samples[..., -1]) if colours < samples.shape[2] else None
+    return np.ascontiguousarray(samples[..., :colours]), alpha
 
 
 # --- writing --------------------------------------------------------------------------------------------
@@ -305,15 +338,18 @@ def write_image(
     quality: int | None = None,
     overwrite: bool = True,
     consume: bool = False,
+    strip: bool = False,
 ) -> tuple[str, ...]:
     """Write `image` to `path`. Returns notes on what was lost, one clause each.
 
     The file appears complete under its name or not at all. `format` (`png`, `jpeg`, `webp`, `tiff`,
     `bmp`) defaults to that of the suffix. `quality` (1 to 100) applies to JPEG (default 95; no colour
-    subsampling from 90 on) and WebP (default 90; 101 is lossless). With `overwrite=False` an existing
+    subsampling from 90 on) and WebP (101 is lossless and the default for a picture that was read from a
+    lossless WebP; otherwise 90). With `overwrite=False` an existing
     file is left alone, even if another process creates it during the work. With `consume=True` the
-    pixels may be changed and must not be used afterwards; this saves a copy of them for JPEG, WebP and
-    BMP (PNG and TIFF never need one).
+    pixels may be changed and must not be used afterwards; no format needs that now.
+
+    With `strip`, only the metadata that says what the pixels mean is written.
 
     If the format has no 16 bits, the pixels are rounded to 8; if it has no opacity, the picture is put
     on white; if it has no room for a metadata blob, the blob is left out.
@@ -334,10 +370,13 @@ def write_image(
         pixels, alpha, notes = _pixels_for(image, kind)
         if quality is not None and not kind.lossy:
             notes.append(f"{NAMES[kind.name]} is lossless: the quality was not used")
+        if strip:
+            image = replace(image, metadata=without_texts(image.metadata))
         metadata = _metadata_for(image, kind, notes)
-        consume = consume or pixels is not image.pixels  # a converted copy may be changed freely
+        if quality is None and kind.name == "webp" and image.lossless:
+            quality = kind.top_quality
         with atomic_output(path, target, overwrite, kind.suffixes[0]) as temporary:
-            dropped = _encode(temporary, kind.name, pixels, alpha, metadata, quality, consume)
+            dropped = _encode(temporary, kind.name, pixels, alpha, metadata, quality)
     except MemoryError as error:
         raise OutOfMemoryError(
             f"writing {path} does not fit into memory; write a PNG, which needs the least memory"
@@ -348,18 +387,37 @@ def write_image(
 
 def _metadata_for(image: Image, kind: Format, notes: list[str]) -> Metadata:
     """The metadata to write with the picture. Adds to `notes` what the format cannot hold."""
-    icc, exif = image.metadata.icc, image.metadata.exif
-    if icc and not profile_fits(icc, image.pixels.shape[2]):
+    metadata, name = image.metadata, NAMES[kind.name]
+    if metadata.icc and not profile_fits(metadata.icc, image.pixels.shape[2]):
         notes.append("the colour profile does not fit the pixels and was left out")
-        icc = None
-    if kind.name == "bmp" and (exif or icc or image.metadata.xmp):
+        metadata = replace(metadata, icc=None)
+    if kind.name == "webp" and metadata.icc and image.pixels.shape[2] == 1:
+        notes.append("WebP has no grey pictures: the grey colour profile was left out")
+        metadata = replace(metadata, icc=None)
+    if kind.name == "bmp" and (metadata.exif or metadata.icc or metadata.xmp):
         notes.append("BMP has no metadata: EXIF, ICC and XMP were left out")
-    exif = with_size(exif, image.width, image.height) if exif else None
-    return Metadata(exif=exif, icc=icc, xmp=image.metadata.xmp, dpi=image.metadata.dpi)
+    lost = [
+        what
+        for part, (what, held_by) in _PARTS.items()
+        if getattr(metadata, part) and kind.name not in held_by
+    ]
+    lost += names_of_chunks(metadata) if kind.name != "png" else []
+    if lost:
+        notes.append(f"{name} has no place for {', '.join(lost)}: left out")
+    return for_size(metadata, image.width, image.height)
+
+
+_PARTS = {
+    "iptc": ("IPTC captions", ("png", "jpeg", "tiff")),
+    "comment": ("the comment", ("png", "jpeg")),
+    "aspect": ("the shape of a pixel", ("png", "jpeg", "tiff")),
+    "geo": ("the georeference", ("tiff",)),
+}
+"""Part of the metadata -> its name in messages, and the formats that can hold it."""
 
 
 def _pixels_for(image: Image, kind: Format) -> tuple[AnyArray, AnyArray | None, list[str]]:
-    """Pixels and alpha as `kind` can hold them, and notes on what was lost."""
+    """PixelArray and alpha as `kind` can hold them, and notes on what was lost."""
     pixels, alpha, notes = image.pixels, image.alpha, []
     if image.bits == 16 and not kind.deep:
         pixels = to_8_bits(pixels)
@@ -378,7 +436,6 @@ def _encode(
     alpha: AnyArray | None,
     metadata: Metadata,
     quality: int | None,
-    consume: bool,
 ) -> tuple[str, ...]:
     """Encode to the new file `path`. Returns the names of metadata blobs that were too large."""
     if kind in ("png", "tiff"):
@@ -389,70 +446,21 @@ def _encode(
         with path.open("xb") as file:
             write(file, pixels, alpha, metadata)
         return ()
-    _encode_by_opencv(path, to_bgr(pixels, alpha, consume=consume), _encoder_options(kind, quality))
-    if metadata.dpi:
-        from sr_deploy.images.codecs.density import write_density
+    if kind == "bmp":
+        from sr_deploy.images.codecs.bmp import write_bmp
 
-        write_density(path, kind, metadata.dpi)
-    if kind == "bmp" or not (metadata.exif or metadata.icc or metadata.xmp):
+        with path.open("xb") as file:
+            write_bmp(file, pixels, metadata.dpi)
         return ()
-    if kind == "webp":  # at most 16383 pixels a side, and the encoder had it in memory as well
+    from sr_deploy.images.codecs.opencv_writer import encode
+
+    encode(path, kind, pixels, alpha, quality)
+    if kind == "jpeg":
+        from sr_deploy.images.codecs.jpeg import copy_with_metadata
+
+        return copy_with_metadata(path, metadata)
+    if metadata.exif or metadata.icc or metadata.xmp:  # at most 16383 pixels a side, so it fits into memory
         from sr_deploy.images.codecs.webp import with_metadata
 
         path.write_bytes(with_metadata(path.read_bytes(), metadata, pixels.shape[1], pixels.shape[0]))
-        return ()
-    from sr_deploy.images.codecs.jpeg import copy_with_metadata
-
-    return copy_with_metadata(path, metadata)
-
-
-def _encoder_options(kind: str, quality: int | None) -> list[int]:
-    """Options for OpenCV's encoder.
-
-    JPEG: quality 95 by default, and full colour resolution (4:4:4) from 90 on. WebP: 90 by default,
-    lossless above 100.
-    """
-    if kind == "jpeg":
-        quality = 95 if quality is None else quality
-        fine = (
-            [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444] if quality >= 90 else []
-        )
-        return [cv2.IMWRITE_JPEG_QUALITY, quality, *fine]
-    return [cv2.IMWRITE_WEBP_QUALITY, 90 if quality is None else quality] if kind == "webp" else []
-
-
-def _encode_by_opencv(path: Path, pixels: AnyArray, options: list[int]) -> None:
-    """Encode pixels in BGR order to the new file `path`. Raises OSError or MemoryError."""
-    try:
-        if (
-            # OpenCV opens files through the 8-bit interface of Windows, which knows few letters
-            os.name == "nt" and not str(path).isascii()
-        ):
-            done, encoded = cv2.imencode(path.suffix, pixels, options)
-            path.write_bytes(encoded.data if done else b"")
-        else:
-            done = cv2.imwrite(str(path), pixels, options)
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from error
-        raise OSError(errno.EIO, "the encoder failed") from error
-    if not (done and _is_whole(path)):
-        raise OSError(errno.EIO, "the encoder failed; the disk may be full")
-
-
-def _is_whole(path: Path) -> bool:
-    """True if the file is complete. OpenCV does not check whether the last bytes could be written.
-
-    Looks for the end marker of JPEG (ITU T.81, B.1.1.3: EOI), or compares the file size with the one
-    that the header of BMP (bfSize) or WebP (RIFF size) declares.
-    """
-    with path.open("rb") as file:
-        head = file.read(12)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2))
-        tail = file.read()
-    if head.startswith(b"\xff\xd8"):
-        return tail == b"\xff\xd9"
-    if head.startswith(b"BM"):
-        return size >= int.from_bytes(head[2:6], "little")
-    return head.startswith(b"RIFF") and size >= 8 + int.from_bytes(head[4:8], "little")
+    return ()

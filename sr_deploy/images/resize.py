@@ -56,8 +56,10 @@ def fit(
     return target_width or width, target_height or height
 
 
-def resize(image: Image, width: int, height: int) -> Image:
+def resize(image: Image, width: int, height: int, *, straight: bool = False) -> Image:
     """Resample `image` to `width` x `height` pixels. Metadata and notes are kept.
+
+    Colours are weighted by their opacity, unless `straight`: then opacity is a channel of its own.
 
     Needs a few strips of 16 MB besides the result, and more when shrinking over ten times. Returns
     `image` itself if the size is the same. Raises UsageError for sizes that are not positive.
@@ -66,6 +68,10 @@ def resize(image: Image, width: int, height: int) -> Image:
         raise UsageError(f"cannot resize to {width}x{height} pixels; give positive numbers")
     if (width, height) == (image.width, image.height):
         return image
+    if straight and image.alpha is not None:
+        mask = resize(Image(pixels=image.alpha[..., None]), width, height)
+        colours = resize(replace(image, alpha=None), width, height)
+        return replace(colours, alpha=mask.pixels.reshape(height, width))
     pixels = np.empty((height, width, image.pixels.shape[2]), image.pixels.dtype)
     alpha = np.empty((height, width), image.pixels.dtype) if image.alpha is not None else None
     across = _blocks(image.width, width, _COLUMNS_PER_BLOCK)

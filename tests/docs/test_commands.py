@@ -31,7 +31,11 @@ from tests.paths import EXAMPLE, ROOT
 
 pytestmark = pytest.mark.xdist_group("commands")  # one process makes the inputs that these tests share
 
-PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+    *sorted(f"docs/pictures/{page.name}" for page in (ROOT / "docs" / "pictures").glob("*.md")),
+]
 PAGES.remove("docs/cli.md")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHELLS = ("", "bash", "sh", "console")

@@ -206,6 +206,34 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(tmp_path: Path) -> N
     assert sum(map(int, outcomes.values())) == 150 * len(samples())
 
 
+def test_damage_leaves_no_black_area_in_silence(tmp_path: Path) -> None:
+    """Kinds whose rows depend on each other: a changed bit of an uncompressed or palette picture may be black."""
+    path = tmp_path / "mutant"
+    for name in (
+        "png rgb",
+        "jpeg",
+        "jpeg progressive",
+        "webp",
+        "webp lossless",
+        "tiff alpha",
+        "tiff 16",
+        "tiff jpeg",
+        "gif",
+    ):
+        data = samples()[name]
+        path.write_bytes(data)
+        intact = read_image(path)
+        for i in range(60):
+            path.write_bytes(mutated(data, random.Random(f"black/{name}/{i}")))
+            try:
+                image = read_image(path, max_pixels=MAX_PIXELS)
+            except SrDeployError:
+                continue
+            if image.pixels.shape == intact.pixels.shape:
+                black = ~image.pixels.any(axis=(1, 2)) & intact.pixels.any(axis=(1, 2))
+                assert black.sum() < 2, f"{name}, mutation {i}"
+
+
 if __name__ == "__main__":
     for outcome, number in fuzz(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])).items():
         print(outcome, number)

@@ -16,7 +16,7 @@ import PIL.ImageCms
 import PIL.ImageOps
 import pytest
 
-from sr_deploy.errors import ImageError
+from sr_deploy.errors import ImageError, MissingRuntimeError
 from sr_deploy.images.image import (
     Image,
     read_image,
@@ -161,3 +161,17 @@ def test_a_strange_profile_makes_no_noise(tmp_path: Path) -> None:
         "refused",
     ]
     assert done.stderr == ""
+
+
+def test_without_libvips_png_is_read_with_a_note_and_tiff_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint16).reshape(4, 5, 3) * 999
+    for name in ("a.png", "a.tif"):
+        write_image(Image(pixels=pixels), tmp_path / name)
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    image = read_image(tmp_path / "a.png")
+    assert np.array_equal(image.pixels, pixels)
+    assert image.notes == ("libvips is missing: OpenCV decoded it, which may not notice damage",)
+    with pytest.raises(MissingRuntimeError, match="pip install pyvips pyvips-binary"):
+        read_image(tmp_path / "a.tif")

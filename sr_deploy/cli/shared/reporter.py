@@ -15,6 +15,8 @@ from sr_deploy.cli.shared.progress import ProgressDisplay
 from sr_deploy.errors import SrDeployError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sr_deploy.batch.inputs import RefusedInput
     from sr_deploy.batch.jobs import Job
     from sr_deploy.batch.steps import Outcome
@@ -29,11 +31,23 @@ class Reporter:
     Use it in a `with` statement. Calls must come from one thread.
     """
 
-    def __init__(self, total: int, *, alone: bool, quiet: bool, as_json: bool) -> None:
-        """`alone`: one picture was asked for, so the command itself prints its error."""
+    def __init__(
+        self,
+        total: int,
+        *,
+        alone: bool,
+        quiet: bool,
+        as_json: bool,
+        left_out: Mapping[str, int] | None = None,
+    ) -> None:
+        """`alone`: one picture was asked for, so the command itself prints its error.
+
+        `left_out`: kind of the entries of folders that are not taken -> their number.
+        """
         self.backend = ""
         """Name of the backend for the lines about pictures; set once the model is open."""
         self._total, self._alone, self._quiet, self._json = total, alone, quiet, as_json
+        self._left_out = dict(left_out or {})
         self._computed = 0  # pictures whose last tile is computed; they may not be written yet
         self._last_error = ""
         self._counts = {"done": 0, "skipped": 0, "failed": 0, "left": 0}
@@ -59,7 +73,7 @@ class Reporter:
                 f"error: the rest, {self._counts['left']} of {self._total} pictures, was not upscaled; free some space or choose "
                 "another output folder, and run again with --skip-existing"
             )
-        if self._total > 1 and kind is None and not self._quiet:
+        if (self._total > 1 or self._left_out) and kind is None and not self._quiet:
             self._line(self._summary())
 
     def say(self, message: str) -> None:
@@ -159,10 +173,13 @@ class Reporter:
         }
 
     def _summary(self) -> str:
-        """The last line: how many pictures were upscaled, skipped, failed or left, and the seconds this took."""
+        """The last line: how many pictures were upscaled, skipped, failed, left or left out, and the seconds this took."""
         counts = self._counts
         parts = [f"{counts['done']} upscaled"]
         parts += [f"{counts[what]} {what}" for what in ("skipped", "failed", "left") if counts[what]]
+        if self._left_out:
+            kinds = (_counted(kind, count) for kind, count in sorted(self._left_out.items()))
+            parts.append(f"{sum(self._left_out.values())} left out ({', '.join(kinds)})")
         return f"{', '.join(parts)} in {self.progress.seconds:.1f} s"
 
     def _line(self, message: str) -> None:
@@ -175,3 +192,14 @@ def _error_text(outcome: Outcome) -> str:
     error, source = outcome.error, str(outcome.job.source)
     text = str(error) if isinstance(error, SrDeployError) else f"{type(error).__name__}: {error}"
     return text if source in text else f"{source}: {text}"
+
+
+def _counted(kind: str, count: int) -> str:
+    """A number of entries of a kind, as in "3 subfolders"."""
+    words = {
+        "result of an earlier run": "results of earlier runs",
+        "subfolder": "subfolders",
+        "linked folder": "linked folders",
+    }
+    plural = words.get(kind, f"{kind}s" if kind.endswith((" file", " picture")) else kind)
+    return f"{count} {kind if count == 1 else plural}"

@@ -53,15 +53,25 @@ _FORMATS = (
 )
 WRITABLE_SUFFIXES = {suffix: kind.name for kind in _FORMATS for suffix in kind.suffixes}
 """Suffix of a file name -> format that is written under it."""
-READABLE_SUFFIXES = frozenset({*WRITABLE_SUFFIXES, ".gif"})
+READ_ONLY_SUFFIXES = {".gif": "gif", ".avif": "avif"}
+"""Suffix of a file name -> format that is read, and never written."""
+READABLE_SUFFIXES = frozenset({*WRITABLE_SUFFIXES, *READ_ONLY_SUFFIXES})
 """Suffixes that picture files usually have.
 
 They only serve to find pictures in a folder: reading goes by content.
 """
 
-NAMES = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "tiff": "TIFF", "bmp": "BMP", "gif": "GIF"}
+NAMES = {
+    "png": "PNG",
+    "jpeg": "JPEG",
+    "webp": "WebP",
+    "tiff": "TIFF",
+    "bmp": "BMP",
+    "gif": "GIF",
+    "avif": "AVIF",
+}
 """Name of a format -> the name that messages use."""
-READ = "PNG, JPEG, WebP, TIFF, BMP or GIF"
+READ = "PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF"
 """The readable formats, as messages list them."""
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sr_deploy.images.metadata.blobs import Metadata
+
 SizeCheck = Callable[[int, int], None]
 """Function (width, height) that raises an error if the size is invalid or too large."""
 
 
 class DamagedError(Exception):
-    """The file is damaged.
+    """The file is damaged, or its header declares what its data cannot hold.
 
     The message completes the sentence "this picture ...". `read_image` turns it into an ImageError.
     """
@@ -26,6 +28,9 @@ class UnsupportedError(Exception):
 
     The message is used like that of DamagedError.
     """
+
+
+_NO_METADATA = Metadata()
 
 
 class PictureHeader(NamedTuple):
@@ -41,18 +46,16 @@ class PictureHeader(NamedTuple):
     """Bytes for the decoder: the first picture, without the parts that the decoder should not see."""
     frames: int = 1
     """Number of frames or pages."""
-    grey: bool = False
-    """True if stored as one colour channel, whatever the decoder makes of it."""
-    key: tuple[int, ...] | None = None
-    """The one colour that is transparent, at full depth (PNG tRNS of grey and RGB pictures)."""
-    dpi: tuple[float, float] | None = None
-    """Pixels per inch, horizontally and vertically; None if the file does not say."""
-    exif: bytes | None = None
-    """EXIF block, from the TIFF header on."""
-    icc: bytes | None = None
-    """ICC colour profile, uncompressed."""
-    xmp: bytes | None = None
-    """XMP packet."""
+    ink: bool = False
+    """True if the colours are CMYK."""
+    metadata: Metadata = _NO_METADATA
+    """Metadata as stored; the orientation is not applied."""
+    orientation: int | None = None
+    """Orientation that the EXIF block is overruled by; None if it counts."""
+    lossless: bool = False
+    """True for a WebP that was compressed without loss."""
+    notes: tuple[str, ...] = ()
+    """Notes on what of the file is not used, one clause each."""
 
 
 _MAGIC = (
@@ -66,17 +69,17 @@ _MAGIC = (
     (b"BM", 0, "bmp"),
     (b"GIF87a", 0, "gif"),
     (b"GIF89a", 0, "gif"),
+    (b"ftypavif", 4, "avif"),
+    (b"ftypavis", 4, "avif"),
 )
 """(bytes, their offset, format) for each supported format. The four TIFF entries are classic TIFF (42,
 `*`) and BigTIFF (43, `+`) in both byte orders.
 """
 _REFUSED = (
-    (b"ftypavif", 4, "AVIF"),
-    (b"ftypavis", 4, "AVIF"),
     (b"ftyphei", 4, "HEIC"),
     (b"ftyphev", 4, "HEIC"),
-    (b"ftypmif1", 4, "HEIC or AVIF"),
-    (b"ftypmsf1", 4, "HEIC or AVIF"),
+    (b"ftypmif1", 4, "HEIC"),
+    (b"ftypmsf1", 4, "HEIC"),
     (b"\xff\x0a", 0, "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", 0, "JPEG XL"),
     (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"),
@@ -88,9 +91,27 @@ _REFUSED = (
     (b"#?RADIANCE", 0, "Radiance HDR"),
     (b"DDS ", 0, "DirectDraw"),
     (b"qoif", 0, "QOI"),
-    (b"P4\n", 0, "PBM"),
-    (b"P5\n", 0, "PGM"),
-    (b"P6\n", 0, "PPM"),
+    *(
+        (b"P" + kind + end, 0, name)
+        for kind, name in (
+            (b"4", "PBM"),
+            (b"5", "PGM"),
+            (b"6", "PPM"),
+            (b"1", "PBM"),
+            (b"2", "PGM"),
+            (b"3", "PPM"),
+        )
+        for end in (b"\n", b" ")
+    ),
+    (b"PF\n", 0, "PFM"),
+    (b"Pf\n", 0, "PFM"),
+    (b"IIRO", 0, "camera raw"),
+    (b"IIRS", 0, "camera raw"),
+    (b"MMOR", 0, "camera raw"),
+    (b"IIU\0", 0, "camera raw"),
+    (b"FUJIFILMCCD-RAW", 0, "camera raw"),
+    (b"ftypcrx ", 4, "camera raw"),
+    (b"<svg", 0, "SVG"),
 )
 """(bytes, their offset, name) for known formats that are not supported, to name them in the error."""
 
@@ -103,10 +124,19 @@ def sniff(head: bytes) -> str | None:
     for magic, at, name in _MAGIC:
         if head.startswith(magic, at):
             return name
+    if head.startswith((b"ftypmif1", b"ftypmsf1"), 4) and b"avif" in head[16:]:  # among the compatible brands
+        return "avif"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<?xml") and b"<svg" in head:
+        raise UnsupportedError("is in the format SVG, which is not supported")
     for magic, at, name in _REFUSED:
         if head.startswith(magic, at):
             raise UnsupportedError(f"is in the format {name}, which is not supported")
     return None
+
+
+def refused_names() -> tuple[str, ...]:
+    """Names of the known formats that are not supported, each once."""
+    return tuple(dict.fromkeys(name for _, _, name in _REFUSED))
 
 
 def require_bytes(data: bytes, end: int) -> None:

@@ -10,8 +10,8 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from sr_deploy.images.codecs.density import from_jfif
 from sr_deploy.images.codecs.headers import (
     DamagedError,
     PictureHeader,
@@ -19,7 +19,10 @@ from sr_deploy.images.codecs.headers import (
     UnsupportedError,
     require_bytes,
 )
-from sr_deploy.images.codecs.metadata import Metadata
+from sr_deploy.images.metadata.blobs import Metadata
+from sr_deploy.images.metadata.density import aspect_from_jfif, from_jfif, to_jfif
+from sr_deploy.images.metadata.ifd import IfdError, byte_order, first_offset, read_ifd
+from sr_deploy.images.metadata.iptc import JPEG_PREFIX, unwrapped, wrapped
 
 _MAX_SCANS = 500
 """Largest number of scans. Each costs a pass over all pixels; encoders write about ten."""
@@ -27,7 +30,8 @@ _MAX_SCANS = 500
 # A marker inside entropy-coded data: 0xFF00 is a data byte 0xFF, and 0xFFD0 to 0xFFD7 are restart markers.
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 # Start of frame, SOF0 to SOF15. The codes C4 (DHT), C8 (reserved) and CC (DAC) have other meanings.
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_LS = 0xF7  # start of frame of JPEG-LS (ITU T.87)
+_FRAME_MARKERS = (frozenset(range(0xC0, 0xD0)) | {_JPEG_LS}) - {0xC4, 0xC8, 0xCC}
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"  # prefix in APP1 (XMP specification, part 3)
 _ICC = b"ICC_PROFILE\0"  # prefix in APP2 (ICC.1, annex B)
 
@@ -36,12 +40,15 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of the body of every segment, up to and including EOI.
 
     For SOS, `end` is the end of the entropy-coded data behind the segment. Raises DamagedError if the
-    file ends before EOI.
+    file ends before EOI, except right behind entropy-coded data.
     """
-    at = 2
+    at, scanned = 2, False
     while True:
         found = _MARKER.search(data, at)
         if not found:
+            # `parse_jpeg` decides whether the end marker is all that is missing; a part of it tells of a cut
+            if data[-1:] != b"\xff" and at == len(data) and scanned:
+                return
             raise DamagedError("ends before its pixel data does")
         marker, start = data[found.end() - 1], found.end()
         if marker == 0xD9:
@@ -54,6 +61,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         end = start + int.from_bytes(data[start : start + 2], "big")
         require_bytes(data, end)
         if marker == 0xDA:
+            scanned = True
             following = _MARKER.search(data, end)
             end = following.start() if following else len(data)
         yield marker, start + 2, end
@@ -72,15 +80,16 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> PictureHeader:
     Raises DamagedError, UnsupportedError, or the error of `check`.
     """
     frame: tuple[int, int, int, int] | None = None
-    exif = xmp = dpi = None
-    icc_parts: dict[int, bytes] = {}
-    icc_count = scanned = scans = stop = 0
+    found = _JpegMetadata()
+    scanned = scans = stop = 0
     for marker, start, end in _segments(data):
         if marker in _FRAME_MARKERS:
             if frame or end - start < 6:
                 raise DamagedError("has an invalid JPEG frame header")
             precision, height, width, parts = struct.unpack_from(">BHHB", data, start)
             check(width, height)
+            if marker == _JPEG_LS:
+                raise UnsupportedError("is JPEG-LS, which is not supported")
             if precision != 8 or parts not in (1, 3, 4):
                 raise UnsupportedError(
                     f"is a JPEG of {precision} bits and {parts} components, which is not supported"
@@ -89,16 +98,8 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> PictureHeader:
         elif marker == 0xDA:
             scanned += end - start
             scans += 1
-        elif marker == 0xE0 and data.startswith(b"JFIF\0", start):
-            dpi = dpi or from_jfif(data[start:end])
-        elif marker == 0xE1 and data.startswith(b"Exif\0", start):
-            exif = exif or data[start + 6 : end]
-        elif marker == 0xE1 and data.startswith(_XMP, start):
-            xmp = xmp or data[start + len(_XMP) : end]
-        elif marker == 0xE2 and data.startswith(_ICC, start) and end - start > 14:
-            # after the prefix: number of this part, counted from 1, and number of parts
-            icc_parts.setdefault(data[start + 12], data[start + 14 : end])
-            icc_count = data[start + 13]
+        else:
+            found.take(marker, data[start:end])
         stop = end
     if not frame or not scanned:
         raise DamagedError("has no pixel data")
@@ -109,17 +110,67 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> PictureHeader:
     # sampling factors go up to 4). Arithmetic coding (SOF9 and higher) may take less.
     if kind < 0xC9 and scanned * 8 < (width // 32) * (height // 32):
         raise DamagedError(f"holds {scanned} bytes of pixel data, too few for {width}x{height} pixels")
+    payload, notes = data[:stop], list(found.notes)
+    if not data.startswith(b"\xff\xd9", stop - 2):
+        if kind not in (0xC0, 0xC1) or scans != 1:  # more scans might be missing
+            raise DamagedError("ends before its end marker")
+        payload += b"\xff\xd9"
+        notes.append("has no end marker, although all its rows are there")
     return PictureHeader(
         format="jpeg",
         width=width,
         height=height,
-        payload=data[:stop],
-        grey=parts == 1,
-        dpi=dpi,
-        exif=exif,
-        icc=_join_icc(icc_parts, icc_count),
-        xmp=xmp,
+        payload=payload,
+        ink=parts == 4,
+        metadata=found.metadata(),
+        notes=tuple(notes),
     )
+
+
+class _JpegMetadata:
+    """The metadata segments of a JPEG, collected one by one."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Any] = {}
+        self._icc: dict[int, bytes] = {}
+        self._icc_count = 0
+        self.notes: list[str] = []
+        """Notes on what of the file is not used."""
+
+    def take(self, marker: int, body: bytes) -> None:
+        """Store the body of a segment if it is metadata. The first segment of a kind counts."""
+        parts = self._parts
+        if marker == 0xE0 and body.startswith(b"JFIF\0"):
+            parts.setdefault("dpi", from_jfif(body))
+            parts.setdefault("aspect", aspect_from_jfif(body))
+        elif marker == 0xE1 and body.startswith(b"Exif\0"):
+            parts.setdefault("exif", body[6:])
+        elif marker == 0xE1 and body.startswith(_XMP):
+            parts.setdefault("xmp", body[len(_XMP) :])
+        elif marker == 0xE2 and body.startswith(_ICC) and len(body) > 14:
+            # after the prefix: number of this part, counted from 1, and number of parts
+            self._icc.setdefault(body[12], body[14:])
+            self._icc_count = body[13]
+        elif marker == 0xE2 and body.startswith(b"MPF\0") and (count := _count_pictures(body[4:])) > 1:
+            self.notes.append(f"holds {count} pictures: only the first is used")
+        elif marker == 0xED and body.startswith(JPEG_PREFIX):
+            parts.setdefault("iptc", unwrapped(body[len(JPEG_PREFIX) :]))
+        elif marker == 0xFE:
+            parts.setdefault("comment", body)
+
+    def metadata(self) -> Metadata:
+        """The parts as one value."""
+        return Metadata(**self._parts, icc=_join_icc(self._icc, self._icc_count))
+
+
+def _count_pictures(index: bytes) -> int:
+    """The number of pictures that a multi-picture index lists (CIPA DC-007, tag 0xB001); 1 if it is broken."""
+    try:
+        order, big = byte_order(index)
+        tags = read_ifd(index, first_offset(index, order, big), order, big)
+        return tags[0xB001].numbers()[0]
+    except (IfdError, KeyError, IndexError):
+        return 1
 
 
 _MAX_SEGMENT = 65533
@@ -148,6 +199,7 @@ def _metadata_segments(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
     """
     blocks, dropped = [], []
     exif, xmp, icc = metadata.exif, metadata.xmp, metadata.icc
+    iptc = JPEG_PREFIX + wrapped(metadata.iptc) if metadata.iptc else b""
     if exif and len(exif) <= _MAX_SEGMENT - 6:
         blocks.append(_segment(0xE1, b"Exif\0\0", exif))
     elif exif:
@@ -160,29 +212,28 @@ def _metadata_segments(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
         blocks.extend(_icc_segments(icc))
     elif icc:
         dropped.append("ICC")
+    for name, marker, body in (("IPTC", 0xED, iptc), ("comment", 0xFE, metadata.comment)):
+        if body and len(body) <= _MAX_SEGMENT:
+            blocks.append(_segment(marker, body))
+        elif body:
+            dropped.append(name)
     return b"".join(blocks), tuple(dropped)
 
 
 def copy_with_metadata(path: Path, metadata: Metadata) -> tuple[str, ...]:
-    """Insert the metadata blobs after the JFIF header of the file at `path`.
+    """Insert JFIF header and metadata at the start of the file at `path`, which libvips wrote without any.
 
-    Returns the names of blobs that are too large for JPEG. The file is copied piece by piece to a
-    temporary file beside it, because the picture may be large.
+    Returns the names of parts that are too large for JPEG. The file is copied piece by piece to a
+    second one, which then replaces it.
     """
-    import shutil
+    import shutil  # late: its import takes time at the start
 
     blocks, dropped = _metadata_segments(metadata)
     second = path.with_name(path.name + ".2")
     try:
         with path.open("rb") as source, second.open("xb") as target:
-            head = source.read(4)
-            if head[2:] == b"\xff\xe0":  # JFIF demands that its APP0 segment comes first
-                length = source.read(2)
-                head += length + source.read(int.from_bytes(length, "big") - 2)
-            else:
-                source.seek(2)
-                head = head[:2]
-            target.write(head + blocks)
+            target.write(source.read(2))  # SOI
+            target.write(_segment(0xE0, to_jfif(metadata.dpi, metadata.aspect)) + blocks)
             shutil.copyfileobj(source, target, 1 << 20)
         second.replace(path)
     finally:

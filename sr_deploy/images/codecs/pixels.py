@@ -1,7 +1,7 @@
-"""Conversions of pixels for reading and writing: channel order, depth, opacity, orientation.
+"""Conversions of pixels for reading and writing: depth, ink, opacity, orientation.
 
-Large pictures are processed in strips where a whole copy would cost noticeable memory. Nothing is
-scaled.
+OpenCV is imported where it is used, because most pictures need none of it. Large pictures are processed in
+strips where a whole copy would cost noticeable memory. Nothing is scaled.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.images.opencv import cv2
+from sr_deploy.images.codecs.headers import DamagedError
 from sr_deploy.system.arrays import AnyArray, PixelArray
 
 _STRIP = 64  # rows that are converted at a time
@@ -19,11 +19,36 @@ visible pixel cannot influence one through the halo of a net.
 """
 
 
+def decode_by_opencv(payload: bytes) -> AnyArray:
+    """Decode a GIF, or a BMP of run lengths: [H, W, 1, 3 or 4] in the order red, green, blue, opacity.
+
+    libvips reads no BMP, and of a damaged GIF it returns the rows that it got (seen in 8.18.7). The samples
+    are uint8, or uint16 for a PNG of 16 bits. Raises DamagedError or MemoryError.
+    """
+    from sr_deploy.images.opencv import cv2
+
+    try:
+        decoded = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        raise DamagedError("cannot be decoded") from error
+    if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
+        raise DamagedError("cannot be decoded")
+    if decoded.ndim == 2:
+        return np.asarray(decoded[..., None])
+    return np.asarray(decoded[..., (2, 1, 0, 3)[: decoded.shape[2]]])
+
+
 def orient_pixels(pixels: AnyArray, orientation: int) -> AnyArray:
     """Turn and mirror `pixels` [H, W] or [H, W, C] as the EXIF orientation (1 to 8) demands.
 
-    See EXIF 2.32, section 4.6.5.1, Orientation.
+    See EXIF 2.32, section 4.6.5.1, Orientation. Returns `pixels` itself if nothing is to be done.
     """
+    if not 2 <= orientation <= 8:
+        return pixels
+    from sr_deploy.images.opencv import cv2
+
     # transposing first, then mirroring, yields all eight orientations
     across, down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
     result = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
@@ -32,6 +57,16 @@ def orient_pixels(pixels: AnyArray, orientation: int) -> AnyArray:
     if across or down:
         result = cv2.flip(result, -1 if across and down else int(across))
     return result.reshape(*result.shape[:2], *pixels.shape[2:])
+
+
+def ink_to_light(ink: AnyArray) -> AnyArray:
+    """RGB from CMYK [H, W, 4] without a colour profile: the light each ink lets through, times that of black."""
+    top = int(np.iinfo(ink.dtype).max)
+    result = np.empty((*ink.shape[:2], 3), ink.dtype)
+    for at in range(0, len(ink), _STRIP):
+        through = (top - ink[at : at + _STRIP]).astype(np.uint32)
+        result[at : at + _STRIP] = (through[..., :3] * through[..., 3:] + top // 2) // top
+    return result
 
 
 def to_8_bits(values: AnyArray) -> AnyArray:
@@ -51,24 +86,6 @@ def blend_on_white(pixels: AnyArray, alpha: AnyArray) -> AnyArray:
             alpha[at : at + _STRIP, :, None].astype(np.uint32),
         )
         result[at : at + _STRIP] = (part * opacity + 255 * (255 - opacity) + 127) // 255  # 127: to nearest
-    return result
-
-
-def to_bgr(pixels: AnyArray, alpha: AnyArray | None, *, consume: bool) -> AnyArray:
-    """Pixels as OpenCV wants them: [H, W], or [H, W, 3 or 4] in BGR order.
-
-    With `consume`, RGB pixels without alpha are converted in place and so changed for the caller.
-    """
-    if alpha is not None:
-        rgb = pixels if pixels.shape[2] == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-        result = np.empty((*alpha.shape, 4), pixels.dtype)
-        cv2.mixChannels([rgb, alpha], [result], [0, 2, 1, 1, 2, 0, 3, 3])  # pairs of (from, to)
-        return result
-    if pixels.shape[2] == 1:
-        return pixels[..., 0]
-    result = pixels if consume and pixels.flags.writeable else np.empty_like(pixels)
-    for at in range(0, pixels.shape[0], _STRIP):
-        result[at : at + _STRIP] = cv2.cvtColor(pixels[at : at + _STRIP], cv2.COLOR_RGB2BGR)
     return result
 
 
@@ -100,6 +117,8 @@ def fill_hidden_colour(pixels: PixelArray, alpha: PixelArray) -> PixelArray:
 
 def _nearest_visible(pixels: AnyArray, seen: npt.NDArray[np.bool_]) -> AnyArray:
     """The colour [H, W, C] of the nearest visible pixel for every pixel; `seen` [H, W] marks visible ones."""
+    from sr_deploy.images.opencv import cv2
+
     # OpenCV numbers every zero of its input, here a visible pixel, and labels each pixel with the nearest one
     _, labels = cv2.distanceTransformWithLabels(
         (~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL

@@ -14,14 +14,14 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from sr_deploy.images.codecs.density import from_phys, to_phys
 from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, require_bytes
-from sr_deploy.images.codecs.metadata import Metadata
 from sr_deploy.images.codecs.strips import Strips, deflated, packed_in_order
+from sr_deploy.images.metadata.blobs import COLOUR_CHUNKS, Metadata
+from sr_deploy.images.metadata.density import aspect_from_phys, aspect_to_phys, from_phys, to_phys
 from sr_deploy.system.arrays import AnyArray, Uint8Array
 
 _MAX_BLOB = 64 << 20
@@ -37,9 +37,11 @@ _DEFLATE_RATIO = 1040  # deflate shrinks data by a factor of at most 1032
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of every chunk up to IEND, where `start` and `end` delimit its body. A wrong
-    checksum raises DamagedError in a chunk that the pixels need. Another chunk with a wrong checksum is
-    skipped, as libpng does."""
+    """(type, start, end) of every chunk up to IEND, where `start` and `end` delimit its body.
+
+    A wrong checksum raises DamagedError in a chunk that the pixels need. Another chunk with a wrong
+    checksum is skipped, as libpng does.
+    """
     at = 8
     while True:
         require_bytes(data, at + 12)
@@ -67,26 +69,88 @@ def _inflate(data: bytes) -> bytes | None:
     return result if unpacker.eof else None
 
 
-def _xmp(body: bytes) -> bytes | None:
-    """The XMP packet of an iTXt chunk (PNG specification, section 11.3.3.4); None if it holds another
-    text.
+def _text(kind: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Keyword and uncompressed text of a tEXt, zTXt or iTXt chunk (PNG specification, section 11.3.3).
+
+    The text is empty if it is broken or too large.
     """
     keyword, _, rest = body.partition(b"\0")
-    if keyword != b"XML:com.adobe.xmp" or len(rest) < 2:
-        return None
-    text = rest[2:].split(b"\0", 2)  # language tag, translated keyword, text
-    if len(text) != 3:
-        return None
-    return _inflate(text[2]) if rest[0] else text[2]
+    if kind == b"tEXt":
+        return keyword, rest
+    if kind == b"zTXt":  # the first byte is the compression method
+        return keyword, _inflate(rest[1:]) or b""
+    parts = rest[2:].split(b"\0", 2)  # language tag, translated keyword, text
+    if len(parts) != 3:
+        return keyword, b""
+    return keyword, (_inflate(parts[2]) or b"") if rest[:1] == b"\1" else parts[2]
 
 
-def _transparent_colour(colour: int, depth: int, body: bytes) -> tuple[int, ...] | None:
-    """The transparent colour of a tRNS chunk, scaled to 8 bits; None without one (PNG, 11.3.1.1)."""
-    count = {0: 1, 2: 3}.get(colour)
-    if count is None or len(body) < 2 * count:
-        return None
-    scale = 255 // ((1 << depth) - 1) if depth < 8 else 1
-    return tuple((v & ((1 << depth) - 1)) * scale for v in struct.unpack_from(f">{count}H", body))
+def _raw_profile(text: bytes) -> bytes:
+    """The bytes in a text of the kind "Raw profile type ...", as ImageMagick and exiv2 write it; empty if broken.
+
+    Lines: an empty one, the type, the number of bytes, hexadecimal digits.
+    """
+    lines = text.strip().split(b"\n", 2)
+    try:
+        return bytes.fromhex(lines[2].decode("ascii")) if len(lines) == 3 else b""
+    except ValueError:
+        return b""
+
+
+def _as_raw_profile(kind: str, data: bytes) -> bytes:
+    """The body of a zTXt chunk that holds `data` as a raw profile."""
+    digits = data.hex().encode()
+    lines = b"\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+    text = b"\n%s\n%8d\n%s\n" % (kind.encode(), len(data), lines)
+    return b"Raw profile type %s\0\0" % kind.encode() + zlib.compress(text)
+
+
+class _PngMetadata:
+    """The metadata chunks of a PNG, collected one by one."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Any] = {}
+        self._late: dict[str, Any] = {}  # raw profiles count only if there is no chunk made for the purpose
+        self._kept: list[tuple[bytes, bytes]] = []
+
+    def take(self, kind: bytes, body: bytes) -> None:
+        """Store the body of a chunk if it is metadata. The first chunk of a kind counts."""
+        parts = self._parts
+        if kind == b"pHYs":
+            parts.setdefault("dpi", from_phys(body))
+            parts.setdefault("aspect", aspect_from_phys(body))
+        elif kind == b"eXIf":
+            parts.setdefault("exif", body)
+        elif kind == b"iCCP" and "icc" not in parts:
+            parts["icc"] = _inflate(body.partition(b"\0")[2][1:])
+        elif kind in COLOUR_CHUNKS:
+            self._kept.append((kind, body))
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            self._take_text(kind, body)
+
+    def _take_text(self, kind: bytes, body: bytes) -> None:
+        keyword, text = _text(kind, body)
+        if keyword == b"XML:com.adobe.xmp":
+            if text:
+                self._parts.setdefault("xmp", text)
+        elif keyword.startswith(b"Raw profile type ") and (data := _raw_profile(text)):
+            name = keyword[17:].lower()
+            if name in (b"exif", b"app1") and data.startswith(b"Exif\0\0"):
+                self._late.setdefault("exif", data)
+            elif name == b"xmp":
+                self._late.setdefault("xmp", data)
+            elif name == b"iptc":
+                from sr_deploy.images.metadata.iptc import unwrapped
+
+                self._late.setdefault("iptc", unwrapped(data))
+            else:
+                self._kept.append((kind, body))
+        else:
+            self._kept.append((kind, body))
+
+    def metadata(self) -> Metadata:
+        """The parts as one value."""
+        return Metadata(**(self._late | self._parts), chunks=tuple(self._kept))
 
 
 def parse_png(data: bytes, check: SizeCheck) -> PictureHeader:
@@ -101,27 +165,18 @@ def parse_png(data: bytes, check: SizeCheck) -> PictureHeader:
     check(width, height)
     if depth not in _DEPTHS.get(colour, ()) or interlace > 1:
         raise DamagedError(f"has an invalid PNG header (colour type {colour}, {depth} bits)")
-    blobs: dict[str, bytes | None] = {}
-    frames, packed, key, dpi = 1, 0, None, None
-    # The decoder gets only the chunks that the pixels need: libpng prints warnings about others on stderr, and
-    # for an animation OpenCV would return a frame instead of the still picture.
+    found = _PngMetadata()
+    frames, packed = 1, 0
+    # The decoder gets only the chunks that the pixels need: others could make it fail or wait.
     keep = [data[:8]]
     for kind, start, end in _chunks(data):
-        if kind == b"tRNS" and colour in (0, 2):  # applied in `image`, not by OpenCV
-            key = _transparent_colour(colour, depth, data[start:end])
-        elif kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             keep.append(data[start - 8 : end + 4])
             packed += (end - start) * (kind == b"IDAT")
         elif kind == b"acTL" and end - start >= 4:
             frames = max(1, struct.unpack_from(">I", data, start)[0])
-        elif kind == b"pHYs":
-            dpi = from_phys(data[start:end])
-        elif kind == b"eXIf":
-            blobs.setdefault("exif", data[start:end])
-        elif kind == b"iCCP" and "icc" not in blobs:
-            blobs["icc"] = _inflate(data[start:end].partition(b"\0")[2][1:])
-        elif kind == b"iTXt" and "xmp" not in blobs and (xmp := _xmp(data[start:end])):
-            blobs["xmp"] = xmp
+        else:
+            found.take(kind, data[start:end])
     needed = height * (width * _CHANNELS[colour] * depth // 8)
     if packed * _DEFLATE_RATIO < needed:
         raise DamagedError(f"holds {packed} bytes of pixel data, too few for {width}x{height} pixels")
@@ -131,10 +186,7 @@ def parse_png(data: bytes, check: SizeCheck) -> PictureHeader:
         height=height,
         payload=b"".join(keep),
         frames=frames,
-        grey=colour in (0, 4),
-        key=key,
-        dpi=dpi,
-        **blobs,
+        metadata=found.metadata(),
     )
 
 
@@ -149,8 +201,17 @@ def _metadata_chunks(metadata: Metadata) -> bytes:
     chunks = b""
     if metadata.icc:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0", zlib.compress(metadata.icc))
+    chunks += b"".join(_chunk(kind, body) for kind, body in metadata.chunks)
     if metadata.dpi:
         chunks += _chunk(b"pHYs", to_phys(metadata.dpi))
+    elif metadata.aspect:
+        chunks += _chunk(b"pHYs", aspect_to_phys(metadata.aspect))
+    if metadata.iptc:
+        from sr_deploy.images.metadata.iptc import wrapped
+
+        chunks += _chunk(b"zTXt", _as_raw_profile("iptc", wrapped(metadata.iptc)))
+    if metadata.comment:
+        chunks += _chunk(b"tEXt", b"Comment\0", metadata.comment)
     if metadata.exif:
         chunks += _chunk(b"eXIf", metadata.exif)
     if metadata.xmp:
@@ -178,8 +239,10 @@ def _filter_average(rows: Uint8Array, above: Uint8Array, step: int) -> Uint8Arra
 
 
 def _adler_combined(first: int, second: int, length: int) -> int:
-    """Adler-32 (RFC 1950, section 8.2) of two adjacent blocks, from the checksum of each. `length` is the
-    number of bytes in the second block. 65521 is the largest prime below 2**16."""
+    """Adler-32 (RFC 1950, section 8.2) of two adjacent blocks, from the checksum of each.
+
+    `length` is the number of bytes in the second block. 65521 is the largest prime below 2**16.
+    """
     low = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % 65521
     high = ((first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)) % 65521
     return high << 16 | low

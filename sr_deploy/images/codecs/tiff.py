@@ -1,24 +1,24 @@
-"""TIFF reader: the header of a file, and its samples as they are stored.
+"""TIFF reader: which page of a file is the picture, its tags, and its samples as RGB or grey.
 
-OpenCV's TIFF reader multiplies colours by their opacity, drops the opacity of grey pictures, and
-returns CMYK as RGB with an alpha channel. Therefore it only decompresses here: it gets a directory
-written by this module in which the samples are those of one wide grey picture. What the samples mean is
-decided here.
+libvips decodes the samples. What it leaves to the caller is decided here: which extra sample is the
+opacity, colours that were multiplied by it, CMYK, and files whose first page is a thumbnail.
 
-Not supported: floating point, Lab, more than 5 channels.
+Not supported: floating point, Lab, more than 5 channels, camera raw.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from sr_deploy.images.codecs.density import from_tags
 from sr_deploy.images.codecs.headers import DamagedError, SizeCheck, UnsupportedError
-from sr_deploy.images.codecs.ifd import (
+from sr_deploy.images.codecs.vips import decode, light_of_ink
+from sr_deploy.images.metadata.blobs import Metadata
+from sr_deploy.images.metadata.density import aspect_from_tags, from_tags
+from sr_deploy.images.metadata.geo import GEO_TAGS
+from sr_deploy.images.metadata.ifd import (
     EXIF_IFD,
     GPS_IFD,
     INTEROP_IFD,
@@ -34,10 +34,8 @@ from sr_deploy.images.codecs.ifd import (
     read_ifd,
     shorts,
 )
+from sr_deploy.images.metadata.iptc import unwrapped
 from sr_deploy.system.arrays import AnyArray
-
-Decode = Callable[[bytes], AnyArray]
-"""OpenCV's decoder: bytes of a file -> [H, W], or [H, W, 3] in BGR order."""
 
 # Numbers of tags: TIFF 6.0, sections 8, 14 (PREDICTOR), 15 (tiles) and 19 (SAMPLE_FORMAT); 700 and 34675 from
 # the XMP and ICC specifications.
@@ -45,25 +43,64 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 279
 PLANAR, PREDICTOR, COLOUR_MAP, EXTRA_SAMPLES, SAMPLE_FORMAT = 284, 317, 320, 338, 339
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
-XMP, ICC = 700, 34675
-_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
-"""Tags that describe the origin of a picture, not its storage. They are copied between TIFF and EXIF."""
+XMP, ICC, IPTC, PHOTOSHOP = 700, 34675, 33723, 34377
+_DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+"""Tags that describe the origin of a picture, not its storage. They are copied between TIFF and EXIF.
 
-# Lossless compressions. 32946 is the older number of Deflate.
-_COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate"}
-# Upper bounds of the factor by which each compression shrinks data (7 is JPEG). A file with less data than
-# they allow is refused before pixels are allocated.
+18246, 18249 and 40091 to 40095 are those of Windows: stars, title, comment, author, keywords, subject.
+"""
+
+_COEFFICIENTS, _SUBSAMPLING, _BLACK_WHITE = 529, 530, 532
+"""Tags of YCbCr: weights of red, green and blue in Y; subsampling of Cb and Cr; codes of black and white."""
+_INK_SET = 332  # TIFF 6.0, section 16: 1 for CMYK
+_RATIONAL = 5  # TIFF type: two 32-bit numbers
+_JPEG = 7  # compression
+NEW_SUBFILE, OLD_SUBFILE, SUB_PICTURES, DNG_VERSION = 254, 255, 330, 50706
+"""Kind of a page (TIFF 6.0, section 8), offsets of further pictures, and the version of a DNG."""
+
+# Compressions that libvips reads. 32946 is the older number of Deflate.
+_COMPRESSIONS = {
+    1: "none",
+    2: "CCITT fax (RLE)",
+    3: "CCITT fax (G3)",
+    4: "CCITT fax (G4)",
+    5: "LZW",
+    7: "JPEG",
+    8: "Deflate",
+    32773: "PackBits",
+    32946: "Deflate",
+    34925: "LZMA",
+    50001: "WebP",
+}
+_NOT_READ = {
+    6: "old JPEG",
+    50000: "zstd",
+    34661: "JBIG",
+    34676: "SGILog",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    52546: "JPEG XL",
+}
+"""Names of compressions that are refused; libvips' wheels come without zstd (seen in 8.18.7)."""
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
+"""Kind of colour -> fewest channels: 0 grey with 0 as white, 1 grey, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr."""
+_COLOURS_NOT_READ = {4: "mask", 8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogL", 32845: "LogLuv"}
+"""Names of kinds of colour that are refused."""
+_STORAGE = frozenset(
+    {WIDTH, HEIGHT, COMPRESSION, 266, 292, 293, 347, PREDICTOR, ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT}
+)
+"""Tags that a single channel needs to be decoded: 266 is the fill order, 292 and 293 are the options of fax
+compression, 347 has the tables of JPEG."""
+_RAW_COLOURS = frozenset({32803, 34892})
+"""Kinds of colour of camera raw: what the sensor saw through its colour filters (CFA), or linear raw."""
+# Upper bounds of the factor by which compressions shrink data. A file with less data than they allow is
+# refused before pixels are allocated. Compressions that are missing here have no useful bound.
 _MAX_RATIO = {1: 1, 5: 4096, 8: 1040, 32946: 1040, 32773: 64, 7: 4096}
-# Tags that stay when OpenCV decodes a picture on its own. Among the numbers without a name are the fill
-# order (266), JPEG's tables (347) and the parameters of YCbCr (529 to 532).
-_TAGS_FOR_OPENCV = (WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP,
-                   STRIP_BYTES, PLANAR, PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES,
-                   266, 292, 347, 529, 530, 531, 532)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class TiffPicture:
-    """The first picture of a TIFF file; its parts are checked to lie inside the file."""
+    """The picture of a TIFF file; its parts are checked to lie inside the file."""
 
     data: bytes
     """Content of the file."""
@@ -72,7 +109,9 @@ class TiffPicture:
     big: bool
     """True for a BigTIFF."""
     tags: dict[int, Tag]
-    """Tags of the first directory."""
+    """Tags of the picture's directory."""
+    page: int
+    """Number of the picture's page, from 0."""
     width: int
     """Width in pixels as stored."""
     height: int
@@ -85,14 +124,8 @@ class TiffPicture:
     """Number of pages."""
     orientation: int
     """Orientation as in EXIF, 1 to 8 in valid files."""
-    exif: bytes | None
-    """The camera's tags, as an EXIF block."""
-    icc: bytes | None
-    """ICC colour profile."""
-    xmp: bytes | None
-    """XMP packet."""
-    dpi: tuple[float, float] | None
-    """Pixels per inch, horizontally and vertically."""
+    metadata: Metadata
+    """The tags about the camera, colour, density and place, as metadata."""
 
     def number(self, tag: int, default: int) -> int:
         """The first value of `tag`, or `default` if the tag is missing.
@@ -100,6 +133,22 @@ class TiffPicture:
         Raises IfdError if it is not a number.
         """
         return _number(self.tags, tag, default)
+
+
+def kinds_read() -> list[str]:
+    """Names of the compressions of TIFF files that are read."""
+    return list(dict.fromkeys(_COMPRESSIONS.values()))
+
+
+def kinds_not_read() -> list[str]:
+    """Names of the compressions and kinds of colour of TIFF files that are refused."""
+    return [
+        *_NOT_READ.values(),
+        *dict.fromkeys(_COLOURS_NOT_READ.values()),
+        "subsampled YCbCr without JPEG",
+        "floating point",
+        "camera raw",
+    ]
 
 
 def _number(tags: dict[int, Tag], tag: int, default: int) -> int:
@@ -122,8 +171,10 @@ def parse_tiff(data: bytes, check: SizeCheck) -> TiffPicture:
 def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
     """Like `parse_tiff`, but raises IfdError for broken directories."""
     order, big = byte_order(data)
-    first = first_offset(data, order, big)
-    tags = read_ifd(data, first, order, big)
+    pages = _pages(data, order, big)
+    first = read_ifd(data, pages[0], order, big)
+    page, tags = _choose_page(data, pages, first, order, big)
+    _refuse_raw(data, first, tags, order, big)
     width, height = _number(tags, WIDTH, 0), _number(tags, HEIGHT, 0)
     check(width, height)
     bits = set(tags[BITS].numbers()) if BITS in tags else {1}
@@ -134,36 +185,93 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
         order=order,
         big=big,
         tags=tags,
+        page=page,
         width=width,
         height=height,
         samples=_number(tags, SAMPLES, 1),
         bits=bits.pop(),
-        frames=_count_pages(data, first, order, big),
+        frames=len(pages),
         orientation=_number(tags, ORIENTATION, 1),
-        exif=_exif_block(data, tags, order, big),
-        icc=tags[ICC].value if ICC in tags else None,
-        xmp=tags[XMP].value if XMP in tags else None,
-        dpi=from_tags(tags),
+        metadata=_metadata(data, first | tags, tags, order, big),
     )
     _check_kind(picture)
     _check_whole(picture)
     return picture
 
 
-def _count_pages(data: bytes, first: int, order: str, big: bool) -> int:
-    """The number of directories in the chain, at most 10000.
+def _metadata(
+    data: bytes, described: dict[int, Tag], tags: dict[int, Tag], order: str, big: bool
+) -> Metadata:
+    """The metadata among `described`; what depends on the page is taken from its own `tags`."""
+    blobs = {number: tag.value for number, tag in described.items() if number in (XMP, IPTC, PHOTOSHOP)}
+    iptc = blobs.get(IPTC) or unwrapped(blobs.get(PHOTOSHOP, b""))
+    return Metadata(
+        exif=_exif_block(data, described, order, big),
+        icc=tags[ICC].value if ICC in tags else None,
+        xmp=blobs.get(XMP),
+        dpi=from_tags(tags),
+        aspect=aspect_from_tags(tags),
+        iptc=iptc,
+        geo={number: tags[number] for number in GEO_TAGS if number in tags},
+    )
+
+
+def _pages(data: bytes, order: str, big: bool) -> list[int]:
+    """Offsets of the directories in the chain, at most 10000.
 
     A chain that runs in a circle ends after one round.
     """
-    at, seen = first, set[int]()
-    while at and at not in seen and len(seen) < 10_000:
+    at, found, seen = first_offset(data, order, big), list[int](), set[int]()
+    while (at or not found) and at not in seen and len(found) < 10_000:
         try:
             following = next_ifd(data, at, order, big)
         except IfdError:
-            break  # a broken later page does not affect the first
+            if found:
+                break  # a broken later page does not affect the first
+            raise
+        found.append(at)
         seen.add(at)
         at = following
-    return len(seen)
+    return found
+
+
+def _is_reduced(tags: dict[int, Tag]) -> bool:
+    """True for a page that is a smaller copy of another one, or a mask (TIFF 6.0, NewSubfileType)."""
+    return bool(_number(tags, NEW_SUBFILE, 0) & 0b101) or _number(tags, OLD_SUBFILE, 1) == 2
+
+
+def _choose_page(
+    data: bytes, pages: list[int], first: dict[int, Tag], order: str, big: bool
+) -> tuple[int, dict[int, Tag]]:
+    """Number and tags of the first page that is not a reduced copy of another; else of the first page."""
+    if _is_reduced(first):
+        for number, at in enumerate(pages[1:], 1):
+            try:
+                tags = read_ifd(data, at, order, big)
+            except IfdError:
+                break
+            if not _is_reduced(tags):
+                return number, tags
+    return 0, first
+
+
+def _refuse_raw(data: bytes, first: dict[int, Tag], tags: dict[int, Tag], order: str, big: bool) -> None:
+    """Raise UnsupportedError for camera raw, whose pages are only previews of the sensor's data.
+
+    DNG, NEF and ARW keep the sensor's data in sub-directories, CR2 in a later page.
+    """
+    raw = DNG_VERSION in first or data[8:10] == b"CR" or _number(tags, PHOTOMETRIC, -1) in _RAW_COLOURS
+    offsets = first[SUB_PICTURES].numbers() if SUB_PICTURES in first else ()
+    for at in offsets[:64]:
+        try:
+            inner = read_ifd(data, at, order, big)
+        except IfdError:
+            continue
+        raw = raw or _number(inner, PHOTOMETRIC, -1) in _RAW_COLOURS
+    if raw:
+        raise UnsupportedError("is camera raw (DNG or another raw format), which is not supported")
+    if offsets and _is_reduced(tags):
+        raise UnsupportedError("is a TIFF whose full picture lies in a sub-directory, which is not supported")
 
 
 def _read_sub_ifd(data: bytes, tags: dict[int, Tag], number: int, order: str, big: bool) -> dict[int, Tag]:
@@ -201,39 +309,25 @@ def _check_kind(picture: TiffPicture) -> None:
     packing, colour = picture.number(COMPRESSION, 1), picture.number(PHOTOMETRIC, -1)
     if set(picture.tags[SAMPLE_FORMAT].numbers() if SAMPLE_FORMAT in picture.tags else ()) - {1, 4}:
         raise UnsupportedError("is a TIFF of signed or floating-point pixels, which is not supported")
-    # fewest channels per kind: 0 grey with 0 as white, 1 grey, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr
-    least = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}.get(colour)
-    if least is None or packing not in (*_COMPRESSIONS, 7):
-        raise UnsupportedError(
-            f"is a TIFF of colour kind {colour} and compression {packing}, which is not supported"
-        )
+    least = _COLOURS.get(colour)
+    if packing not in _COMPRESSIONS:
+        name = _NOT_READ.get(packing, f"number {packing}")
+        raise UnsupportedError(f"is a TIFF with the compression {name}, which is not supported")
+    if least is None:
+        name = _COLOURS_NOT_READ.get(colour, f"of kind {colour}")
+        raise UnsupportedError(f"is a TIFF with {name} colours, which is not supported")
     if not least <= picture.samples <= 5 or picture.number(PLANAR, 1) not in (1, 2):
         raise UnsupportedError(f"is a TIFF of {picture.samples} channels, which is not supported")
-    wide = picture.width * picture.samples
-    # OpenCV's limits, applied to the wide grey picture that it is shown
-    if wide > 1 << 20 or wide * picture.height > 1 << 30:
-        raise UnsupportedError(f"is a TIFF of {picture.width}x{picture.height} pixels, which is too large")
-    if not (_has_plain_samples(picture) or _opencv_reads_it(picture)):
+    if colour == 5 and picture.number(_INK_SET, 1) != 1:
+        raise UnsupportedError("is a TIFF with inks other than CMYK, which is not supported")
+    if colour == 6 and packing != _JPEG and _numbers(picture, _SUBSAMPLING, (2, 2)) != (1, 1):
+        raise UnsupportedError("is a TIFF of subsampled YCbCr without JPEG, which is not supported")
+    shallow = picture.bits in (1, 2, 4) and picture.samples == 1
+    if not (picture.bits == 8 or shallow or (picture.bits == 16 and colour not in (3, 6))):
         raise UnsupportedError(
-            f"is a TIFF of colour kind {colour}, {picture.samples} channels of {picture.bits} bits and "
-            f"compression {packing}, which is not supported"
+            f"is a TIFF of colour kind {colour} and {picture.samples} channels of {picture.bits} bits, "
+            "which is not supported"
         )
-
-
-def _has_plain_samples(picture: TiffPicture) -> bool:
-    """True if its samples can be read as one wide grey picture."""
-    plain = picture.bits in (8, 16) and picture.number(COMPRESSION, 1) in _COMPRESSIONS
-    return (
-        plain and picture.number(PREDICTOR, 1) in (1, 2) and picture.number(PHOTOMETRIC, -1) in (0, 1, 2, 5)
-    )
-
-
-def _opencv_reads_it(picture: TiffPicture) -> bool:
-    """True if OpenCV reads it correctly on its own. This holds without alpha and CMYK: palettes, fewer than 8
-    bits, and JPEG inside a TIFF."""
-    colour, samples = picture.number(PHOTOMETRIC, -1), picture.samples
-    shallow = picture.bits == 8 or (picture.bits in (1, 2, 4) and samples == 1)
-    return shallow and (colour, samples) in ((0, 1), (1, 1), (2, 3), (3, 1), (6, 3))
 
 
 def _check_whole(picture: TiffPicture) -> None:
@@ -241,11 +335,15 @@ def _check_whole(picture: TiffPicture) -> None:
     pixels.
     """
     tiled = TILE_OFFSETS in picture.tags
-    try:
-        offsets = picture.tags[TILE_OFFSETS if tiled else STRIP_OFFSETS].numbers()
-        sizes = picture.tags[TILE_BYTES if tiled else STRIP_BYTES].numbers()
-    except KeyError:
-        raise DamagedError("lacks the offsets or sizes of its pixel data") from None
+    offsets, sizes = (
+        picture.tags[tag].numbers() if tag in picture.tags else None
+        for tag in ((TILE_OFFSETS, TILE_BYTES) if tiled else (STRIP_OFFSETS, STRIP_BYTES))
+    )
+    packing = picture.number(COMPRESSION, 1)
+    if sizes is None and offsets and len(offsets) == 1 and packing == 1 and not tiled:
+        sizes = (_packed_bytes(picture),)  # old writers leave out the size of a single strip
+    if offsets is None or sizes is None:
+        raise DamagedError("lacks the offsets or sizes of its pixel data")
     wide, tall = _block_size(picture)
     across = -(-picture.width // wide) * -(-picture.height // tall)
     planes = picture.samples if picture.number(PLANAR, 1) == 2 else 1
@@ -260,13 +358,18 @@ def _check_whole(picture: TiffPicture) -> None:
     if end > len(picture.data):
         raise DamagedError(f"ends after {len(picture.data)} bytes, in the middle of its pixel data")
     needed = picture.width * picture.samples * picture.bits // 8 * picture.height
-    if (
-        picture.number(PHOTOMETRIC, -1) != 6
-        and sum(sizes) * _MAX_RATIO[picture.number(COMPRESSION, 1)] < needed
-    ):
+    ratio = _MAX_RATIO.get(packing)
+    if ratio and picture.number(PHOTOMETRIC, -1) != 6 and sum(sizes) * ratio < needed:
         raise DamagedError(
             f"holds {sum(sizes)} bytes of pixel data, too few for {picture.width}x{picture.height} pixels"
         )
+
+
+def _packed_bytes(picture: TiffPicture) -> int:
+    """Bytes of the uncompressed picture; rows end on a byte boundary."""
+    together = 1 if picture.number(PLANAR, 1) == 2 else picture.samples
+    row = (picture.width * together * picture.bits + 7) // 8
+    return row * picture.height * (picture.samples // together)
 
 
 def _block_size(picture: TiffPicture) -> tuple[int, int]:
@@ -280,46 +383,97 @@ def _block_size(picture: TiffPicture) -> tuple[int, int]:
     return wide, tall
 
 
-def decode_tiff(picture: TiffPicture, decode: Decode) -> tuple[AnyArray, AnyArray | None]:
+def decode_tiff(
+    picture: TiffPicture, check: SizeCheck, *, damaged: bool = False
+) -> tuple[AnyArray, AnyArray | None]:
     """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None; the orientation is not applied.
 
-    `decode` is OpenCV's decoder. Raises DamagedError or UnsupportedError.
+    With `damaged`, what cannot be decoded is left as the decoder leaves it. Raises DamagedError or
+    UnsupportedError.
     """
-    if not _has_plain_samples(picture):
-        kept = {n: t for n, t in picture.tags.items() if n in _TAGS_FOR_OPENCV}
-        pixels = decode(_with_directory(picture, kept))
-        if pixels.ndim == 2:
-            return pixels[..., None], None
-        return np.ascontiguousarray(pixels[..., 2::-1]), None
-    samples = _read_samples(picture, decode)
     colour = picture.number(PHOTOMETRIC, 1)
-    kinds = {0: 1, 1: 1, 2: 3, 5: 4}  # colour channels; the rest are extra samples
-    pixels, extra = samples[..., : kinds[colour]], samples[..., kinds[colour] :]
-    top = np.iinfo(samples.dtype).max
-    if colour == 0:  # WhiteIsZero
-        pixels = top - pixels
+    if picture.samples > 1 and picture.number(PLANAR, 1) == 2:
+        samples = _decode_planes(picture, check, damaged)
+    else:
+        warn = picture.number(COMPRESSION, 1) == _JPEG
+        data = _not_divided(picture)
+        samples = decode("tiff", data, check, page=picture.page, warn=warn, damaged=damaged)
+    count = {0: 1, 1: 1, 5: 4}.get(colour, 3)  # colour channels; the rest are extra samples
+    if colour == 3 and samples.shape[2] < 3:
+        count = 1  # libvips returns one channel for a palette of greys
+    pixels, extra = samples[..., :count], samples[..., count:]
     if colour == 5:
-        pixels = _cmyk_to_rgb(pixels)
-    alpha, associated = _find_alpha(picture, extra)
+        pixels = light_of_ink(pixels, picture.metadata.icc)
+    if colour == 6 and picture.number(COMPRESSION, 1) != _JPEG:
+        pixels = _ycc_to_rgb(picture, pixels)
+    # libvips adds an opacity of its own to the kinds that it reads through libtiff's RGBA interface
+    alpha, associated = _find_alpha(picture, extra) if picture.samples > _COLOURS[colour] else (None, False)
     if alpha is not None and associated:
         pixels = _unpremultiplied(pixels, alpha)
     return np.ascontiguousarray(pixels), alpha
 
 
-def _find_alpha(picture: TiffPicture, extra: AnyArray) -> tuple[AnyArray | None, bool]:
-    """The opacity among the extra samples, and True if the colours were multiplied by it.
+def _numbers(picture: TiffPicture, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
+    """The values of a tag of numbers or fractions, or `default` if it is missing or of another length."""
+    found = picture.tags.get(tag)
+    if found is None or found.count != len(default):
+        return default
+    if found.kind != _RATIONAL:
+        return found.numbers()
+    parts = struct.unpack(f"<{2 * found.count}I", found.value)
+    return tuple(above / (below or 1) for above, below in zip(parts[::2], parts[1::2], strict=True))
 
-    TIFF 6.0, section 18, ExtraSamples: 1 is associated alpha (multiplied), 2 unassociated, 0
-    unspecified. If no sample is marked as alpha, the first one is taken as unassociated alpha, because
-    editors write alpha in this way and readers expect it.
+
+def _ycc_to_rgb(picture: TiffPicture, samples: AnyArray) -> AnyArray:
+    """RGB from YCbCr [H, W, 3] of uint8 (TIFF 6.0, sections 20 and 21). libvips converts only what is in JPEG."""
+    red, green, blue = _numbers(picture, _COEFFICIENTS, (0.299, 0.587, 0.114))
+    reference = _numbers(picture, _BLACK_WHITE, (0, 255, 128, 255, 128, 255))
+    result = np.empty_like(samples)
+    for at in range(0, len(samples), 64):  # rows at a time, because the intermediate values take eight bytes
+        values = samples[at : at + 64].astype(np.float64)
+        y, cb, cr = (
+            (values[..., i] - reference[2 * i]) * (top / ((reference[2 * i + 1] - reference[2 * i]) or 1))
+            for i, top in enumerate((255, 127, 127))
+        )
+        r, b = y + cr * (2 - 2 * red), y + cb * (2 - 2 * blue)
+        rgb = np.stack((r, (y - blue * b - red * r) / (green or 1), b), 2)
+        result[at : at + 64] = np.rint(np.clip(rgb, 0, 255))
+    return result
+
+
+def _not_divided(picture: TiffPicture) -> bytes:
+    """The file with associated alpha marked as unassociated.
+
+    libvips 8.18 divides colours by their opacity, older versions do not. Here it never does, and
+    `decode_tiff` divides.
     """
-    if not extra.shape[2]:
-        return None, False
-    kinds = picture.tags[EXTRA_SAMPLES].numbers() if EXTRA_SAMPLES in picture.tags else ()
-    for i, kind in enumerate(kinds[: extra.shape[2]]):
-        if kind in (1, 2):
-            return np.ascontiguousarray(extra[..., i]), kind == 1
-    return np.ascontiguousarray(extra[..., 0]), False
+    tag = picture.tags.get(EXTRA_SAMPLES)
+    if tag is None or 1 not in tag.numbers():
+        return picture.data
+    kinds = struct.pack(f"{picture.order}{tag.count}H", *(2 if kind == 1 else kind for kind in tag.numbers()))
+    return picture.data[: tag.at] + kinds + picture.data[tag.at + len(kinds) :]
+
+
+def _decode_planes(picture: TiffPicture, check: SizeCheck, damaged: bool) -> AnyArray:
+    """The samples [H, W, samples] of a picture whose channels are stored one after another.
+
+    Each channel is decoded as a grey picture of its own: libvips 8.18 refuses such pictures in tiles, and
+    mixes up the rows of grey ones with opacity.
+    """
+    tiled = TILE_OFFSETS in picture.tags
+    where = (TILE_OFFSETS, TILE_BYTES) if tiled else (STRIP_OFFSETS, STRIP_BYTES)
+    each = len(picture.tags[where[0]].numbers()) // picture.samples
+    planes = []
+    for plane in range(picture.samples):
+        parts = {n: picture.tags[n].numbers()[plane * each : (plane + 1) * each] for n in where}
+        tags: dict[int, Tag | Tags] = {n: t for n, t in picture.tags.items() if n in _STORAGE}
+        tags |= {BITS: shorts(picture.bits), PHOTOMETRIC: shorts(1), SAMPLES: shorts(1), PLANAR: shorts(1)}
+        tags |= {number: longs(*part, wide=picture.big) for number, part in parts.items()}
+        planes.append(decode("tiff", _with_directory(picture, tags), check, damaged=damaged)[..., 0])
+    samples = np.stack(planes, 2)
+    if picture.number(PHOTOMETRIC, 1) == 0:  # WhiteIsZero
+        samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
+    return samples
 
 
 def _with_directory(picture: TiffPicture, tags: Tags) -> bytes:
@@ -338,59 +492,20 @@ def _with_directory(picture: TiffPicture, tags: Tags) -> bytes:
     )
 
 
-def _read_samples(picture: TiffPicture, decode: Decode) -> AnyArray:
-    """The samples [H, W, samples] as stored, of uint8 or uint16. Raises DamagedError.
+def _find_alpha(picture: TiffPicture, extra: AnyArray) -> tuple[AnyArray | None, bool]:
+    """The opacity among the extra samples, and True if the colours were multiplied by it.
 
-    If the channels are stored in separate planes, each plane is decoded as a picture of its own.
+    TIFF 6.0, section 18, ExtraSamples: 1 is associated alpha (multiplied), 2 unassociated, 0
+    unspecified. If no sample is marked as alpha, the first one is taken as unassociated alpha, because
+    editors write alpha in this way and readers expect it.
     """
-    planes = picture.samples if picture.number(PLANAR, 1) == 2 else 1
-    together = picture.samples // planes
-    tiled = TILE_OFFSETS in picture.tags
-    offsets_tag, bytes_tag = (TILE_OFFSETS, TILE_BYTES) if tiled else (STRIP_OFFSETS, STRIP_BYTES)
-    offsets, sizes = picture.tags[offsets_tag].numbers(), picture.tags[bytes_tag].numbers()
-    each = len(offsets) // planes
-    wide, tall = _block_size(picture)
-    result = np.empty(
-        (picture.height, picture.width, picture.samples), np.uint8 if picture.bits == 8 else np.uint16
-    )
-    for plane in range(planes):
-        part = slice(plane * each, (plane + 1) * each)
-        tags = {
-            WIDTH: longs(picture.width * together),
-            HEIGHT: longs(picture.height),
-            BITS: shorts(picture.bits),
-            COMPRESSION: shorts(picture.number(COMPRESSION, 1)),
-            PHOTOMETRIC: shorts(1),  # grey, so that OpenCV converts nothing
-            SAMPLES: shorts(1),
-            offsets_tag: longs(*offsets[part], wide=picture.big),
-            bytes_tag: longs(*sizes[part], wide=picture.big),
-        }
-        tags |= (
-            {TILE_WIDTH: longs(wide * together), TILE_HEIGHT: longs(tall)}
-            if tiled
-            else {ROWS_PER_STRIP: longs(tall)}
-        )
-        stored = decode(_with_directory(picture, tags))
-        if stored.ndim != 2 or stored.dtype != result.dtype or stored.shape[1] != picture.width * together:
-            raise DamagedError("has other pixels than its header declares")
-        result[..., plane * together : (plane + 1) * together] = stored.reshape(
-            picture.height, picture.width, together
-        )
-    # Horizontal differencing (TIFF 6.0, section 14) restarts in each tile. It cannot be left to OpenCV, which
-    # would take the next channel of the wide grey picture for the pixel to the left.
-    if picture.number(PREDICTOR, 1) == 2:
-        for left in range(0, picture.width, wide):
-            block = result[:, left : left + wide]
-            np.cumsum(block, axis=1, dtype=result.dtype, out=block)
-    return result
-
-
-def _cmyk_to_rgb(ink: AnyArray) -> AnyArray:
-    """RGB from CMYK without a colour profile: the light each ink lets through, times that of black."""
-    top = int(np.iinfo(ink.dtype).max)
-    through = (top - ink).astype(np.uint32)
-    colours: AnyArray = (through[..., :3] * through[..., 3:] + top // 2) // top
-    return colours.astype(ink.dtype)
+    if not extra.shape[2]:
+        return None, False
+    kinds = picture.tags[EXTRA_SAMPLES].numbers() if EXTRA_SAMPLES in picture.tags else ()
+    for i, kind in enumerate(kinds[: extra.shape[2]]):
+        if kind in (1, 2):
+            return np.ascontiguousarray(extra[..., i]), kind == 1
+    return np.ascontiguousarray(extra[..., 0]), False
 
 
 def _unpremultiplied(pixels: AnyArray, alpha: AnyArray) -> AnyArray:

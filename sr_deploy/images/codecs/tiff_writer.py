@@ -10,8 +10,10 @@ from functools import partial
 from typing import BinaryIO
 
 from sr_deploy.images.codecs import tiff
-from sr_deploy.images.codecs.density import to_tags
-from sr_deploy.images.codecs.ifd import (
+from sr_deploy.images.codecs.strips import Strips, deflated, packed_in_order
+from sr_deploy.images.metadata.blobs import Metadata
+from sr_deploy.images.metadata.density import aspect_to_tags, to_tags
+from sr_deploy.images.metadata.ifd import (
     IfdError,
     Tag,
     Tags,
@@ -22,8 +24,6 @@ from sr_deploy.images.codecs.ifd import (
     read_ifd,
     shorts,
 )
-from sr_deploy.images.codecs.metadata import Metadata
-from sr_deploy.images.codecs.strips import Strips, deflated, packed_in_order
 from sr_deploy.system.arrays import AnyArray
 
 # Bytes of pixels that still fit into classic TIFF, whose offsets have 32 bits. The margin is for metadata and
@@ -97,10 +97,15 @@ def write_tiff(file: BinaryIO, pixels: AnyArray, alpha: AnyArray | None, metadat
     tags = _exif_tags(metadata.exif) | _picture_tags(strips, offsets, sizes, big)
     if metadata.dpi:
         tags |= to_tags(metadata.dpi)
+    elif metadata.aspect:
+        tags |= aspect_to_tags(metadata.aspect)
+    tags |= metadata.geo
     if metadata.icc:
         tags[tiff.ICC] = Tag(7, metadata.icc)  # type UNDEFINED
     if metadata.xmp:
         tags[tiff.XMP] = Tag(1, metadata.xmp)  # type BYTE
+    if metadata.iptc:
+        tags[tiff.IPTC] = Tag(7, metadata.iptc)
     file.write(b"\0" * (-at % 8))  # TIFF 6.0 wants directories at even offsets, BigTIFF at multiples of 8
     at += -at % 8
     file.write(pack_ifd(tags, at, big=big))

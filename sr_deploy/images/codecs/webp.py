@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, require_bytes
-from sr_deploy.images.codecs.metadata import Metadata
+from sr_deploy.images.metadata.blobs import Metadata
 
 
 def _chunks(data: bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
@@ -52,6 +52,7 @@ def parse_webp(data: bytes, check: SizeCheck) -> PictureHeader:
     require_bytes(data, stop)
     size: tuple[int, int] | None = None
     stills = frames = 0
+    lossless = False
     blobs: dict[bytes, bytes] = {}
     for kind, start, end in _chunks(data, 12, stop):
         if kind in (b"VP8X", b"VP8 ", b"VP8L"):
@@ -62,23 +63,22 @@ def parse_webp(data: bytes, check: SizeCheck) -> PictureHeader:
                 raise DamagedError(f"declares both {size[0]}x{size[1]} and {found[0]}x{found[1]} pixels")
             size = found
             stills += kind != b"VP8X"
+            lossless = lossless or kind == b"VP8L"
         elif kind == b"ANMF":
             frames += 1
         elif kind in (b"EXIF", b"ICCP", b"XMP "):
             blobs.setdefault(kind, data[start:end])
     if not size or not (stills or frames):
         raise DamagedError("has no pixel data")
-    exif = blobs.get(b"EXIF")
+    metadata = Metadata(exif=blobs.get(b"EXIF"), icc=blobs.get(b"ICCP"), xmp=blobs.get(b"XMP "))
     return PictureHeader(
         format="webp",
         width=size[0],
         height=size[1],
         payload=data[:stop],
         frames=max(1, frames),
-        # some files carry the prefix that EXIF has in a JPEG; it does not belong here
-        exif=exif[6:] if exif and exif.startswith(b"Exif\0\0") else exif,
-        icc=blobs.get(b"ICCP"),
-        xmp=blobs.get(b"XMP "),
+        metadata=metadata,
+        lossless=lossless,
     )
 
 
@@ -106,10 +106,7 @@ def with_metadata(encoded: bytes, metadata: Metadata, width: int, height: int) -
     parts = [_chunk(b"VP8X", bytes([_flags(metadata, alpha), 0, 0, 0]) + size)]
     if metadata.icc:
         parts.append(_chunk(b"ICCP", metadata.icc))
+    kept += [(kind, body) for kind, body in ((b"EXIF", metadata.exif), (b"XMP ", metadata.xmp)) if body]
     parts += [_chunk(kind, body) for kind, body in kept]
-    if metadata.exif:
-        parts.append(_chunk(b"EXIF", metadata.exif))
-    if metadata.xmp:
-        parts.append(_chunk(b"XMP ", metadata.xmp))
     body = b"".join(parts)
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body

@@ -143,6 +143,14 @@ def next_ifd(data: bytes, offset: int, order: str, big: bool = False) -> int:
     return int.from_bytes(data[entries.stop : entries.stop + slot], "little" if order == "<" else "big")
 
 
+def without_next(data: bytes, offset: int, order: str) -> bytes:
+    """`data` with the directory at `offset` made the last one, edited in place. Classic TIFF only. Raises IfdError."""
+    entries, _ = _entry_positions(data, offset, order, False)
+    return (
+        data[: entries.stop] + b"\0" * len(data[entries.stop : entries.stop + 4]) + data[entries.stop + 4 :]
+    )
+
+
 def read_ifd(data: bytes, offset: int, order: str, big: bool = False) -> dict[int, Tag]:
     """The tags of the directory at `offset`. Tags of unknown type are left out.
 

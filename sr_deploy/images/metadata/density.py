@@ -5,15 +5,17 @@ A density below 1 or from 100000 on cannot be meant seriously and counts as abse
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 
-from sr_deploy.images.codecs.ifd import Tag, shorts
+from sr_deploy.images.metadata.ifd import Tag, shorts
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296  # TIFF 6.0, section 8; EXIF has the same
 Dpi = tuple[float, float]
 """Pixels per inch, horizontally and vertically."""
+Aspect = tuple[int, int]
+"""Numbers of pixels, horizontally and vertically, that cover the same length."""
 
 _RATIONAL = 5  # TIFF type: two 32-bit numbers, numerator and denominator
 _INCH, _CM = 2, 3  # values of RESOLUTION_UNIT in TIFF and EXIF
@@ -43,6 +45,27 @@ def _fraction(tag: Tag | None) -> float:
     return float(above / below) if below else 0.0
 
 
+def aspect_from_tags(tags: Mapping[int, Tag]) -> Aspect | None:
+    """The shape of a pixel in the main directory of a TIFF file without a unit of length."""
+    unit = tags.get(RESOLUTION_UNIT)
+    if unit is None or unit.value[:2] != b"\1\0":
+        return None
+    x, y = (_fraction(tags.get(number)) for number in (X_RESOLUTION, Y_RESOLUTION))
+    return _aspect(round(x * 1000), round(y * 1000))
+
+
+def aspect_to_tags(aspect: Aspect) -> dict[int, Tag]:
+    """The tags of a TIFF file without a unit of length."""
+    x, y = (Tag(_RATIONAL, struct.pack("<II", value, 1)) for value in aspect)
+    return {X_RESOLUTION: x, Y_RESOLUTION: y, RESOLUTION_UNIT: shorts(1)}
+
+
+def _aspect(x: int, y: int) -> Aspect | None:
+    """(x, y) in lowest terms, or None for square pixels and invalid numbers."""
+    divisor = math.gcd(x, y)
+    return (x // divisor, y // divisor) if x > 0 and y > 0 and x != y else None
+
+
 def to_tags(dpi: Dpi) -> dict[int, Tag]:
     """The tags for a TIFF file, in thousandths of a pixel per inch."""
     x, y = (Tag(_RATIONAL, struct.pack("<II", round(value * 1000), 1000)) for value in dpi)
@@ -55,6 +78,19 @@ def from_phys(body: bytes) -> Dpi | None:
         return None
     x, y = struct.unpack(">II", body[:8])
     return plausible(x / _INCHES_PER_METRE, y / _INCHES_PER_METRE)
+
+
+def aspect_from_phys(body: bytes) -> Aspect | None:
+    """The shape of a pixel in the body of a PNG pHYs chunk without a unit."""
+    if len(body) != 9 or body[8] != 0:
+        return None
+    x, y = struct.unpack(">II", body[:8])
+    return _aspect(x, y)
+
+
+def aspect_to_phys(aspect: Aspect) -> bytes:
+    """The body of a PNG pHYs chunk without a unit."""
+    return struct.pack(">IIB", *aspect, 0)
 
 
 def to_phys(dpi: Dpi) -> bytes:
@@ -71,23 +107,29 @@ def from_jfif(segment: bytes) -> Dpi | None:
     return plausible(x * factor, y * factor)
 
 
+def aspect_from_jfif(segment: bytes) -> Aspect | None:
+    """The shape of a pixel in the APP0 segment of a JPEG without a unit, given from "JFIF" on."""
+    if len(segment) < 12 or segment[7] != 0:
+        return None
+    x, y = struct.unpack_from(">HH", segment, 8)
+    return _aspect(x, y)
+
+
 def from_bmp(header: bytes) -> Dpi | None:
     """The density in the first 46 bytes of a BMP file whose header has 40 bytes or more (biXPelsPerMeter)."""
     x, y = struct.unpack_from("<ii", header, 38)
     return plausible(x / _INCHES_PER_METRE, y / _INCHES_PER_METRE)
 
 
-def write_density(path: Path, kind: str, dpi: Dpi) -> None:
-    """Write `dpi` into the header of the JPEG or BMP file at `path`, which OpenCV wrote.
+def to_jfif(dpi: Dpi | None, aspect: Aspect | None) -> bytes:
+    """The body of the APP0 segment of a JPEG (JFIF 1.02) with the density, or else the shape of a pixel."""
+    # unit 1 is the inch, 0 gives only the shape; whole numbers of 16 bits are all that JFIF has
+    unit, values = (1, dpi) if dpi else (0, aspect or (1, 1))
+    x, y = (min(round(value), 0xFFFF) for value in values)
+    return struct.pack(">5sBBBHHBB", b"JFIF\0", 1, 1, unit, x, y, 0, 0)
 
-    Nothing happens if the header is not at the expected offset.
-    """
-    with path.open("r+b") as file:
-        head = file.read(14)
-        if kind == "bmp" and head.startswith(b"BM"):
-            file.seek(38)
-            file.write(struct.pack("<ii", *(round(value * _INCHES_PER_METRE) for value in dpi)))
-        elif head[2:4] == b"\xff\xe0" and head[6:11] == b"JFIF\0":
-            file.seek(13)
-            # unit inch; whole numbers of 16 bits are all that JFIF has
-            file.write(struct.pack(">BHH", 1, *(min(round(value), 0xFFFF) for value in dpi)))
+
+def to_bmp(dpi: Dpi | None) -> tuple[int, int]:
+    """Pixels per metre for the header of a BMP file; 0 if unknown."""
+    x, y = dpi or (0.0, 0.0)
+    return round(x * _INCHES_PER_METRE), round(y * _INCHES_PER_METRE)
