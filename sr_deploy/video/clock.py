@@ -109,11 +109,13 @@ def first_packets(packets: Iterable[Packet]) -> Iterator[Packet]:
 class DecodingOrder:
     """Display times taken from decoding times: the frames that are shown get them in ascending order.
 
-    All are moved by the same time, so that the first frame keeps its display time, which FFmpeg gives right.
+    All are moved by the same time, so that the first frame is shown at `first`. FFmpeg 8 itself makes up a display time
+    that is one packet after the first decoding time, whatever the number of packets by which the codec reorders.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int | None) -> None:
         self._times: list[int] = []
+        self._first = first
         self._delay: int | None = None
 
     def fed(self, packet: Packet) -> None:
@@ -128,12 +130,14 @@ class DecodingOrder:
             heapq.heapify(self._times)
 
     def next(self, shown: int | None) -> int | None:
-        """Return the time of the next frame. `shown` is its display time as FFmpeg gives it."""
+        """Return the time of the next frame. `shown` is its display time as FFmpeg gives it, used for the first frame
+        if `first` is not known."""
         if not self._times:
             return None
         time = heapq.heappop(self._times)
         if self._delay is None:
-            self._delay = 0 if shown is None else shown - time
+            first = shown if self._first is None else self._first
+            self._delay = 0 if first is None else first - time
         return time + self._delay
 
 

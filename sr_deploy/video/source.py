@@ -68,6 +68,9 @@ class VideoInfo:
     """Pixels that the container cuts off a decoded frame: top, bottom, left, right."""
     coding_order: bool = False
     """True if display times are made up in the order of decoding; only decoding times are right."""
+    first_time: int | None = None
+    """Decoding time of the packet that released the first frame; None: unknown. It is later than the first packet's
+    by as many packets as the codec reorders, and is the first frame's display time if `coding_order`."""
     claimed: int | None = None
     """Number of frames that the file's header claims; None: it claims none."""
     claimed_seconds: Fraction | None = None
@@ -172,6 +175,7 @@ def probe(path: Path) -> VideoInfo:
             crop=crop,
             coding_order=bool(context.has_b_frames)
             and (container.format.name == "avi" or _in_coding_order(path, stream.index)),
+            first_time=first.dts,
             # The header of AVI counts ticks, of which a frame may take several: see `_claimed_seconds`.
             claimed=None if container.format.name == "avi" else int(stream.frames) or None,
             claimed_seconds=_claimed_seconds(container, stream),
@@ -189,7 +193,7 @@ def frames(facts: VideoInfo, reading: Reading | None = None) -> Iterator[TimedFr
     """
     step = _nominal_step(facts)
     reading = reading or Reading.of(facts)
-    order = DecodingOrder() if facts.coding_order else None
+    order = DecodingOrder(facts.first_time) if facts.coding_order else None
     first: int | None = None
     before: int | None = None
     with opened(facts.path) as container:
