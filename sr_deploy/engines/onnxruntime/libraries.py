@@ -23,6 +23,9 @@ _LIBRARY = re.compile(
     re.IGNORECASE,
 )
 """Finds the library that the loader of Linux or Windows, or ONNX Runtime, says is missing."""
+_DRIVER_FUNCTION = re.compile(r"undefined symbol: (cu[A-Z]\w+)")
+"""Finds the function of the driver that the loader of Linux misses. Those of CUDA's libraries begin with "cuda",
+"cublas" and the like."""
 _PROVIDER_FILES = {
     "CUDAExecutionProvider": "onnxruntime_providers_cuda",
     TENSORRT: "onnxruntime_providers_tensorrt",
@@ -74,9 +77,19 @@ def require_libraries(provider: str) -> None:
         ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_shared{suffix}"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(path))
     except OSError as error:
-        raise missing_library(str(error), provider) or MissingRuntimeError(
-            f"{provider} does not load ({error}); {install_line(provider)}"
+        raise (
+            missing_library(str(error), provider)
+            or old_driver(str(error), provider)
+            or MissingRuntimeError(f"{provider} does not load ({error}); {install_line(provider)}")
         ) from error
+
+
+def old_driver(text: str, provider: str) -> MissingRuntimeError | None:
+    """Return the error for a message about a function that NVIDIA's driver lacks, or None for any other message."""
+    found = _DRIVER_FUNCTION.search(text)
+    return found and MissingRuntimeError(
+        f"{provider} needs a later NVIDIA driver: this one has no {found[1]}; update the driver, or use --backend auto"
+    )
 
 
 def missing_library(text: str, provider: str) -> MissingRuntimeError | None:

@@ -17,6 +17,8 @@ from sr_deploy.system.cores import usable_cores
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 """ONNX Runtime's names of its execution providers."""
+_GPU_FAILURE = re.compile(r"\bCU(?:DA|DNN|BLAS|BLASLT|FFT) failure \d+")
+"""Finds a failure of the GPU, its driver or its libraries in ONNX Runtime's message. The model is not its cause."""
 _OUT_OF_MEMORY = re.compile(
     r"bad_alloc|failed to allocate|out.?of.?memory|alloc_failed|CUDA failure 2\b", re.IGNORECASE
 )
@@ -136,6 +138,10 @@ def open_session(
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's errors share no other base class
+        if _GPU_FAILURE.search(str(error)):
+            raise MissingRuntimeError(
+                f"ONNX Runtime cannot use the GPU: {message_of(error)}; check `nvidia-smi`, or use --backend auto"
+            ) from error
         raise ModelError(
             f"ONNX Runtime cannot load {name}: {message_of(error)}; export it with standard operators"
         ) from error

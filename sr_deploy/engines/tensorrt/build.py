@@ -294,9 +294,9 @@ class _Build:
         source, name = self.source, self.source.spec.name
         asked = source.spec.precision
         count = list(source.convolutions.values()).count(asked)
-        require_precision(precisions(self.layers), asked, name, convolutions=count)
-        if api.is_strongly_typed(self.trt):
+        if api.is_strongly_typed(self.trt):  # first, because its message names the convolutions
             require_types(self.layers, source.convolutions, name)
+        require_precision(precisions(self.layers), asked, name, convolutions=count)
 
     def _on_progress(self, phase: str, done: int, steps: int) -> bool:
         """Pass progress on. Returns False, which stops the build, once it has been cancelled."""

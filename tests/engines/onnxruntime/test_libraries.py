@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from sr_deploy.engines.onnxruntime import libraries
-from sr_deploy.engines.onnxruntime.libraries import missing_library, require_libraries
-from sr_deploy.engines.onnxruntime.session import CUDA, TENSORRT
-from sr_deploy.errors import MissingRuntimeError
+from sr_deploy.engines.onnxruntime.libraries import missing_library, old_driver, require_libraries
+from sr_deploy.engines.onnxruntime.session import CUDA, TENSORRT, open_session, runtime
+from sr_deploy.errors import MissingRuntimeError, ModelError
 
 LINUX = "{}: cannot open shared object file: No such file or directory"
 
@@ -100,3 +100,28 @@ def test_a_provider_whose_library_is_missing_is_an_error_that_names_it(wheel, mo
         MissingRuntimeError, match=r"CUDAExecutionProvider does not load \(a symbol: .*pip install"
     ):
         require_libraries(CUDA)
+
+
+def test_a_driver_that_is_too_old_is_told_as_that():
+    text = "libonnxruntime_providers_cuda.so: undefined symbol: cuTensorMapEncodeTiled"
+    assert "needs a later NVIDIA driver: this one has no cuTensorMapEncodeTiled" in str(
+        old_driver(text, "CUDA")
+    )
+    assert old_driver("undefined symbol: cudaMallocAsync", "CUDA") is None
+
+
+def test_a_failure_of_the_gpu_is_not_blamed_on_the_model(monkeypatch):
+    """ONNX Runtime 1.31 says so where the driver starts and CUDA does not."""
+    text = "provider_options_utils.h:187 Parse Failed to parse provider option device_id: CUDA failure 3: initialization error"
+
+    def fail(*arguments, **named):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(runtime(), "InferenceSession", fail)
+    with pytest.raises(
+        MissingRuntimeError, match=r"cannot use the GPU: .*CUDA failure 3.*check `nvidia-smi`"
+    ):
+        open_session(b"", None, [(CUDA, {})], "net")
+    text = "no kernel for BatchToSpace"
+    with pytest.raises(ModelError, match="BatchToSpace; export it with standard operators"):
+        open_session(b"", None, [(CUDA, {})], "net")

@@ -65,6 +65,20 @@ def test_a_record_survives_json():
     assert EngineSidecar.from_json(a_record().to_json()) == a_record()
 
 
+def test_a_sidecar_from_before_the_later_fields_is_read_with_their_defaults():
+    """Engine files that were built before TensorRT for RTX was supported are engines of TensorRT."""
+    record = json.loads(a_record().to_json())
+    del record["machine"]["runtime"], record["options"]["capabilities"]
+    for later in ("precisions", "build_seconds", "created", "sr_deploy"):
+        del record[later]
+    read = EngineSidecar.from_json(json.dumps(record))
+    assert read.machine == HERE
+    assert read.machine.title == "TensorRT 10.16.1"
+    assert read.options == a_record().options
+    assert (read.options.capabilities, dict(read.precisions), read.created) == ((), {}, "")
+    assert differences(read, HERE) == []
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -147,6 +147,14 @@ def test_turing_is_refused_for_types_that_it_lacks_before_the_build(tmp_path):
     assert built.record.options.capabilities == ("7.5", "8.6")
 
 
+def test_int8_that_quietly_becomes_fp32_on_turing_is_named_after_the_build(tmp_path, monkeypatch):
+    """Without the refusal before the build, the check of every convolution finds what 1.7.1 does."""
+    monkeypatch.setattr("sr_deploy.engines.tensorrt.build.TURING", "none")
+    source = prepared(converted(FORMS["fixed_size"](), "int8"), tmp_path)
+    with pytest.raises(ModelError, match=r"computes \S+ in fp32 instead of int8"):
+        build(source, BuildOptions(capabilities=("7.5", "8.6")))
+
+
 def test_options_of_tensorrt_alone_are_refused(tmp_path):
     source = prepared(FORMS["fixed_size"](), tmp_path)
     for options in (BuildOptions(version_compatible=True), BuildOptions(hardware_compatible="ampere+")):
