@@ -80,6 +80,28 @@ def has_pixel_io(model: onnx.ModelProto) -> bool:
     return any(port.elem_type == TensorProto.UINT8 for port in picture_io(model))
 
 
+def with_port_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model` whose input and output are called `pixels` and `upscaled`.
+
+    A file that was exported with pixel I/O by another program may have other names.
+    """
+    made = copy_of(model)
+    port_in, port_out = picture_io(made)
+    if (port_in.name, port_out.name) == (PIXELS, UPSCALED):
+        return made
+    _prefix_names(made.graph)
+    nodes = [
+        helper.make_node("Identity", [PIXELS], [_CORE + port_in.name], name="io/input"),
+        *_copies(made.graph.node),
+        helper.make_node("Identity", [_CORE + port_out.name], [UPSCALED], name="io/output"),
+    ]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    for values, old, new in ((made.graph.input, port_in, PIXELS), (made.graph.output, port_out, UPSCALED)):
+        next(value for value in values if value.name == _CORE + old.name).name = new
+    return made
+
+
 def _graft_io(
     model: onnx.ModelProto, spec: ModelSpec | None, elem_type: int, for_tensorrt: bool
 ) -> onnx.ModelProto:
@@ -288,14 +310,18 @@ class _Graft:
         ports = ((self.graph.input, port_in, PIXELS, "hw"), (self.graph.output, port_out, UPSCALED, "HW"))
         for values, port, name, axes in ports:
             kept = [value for value in values if value.name != port.name]
-            dims = self._dims(port, axes)
+            dims = self._dims(port, axes, port_in.dims[0])
             del values[:]
             values.extend([*kept, helper.make_tensor_value_info(name, self.elem_type, dims)])
 
-    def _dims(self, port: Port, axes: str) -> list[int | str]:
-        """Return the axes [N, H, W, C] to declare: fixed sizes where the core has them, else names."""
-        batch, *rest = port.dims
-        height, width = rest[1:] if self.spec.layout == "NCHW" else rest[:2]
+    def _dims(self, port: Port, axes: str, batch: int | None) -> list[int | str]:
+        """Return the axes [N, H, W, C] to declare: fixed sizes where the model has them, else names.
+
+        Some exporters declare the output by the size that they traced, although the input takes any.
+        """
+        fixed = bool(self.spec.size_rule.fixed)
+        rest = port.dims[2:] if self.spec.layout == "NCHW" else port.dims[1:3]
+        height, width = rest if fixed else (None, None)
         return [batch or "n", height or axes[0], width or axes[1], self.spec.channels]
 
 

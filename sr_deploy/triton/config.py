@@ -6,7 +6,7 @@ module reads no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,7 +169,6 @@ def read_parameters(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value.get("string_value", "")) for key, value in found.items()}
 
 
-def dims_of(*, height: int | None, width: int | None, channels: int, batch: int | None) -> tuple[int, ...]:
-    """Return the sizes of the axes of pixels. None means any size; for `batch`, None leaves the axis out."""
-    axes: Sequence[int] = (height or -1, width or -1, channels)
-    return (*axes,) if batch is None else (batch, *axes)
+def dims_of(*, height: int | None, width: int | None, channels: int) -> tuple[int, ...]:
+    """Return the sizes of the axes of pixels without the batch. None means any size."""
+    return (height or -1, width or -1, channels)

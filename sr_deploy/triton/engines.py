@@ -59,9 +59,7 @@ def _plan_group(group: Sequence[Engine], options: ServeOptions) -> ServePlan:
             # instead of that of the largest one.
             "execution_context_allocation_strategy": "ON_PROFILE_CHANGE",
         },
-        **common_fields(
-            first.spec, _with_fitting_warm_up(options, first), first.pixels, None, any_size=False
-        ),
+        **common_fields(first.spec, _with_fitting_warm_up(options, first), first.pixels, any_size=False),
     )
     return ServePlan(config=config, files=files, notes=tuple(_notes(records)))
 

@@ -16,6 +16,7 @@ from sr_deploy.graph.onnx_file import PIXELS, UPSCALED, load_model
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.triton.config import Config, Tensor, dims_of
+from sr_deploy.triton.ports import served_graph
 
 SPEC_PARAMETER = "sr_deploy"
 """Name of the configuration parameter that holds the model's spec as JSON, for clients."""
@@ -87,20 +88,25 @@ class ServePlan:
 def plan_model(path: Path, options: ServeOptions) -> ServePlan:
     """Plan an ONNX file: with pixel I/O for Triton's ONNX Runtime, unchanged for the Python backend."""
     model = RunnableModel(path)
-    spec, fixed_batch = model.facts.spec, model.facts.max_batch
+    spec = model.facts.spec
     in_server = options.backend == "python"
-    data = _embedded(path) if in_server else model.graph(np.dtype(np.uint8))
-    files = {"model.onnx": data} | ({"model.py": MODEL_PY.encode()} if in_server else {})
-    batch = None if in_server or fixed_batch is None else fixed_batch
+    graph = None if in_server else served_graph(model.graph(np.dtype(np.uint8)), spec)
+    fields = common_fields(spec, options, "uint8", any_size=in_server)
+    if graph is not None:
+        fields["input_tensor"], fields["output_tensor"] = graph.configured()
     config = Config(
         name=served_name(path.stem),
         backend=options.backend,
-        max_batch=options.max_batch if batch is None else 0,
+        max_batch=options.max_batch if graph is None or graph.batches else 0,
         default_file="model.py" if in_server else "model.onnx",
         kind=_instance_kind(options),
         parameters=_parameters(spec, options, in_server=in_server),
-        **common_fields(spec, options, "uint8", batch, any_size=in_server),
+        **fields,
     )
+    if graph is None:
+        files = {"model.onnx": _embedded(path), "model.py": MODEL_PY.encode()}
+    else:
+        files = {"model.onnx": graph.data}
     return ServePlan(config=config, files=files, notes=tuple(_notes(spec, in_server=in_server)))
 
 
@@ -117,13 +123,11 @@ def _instance_kind(options: ServeOptions) -> str:
     return _KINDS[options.device]
 
 
-def common_fields(
-    spec: ModelSpec, options: ServeOptions, pixels: str, batch: int | None, *, any_size: bool
-) -> dict[str, Any]:
-    """Return the fields of a configuration that do not depend on the backend.
+def common_fields(spec: ModelSpec, options: ServeOptions, pixels: str, *, any_size: bool) -> dict[str, Any]:
+    """Return the fields of a configuration that do not depend on the backend, for a model that takes batches.
 
-    `pixels` is the type of the values, `batch` a fixed batch size or None. `any_size` is set if the backend
-    tiles and pads pictures itself; otherwise the model's size rule limits the sizes.
+    `pixels` is the type of the values. `any_size` is set if the backend tiles and pads pictures itself; otherwise
+    the model's size rule limits the sizes.
     """
     fixed = None if any_size else spec.size_rule.fixed
     height, width = fixed or (None, None)
@@ -132,7 +136,7 @@ def common_fields(
         Tensor(
             name=name,
             data_type=_TYPES[pixels],
-            dims=dims_of(height=h, width=w, channels=spec.channels, batch=batch),
+            dims=dims_of(height=h, width=w, channels=spec.channels),
         )
         for name, h, w in ((PIXELS, height, width), (UPSCALED, tall, wide))
     )

@@ -18,11 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sr_deploy.errors import OutputError, UsageError
+from sr_deploy.errors import ModelError, OutputError, UsageError
+from sr_deploy.graph.onnx_file import parse_model
 from sr_deploy.system.output_folder import OutputFolders
 from sr_deploy.triton.config import Config, config_text
 from sr_deploy.triton.engines import plan_engines
 from sr_deploy.triton.plan import ServeOptions, ServePlan, plan_model
+from sr_deploy.triton.ports import ports_of, refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,34 @@ def _check_free(model: Path, plan: ServePlan, options: ServeOptions) -> None:
             f"cannot write {model}: its version {others[0]} uses the backend {backend} and this one {plan.config.backend}, but all "
             "versions of a model share one configuration; write to another repository"
         )
+    _check_served(model, plan, options)
+
+
+def _check_served(model: Path, plan: ServePlan, options: ServeOptions) -> None:
+    """Raise an error if the server's ONNX Runtime backend would refuse a version under the new configuration.
+
+    ModelError for the new version, OutputError for another one that is served beside it.
+    """
+    name = plan.config.default_file
+    if plan.config.backend != "onnxruntime":
+        return
+    if reason := _refusal(plan.config, plan.files[name]):
+        raise ModelError(f"{plan.config.name} cannot be served: {reason}; export the model again")
+    served = sorted({options.version, *_versions(model)}, reverse=True)[: options.keep]
+    for number in served:
+        file = model / str(number) / name
+        if number == options.version or not file.is_file():
+            continue
+        if reason := _refusal(plan.config, file.read_bytes()):
+            raise OutputError(
+                f"cannot write {model / str(options.version)}: all versions share one configuration, and it does not fit "
+                f"version {number} ({reason}); write to another repository, or serve fewer versions with --keep"
+            )
+
+
+def _refusal(config: Config, data: bytes) -> str | None:
+    """Return why the backend would not load the ONNX file `data` under `config`; None if it would."""
+    return refusal(config, ports_of(parse_model(data)))
 
 
 def _versions(model: Path) -> list[int]:
