@@ -17,5 +17,7 @@ FloatArray = npt.NDArray[np.float32]
 """Values in single precision, as models compute them: pixels, weights, biases or scales."""
 DoubleArray = npt.NDArray[np.float64]
 """Values in double precision, as measurements use them."""
+IntArray = npt.NDArray[np.integer[Any]]
+"""Whole numbers of any width, such as indices."""
 BatchArray = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """Pixels [N, H, W, C] as engines take and give them: uint8 in 0..255, or float32 in 0..1."""

@@ -89,6 +89,12 @@ class Phase:
 
     The busiest place is cut: the one whose neighbouring pixels differ most.
     """
+    leak: float = 0.0
+    """Slope below zero that the net's ReLUs have at the start of the phase, 0..1.
+
+    It falls to 0 in the first half of the phase. So a net with ReLU begins as the net with leaky ReLU whose weights
+    it starts from.
+    """
     degrade: Degradation | None = None
     """Degradation of the small crops. None: bicubic shrinking only."""
 
@@ -100,6 +106,8 @@ class Phase:
                 f"crop = {self.crop} small pixels ({self.crop * self.scale} large ones at scale {self.scale}), "
                 f"expected at least {SMALLEST_CROP}"
             )
+        if not 0 <= self.leak <= 1:
+            raise UsageError(f"leak = {self.leak}, expected a slope of 0 to 1")
         if self.target not in TARGETS:
             raise UsageError(f"target = {self.target!r}, expected {' or '.join(TARGETS)}")
         if self.target == "teacher" and self.degrade:
@@ -216,7 +224,7 @@ def _weights(where: str, weights: Mapping[str, float]) -> None:
 
 _PHASE_KEYS: dict[str, Types] = {
     "scale": int, "crop": int, "large_crop": int, "steps": int, "batch": int, "learning_rate": _NUMBER,
-    "loss": (str, dict), "target": str, "busiest_of": int, "degrade": dict,
+    "loss": (str, dict), "target": str, "busiest_of": int, "leak": _NUMBER, "degrade": dict,
 }  # fmt: skip
 _RECIPE_KEYS: dict[str, Types] = {
     "name": str, "net": dict, "phase": list, "seed": int, "ema": _NUMBER, "clip": _NUMBER,

@@ -91,22 +91,38 @@ def near_identity(in_channels: int, out_channels: int) -> nn.Conv2d:
     return conv
 
 
-def icnr_(weight: Tensor, factor: int) -> Tensor:
-    """Initialise a PixelShuffle convolution's `weight` [C * factor**2, C_in, k, k] in place by ICNR.
+def nearest_index(channels: int, factor: int, unshuffle: int = 1) -> Tensor:
+    """Return the source of every channel of nearest-neighbour upsampling before PixelShuffle.
+
+    The sources are the `channels * unshuffle**2` channels of a picture after PixelUnshuffle by `unshuffle`; the
+    results are the `channels * (factor * unshuffle)**2` channels that PixelShuffle turns into the picture upsampled
+    by `factor`. Shape: [channels * (factor * unshuffle)**2], int64.
+    """
+    sources = torch.arange(channels * unshuffle**2, dtype=torch.float32)
+    small = F.pixel_shuffle(sources[:, None, None], unshuffle)
+    large = small.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+    return F.pixel_unshuffle(large, factor * unshuffle).flatten().long()
+
+
+def icnr_(weight: Tensor, factor: int, unshuffle: int = 1) -> Tensor:
+    """Initialise a PixelShuffle convolution's `weight` [C * (factor * unshuffle)**2, C_in, k, k] by ICNR, in place.
 
     Every group of `factor**2` output channels starts with the same kernel. The shuffled output then equals
     nearest-neighbour upsampling of one convolution, so the net does not start with a checkerboard. Source:
-    Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", section 3.
+    Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", section 3. Behind a PixelUnshuffle by
+    `unshuffle` every small pixel of a block has a group of its own.
 
-    Returns `weight`. Raises UsageError where the output channels do not divide by `factor**2`.
+    Returns `weight`. Raises UsageError where the output channels do not divide by `(factor * unshuffle)**2`.
     """
-    channels, rest = divmod(weight.shape[0], factor**2)
+    channels, rest = divmod(weight.shape[0], (factor * unshuffle) ** 2)
     if rest:
-        raise UsageError(f"ICNR needs a multiple of {factor**2} output channels, got {weight.shape[0]}")
-    kernel = torch.empty(channels, *weight.shape[1:], dtype=weight.dtype)
+        raise UsageError(
+            f"ICNR needs a multiple of {(factor * unshuffle) ** 2} output channels, got {weight.shape[0]}"
+        )
+    kernel = torch.empty(channels * unshuffle**2, *weight.shape[1:], dtype=weight.dtype)
     nn.init.kaiming_normal_(kernel, nonlinearity="linear")
     with torch.no_grad():
-        return weight.copy_(kernel.repeat_interleave(factor**2, dim=0))
+        return weight.copy_(kernel[nearest_index(channels, factor, unshuffle)])
 
 
 class Folding(nn.Module, ABC):
@@ -233,24 +249,27 @@ def fixed_conv(kernel: Tensor, *, padded: bool = True) -> nn.Conv2d:
 
 
 class NearestChannels(Folding):
-    """Every channel repeated `factor**2` times, which PixelShuffle turns into nearest-neighbour upsampling.
+    """The picture's channels, repeated so that PixelShuffle turns them into nearest-neighbour upsampling.
 
     Training uses a copy, so that autocast does not round the picture. `fold()` gives a 1x1 convolution with
-    ones, which is as exact and which runtimes fuse with the addition that follows.
+    ones, which is as exact and which runtimes fuse with the addition that follows. `unshuffle` is the factor of the
+    PixelUnshuffle that the picture has been through.
     """
 
-    def __init__(self, channels: int, factor: int) -> None:
+    def __init__(self, channels: int, factor: int, unshuffle: int = 1) -> None:
         super().__init__()
-        self.channels, self.factor = channels, factor
+        self.index: Tensor
+        self.channels, self.factor, self.unshuffle = channels, factor, unshuffle
+        self.register_buffer("index", nearest_index(channels, factor, unshuffle), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Repeat the channels: [N, C, H, W] -> [N, C * factor**2, H, W]."""
-        return x.repeat_interleave(self.factor**2, dim=1)
+        """Repeat the channels: [N, C * unshuffle**2, H, W] -> [N, C * (factor * unshuffle)**2, H, W]."""
+        return x[:, self.index]
 
     @torch.no_grad()
     def fold(self) -> nn.Conv2d:
-        """Return the same function as a convolution [C * factor**2, C, 1, 1] of ones, not trainable."""
-        ones = torch.eye(self.channels).repeat_interleave(self.factor**2, dim=0)
+        """Return the same function as a 1x1 convolution with one 1 in each row, not trainable."""
+        ones = torch.eye(self.channels * self.unshuffle**2, device=self.index.device)[self.index]
         return fixed_conv(ones[:, :, None, None])
 
 
@@ -280,15 +299,22 @@ class InterpolatedChannels(Folding):
         return nn.Sequential(nn.ReplicationPad2d(radius), fixed_conv(kernel, padded=False))
 
 
-def upsampled_channels(residual: str, channels: int, factor: int) -> nn.Module:
+def upsampled_channels(residual: str, channels: int, factor: int, unshuffle: int = 1) -> nn.Module:
     """Return the skip connection around a net, before PixelShuffle: [N, C, H, W] -> [N, C * factor**2, H, W].
 
-    Raises UsageError for a `residual` that is not in `RESIDUALS`.
+    With `unshuffle` above 1 it takes the picture after PixelUnshuffle and gives the channels of PixelShuffle by
+    `factor * unshuffle`. Raises UsageError for a `residual` that is not in `RESIDUALS` or, with `unshuffle`, is not
+    "nearest".
     """
     if residual not in RESIDUALS:
         raise UsageError(f"residual must be one of {', '.join(RESIDUALS)}, got {residual!r}")
     if residual == "nearest":
-        return NearestChannels(channels, factor)
+        return NearestChannels(channels, factor, unshuffle)
+    if unshuffle > 1:
+        # Interpolation repeats the last pixel at the border, but padding an unshuffled picture repeats whole blocks.
+        raise UsageError(
+            f'residual = {residual!r} does not work with unshuffle = {unshuffle}; use residual = "nearest"'
+        )
     return InterpolatedChannels(channels, factor, residual)
 
 

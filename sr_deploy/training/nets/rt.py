@@ -27,6 +27,7 @@ from sr_deploy.training.nets.blocks import (
     near_identity,
     upsampled_channels,
 )
+from sr_deploy.training.nets.unshuffled import unshuffled_conv
 
 
 class RT(nn.Module):
@@ -38,6 +39,7 @@ class RT(nn.Module):
       features: width of the hidden layers.
       depth: number of convolutions between the first and the last one; the halo is `depth + 2`.
       activation: "leaky_relu", "relu" or "relu6".
+      unshuffle: 2 moves every block of 2x2 pixels into channels first, so that the convolutions see a quarter of the pixels; 1 leaves the picture as it is. Height and width must be multiples of it. The halo is about `unshuffle` times as large.
       residual: upsampling of the skip connection. "nearest" costs a 1x1 convolution, "bilinear" a 3x3 one, "bicubic" a 5x5 one. The later ones start closer to the target, and colours need little more.
       foldable: train with parallel branches; `fold()` gives the plain net that is exported.
       back_projection: with "bicubic", make the large picture, shrunk again, nearly equal to the small one (see `nets.back_projection`). It costs five small fixed convolutions, which grow with `scale**2`, and 4 pixels of halo.
@@ -53,6 +55,7 @@ class RT(nn.Module):
         features: int = 32,
         depth: int = 8,
         *,
+        unshuffle: int = 1,
         activation: str = "leaky_relu",
         residual: str = "nearest",
         foldable: bool = True,
@@ -60,9 +63,16 @@ class RT(nn.Module):
         icnr: bool = True,
     ) -> None:
         super().__init__()
-        check_counts(channels=channels, features=features, depth=depth)
-        self.scale, self.channels, self.residual = check_scale(scale), channels, residual
-        widths = [channels] + [features] * (depth + 1)
+        check_counts(channels=channels, features=features, depth=depth, unshuffle=unshuffle)
+        check_scale(scale)
+        if unshuffle > 1 and back_projection:
+            raise UsageError(
+                f"unshuffle = {unshuffle} cannot be combined with back_projection; leave one of them out"
+            )
+        self.scale, self.channels, self.residual = scale, channels, residual
+        self.multiple_of = unshuffle
+        inputs, factor = channels * unshuffle**2, scale * unshuffle
+        widths = [inputs] + [features] * (depth + 1)
         self.body = nn.ModuleList(
             FoldableConv(a, b) if foldable else near_identity(a, b) for a, b in pairwise(widths)
         )
@@ -70,12 +80,12 @@ class RT(nn.Module):
         self.around = (
             BackProjectedChannels(channels, scale, residual)
             if back_projection
-            else upsampled_channels(residual, channels, scale)
+            else upsampled_channels(residual, channels, scale, unshuffle)
         )
         self.unseen = NullSpaceProjection(channels, scale) if back_projection else nn.Identity()
-        self.head = nn.Conv2d(features, channels * scale**2, 3, padding=1)
+        self.head = nn.Conv2d(features, channels * factor**2, 3, padding=1)
         if icnr:
-            icnr_(self.head.weight, scale)
+            icnr_(self.head.weight, scale, unshuffle)
         with torch.no_grad():
             self.head.weight.mul_(0.1)  # so that the net starts close to the upsampled picture
         assert self.head.bias is not None
@@ -83,12 +93,14 @@ class RT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale."""
+        if self.multiple_of > 1:
+            x = F.pixel_unshuffle(x, self.multiple_of)
         features = x
         for conv in self.body:
             features = self.activation(conv(features))
         detail = self.unseen(self.head(features))
         # Added before the shuffle, so that one shuffle serves both.
-        return F.pixel_shuffle(detail + self.around(x), self.scale)
+        return F.pixel_shuffle(detail + self.around(x), self.scale * self.multiple_of)
 
     def fold(self) -> RT:
         """Return the same function with one plain convolution in place of every set of branches."""
@@ -124,4 +136,27 @@ class RT(nn.Module):
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
             net.body.insert(place, conv)
+        return net
+
+    @torch.no_grad()
+    def behind_unshuffle(self, unshuffle: int) -> RT:
+        """Return a net that computes the same behind a PixelUnshuffle, with `unshuffle**2` times the features.
+
+        Three quarters or more of its weights are zeros, which training can use. The picture is added by nearest
+        neighbour. Raises UsageError for a net that has branches, back-projection or a PixelUnshuffle already.
+        """
+        convs = [conv for conv in self.body if isinstance(conv, nn.Conv2d)]
+        if self.multiple_of > 1 or len(convs) < len(self.body) or not isinstance(self.unseen, nn.Identity):
+            raise UsageError("only a plain net without an unshuffle can be put behind one")
+        net = RT(
+            self.scale,
+            self.channels,
+            self.head.in_channels * unshuffle**2,
+            self.depth,
+            unshuffle=unshuffle,
+            foldable=False,
+        )
+        net.body = nn.ModuleList(unshuffled_conv(conv, unshuffle) for conv in convs)
+        net.head = unshuffled_conv(self.head, unshuffle, factor=self.scale)
+        net.activation = copy.deepcopy(self.activation)
         return net

@@ -23,6 +23,8 @@ from sr_deploy.training.run.state import STATE, BestCheckpoints, write_state
 from sr_deploy.training.run.validate import HeldOutQuality, crop_sheet, measure
 
 _FINITE_CHECK_STEPS = 25  # steps between two checks that the loss is finite, each of which makes a GPU wait
+_FIRST_LOOK = 0.1  # share of the interval between evaluations after which the first one is made, so that a bad recipe shows early
+_LEAST_STEPS = 50  # steps before the first evaluation; the average is still close to the first weights before
 _MAX_EVALUATION_SECONDS = 900.0  # an evaluation counts as training time up to this limit
 _PLOT_SECONDS = 60.0  # least time between two plots
 
@@ -63,18 +65,24 @@ class Loop:
         Raises CheckFailedError where the loss is not finite, OutputError where a file cannot be written,
         KeyboardInterrupt after the run was asked to stop.
         """
-        self._clock.lap(_MAX_EVALUATION_SECONDS)
+        self._clock.lap(0.0)  # what was prepared before the first step is no training time
         for small, large in batches:
             share = self._progress()
             rate = self._run.phase.learning_rate * limit_early_rate(one_cycle(share), self._run.step_number)
+            self._run.set_progress(share)
             self._accumulate(self._run.step(small, large, rate))
             done = share >= 1
-            if done or self._run.step_number % self._session.options.every == 0:
+            if done or self._is_due(self._run.step_number):
                 self._evaluate(rate, done)
             if done:
                 return
             if self._session.stopping:
                 self._stop()
+
+    def _is_due(self, step: int) -> bool:
+        """Is quality measured after `step`? It is after every `every` steps, and once soon after the start."""
+        every = self._session.options.every
+        return step % every == 0 or step == int(every * _FIRST_LOOK) >= _LEAST_STEPS
 
     def _progress(self) -> float:
         """Return the progress of the phase after the next step, 0..1. It is the same in every process."""

@@ -25,6 +25,9 @@ from sr_deploy.training.run.process_group import ProcessGroup
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 """Precision of a recipe -> type that the forward pass is cast to, or None."""
 
+_LEAK_SHARE = 0.5
+"""Share of a phase at which leaking ReLUs no longer leak."""
+
 
 def carry_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """Copy into `net` every tensor whose name and shape fit. Returns the names of those that stay fresh."""
@@ -59,6 +62,7 @@ class PhaseRun:
         self.fresh = carry_weights(self.net, weights) if weights else []
         self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self._leaks = [*_made_leaky(self.net), *_made_leaky(self.average)] if phase.leak else []
         self.loss = loss
         self.loss.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         wrapped = processes.wrapped(self.net, self.device)
@@ -72,6 +76,11 @@ class PhaseRun:
         self.step_number = 0
         graphed = on_gpu and processes.world == 1 and not self.scaler.is_enabled()
         self._run_update: Update = GraphedUpdate(self._update, say) if graphed else self._update
+
+    def set_progress(self, share: float) -> None:
+        """Set what depends on the progress of the phase, 0..1: the slope of leaking ReLUs."""
+        for leaky in self._leaks:
+            leaky.negative_slope = self.phase.leak * max(1 - share / _LEAK_SHARE, 0.0)
 
     def step(self, small: Tensor, large: Tensor, rate: float) -> Tensor:
         """Run one update on a batch of uint8 crops.
@@ -167,6 +176,17 @@ def _optimiser(recipe: Recipe, parameters: list[nn.Parameter], device: torch.dev
     return torch.optim.AdamW(
         parameters, rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
     )
+
+
+def _made_leaky(net: nn.Module) -> list[nn.LeakyReLU]:
+    """Replace every ReLU in `net` by a leaky one, whose slope can be changed, and return those."""
+    made = []
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                made.append(nn.LeakyReLU())
+                setattr(module, name, made[-1])
+    return made
 
 
 def _floating(net: nn.Module) -> list[Tensor]:

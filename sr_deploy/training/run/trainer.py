@@ -16,20 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_deploy.errors import InputError, UsageError
+from sr_deploy.errors import UsageError
 from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.system.json_values import from_plain
-from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, to_float
 from sr_deploy.training.data.pictures import PictureStore, TrainingPair, quarter_of_memory, split_validation
 from sr_deploy.training.nets import build_net, size_rule_of
-from sr_deploy.training.nets.blocks import fold
-from sr_deploy.training.nets.rt import RT
 from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.objective.teacher import Teacher
 from sr_deploy.training.objective.vgg import VGGFeatures, load_vgg
 from sr_deploy.training.recipe import TERMS, Recipe
 from sr_deploy.training.run.allocator import keep_freed_memory
+from sr_deploy.training.run.initial import initial_weights
 from sr_deploy.training.run.log import TrainingLog
 from sr_deploy.training.run.loop import Loop
 from sr_deploy.training.run.phase import PhaseRun, carry_weights
@@ -45,11 +43,7 @@ from sr_deploy.training.run.session import (
     device_name,
 )
 from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state
-from sr_deploy.training.run.validate import centre_crop
-
-_WEIGHTLESS_SETTINGS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
-"""Settings of a net that its weights do not depend on, with their defaults."""
-_MAX_READING_SECONDS = 900.0  # reading the pictures counts as time of the run up to this limit
+from sr_deploy.training.run.validate import bicubic_psnr, centre_crop
 
 
 class Trainer:
@@ -146,7 +140,9 @@ class Trainer:
         if self.options.minutes is not None:
             session.position.minutes = self.options.minutes
         if self.options.init and not self._saved:
-            self._weights, session.position.init = self._initial_weights(self.options.init)
+            self._weights, session.position.init = initial_weights(
+                self.recipe, self.options.init, self.options.phase
+            )
             session.position.phase = self.options.phase - 1
         if session.processes.leads:
             used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
@@ -173,43 +169,6 @@ class Trainer:
             average = {k: v for k, v in tensors.items() if k.startswith("average.")}
             self._weights = {k.removeprefix("average."): v for k, v in average.items()}
         session.say(f"resuming after step {session.position.steps:,}, in phase {session.position.phase + 1}")
-
-    def _initial_weights(self, path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
-        """Return the weights of a checkpoint of this recipe's net, and the record of their origin.
-
-        An `rt` without branches may start from a folded one that had branches, and from a shallower one. Skip
-        connection and back-projection have no weights and may differ. Raises InputError for another net.
-        """
-        info, tensors = read_checkpoint(path)
-        ours = (self.recipe.architecture, _weighted_settings(self.recipe.parameters))
-        theirs = (info.architecture, _weighted_settings(info.parameters))
-        name, plain = info.name, {**theirs[1], "foldable": False}
-        if theirs != ours and (theirs[0], plain | _depth_of(ours[1])) == ours:
-            net = fold(load_net(path)[0])
-            if plain != ours[1] and isinstance(net, RT):
-                if net.depth > ours[1]["depth"]:
-                    raise InputError(
-                        f"{path}: the net has depth {net.depth}, but the recipe's net has depth {ours[1]['depth']}; name "
-                        "a checkpoint of that net or of a shallower one"
-                    )
-                name = f"{name} of depth {net.depth}, made deeper"
-                net = net.deepened(ours[1]["depth"])
-            theirs, tensors = ours, net.state_dict()
-        if theirs != ours:
-            raise InputError(
-                f"{path}: weights of {info.architecture} {dict(info.parameters)}, but the recipe trains "
-                f"{ours[0]} {dict(self.recipe.parameters)}; name a checkpoint of that net"
-            )
-        here, there = _weightless_settings(self.recipe.parameters), _weightless_settings(info.parameters)
-        # These names are recorded in checkpoints and shown on cards.
-        if here["residual"] != there["residual"]:
-            name = f"{name}, with something else around the net"
-        if here["back_projection"] != there["back_projection"]:
-            name = f"{name}, {'with' if there['back_projection'] else 'without'} back-projection"
-        about: dict[str, Any] = {"name": name, "scale": info.scale, "recipe_sha256": info.recipe_sha256}
-        if self.options.phase > 1:
-            about["first_phase"] = self.options.phase
-        return tensors, {**about, "training": dict(info.training)}
 
     def _run_phases(self, session: TrainingRun, clock: TrainingClock) -> None:
         """Load what the phases need, and run those that are not finished."""
@@ -259,6 +218,7 @@ class Trainer:
         The processes on one host share the memory for pictures.
         """
         options = self.options
+        session.say(f"preparing: decoding the pictures in {options.data}")
         memory = quarter_of_memory() // session.processes.local_world
         store = PictureStore(
             options.data, cache=options.cache, overflow=options.out / "pictures", memory=memory
@@ -282,11 +242,9 @@ class Trainer:
         """Prepare and run one phase, from its start or from the saved state."""
         phase, recipe = self.recipe.phases[number], self.recipe
         saved = self._saved if self._saved and not session.position.done else None
-        training, held_out = self._pairs(store, phase.scale)
+        training, held_out = self._pairs(session, store, phase.scale)
         if self._teacher and phase.target == "teacher":
-            session.position.seconds = clock.lap(_MAX_READING_SECONDS)
             training = self._taught(session, store, self._teacher, training)
-            clock.lap(0.0)
         crops = self._crops(number, session, training)
         layers = {layer: weight for layer, weight in recipe.perceptual.layers.items() if weight}
         loss = ComposedLoss(
@@ -304,13 +262,15 @@ class Trainer:
         )
         self._announce_phase(number, session, run, crops)
         kept = BestCheckpoints(self.options.out, self.options.keep, session.position.kept)
-        session.position.seconds = clock.lap(_MAX_READING_SECONDS)
         if not saved:
             if session.processes.leads:
                 kept.drop()
             session.position = self._start_of(number, session.position)
         multiple = size_rule_of(run.net).multiple_of
         held_out_crops = [centre_crop(pair, phase.scale, multiple=multiple) for pair in held_out]
+        session.say(
+            f"held out: {len(held_out)} pictures, on which bicubic reaches {bicubic_psnr(held_out_crops, phase.scale):.3f} dB"
+        )
         loop = Loop(session, run, held_out_crops, clock, kept, saved)
         workers = self.options.workers or default_workers(session.device.type)
         pin = session.device.type == "cuda"
@@ -335,12 +295,16 @@ class Trainer:
         session.position.teacher = teacher.record
         return store.with_targets(training, teacher.key, draw)
 
-    def _pairs(self, store: PictureStore, scale: int) -> tuple[list[TrainingPair], list[TrainingPair]]:
+    def _pairs(
+        self, session: TrainingRun, store: PictureStore, scale: int
+    ) -> tuple[list[TrainingPair], list[TrainingPair]]:
         """Return (training, held out).
 
         Training pictures come at every size of the recipe, plus the dead-leaves pictures; pictures held out
         only at their own size.
         """
+        leaves = f", and drawing {self.recipe.leaves} dead-leaves pictures" * bool(self.recipe.leaves)
+        session.say(f"preparing: shrinking {len(store.pictures)} pictures by {scale}{leaves}")
         whole = store.pairs(scale)
         training, held_out = split_validation(whole, self.recipe.validation)
         held_out_names = {pair.name for pair in held_out}
@@ -396,21 +360,6 @@ class Trainer:
         if session.log:
             session.log.close()
         return final
-
-
-def _weighted_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that decide shapes and meaning of the weights."""
-    return {key: value for key, value in parameters.items() if key not in _WEIGHTLESS_SETTINGS}
-
-
-def _weightless_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that the weights do not depend on, with defaults filled in."""
-    return {key: parameters.get(key, default) for key, default in _WEIGHTLESS_SETTINGS.items()}
-
-
-def _depth_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the depth among `parameters`, as a dict that is empty where there is none."""
-    return {"depth": parameters["depth"]} if "depth" in parameters else {}
 
 
 def check_crops(recipe: Recipe) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.metrics import LUMA
 from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.training.data.loader import to_float
@@ -57,6 +58,17 @@ def luma_psnr(got: Tensor, wanted: Tensor, scale: int) -> float:
     luma = torch.einsum("nchw,c->nhw", error, error.new_tensor(LUMA.tolist()))
     squared = luma[:, scale:-scale, scale:-scale].square().mean()
     return float(10 * torch.log10(255**2 / squared))
+
+
+def bicubic_psnr(pairs: Sequence[TrainingPair], scale: int) -> float:
+    """Return the mean PSNR in dB on Y of bicubic upsampling: what a net has to be better than."""
+    cpu = torch.device("cpu")
+    large = (imresize(pair.small, size=pair.large.shape[:2]) for pair in pairs)
+    found = [
+        luma_psnr(_tensor(got, cpu), _tensor(pair.large, cpu), scale)
+        for got, pair in zip(large, pairs, strict=True)
+    ]
+    return float(np.mean(found))
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from sr_deploy.training.nets.blocks import (
     InterpolatedChannels,
     WeightedResidual,
     conv3x3,
+    fold,
     stages_of,
 )
 from sr_deploy.training.nets.unet import mirrored_index
@@ -350,3 +351,42 @@ def test_a_tile_with_the_measured_halo_computes_what_the_whole_picture_does(arch
         expected = net(whole)[:, :, first * 2 : last * 2]
         got = net(tile)[:, :, halo * 2 : (halo + 4 * step) * 2]
     assert (expected - got).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_net_behind_an_unshuffle_computes_what_the_net_itself_does(scale: int) -> None:
+    net = small_net("rt", scale, foldable=False)
+    behind = net.behind_unshuffle(2)
+    assert behind.head.in_channels == 4 * net.head.in_channels
+    assert size_rule_of(behind).multiple_of == 2
+    x = picture(10, 14, count=2)
+    with torch.no_grad():
+        assert torch.allclose(behind(x), net(x), atol=1e-5)
+        assert torch.equal(fold(behind)(x), behind(x))
+    assert measure_halo(behind) in (measure_halo(net), measure_halo(net) + 1)
+
+
+def test_a_fresh_net_behind_an_unshuffle_starts_near_the_nearest_neighbour_picture() -> None:
+    torch.manual_seed(0)
+    net = build_net("rt", 4, {"features": 16, "depth": 3, "unshuffle": 2, "activation": "relu"})
+    x = picture(12, 8)
+    nearest = functional.interpolate(x, scale_factor=4.0)
+    with torch.no_grad():
+        detail = net(x) - nearest
+        assert detail.abs().mean() < 0.2
+        # By ICNR all large pixels of a small one start alike.
+        assert torch.allclose(
+            detail, functional.interpolate(detail[..., ::4, ::4], scale_factor=4.0), atol=1e-6
+        )
+
+
+def test_what_an_unshuffle_does_not_go_with_is_refused() -> None:
+    for wrong in (
+        {"residual": "bilinear"},
+        {"residual": "bicubic", "back_projection": True},
+        {"unshuffle": 0},
+    ):
+        with pytest.raises(UsageError, match="unshuffle"):
+            build_net("rt", 2, {"unshuffle": 2} | wrong)
+    with pytest.raises(UsageError, match="plain net"):
+        small_net("rt", 2).behind_unshuffle(2)

@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, OutputError, UsageError
 from sr_deploy.quality.bicubic import imresize
+from sr_deploy.quality.metrics import luma, psnr, shave
 from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.training.checkpoint import load_net, read_checkpoint
 from sr_deploy.training.data.loader import CropSampler
-from sr_deploy.training.data.pictures import PictureStore
+from sr_deploy.training.data.pictures import PictureStore, split_validation
 from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.recipe import parse_recipe
 from sr_deploy.training.run import precision as precision_module
@@ -349,7 +350,7 @@ def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(picture
     cache = tmp_path / "cache"  # dead-leaves pictures take seconds to make, so they are kept
     trainer = train(pictures, tmp_path / "run", tiny_recipe(ONE_PHASE, leaves=2), watch, cache=cache)
     store = PictureStore(pictures, overflow=tmp_path / "overflow", cache=cache)
-    training, held_out = trainer._pairs(store, 2)
+    training, held_out = trainer._pairs(trainer._session, store, 2)
     made = [pair.name for pair in training if pair.name.startswith("leaves")]
     assert made == ["leaves 0", "leaves 1"]
     assert len(training) == 8 + 2
@@ -362,6 +363,52 @@ def test_leaves_are_trained_on_beside_the_photographs_and_never_held_out(picture
     assert np.array_equal(store.dead_leaves_pairs(2, 1)[0].large, one.large)
     with pytest.raises(UsageError, match="leaves = -1"):
         tiny_recipe(ONE_PHASE, leaves=-1)
+
+
+LEAKY, RELU = 'activation = "leaky_relu"\nfoldable = false\n', 'activation = "relu"\nfoldable = false\n'
+
+
+def test_a_leaking_net_begins_as_the_leaky_one_and_ends_with_relu(pictures, tmp_path, without_plots):
+    train(pictures, tmp_path / "leaky", tiny_recipe(ONE_PHASE, net=LEAKY))
+    first = tmp_path / "leaky" / "final.safetensors"
+    still = ONE_PHASE.replace("1e-2", "1e-30").replace("steps = 12", "steps = 40")
+    leaking = tiny_recipe(still + "\nleak = 0.1", net=RELU)
+    train(pictures, tmp_path / "relu", leaking, init=first, every=1)
+    log = [row["psnr"] for row in read_log(tmp_path / "relu")]
+    net = load_net(first)[0].eval()
+    assert log[0] == pytest.approx(read_log(tmp_path / "leaky")[-1]["psnr"], abs=0.1)
+    assert log[19] != log[0]
+    assert log[20:] == [log[20]] * 20
+    info, tensors = read_checkpoint(tmp_path / "relu" / "final.safetensors")
+    assert info.training["init"]["name"] == "tiny, with ReLU"
+    assert torch.allclose(tensors["body.1.weight"], net.body[1].weight)
+    assert type(load_net(tmp_path / "relu" / "final.safetensors")[0].activation) is torch.nn.ReLU
+    with pytest.raises(InputError, match="name a checkpoint of that net"):
+        train(pictures, tmp_path / "not", tiny_recipe(ONE_PHASE, net=RELU), init=first)
+    with pytest.raises(UsageError, match="leak = 2"):
+        tiny_recipe(ONE_PHASE + "\nleak = 2")
+
+
+def test_a_leaking_run_goes_on_bit_for_bit(pictures, tmp_path, without_plots):
+    recipe = tiny_recipe(ONE_PHASE + "\nleak = 0.1", net=RELU)
+    train(pictures, tmp_path / "unbroken", recipe)
+    stopped(pictures, tmp_path / "broken", 4, recipe)
+    train(pictures, tmp_path / "broken", recipe, resume=True)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
+
+
+def test_a_net_behind_an_unshuffle_begins_as_the_net_before_it(pictures, tmp_path, without_plots):
+    train(pictures, tmp_path / "whole", tiny_recipe(ONE_PHASE, net="foldable = false\n"))
+    first = tmp_path / "whole" / "final.safetensors"
+    wider = parse_recipe(
+        b'name = "wide"\nprecision = "off"\nvalidation = 2\n[net]\narchitecture = "rt"\nfeatures = 16\ndepth = 1\n'
+        b"unshuffle = 2\nfoldable = false\n[[phase]]\n" + ONE_PHASE.replace("1e-2", "1e-30").encode()
+    )
+    train(pictures, tmp_path / "wide", wider, init=first)
+    log = [read_log(tmp_path / run)[-1]["psnr"] for run in ("whole", "wide")]
+    assert log[0] == pytest.approx(log[1], abs=1e-3)
+    info = read_checkpoint(tmp_path / "wide" / "final.safetensors")[0]
+    assert info.training["init"]["name"] == "tiny, behind an unshuffle of 2"
 
 
 def test_the_busiest_places_are_cut_where_the_phase_says_so(pictures, tmp_path):
@@ -492,6 +539,49 @@ def test_a_run_bounded_by_time_stays_so_when_resumed(pictures, tmp_path, without
     resumed.run()
     assert resumed.position.done
     assert read_log(tmp_path / "run")[-1]["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3)
+
+
+def test_minutes_count_from_the_first_step_and_what_is_prepared_is_said(
+    pictures, tmp_path, without_plots, monkeypatch
+):
+    shown, now, later = PictureStore.pairs, time.perf_counter, []
+
+    def pairs(self, scale, size=1.0):
+        later.append(500)  # reading takes far longer than the run may last
+        return shown(self, scale, size)
+
+    monkeypatch.setattr(PictureStore, "pairs", pairs)
+    monkeypatch.setattr(time, "perf_counter", lambda: now() + sum(later))
+    endless = ONE_PHASE.replace("steps = 12", "steps = 1000000")
+    watch = Listener()
+    trainer = train(pictures, tmp_path / "run", tiny_recipe(endless), watch, minutes=0.01, every=10**6)
+    assert later
+    assert trainer.position.steps > 1
+    assert 0.6 <= trainer.position.seconds < 60
+    assert [line.split(",")[0] for line in watch.lines if line.startswith("preparing")] == [
+        f"preparing: decoding the pictures in {pictures}", "preparing: shrinking 10 pictures by 2",
+    ]  # fmt: skip
+
+
+def test_the_first_look_at_quality_comes_early_and_bicubic_is_told(pictures, tmp_path, without_plots):
+    watch = Listener()
+    longer = ONE_PHASE.replace("steps = 12", "steps = 60")
+    train(pictures, tmp_path / "run", tiny_recipe(longer), watch, every=500)
+    assert [row["step"] for row in read_log(tmp_path / "run")] == [50, 60]
+    (told,) = (line for line in watch.lines if line.startswith("held out: "))
+    assert float(told.split()[-2]) == pytest.approx(_bicubic(pictures), abs=0.3)  # `eval` rounds Y
+
+
+def _bicubic(pictures):
+    """The PSNR of bicubic at scale 2 on the two pictures that are held out, as `eval` computes it."""
+    held_out = split_validation(PictureStore(pictures, overflow=pictures).pairs(2), 2)[1]
+    large = [imresize(pair.small, 2) for pair in held_out]
+    return np.mean(
+        [
+            psnr(shave(luma(got), 2), shave(luma(pair.large), 2))
+            for got, pair in zip(large, held_out, strict=True)
+        ]
+    )
 
 
 def test_suspended_time_is_not_counted(monkeypatch):
