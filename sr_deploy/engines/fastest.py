@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from sr_deploy.errors import SrDeployError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cpu import describe_cpu
+from sr_deploy.system.files import sha256_of
 
 _DISTRIBUTIONS = ("onnxruntime-", "onnxruntime_gpu-", "openvino-")
 """Beginnings of the names of the runtimes' installed metadata folders."""
@@ -148,7 +148,7 @@ def _cache_kind(threads: int | None) -> str:
     """Return the kind of the cache entry: a hash of the processor, the threads and the runtimes' versions."""
     cpu = describe_cpu()
     parts = [_COMPARISON, cpu.name, *cpu.features, str(threads or cpu.usable_cores), *_versions()]
-    return f"{sha256('|'.join(parts).encode('utf-8')).hexdigest()[:16]}.fastest"
+    return f"{sha256_of('|'.join(parts).encode('utf-8'))[:16]}.fastest"
 
 
 def _versions() -> list[str]:

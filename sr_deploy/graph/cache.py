@@ -9,7 +9,6 @@ failure is a miss, which costs time and never a result.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sr_deploy.system.files import write_whole
+from sr_deploy.system.files import sha256_of, write_whole
 from sr_deploy.system.sources import sources_digest
 from sr_deploy.version import __version__
 
@@ -72,7 +71,7 @@ class CacheEntry:
         except (OSError, ValueError):
             return None
         head = f"{__version__}|{_sources()}|{len(data)}|"
-        return cls(folder, hashlib.sha256(head.encode() + data).hexdigest()[:32], len(data))
+        return cls(folder, sha256_of(head.encode() + data)[:32], len(data))
 
     def read(self, kind: str) -> bytes | None:
         """Return the bytes kept as `kind`; None if there are none, or if their checksum is wrong."""
@@ -81,7 +80,7 @@ class CacheEntry:
             digest, data = path.read_bytes().split(b"\n", 1)
         except (OSError, ValueError):
             return None
-        if hashlib.sha256(data).hexdigest().encode() != digest:
+        if sha256_of(data).encode() != digest:
             return None
         with suppress(OSError):  # the time of the last use, to the day; systems often turn access times off
             if time.time() - path.stat().st_mtime > _DAY:
@@ -93,7 +92,7 @@ class CacheEntry:
         target = self.folder / f"{self.key}-{kind}"
         with suppress(OSError):  # a read-only or full cache must not stop a run
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(target, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+            write_whole(target, sha256_of(data).encode() + b"\n" + data)
         with suppress(OSError):
             _prune(self.folder)
 

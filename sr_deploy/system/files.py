@@ -7,17 +7,22 @@ for and what to advise.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 _BLOCK = 1 << 20  # bytes per read
 _LOCKED_BYTE = 1 << 30
 """Offset of the byte that is locked on Windows. It lies beyond the content, because a Windows lock
 keeps others from reading the locked bytes.
 """
+_SMALL = 1 << 20
+"""Bytes up to which Python's own SHA-256 takes less time than loading OpenSSL, whose SHA-256 is four times as fast."""
+_OWN_SHA256 = ("_sha2", "_sha256")
+"""Modules with Python's own SHA-256: of 3.12 and later, and of earlier versions. Some builds lack them."""
 # errors by which the various systems say that another process has the lock
 _LOCK_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
@@ -41,13 +46,35 @@ def write_whole(path: Path, data: bytes, *, synced: bool = False) -> None:
             draft.unlink(missing_ok=True)
 
 
+def sha256(size: int) -> Any:
+    """Return a new SHA-256 for about `size` bytes of data, with the methods of `hashlib.sha256()`.
+
+    For little data it is Python's own, because importing `hashlib` loads OpenSSL: 4 MB of memory, and some milliseconds
+    of every start.
+    """
+    if size <= _SMALL and "_hashlib" not in sys.modules:
+        for name in _OWN_SHA256:
+            with suppress(ImportError, AttributeError):
+                return import_module(name).sha256()
+    import hashlib
+
+    return hashlib.sha256()
+
+
+def sha256_of(data: bytes) -> str:
+    """SHA-256 of `data` in hexadecimal digits."""
+    digest = sha256(len(data))
+    digest.update(data)
+    return str(digest.hexdigest())
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file in hexadecimal digits. The file need not fit into memory. Raises OSError."""
-    digest = hashlib.sha256()
+    digest = sha256(path.stat().st_size)
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 if sys.platform == "win32":

@@ -5,10 +5,11 @@ As part of a cache key, it makes entries of older code invalid.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
+
+from sr_deploy.system.files import sha256
 
 
 def sources_digest(package: str, names: Sequence[str]) -> str:
@@ -24,7 +25,7 @@ def sources_digest(package: str, names: Sequence[str]) -> str:
     spec = sys.modules[package].__spec__
     assert spec is not None, package
     assert spec.submodule_search_locations, f"{package} is not a package"
-    folder, digest, missing = spec.submodule_search_locations[0], hashlib.sha256(), list[str]()
+    folder, digest, missing = spec.submodule_search_locations[0], sha256(0), list[str]()
     for name in names:
         try:
             # the loader, not open(): it also reads from zip archives
@@ -35,4 +36,4 @@ def sources_digest(package: str, names: Sequence[str]) -> str:
             digest.update(name.encode() + b"\0" + data)  # the name, so that swapping two modules counts
     if missing and len(missing) < len(names):
         raise RuntimeError(f"{package} has no module {', '.join(missing)}, which a cache key depends on")
-    return digest.hexdigest()
+    return str(digest.hexdigest())

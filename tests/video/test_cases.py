@@ -155,6 +155,10 @@ def test_joined_program_streams_follow_each_other(upscale, tmp_path):
 def test_times_made_up_in_decoding_order_become_display_times(upscale, tmp_path):
     target = upscale(case("vfwavc.mkv"), tmp_path / "out.mkv", encode=FAST).target
     assert times_of(target) == [Fraction(n, 25) for n in range(75)]
+    with av.open(
+        str(target)
+    ) as container:  # two frames later than the first decoding time, as ffprobe 5.1 says
+        assert container.streams.video[0].start_time * container.streams.video[0].time_base == Fraction(2, 25)
     avi = make_video(tmp_path / "in.avi", STEADY, codec="mpeg4", options={"bf": "2"}, size=(96, 64))
     times = times_of(upscale(avi, tmp_path / "out2.mkv", encode=FAST).target)
     assert len(times) == 20

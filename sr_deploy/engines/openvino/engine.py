@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -30,6 +29,7 @@ from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cores import usable_cores
+from sr_deploy.system.files import sha256_of
 from sr_deploy.system.sources import sources_digest
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class OpenVinoEngine:
             *sorted(self._capabilities),
             *(f"{name}={value}" for name, value in sorted(settings.items())),
         )
-        return sha256("|".join(parts).encode("utf-8")).hexdigest()[:16]
+        return sha256_of("|".join(parts).encode("utf-8"))[:16]
 
     def _run_error(self, error: Exception, shape: tuple[int, ...]) -> Exception:
         """Return the error to raise for a failed run on a batch of `shape` [N, H, W, C]: OutOfMemoryError

@@ -8,7 +8,6 @@ rebuild it. Standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from sr_deploy.engines.tensorrt.profiles import Profile
 from sr_deploy.engines.tensorrt.runtimes import DEFAULT_CAPABILITIES, RTX, RUNTIMES, TENSORRT, Runtime
 from sr_deploy.errors import ModelError, SrDeployError
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.files import sha256_of
 from sr_deploy.system.json_values import Hooks, from_plain, to_plain
 
 SCHEMA = 1
@@ -243,7 +243,7 @@ def engine_key(
 
 def digest(data: bytes) -> str:
     """SHA-256 of `data`, in hex."""
-    return hashlib.sha256(data).hexdigest()
+    return sha256_of(data)
 
 
 _LATER_MAJOR = {(8, 10), (10, 11)}
