@@ -8,16 +8,18 @@ from contextlib import suppress
 
 from sr_deploy.video.pyav import Stream, add_copy, pyav
 
-_MASTERS = {0x18538067, 0x1654AE6B, 0xAE, 0xE0, 0x55B0}
-"""EBML identifiers of the elements that are entered: Segment, Tracks, TrackEntry, Video, Colour (RFC 9559)."""
-_TAKEN = {0x54AA, 0x54BB, 0x54CC, 0x54DD, 0x55B7, 0x55B8}
-"""EBML identifiers of the numbers: PixelCrop of bottom, top, left and right, and ChromaSiting (RFC 9559)."""
+_MASTERS = {0x18538067, 0x1654AE6B, 0xAE, 0xE0, 0x55B0, 0x41E4}
+"""EBML identifiers of the elements that are entered: Segment, Tracks, TrackEntry, Video, Colour,
+BlockAdditionMapping (RFC 9559)."""
+_TAKEN = {0x54AA, 0x54BB, 0x54CC, 0x54DD, 0x55B7, 0x55B8, 0x41ED}
+"""EBML identifiers of the numbers: PixelCrop of bottom, top, left and right, ChromaSiting, and BlockAddIDExtraData,
+which holds the configuration of Dolby Vision (RFC 9559)."""
 
 
 def header_of(stream: Stream) -> Mapping[int, int]:
     """Return the unsigned numbers in the Matroska header that FFmpeg writes for a stream, by their EBML identifier.
 
-    PyAV 18.1 gives no access to cropping and to the position of chroma samples. The header has them. Empty if
+    PyAV 18.1 gives no access to cropping, the position of chroma samples and Dolby Vision. The header has them. Empty if
     Matroska cannot hold the stream.
     """
     file = io.BytesIO()

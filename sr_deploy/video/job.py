@@ -29,6 +29,7 @@ from sr_deploy.video.join import join
 from sr_deploy.video.parts import Parts
 from sr_deploy.video.pixels import colours_of, cropped, layout_for, to_picture
 from sr_deploy.video.pyav import pyav
+from sr_deploy.video.scan import check_one_size
 from sr_deploy.video.segment import SegmentWriter
 from sr_deploy.video.source import Reading, TimedFrame, VideoInfo, frames, probe
 from sr_deploy.video.streams import StreamChoice, plan_streams
@@ -128,6 +129,7 @@ def upscale_video(
     options = options or VideoOptions()
     _check_target(source, target, options)
     facts = probe(source)
+    check_one_size(facts)
     encoding = plan_encoding(facts, upscaler.spec.scale, target, options.encode)
     streams = plan_streams(facts, target, options.choice, encoding)
     say = watcher.say if watcher else (lambda message: None)

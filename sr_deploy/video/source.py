@@ -22,6 +22,8 @@ _SITINGS: dict[tuple[int, int], Siting] = {(1, 2): "left", (2, 2): "center", (1,
 """Position of chroma samples for each pair of Matroska's ChromaSitingHorz and ChromaSitingVert."""
 _CROPS = (0x54BB, 0x54AA, 0x54CC, 0x54DD)
 """EBML identifiers of Matroska's PixelCrop: top, bottom, left, right."""
+_DOLBY_RECORD = 0x41ED
+"""EBML identifier of a Dolby Vision configuration record in a track."""
 _FULL_GREY = {"ffv1", "png", "rawvideo", "mjpeg", "huffyuv", "utvideo", "tiff", "bmp"}
 """Codecs whose grey frames are full range if the file does not say. Those of films are limited, as players assume."""
 
@@ -77,6 +79,8 @@ class VideoInfo:
     """Duration of the video that the file's header claims; None: it claims none."""
     alpha: bool = False
     """True if the frames have opacity, in their pixels or beside them."""
+    decoder: str | None = None
+    """Decoder that also reads the opacity beside the frames; None: the stream's usual decoder."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,15 @@ def probe(path: Path) -> VideoInfo:
     """
     with opened(path) as container:
         stream = main_stream(container, path)
-        first = next(_decoded(container, stream), None)
+        decoder = _alpha_decoder(stream)
+        first = next(_decoded(container, stream, decoder=decoder), None)
         if first is None:
             raise InputError(f"{path}: no frame of its video can be decoded; check the file")
         context = stream.codec_context
         rate = stream.guessed_rate or stream.average_rate or _USUAL_RATE
         assert stream.time_base is not None
         header = header_of(stream)
+        _check_dolby_vision(path, header)
         top, bottom, left, right = crop = _crop(header, first)
         side_data = _side_data(first)
         return VideoInfo(
@@ -170,7 +176,7 @@ def probe(path: Path) -> VideoInfo:
             interlaced=bool(first.interlaced_frame),
             rotation=_display_matrix(first),
             light=_hdr_metadata(first),
-            kinds=frozenset(side_data),
+            kinds=frozenset(side_data) | ({"DOVI_METADATA"} if _DOLBY_RECORD in header else frozenset()),
             siting=_SITINGS.get((header.get(0x55B7, 0), header.get(0x55B8, 0))),
             crop=crop,
             coding_order=bool(context.has_b_frames)
@@ -180,6 +186,7 @@ def probe(path: Path) -> VideoInfo:
             claimed=None if container.format.name == "avi" else int(stream.frames) or None,
             claimed_seconds=_claimed_seconds(container, stream),
             alpha=_has_alpha(first, stream),
+            decoder=decoder,
         )
 
 
@@ -199,7 +206,7 @@ def frames(facts: VideoInfo, reading: Reading | None = None) -> Iterator[TimedFr
     with opened(facts.path) as container:
         stream: Stream = container.streams[facts.stream]
         stream.thread_type = "AUTO"
-        for index, frame in enumerate(_decoded(container, stream, reading, order)):
+        for index, frame in enumerate(_decoded(container, stream, reading, order, facts.decoder)):
             _check_size(facts, frame, index)
             pts = frame.pts if order is None else order.next(frame.pts)
             if pts is None:
@@ -222,7 +229,7 @@ def _check_size(facts: VideoInfo, frame: Frame, index: int) -> None:
     if (frame.width, frame.height) != (width, height):
         raise InputError(
             f"{facts.path}: frame {index + 1} is {frame.width}x{frame.height}, the frames before it are "
-            f"{width}x{height}; split the file where the size changes"
+            f"{width}x{height}; no result is written; split the file where the size changes"
         )
 
 
@@ -244,6 +251,20 @@ def _crop(header: Mapping[int, int], frame: Frame) -> tuple[int, int, int, int]:
     return (top, bottom, left, right) if fits else (0, 0, 0, 0)
 
 
+def _check_dolby_vision(path: Path, header: Mapping[int, int]) -> None:
+    """Raise InputError for Dolby Vision without a base layer that other players show rightly, as in profile 5.
+
+    The upper half of byte 4 of the record's 24 says what the base layer is compatible with; 0: nothing (Dolby Vision
+    Streams Within the ISO Base Media File Format).
+    """
+    record = header.get(_DOLBY_RECORD, 0).to_bytes(24, "big")
+    if any(record) and not record[4] >> 4:
+        raise InputError(
+            f"{path}: its colours are those of Dolby Vision profile {record[2] >> 1}, which only a Dolby Vision decoder shows "
+            "rightly; convert it to HDR10 or SDR first"
+        )
+
+
 def _grey_range(frame: Frame, context: Any) -> int:
     """Return the range of grey frames whose file names none, as FFmpeg numbers it; 0 for other frames."""
     if not frame.format.name.startswith("gray"):
@@ -255,8 +276,21 @@ def _has_alpha(frame: Frame, stream: Stream) -> bool:
     """Return whether a video has opacity. VP8 and VP9 store it beside the frames, where only a tag tells of it."""
     name: str = frame.format.name
     planes = name.startswith(("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya", "pal8", "ayuv", "vuya"))
-    tags = {key.lower(): value for key, value in stream.metadata.items()}
-    return (planes and name != "pal8") or tags.get("alpha_mode") == "1"
+    return (planes and name != "pal8") or _has_alpha_tag(stream)
+
+
+def _has_alpha_tag(stream: Stream) -> bool:
+    """Return whether a tag of WebM says that opacity is stored beside the frames."""
+    return {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1"
+
+
+def _alpha_decoder(stream: Stream) -> str | None:
+    """Return the decoder that reads the opacity beside the frames of a stream; None if there is none, or no need of it.
+
+    FFmpeg's own decoders of VP8 and VP9 do not read it; those of libvpx do.
+    """
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
+    return name if name in pyav().codecs_available and _has_alpha_tag(stream) else None
 
 
 def main_stream(container: Container, path: Path) -> Stream:
@@ -269,11 +303,16 @@ def main_stream(container: Container, path: Path) -> Stream:
 
 
 def _decoded(
-    container: Container, stream: Stream, reading: Reading | None = None, order: DecodingOrder | None = None
+    container: Container,
+    stream: Stream,
+    reading: Reading | None = None,
+    order: DecodingOrder | None = None,
+    decoder: str | None = None,
 ) -> Iterator[Frame]:
     """Yield the decoded frames of a stream. `reading` corrects the times of packets and counts those that cannot
-    be decoded; `order` gets the decoding times."""
+    be decoded; `order` gets the decoding times; `decoder` replaces the stream's own decoder."""
     av = pyav()
+    other = None if decoder is None else av.CodecContext.create(decoder, "r")
     try:
         for packet in container.demux(stream):
             if reading is not None and packet.size:
@@ -281,7 +320,8 @@ def _decoded(
             if order is not None:
                 order.fed(packet)
             try:
-                yield from packet.decode()
+                # A packet without data ends the stream; another decoder knows that from None.
+                yield from packet.decode() if other is None else other.decode(packet if packet.size else None)
             except av.error.InvalidDataError:
                 _lose(packet, reading, order)
     except av.FFmpegError as error:

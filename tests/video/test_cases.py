@@ -362,3 +362,83 @@ def test_pcm_may_be_divided_into_other_packets(upscale, tmp_path):
     target = upscale(tmp_path / "in.mkv", tmp_path / "out.mov", encode=FAST).target
     with av.open(str(target)) as container:
         assert b"".join(bytes(packet) for packet in container.demux(audio=0)) == sound
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".webm"])
+def test_a_size_that_changes_is_found_before_the_work(upscale, engine, tmp_path, suffix):
+    if suffix == ".ts":
+        parts = [
+            make_video(tmp_path / f"{width}.ts", STEADY, options={"g": "6"}, size=(width, 64))
+            for width in (96, 128)
+        ]
+        (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    else:
+        with av.open(str(tmp_path / "both.webm"), "w") as container:
+            stream = container.add_stream("libvpx-vp9", rate=25)
+            stream.width, stream.height = 96, 64
+            for packet in [*vp9_packets(96, 0), *vp9_packets(128, 8)]:
+                packet.stream = stream
+                container.mux(packet)
+    message = r"its frames are 96x64 at the beginning and 128x64 after about \d+ % of the file; split"
+    with pytest.raises(InputError, match=message):
+        upscale(tmp_path / f"both{suffix}", tmp_path / "out.mkv", encode=FAST)
+    assert engine.calls == 0
+
+
+def vp9_packets(width, first):
+    """Encode 8 grey frames."""
+    context = av.CodecContext.create("libvpx-vp9", "w")
+    context.width, context.height, context.pix_fmt = width, 64, "yuv420p"
+    context.time_base, context.options = Fraction(1, 25), {"deadline": "realtime", "cpu-used": "8"}
+    for number in range(8):
+        frame = av.VideoFrame.from_ndarray(np.full((96, width), 20 * number, np.uint8), "yuv420p")
+        frame.pts, frame.time_base = first + number, Fraction(1, 25)
+        yield from context.encode(frame)
+    yield from context.encode(None)
+
+
+def test_a_size_that_changes_between_the_places_looked_at_is_told_with_what_was_written(
+    upscale, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sr_deploy.video.scan._PLACES", ())
+    parts = [make_video(tmp_path / f"{width}.ts", STEADY, size=(width, 64)) for width in (96, 128)]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(
+        InputError, match=r"frame 21 is 128x64, the frames before it are 96x64; no result is written"
+    ):
+        upscale(tmp_path / "both.ts", tmp_path / "out.mkv", encode=FAST)
+    assert not (tmp_path / "out.mkv").exists()
+
+
+@pytest.mark.parametrize(
+    ("codec", "encoder", "decoder"), [("vp8", "libvpx", "libvpx"), ("vp9", "libvpx-vp9", "libvpx-vp9")]
+)
+def test_opacity_beside_the_frames_is_read_for_codecs_that_hold_it(
+    upscale, tmp_path, codec, encoder, decoder
+):
+    if decoder not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {decoder}")
+    with av.open(str(tmp_path / "in.webm"), "w") as container:
+        video = container.add_stream(encoder, rate=25, options={"auto-alt-ref": "0", "crf": "10", "b": "2M"})
+        video.width, video.height, video.pix_fmt = 96, 64, "yuva420p"
+        video.metadata["alpha_mode"] = "1"
+        for number in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 96), 90, np.uint8), "yuv420p").reformat(
+                format="yuva420p"
+            )
+            ramp = np.repeat(np.linspace(0, 255, 8).astype(np.uint8), 12)
+            frame.planes[3].update(
+                np.pad(np.tile(ramp, (64, 1)), ((0, 0), (0, frame.planes[3].line_size - 96))).tobytes()
+            )
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    said = Said()
+    result = upscale(tmp_path / "in.webm", tmp_path / "out.mkv", encode=FFV1, watcher=said)
+    assert (result.pixel_format, result.frames, said.notes) == ("yuva420p", 4, [])
+    with av.open(str(result.target)) as container:
+        frame = next(container.decode(video=0))
+        plane = frame.planes[3]
+        alpha = np.frombuffer(plane, np.uint8).reshape(128, plane.line_size)[:, :192]
+    middle = alpha[64, 12::24].astype(int)
+    assert np.abs(middle - np.linspace(0, 255, 8)).max() <= 8
