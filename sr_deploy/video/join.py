@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sr_deploy.system.scheduling import ordinary_scheduling
 from sr_deploy.video.clock import CopyClock
 from sr_deploy.video.encoder import Encoding, container_format
 from sr_deploy.video.parts import Parts
@@ -95,6 +96,8 @@ def join(
                     clock = CopyClock(source.streams[index], shifts or [])
                     routes[index] = _Route(made, joined.others[-1], clock)
             _describe(source, container, plan)
+            with ordinary_scheduling():
+                container.start_encoding()  # opens the encoder, whose parameters the header needs
             copied = _copied_packets(source, routes)
             for _, packet in heapq.merge(video, copied, key=lambda timed: timed[0]):
                 _write(container, packet, routes)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from sr_deploy.errors import UsageError
 from sr_deploy.frames.convert import FramePixels
+from sr_deploy.system.scheduling import ordinary_scheduling
 from sr_deploy.video.encoder import Encoding
 from sr_deploy.video.parts import Part, Parts
 from sr_deploy.video.pixels import to_frame
@@ -52,7 +53,11 @@ class SegmentWriter:
             frame.colorspace, frame.color_range = encoding.space, encoding.range
             self._pts.append(pts)
             self._tail = duration
-            self._mux(self._stream.encode(frame))
+            with (
+                ordinary_scheduling() if len(self._pts) == 1 else nullcontext()
+            ):  # the first one opens the encoder
+                packets = self._stream.encode(frame)
+            self._mux(packets)
             if len(self._pts) == self._length:
                 self._close()
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from fractions import Fraction
 
 from sr_deploy.errors import UsageError
+from sr_deploy.system.scheduling import ordinary_scheduling
 from sr_deploy.video.encoder import CODECS, SUFFIXES, Encoding
 from sr_deploy.video.pyav import Container, Packet, Stream, add_copy, ffmpeg_message, pyav
 
@@ -143,7 +144,8 @@ def start_encoder(encoding: Encoding, stream: Stream) -> None:
     """
     av = pyav()
     try:
-        stream.codec_context.open()
+        with ordinary_scheduling():
+            stream.codec_context.open()
         if encoding.encoder not in CODECS.values():  # those take every size, and a frame takes them longer
             frame = av.VideoFrame(encoding.width, encoding.height, encoding.pixel_format)
             for plane in frame.planes:

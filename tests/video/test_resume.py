@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -157,3 +158,22 @@ def test_what_fails_before_the_first_part_leaves_nothing_behind(tmp_path):
     assert parts.folder.is_dir()
     parts.release()
     assert not parts.folder.exists()
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getscheduler"), reason="only Linux tells how a thread is scheduled"
+)
+def test_no_thread_becomes_a_real_time_one(upscale, tmp_path):
+    """SVT-AV1 4.1 (in PyAV 18.1.0) makes its threads and ours real-time ones if the user is root."""
+    before = os.sched_getscheduler(0)
+
+    class Watcher(Said):
+        def frame(self, count: int) -> None:
+            super().frame(count)
+            found.update(map(os.sched_getscheduler, map(int, os.listdir("/proc/self/task"))))
+
+    found: set[int] = set()
+    source = make_video(tmp_path / "in.mkv", pts=[512 * n for n in range(5)], size=(96, 64))
+    upscale(source, tmp_path / "out.mkv", encode=EncodeOptions(codec="av1"), watcher=Watcher())
+    found.update(map(os.sched_getscheduler, map(int, os.listdir("/proc/self/task"))))
+    assert found == {before}
