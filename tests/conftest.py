@@ -17,6 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes test at once. Torch's threads would wait for each other in busy loops.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import onnx
 import pytest

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_deploy.engines.onnxruntime.cpu import OnnxRuntimeEngine
+from sr_deploy.engines.onnxruntime.session import OnnxRuntimeOptions
 from sr_deploy.images.image import read_image
 from sr_deploy.spec import ModelSpec
 from sr_deploy.training.export.halo import measure_halo
@@ -57,7 +58,7 @@ def engine_of(name: str) -> OnnxRuntimeEngine:
         parameters=parameters,
         size_rule=size_rule_of(net),
     )
-    return OnnxRuntimeEngine(core_model(net, spec))
+    return OnnxRuntimeEngine(core_model(net, spec), OnnxRuntimeOptions(spinning=False))
 
 
 def same(tiled: np.ndarray, whole: np.ndarray) -> None:
@@ -92,6 +93,11 @@ def test_tiled_equals_whole(name, rows, columns, extra, eight_bit, seed):
     same(Upscaler(engine, tile=tile).upscale_pixels(pixels), whole)
 
 
+def tiled_by(engine: OnnxRuntimeEngine, tile: int, overlap: int, pixels: np.ndarray) -> np.ndarray:
+    """Upscale a picture in tiles that overlap by other than the halo."""
+    return Upscaler(engine, tile=tile, overlap=overlap).upscale_pixels(pixels)
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_a_halo_one_too_small_would_be_seen(name):
     """The measured halo is not merely large enough: with a pixel less (a step less, where tiles must start at
@@ -101,11 +107,10 @@ def test_a_halo_one_too_small_would_be_seen(name):
     side = 4 * halo + 3 * step
     pixels = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
     whole = Upscaler(engine, tile=None).upscale_pixels(pixels)
-    worst = 0.0
-    for tile in range(step, 2 * halo, max(1, halo // 3)):
-        tiled = Upscaler(engine, tile=tile, overlap=max(halo - step, 0)).upscale_pixels(pixels)
-        worst = max(worst, float(np.abs(tiled - whole).max()))
-    assert worst > 1e-5
+    assert any(
+        float(np.abs(tiled_by(engine, tile, max(halo - step, 0), pixels) - whole).max()) > 1e-5
+        for tile in range(max(step, halo // 3), 2 * halo, max(1, halo // 3))
+    )
     same(Upscaler(engine, tile=2 * halo).upscale_pixels(pixels), whole)
 
 

@@ -181,7 +181,7 @@ def test_a_picture_that_ends_every_worker_fails_and_the_others_are_made(cluster,
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_stopped_it_leaves_nothing_half_written_and_goes_on_later(cluster, model, tmp_path, name):
-    names = pictures(tmp_path / "in", count=40, side=400)
+    names = pictures(tmp_path / "in", count=24, side=400)
     running = subprocess.Popen(
         command(model, "out", "--ray", cluster.address),
         cwd=tmp_path,

@@ -8,7 +8,9 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +82,24 @@ class Made:
     export: ExportResult
 
 
-@pytest.fixture(scope="module", params=NETS, ids=[f"{name}-x{scale}" for name, scale, _ in NETS])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Export one net of every architecture, once for the whole session."""
-    folder = tmp_path_factory.mktemp("grün")
-    checkpoint = checkpoint_of(folder, *request.param)
-    return Made(
-        checkpoint, folder / "grün.onnx", export_onnx(checkpoint, folder / "grün.onnx", licence="CC0-1.0")
-    )
+@pytest.fixture(scope="module")
+def making(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Made]:
+    """Function that exports a net of `NETS` when it is first asked for, in whatever order the tests run."""
+
+    @cache
+    def make(number: int) -> Made:
+        folder = tmp_path_factory.mktemp("grün")
+        checkpoint = checkpoint_of(folder, *NETS[number])
+        out = folder / "grün.onnx"
+        return Made(checkpoint, out, export_onnx(checkpoint, out, licence="CC0-1.0"))
+
+    return make
+
+
+@pytest.fixture(params=range(len(NETS)), ids=[f"{name}-x{scale}" for name, scale, _ in NETS])
+def made(request: pytest.FixtureRequest, making: Callable[[int], Made]) -> Made:
+    """One net of every architecture, exported."""
+    return making(request.param)
 
 
 @dataclass(frozen=True)
