@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # The tests start hundreds of processes. Each would compile every module of the package again.
+    sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes test at once. Torch's threads would wait for each other in busy loops.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,6 +32,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.graph.onnx_file import write_spec
 from sr_deploy.spec import ModelSpec, SizeRule
+from sr_deploy.system.cores import usable_cores
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Number of processes that test: one more than cores, because many tests wait for a process or a clock."""
+    return (usable_cores() or os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take long first. They are not split, since their tests share what is slow to make."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
 
 SIZES = ((1, 1), (3, 5), (17, 12))
 

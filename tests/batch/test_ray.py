@@ -24,7 +24,7 @@ from sr_deploy.images.image import Image, write_image
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 from tests.paths import ROOT
 
-pytestmark = pytest.mark.xdist_group("ray")  # one process makes the inputs that these tests share
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def cluster() -> Iterator[object]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else the workers wait for all other tests
         root = str(ROOT)
         patch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -14,6 +14,8 @@ import pytest
 from tests.capi.conftest import PLAIN, PROGRAMS, SANITIZED, built, compiled
 from tests.capi.pictures import cases
 
+pytestmark = pytest.mark.long
+
 OURS = ("libsr_deploy", "memory-program")
 """Object files whose faults count as ours: the library and the programs that call it."""
 

@@ -20,7 +20,7 @@ from sr_deploy.precision.half import to_fp16
 from sr_deploy.quality.dead_leaves import dead_leaves
 from tests.paths import ROOT
 
-pytestmark = pytest.mark.xdist_group("verify-command")  # one process makes the inputs that these tests share
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

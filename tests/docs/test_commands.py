@@ -29,7 +29,7 @@ from sr_deploy.images.image import Image, read_image, write_image
 from tests.cli.conftest import repeating_model
 from tests.paths import EXAMPLE, ROOT
 
-pytestmark = pytest.mark.xdist_group("commands")  # one process makes the inputs that these tests share
+pytestmark = pytest.mark.long
 
 PAGES = [
     "README.md",

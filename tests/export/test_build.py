@@ -15,7 +15,7 @@ from sr_deploy.training.nets import build_net
 from sr_deploy.training.recipe import parse_recipe
 from tests.paths import ROOT
 
-pytestmark = pytest.mark.xdist_group("build")  # one process makes the inputs that these tests share
+pytestmark = pytest.mark.long
 
 RECIPE = b"""
 name = "tiny-x2"

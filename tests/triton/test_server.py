@@ -25,7 +25,7 @@ from tests.triton.server import Server, ask, find_server, serving
 from tests.triton.test_ports import FORMS
 from tests.triton.test_repository import engine
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.long
 
 CLIENTS, REQUESTS = 8, 500
 """Clients at once, every second of them over gRPC, and requests of all together."""

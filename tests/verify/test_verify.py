@@ -29,7 +29,7 @@ from sr_deploy.verify.plain import PlainGraph
 from sr_deploy.verify.results import VerifiedModel
 from sr_deploy.verify.run import verify
 
-pytestmark = pytest.mark.xdist_group("verify")  # one process makes the inputs that these tests share
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from sr_deploy.video.source import probe
 from sr_deploy.video.streams import StreamChoice, plan_streams
 from tests.video.conftest import Said, av, make_video, with_sound
 
+pytestmark = pytest.mark.long
+
 CASES = Path(__file__).parent / "cases"
 CONTAINERS = (".mp4", ".mov", ".mkv", ".webm")
 CODECS = ("h264", "hevc", "vp9", "av1", "prores", "ffv1")

@@ -20,6 +20,8 @@ from sr_deploy.bench.run.session import BenchSession
 from sr_deploy.spec import METADATA_KEY, ModelSpec, SizeRule
 from tests.cli.conftest import Run, repeating_model
 
+pytestmark = pytest.mark.long
+
 QUICK = ("--samples", 3, "--seconds", 0, "--backend", "onnxruntime", "--threads", 1, "--quiet")
 
 

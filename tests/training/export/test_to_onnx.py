@@ -41,7 +41,7 @@ from sr_deploy.training.export.to_onnx import (
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.nets.back_projection import shrinking_kernels
 
-pytestmark = pytest.mark.xdist_group("export")  # one process makes the inputs that these tests share
+pytestmark = pytest.mark.long
 
 RT: dict[str, object] = {"features": 6, "depth": 2}
 NETS = [

@@ -40,6 +40,8 @@ from sr_deploy.training.run.trainer import Trainer
 from tests.paths import ROOT
 from tests.training.conftest import ONE_PHASE, Listener, tiny_recipe
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
