@@ -173,6 +173,23 @@ class Upscaler:
         colour = self.upscale_pixels(pixels, progress=progress)
         return replace(image, pixels=colour, alpha=_upscaled_alpha(image.alpha, self.spec.scale))
 
+    @property
+    def works_in_bands(self) -> bool:
+        """True if a picture can be upscaled in bands of rows with the same result as a whole."""
+        return self.tile is not None and self._halo is not None and self.spec.size_rule.fixed is None
+
+    def upscale_bands(self, image: Image, progress: Progress | None = None) -> Image:
+        """Enlarge a picture of `images.large.open_large` by the model's scale, band by band while it is written.
+
+        Returns at once. Errors of `upscale_pixels` are raised when the rows are read. Needs `works_in_bands`.
+        """
+        from sr_deploy.images.large import enlarged
+
+        halo, multiple = self._halo or 0, self.spec.size_rule.multiple_of
+        return enlarged(
+            image, self.upscale_pixels, scale=self.spec.scale, halo=halo, multiple=multiple, progress=progress
+        )
+
     def upscale_pixels(self, pixels: _P, out: _P | None = None, progress: Progress | None = None) -> _P:
         """Enlarge pixels [H, W, C] to [H*scale, W*scale, C] of the same type: uint8, uint16 or float32
         (0..1).

@@ -198,9 +198,9 @@ def open_ledger(
         "quality": settings.quality,
     }
     # options are part of the key only if they are used, so that records made before they existed stay valid
-    if settings.alpha != "cutout":
-        key["alpha"] = settings.alpha
-    key |= {name: True for name in ("strip", "keep_damaged") if getattr(settings, name)}
+    chosen = {name: getattr(settings, name) for name in ("alpha", "profile", "strip", "keep_damaged")}
+    usual = type(settings)()
+    key |= {name: value for name, value in chosen.items() if value != getattr(usual, name)}
     return Ledger(key, settings.existing, say=say)
 
 

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sr_deploy.batch.jobs import Job, check_quality
 from sr_deploy.batch.steps import (
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _AHEAD, _BEHIND = 2, 2
 _HUGE_PIXELS = 64_000_000
 """Pixels of a result that counts as huge: 192 MB in 8-bit RGB."""
+_LARGE_FILE = 8 << 20
+"""Bytes of the smallest file that is looked at for a picture too large to be held: a smaller one seldom has one."""
 FULL_ERRNOS = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """Error numbers that mean that no more can be written to a place: full, read-only, or over quota."""
 _DENIED_ERRNOS = {errno.EACCES, errno.EPERM}
@@ -70,7 +73,9 @@ def run_jobs(
     folders = OutputFolders()
     one_folder = len({job.target.parent for job in jobs}) == 1
     guarded = partial(attempt, stop=Stop(), fatal=FULL_ERRNOS)
-    read = partial(guarded, partial(_read, settings=settings, folders=folders, ledger=ledger))
+    read = partial(
+        guarded, partial(_read, upscaler=upscaler, settings=settings, folders=folders, ledger=ledger)
+    )
     # While reading, `folders.prepare` tests the folder itself, so a denied permission there concerns all jobs in it.
     # While writing, it may concern a single file.
     if one_folder:
@@ -136,7 +141,14 @@ def _run_overlapping(
         writers.shutdown(cancel_futures=True)
 
 
-def _read(work: ActiveJob, *, settings: WriteSettings, folders: OutputFolders, ledger: Ledger | None) -> None:
+def _read(
+    work: ActiveJob,
+    *,
+    upscaler: Upscaler,
+    settings: WriteSettings,
+    folders: OutputFolders,
+    ledger: Ledger | None,
+) -> None:
     """Read the picture and check that its result can be written, so that none is computed for nothing.
 
     The claim of the picture is taken first. The outcome is "skipped" if there is nothing to do.
@@ -152,10 +164,31 @@ def _read(work: ActiveJob, *, settings: WriteSettings, folders: OutputFolders, l
     if existing == "skip" and os.path.exists(work.job.target):
         work.outcome.status = "skipped"
         return
-    options = {"keep_damaged": True} if settings.keep_damaged else {}
-    image = read_image(work.job.source, **options)
+    image = _opened(work.job, upscaler, settings)
     folders.prepare(work.job.target, overwrite=existing != "refuse")
     work.image = image
+
+
+def _opened(job: Job, upscaler: Upscaler, settings: WriteSettings) -> Image:
+    """The picture of `job`, without its pixels if it is large and can be upscaled in bands of rows."""
+    options: dict[str, Any] = {"keep_damaged": True} if settings.keep_damaged else {}
+    options |= {"profile": settings.profile} if settings.profile != "auto" else {}
+    streamed = job.format in ("png", "tiff") and not options and settings.size == OutputSize()
+    # the cheap test comes first: importing the module takes time at the start
+    if streamed and _size_of(job.source) >= _LARGE_FILE and upscaler.works_in_bands:
+        from sr_deploy.images.large import open_large
+
+        if (image := open_large(job.source, upscaler.spec.scale)) is not None:
+            return image
+    return read_image(job.source, **options)
+
+
+def _size_of(path: Path) -> int:
+    """The size of a regular file in bytes; 0 for anything else."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def _compute(
@@ -166,29 +199,47 @@ def _compute(
     The reference to the input is dropped before resampling, so that its memory can be used again. Raises
     the errors of `check_size` and `check_fits` before computing.
     """
-    image, work.image = work.image, None
+    image = work.image
     assert image is not None
-    scale = upscaler.spec.scale
-    natural = (image.width * scale, image.height * scale)
+    progress = partial(watcher.tile, work.job) if watcher is not None else None
+    natural = (image.width * upscaler.spec.scale, image.height * upscaler.spec.scale)
     asked = settings.size.of(image.width, image.height) or natural
     check_size(work.job.source, work.job.format, asked, chosen=asked != natural)
     if asked != natural:
         check_fits(_bytes_per_pixel(image), natural, asked)
-    straight = settings.alpha == "straight"
+    if type(image) is not Image:  # its pixels are made while they are written
+        result = upscaler.upscale_bands(image, progress)
+    else:
+        del image
+        result = _enlarged(work, upscaler, settings, natural, asked, progress)
+    work.image, (work.outcome.width, work.outcome.height) = result, asked
+
+
+def _enlarged(
+    work: ActiveJob,
+    upscaler: Upscaler,
+    settings: WriteSettings,
+    natural: tuple[int, int],
+    asked: tuple[int, int],
+    progress: Callable[[int, int], None] | None,
+) -> Image:
+    """The picture of `work`, which gives it away, at the size `asked`, where the model gives `natural`.
+
+    Both sizes are (width, height).
+    """
     from sr_deploy.images.dither import is_dithered
 
+    image, work.image = work.image, None
+    assert image is not None
+    straight = settings.alpha == "straight"
     if is_dithered(image.pixels):
         from sr_deploy.images.resize import resize
 
         note = "looks dithered, which nets turn into stripes: enlarged by plain resampling"
-        result = resize(replace(image, notes=(*image.notes, note)), *asked, straight=straight)
-    else:
-        progress = partial(watcher.tile, work.job) if watcher is not None else None
-        result = upscaler.upscale(image, progress=progress, alpha=settings.alpha)
-        del image
-        if asked != natural:
-            result = _resampled(result, natural, asked, straight=straight)
-    work.image, (work.outcome.width, work.outcome.height) = result, asked
+        return resize(replace(image, notes=(*image.notes, note)), *asked, straight=straight)
+    result = upscaler.upscale(image, progress=progress, alpha=settings.alpha)
+    del image
+    return result if asked == natural else _resampled(result, natural, asked, straight=straight)
 
 
 def _resampled(result: Image, natural: tuple[int, int], asked: tuple[int, int], *, straight: bool) -> Image:

@@ -39,6 +39,8 @@ class WriteSettings:
     """True to leave out all metadata except what the pixels mean."""
     keep_damaged: bool = False
     """True to use what can be read of damaged pictures."""
+    profile: Literal["auto", "keep", "srgb"] = "auto"
+    """Treatment of colour profiles, as `read_image` takes it."""
 
 
 @dataclass

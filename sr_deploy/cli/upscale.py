@@ -107,6 +107,18 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="Leave out all metadata except colour profile and print density.",
 )
 @click.option(
+    "--to-srgb",
+    "profile",
+    flag_value="srgb",
+    help="Convert colours to sRGB by their colour profile, for pictures that go on the web.",
+)
+@click.option(
+    "--keep-profile",
+    "profile",
+    flag_value="keep",
+    help="Refuse CMYK with a colour profile instead of converting it to sRGB.",
+)
+@click.option(
     "--keep-damaged",
     is_flag=True,
     help="Use what can be read of damaged pictures instead of refusing them.",
@@ -281,6 +293,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         alpha=options["alpha"],
         strip=options["strip"],
         keep_damaged=options["keep_damaged"],
+        profile=options["profile"] or "auto",
     )
     return jobs, settings, model
 

@@ -13,15 +13,17 @@ import codecs
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from sr_deploy.errors import ImageError, OutOfMemoryError, UsageError
 from sr_deploy.images.codecs.formats import (
+    JPEG_QUALITY,
     NAMES,
     READ,
     READ_ONLY_SUFFIXES,
@@ -36,11 +38,12 @@ from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeChe
 from sr_deploy.images.codecs.pixels import (
     blend_on_white,
     decode_by_opencv,
+    divided_by_alpha,
     fill_hidden_colour,
     orient_pixels,
     to_8_bits,
 )
-from sr_deploy.images.codecs.vips import FALLBACK, decode, is_missing, light_of_ink
+from sr_deploy.images.codecs.vips import FALLBACK, decode, is_missing, light_of_ink, to_srgb
 from sr_deploy.images.metadata.blobs import (
     Metadata,
     for_size,
@@ -48,6 +51,7 @@ from sr_deploy.images.metadata.blobs import (
     names_of_chunks,
     profile_fits,
     upright,
+    without_colour,
     without_texts,
 )
 from sr_deploy.system.arrays import AnyArray, PixelArray
@@ -76,6 +80,8 @@ __all__ = [
 MAX_PIXELS = 1 << 28
 """Default limit of pixels for `read_image`: 268 million, or 0.8 GB of RGB, more than any camera produces."""
 
+Profile = Literal["auto", "keep", "srgb"]
+"""Treatment of colour profiles by `read_image`."""
 # Limits of a side and of all pixels, whatever the caller allows.
 _MAX_SIDE, _MOST_PIXELS = 1 << 20, 1 << 30
 
@@ -101,6 +107,8 @@ class Image:
     """EXIF, ICC, XMP, print density and everything else that is said about the picture."""
     format: str = "png"
     """Format of the file that the picture was read from, as recognized by content."""
+    quality: int | None = None
+    """Quality (1 to 100) of the JPEG that it was read from, as far as that can be told."""
     lossless: bool = False
     """True if it was read from a lossless WebP, and is to be written as one."""
     notes: tuple[str, ...] = ()
@@ -138,7 +146,11 @@ class Image:
 
 
 def read_image(
-    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, keep_damaged: bool = False
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    keep_damaged: bool = False,
+    profile: Profile = "auto",
 ) -> Image:
     """Read the picture at `path` and turn it upright.
 
@@ -147,15 +159,24 @@ def read_image(
     picture is read; `notes` says so. Pictures with fewer than 8 bits become 8-bit. CMYK becomes sRGB by
     its colour profile, or RGB without one. `max_pixels` limits width times height, and so the memory to
     allocate; at most 2**30. With `keep_damaged`, as much of a damaged picture as possible is read, and
-    `notes` says what is wrong.
+    `notes` says what is wrong. `profile` "srgb" converts colours to sRGB by their colour
+    profile; "keep" refuses CMYK with a profile, which could not be kept.
 
     Raises ImageError if the file is missing, unreadable, damaged, truncated, too large or of another
     format, and OutOfMemoryError if the pixels do not fit into memory. Safe to call from several
     threads.
     """
     path = Path(path)
+    with named_errors(path, keep_damaged):
+        image = _read(path, _read_bytes(path, max_pixels), max_pixels, keep_damaged, profile)
+        return _in_srgb(image) if profile == "srgb" else image
+
+
+@contextmanager
+def named_errors(path: Path, keep_damaged: bool = False) -> Iterator[None]:
+    """Context manager: errors of codecs become an ImageError or OutOfMemoryError that names the file."""
     try:
-        return _read(path, _read_bytes(path, max_pixels), max_pixels, keep_damaged)
+        yield
     except DamagedError as error:
         hint = "" if keep_damaged else ", or add --keep-damaged to use what can be read"
         raise ImageError(f"{path}: this picture {error}; get an undamaged copy of the file{hint}") from error
@@ -207,7 +228,7 @@ def _describe_content(head: bytes) -> str:
     return "this is a text file" if is_text else "the content is of no known kind"
 
 
-def _size_check(path: Path, max_pixels: int) -> SizeCheck:
+def size_check(path: Path, max_pixels: int) -> SizeCheck:
     """A function that raises an error if a header declares no pixels or too many."""
     limit = min(max_pixels, _MOST_PIXELS)
 
@@ -222,13 +243,15 @@ def _size_check(path: Path, max_pixels: int) -> SizeCheck:
     return check
 
 
-def _read(path: Path, data: bytes, max_pixels: int, keep_damaged: bool) -> Image:
+def _read(path: Path, data: bytes, max_pixels: int, keep_damaged: bool, profile: Profile) -> Image:
     """Decode `data` and turn the picture upright."""
-    kind, check = sniff(data[:64]) or "", _size_check(path, max_pixels)
+    kind, check = sniff(data[:64]) or "", size_check(path, max_pixels)
     notes: list[str] = []
     header: PictureHeader | TiffPicture | None = None
     try:
-        header = _parser(kind)(data, check)
+        header = parser_of(kind)(data, check)
+        if profile == "keep" and ink_profile_works(header.metadata.icc or b""):
+            raise UnsupportedError("is CMYK with a colour profile, which cannot be kept")
         pixels, alpha = _decode(header, check)
     except DamagedError as error:
         if not keep_damaged:
@@ -238,11 +261,8 @@ def _read(path: Path, data: bytes, max_pixels: int, keep_damaged: bool) -> Image
         notes.append(f"damaged: it {error}; what can be read was used")
     if kind in FALLBACK and is_missing():
         notes.append("libvips is missing: OpenCV decoded it, which may not notice damage")
-    notes += _notes(path, kind, header)
-    metadata, orientation, more = upright(header.metadata, header.orientation)
+    metadata, orientation, more = described(path, kind, header, pixels.shape[2])
     notes += more
-    metadata, profile_notes = _with_right_profile(metadata, pixels.shape[2])
-    notes += profile_notes
     pixels = orient_pixels(pixels, orientation)
     alpha = orient_pixels(alpha, orientation) if alpha is not None else None
     metadata = replace(metadata, size=(pixels.shape[1], pixels.shape[0]))
@@ -251,9 +271,31 @@ def _read(path: Path, data: bytes, max_pixels: int, keep_damaged: bool) -> Image
         alpha=alpha,
         metadata=metadata,
         format=kind,
+        quality=header.quality if isinstance(header, PictureHeader) else None,
         lossless=isinstance(header, PictureHeader) and header.lossless,
         notes=tuple(notes),
     )
+
+
+def _in_srgb(image: Image) -> Image:
+    """The picture with its colours converted to sRGB. What PNG chunks say about colour is left as it is."""
+    icc = image.metadata.icc
+    if icc is None:
+        named = {kind.decode() for kind, _ in image.metadata.chunks if kind in (b"cICP", b"cHRM", b"gAMA")}
+        lost = f"not converted to sRGB: its colours are described by {', '.join(sorted(named))}, not by a profile"
+        return replace(image, notes=(*image.notes, lost)) if named and image.metadata.chunks else image
+    metadata = replace(image.metadata, icc=None, chunks=without_colour(image.metadata.chunks))
+    return replace(image, pixels=to_srgb(image.pixels, icc), metadata=metadata)
+
+
+def described(
+    path: Path, kind: str, header: PictureHeader | TiffPicture, channels: int
+) -> tuple[Metadata, int, list[str]]:
+    """The metadata of the upright picture of 1 or 3 channels, the orientation (1 to 8) it is stored in, and notes."""
+    notes = list(_notes(path, kind, header))
+    metadata, orientation, more = upright(header.metadata, header.orientation)
+    metadata, profile_notes = _with_right_profile(metadata, channels)
+    return metadata, orientation, [*notes, *more, *profile_notes]
 
 
 def _with_right_profile(metadata: Metadata, channels: int) -> tuple[Metadata, tuple[str, ...]]:
@@ -266,7 +308,7 @@ def _with_right_profile(metadata: Metadata, channels: int) -> tuple[Metadata, tu
     return replace(metadata, icc=None), ("its colour profile does not fit its pixels and was left out",)
 
 
-def _parser(kind: str) -> Callable[[bytes, SizeCheck], PictureHeader | TiffPicture]:
+def parser_of(kind: str) -> Callable[[bytes, SizeCheck], PictureHeader | TiffPicture]:
     """The function that parses files of the format `kind`. Its module is imported on first use."""
     module = import_module(f"sr_deploy.images.codecs.{kind}")
     parse: Callable[[bytes, SizeCheck], PictureHeader | TiffPicture] = getattr(module, f"parse_{kind}")
@@ -313,6 +355,8 @@ def _decode(
         if header.ink:
             samples = light_of_ink(samples, header.metadata.icc)
         pixels, alpha = _split_channels(samples)
+        if header.premultiplied and alpha is not None:
+            pixels = divided_by_alpha(pixels, alpha)
     if not damaged and pixels.shape[:2] != (header.height, header.width):
         raise DamagedError("has more or fewer pixels than its header declares")
     return pixels, alpha
@@ -343,8 +387,8 @@ def write_image(
     """Write `image` to `path`. Returns notes on what was lost, one clause each.
 
     The file appears complete under its name or not at all. `format` (`png`, `jpeg`, `webp`, `tiff`,
-    `bmp`) defaults to that of the suffix. `quality` (1 to 100) applies to JPEG (default 95; no colour
-    subsampling from 90 on) and WebP (101 is lossless and the default for a picture that was read from a
+    `bmp`) defaults to that of the suffix. `quality` (1 to 100) applies to JPEG (default 95, or that of
+    the JPEG it was read from if that is higher; no colour subsampling from 90 on) and WebP (101 is lossless and the default for a picture that was read from a
     lossless WebP; otherwise 90). With `overwrite=False` an existing
     file is left alone, even if another process creates it during the work. With `consume=True` the
     pixels may be changed and must not be used afterwards; no format needs that now.
@@ -375,6 +419,8 @@ def write_image(
         metadata = _metadata_for(image, kind, notes)
         if quality is None and kind.name == "webp" and image.lossless:
             quality = kind.top_quality
+        elif quality is None and kind.name == "jpeg" and image.quality is not None:
+            quality = max(JPEG_QUALITY, image.quality)
         with atomic_output(path, target, overwrite, kind.suffixes[0]) as temporary:
             dropped = _encode(temporary, kind.name, pixels, alpha, metadata, quality)
     except MemoryError as error:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from sr_deploy.errors import UsageError
 
+JPEG_QUALITY = 95
+"""Quality of JPEG where none is given."""
+
 
 class Format(NamedTuple):
     """A file format that `write_image` can write."""

@@ -52,6 +52,10 @@ class PictureHeader(NamedTuple):
     """Metadata as stored; the orientation is not applied."""
     orientation: int | None = None
     """Orientation that the EXIF block is overruled by; None if it counts."""
+    premultiplied: bool = False
+    """True if the colours were multiplied by their opacity."""
+    quality: int | None = None
+    """Quality (1 to 100) that a JPEG seems to be written with; None where it cannot be told."""
     lossless: bool = False
     """True for a WebP that was compressed without loss."""
     notes: tuple[str, ...] = ()

@@ -122,6 +122,7 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> PictureHeader:
         height=height,
         payload=payload,
         ink=parts == 4,
+        quality=found.quality,
         metadata=found.metadata(),
         notes=tuple(notes),
     )
@@ -132,8 +133,12 @@ class _JpegMetadata:
 
     def __init__(self) -> None:
         self._parts: dict[str, Any] = {}
-        self._icc: dict[int, bytes] = {}
+        self._icc: dict[
+            int, bytes
+        ] = {}  # number of a part, from 1 -> its bytes; the parts' number follows it
         self._icc_count = 0
+        self.quality: int | None = None
+        """Quality (1 to 100) by the table of the luminance."""
         self.notes: list[str] = []
         """Notes on what of the file is not used."""
 
@@ -141,14 +146,12 @@ class _JpegMetadata:
         """Store the body of a segment if it is metadata. The first segment of a kind counts."""
         parts = self._parts
         if marker == 0xE0 and body.startswith(b"JFIF\0"):
-            parts.setdefault("dpi", from_jfif(body))
-            parts.setdefault("aspect", aspect_from_jfif(body))
+            self._parts = {"dpi": from_jfif(body), "aspect": aspect_from_jfif(body), **parts}
         elif marker == 0xE1 and body.startswith(b"Exif\0"):
             parts.setdefault("exif", body[6:])
         elif marker == 0xE1 and body.startswith(_XMP):
             parts.setdefault("xmp", body[len(_XMP) :])
         elif marker == 0xE2 and body.startswith(_ICC) and len(body) > 14:
-            # after the prefix: number of this part, counted from 1, and number of parts
             self._icc.setdefault(body[12], body[14:])
             self._icc_count = body[13]
         elif marker == 0xE2 and body.startswith(b"MPF\0") and (count := _count_pictures(body[4:])) > 1:
@@ -157,10 +160,27 @@ class _JpegMetadata:
             parts.setdefault("iptc", unwrapped(body[len(JPEG_PREFIX) :]))
         elif marker == 0xFE:
             parts.setdefault("comment", body)
+        elif marker == 0xDB and self.quality is None:
+            self.quality = _quality_of(body)
 
     def metadata(self) -> Metadata:
         """The parts as one value."""
         return Metadata(**self._parts, icc=_join_icc(self._icc, self._icc_count))
+
+
+def _quality_of(tables: bytes) -> int | None:
+    """The quality on libjpeg's scale that gives the first of these quantisation tables (ITU T.81, B.2.4.1).
+
+    libjpeg scales an example table, whose steps add up to 3688, by 200 - 2 q percent, or by 5000 / q below 50.
+    None for another table than that of the luminance, or one of 16 bits.
+    """
+    if len(tables) < 65 or tables[0]:
+        return None
+    steps = sum(tables[1:65])
+    percent = 100 * steps / 3688
+    if steps == 64:
+        return 100
+    return max(1, round((200 - percent) / 2 if percent <= 100 else 5000 / percent))
 
 
 def _count_pictures(index: bytes) -> int:

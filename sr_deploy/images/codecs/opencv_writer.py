@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sr_deploy.images.codecs.formats import JPEG_QUALITY
 from sr_deploy.images.opencv import cv2
 from sr_deploy.system.arrays import AnyArray
 
@@ -41,7 +42,7 @@ def _options(kind: str, quality: int | None) -> list[int]:
     """Options for OpenCV's encoder."""
     if kind == "webp":
         return [cv2.IMWRITE_WEBP_QUALITY, 90 if quality is None else quality]
-    quality = 95 if quality is None else quality
+    quality = JPEG_QUALITY if quality is None else quality
     fine = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444] if quality >= 90 else []
     return [cv2.IMWRITE_JPEG_QUALITY, quality, *fine]
 

@@ -69,6 +69,15 @@ def ink_to_light(ink: AnyArray) -> AnyArray:
     return result
 
 
+def divided_by_alpha(pixels: AnyArray, alpha: AnyArray) -> AnyArray:
+    """The colours before they were multiplied by their opacity `alpha` [H, W], rounded to nearest."""
+    top = int(np.iinfo(pixels.dtype).max)
+    # premultiplied colours are 0 where the opacity is 0; dividing by 1 keeps them 0
+    opacity = np.maximum(alpha, 1).astype(np.uint32)[..., None]
+    colours: AnyArray = np.minimum((pixels.astype(np.uint32) * top + opacity // 2) // opacity, top)
+    return colours.astype(pixels.dtype)
+
+
 def to_8_bits(values: AnyArray) -> AnyArray:
     """16-bit values as 8-bit ones: divided by 257 and rounded to nearest, so 65535 becomes 255."""
     result = np.empty(values.shape, np.uint8)

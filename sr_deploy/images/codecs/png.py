@@ -39,8 +39,8 @@ _DEFLATE_RATIO = 1040  # deflate shrinks data by a factor of at most 1032
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(type, start, end) of every chunk up to IEND, where `start` and `end` delimit its body.
 
-    A wrong checksum raises DamagedError in a chunk that the pixels need. Another chunk with a wrong
-    checksum is skipped, as libpng does.
+    A wrong checksum raises DamagedError in a chunk that the pixels need (section 5.4: a capital first letter).
+    Another chunk with a wrong checksum is skipped, as libpng does.
     """
     at = 8
     while True:
@@ -48,8 +48,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         length, kind = struct.unpack_from(">I4s", data, at)
         start, end = at + 8, at + 8 + length
         require_bytes(data, end + 4)
-        if zlib.crc32(memoryview(data)[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            # a capital first letter marks a critical chunk (PNG specification, section 5.4)
+        if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             if not kind[0] & 0x20 or kind == b"tRNS":
                 raise DamagedError(f"has a wrong checksum in its {kind.decode('latin-1')!r} chunk")
         else:
@@ -202,10 +201,9 @@ def _metadata_chunks(metadata: Metadata) -> bytes:
     if metadata.icc:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0", zlib.compress(metadata.icc))
     chunks += b"".join(_chunk(kind, body) for kind, body in metadata.chunks)
-    if metadata.dpi:
-        chunks += _chunk(b"pHYs", to_phys(metadata.dpi))
-    elif metadata.aspect:
-        chunks += _chunk(b"pHYs", aspect_to_phys(metadata.aspect))
+    if metadata.dpi or metadata.aspect:
+        shape = metadata.aspect or (1, 1)
+        chunks += _chunk(b"pHYs", to_phys(metadata.dpi) if metadata.dpi else aspect_to_phys(shape))
     if metadata.iptc:
         from sr_deploy.images.metadata.iptc import wrapped
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sr_deploy.images.codecs.headers import DamagedError, SizeCheck, UnsupportedError
+from sr_deploy.images.codecs.pixels import divided_by_alpha
 from sr_deploy.images.codecs.vips import decode, light_of_ink
 from sr_deploy.images.metadata.blobs import Metadata
 from sr_deploy.images.metadata.density import aspect_from_tags, from_tags
@@ -69,7 +70,6 @@ _COMPRESSIONS = {
     8: "Deflate",
     32773: "PackBits",
     32946: "Deflate",
-    34925: "LZMA",
     50001: "WebP",
 }
 _NOT_READ = {
@@ -77,11 +77,14 @@ _NOT_READ = {
     50000: "zstd",
     34661: "JBIG",
     34676: "SGILog",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
     34712: "JPEG 2000",
     34887: "LERC",
+    34925: "LZMA",
     52546: "JPEG XL",
 }
-"""Names of compressions that are refused; libvips' wheels come without zstd (seen in 8.18.7)."""
+"""Names of compressions that are refused; libvips' wheels come without zstd and LZMA (seen in 8.18.7)."""
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 """Kind of colour -> fewest channels: 0 grey with 0 as white, 1 grey, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr."""
 _COLOURS_NOT_READ = {4: "mask", 8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogL", 32845: "LogLuv"}
@@ -143,7 +146,7 @@ def kinds_read() -> list[str]:
 def kinds_not_read() -> list[str]:
     """Names of the compressions and kinds of colour of TIFF files that are refused."""
     return [
-        *_NOT_READ.values(),
+        *dict.fromkeys(_NOT_READ.values()),
         *dict.fromkeys(_COLOURS_NOT_READ.values()),
         "subsampled YCbCr without JPEG",
         "floating point",
@@ -409,8 +412,15 @@ def decode_tiff(
     # libvips adds an opacity of its own to the kinds that it reads through libtiff's RGBA interface
     alpha, associated = _find_alpha(picture, extra) if picture.samples > _COLOURS[colour] else (None, False)
     if alpha is not None and associated:
-        pixels = _unpremultiplied(pixels, alpha)
+        pixels = divided_by_alpha(pixels, alpha)
     return np.ascontiguousarray(pixels), alpha
+
+
+def is_plain(picture: TiffPicture) -> bool:
+    """True if libvips returns the pixels row by row as they are meant: grey or RGB, not in planes, no JPEG data."""
+    plain = picture.number(PHOTOMETRIC, 1) in (0, 1, 2) and picture.samples in (1, 3) and picture.bits >= 8
+    single = picture.samples == 1 or picture.number(PLANAR, 1) == 1
+    return plain and single and picture.number(COMPRESSION, 1) != _JPEG
 
 
 def _numbers(picture: TiffPicture, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
@@ -506,12 +516,3 @@ def _find_alpha(picture: TiffPicture, extra: AnyArray) -> tuple[AnyArray | None,
         if kind in (1, 2):
             return np.ascontiguousarray(extra[..., i]), kind == 1
     return np.ascontiguousarray(extra[..., 0]), False
-
-
-def _unpremultiplied(pixels: AnyArray, alpha: AnyArray) -> AnyArray:
-    """The colours before they were multiplied by their opacity `alpha` [H, W], rounded to nearest."""
-    top = int(np.iinfo(pixels.dtype).max)
-    # premultiplied colours are 0 where the opacity is 0; dividing by 1 keeps them 0
-    opacity = np.maximum(alpha, 1).astype(np.uint32)[..., None]
-    colours: AnyArray = np.minimum((pixels.astype(np.uint32) * top + opacity // 2) // opacity, top)
-    return colours.astype(pixels.dtype)

@@ -9,6 +9,9 @@ Where it cannot be imported, OpenCV decodes PNG, JPEG and WebP, and a note says 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +24,15 @@ from sr_deploy.system.arrays import AnyArray
 
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 """Sample type of libvips -> that of numpy. Other types are refused."""
+_SPACES = {
+    (1, "uchar"): "b-w",
+    (1, "ushort"): "grey16",
+    (3, "uchar"): "srgb",
+    (3, "ushort"): "rgb16",
+    (4, "uchar"): "cmyk",
+    (4, "ushort"): "cmyk",
+}
+"""Number of channels and sample type of libvips -> its name of the colour space."""
 _LOADERS = {"avif": "heif"}
 """Names of formats whose loader has another name."""
 FALLBACK = ("png", "jpeg", "webp")
@@ -62,8 +74,7 @@ def decode(
     """Decode a file of the format `kind`: [H, W, bands] of uint8 or uint16, bands as stored, not turned.
 
     `page` counts from 0 (TIFF only). With `warn`, warnings of the decoder count as damage, as they must for
-    JPEG data. With `damaged`, what cannot be decoded is left as the decoder leaves it; otherwise any damage
-    raises DamagedError.
+    JPEG data. With `damaged`, what cannot be decoded is left as it is; otherwise damage raises DamagedError.
 
     Raises DamagedError, UnsupportedError, MemoryError, or the error of `check`; MissingRuntimeError without
     libvips, except for PNG, JPEG and WebP. Safe to call from several threads.
@@ -105,29 +116,69 @@ def read_header(kind: str, payload: bytes, check: SizeCheck) -> VipsHeader:
     return VipsHeader(image.width, image.height, pages, exif, icc, xmp)
 
 
+class FileRows(NamedTuple):
+    """A file whose rows are decoded in order."""
+
+    shape: tuple[int, int, int]
+    """Height and width in pixels, and channels."""
+    dtype: np.dtype[Any]
+    """Type of the samples: uint8 or uint16."""
+    read: Callable[[int, int], AnyArray]
+    """Function (first row, number of rows) that decodes these rows: [rows, W, channels]. Each row only once."""
+
+
+def open_rows(kind: str, source: Path | bytes, page: int) -> FileRows:
+    """Open a TIFF file, or the bytes of a PNG. Raises DamagedError, as reading rows does, or UnsupportedError."""
+    pyvips = _pyvips()
+    options: dict[str, Any] = {"access": "sequential", "fail_on": "error"}
+    options |= {"page": page} if kind == "tiff" else {"unlimited": True}
+    name, place = (f"{kind}load", str(source)) if isinstance(source, Path) else (f"{kind}load_buffer", source)
+    try:
+        image = pyvips.Operation.call(name, place, **options)
+    except pyvips.Error as error:
+        raise _as_ours(error) from error
+    if image.format not in _DTYPES:
+        raise UnsupportedError(f"has samples of the type {image.format}, which are not supported")
+    dtype = np.dtype(_DTYPES[image.format])
+    read = partial(_fetched, image, pyvips.Region.new(image), dtype)
+    return FileRows((image.height, image.width, image.bands), dtype, read)
+
+
+def _fetched(image: Any, region: Any, dtype: np.dtype[Any], first: int, count: int) -> AnyArray:
+    """`count` rows of `image` from the row `first` on. Raises DamagedError."""
+    try:
+        fetched = region.fetch(0, first, image.width, count)
+    except _pyvips().Error as error:
+        raise _as_ours(error) from error
+    return np.frombuffer(fetched, dtype).reshape(count, image.width, image.bands)
+
+
 def light_of_ink(ink: AnyArray, icc: bytes | None) -> AnyArray:
     """RGB [H, W, 3] from CMYK [H, W, 4]: sRGB by the colour profile `icc` if that is one of ink.
 
     Raises MissingRuntimeError without libvips, because OpenCV returns ink as colours of its own making.
     """
     _pyvips()
-    return _ink_to_srgb(ink, icc) if icc and ink_profile_works(icc) else ink_to_light(ink)
+    return to_srgb(ink, icc) if icc and ink_profile_works(icc) else ink_to_light(ink)
 
 
-def _ink_to_srgb(ink: AnyArray, icc: bytes) -> AnyArray:
-    """Convert CMYK [H, W, 4] to sRGB [H, W, 3] of the same depth by its colour profile.
+def to_srgb(pixels: AnyArray, icc: bytes) -> AnyArray:
+    """Convert grey, RGB or CMYK [H, W, 1, 3 or 4] to sRGB of the same depth by its colour profile: [H, W, 1 or 3].
 
-    The intent is relative colorimetric, as Photoshop and lcms use it by default. Raises DamagedError if the
-    profile cannot be used.
+    The intent is relative colorimetric with black point compensation, as Photoshop uses it by default. Raises
+    DamagedError if the profile cannot be used.
     """
     pyvips = _pyvips()
-    height, width, bands = ink.shape
-    form = "ushort" if ink.dtype == np.uint16 else "uchar"
-    image = pyvips.Image.new_from_memory(np.ascontiguousarray(ink).data, width, height, bands, form)
-    image = image.copy(interpretation="cmyk")
+    height, width, bands = pixels.shape
+    form = "uchar" if pixels.dtype == np.uint8 else "ushort"
+    image = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels).data, width, height, bands, form)
+    image = image.copy(interpretation=_SPACES[bands, form])
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
     try:
-        return _samples(image.icc_transform("srgb", embedded=True, intent="relative", depth=8 * ink.itemsize))
+        light = image.icc_transform(
+            "srgb", embedded=True, intent="relative", black_point_compensation=True, depth=8 * pixels.itemsize
+        )
+        return np.ascontiguousarray(_samples(light)[..., : 3 if bands > 1 else 1])
     except pyvips.Error as error:
         raise DamagedError(f"has a colour profile that cannot be used ({_first_line(error)})") from error
 

@@ -154,6 +154,11 @@ def for_size(metadata: Metadata, width: int, height: int) -> Metadata:
     return replace(metadata, exif=exif, xmp=xmp, geo=geo, size=new)
 
 
+def without_colour(chunks: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """The PNG chunks that do not say what the pixel values mean."""
+    return tuple(chunk for chunk in chunks if chunk[0] not in COLOUR_CHUNKS)
+
+
 def without_texts(metadata: Metadata) -> Metadata:
     """Only what the pixels mean: colour, density and shape of a pixel."""
     chunks = tuple(chunk for chunk in metadata.chunks if chunk[0] in COLOUR_CHUNKS)

@@ -13,6 +13,7 @@ import pytest
 import pyvips
 
 from sr_deploy.images.image import read_image, write_image
+from tests.images.kinds.test_cases_pixels import case
 from tests.images.samples import camera_exif, joined, profile, read, refused, saved, smooth
 
 
@@ -63,3 +64,12 @@ def test_a_truncated_avif_is_refused(tmp_path: Path) -> None:
         assert "cannot be decoded" in refused(tmp_path / "cut")
     (tmp_path / "whole").write_bytes(data)
     assert "50x40 pixels are too many" in refused(tmp_path / "whole", max_pixels=100)
+
+
+def test_colours_that_were_multiplied_by_their_opacity_are_divided_by_it() -> None:
+    """The file is avifenc's, of waves of three colours whose opacity grows by 4 with every column."""
+    image = read_image(case("premultiplied.avif"))
+    y, x = np.mgrid[:48, :64]
+    waves = np.stack([(np.sin(x / 9 + c) * np.cos(y / 7 + c) * 120 + 128) for c in range(3)], 2)
+    assert image.alpha is not None
+    assert np.abs(image.pixels - waves)[:, 16:].mean() < 3
