@@ -70,7 +70,7 @@ def command(
     """Write MODEL in another precision: fp16, bf16 or int8.
 
     MODEL is an fp32 ONNX file or the name of a bundled model. int8 is calibrated on photographs: many candidates
-    are measured and the one closest to fp32 is chosen. In fp16, operators that would overflow stay in fp32. The loss
+    are measured and the one closest to fp32 is chosen. If the training has learnt the ranges, those are used. In fp16, operators that would overflow stay in fp32. The loss
     of quality is measured on photographs that calibration did not use. If it exceeds the tolerance, nothing is
     written.
     """
@@ -126,7 +126,8 @@ def note_lines(notes: Notes) -> list[str]:
     lines = []
     if notes.method:
         balanced = f", channels balanced by {notes.strength:g}" if notes.strength else ""
-        lines.append(f"calibrated on photographs: ranges by {notes.method}{balanced}")
+        calibrated = f"calibrated on photographs: ranges by {notes.method}{balanced}"
+        lines.append("ranges learnt in the training" if notes.method == "learned" else calibrated)
     if notes.kept:
         lines.append(f"kept in fp32: {', '.join(notes.kept)}")
     if notes.psnr_change is None:

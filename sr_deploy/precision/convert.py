@@ -24,8 +24,9 @@ from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.precision.calibrate import measure_largest
 from sr_deploy.precision.crops import CalibrationSet, drawn_crops, photograph_crops
 from sr_deploy.precision.half import LARGEST_FP16, fp16_overflows, to_bf16, to_fp16
+from sr_deploy.precision.learned import LearnedRanges, learned_ranges
 from sr_deploy.precision.measure import Distance, LossMeter, why_not_measured
-from sr_deploy.precision.quantise import OLDEST_OPSET
+from sr_deploy.precision.quantise import OLDEST_OPSET, quantisable, to_int8
 from sr_deploy.precision.search_int8 import best_int8
 from sr_deploy.precision.shuffle import shuffled_by_pixels
 from sr_deploy.spec import ModelSpec
@@ -60,7 +61,7 @@ class Notes:
     fidelity: float | None = None
     """PSNR between the results before and after, in dB; None if nothing was measured."""
     method: str | None = None
-    """Method that chose the int8 ranges, one of `METHODS`; None for fp16 and bf16."""
+    """Method that chose the int8 ranges, one of `METHODS`, or "learned"; None for fp16 and bf16."""
     strength: float | None = None
     """Strength with which channels were balanced for int8, 0..1; None for fp16 and bf16."""
     unmeasured: str | None = None
@@ -89,7 +90,7 @@ def convert(
 ) -> Conversion:
     """Convert `model`, which is fp32 and carries a spec, to `precision`.
 
-    `data` is a folder of photographs. int8 needs one; fp16 and bf16 are measured on it if it is given.
+    `data` is a folder of photographs. int8 needs one, unless the training has learnt the ranges; fp16 and bf16 are measured on it if it is given.
     `tolerance` is the change of PSNR in dB that is allowed, by default that of `TOLERANCES`. `say` gets
     progress lines.
 
@@ -100,7 +101,10 @@ def convert(
     spec = _checked(model, precision, data)
     allowed = TOLERANCES[precision] if tolerance is None else tolerance
     crops = drawn_crops(spec) if data is None else photograph_crops(data, spec)
-    if precision == "int8":
+    learned = learned_ranges(model) if precision == "int8" else None
+    if learned:
+        made, notes = _to_learned_int8(model, spec, learned, crops, measured=data is not None)
+    elif precision == "int8":
         made, notes = _to_int8(model, spec, crops, allowed, say)
     else:
         made, notes = _to_half_precision(model, spec, precision, crops, measured=data is not None)
@@ -129,7 +133,7 @@ def _checked(model: onnx.ModelProto, precision: str, data: Path | None) -> Model
         raise UsageError(
             f"{spec.name} has uint8 pixel I/O; convert the file with float pixels and add --io uint8"
         )
-    if precision == "int8" and data is None:
+    if precision == "int8" and data is None and learned_ranges(model) is None:
         raise UsageError("int8 is calibrated on photographs; point --data at a folder of them")
     return spec
 
@@ -152,6 +156,34 @@ def _to_int8(
         strength=best.strength,
     )
     return best.model, notes
+
+
+def _to_learned_int8(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    learned: LearnedRanges,
+    crops: CalibrationSet,
+    *,
+    measured: bool,
+) -> tuple[onnx.ModelProto, Notes]:
+    """Convert to int8 with the ranges that the training has learnt, and measure the loss on photographs.
+
+    Nothing is searched: the weights were trained with these ranges and no others. Convolutions that were not
+    quantised in the training stay in fp32.
+    """
+    model = shuffled_by_pixels(in_opset(model, OLDEST_OPSET))
+    made = to_int8(model, learned.ranges, keep=learned.without, unsigned=learned.unsigned)
+    found = LossMeter(model, spec, crops.measure).distance(made) if measured else None
+    names = {node.output[0]: name_of(node) for node in model.graph.node}
+    return made, Notes(
+        precision="int8",
+        kept=tuple(names[name] for name in quantisable(model) if name in learned.without),
+        photographs=len(crops.calibrate) + len(crops.measure) if measured else 0,
+        psnr_change=round(found.change, 4) if found else None,
+        fidelity=round(found.fidelity, 2) if found else None,
+        method="learned",
+        unmeasured=None if found else "no photographs were given",
+    )
 
 
 def _to_half_precision(

@@ -3,8 +3,9 @@
 Q/DQ stands for QuantizeLinear followed by DequantizeLinear. Convolutions read quantised activations and
 quantised weights; everything else stays in single precision. Weights are symmetric with one scale per output
 channel: weights [O, ...] have scales [O]. Activations are symmetric with zero point 0 and one scale per
-tensor, and have one Q/DQ pair in front of every convolution: that is the form that TensorRT requires. The
-ranges are not chosen here; `sr_deploy.precision.calibrate` measures them on pictures.
+tensor, and have one Q/DQ pair in front of every convolution: that is the form that TensorRT requires. Values that are
+never negative may be uint8 instead, also with zero point 0: 255 steps rather than 127. The ranges are not chosen here;
+`sr_deploy.precision.calibrate` measures them on pictures, `sr_deploy.precision.learned` has those of a training.
 
 Sources: the ONNX operators QuantizeLinear and DequantizeLinear; Jacob et al. 2018, "Quantization and training
 of neural networks for efficient integer-arithmetic-only inference", section 2.1; Krishnamoorthi 2018,
@@ -28,6 +29,8 @@ from sr_deploy.system.arrays import FloatArray
 
 LEVELS = 127
 """Steps on each side of zero. -128 is left out, so that a value and its negative are rounded alike."""
+UNSIGNED_LEVELS = 255
+"""Steps above zero of a value that is never negative."""
 OLDEST_OPSET = 13
 """First opset whose QuantizeLinear and DequantizeLinear have a scale per channel."""
 _SMALLEST_SCALE = 1e-8
@@ -64,19 +67,23 @@ def quantised_inputs(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def to_int8(
-    model: onnx.ModelProto, ranges: Mapping[str, float], *, keep: Set[str] = frozenset()
+    model: onnx.ModelProto,
+    ranges: Mapping[str, float],
+    *,
+    keep: Set[str] = frozenset(),
+    unsigned: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
     """Return `model` with its `quantisable` convolutions in int8, except those named in `keep`.
 
     `ranges` gives, for every value of `quantised_inputs`, the magnitude that the last of 127 steps stands
-    for; larger magnitudes are clipped. The precision in the spec becomes "int8". Raises UsageError for a
+    for; larger magnitudes are clipped. The values in `unsigned` are never negative and become uint8 with 255 steps. The precision in the spec becomes "int8". Raises UsageError for a
     model that is not fp32, and ModelError for one with nothing to quantise.
     """
     spec = read_spec(model)
     if spec is not None and spec.precision != "fp32":
         raise UsageError(f"{spec.name} is already {spec.precision}; convert the fp32 file it was made from")
     copied = in_opset(model, OLDEST_OPSET)
-    _Quantiser(copied, ranges).convert(set(quantisable(copied)) - keep)
+    _Quantiser(copied, ranges, unsigned).convert(set(quantisable(copied)) - keep)
     return write_spec(copied, spec.with_(precision="int8")) if spec else copied
 
 
@@ -113,8 +120,10 @@ def _source_before_moves(name: str, makers: Mapping[str, onnx.NodeProto], reader
 class _Quantiser:
     """Rewrites the graph of `model` node by node, in order, so that Q/DQ pairs stand before their readers."""
 
-    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, float]) -> None:
-        self.graph, self.ranges = model.graph, ranges
+    def __init__(
+        self, model: onnx.ModelProto, ranges: Mapping[str, float], unsigned: Set[str] = frozenset()
+    ) -> None:
+        self.graph, self.ranges, self.unsigned = model.graph, ranges, unsigned
         self.sources = quantised_inputs(model)
         self.constants = constants_of(model)
         self.taken = {n for node in model.graph.node for n in (*node.input, *node.output)} | set(
@@ -150,10 +159,14 @@ class _Quantiser:
     def _quantised_and_back(self, name: str) -> str:
         """Return the name of `name` quantised and dequantised; one Q/DQ pair serves all readers."""
         if name not in self.pairs:
-            scale = max(float(self.ranges[name]) / LEVELS, _SMALLEST_SCALE)
+            unsigned = name in self.unsigned
+            levels = UNSIGNED_LEVELS if unsigned else LEVELS
+            scale = max(float(self.ranges[name]) / levels, _SMALLEST_SCALE)
             step = self._constant(f"{name}_scale", np.float32(scale))
-            zero = self._constant(f"{name}_zero", np.int8(0))
-            steps = self._node("QuantizeLinear", [name, step, zero], f"{name}_int8")
+            zero = self._constant(f"{name}_zero", np.uint8(0) if unsigned else np.int8(0))
+            steps = self._node(
+                "QuantizeLinear", [name, step, zero], f"{name}_{'uint8' if unsigned else 'int8'}"
+            )
             self.pairs[name] = self._node("DequantizeLinear", [steps, step, zero], f"{name}_steps")
         return self.pairs[name]
 

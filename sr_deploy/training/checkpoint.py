@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sr_deploy.errors import InputError
 from sr_deploy.system.json_values import from_plain, to_plain
 from sr_deploy.training.nets import build_net
+from sr_deploy.training.nets.quantised import plain_tensors
 
 _METADATA_KEY = "sr_deploy"
 _CHECKPOINTS_OF_A_RUN = ("final.safetensors", "last.safetensors")  # in order of preference
@@ -39,6 +40,8 @@ class CheckpointInfo:
     """SHA-256 of the recipe file in hexadecimal; empty where there was no recipe file."""
     training: dict[str, Any] = field(default_factory=dict)
     """History of the training (steps, minutes, pictures); free-form, shown on the model's card."""
+    ranges: dict[str, Any] = field(default_factory=dict)
+    """Ranges learnt for int8: name of a convolution -> {"range", "signed"}; empty without such a phase."""
 
 
 def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
@@ -47,7 +50,7 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
     The file is written under a temporary name, flushed to disk and then renamed, so a crash leaves either the
     old file or the new one.
     """
-    tensors = {key: value.detach().contiguous() for key, value in net.state_dict().items()}
+    tensors = {key: value.detach().contiguous() for key, value in plain_tensors(net.state_dict()).items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata={_METADATA_KEY: _to_json(info)})
@@ -60,7 +63,10 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
 
 def _to_json(info: CheckpointInfo) -> str:
     # the PSNR in `training` is infinite if the net reproduces the held-out pictures exactly
-    return json.dumps(to_plain(info, finite=False), sort_keys=True)
+    record = to_plain(info, finite=False)
+    if not info.ranges:
+        del record["ranges"]  # older versions know no ranges
+    return json.dumps(record, sort_keys=True)
 
 
 def find_checkpoint(path: Path) -> Path:

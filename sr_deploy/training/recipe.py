@@ -34,6 +34,7 @@ PRECISIONS = ("bf16", "fp16", "off")
 OPTIMISERS = ("adamw", "muon")
 POOLINGS = ("max", "l2")
 TARGETS = ("photographs", "teacher")
+QUANTISED = ("", "int8")
 SMALLEST_CROP = 4
 """Smallest side of a small crop in pixels."""
 
@@ -95,6 +96,11 @@ class Phase:
     It falls to 0 in the first half of the phase. So a net with ReLU begins as the net with leaky ReLU whose weights
     it starts from.
     """
+    quantise: str = ""
+    """"int8": the net is trained as it computes after conversion to int8, and learns the ranges. "": it is not.
+
+    Such a phase computes in fp32, because bf16 would round once more what is rounded already.
+    """
     degrade: Degradation | None = None
     """Degradation of the small crops. None: bicubic shrinking only."""
 
@@ -105,6 +111,12 @@ class Phase:
             raise UsageError(
                 f"crop = {self.crop} small pixels ({self.crop * self.scale} large ones at scale {self.scale}), "
                 f"expected at least {SMALLEST_CROP}"
+            )
+        if self.quantise not in QUANTISED:
+            raise UsageError(f'quantise = {self.quantise!r}, expected "int8" or nothing')
+        if self.quantise and self.leak:
+            raise UsageError(
+                "leak cannot be combined with quantise, whose ranges begin at 0; leak in a phase before"
             )
         if not 0 <= self.leak <= 1:
             raise UsageError(f"leak = {self.leak}, expected a slope of 0 to 1")
@@ -194,6 +206,11 @@ class Recipe:
             raise UsageError(
                 'phases of different scales have target = "teacher", but a teacher has one scale; use it for one scale'
             )
+        quantised = [bool(phase.quantise) for phase in self.phases]
+        if quantised != sorted(quantised):
+            raise UsageError(
+                'a phase without quantise follows one with quantise = "int8"; quantise the last phases'
+            )
         if self.leaves < 0:
             raise UsageError(f"leaves = {self.leaves}, expected a number of pictures of at least 0")
         fine = [isinstance(n, _NUMBER) and not isinstance(n, bool) and 0.1 <= n <= 4 for n in self.sizes]
@@ -224,7 +241,7 @@ def _weights(where: str, weights: Mapping[str, float]) -> None:
 
 _PHASE_KEYS: dict[str, Types] = {
     "scale": int, "crop": int, "large_crop": int, "steps": int, "batch": int, "learning_rate": _NUMBER,
-    "loss": (str, dict), "target": str, "busiest_of": int, "leak": _NUMBER, "degrade": dict,
+    "loss": (str, dict), "target": str, "busiest_of": int, "leak": _NUMBER, "quantise": str, "degrade": dict,
 }  # fmt: skip
 _RECIPE_KEYS: dict[str, Types] = {
     "name": str, "net": dict, "phase": list, "seed": int, "ema": _NUMBER, "clip": _NUMBER,

@@ -25,6 +25,7 @@ from sr_deploy.graph.onnx_file import PIXELS, UPSCALED, save_model, write_spec
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.precision.convert import convert
 from sr_deploy.precision.half import to_fp16
+from sr_deploy.precision.learned import with_learned_ranges
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.system.output_folder import check_output_path
 from sr_deploy.training.checkpoint import CheckpointInfo, load_net
@@ -94,7 +95,9 @@ def export_onnx(
     net, info = load_net(checkpoint)
     pictures = check_pictures(data) if check else []
     spec = spec_of(net, info, checkpoint, precision=precision, licence=licence)
-    model = core_model(net, spec, opset)
+    model = with_learned_ranges(
+        core_model(net, spec, opset), {f"{name}.weight": found for name, found in info.ranges.items()}
+    )
     parity: Parity | None = None
     if precision in ("bf16", "int8"):
         full = spec.with_(precision="fp32")

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from sr_deploy.errors import InputError
 from sr_deploy.training.data.loader import to_float
 from sr_deploy.training.nets import build_net
+from sr_deploy.training.nets.quantised import calibrate, quantise
 from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.recipe import Phase, Recipe
 from sr_deploy.training.run.graphed import GraphedUpdate, Update
@@ -60,6 +61,11 @@ class PhaseRun:
         self.device, processes = device or torch.device("cpu"), processes or ProcessGroup()
         self.net = build_net(recipe.architecture, phase.scale, recipe.parameters)
         self.fresh = carry_weights(self.net, weights) if weights else []
+        self.needs_ranges = False  # set where a quantised phase has to be calibrated before its first step
+        if phase.quantise:
+            quantise(self.net)
+            unknown = carry_weights(self.net, weights or {})
+            self.needs_ranges = any(name.endswith("log_range") for name in unknown)
         self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._leaks = [*_made_leaky(self.net), *_made_leaky(self.average)] if phase.leak else []
@@ -70,12 +76,19 @@ class PhaseRun:
         on_gpu = self.device.type == "cuda"
         self.optimiser = _optimiser(recipe, list(self.net.parameters()), self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
-        self._autocast = AUTOCAST[recipe.precision]
+        self._autocast = None if phase.quantise else AUTOCAST[recipe.precision]
         self._average_tensors = list(_floating(self.average))
         self._net_tensors = list(_floating(self.net))
         self.step_number = 0
         graphed = on_gpu and processes.world == 1 and not self.scaler.is_enabled()
         self._run_update: Update = GraphedUpdate(self._update, say) if graphed else self._update
+
+    def calibrate(self, small: Tensor) -> None:
+        """Choose the first ranges of a quantised phase on uint8 crops."""
+        pictures = to_float(small.to(self.device))
+        calibrate(self.net, pictures)
+        self.average.load_state_dict(self.net.state_dict())
+        self.needs_ranges = False
 
     def set_progress(self, share: float) -> None:
         """Set what depends on the progress of the phase, 0..1: the slope of leaking ReLUs."""
@@ -144,6 +157,7 @@ class PhaseRun:
             raise InputError(
                 f"the saved state belongs to another net: {error}; name another --out"
             ) from error
+        self.needs_ranges = False
         for name, parameter in self.net.named_parameters():
             prefix = f"optimiser.{name}."
             kept = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -10,6 +10,7 @@ import torch
 
 from sr_deploy.errors import OutputError, UsageError
 from sr_deploy.training.checkpoint import CheckpointInfo, save_checkpoint
+from sr_deploy.training.nets.quantised import learned_ranges
 from sr_deploy.training.recipe import Recipe
 from sr_deploy.training.run.log import TrainingLog
 from sr_deploy.training.run.process_group import ProcessGroup
@@ -186,6 +187,7 @@ class TrainingRun:
             parameters=dict(self.recipe.parameters),
             recipe_sha256=self.recipe.sha256,
             training=training,
+            ranges=learned_ranges(net),
         )
         try:
             save_checkpoint(path, net, info)

@@ -22,6 +22,7 @@ from sr_deploy.system.json_values import from_plain
 from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, to_float
 from sr_deploy.training.data.pictures import PictureStore, TrainingPair, quarter_of_memory, split_validation
 from sr_deploy.training.nets import build_net, size_rule_of
+from sr_deploy.training.nets.quantised import quantise
 from sr_deploy.training.objective.losses import ComposedLoss
 from sr_deploy.training.objective.teacher import Teacher
 from sr_deploy.training.objective.vgg import VGGFeatures, load_vgg
@@ -44,6 +45,8 @@ from sr_deploy.training.run.session import (
 )
 from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state
 from sr_deploy.training.run.validate import bicubic_psnr, centre_crop
+
+_CALIBRATION_BATCHES = 4  # batches of crops on which the first ranges for int8 are chosen
 
 
 class Trainer:
@@ -260,6 +263,9 @@ class Trainer:
             compiled=self.options.compiled,
             say=session.say,
         )
+        if run.needs_ranges and not saved:
+            session.say("preparing: choosing the first ranges for int8")
+            run.calibrate(_first_small(crops))
         self._announce_phase(number, session, run, crops)
         kept = BestCheckpoints(self.options.out, self.options.keep, session.position.kept)
         if not saved:
@@ -355,6 +361,8 @@ class Trainer:
         final = self.options.out / "final.safetensors"
         if session.processes.leads:
             net = build_net(self.recipe.architecture, self.recipe.scale, self.recipe.parameters)
+            if self.recipe.phases[-1].quantise:
+                quantise(net)
             carry_weights(net, self._weights)
             session.save(final, net, self.recipe.scale)
         if session.log:
@@ -375,6 +383,11 @@ def check_crops(recipe: Recipe) -> None:
                 f"phase {number}: crop = {phase.crop} does not fit {recipe.architecture}, which takes multiples "
                 f"of {multiple}; try {near} or {near + multiple}"
             )
+
+
+def _first_small(crops: CropSampler) -> Tensor:
+    """Return the small crops of the first batches, uint8 [N, 3, S, S]."""
+    return torch.cat([crops.batch(number)[0] for number in range(_CALIBRATION_BATCHES)])
 
 
 def _samples(store: PictureStore, most: int = 48, side: int = 128) -> Tensor:

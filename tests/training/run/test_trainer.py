@@ -413,6 +413,55 @@ def test_a_net_behind_an_unshuffle_begins_as_the_net_before_it(pictures, tmp_pat
     assert info.training["init"]["name"] == "tiny, behind an unshuffle of 2"
 
 
+QUANTISED = ONE_PHASE + '\nquantise = "int8"'
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_quantised_phase_learns_ranges_and_goes_on_bit_for_bit(
+    pictures, tmp_path, without_plots, optimiser
+):
+    recipe = tiny_recipe(ONE_PHASE, QUANTISED, QUANTISED, net=RELU, optimiser=optimiser)
+    watch = Listener()
+    train(pictures, tmp_path / "unbroken", recipe, watch)
+    assert [line for line in watch.lines if "int8" in line] == [
+        "preparing: choosing the first ranges for int8"
+    ]
+    assert watch.lines.count("weights carried over; fresh: none") == 2
+    last = read_checkpoint(tmp_path / "unbroken" / "final.safetensors")[0].ranges
+    second = read_checkpoint(tmp_path / "unbroken" / "phase2.safetensors")[0].ranges
+    assert read_checkpoint(tmp_path / "unbroken" / "phase1.safetensors")[0].ranges == {}
+    assert list(last) == ["body.0", "body.1", "head"]
+    assert last["body.0"] == second["body.0"] == {"range": 1.0, "signed": False}
+    assert last["head"]["range"] != second["head"]["range"]
+    assert load_net(tmp_path / "unbroken" / "final.safetensors")[0](torch.rand(1, 3, 6, 7)).shape == (
+        1,
+        3,
+        12,
+        14,
+    )
+    stopped(pictures, tmp_path / "broken", 7, recipe)
+    train(pictures, tmp_path / "broken", recipe, resume=True)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
+    assert read_checkpoint(tmp_path / "broken" / "final.safetensors")[0].ranges == last
+
+
+def test_a_run_stopped_in_a_quantised_phase_goes_on_bit_for_bit(pictures, tmp_path, without_plots):
+    recipe = tiny_recipe(QUANTISED, net=RELU)
+    train(pictures, tmp_path / "unbroken", recipe)
+    stopped(pictures, tmp_path / "broken", 7, recipe)
+    train(pictures, tmp_path / "broken", recipe, resume=True)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
+
+
+def test_a_phase_that_undoes_quantising_and_an_unknown_form_are_refused():
+    with pytest.raises(UsageError, match="quantise the last phases"):
+        tiny_recipe(QUANTISED, ONE_PHASE)
+    with pytest.raises(UsageError, match="leak in a phase before"):
+        tiny_recipe(QUANTISED + "\nleak = 0.1")
+    with pytest.raises(UsageError, match="quantise = 'int4'"):
+        tiny_recipe(ONE_PHASE + '\nquantise = "int4"')
+
+
 def test_the_busiest_places_are_cut_where_the_phase_says_so(pictures, tmp_path):
     recipe = tiny_recipe(ONE_PHASE + "\nbusiest_of = 3")
     options = TrainOptions(data=pictures, out=tmp_path / "run", device="cpu")
