@@ -41,6 +41,10 @@ _LOST = {
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
     "DOVI_METADATA": "Dolby Vision metadata",
     "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
+    "STEREO3D": "marks of stereoscopic frames",
+    "SPHERICAL": "marks of a 360-degree video",
+    "ICC_PROFILE": "ICC profiles",
+    "S12M_TIMECODE": "time codes",
 }
 """Names of the side data of frames that the result lacks, for notes. Static HDR10 metadata is kept by x265."""
 _SHAPE_INSIDE = {"libx264", "libx264rgb", "libx265", "mpeg4", "mpeg1video", "mpeg2video"}
@@ -264,8 +268,9 @@ def _notes(facts: VideoInfo, encoding: Encoding, target: Path, options: VideoOpt
         yield "the video is interlaced, and upscaling blurs it; add --deinterlace"
     if facts.alpha and not encoding.alpha:
         yield "its transparency is left out"
-    yield from _lost(facts.kinds, encoding)
     matroska = target.suffix.lower() in (".mkv", ".webm")
+    # Matroska has a tag for it, which is copied with the others.
+    yield from _lost(facts.kinds - ({"STEREO3D"} if matroska and facts.stereo_tag else set()), encoding)
     if (
         encoding.aspect is not None
         and encoding.aspect != 1

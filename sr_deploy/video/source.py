@@ -79,6 +79,8 @@ class VideoInfo:
     """Duration of the video that the file's header claims; None: it claims none."""
     alpha: bool = False
     """True if the frames have opacity, in their pixels or beside them."""
+    stereo_tag: bool = False
+    """True if a tag of the stream says how its frames are stereoscopic."""
     decoder: str | None = None
     """Decoder that also reads the opacity beside the frames; None: the stream's usual decoder."""
 
@@ -186,6 +188,7 @@ def probe(path: Path) -> VideoInfo:
             claimed=None if container.format.name == "avi" else int(stream.frames) or None,
             claimed_seconds=_claimed_seconds(container, stream),
             alpha=_has_alpha(first, stream),
+            stereo_tag="stereo_mode" in stream.metadata,
             decoder=decoder,
         )
 

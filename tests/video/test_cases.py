@@ -442,3 +442,21 @@ def test_opacity_beside_the_frames_is_read_for_codecs_that_hold_it(
         alpha = np.frombuffer(plane, np.uint8).reshape(128, plane.line_size)[:, :192]
     middle = alpha[64, 12::24].astype(int)
     assert np.abs(middle - np.linspace(0, 255, 8)).max() <= 8
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_stereoscopic_frames_stay_marked_or_it_is_told(upscale, tmp_path, suffix):
+    with av.open(str(case("base.mp4"))) as before, av.open(str(tmp_path / "in.mkv"), "w") as after:
+        made = after.add_stream_from_template(before.streams.video[0], opaque=True)
+        made.metadata["stereo_mode"] = "left_right"
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = made
+                after.mux(packet)
+    said = Said()
+    target = upscale(tmp_path / "in.mkv", tmp_path / f"out{suffix}", encode=FAST, watcher=said).target
+    with av.open(str(target)) as container:
+        kinds = {one.type.name for one in next(container.decode(video=0)).side_data}
+    assert ("STEREO3D" in kinds) == (suffix == ".mkv")
+    told = ["its marks of stereoscopic frames are left out: libx264 does not write them here"]
+    assert said.notes == ([] if suffix == ".mkv" else told)
