@@ -85,6 +85,7 @@ def plan_jobs(
     beside_suffix: str = "-upscaled",
     existing: Existing = "refuse",
     shard: tuple[int, int] | None = None,
+    follow_links: bool = False,
 ) -> Jobs:
     """Plan the jobs for `inputs` (files, folders, globs).
 
@@ -97,6 +98,9 @@ def plan_jobs(
 
     Pictures inside the output folder, and pictures that are the result of another picture in the list, are
     left out. So a second run never upscales the results of the first.
+
+    With `follow_links`, a result whose path is a link is written where the link leads; otherwise the result
+    replaces the link.
 
     `shard` (i, n) keeps every n-th picture, beginning with the i-th (counted from 1). It is the share of
     one of n processes.
@@ -119,6 +123,8 @@ def plan_jobs(
         jobs = [Job(one.path, Path(output), _format_of_file(Path(output), format)) for one in found]
     else:
         jobs = [_job(one, output, name_suffix, format) for one in found]
+    if follow_links:
+        jobs = [job._replace(target=Path(os.path.realpath(job.target))) for job in jobs]
     todo, notes = _without_results(jobs)
     todo = _without_clashes(todo, refused.append)
     todo = _without_folders(todo, refused.append)
@@ -286,7 +292,7 @@ def _apply_existing(
     jobs: Sequence[Job], notes: Sequence[str], refused: Sequence[RefusedInput], existing: Existing
 ) -> Jobs:
     """Apply `existing` to the jobs whose target exists. Raises OutputError for "refuse"."""
-    there = [job for job in jobs if os.path.exists(job.target)]
+    there = [job for job in jobs if os.path.lexists(job.target)]
     if existing == "resume":
         there = [job for job in there if not os.path.exists(record_path(job.target))]
     if existing == "overwrite" or not there:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sr_deploy.batch.jobs import Existing, Job, record_path
 from sr_deploy.errors import OutputError
-from sr_deploy.system.claims import Claim, NoLocksError, stamp_of
+from sr_deploy.system.claims import Claim, NoLocksError, UntrustedRecordError, stamp_of
 from sr_deploy.system.files import digest_of
 from sr_deploy.system.output_folder import OutputFolders
 
@@ -72,8 +72,7 @@ class Ledger:
     def begin(self, job: Job, folders: OutputFolders) -> Decision:
         """Claim the picture of `job` and decide what to do with it. Raises OutputError if the result was
         changed by someone else."""
-        there = os.path.lexists(job.target)
-        if there and self._existing == "skip":
+        if os.path.lexists(job.target) and self._existing == "skip":
             return Decision("skip")
         claim = self._claim(job, folders)
         if claim is None:
@@ -114,7 +113,8 @@ class Ledger:
         """Take the claim of a picture.
 
         Returns None if another process holds it, and a Decision if claims cannot be kept in this folder.
-        Then the run goes on without claims: a file system without locks is reported once.
+        Then the run goes on without claims: a file system without locks, or a record that is a link or another
+        user's, is reported once.
         """
         path = record_path(job.target)
         try:
@@ -126,6 +126,10 @@ class Ledger:
                 self._say(
                     f"{error}; let only one process work on this folder, or give each process a --shard"
                 )
+        except UntrustedRecordError as error:
+            if not self._warned:
+                self._warned = True
+                self._say(str(error))
         except OutputError:
             pass  # the folder cannot be written to; writing the picture raises the error that says so
         return Decision("make", "refuse" if self._existing == "resume" else self._existing)
@@ -205,11 +209,11 @@ def open_ledger(
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Return the stamp of a file, or None if there is no such file."""
+    """Return the stamp of a file, or None if there is no such file. A link that leads nowhere is there."""
     try:
         return stamp_of(path)
     except OSError:
-        return None
+        return [-1, -1] if os.path.lexists(path) else None
 
 
 def _source_of(path: Path) -> dict[str, Any]:

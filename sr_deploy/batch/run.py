@@ -161,7 +161,7 @@ def _read(
             return
         work.existing = existing = decision.existing
     # The plan left out results that existed then. One that exists now was made by another process.
-    if existing == "skip" and os.path.exists(work.job.target):
+    if existing == "skip" and os.path.lexists(work.job.target):
         work.outcome.status = "skipped"
         return
     image = _opened(work.job, upscaler, settings)
@@ -280,7 +280,7 @@ def _write(
             strip=settings.strip,
         )
     except OutputError:
-        if existing != "skip" or not os.path.exists(job.target):
+        if existing != "skip" or not os.path.lexists(job.target):
             raise
         outcome.status = "skipped"  # another process wrote it while this one computed
     else:

@@ -87,7 +87,8 @@ def command(
     named = {key: value for key, value in {"name": name, "licence": licence}.items() if value}
     spec = _spec(file, model, given, changes=bool(named), force=force).with_(**named)
     _check_scale(file, spec, scale)
-    save_model(write_spec(model, spec), target)
+    # stamping in place changes the model that a link names; the link stays
+    save_model(write_spec(model, spec), target if output else file.resolve())
     _print(target, spec, as_json=as_json)
 
 

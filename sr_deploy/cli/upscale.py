@@ -150,6 +150,11 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 @click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Write a result whose file is a link to where the link leads, instead of replacing the link.",
+)
+@click.option(
     "--shard",
     metavar="I/N",
     callback=_parse_shard,
@@ -284,6 +289,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         beside_suffix=_suffix_beside_input(model, size),
         existing=existing,
         shard=options["shard"],
+        follow_links=options["follow_links"],
     )
     check_quality(jobs.todo, options["quality"])
     settings = WriteSettings(

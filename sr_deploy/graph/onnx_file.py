@@ -225,7 +225,7 @@ def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Write `model` to `path`: the same bytes for the same model, and all of them or none. A link is
-    followed, and an existing file keeps its permissions. Raises OutputError if `path` cannot be written; an
+    replaced, and an existing file keeps its permissions. Raises OutputError if `path` cannot be written; an
     existing file is then unchanged."""
     target = checked_target(path, overwrite=True)
     with atomic_output(path, target, overwrite=True, suffix=".onnx") as draft:

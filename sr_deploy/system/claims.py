@@ -16,8 +16,10 @@ from typing import Any
 
 from sr_deploy.errors import OutputError
 from sr_deploy.system.files import try_lock, unlock, write_whole
+from sr_deploy.system.own_files import NotOwnError, open_own, read_all, read_own
 
-_BLOCK = 1 << 20  # bytes per read
+_LARGEST_RECORD = 4 << 20
+"""Largest record in bytes that is read. Ours have some hundred bytes; those of a part of a video some thousand."""
 
 
 class NoLocksError(OutputError):
@@ -25,6 +27,10 @@ class NoLocksError(OutputError):
 
     The message gives no advice; the caller adds it.
     """
+
+
+class UntrustedRecordError(OutputError):
+    """The claim's file or its folder is a link, is not a regular file, or belongs to another user."""
 
 
 class Claim:
@@ -40,7 +46,8 @@ class Claim:
     def take(cls, path: Path) -> Claim | None:
         """Claim the file `path`, creating it and its folders. Returns None if another owner holds it.
 
-        Raises OutputError if the file cannot be created, NoLocksError if the file system has no locks.
+        Raises OutputError if the file cannot be created, NoLocksError if the file system has no locks,
+        UntrustedRecordError if the file is not one of our own.
         """
         while True:
             descriptor = _open_for_lock(path)
@@ -60,10 +67,10 @@ class Claim:
 
     def record(self) -> dict[str, Any] | None:
         """The record that was written last, or None if there is none or it is incomplete."""
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        data = b""
-        while block := os.read(self._descriptor, _BLOCK):
-            data += block
+        try:
+            data = read_all(self._descriptor, _LARGEST_RECORD)
+        except OSError:
+            return None
         return _json_object(data)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -105,9 +112,9 @@ class Claim:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The JSON object in the file `path`, or None if there is none or it is incomplete."""
+    """The JSON object in the file `path`, or None if there is none, it is incomplete, or it is not our own file."""
     try:
-        return _json_object(path.read_bytes())
+        return _json_object(read_own(path, _LARGEST_RECORD))
     except OSError:
         return None
 
@@ -130,7 +137,11 @@ def _open_for_lock(path: Path) -> int:
     """A descriptor of the file `path`, which is created if necessary. Raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        return open_own(path, create=True)
+    except NotOwnError as error:
+        raise UntrustedRecordError(
+            f"{path} is not used as a record: {error.strerror}; delete it if you do not need it"
+        ) from error
     except OSError as error:
         raise OutputError(
             f"cannot keep {path} ({error.strerror}); choose a folder that you may write to"
@@ -140,7 +151,7 @@ def _open_for_lock(path: Path) -> int:
 def _is_same_file(descriptor: int, path: Path) -> bool:
     """True if `path` is still the file that was opened. A previous owner may have deleted it since then."""
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except OSError:
         return False
 
@@ -149,6 +160,6 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
     """The JSON object in `data`, or None for anything else."""
     try:
         record = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter if lists are nested too deep
         return None
     return record if isinstance(record, dict) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _BLOCK = 1 << 20  # bytes per read
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _LOCKED_BYTE = 1 << 30
 """Offset of the byte that is locked on Windows. It lies beyond the content, because a Windows lock
 keeps others from reading the locked bytes.
@@ -35,7 +37,7 @@ def write_whole(path: Path, data: bytes, *, synced: bool = False) -> None:
     """
     draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
-        with draft.open("wb") as file:
+        with draft.open("xb") as file:  # never through a link
             file.write(data)
             if synced:
                 file.flush()
@@ -69,9 +71,13 @@ def sha256_of(data: bytes) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits. The file need not fit into memory. Raises OSError."""
-    digest = sha256(path.stat().st_size)
-    with open(path, "rb") as file:
+    """SHA-256 of a regular file in hexadecimal digits. The file need not fit into memory. Raises OSError."""
+    # without waiting: a named pipe would keep us until somebody writes into it
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        digest = sha256(status.st_size)
         while block := file.read(_BLOCK):
             digest.update(block)
     return str(digest.hexdigest())

@@ -14,15 +14,21 @@ from pathlib import Path
 
 from sr_deploy.errors import OutputError
 
+_PERMISSIONS = 0o777
+"""Bits of the mode that a new file takes over from the one it replaces: not those that change the user (setuid)."""
+
 
 def checked_target(path: Path, overwrite: bool) -> Path:
-    """The path where the file will really be, with links followed.
+    """The path where the file will really be, with links in its folder followed.
+
+    A link at `path` itself is not followed: it counts as an existing file, and writing replaces it. So a link in an
+    unpacked archive cannot direct a result to another file.
 
     Raises OutputError if the path clearly cannot be written, so that the user learns it before the
     work. With `overwrite=False` an existing file is such an error.
     """
     try:
-        target = Path(os.path.realpath(path))
+        target = Path(os.path.realpath(path.parent), path.name)
         if target.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; name a file")
         if not target.parent.is_dir():
@@ -30,15 +36,21 @@ def checked_target(path: Path, overwrite: bool) -> Path:
                 f"cannot write {path}: the folder {target.parent} does not exist; create it first"
             )
         if os.path.lexists(target):
-            if not target.is_file():
-                raise OutputError(f"cannot write {path}: it is not a regular file; choose another name")
-            if not overwrite:
-                raise _exists_error(path)
-            if not os.access(target, os.W_OK):
-                raise OutputError(f"cannot write {path}: it is write-protected; choose another name")
+            _check_existing(path, target, overwrite)
     except (OSError, ValueError) as error:
         raise error if isinstance(error, OutputError) else _output_error(path, error) from error
     return target
+
+
+def _check_existing(path: Path, target: Path, overwrite: bool) -> None:
+    """Raise OutputError if the existing file `target`, which the user calls `path`, cannot be replaced."""
+    is_link = target.is_symlink()
+    if not (is_link or target.is_file()):
+        raise OutputError(f"cannot write {path}: it is not a regular file; choose another name")
+    if not overwrite:
+        raise _exists_error(path)
+    if not (is_link or os.access(target, os.W_OK)):
+        raise OutputError(f"cannot write {path}: it is write-protected; choose another name")
 
 
 def _exists_error(path: Path) -> OutputError:
@@ -68,12 +80,14 @@ def atomic_output(path: Path, target: Path, overwrite: bool, suffix: str) -> Ite
     `target` appeared meanwhile.
     """
     # beside the target, because a rename works only within one file system
-    temporary = target.parent / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}{suffix}"
+    # 8 random bytes, because encoders that open it by its name would follow a link that somebody put there
+    temporary = target.parent / f".sr-deploy-{os.getpid()}-{os.urandom(8).hex()}{suffix}"
     try:
         yield temporary
         if overwrite:
             with suppress(OSError):
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+                if stat.S_ISREG(mode := target.lstat().st_mode):
+                    temporary.chmod(mode & _PERMISSIONS)
             temporary.replace(target)
         else:
             _rename_if_free(temporary, target)

@@ -20,7 +20,7 @@ def check_output_path(target: Path, *, overwrite: bool) -> None:
     A temporary file is created in the folder and deleted, because permission bits do not tell
     everything (for example on read-only or network file systems).
     """
-    folder = checked_target(target, overwrite).parent  # if `target` is a link, the folder it points into
+    folder = checked_target(target, overwrite).parent
     probe = folder / f".sr-deploy-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))

@@ -171,13 +171,13 @@ def upscale_video(
 def _check_target(source: Path, target: Path, options: VideoOptions) -> None:
     """Raise OutputError if `target` exists and may not be replaced, UsageError for an unknown suffix."""
     container_format(target)
-    if not target.exists():
+    if not os.path.lexists(target):
         return
     if not options.overwrite:
         raise OutputError(
             f"cannot write {target}: it exists already; choose another name, or add --overwrite"
         )
-    if source.exists() and target.samefile(source):
+    if source.exists() and target.exists() and target.samefile(source):
         raise OutputError(f"{source} would overwrite itself; give another name with -o")
 
 

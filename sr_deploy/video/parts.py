@@ -43,12 +43,15 @@ class Parts:
     def __init__(self, target: Path) -> None:
         self.target = target
         self.folder = target.with_name(f".{target.name}.sr-deploy")
+        with suppress(OSError):  # the claim's error says what is wrong
+            self.folder.mkdir(mode=0o700, parents=True)
         claim = Claim.take(self.folder / "lock")
         if claim is None:
             raise OutputError(
                 f"another sr-deploy is making {target}; wait for it, or give another name with -o"
             )
         self._claim = claim
+        self._drop_links()
         self.done: list[Part] = []
 
     def resume(self, key: Mapping[str, Any]) -> list[str]:
@@ -116,6 +119,13 @@ class Parts:
             return part if self.path(number).stat().st_size == part.bytes else None
         except (ValueError, OSError):
             return None
+
+    def _drop_links(self) -> None:
+        """Delete what is not a regular file, so that nothing is read or written through a link."""
+        for path in self.folder.iterdir():
+            if path.is_symlink() or not path.is_file():
+                with suppress(OSError):
+                    path.unlink()
 
     def _clear(self) -> None:
         """Delete everything but the lock."""

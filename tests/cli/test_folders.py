@@ -186,3 +186,36 @@ def test_killed_in_the_middle_it_goes_on_with_what_is_missing(bundle, picture, t
     ]
     for i in range(20):
         assert_repeated(tmp_path / "in" / f"{i:02}.png", out / f"{i:02}.png")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_in_place_of_a_record_or_its_folder_is_not_followed(upscale, pictures, tmp_path):
+    letter, out = tmp_path / "letter.txt", tmp_path / "out"
+    letter.write_text("precious", encoding="utf-8")
+    (out / ".sr-deploy").mkdir(parents=True)
+    (out / ".sr-deploy" / "a.png.json").symlink_to(letter)
+    (out / "deep").mkdir()
+    (out / "deep" / ".sr-deploy").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    made, said = upscale()
+    assert made == ["a.png", "b.jpg", "c.png"]
+    assert "is not used as a record: it is a link" in said
+    assert letter.read_text(encoding="utf-8") == "precious"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_in_place_of_a_result_is_replaced_unless_it_is_to_be_followed(upscale, pictures, tmp_path):
+    letter, result = tmp_path / "letter.png", tmp_path / "out" / "a.png"
+    letter.write_bytes(b"precious")
+    result.parent.mkdir()
+    result.symlink_to(letter)
+    upscale("--overwrite")
+    assert letter.read_bytes() == b"precious"
+    assert_repeated(pictures[0], result)
+    assert not result.is_symlink()
+    result.unlink()
+    result.symlink_to(letter)
+    upscale("--overwrite", "--follow-links")
+    assert result.is_symlink()
+    assert_repeated(pictures[0], letter)

@@ -136,7 +136,7 @@ def test_saving_replaces_the_file_that_was_there(tiny, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and permissions differ on Windows")
-def test_saving_writes_through_a_link_and_keeps_the_permissions(tiny, tmp_path):
+def test_saving_replaces_a_link_and_keeps_the_permissions_of_a_file(tiny, tmp_path):
     (tmp_path / "store").mkdir()
     real, link = tmp_path / "store" / "net.onnx", tmp_path / "net.onnx"
     real.write_bytes(b"old")
@@ -145,9 +145,12 @@ def test_saving_writes_through_a_link_and_keeps_the_permissions(tiny, tmp_path):
     umask = os.umask(0o077)
     try:
         save_model(tiny("plain").model, link)
+        assert real.read_bytes() == b"old"
+        save_model(tiny("plain").model, real)
     finally:
         os.umask(umask)
-    assert link.is_symlink()
+    assert not link.is_symlink()
+    assert load_model(link) == tiny("plain").model
     assert load_model(real) == tiny("plain").model
     assert stat.S_IMODE(real.stat().st_mode) == 0o664
     assert [p.name for p in (tmp_path / "store").iterdir()] == ["net.onnx"]

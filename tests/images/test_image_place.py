@@ -50,12 +50,30 @@ def test_an_existing_file_is_replaced_only_if_it_may_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_a_link_is_written_through(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "real.png").write_bytes(b"old")
     (tmp_path / "link.png").symlink_to("real.png")
     write_image(picture(), tmp_path / "link.png")
+    assert not (tmp_path / "link.png").is_symlink()
+    assert read_image(tmp_path / "link.png").width == 53
+    assert (tmp_path / "real.png").read_bytes() == b"old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("leads", ["real.png", "nowhere.png"])
+def test_a_link_counts_as_an_existing_file(tmp_path: Path, leads: str) -> None:
+    (tmp_path / "real.png").write_bytes(b"old")
+    (tmp_path / "link.png").symlink_to(leads)
+    assert "exists already" in not_written(picture(), tmp_path / "link.png", overwrite=False)
     assert (tmp_path / "link.png").is_symlink()
-    assert read_image(tmp_path / "real.png").width == 53
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no setuid there")
+def test_a_result_is_no_program_of_another_user(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"old")
+    (tmp_path / "a.png").chmod(0o4755)
+    write_image(picture(), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_mode & 0o7777 == 0o755
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no devices or pipes with names here")

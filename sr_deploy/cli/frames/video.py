@@ -92,6 +92,11 @@ def _parse_encoder_options(
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
 @click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Write to where OUTPUT leads if it is a link, instead of replacing the link.",
+)
+@click.option(
     "--restart", is_flag=True, help="Start from the beginning instead of continuing an interrupted run."
 )
 @click.option(
@@ -110,6 +115,7 @@ def command(source: Path, output: Path, **options: Any) -> None:
     """
     from sr_deploy.system.output_folder import OutputFolders
 
+    output = output.resolve() if options["follow_links"] else output
     folders = OutputFolders()
     with FrameProgress(quiet=options["quiet"]) as display:
         try:

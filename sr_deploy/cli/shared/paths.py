@@ -32,6 +32,6 @@ def check_new(path: Path, *, overwrite: bool) -> None:
     from sr_deploy.errors import OutputError
     from sr_deploy.system.output_folder import check_output_path
 
-    if not overwrite and path.is_file():
+    if not overwrite and (path.is_file() or path.is_symlink()):
         raise OutputError(f"cannot write {path}: it exists already; choose another name, or add --overwrite")
     check_output_path(path, overwrite=True)

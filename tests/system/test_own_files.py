@@ -1,0 +1,148 @@
+"""Files beside results are opened only if they are our own regular files, and never through a link."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sr_deploy.errors import OutputError
+from sr_deploy.system import own_files
+from sr_deploy.system.claims import Claim, UntrustedRecordError, read_record, write_record
+from sr_deploy.system.files import digest_of, write_whole
+from sr_deploy.system.own_files import NotOwnError, open_own, read_own
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+
+
+def place(folder, kind):
+    """Put something that is not a record of ours at the path of one. Returns that path, and a file of the user."""
+    user = folder / "letter.txt"
+    user.write_text('{"precious": true}', encoding="utf-8")
+    record = folder / "records" / "a.json"
+    if kind == "linked folder":
+        (folder / "elsewhere").mkdir()
+        record.parent.symlink_to(folder / "elsewhere")
+        return record, user
+    record.parent.mkdir()
+    if kind == "link":
+        record.symlink_to(user)
+    elif kind == "dangling link":
+        record.symlink_to(folder / "new.txt")
+    elif kind == "hard link":
+        os.link(user, record)
+    elif kind == "pipe":
+        os.mkfifo(record)
+    else:
+        record.mkdir()
+    return record, user
+
+
+@pytest.mark.parametrize("by_folder", [True, False])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe", "folder", "linked folder"])
+def test_what_is_not_our_own_file_is_neither_read_nor_written(tmp_path, monkeypatch, kind, by_folder):
+    if not by_folder:
+        monkeypatch.setattr(own_files, "_BY_FOLDER", False)
+    record, user = place(tmp_path, kind)
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    with pytest.raises(UntrustedRecordError, match="is not used as a record"):
+        Claim.take(record)
+    assert read_record(record) is None
+    assert user.read_text(encoding="utf-8") == '{"precious": true}'
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_record_of_another_user_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(own_files.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(own_files, "_owner_of_new_file", lambda path: os.getuid() + 1)
+    with pytest.raises(NotOwnError, match="belongs to another user"):
+        open_own(tmp_path / "a.json")
+
+
+def test_a_file_system_on_which_all_files_have_one_owner_keeps_records(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(own_files.os, "geteuid", lambda: os.getuid() + 1)
+    assert read_own(tmp_path / "a.json", 10) == b"{}"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a": "' + "x" * (5 << 20) + '"}'])
+def test_a_huge_or_deep_record_is_none(tmp_path, text):
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    assert read_record(tmp_path / "a.json") is None
+    with Claim.take(tmp_path / "a.json") as claim:  # type: ignore[union-attr]
+        assert claim.record() is None
+
+
+def test_writing_replaces_a_link(tmp_path):
+    (tmp_path / "letter.txt").write_text("precious", encoding="utf-8")
+    (tmp_path / "a.json").symlink_to("letter.txt")
+    write_whole(tmp_path / "a.json", b"{}")
+    (tmp_path / "b.json").symlink_to("letter.txt")
+    write_record(tmp_path / "b.json", {"b": 1})
+    assert (tmp_path / "letter.txt").read_text(encoding="utf-8") == "precious"
+    assert read_record(tmp_path / "a.json") == {}
+    assert read_record(tmp_path / "b.json") == {"b": 1}
+
+
+def test_a_digest_of_a_pipe_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        digest_of(tmp_path / "pipe")
+
+
+def test_a_pipe_among_the_pictures_does_not_keep_a_run(tmp_path, photo):
+    """Three pictures, so that they are read in threads, which no signal interrupts."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(photo)
+    inputs = [str(tmp_path / name) for name in ("a.png", "pipe.png", "b.png")]
+    command = [
+        sys.executable,
+        "-m",
+        "sr_deploy",
+        "upscale",
+        *inputs,
+        "-o",
+        str(tmp_path / "out"),
+        "--scale",
+        "2",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5
+    assert "pipe.png" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
+
+
+def test_a_video_uses_no_links_in_its_folder_of_parts(tmp_path):
+    from sr_deploy.video.parts import Parts
+
+    (tmp_path / "letter.txt").write_text("precious", encoding="utf-8")
+    folder = tmp_path / ".a.mp4.sr-deploy"
+    folder.mkdir()
+    for name in ("unfinished.tmp", "000000.part", "plan.json"):
+        (folder / name).symlink_to(tmp_path / "letter.txt")
+    parts = Parts(tmp_path / "a.mp4")
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    parts.release()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(OutputError, match="is a link"):
+        Parts(tmp_path / "a.mp4")
+
+
+@pytest.fixture
+def photo():
+    """A small PNG."""
+    import io
+
+    import numpy as np
+
+    from sr_deploy.images.codecs.png import write_png
+    from sr_deploy.images.image import Metadata
+
+    file = io.BytesIO()
+    write_png(file, np.full((9, 8, 3), 90, np.uint8), None, Metadata())
+    return file.getvalue()
