@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sr_deploy.quality.metrics import ssim as ssim
     from sr_deploy.spec import ModelSpec as ModelSpec
     from sr_deploy.spec import SizeRule as SizeRule
+    from sr_deploy.training.anynet.api import export as export
     from sr_deploy.upscale import Upscaler as Upscaler
 
 
@@ -47,6 +48,7 @@ _MODULE_OF = {
     "SizeRule": "sr_deploy.spec",
     "SrDeployError": "sr_deploy.errors",
     "Upscaler": "sr_deploy.upscale",
+    "export": "sr_deploy.training.anynet.api",
     "imresize": "sr_deploy.quality.bicubic",
     "open_engine": "sr_deploy.models.open",
     "psnr": "sr_deploy.quality.metrics",
@@ -64,6 +66,7 @@ __all__ = [
     "SizeRule",
     "SrDeployError",
     "Upscaler",
+    "export",
     "imresize",
     "open_engine",
     "psnr",

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sr_deploy.graph.onnx_file import FileFacts
     from sr_deploy.spec import ModelSpec, SizeRule
+
+
+_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
+"""Suffixes of checkpoints; torch reads those, and only those."""
 
 
 @click.command("info")
@@ -18,7 +24,8 @@ if TYPE_CHECKING:
 def command(file: str, as_json: bool) -> None:
     """Describe a model: scale, input sizes, halo, licence, checksum.
 
-    NAME|FILE is a bundled model or an ONNX file. A file without sr-deploy's spec is probed: the model is run on
+    NAME|FILE is a bundled model, an ONNX file or a checkpoint. Of a checkpoint the architecture, its sizes and its
+    precisions are shown, which needs sr-deploy[train], or sr-deploy[community] for checkpoints of others. An ONNX file without sr-deploy's spec is probed: the model is run on
     small pictures to find its scale, layout, value range and halo. Properties that remain undecided are listed.
     Nothing is written.
     """
@@ -26,6 +33,9 @@ def command(file: str, as_json: bool) -> None:
     from sr_deploy.models import card_of, find_model
 
     path = find_model(file)
+    if path.suffix.lower() in _CHECKPOINTS:
+        _show_checkpoint(path, as_json=as_json)
+        return
     model = load_model(path)
     facts, spec = file_facts(path, model), read_spec(model)
     card = card_of(path, facts.sha256)
@@ -44,6 +54,32 @@ def command(file: str, as_json: bool) -> None:
         click.echo(json.dumps(_record(facts, spec, parameters, stamped=stamped), indent=2))
     else:
         click.echo("\n".join(_lines(facts, spec, parameters, stamped=stamped)))
+
+
+def _show_checkpoint(path: Path, *, as_json: bool) -> None:
+    """Print what a checkpoint says of itself. Raises MissingRuntimeError without torch, or spandrel where it is needed."""
+    from sr_deploy.errors import MissingRuntimeError
+
+    try:
+        from sr_deploy.training.anynet.describing import describe_checkpoint
+    except ModuleNotFoundError as error:
+        raise MissingRuntimeError(
+            f'{path} is a checkpoint, which needs {error.name} to be read; pip install "sr-deploy[train]"'
+        ) from error
+    facts = {"path": str(path), **describe_checkpoint(path)}
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"checkpoint": facts}, indent=2))
+        return
+    shown = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in facts.items()
+    }
+    click.echo(
+        "\n".join([str(facts["name"]), *_rows(*((key, shown[key]) for key in shown if key != "name"))])
+    )
+    click.echo(f"a checkpoint; to make a model of it: sr-deploy export {path} -o {path.stem}.onnx")
 
 
 def _record(facts: FileFacts, spec: ModelSpec, parameters: int | None, *, stamped: bool) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PICTURE_TYPES = (
 """Element types that an input or output of pixels may have."""
 _FOREIGN_FILES = {
     b"version https://git-lfs": "is a Git LFS pointer, not the model itself; run `git lfs pull`",
-    b"PK\x03\x04": "is a PyTorch checkpoint, not an ONNX model; export it with torch.onnx.export first",
+    b"PK\x03\x04": "is a PyTorch checkpoint, not an ONNX model; run `sr-deploy export` on it first",
 }
 """First bytes of files that users often pass by mistake, and what to say of them."""
 _SAFETENSORS = slice(8, 10), b'{"'

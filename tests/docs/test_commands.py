@@ -159,7 +159,15 @@ PARSED_ONLY = {
 }
 """Part of a line -> why it is not run. The lines of TensorRT are run where it is missing, up to their error."""
 
-PACKAGES = {"video": "av", "train": "torch", "export": "torch", "verify": "torch", "openvino": "openvino"}
+PACKAGES = {
+    "video": "av",
+    "train": "torch",
+    "export": "torch",
+    "verify": "torch",
+    "openvino": "openvino",
+    "somebody-elses.pth": "spandrel",
+    "animevideo.pth": "spandrel",
+}
 """Word of a line -> the package without which it cannot be run."""
 
 RECIPE = """
@@ -238,6 +246,39 @@ def _checkpoint(path: Path) -> None:
     checkpoint.save_checkpoint(path / "final.safetensors", nets.build_net("rt", 4, parameters), info)
 
 
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, features=4):
+        super().__init__(nn.Conv2d(3, features, 3, padding=1), nn.Conv2d(features, 12, 3, padding=1), nn.PixelShuffle(2))
+"""
+
+
+def _community(path: Path) -> None:
+    """A tiny net of the architecture Compact, as its author's program saves one."""
+    torch = importlib.import_module("torch")
+    shapes = {0: (8, 3, 3, 3), 2: (8, 8, 3, 3), 4: (48, 8, 3, 3)}
+    weights = {f"body.{number}.weight": torch.randn(shape) / 10 for number, shape in shapes.items()}
+    weights |= {f"body.{number}.bias": torch.zeros(shape[0]) for number, shape in shapes.items()}
+    torch.save({"params": weights | {f"body.{n}.weight": torch.full((8,), 0.1) for n in (1, 3)}}, path)
+
+
+def _own_net(features: int) -> object:
+    exec(NET, names := dict[str, object]())  # the file that the pages name
+    return names["Net"](features=features)  # type: ignore[operator]
+
+
+def _own_weights(path: Path) -> None:
+    torch = importlib.import_module("torch")
+    torch.save(_own_net(8).state_dict(), path)  # type: ignore[attr-defined]
+
+
+def _program(path: Path) -> None:
+    torch = importlib.import_module("torch")
+    torch.export.save(torch.export.export(_own_net(4), (torch.rand(1, 3, 24, 40),)), path)
+
+
 @cache
 def _exported() -> bytes:
     """The tiny net of `_checkpoint` as ONNX."""
@@ -297,6 +338,14 @@ MAKERS: Mapping[str, Callable[[Path], object]] = {
     "photos": _photos,
     "holiday": _holiday,
     "somebody-elses.onnx": _unknown_model,
+    "other.onnx": _unknown_model,
+    "somebody-elses.pth": _community,
+    "animevideo.pth": _community,
+    "animevideo.onnx": lambda path: repeating_model(path, 4),
+    "photo.png": lambda path: _picture(path, 12, 16),
+    "my_net.py": _text(NET),
+    "net.pth": _own_weights,
+    "net.pt2": _program,
     "mine.onnx": lambda path: repeating_model(path, 2),
     "trained.onnx": _trained,
     "trained-int8.onnx": _trained_int8,
@@ -352,6 +401,7 @@ def inputs_of(line: Line) -> list[str]:
     if line.source == "|":
         raw = "padded.rgb" if "--stride" in line.words else "in.rgb"
         given.append("in.y4m" if "y4m" in line.words else raw)
+    given = [word.removesuffix(":Net") for word in given]
     outputs = [name.rstrip("/") for name in line.outputs]
     return [name for name in dict.fromkeys(given) if name in MAKERS and name not in outputs]
 

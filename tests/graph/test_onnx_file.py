@@ -72,7 +72,7 @@ def test_a_record_of_another_schema_is_an_error_not_a_guess(tiny):
         (b"", "is empty"),
         (b"hello, I am a text file", "is not an ONNX model"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"PK\x03\x04 and the rest of a checkpoint", "is a PyTorch checkpoint.*torch.onnx.export"),
+        (b"PK\x03\x04 and the rest of a checkpoint", "is a PyTorch checkpoint.*sr-deploy export"),
         (b'\x0e\0\0\0\0\0\0\0{"weight": {}}  ', "is a checkpoint.*sr-deploy export"),
         (onnx.ModelProto(ir_version=8).SerializeToString(), "is not an ONNX model"),
     ],

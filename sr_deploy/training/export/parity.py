@@ -44,6 +44,22 @@ class CropSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CropReference:
+    """A crop, and what the net makes of it in torch."""
+
+    picture: str
+    """Name of the picture."""
+    crop: tuple[int, int, int, int]
+    """Top, left, height and width of the crop in the picture."""
+    pixels: Uint8Array
+    """The crop, padded to a size that the size rule allows: [1, h, w, C]."""
+    wanted: FloatArray
+    """The net's result, [1, C, H, W], where 0 is black and 1 is white; not clipped."""
+    full_scale: float = 1.0
+    """Differences are divided by it. It is more than 1 for a net whose results go far beyond white."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """The largest difference between net and model, where 1 is full scale, and its position."""
 
@@ -104,31 +120,70 @@ def compare(
     Crops are padded to sizes that the model's size rule allows. For a model with uint8 output the net's
     result is clipped but not rounded, and the half step that rounding may add is not counted as a difference.
     """
-    session = _open_session(model)
-    as_bytes = session.get_inputs()[0].type == "tensor(uint8)"
+    return compare_crops(run_crops(net, spec, pictures), model, spec)
+
+
+def run_crops(
+    net: nn.Module,
+    spec: ModelSpec,
+    pictures: Sequence[CropSource],
+    sizes: Sequence[tuple[int, int]] = CROPS,
+    *,
+    own_scale: bool = False,
+) -> list[CropReference]:
+    """Run crops of every picture through the net, so that several models can be compared with the results.
+
+    `sizes` are (height, width) of the crops. With `own_scale`, full scale is the range of a result where that
+    is larger than from black to white: nets with random weights leave 0..1 far behind.
+    """
     random = np.random.default_rng(0)
-    worst: Difference | None = None
-    count = 0
+    references = []
     for picture in pictures:
-        for size in CROPS:
+        for size in sizes:
             crop = _random_crop(picture.pixels, size, random)
             small = _padded(_cut(picture.pixels, crop, spec.channels), spec)
-            wanted = _run_net(net, small)
-            got = _run_model(session, small, as_bytes)
-            found = _largest_difference(wanted, got, as_bytes, picture.name, crop)
-            count += 1
-            if worst is None or not found.value <= worst.value:
-                worst = found
+            if own_scale:  # a small picture cannot give a large crop, but its mirror can
+                small = _enlarged(small, spec.size_rule.padded(*_within(spec, size)))
+            wanted = _run_net(net, small, spec.value_range)
+            full_scale = max(1.0, float(np.ptp(wanted))) if own_scale else 1.0
+            references.append(
+                CropReference(
+                    picture=picture.name, crop=crop, pixels=small, wanted=wanted, full_scale=full_scale
+                )
+            )
+    return references
+
+
+def compare_crops(
+    references: Sequence[CropReference],
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    tolerance: float | None = None,
+) -> Parity:
+    """Run the crops through the model and compare; `tolerance` None means that of the spec's precision."""
+    session = _open_session(model)
+    as_bytes = session.get_inputs()[0].type == "tensor(uint8)"
+    worst: Difference | None = None
+    for reference in references:
+        got = _run_model(session, reference.pixels, as_bytes, spec.value_range)
+        found = _largest_difference(reference, got, as_bytes)
+        if worst is None or not found.value <= worst.value:
+            worst = found
     if worst is None:
         raise InputError("a comparison needs at least one picture, got none; name a folder with pictures")
-    return Parity(largest=worst, tolerance=TOLERANCES[spec.precision], crops=count)
+    limit = TOLERANCES[spec.precision] if tolerance is None else tolerance
+    return Parity(largest=worst, tolerance=limit, crops=len(references))
 
 
 def check_parity(
     net: nn.Module, model: onnx.ModelProto, spec: ModelSpec, pictures: Sequence[CropSource]
 ) -> Parity:
     """Call `compare`, and raise CheckFailedError that says how much and where, if the tolerance is exceeded."""
-    parity = compare(net, model, spec, pictures)
+    return require_parity(compare(net, model, spec, pictures), spec)
+
+
+def require_parity(parity: Parity, spec: ModelSpec) -> Parity:
+    """Return `parity`. Raises CheckFailedError that says how much and where, if the tolerance is exceeded."""
     if not parity.passed:
         raise CheckFailedError(
             f"{spec.name}: ONNX Runtime differs from torch by {parity.largest}; expected at most "
@@ -149,7 +204,9 @@ def _open_session(model: onnx.ModelProto) -> Any:
             'checking an export needs ONNX Runtime, which is not installed; pip install "sr-deploy[cpu]"'
         ) from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = (
+        4  # a failure is raised as well; its log line would be printed beside the error
+    )
     options.add_session_config_entry(*EXACT_INT8)
     try:
         return onnxruntime.InferenceSession(
@@ -188,49 +245,69 @@ def _padded(small: Uint8Array, spec: ModelSpec) -> Uint8Array:
     return np.pad(small, ((0, 0), (0, tall - height), (0, wide - width), (0, 0)), mode="symmetric")
 
 
-def _to_float(small: Uint8Array) -> FloatArray:
-    """Convert uint8 [1, h, w, C] to float32 [1, C, h, w] in 0..1."""
-    return np.asarray(np.ascontiguousarray(small.transpose(0, 3, 1, 2)) / np.float32(255), np.float32)
+def _within(spec: ModelSpec, size: tuple[int, int]) -> tuple[int, int]:
+    """Return `size`, or the fixed size of the model."""
+    return spec.size_rule.fixed or size
 
 
-def _run_net(net: nn.Module, small: Uint8Array) -> FloatArray:
+def _enlarged(small: Uint8Array, size: tuple[int, int]) -> Uint8Array:
+    """Mirror [1, h, w, C] at its bottom and right, as often as needed to fill `size`."""
+    extra = [max(wanted - found, 0) for wanted, found in zip(size, small.shape[1:3], strict=True)]
+    return np.pad(small, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)), mode="symmetric")
+
+
+def _to_float(small: Uint8Array, value_range: tuple[float, float]) -> FloatArray:
+    """Convert uint8 [1, h, w, C] to float32 [1, C, h, w] in the value range."""
+    low, high = value_range
+    unit = np.asarray(np.ascontiguousarray(small.transpose(0, 3, 1, 2)) / np.float32(255), np.float32)
+    return unit if (low, high) == (0.0, 1.0) else np.asarray(low + unit * (high - low), np.float32)
+
+
+def _to_unit(values: FloatArray, value_range: tuple[float, float]) -> FloatArray:
+    """Convert values in the value range to values where 0 is black and 1 is white."""
+    low, high = value_range
+    return values if (low, high) == (0.0, 1.0) else np.asarray((values - low) / (high - low), np.float32)
+
+
+def _run_net(net: nn.Module, small: Uint8Array, value_range: tuple[float, float]) -> FloatArray:
     """Run the net. Returns [1, C, H, W], nominally 0..1, not clipped."""
     with torch.inference_mode():
-        result: FloatArray = net(torch.from_numpy(_to_float(small))).numpy()
-    return result
+        result: FloatArray = net(torch.from_numpy(_to_float(small, value_range))).float().numpy()
+    return _to_unit(result, value_range)
 
 
-def _run_model(session: Any, small: Uint8Array, as_bytes: bool) -> FloatArray:
-    """Run the model in ONNX Runtime. Returns float32 [1, C, H, W], whatever its pixel format."""
+def _run_model(
+    session: Any, small: Uint8Array, as_bytes: bool, value_range: tuple[float, float]
+) -> FloatArray:
+    """Run the model in ONNX Runtime. Returns float32 [1, C, H, W], nominally 0..1, whatever its pixel format."""
     port = session.get_inputs()[0]
     if as_bytes:
         result = session.run(None, {port.name: small})[0].transpose(0, 3, 1, 2) / np.float32(255)
-    else:
-        dtype = np.float16 if port.type == "tensor(float16)" else np.float32
-        result = session.run(None, {port.name: _to_float(small).astype(dtype)})[0]
-    return np.asarray(result, np.float32)
+        return np.asarray(result, np.float32)
+    dtype = np.float16 if port.type == "tensor(float16)" else np.float32
+    result = session.run(None, {port.name: _to_float(small, value_range).astype(dtype)})[0]
+    return _to_unit(np.asarray(result, np.float32), value_range)
 
 
-def _largest_difference(
-    wanted: FloatArray, got: FloatArray, rounded: bool, name: str, crop: tuple[int, int, int, int]
-) -> Difference:
+def _largest_difference(reference: CropReference, got: FloatArray, rounded: bool) -> Difference:
     """Find the largest difference. `rounded` says that `got` was rounded to 8 bits.
 
     Raises CheckFailedError where the shapes differ.
     """
+    wanted = reference.wanted
     if wanted.shape != got.shape:
         raise CheckFailedError(
-            f"the exported model gives {got.shape} for a crop of {name}, torch gives {wanted.shape}; report this"
+            f"the exported model gives {got.shape} for a crop of {reference.picture}, torch gives {wanted.shape}; report this"
         )
     error = np.abs((np.clip(wanted, 0, 1) if rounded else wanted).astype(np.float64) - got)
     if rounded:
         error = np.maximum(error - _ROUNDING, 0)
-    error = np.where(np.isnan(error), np.inf, error)
+    error = np.where(np.isnan(error), np.inf, error) / reference.full_scale
     _, channel, row, column = (int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     return Difference(
         value=float(error.max()),
-        picture=name,
-        crop=crop,
+        picture=reference.picture,
+        crop=reference.crop,
         position=(row, column),
         channel="RGB"[channel] if wanted.shape[1] == 3 else "Y",
     )

@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
-from sr_deploy.graph.onnx_file import PIXELS, UPSCALED, save_model, write_spec
+from sr_deploy.graph.onnx_file import PIXELS, UPSCALED, opset_of, save_model, write_spec
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.precision.convert import convert
 from sr_deploy.precision.half import to_fp16
@@ -29,8 +28,16 @@ from sr_deploy.precision.learned import with_learned_ranges
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.system.output_folder import check_output_path
 from sr_deploy.training.checkpoint import CheckpointInfo, load_net
+from sr_deploy.training.export.cleaning import clean_graph
 from sr_deploy.training.export.halo import measure_halo
-from sr_deploy.training.export.parity import Parity, check_parity, check_pictures
+from sr_deploy.training.export.parity import (
+    CropReference,
+    Parity,
+    check_pictures,
+    compare_crops,
+    require_parity,
+    run_crops,
+)
 from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.nets.blocks import fold
 
@@ -41,7 +48,6 @@ OPSETS = range(18, 24)
 DEFAULT_OPSET = 18
 """Opset that every runtime in use reads. The operators of these nets have not changed since."""
 
-IR_VERSION = 10  # that of ONNX 1.16, the newest one ONNX Runtime 1.18 reads
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 IO = ("float", "uint8")
 
@@ -59,6 +65,14 @@ class ExportResult:
     """Number of weights and biases of the folded net."""
     parity: Parity | None
     """Result of the check against torch; None where it was skipped."""
+    exporter: str = "dynamo"
+    """The exporter of torch whose graph was kept: "dynamo" or "torchscript"."""
+    nodes: int = 0
+    """Nodes of the written graph."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about what was assumed or found."""
+    tried: tuple[str, ...] = ()
+    """One line for each export that was not kept, with the reason."""
 
 
 def export_onnx(
@@ -70,6 +84,7 @@ def export_onnx(
     opset: int = DEFAULT_OPSET,
     data: Path | None = None,
     licence: str | None = None,
+    tolerance: float | None = None,
     check: bool = True,
 ) -> ExportResult:
     """Write the net of `checkpoint` to the ONNX file `out`.
@@ -82,6 +97,7 @@ def export_onnx(
       opset: one of `OPSETS`.
       data: folder of pictures to check on; without it synthetic pictures are used. int8 is calibrated on them.
       licence: licence of the weights, stored in the spec.
+      tolerance: largest difference from torch, where 1 is full scale; None: that of the precision.
       check: whether ONNX Runtime and torch are compared before anything is written.
 
     For bf16 and int8 the returned parity is that of the fp32 model; `sr_deploy.precision.convert` measures
@@ -91,37 +107,76 @@ def export_onnx(
     OutputError where `out` cannot be written, MissingRuntimeError without onnxscript or ONNX Runtime, and
     CheckFailedError where ONNX Runtime and torch differ by more than the tolerance.
     """
-    _check_arguments(out, precision, io, opset)
+    check_arguments(out, precision, io, opset)
     net, info = load_net(checkpoint)
     pictures = check_pictures(data) if check else []
     spec = spec_of(net, info, checkpoint, precision=precision, licence=licence)
-    model = with_learned_ranges(
-        core_model(net, spec, opset), {f"{name}.weight": found for name, found in info.ranges.items()}
+    references = run_crops(net, spec, pictures) if check else []
+    parameters = _count_weights(net)
+    return finish(
+        with_learned_ranges(
+            core_model(net, spec, opset), {f"{name}.weight": found for name, found in info.ranges.items()}
+        ),
+        spec,
+        out,
+        io=io,
+        data=data,
+        references=references,
+        parameters=parameters,
     )
-    parity: Parity | None = None
+
+
+def finish(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    out: Path,
+    *,
+    io: str,
+    data: Path | None,
+    references: Sequence[CropReference],
+    parameters: int,
+    parity: Parity | None = None,
+    tolerance: float | None = None,
+    exporter: str = "dynamo",
+    notes: tuple[str, ...] = (),
+    tried: tuple[str, ...] = (),
+) -> ExportResult:
+    """Convert a core graph in fp32 to the precision of `spec`, add pixel I/O, check it and write it.
+
+    `references` are what torch computes; empty: no check. `parity` is the comparison of the core graph, if it was made
+    already. Raises CheckFailedError where the difference exceeds `tolerance` (None: that of the precision).
+    """
+    precision = spec.precision
     if precision in ("bf16", "int8"):
         full = spec.with_(precision="fp32")
-        parity = check_parity(net, model, full, pictures) if check else None
+        if parity is None and references:
+            parity = require_parity(compare_crops(references, model, full, tolerance), full)
         model = convert(model, precision, data=data).model
     elif precision == "fp16":
+        parity = None
         model = to_fp16(model)
     if io == "uint8":
+        parity = None if precision in ("fp32", "fp16") else parity
         model = with_pixel_io(model)
     onnx.checker.check_model(model, full_check=True)
-    if parity is None and check:
-        parity = check_parity(net, model, spec, pictures)
+    if parity is None and references:
+        parity = require_parity(compare_crops(references, model, spec, tolerance), spec)
     save_model(model, out)
     return ExportResult(
         path=out,
         spec=spec,
-        opset=opset,
+        opset=opset_of(model),
         size=out.stat().st_size,
-        parameters=_count_weights(net),
+        parameters=parameters,
         parity=parity,
+        exporter=exporter,
+        nodes=len(model.graph.node),
+        notes=notes,
+        tried=tried,
     )
 
 
-def _check_arguments(out: Path, precision: str, io: str, opset: int) -> None:
+def check_arguments(out: Path, precision: str, io: str, opset: int) -> None:
     """Raise UsageError or OutputError for arguments that cannot work, before the net is loaded."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -163,7 +218,7 @@ def core_model(net: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPSET) -> o
     """Export the folded `net` in fp32 with `spec` in its metadata: `pixels` [n, C, h, w] -> `upscaled`.
     Raises MissingRuntimeError without onnxscript, ModelError where torch cannot export the net."""
     model = _converted(fold(net).eval(), spec.channels, spec.size_rule, opset)
-    _clean(model, spec.channels)
+    clean_graph(model, ["n", spec.channels, "h", "w"], ["n", spec.channels, "H", "W"])
     return write_spec(model, spec.with_(precision="fp32"))
 
 
@@ -216,65 +271,6 @@ def _silenced() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _clean(model: onnx.ModelProto, channels: int) -> None:
-    """Remove everything that does not compute, and name the rest so that equal nets give equal bytes. Stack
-    traces and torch's own records (which contain paths), attributes that repeat a default, and intermediate
-    shapes are removed. Weights keep their names in the net."""
-    model.producer_name, model.producer_version, model.doc_string = "sr-deploy", "", ""
-    model.ir_version = IR_VERSION
-    graph = model.graph
-    graph.name, graph.doc_string = "core", ""
-    del graph.value_info[:], model.metadata_props[:], graph.metadata_props[:]
-    for tensor in (*graph.initializer, *graph.input, *graph.output):
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
-    for number, node in enumerate(graph.node):
-        node.name, node.doc_string = f"{node.op_type}_{number}", ""
-        del node.metadata_props[:]
-        _drop_defaults(node)
-    _rename_values(graph)
-    _declare(graph.input[0], PIXELS, ["n", channels, "h", "w"])
-    _declare(graph.output[0], UPSCALED, ["n", channels, "H", "W"])
-
-
-def _drop_defaults(node: onnx.NodeProto) -> None:
-    """Remove attributes that repeat a default, and sort the others by name."""
-    kept = [
-        a
-        for a in node.attribute
-        if not (a.name == "auto_pad" and a.s == b"NOTSET") and not (a.name == "group" and a.i == 1)
-    ]
-    copies = sorted((_copy(a) for a in kept), key=lambda a: str(a.name))
-    del node.attribute[:]
-    node.attribute.extend(copies)
-
-
-def _copy(attribute: onnx.AttributeProto) -> onnx.AttributeProto:
-    copied = onnx.AttributeProto()
-    copied.CopyFrom(attribute)
-    return copied
-
-
-def _rename_values(graph: onnx.GraphProto) -> None:
-    """Name results after their operator, and constants by number; weights keep their names in the net."""
-    names = {PIXELS: PIXELS, UPSCALED: UPSCALED, "": ""}
-    constants = [t for t in graph.initializer if "." not in t.name]
-    names |= {tensor.name: f"constant_{number}" for number, tensor in enumerate(constants)}
-    for number, node in enumerate(graph.node):
-        for name in node.output:
-            names.setdefault(name, f"{node.op_type.lower()}_{number}")
-    for tensor in constants:
-        tensor.name = names[tensor.name]
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names[name] for name in node.output]
-
-
-def _declare(port: Any, name: str, dims: list[int | str]) -> None:
-    """Set name and shape of a float input or output."""
-    port.CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims))
 
 
 def _count_weights(net: nn.Module) -> int:
