@@ -16,7 +16,7 @@ _BY_BYTES = ("mpegts", "mpeg")
 """Containers in which places are found by bytes: their clock may begin anew."""
 _PLACES = (15, 8, 4, 12, 2, 6, 10, 14, 1, 3, 5, 7, 9, 11, 13)
 """Places in sixteenths of the file. The first ones halve what is not yet known."""
-_SECONDS = 0.2
+_SECONDS = 0.1
 """Time after which no further place is looked at. It keeps the start short, whatever the disk."""
 _PACKETS = 400
 """Packets that are read at a place to find a frame."""
