@@ -54,8 +54,9 @@ def driver(asking: Runtime = TENSORRT) -> ModuleType:
     except Exception as error:  # ImportError, or whatever loading the driver library raises
         missing = error if "libcuda" in str(error) or "nvcuda" in str(error) else _why_no_driver()
         if missing is not None:  # said first: without a driver, PyCUDA would not help
+            hint = "; `sr-deploy build` works without one" if asking is RTX else ""
             raise MissingRuntimeError(
-                f"there is no NVIDIA driver here ({missing}); install one, or use --backend onnxruntime"
+                f"there is no NVIDIA driver here ({missing}){hint}; install one, or use --backend onnxruntime"
             ) from error
         # PyCUDA is compiled on installation, so the extra of a runtime that builds without it leaves it out
         install = f"{asking.install} pycuda" if asking is RTX else asking.install

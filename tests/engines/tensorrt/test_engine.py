@@ -202,7 +202,7 @@ def test_no_kernels_are_kept_where_the_cache_is_off(monkeypatch, tmp_path):
     [
         (
             OSError("libcuda.so.1: cannot open"),
-            r"^there is no NVIDIA driver here \(libcuda\.so\.1: cannot open\); install",
+            r"^there is no NVIDIA driver here \(libcuda\.so\.1: cannot open\); `sr-deploy build` works without one; install",
         ),
         (None, r'^the tensorrt-rtx backend needs PyCUDA, .*; pip install "sr-deploy\[rtx\]" pycuda$'),
     ],
