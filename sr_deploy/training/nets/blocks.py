@@ -248,12 +248,21 @@ def fixed_conv(kernel: Tensor, *, padded: bool = True) -> nn.Conv2d:
     return conv.requires_grad_(False)
 
 
+def strided_kernel(kernel: Tensor, unshuffle: int) -> Tensor:
+    """Return the kernel with stride `unshuffle` that does to a picture what `kernel` does behind a PixelUnshuffle.
+
+    [C_out, C * unshuffle**2, k, k] -> [C_out, C, k * unshuffle, k * unshuffle]. The two are the same multiplications.
+    """
+    return F.pixel_shuffle(kernel, unshuffle)
+
+
 class NearestChannels(Folding):
     """The picture's channels, repeated so that PixelShuffle turns them into nearest-neighbour upsampling.
 
     Training uses a copy, so that autocast does not round the picture. `fold()` gives a 1x1 convolution with
-    ones, which is as exact and which runtimes fuse with the addition that follows. `unshuffle` is the factor of the
-    PixelUnshuffle that the picture has been through.
+    ones, which is as exact and which runtimes fuse with the addition that follows. With `unshuffle` above 1 the result
+    has the size of a picture behind a PixelUnshuffle, for PixelShuffle by `factor * unshuffle`; the convolution has
+    that stride then.
     """
 
     def __init__(self, channels: int, factor: int, unshuffle: int = 1) -> None:
@@ -263,14 +272,16 @@ class NearestChannels(Folding):
         self.register_buffer("index", nearest_index(channels, factor, unshuffle), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Repeat the channels: [N, C * unshuffle**2, H, W] -> [N, C * (factor * unshuffle)**2, H, W]."""
-        return x[:, self.index]
+        """Repeat the channels: [N, C, H, W] -> [N, C * (factor * unshuffle)**2, H / unshuffle, W / unshuffle]."""
+        return F.pixel_unshuffle(x, self.unshuffle)[:, self.index]
 
     @torch.no_grad()
     def fold(self) -> nn.Conv2d:
-        """Return the same function as a 1x1 convolution with one 1 in each row, not trainable."""
+        """Return the same function as a convolution with one 1 for each channel of its result, not trainable."""
         ones = torch.eye(self.channels * self.unshuffle**2, device=self.index.device)[self.index]
-        return fixed_conv(ones[:, :, None, None])
+        conv = fixed_conv(strided_kernel(ones[:, :, None, None], self.unshuffle), padded=False)
+        conv.stride = (self.unshuffle, self.unshuffle)
+        return conv
 
 
 class InterpolatedChannels(Folding):
@@ -302,8 +313,8 @@ class InterpolatedChannels(Folding):
 def upsampled_channels(residual: str, channels: int, factor: int, unshuffle: int = 1) -> nn.Module:
     """Return the skip connection around a net, before PixelShuffle: [N, C, H, W] -> [N, C * factor**2, H, W].
 
-    With `unshuffle` above 1 it takes the picture after PixelUnshuffle and gives the channels of PixelShuffle by
-    `factor * unshuffle`. Raises UsageError for a `residual` that is not in `RESIDUALS` or, with `unshuffle`, is not
+    With `unshuffle` above 1 the result is smaller by that, with the channels of PixelShuffle by `factor * unshuffle`.
+    Raises UsageError for a `residual` that is not in `RESIDUALS` or, with `unshuffle`, is not
     "nearest".
     """
     if residual not in RESIDUALS:

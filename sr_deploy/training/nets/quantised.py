@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_deploy.training.nets.blocks import FoldableConv
+from sr_deploy.training.nets.unshuffled import UnshuffledConv
 
 WEIGHT_LEVELS = 127.0
 """Steps on each side of zero for weights, and for inputs that may be negative."""
@@ -109,6 +110,16 @@ class QuantisedConv2d(nn.Conv2d, QuantisedInput):
         return result
 
 
+class QuantisedUnshuffledConv(UnshuffledConv, QuantisedInput):
+    """A convolution behind a PixelUnshuffle that rounds its input and its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Unshuffle and convolve as int8 does."""
+        small = F.pixel_unshuffle(self.rounded(x), self.unshuffle)
+        result: Tensor = self._conv_forward(small, rounded_weight(self.weight), self.bias)
+        return result
+
+
 class QuantisedFoldableConv(FoldableConv, QuantisedInput):
     """A convolution with branches, that rounds its input and the sum of its branches."""
 
@@ -119,6 +130,7 @@ class QuantisedFoldableConv(FoldableConv, QuantisedInput):
 
 _FORMS: dict[type[nn.Module], type[QuantisedInput]] = {
     nn.Conv2d: QuantisedConv2d,
+    UnshuffledConv: QuantisedUnshuffledConv,
     FoldableConv: QuantisedFoldableConv,
 }
 """Trained convolution -> its quantised form."""

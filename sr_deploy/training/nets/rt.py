@@ -27,7 +27,7 @@ from sr_deploy.training.nets.blocks import (
     near_identity,
     upsampled_channels,
 )
-from sr_deploy.training.nets.unshuffled import unshuffled_conv
+from sr_deploy.training.nets.unshuffled import UnshuffledConv, unshuffled_conv
 
 
 class RT(nn.Module):
@@ -39,7 +39,7 @@ class RT(nn.Module):
       features: width of the hidden layers.
       depth: number of convolutions between the first and the last one; the halo is `depth + 2`.
       activation: "leaky_relu", "relu" or "relu6".
-      unshuffle: 2 moves every block of 2x2 pixels into channels first, so that the convolutions see a quarter of the pixels; 1 leaves the picture as it is. Height and width must be multiples of it. The halo is about `unshuffle` times as large.
+      unshuffle: 2 moves every block of 2x2 pixels into channels first, so that the convolutions see a quarter of the pixels; 1 leaves the picture as it is. Height and width must be multiples of it, and `foldable` must be off. The halo is about `unshuffle` times as large.
       residual: upsampling of the skip connection. "nearest" costs a 1x1 convolution, "bilinear" a 3x3 one, "bicubic" a 5x5 one. The later ones start closer to the target, and colours need little more.
       foldable: train with parallel branches; `fold()` gives the plain net that is exported.
       back_projection: with "bicubic", make the large picture, shrunk again, nearly equal to the small one (see `nets.back_projection`). It costs five small fixed convolutions, which grow with `scale**2`, and 4 pixels of halo.
@@ -71,11 +71,15 @@ class RT(nn.Module):
             )
         self.scale, self.channels, self.residual = scale, channels, residual
         self.multiple_of = unshuffle
-        inputs, factor = channels * unshuffle**2, scale * unshuffle
-        widths = [inputs] + [features] * (depth + 1)
+        if unshuffle > 1 and foldable:
+            raise UsageError(f"unshuffle = {unshuffle} has no branches to fold; set foldable = false")
+        factor = scale * unshuffle
+        widths = [channels] + [features] * (depth + 1)
         self.body = nn.ModuleList(
             FoldableConv(a, b) if foldable else near_identity(a, b) for a, b in pairwise(widths)
         )
+        if unshuffle > 1:
+            self.body[0] = UnshuffledConv(channels, features, unshuffle)
         self.activation = activation_of(activation)
         self.around = (
             BackProjectedChannels(channels, scale, residual)
@@ -93,8 +97,6 @@ class RT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale."""
-        if self.multiple_of > 1:
-            x = F.pixel_unshuffle(x, self.multiple_of)
         features = x
         for conv in self.body:
             features = self.activation(conv(features))
@@ -156,7 +158,8 @@ class RT(nn.Module):
             unshuffle=unshuffle,
             foldable=False,
         )
-        net.body = nn.ModuleList(unshuffled_conv(conv, unshuffle) for conv in convs)
-        net.head = unshuffled_conv(self.head, unshuffle, factor=self.scale)
+        for mine, conv in zip(net.body, convs, strict=True):
+            mine.load_state_dict(unshuffled_conv(conv, unshuffle).state_dict())
+        net.head.load_state_dict(unshuffled_conv(self.head, unshuffle, factor=self.scale).state_dict())
         net.activation = copy.deepcopy(self.activation)
         return net

@@ -120,7 +120,7 @@ def test_a_quantised_net_keeps_the_names_of_its_weights_and_its_checkpoint_is_pl
     )
 
 
-@pytest.mark.parametrize("more", [{}, {"foldable": False}, {"unshuffle": 2}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"foldable": False}, {"unshuffle": 2, "foldable": False}], ids=str)
 def test_the_int8_file_computes_what_was_trained(tmp_path: Path, more: dict[str, object]) -> None:
     net = net_of(**RT, **more)
     plain = copy.deepcopy(net)
