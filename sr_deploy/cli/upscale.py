@@ -40,6 +40,7 @@ Examples:
   sr-deploy upscale photo.jpg -o large.png --scale 2
   sr-deploy upscale holiday/ -o large/ --recursive --skip-existing
   sr-deploy upscale scan.tif -o scan.png --fit 3840x2160
+  sr-deploy upscale old/ -o new/ --model dejpeg.onnx --model rt-x4
 """
 
 # Another way out of a wrong --scale: the end of an error message.
@@ -214,8 +215,6 @@ def _run(
     which results are outdated. A single picture has none.
     """
     from sr_deploy.cli import collect_as_usual
-    from sr_deploy.models import find_model
-    from sr_deploy.system.files import digest_of
 
     if options["ray"] is not None:
         collect_as_usual()
@@ -226,8 +225,10 @@ def _run(
         ledger = None
         if not _is_one_file(inputs):
             from sr_deploy.batch.ledger import open_ledger
+            from sr_deploy.models import find_chain
+            from sr_deploy.system.chains import chain_digest
 
-            ledger = open_ledger(upscaler, settings, digest_of(find_model(model)), say=reporter.say)
+            ledger = open_ledger(upscaler, settings, chain_digest(find_chain(model)), say=reporter.say)
         from sr_deploy.batch.run import (
             run_jobs,
         )  # imported late: its import takes time, with the decoders of pictures
@@ -249,7 +250,7 @@ def _run_on_ray(
     from sr_deploy.models import find_model
     from sr_deploy.system.files import digest_of
 
-    path = find_model(model)
+    path = find_model(model)  # a chain is refused: the workers know single files
 
     def check(info: ModelInfo) -> None:
         """Take over the backend that a worker reports, and check the scale of its model."""
@@ -319,9 +320,9 @@ def _suffix_beside_input(model: str, size: OutputSize) -> str:
     or the model has no spec."""
     from sr_deploy.engines.registry import ENGINE_SUFFIXES
     from sr_deploy.images.sizes import OutputSize
-    from sr_deploy.models import find_model, read_spec
+    from sr_deploy.models import find_chain, read_spec
 
-    path = find_model(model)
+    path = find_chain(model)
     try:
         spec = read_spec(path) if size == OutputSize() else None
     except ModelError:

@@ -99,10 +99,10 @@ def _open(model: str, backends: Sequence[str]) -> ModelForm:
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_dir():
         return _open_checkpoint(path)
-    from sr_deploy.models import find_model
+    from sr_deploy.models import find_chain
     from sr_deploy.verify.open import open_form
 
-    return open_form(model, find_model(model), backends)
+    return open_form(model, find_chain(model), backends)
 
 
 def _open_checkpoint(path: Path) -> ModelForm:

@@ -57,7 +57,7 @@ def open_engine(
 ) -> Engine:
     """Open an engine that runs `model`: the path of an ONNX file, its bytes, or the model itself.
 
-    `options` is the backend's own options object, such as `OnnxRuntimeOptions`; `threads` may be given
+    A path such as `a.onnx+b.onnx` that is no file opens a chain, which runs one model after the other. `options` is the backend's own options object, such as `OnnxRuntimeOptions`; `threads` may be given
     instead of it. `say` is called with one line if "auto" measured. May be called from several threads.
 
     Raises UsageError for an unknown backend, for options of another one, and for both options and threads;
@@ -67,6 +67,8 @@ def open_engine(
     if options is not None and threads is not None:
         raise UsageError("give either threads or options, not both; options have their own threads field")
     source = Path(model) if isinstance(model, str) else model
+    if isinstance(source, Path) and "+" in str(source) and not source.exists():
+        return _open_chain(source, backend, threads, options, say)
     chosen = choose_backend(backend, source, threads=threads, say=say)
     if isinstance(source, Path) and os.path.exists(f"{source}.verify.json"):
         from sr_deploy.engines.verdict import warn_of_failure
@@ -74,6 +76,29 @@ def open_engine(
         warn_of_failure(source, chosen)
     engine: Engine = _engine_class(chosen).open(source, options, threads)
     return engine
+
+
+def _open_chain(
+    model: Path, backend: str, threads: int | None, options: Any, say: Callable[[str], None] | None
+) -> Engine:
+    """Open the engines of a chain, each on `backend`, as one engine. "auto" chooses for each model."""
+    from sr_deploy.engines.chain import ChainEngine
+    from sr_deploy.system.chains import chain_files
+
+    files = chain_files(model)
+    if len(files) == 1:  # the error says that there is no such file
+        chosen = choose_backend(backend, model, threads=threads, say=say)
+        only: Engine = _engine_class(chosen).open(model, options, threads)
+        return only
+    engines: list[Engine] = []
+    try:
+        for file in files:
+            engines.append(open_engine(file, backend, threads=threads, options=options, say=say))
+    except BaseException:
+        for engine in engines:
+            engine.close()
+        raise
+    return ChainEngine(engines)
 
 
 def choose_backend(

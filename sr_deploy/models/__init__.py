@@ -110,6 +110,30 @@ def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
     raise ModelError(f"no bundled model is called {str(name_or_path)!r}; {hint}")
 
 
+def find_chain(name_or_path: str | Path, folder: Path | None = None) -> Path:
+    """The path of a model, or of a chain of models that are joined by "+".
+
+    The path of a chain joins the paths of its files by "+"; `open_engine` opens it. Raises the errors of `find_model`.
+    """
+    text = str(name_or_path)
+    if "+" not in text:
+        return find_model(name_or_path, folder)
+    from sr_deploy.system.chains import SEPARATOR, split_chain
+
+    def exists(name: str) -> bool:
+        try:
+            return bool(find_model(name, folder))
+        except (ModelError, UsageError):
+            return False
+
+    parts = split_chain(text, exists)
+    if len(parts) == 1:
+        for part in text.split(SEPARATOR):  # names the model that is missing
+            find_model(part, folder)
+        return find_model(name_or_path, folder)
+    return Path(SEPARATOR.join(str(find_model(part, folder).resolve()) for part in parts))
+
+
 def card_of(path: Path, sha256: str) -> ModelEntry | None:
     """The entry of the bundled model that the file `path` is, told by its checksum; None for any other file."""
     if path.resolve().parent != _FOLDER.resolve():
@@ -164,8 +188,17 @@ def read_metadata(path: Path) -> dict[str, str]:
 def read_spec(path: Path) -> ModelSpec | None:
     """The spec of a model file, or None if an ONNX file carries none.
 
-    The spec of an engine file comes from its sidecar. Raises ModelError like `read_metadata`.
+    The spec of an engine file comes from its sidecar, that of a chain from all its files. Raises ModelError like
+    `read_metadata`.
     """
+    if "+" in str(path) and not path.exists():
+        from sr_deploy.engines.chain import chain_spec
+        from sr_deploy.system.chains import chain_files
+
+        files = chain_files(path)
+        if len(files) > 1:
+            specs = [read_spec(file) for file in files]
+            return None if None in specs else chain_spec([spec for spec in specs if spec])
     if path.suffix.lower() in ENGINE_SUFFIXES:
         from sr_deploy.engines.tensorrt.sidecar import read_sidecar
 

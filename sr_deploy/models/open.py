@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_deploy.engines import registry
-from sr_deploy.models import find_model
+from sr_deploy.models import find_chain
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -25,11 +25,11 @@ def open_engine(
 ) -> Engine:
     """Open an engine that runs `model`: a bundled model's name, an ONNX or engine file, its bytes, or the model itself.
 
-    `options` is the backend's own options object, such as `OnnxRuntimeOptions`; `threads` is short for options that
+    Models joined by "+" ("dejpeg.onnx+4x.onnx") run one after the other, as one engine. `options` is the backend's own options object, such as `OnnxRuntimeOptions`; `threads` is short for options that
     set nothing else. `say` is called with what `backend="auto"` chose. Close the engine, or use it in a `with`
     statement. Raises UsageError for an unknown backend or options of another one, ModelError for an unknown name or
     a model that cannot be run, MissingRuntimeError where the runtime is not installed. Warns of a file that
     `sr-deploy verify` found wrong on this backend (FailedVerdictWarning).
     """
-    source = find_model(model) if isinstance(model, (str, Path)) else model
+    source = find_chain(model) if isinstance(model, (str, Path)) else model
     return registry.open_engine(source, backend, threads=threads, options=options, say=say)

@@ -13,12 +13,14 @@ from functools import cached_property
 import onnx
 
 from sr_deploy.engines.base import Engine
+from sr_deploy.engines.chain import chain_spec
 from sr_deploy.errors import UsageError
 from sr_deploy.graph.onnx_file import require_spec
 from sr_deploy.graph.pixel_io import has_pixel_io
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import FloatArray, Uint8Array
 from sr_deploy.verify.crops import VerifyCrop
+from sr_deploy.verify.measure import to_bytes
 from sr_deploy.verify.plain import PlainGraph
 from sr_deploy.verify.results import TOLERANCES
 
@@ -70,6 +72,35 @@ def onnx_form(
         spec=plain.spec,
         plain=plain,
         load_graph=lambda: plain.model,
+        backends=tuple(backends),
+        open_engine=open_engine,
+    )
+
+
+def chain_form(
+    name: str, forms: Sequence[ModelForm], backends: Sequence[str], open_engine: Callable[[str], Engine]
+) -> ModelForm:
+    """Make the form of a chain of models, whose reference runs one file after the other as it is written.
+
+    Between two models the picture has 8 bits, as it has between the engines. A value near the middle of two steps may be
+    rounded either way there, and the next model enlarges the difference, so the limits of fp16 hold for fp32 files too.
+    Raises UsageError for engine files, and for models that make no chain.
+    """
+    for form in forms:
+        if form.plain is None:
+            raise UsageError(f"{form.name} is an engine file; verify a chain of ONNX files")
+    plains = [form.plain for form in forms if form.plain is not None]
+
+    def plain(pixels: Uint8Array) -> FloatArray:
+        for each in plains[:-1]:
+            pixels = to_bytes(each(pixels))
+        return plains[-1](pixels)
+
+    spec = chain_spec([form.spec for form in forms])
+    return ModelForm(
+        name=name,
+        spec=spec.with_(precision="fp16") if spec.precision == "fp32" else spec,
+        plain=plain,
         backends=tuple(backends),
         open_engine=open_engine,
     )

@@ -21,7 +21,8 @@ from sr_deploy.engines.registry import (
 from sr_deploy.engines.verdict import FailedVerdictWarning
 from sr_deploy.errors import MissingRuntimeError
 from sr_deploy.graph.onnx_file import load_model
-from sr_deploy.verify.forms import ModelForm, onnx_form
+from sr_deploy.system.chains import chain_files
+from sr_deploy.verify.forms import ModelForm, chain_form, onnx_form
 
 _BACKEND_WITHOUT_NET = "nearest"
 """Backend that repeats pixels and reads no network, so there is nothing to verify on it."""
@@ -49,11 +50,15 @@ def present_backends(asked: Sequence[str] = ()) -> list[str]:
 def open_form(name: str, path: Path, backends: Sequence[str]) -> ModelForm:
     """Open the model file `path`, which the results call `name`, to be run on `backends`.
 
-    An engine file runs on the runtime that built it, whatever `backends` says. Raises ModelError for a file that cannot
+    A chain is verified as a whole. An engine file runs on the runtime that built it, whatever `backends` says. Raises ModelError for a file that cannot
     be used and for an ONNX file without a spec.
     """
     if path.suffix.lower() in ENGINE_SUFFIXES:
         return _compiled(name, path)
+    files = chain_files(path)
+    if len(files) > 1:
+        forms = [open_form(str(file), file, backends) for file in files]
+        return chain_form(name, forms, backends, partial(_open, path))
     return onnx_form(name, load_model(path), backends, partial(_open, path))
 
 

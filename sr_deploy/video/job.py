@@ -19,8 +19,8 @@ from sr_deploy.errors import OutputError, UsageError
 from sr_deploy.frames.convert import FramePixels
 from sr_deploy.frames.flow import run_flow
 from sr_deploy.frames.pipe import upscale_picture
+from sr_deploy.system.chains import chain_digest
 from sr_deploy.system.claims import stamp_of
-from sr_deploy.system.files import digest_of
 from sr_deploy.upscale import Upscaler
 from sr_deploy.video.check import check_result, check_times
 from sr_deploy.video.deinterlace import deinterlaced
@@ -251,7 +251,7 @@ def _key(
     return {
         "schema": _SCHEMA,
         "the source": [os.fspath(facts.path.resolve()), *stamp_of(facts.path)],
-        "the model": digest_of(model),
+        "the model": chain_digest(model),
         "the backend": upscaler.engine.backend,
         "the tiles": [upscaler.tile, upscaler.overlap],
         "the encoding": made,

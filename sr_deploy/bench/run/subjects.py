@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from sr_deploy.bench.run.session import WorkerStart
 from sr_deploy.engines.registry import AUTO, BACKENDS, available_backends, choose_backend
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
 from sr_deploy.graph.multiplications import multiply_adds_per_pixel
-from sr_deploy.models import find_model, list_models, read_spec
+from sr_deploy.models import find_chain, list_models, read_spec
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system.chains import chain_digest, chain_files
 from sr_deploy.system.cores import usable_cores
 
 _CONVERTIBLE = ("fp16", "bf16")
@@ -71,6 +71,12 @@ def _files_in_precisions(
 ) -> Iterator[tuple[str, Path]]:
     """Yield the name and the file of a model in each of `precisions` that it has or can be converted to."""
     own = _spec(path).precision
+    files = chain_files(path)
+    if len(files) > 1:
+        if set(precisions) - {own}:
+            raise UsageError("a chain is measured in the precision of its files; leave --precision out")
+        yield "+".join(file.stem for file in files), path
+        return
     for precision in precisions or (own,):
         if precision == own:
             yield path.stem, path
@@ -112,7 +118,7 @@ def _model_paths(models: Sequence[str], scale: int | None) -> list[Path]:
     Raises UsageError for a scale without a model.
     """
     if models:
-        return [find_model(name) for name in dict.fromkeys(models)]
+        return [find_chain(name) for name in dict.fromkeys(models)]
     entries = [entry for entry in list_models() if scale in (None, entry.scale)]
     if not entries:
         known = ", ".join(str(s) for s in sorted({entry.scale for entry in list_models()}))
@@ -129,18 +135,33 @@ def _subject_of(name: str, path: Path, scale: int | None, streams: int) -> Bench
         raise UsageError(
             f"{path.name} is a model for x{spec.scale}, asked for --scale {scale}; leave one of them out"
         )
-    bundled = next((entry for entry in list_models() if entry.path.samefile(path)), None)
+    files = chain_files(path)
+    bundled = None
+    if len(files) == 1:
+        bundled = next((entry for entry in list_models() if entry.path.samefile(path)), None)
     return BenchSubject(
         model=name,
         backend="",
         precision=spec.precision,
         scale=spec.scale,
         streams=streams,
-        model_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        model_sha256=chain_digest(path),
         parameters=bundled.parameters if bundled else None,
-        multiply_adds_per_pixel=multiply_adds_per_pixel(path),
+        multiply_adds_per_pixel=_multiply_adds(files),
         quality=bundled.quality if bundled else {},
     )
+
+
+def _multiply_adds(files: Sequence[Path]) -> float | None:
+    """The multiply-adds of a model, or of the models of a chain, per input pixel; None if one is unknown."""
+    total, scale = 0.0, 1
+    for file in files:
+        count = multiply_adds_per_pixel(file)
+        if count is None:
+            return None
+        total += count * scale**2
+        scale *= _spec(file).scale
+    return total
 
 
 def _spec(path: Path) -> ModelSpec:

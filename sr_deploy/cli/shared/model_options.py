@@ -30,6 +30,11 @@ def _parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int |
     return int(text)
 
 
+def _join_models(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Join the values of --model to the name of a chain; None if there is none."""
+    return "+".join(values) if values else None
+
+
 _OPTIONS = (
     click.option(
         "-s",
@@ -41,7 +46,10 @@ _OPTIONS = (
         "-m",
         "--model",
         metavar="NAME|FILE",
-        help="Bundled model (see 'sr-deploy models') or .onnx file. [default: the bundled model for --scale]",
+        multiple=True,
+        callback=_join_models,
+        help="Bundled model (see 'sr-deploy models') or .onnx file; several run one after the other. [default: the bundled "
+        "model for --scale]",
     ),
     click.option(
         "--backend",
@@ -90,10 +98,10 @@ def model_name(options: dict[str, Any]) -> str:
 
 
 def model_file(options: dict[str, Any]) -> Path:
-    """The path of the chosen model's file. Raises ModelError if there is no such model."""
-    from sr_deploy.models import find_model
+    """The path of the chosen model's file, or of a chain. Raises ModelError if there is no such model."""
+    from sr_deploy.models import find_chain
 
-    return find_model(model_name(options))
+    return find_chain(model_name(options))
 
 
 def tile_size(options: dict[str, Any]) -> Any:
