@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
+    from sr_deploy.spec import ModelSpec
+
 _SIDE = 64
 """Side in pixels of the picture for which shapes are inferred, unless the size is fixed."""
 
@@ -22,7 +24,14 @@ def multiply_adds_per_pixel(path: Path) -> float | None:
 
     try:
         model = load_model(path)
-        spec = require_spec(model, str(path))
+        return multiply_adds(model, require_spec(model, str(path)))
+    except Exception:  # a file that cannot be used is reported elsewhere
+        return None
+
+
+def multiply_adds(model: onnx.ModelProto, spec: ModelSpec) -> float | None:
+    """Return the multiply-adds of `model` per input pixel; None if the shape of a value cannot be inferred."""
+    try:
         height, width = spec.size_rule.fixed or spec.size_rule.padded(_SIDE, _SIDE)
         channels = spec.channels
         nchw = (1, channels, height, width)

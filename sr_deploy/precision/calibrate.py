@@ -171,6 +171,13 @@ def _least_error_range(found: Magnitudes) -> float:
     return float(candidates[int(np.argmin(errors))])
 
 
+def relative_error(found: Magnitudes, top: float) -> float:
+    """Return the squared error of a value if `top` is the last of 127 steps, as a share of its own squares."""
+    middles = found.edges - found.edges[0] / 2
+    squares = float((found.counts * middles**2).sum())
+    return _squared_error(middles, found.counts, top) / max(squares, 1e-20)
+
+
 def _squared_error(middles: DoubleArray, counts: Counts, top: float) -> float:
     """Sum the squared error of all values if `top` is the last of 127 steps. Outside the range a value is off
     by its distance to `top`. Inside, the rounding error is taken as evenly spread over one step of width w,

@@ -18,11 +18,14 @@ from pathlib import Path
 import onnx
 
 from sr_deploy.errors import CheckFailedError, UsageError
+from sr_deploy.graph.foreign_ports import with_plain_ports
 from sr_deploy.graph.nodes import in_opset, name_of
-from sr_deploy.graph.onnx_file import require_spec
+from sr_deploy.graph.onnx_file import require_spec, write_spec
 from sr_deploy.graph.pixel_io import has_pixel_io
+from sr_deploy.graph.session import in_fp32
 from sr_deploy.precision.calibrate import measure_largest
 from sr_deploy.precision.crops import CalibrationSet, drawn_crops, photograph_crops
+from sr_deploy.precision.effort import FULL, SearchEffort, effort_for
 from sr_deploy.precision.half import LARGEST_FP16, fp16_overflows, to_bf16, to_fp16
 from sr_deploy.precision.learned import LearnedRanges, learned_ranges
 from sr_deploy.precision.measure import Distance, LossMeter, why_not_measured
@@ -88,7 +91,8 @@ def convert(
     tolerance: float | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Conversion:
-    """Convert `model`, which is fp32 and carries a spec, to `precision`.
+    """Convert `model`, which is fp32 and carries a spec, to `precision`. A file in fp16 or bf16, as some nets are
+    published only, is widened to fp32 first.
 
     `data` is a folder of photographs. int8 needs one, unless the training has learnt the ranges; fp16 and bf16 are measured on it if it is given.
     `tolerance` is the change of PSNR in dB that is allowed, by default that of `TOLERANCES`. `say` gets
@@ -98,14 +102,15 @@ def convert(
     photographs, ModelError for a model that cannot be run, and CheckFailedError if the result exceeds the
     tolerance.
     """
-    spec = _checked(model, precision, data)
+    model, spec = with_plain_ports(*_widened(model, _checked(model, precision, data), say))
     allowed = TOLERANCES[precision] if tolerance is None else tolerance
-    crops = drawn_crops(spec) if data is None else photograph_crops(data, spec)
     learned = learned_ranges(model) if precision == "int8" else None
+    effort = effort_for(model, spec) if precision == "int8" and not learned else FULL
+    crops = drawn_crops(spec) if data is None else photograph_crops(data, spec, effort)
     if learned:
         made, notes = _to_learned_int8(model, spec, learned, crops, measured=data is not None)
     elif precision == "int8":
-        made, notes = _to_int8(model, spec, crops, allowed, say)
+        made, notes = _to_int8(model, spec, crops, allowed, say, effort)
     else:
         made, notes = _to_half_precision(model, spec, precision, crops, measured=data is not None)
     change = notes.psnr_change
@@ -127,7 +132,7 @@ def _checked(model: onnx.ModelProto, precision: str, data: Path | None) -> Model
         raise UsageError(
             f"expected a precision of {', '.join(PRECISIONS)}, got {precision!r}; choose one of them"
         )
-    if spec.precision != "fp32":
+    if spec.precision in (precision, "int8"):
         raise UsageError(f"{spec.name} is already {spec.precision}; convert the fp32 file it was made from")
     if has_pixel_io(model):
         raise UsageError(
@@ -138,13 +143,31 @@ def _checked(model: onnx.ModelProto, precision: str, data: Path | None) -> Model
     return spec
 
 
+def _widened(
+    model: onnx.ModelProto, spec: ModelSpec, say: Callable[[str], None]
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """Return a file in fp16 or bf16 as fp32, with its spec; one in fp32 as it is."""
+    if spec.precision == "fp32":
+        return model, spec
+    say(f"{spec.name} is {spec.precision}; it is widened to fp32 first, with its weights as they are rounded")
+    wide = spec.with_(precision="fp32")
+    return write_spec(in_fp32(model), wide), wide
+
+
 def _to_int8(
-    model: onnx.ModelProto, spec: ModelSpec, crops: CalibrationSet, allowed: float, say: Callable[[str], None]
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    crops: CalibrationSet,
+    allowed: float,
+    say: Callable[[str], None],
+    effort: SearchEffort,
 ) -> tuple[onnx.ModelProto, Notes]:
     """Find the best int8 form of `model` on `crops`."""
     model = shuffled_by_pixels(in_opset(model, OLDEST_OPSET))
     meter = LossMeter(model, spec, crops.measure)
-    best = best_int8(model, meter, crops.calibrate, target=_INT8_TOLERANCE_SHARE * allowed, say=say)
+    best = best_int8(
+        model, meter, crops.calibrate, target=_INT8_TOLERANCE_SHARE * allowed, say=say, effort=effort
+    )
     names = {node.output[0]: name_of(node) for node in model.graph.node}
     notes = Notes(
         precision="int8",

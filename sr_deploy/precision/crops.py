@@ -14,16 +14,13 @@ import numpy as np
 
 from sr_deploy.errors import ImageError, InputError, UsageError
 from sr_deploy.images.image import read_image
+from sr_deploy.precision.effort import FULL, SearchEffort
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.quality.pairs import list_pictures
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import FloatArray, Uint8Array
 
-_CROP_SIDE = 96
-"""Side of a small crop in pixels."""
-_MOST_PHOTOGRAPHS = 36
-"""Maximum number of photographs that are used."""
 _MEASURE_EVERY = 3
 """Every third photograph is for measuring, the others are for calibration."""
 
@@ -48,17 +45,18 @@ class CalibrationSet:
     """Crops on which the loss is measured; none of them is calibrated on."""
 
 
-def photograph_crops(folder: Path, spec: ModelSpec) -> CalibrationSet:
-    """Cut one crop from each of up to 36 photographs in `folder`, spread evenly over it.
+def photograph_crops(folder: Path, spec: ModelSpec, effort: SearchEffort = FULL) -> CalibrationSet:
+    """Cut one crop from each of up to 36 photographs in `folder`, spread evenly over it; `effort` may ask for fewer and
+    smaller crops.
 
     Pictures that cannot be read or are too small are left out. Nothing depends on chance: the same
     photographs give the same crops. Raises InputError if fewer than two photographs can be used.
     """
     files = list_pictures(folder)
     found: list[CalibrationCrop] = []
-    for path in files[:: -(-len(files) // _MOST_PHOTOGRAPHS)]:
+    for path in files[:: -(-len(files) // effort.photographs)]:
         try:
-            found.append(_cut_crop(_rgb(path), spec, seed=len(found)))
+            found.append(_cut_crop(_rgb(path), spec, len(found), effort.crop_side))
         except (ImageError, UsageError):
             continue
     if len(found) < 2:
@@ -74,8 +72,9 @@ def drawn_crops(spec: ModelSpec, count: int = 4) -> CalibrationSet:
 
     They show how large values get, but are not real enough to calibrate on.
     """
-    side = _CROP_SIDE * spec.scale
-    return _split([_cut_crop(dead_leaves(side, side, seed=seed), spec, seed=seed) for seed in range(count)])
+    side = FULL.crop_side * spec.scale
+    drawn = [dead_leaves(side, side, seed=seed) for seed in range(count)]
+    return _split([_cut_crop(pixels, spec, seed, FULL.crop_side) for seed, pixels in enumerate(drawn)])
 
 
 def _split(found: list[CalibrationCrop]) -> CalibrationSet:
@@ -95,12 +94,12 @@ def _rgb(path: Path) -> Uint8Array:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
 
 
-def _cut_crop(pixels: Uint8Array, spec: ModelSpec, seed: int) -> CalibrationCrop:
-    """Cut a crop from `pixels` [H, W, 3] at a position drawn with `seed`.
+def _cut_crop(pixels: Uint8Array, spec: ModelSpec, seed: int, side: int) -> CalibrationCrop:
+    """Cut a crop of at most `side` input pixels from `pixels` [H, W, 3] at a position drawn with `seed`.
 
     Raises UsageError if the photograph is too small.
     """
-    height, width = _size(pixels, spec)
+    height, width = _size(pixels, spec, side)
     random = np.random.default_rng(seed)
     top, left = (
         int(random.integers(n - m * spec.scale + 1))
@@ -113,7 +112,7 @@ def _cut_crop(pixels: Uint8Array, spec: ModelSpec, seed: int) -> CalibrationCrop
     return CalibrationCrop(_to_model_input(small, spec), (large[None] / np.float32(255)).astype(np.float32))
 
 
-def _size(pixels: Uint8Array, spec: ModelSpec) -> tuple[int, int]:
+def _size(pixels: Uint8Array, spec: ModelSpec, side: int) -> tuple[int, int]:
     """Return height and width of the small crop for a photograph `pixels` [H, W, 3].
 
     At least 16 pixels a side, unless the model has a fixed size. Raises UsageError if the photograph is too
@@ -124,7 +123,7 @@ def _size(pixels: Uint8Array, spec: ModelSpec) -> tuple[int, int]:
         height, width = rule.fixed
     else:
         step = rule.multiple_of
-        height, width = (min(_CROP_SIDE, n // spec.scale) // step * step for n in pixels.shape[:2])
+        height, width = (min(side, n // spec.scale) // step * step for n in pixels.shape[:2])
     least = max(rule.minimum, 1 if rule.fixed else 16)
     if min(height, width) < least or any(
         m * spec.scale > n for n, m in zip(pixels.shape[:2], (height, width), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,10 +16,12 @@ from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.images.image import Image, write_image
 from sr_deploy.precision.convert import NOTES_KEY, convert
 from sr_deploy.precision.crops import drawn_crops, photograph_crops
+from sr_deploy.precision.effort import _SHORT, FULL, effort_for
+from sr_deploy.precision.half import to_fp16
 from sr_deploy.precision.measure import LossMeter
-from sr_deploy.precision.search_int8 import costs_of
+from sr_deploy.precision.search_int8 import best_int8, costs_of
 from sr_deploy.quality.dead_leaves import dead_leaves
-from sr_deploy.spec import SizeRule
+from sr_deploy.spec import ModelSpec, SizeRule
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +152,71 @@ def test_what_cannot_be_converted_is_said_before_any_work(tiny, photographs, tmp
         convert(plain.model, "int8", data=tmp_path)
     half = write_spec(tiny("plain").model, plain.spec.with_(precision="fp16"))
     with pytest.raises(UsageError, match="plain is already fp16"):
-        convert(half, "int8", data=photographs)
+        convert(half, "fp16", data=photographs)
+    whole = write_spec(tiny("plain").model, plain.spec.with_(precision="int8"))
+    with pytest.raises(UsageError, match="plain is already int8"):
+        convert(whole, "int8", data=photographs)
+
+
+def test_a_file_in_fp16_is_widened_first_and_says_so(tiny, photographs):
+    said: list[str] = []
+    half = convert(gentle(tiny("half-ports").model), "int8", data=photographs, tolerance=3, say=said.append)
+    assert said[0].startswith("half-ports is fp16; it is widened to fp32 first")
+    assert (half.spec.precision, half.notes.precision) == ("int8", "int8")
+    onnx.checker.check_model(half.model, full_check=True)
+    made = convert(to_fp16(tiny("plain").model), "bf16")
+    assert made.spec.precision == "bf16"
+
+
+def deep(convolutions: int = 8) -> onnx.ModelProto:
+    """A net whose first convolutions carry an outlier each, which int8 has no steps for."""
+    random, nodes, weights, name = np.random.default_rng(1), [], [], "x"
+    for index in range(convolutions):
+        depth = 12 if index == convolutions - 1 else 8
+        weight = random.normal(0, 0.2, (depth, 3 if index == 0 else 8, 3, 3)).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{index}"))
+        bias = np.zeros(depth, np.float32)
+        bias[0] = 40.0 if index < 3 else 0.0
+        weights.append(numpy_helper.from_array(bias, f"b{index}"))
+        nodes.append(helper.make_node("Conv", [name, f"w{index}", f"b{index}"], [f"c{index}"], pads=[1] * 4))
+        name = f"c{index}"
+        if index < convolutions - 1:
+            nodes.append(helper.make_node("Tanh" if index else "Relu", [name], [f"a{index}"]))
+            name = f"a{index}"
+    nodes.append(helper.make_node("DepthToSpace", [name], ["d"], blocksize=2, mode="CRD"))
+    nodes.append(helper.make_node("Sigmoid", ["d"], ["y"]))
+    ports = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["n", 3, "h", "w"]) for n in "xy"]
+    graph = helper.make_graph(nodes, "deep", ports[:1], ports[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return write_spec(model, ModelSpec(name="deep", scale=2, halo=8))
+
+
+@pytest.mark.parametrize("measured", [True, False], ids=["measured", "estimated"])
+def test_no_convolution_is_kept_that_the_tolerance_does_not_need(photographs, measured):
+    model = deep()
+    spec, crops = read_spec(model), photograph_crops(photographs, ModelSpec(name="deep", scale=2, halo=8))
+    meter = LossMeter(model, spec, crops.measure)
+    effort = replace(FULL, strengths=(0.0,), methods=("max",), measured_gains=measured)
+    loss = -best_int8(
+        model, meter, crops.calibrate, target=99, say=lambda line: None, effort=effort
+    ).distance.change
+    said: list[str] = []
+    target = loss / 2
+    best = best_int8(model, meter, crops.calibrate, target=target, say=said.append, effort=effort)
+    assert -best.distance.change <= target
+    assert 0 < len(best.kept) < 7
+    assert any("in fp32 PSNR changes by" in line for line in said)
+
+
+def test_a_large_net_is_searched_with_less_effort(tiny):
+    assert effort_for(tiny("plain").model, tiny("plain").spec) == FULL
+    wide = tiny("plain").model
+    for tensor in wide.graph.initializer:
+        sizes = {"w0": (24576, 3, 3, 3), "b0": (24576,), "w1": (12, 24576, 3, 3)}
+        if tensor.name in sizes:
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros(sizes[tensor.name], np.float32), tensor.name))
+    assert effort_for(wide, tiny("plain").spec) == _SHORT  # 3.3 million multiply-adds
+    assert _SHORT.photographs < FULL.photographs
 
 
 def test_a_crop_is_measured_on_or_calibrated_on_and_never_both(photographs, tiny):
