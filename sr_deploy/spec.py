@@ -31,6 +31,10 @@ _LARGEST_VALUE, _SMALLEST_RANGE = 1e6, 1e-6
 """Limits of a value range: the largest absolute value, and the smallest distance from black to white.
 Between them single precision can still tell the values apart.
 """
+_ADDED: Mapping[str, Any] = {"output_range": None, "channel_order": "RGB", "inset": 0}
+"""Fields of `ModelSpec` that came after the first version, with their defaults."""
+_ADDED_TO_RULE: Mapping[str, Any] = {"tile_step": None}
+"""Fields of `SizeRule` that came after the first version, with their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +50,30 @@ class SizeRule:
     """Divisor of height and width in pixels."""
     fixed: tuple[int, int] | None = None
     """The only (height, width) that a model with fixed axes accepts, or None for dynamic axes."""
+    tile_step: int | None = None
+    """Divisor of the places where tiles may start, in pixels; None: `multiple_of`. A net that pads its input to a
+    multiple of 8 and crops its result takes any size, but its tiles must start at multiples of 8.
+    """
 
     def __post_init__(self) -> None:
         fixed = self.fixed
-        numbers = (self.minimum, self.multiple_of, *(fixed if isinstance(fixed, tuple) else ()))
+        numbers = (self.minimum, self.multiple_of, self.step, *(fixed if isinstance(fixed, tuple) else ()))
         is_pair = fixed is None or (isinstance(fixed, tuple) and len(fixed) == 2)
         if not (is_pair and all(_is_whole(n, 1, _LARGEST_SIDE) for n in numbers)):
             raise UsageError(
                 f"a size rule needs positive whole numbers up to {_LARGEST_SIDE}, and a pair of them for a fixed size; got "
-                f"minimum {brief(self.minimum)}, multiple_of {brief(self.multiple_of)}, fixed {brief(fixed)}"
+                f"minimum {brief(self.minimum)}, multiple_of {brief(self.multiple_of)}, fixed {brief(fixed)}, "
+                f"tile_step {brief(self.tile_step)}"
             )
+        if self.step % self.multiple_of:
+            raise UsageError(
+                f"tile_step must be a multiple of multiple_of, got {self.tile_step} and {self.multiple_of}"
+            )
+
+    @property
+    def step(self) -> int:
+        """Divisor of the places where tiles may start, in pixels."""
+        return self.multiple_of if self.tile_step is None else self.tile_step
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The smallest allowed (height, width) that is at least as large as the given one, in pixels.
@@ -98,7 +116,17 @@ class ModelSpec:
     channels: int = 3
     """Number of channels: 3 for RGB, 1 for grey or luma."""
     value_range: tuple[float, float] = (0.0, 1.0)
-    """The numbers that stand for black and white, at the input and at the output."""
+    """The numbers that stand for black and white: at the input, and at the output unless `output_range` says
+    otherwise.
+    """
+    output_range: tuple[float, float] | None = None
+    """The numbers that stand for black and white at the output; None: those of `value_range`."""
+    channel_order: str = "RGB"
+    """Order of the three colours, at the input and at the output: RGB or BGR."""
+    inset: int = 0
+    """Width in output pixels of the border that the net leaves out on every side, because its convolutions do not
+    pad. The runner repeats the border of the picture by as much (see `sr_deploy.graph.foreign_ports`).
+    """
     layout: str = "NCHW"
     """Order of the tensor axes: NCHW or NHWC."""
     precision: str = "fp32"
@@ -129,6 +157,8 @@ class ModelSpec:
                 )
         # Equal specs must give equal JSON, so 0 becomes 0.0. The class is frozen; hence object.__setattr__.
         object.__setattr__(self, "value_range", tuple(float(value) for value in self.value_range))
+        if self.output_range is not None:
+            object.__setattr__(self, "output_range", tuple(float(value) for value in self.output_range))
 
     def _checks(self) -> list[tuple[str, bool, str]]:
         """(field name, whether its value is valid, description of valid values) of every field."""
@@ -150,6 +180,13 @@ class ModelSpec:
                 _is_range(self.value_range),
                 f"two numbers, black below white, up to {_LARGEST_VALUE:g}",
             ),
+            (
+                "output_range",
+                self.output_range is None or _is_range(self.output_range),
+                f"None or two numbers, black below white, up to {_LARGEST_VALUE:g}",
+            ),
+            ("channel_order", self.channel_order in ("RGB", "BGR"), "RGB or BGR"),
+            ("inset", _is_whole(self.inset, 0, _LARGEST_SIDE), "a number of pixels"),
             ("layout", self.layout in ("NCHW", "NHWC"), "NCHW or NHWC"),
             ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             ("size_rule", isinstance(self.size_rule, SizeRule), "a SizeRule"),
@@ -165,8 +202,17 @@ class ModelSpec:
         return replace(self, **changes)
 
     def to_json(self) -> str:
-        """One line of JSON with sorted keys, so that equal specs give equal bytes."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """One line of JSON with sorted keys, so that equal specs give equal bytes.
+
+        Fields that were added to the schema later are left out at their defaults, so that files without them keep
+        their bytes, and older versions still read them.
+        """
+        record = asdict(self)
+        for values, added in ((record, _ADDED), (record["size_rule"], _ADDED_TO_RULE)):
+            for name, default in added.items():
+                if values[name] == default:
+                    del values[name]
+        return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -182,8 +228,13 @@ class ModelSpec:
             )
         try:
             rule = _fields_of(SizeRule, record.pop("size_rule", {}))
-            # JSON has no tuples: the three fields that are tuples come back as lists
-            for values, name in ((rule, "fixed"), (record, "value_range"), (record, "undecided")):
+            # JSON has no tuples: the fields that are tuples come back as lists
+            for values, name in (
+                (rule, "fixed"),
+                (record, "value_range"),
+                (record, "output_range"),
+                (record, "undecided"),
+            ):
                 if isinstance(values.get(name), list):
                     values[name] = tuple(values[name])
             return cls(size_rule=SizeRule(**rule), **_fields_of(cls, record))

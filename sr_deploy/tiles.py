@@ -73,7 +73,7 @@ def plan_tiles(height: int, width: int, *, tile: int, halo: int, rule: SizeRule)
 
     `tile` is the largest side of the region that an inner tile keeps. `halo` is the number of pixels
     read around it. A tile therefore reads at most `tile + 2 * halo` pixels a side, or slightly more if
-    the size rule demands a multiple. Tiles start at multiples of `rule.multiple_of`.
+    the size rule demands a multiple. Tiles start at multiples of `rule.step`.
 
     Raises UsageError for an invalid tile or halo, or if the halo fills a fixed size completely.
     """
@@ -94,7 +94,7 @@ def _plan_axis(
 
     `length` is the side of the picture in pixels, `fixed` the side of a model with fixed axes, or None.
     """
-    step = rule.multiple_of
+    step = rule.step
     # -(-a // b) rounds a / b up without floating point
     if fixed is not None:
         padded, largest = fixed + -(-max(length - fixed, 0) // step) * step, fixed
@@ -105,7 +105,7 @@ def _plan_axis(
             )
     else:
         padded = rule.padded(length, length)[0]
-        largest = rule.padded(max(tile, step) + 2 * halo, 1)[0]
+        largest = _rounded_read(max(tile, step) + 2 * halo, padded, rule)
     if largest >= padded:
         return padded, (Span(0, 0, length),)
     read = largest if fixed is not None else _balanced_read(padded, largest, halo, rule)
@@ -118,15 +118,24 @@ def _balanced_read(padded: int, largest: int, halo: int, rule: SizeRule) -> int:
     Equal tiles overlap less than full tiles followed by one that is shifted far inward, so fewer pixels
     are computed twice.
     """
-    step = rule.multiple_of
+    step = rule.step
     count = len(_spans(padded, padded, largest, halo, step))
     # at each of the count - 1 seams both neighbours read one halo beyond it
     fair = -(-(padded + 2 * halo * (count - 1)) // count)
-    read = max(rule.padded(fair, 1)[0], rule.padded(2 * halo + step, 1)[0])
+    read = max(_rounded_read(fair, padded, rule), _rounded_read(2 * halo + step, padded, rule))
     # starts are rounded down to multiples of `step`, so the fair share may be a few pixels too small
     while read < largest and len(_spans(padded, padded, read, halo, step)) > count:
         read += step
     return min(read, largest)
+
+
+def _rounded_read(least: int, padded: int, rule: SizeRule) -> int:
+    """The smallest length of at least `least` that the rule allows and that ends with the picture.
+
+    The last tile starts at a multiple of the step and ends where the picture of `padded` pixels ends, so that the
+    net's own padding acts there as on the whole picture. So a tile is as long as the picture, modulo the step.
+    """
+    return max(least, rule.minimum) + (padded - max(least, rule.minimum)) % rule.step
 
 
 def _spans(length: int, padded: int, read: int, halo: int, step: int) -> tuple[Span, ...]:

@@ -253,7 +253,9 @@ class Upscaler:
         limits, rule = self.engine.limits, self.spec.size_rule
         for limit in (limits.max_height, limits.max_width):
             if limit is not None and rule.fixed is None:
-                tile = min(tile, limit // rule.multiple_of * rule.multiple_of - 2 * overlap)
+                # a tile may read up to one step more than asked for, so that it ends with the picture
+                most = limit - rule.step + 1 if rule.tile_step else limit // rule.step * rule.step
+                tile = min(tile, most - 2 * overlap)
         if tile < 1:
             raise UsageError(
                 f"{self.spec.name} on {self.engine.backend} takes at most {limits.max_width}x{limits.max_height} pixels, "

@@ -19,6 +19,10 @@ RULES = st.builds(
     minimum=st.integers(1, 64),
     multiple_of=st.integers(1, 64),
     fixed=st.none() | st.tuples(SIDES, SIDES),
+) | st.builds(
+    lambda unit, factor: SizeRule(multiple_of=unit, tile_step=unit * factor),
+    st.integers(1, 8),
+    st.integers(1, 8),
 )
 RANGES = st.tuples(st.floats(-1e6, 0), st.floats(1e-3, 1e6))
 SPECS = st.builds(
@@ -30,6 +34,9 @@ SPECS = st.builds(
     parameters=st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text()),
     channels=st.sampled_from((1, 3)),
     value_range=RANGES,
+    output_range=st.none() | RANGES,
+    channel_order=st.sampled_from(("RGB", "BGR")),
+    inset=st.integers(0, 100),
     layout=st.sampled_from(("NCHW", "NHWC")),
     precision=st.sampled_from(PRECISIONS),
     size_rule=RULES,
@@ -46,6 +53,20 @@ def test_a_spec_survives_json_exactly(spec):
 @given(SPECS)
 def test_equal_specs_are_equal_bytes(spec):
     assert ModelSpec.from_json(spec.to_json()).to_json() == spec.to_json()
+
+
+def test_tiles_keep_to_the_sizes_that_are_taken():
+    with pytest.raises(UsageError, match="tile_step must be a multiple of multiple_of, got 6 and 4"):
+        SizeRule(multiple_of=4, tile_step=6)
+
+
+def test_fields_that_came_later_are_left_out_at_their_defaults():
+    """Files from before keep their bytes, and older versions read files that need none of these fields."""
+    written = json.loads(ModelSpec(name="net", scale=2, halo=3).to_json())
+    assert not written.keys() & {"output_range", "channel_order", "inset"}
+    assert written["size_rule"].keys() == {"minimum", "multiple_of", "fixed"}
+    full = ModelSpec(name="net", scale=2, halo=3, inset=2, size_rule=SizeRule(tile_step=8))
+    assert json.loads(full.to_json())["size_rule"]["tile_step"] == 8
 
 
 @given(RULES.filter(lambda rule: rule.fixed is None), SIDES, SIDES)
@@ -69,6 +90,7 @@ def test_a_fixed_size_pads_what_is_smaller_and_refuses_what_is_larger():
         {"minimum": 0},
         {"minimum": True},
         {"multiple_of": 0},
+        {"tile_step": 0},
         {"multiple_of": 1.5},
         {"multiple_of": 10**9},
         {"fixed": (0, 4)},

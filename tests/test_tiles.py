@@ -42,6 +42,34 @@ def test_tiles_respect_the_size_rule_and_the_size_asked_for(height, width, tile,
         assert all(span.start % rule.multiple_of == 0 for span in spans)
 
 
+@given(
+    height=lengths,
+    width=lengths,
+    tile=st.integers(1, 120),
+    halo=st.integers(0, 60),
+    unit=st.sampled_from([1, 2]),
+    factor=st.sampled_from([2, 3, 8]),
+)
+def test_tiles_of_a_net_with_a_grid_start_on_it_and_end_with_the_picture(
+    height, width, tile, halo, unit, factor
+):
+    """A net that pads inside takes any size; its tiles must meet the picture's end as the whole picture does."""
+    rule = SizeRule(multiple_of=unit, tile_step=unit * factor)
+    plan = plan_tiles(height, width, tile=tile, halo=halo, rule=rule)
+    for length, spans, read in (
+        (height, plan.rows, plan.read_height),
+        (width, plan.columns, plan.read_width),
+    ):
+        padded = rule.padded(length, length)[0]
+        assert read % unit == 0
+        assert (padded - read) % rule.step == 0
+        assert all(span.start % rule.step == 0 for span in spans)
+        assert spans[-1].start + read == padded
+        for span in spans:
+            assert span.start == 0 or span.keep_from - span.start >= halo
+            assert span.start + read == padded or span.start + read - span.keep_to >= halo
+
+
 @given(height=lengths, width=lengths, fixed=st.integers(28, 90), step=st.sampled_from([1, 2, 4, 8]))
 def test_a_model_of_one_size_covers_any_picture(height, width, fixed, step):
     rule = SizeRule(fixed=(fixed, fixed + 3), multiple_of=step)

@@ -41,19 +41,26 @@ def command(file: str, as_json: bool) -> None:
     card = card_of(path, facts.sha256)
     parameters = card.parameters if card else None
     stamped = spec is not None
+    evidence: dict[str, str] = {}
     if spec is None:
-        from sr_deploy.probe.probe import probe
+        from sr_deploy.cli.stamp import examined
+        from sr_deploy.graph.onnx_file import lost_spec
 
         click.echo(
-            f"{path} carries no sr-deploy spec; probing it (this takes minutes for a large network)", err=True
+            f"{path} carries no sr-deploy spec{lost_spec(model)}; probing it (this takes minutes for a large network)",
+            err=True,
         )
-        spec = probe(model, name=path.stem)
+        found = examined(model, path)
+        spec, evidence = found.spec, found.evidence
     if as_json:
         import json
 
-        click.echo(json.dumps(_record(facts, spec, parameters, stamped=stamped), indent=2))
+        record = _record(facts, spec, parameters, stamped=stamped) | (
+            {"evidence": evidence} if evidence else {}
+        )
+        click.echo(json.dumps(record, indent=2))
     else:
-        click.echo("\n".join(_lines(facts, spec, parameters, stamped=stamped)))
+        click.echo("\n".join(_lines(facts, spec, parameters, evidence, stamped=stamped)))
 
 
 def _show_checkpoint(path: Path, *, as_json: bool) -> None:
@@ -94,9 +101,11 @@ def _record(facts: FileFacts, spec: ModelSpec, parameters: int | None, *, stampe
     return {"stamped": stamped, "spec": asdict(spec), "file": file}
 
 
-def _lines(facts: FileFacts, spec: ModelSpec, parameters: int | None, *, stamped: bool) -> Iterator[str]:
+def _lines(
+    facts: FileFacts, spec: ModelSpec, parameters: int | None, evidence: dict[str, str], *, stamped: bool
+) -> Iterator[str]:
     """Spec and file facts as lines of text. A file without a spec gets advice on how to write one into it."""
-    yield from spec_lines(spec)
+    yield from spec_lines(spec, evidence)
     yield "file"
     yield from _rows(
         ("path", str(facts.path)),
@@ -112,17 +121,22 @@ def _lines(facts: FileFacts, spec: ModelSpec, parameters: int | None, *, stamped
         yield f"found by probing; to write it into the file: sr-deploy stamp {facts.path}"
 
 
-def spec_lines(spec: ModelSpec) -> Iterator[str]:
-    """A spec as lines of text, one property each. Undecided properties are listed at the end."""
+def spec_lines(spec: ModelSpec, evidence: dict[str, str] | None = None) -> Iterator[str]:
+    """A spec as lines of text, one property each.
+
+    `evidence` says what the answers of a probe rest on. Undecided properties are listed at the end.
+    """
     low, high = spec.value_range
+    outputs = ", output {:g}..{:g}".format(*spec.output_range) if spec.output_range else ""
     yield spec.name
     yield from _rows(
         ("scale", f"x{spec.scale}"),
-        ("channels", "3 (RGB)" if spec.channels == 3 else "1 (grey)"),
+        ("channels", f"3 ({spec.channel_order})" if spec.channels == 3 else "1 (grey)"),
         ("layout", spec.layout),
-        ("value range", f"{low:g}..{high:g}"),
+        ("value range", f"{low:g}..{high:g}{outputs}"),
         ("sizes", _sizes(spec.size_rule)),
         ("halo", "global: the whole picture" if spec.halo is None else f"{spec.halo} px"),
+        *([("inset", f"{spec.inset} px of the result on every side")] if spec.inset else []),
         ("precision", spec.precision),
         ("architecture", spec.architecture),
         *((f"  {key}", str(value)) for key, value in sorted(spec.parameters.items())),
@@ -130,6 +144,9 @@ def spec_lines(spec: ModelSpec) -> Iterator[str]:
         ("checkpoint", spec.checkpoint_sha256 or "unknown"),
         ("recipe", spec.recipe_sha256 or "unknown"),
     )
+    if evidence:
+        yield "what this rests on"
+        yield from _rows(*evidence.items())
     if spec.undecided:
         yield "undecided"
     for sentence in spec.undecided:
@@ -139,10 +156,10 @@ def spec_lines(spec: ModelSpec) -> Iterator[str]:
 def _sizes(rule: SizeRule) -> str:
     """The rule for input sizes in words: "multiples of 4, at least 16", or "640x480 only" (width x height)."""
     step = f"multiples of {rule.multiple_of}" if rule.multiple_of > 1 else "any"
+    tiles = f", tiles at multiples of {rule.step}" if rule.step > 1 and (rule.fixed or rule.tile_step) else ""
     if rule.fixed:  # (height, width) of the only size
-        tiles = f", tiles at {step}" if rule.multiple_of > 1 else ""
         return f"{rule.fixed[1]}x{rule.fixed[0]} only{tiles}"
-    return f"{step}, at least {rule.minimum}" if rule.minimum > 1 else step
+    return (f"{step}, at least {rule.minimum}" if rule.minimum > 1 else step) + tiles
 
 
 def _rows(*rows: tuple[str, str]) -> Iterator[str]:

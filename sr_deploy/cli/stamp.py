@@ -15,6 +15,7 @@ from sr_deploy.cli.shared.paths import NamedPath, check_new
 if TYPE_CHECKING:
     import onnx
 
+    from sr_deploy.probe.probe import Examination
     from sr_deploy.spec import ModelSpec
 
 _RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
@@ -22,6 +23,7 @@ _EXAMPLES = """\b
 Examples:
   sr-deploy stamp model.onnx -o model-stamped.onnx
   sr-deploy stamp model.onnx --value-range 0..255 --licence CC0-1.0
+  sr-deploy stamp model.onnx -o picture.onnx --output-name image --input noise=0.1
 """
 
 
@@ -30,6 +32,20 @@ def _parse_halo(text: str) -> int | str:
     if text != "global" and not text.isdecimal():
         raise click.BadParameter(f"{text!r} is not a number of pixels or 'global'.")
     return text if text == "global" else int(text)
+
+
+def _parse_inputs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """Parse --input NAME=NUMBER. A name may contain "=". Raises click.BadParameter."""
+    found = {}
+    for text in values:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise click.BadParameter(f"'{text}' is not an input with a number, like noise=0.1.", ctx, param)
+    return found
 
 
 @click.command("stamp", epilog=_EXAMPLES)
@@ -49,6 +65,27 @@ def _parse_halo(text: str) -> int | str:
     help="Pixel values of black and white. [default: found by probing]",
 )
 @click.option(
+    "--output-range",
+    type=click.Choice(list(_RANGES)),
+    help="Pixel values of black and white at the output. [default: found by probing]",
+)
+@click.option(
+    "--bgr", is_flag=True, help="The model takes and gives blue, green, red. [default: red, green, blue]"
+)
+@click.option(
+    "--output-name",
+    metavar="NAME",
+    help="Output of the graph that is the picture; the others are removed. Needs -o.",
+)
+@click.option(
+    "--input",
+    "fixed_inputs",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=_parse_inputs,
+    help="Number for an input that is no picture, such as a noise level; repeat for several. Needs -o.",
+)
+@click.option(
     "--halo",
     type=_parse_halo,
     metavar="PIXELS|global",
@@ -66,6 +103,10 @@ def command(
     licence: str | None,
     scale: int | None,
     value_range: str | None,
+    output_range: str | None,
+    bgr: bool,
+    output_name: str | None,
+    fixed_inputs: dict[str, float],
     halo: int | str | None,
     force: bool,
     as_json: bool,
@@ -73,8 +114,12 @@ def command(
     """Find the spec of a model and write it into its ONNX FILE.
 
     Scale, channels, layout, value range, input sizes, precision and halo are found by running the model on small
-    pictures. Properties that remain undecided are listed and recorded. --value-range and --halo set these two
-    by hand. If the file has a spec already, only the properties given as options are changed.
+    pictures, in a process of its own: a crash of the runtime costs one size. Properties that remain undecided are
+    listed and recorded. --value-range, --output-range, --bgr and --halo set these by hand. If the file has a spec
+    already, only the properties given as options are changed.
+
+    A graph with several inputs or outputs becomes one with a picture in and a picture out by --input and
+    --output-name.
     """
     from sr_deploy.graph.onnx_file import load_model, save_model, write_spec
 
@@ -83,13 +128,33 @@ def command(
     check_new(
         target, overwrite=overwrite or _is_same_file(file, target)
     )  # checked first, because probing takes minutes
-    given = {"value_range": _RANGES[value_range] if value_range else None, "halo": halo}
+    if output_name is not None or fixed_inputs:
+        model = _with_selected_ports(model, output_name, fixed_inputs, separate=output is not None)
+    given = {
+        "value_range": _RANGES[value_range] if value_range else None,
+        "output_range": _RANGES[output_range] if output_range else None,
+        "channel_order": "BGR" if bgr else None,
+        "halo": halo,
+    }
     named = {key: value for key, value in {"name": name, "licence": licence}.items() if value}
-    spec = _spec(file, model, given, changes=bool(named), force=force).with_(**named)
+    found = _spec(file, model, given, changes=bool(named), force=force)
+    spec = found.spec.with_(**named)
     _check_scale(file, spec, scale)
     # stamping in place changes the model that a link names; the link stays
     save_model(write_spec(model, spec), target if output else file.resolve())
-    _print(target, spec, as_json=as_json)
+    _print(target, spec, found.evidence, as_json=as_json)
+
+
+def _with_selected_ports(
+    model: onnx.ModelProto, output_name: str | None, inputs: dict[str, float], *, separate: bool
+) -> onnx.ModelProto:
+    """The model with one picture in and out. Raises UsageError if it would replace the file that has all ports."""
+    from sr_deploy.errors import UsageError
+    from sr_deploy.graph.select_ports import select_ports
+
+    if not separate:
+        raise UsageError("--output-name and --input make another graph; name the file to write with -o")
+    return select_ports(model, output=output_name, inputs=inputs)
 
 
 def _is_same_file(first: Path, second: Path) -> bool:
@@ -97,24 +162,36 @@ def _is_same_file(first: Path, second: Path) -> bool:
     return second.exists() and first.samefile(second)
 
 
+def examined(model: onnx.ModelProto, file: Path, given: dict[str, Any] | None = None) -> Examination:
+    """Probe `model`, with a line of progress. `given` are fields of `KnownFacts`."""
+    from sr_deploy.cli.shared.progress import ProgressDisplay
+    from sr_deploy.probe.probe import KnownFacts, examine
+
+    with ProgressDisplay("{task.fields[step]}", mark="spinner", elapsed=True) as display:
+
+        def show(step: str) -> None:
+            display.show(0, None, f"probing {file.name}", step=step, line=f"probing {file.name}: {step}")
+
+        return examine(model, name=file.stem, given=KnownFacts(**(given or {})), say=show)
+
+
 def _spec(
     file: Path, model: onnx.ModelProto, given: dict[str, Any], *, changes: bool, force: bool
-) -> ModelSpec:
+) -> Examination:
     """The spec to write: the one in `model` with the given properties changed, or the result of probing.
 
-    `given` holds value range and halo, None where they are not given; probing then finds them. `changes` is true if
+    `given` are fields of `KnownFacts`, None where they are not given; probing then finds them. `changes` is true if
     --name or --licence is given. With `force` a spec in the model is ignored. Raises UsageError if the model has a
     spec and no option changes it.
     """
     from sr_deploy.errors import UsageError
-    from sr_deploy.graph.onnx_file import read_spec
+    from sr_deploy.graph.onnx_file import lost_spec, read_spec
+    from sr_deploy.probe.probe import Examination
 
     spec = None if force else read_spec(model)
     if spec is None:
-        from sr_deploy.probe.probe import KnownFacts, probe
-
-        click.echo(f"probing {file}; this takes minutes for a large network", err=True)
-        return probe(model, name=file.stem, given=KnownFacts(**given))
+        click.echo(f"probing {file}{lost_spec(model)}; this takes minutes for a large network", err=True)
+        return examined(model, file, given)
     decided = {key: value for key, value in given.items() if value is not None}
     if not (decided or changes):
         raise UsageError(
@@ -123,7 +200,7 @@ def _spec(
         )
     if decided.get("halo") == "global":  # a spec stores a global halo as None
         decided["halo"] = None
-    return spec.with_(**decided)
+    return Examination(spec=spec.with_(**decided), evidence={})
 
 
 def _check_scale(file: Path, spec: ModelSpec, scale: int | None) -> None:
@@ -135,14 +212,14 @@ def _check_scale(file: Path, spec: ModelSpec, scale: int | None) -> None:
         )
 
 
-def _print(path: Path, spec: ModelSpec, *, as_json: bool) -> None:
-    """Print the spec that was written to `path`, as text or as JSON."""
+def _print(path: Path, spec: ModelSpec, evidence: dict[str, str], *, as_json: bool) -> None:
+    """Print the spec that was written to `path`, as text or as JSON, with what it rests on."""
     if as_json:
         import json
         from dataclasses import asdict
 
-        click.echo(json.dumps({"path": str(path), "spec": asdict(spec)}, indent=2))
+        click.echo(json.dumps({"path": str(path), "spec": asdict(spec), "evidence": evidence}, indent=2))
         return
     from sr_deploy.cli.info import spec_lines
 
-    click.echo("\n".join([*spec_lines(spec), f"written into {path}"]))
+    click.echo("\n".join([*spec_lines(spec, evidence), f"written into {path}"]))

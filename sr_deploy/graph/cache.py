@@ -27,6 +27,7 @@ _PACKAGE = "sr_deploy.graph"
 _MAKERS = (
     "byte_ports",
     "footprint",
+    "foreign_ports",
     "cache",
     "convolution_types",
     "multiplications",
@@ -35,6 +36,7 @@ _MAKERS = (
     "onnx_file",
     "pixel_io",
     "runnable",
+    "select_ports",
     "session",
     "subpixel",
     "weights_qdq",

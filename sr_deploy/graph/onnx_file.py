@@ -142,8 +142,10 @@ def picture_io(model: onnx.ModelProto, name: str = "the model") -> tuple[Port, P
     for values, kind in ((inputs, "input"), (list(model.graph.output), "output")):
         if len(values) != 1:
             found = ", ".join(value.name for value in values) or "none"
+            option = "--input NAME=NUMBER for the others" if kind == "input" else "--output-name NAME"
+            what = f", or make a file with one by `sr-deploy stamp {option}`" if len(values) > 1 else ""
             raise ModelError(
-                f"{name} has {len(values)} {kind}s ({found}), expected one picture; export it with a single {kind}"
+                f"{name} has {len(values)} {kind}s ({found}), expected one picture; export it with a single {kind}{what}"
             )
     port_in, port_out = _port(inputs[0], name), _port(model.graph.output[0], name, may_be_shapeless=True)
     if port_in.dims[0] not in (None, 1):
@@ -205,9 +207,27 @@ def require_spec(model: onnx.ModelProto, name: str = "the model") -> ModelSpec:
     """Return the spec in `model`. Raises ModelError if it has none."""
     if (spec := read_spec(model)) is None:
         raise ModelError(
-            f"{name} has no sr_deploy spec, so its scale and halo are not known; run `sr-deploy stamp` on it once"
+            f"{name} has no sr_deploy spec, so its scale and halo are not known{lost_spec(model)}; run `sr-deploy stamp` on it "
+            "once"
         )
     return spec
+
+
+def lost_spec(model: onnx.ModelProto) -> str:
+    """Say which tool dropped the spec of `model`, in parentheses after a space; empty where nothing points to one.
+
+    `onnx.utils.extract_model` drops all metadata, and many tools that rewrite graphs keep none (seen in onnx 1.22).
+    """
+    producer = model.producer_name
+    if producer == "onnx.utils.extract_model":
+        return " (onnx.utils.extract_model made this file, which drops all metadata)"
+    names = {value.name for value in (*model.graph.input, *model.graph.output)}
+    if {PIXELS, UPSCALED} <= names or any(value.name.startswith("io/") for value in model.graph.initializer):
+        made = f" by {producer}" if producer and not producer.startswith(("pytorch", "sr-deploy")) else ""
+        return (
+            f" (it has the ports of a file of sr-deploy; its metadata was lost when it was rewritten{made})"
+        )
+    return ""
 
 
 def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:

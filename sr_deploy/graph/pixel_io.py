@@ -25,6 +25,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ModelError
+from sr_deploy.graph.foreign_ports import has_plain_ports, with_plain_ports
 from sr_deploy.graph.nodes import in_opset
 from sr_deploy.graph.onnx_file import (
     PIXELS,
@@ -107,8 +108,13 @@ def _graft_io(
 ) -> onnx.ModelProto:
     """Return a copy of `model` whose input and output are [N, H, W, C] of `elem_type`."""
     spec = spec or require_spec(model)
-    if spec.layout == "NHWC" and all(port.elem_type == TensorProto.UINT8 for port in picture_io(model)):
+    if (
+        has_plain_ports(spec)
+        and spec.layout == "NHWC"
+        and all(port.elem_type == TensorProto.UINT8 for port in picture_io(model))
+    ):
         return _with_bytes_at_ports(model) if for_tensorrt else copy_of(model)
+    model, spec = with_plain_ports(model, spec)
     core = in_opset(model, _OLDEST_OPSET)
     _prefix_names(core.graph)
     port_in, port_out = picture_io(core)
@@ -307,21 +313,25 @@ class _Graft:
         nodes = [*self.head, *(_copies(self.graph.node)), *self.tail]
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(nodes)
-        ports = ((self.graph.input, port_in, PIXELS, "hw"), (self.graph.output, port_out, UPSCALED, "HW"))
-        for values, port, name, axes in ports:
+        ports = (
+            (self.graph.input, port_in, PIXELS, "hw", 1),
+            (self.graph.output, port_out, UPSCALED, "HW", self.spec.scale),
+        )
+        for values, port, name, axes, scale in ports:
             kept = [value for value in values if value.name != port.name]
-            dims = self._dims(port, axes, port_in.dims[0])
+            dims = self._dims(port_in, axes, scale)
             del values[:]
             values.extend([*kept, helper.make_tensor_value_info(name, self.elem_type, dims)])
 
-    def _dims(self, port: Port, axes: str, batch: int | None) -> list[int | str]:
-        """Return the axes [N, H, W, C] to declare: fixed sizes where the model has them, else names.
+    def _dims(self, port_in: Port, axes: str, scale: int) -> list[int | str]:
+        """Return the axes [N, H, W, C] to declare: `scale` times the sizes that the core's input fixes, else names.
 
-        Some exporters declare the output by the size that they traced, although the input takes any.
+        What the core declares of its output is not used: exporters declare the size of the picture they traced.
         """
-        fixed = bool(self.spec.size_rule.fixed)
-        rest = port.dims[2:] if self.spec.layout == "NCHW" else port.dims[1:3]
-        height, width = rest if fixed else (None, None)
+        batch, *rest = port_in.dims
+        height, width = (
+            size and size * scale for size in (rest[1:] if self.spec.layout == "NCHW" else rest[:2])
+        )
         return [batch or "n", height or axes[0], width or axes[1], self.spec.channels]
 
 

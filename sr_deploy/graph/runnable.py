@@ -154,15 +154,17 @@ class RunnableModel:
 def _facts(model: onnx.ModelProto, spec: ModelSpec | None, name: str) -> ModelFacts:
     """Compute the facts of `model`. Raises ModelError if the spec contradicts the graph."""
     from sr_deploy.graph.footprint import peak_bytes
+    from sr_deploy.graph.foreign_ports import with_plain_ports
     from sr_deploy.graph.onnx_file import picture_io, require_spec
     from sr_deploy.graph.pixel_io import has_pixel_io, with_float_io, with_pixel_io
 
     spec = spec or require_spec(model, name)
-    _check_ports(model, spec)
+    model, plain = with_plain_ports(model, spec)
+    _check_ports(model, plain)
     height, width = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
-    _check_result_size(model, spec, height, width)
+    _check_result_size(model, plain, height, width)
     bytes_only = has_pixel_io(model)
-    graph = (with_pixel_io if bytes_only else with_float_io)(model, spec)
+    graph = (with_pixel_io if bytes_only else with_float_io)(model, plain)
     peak = peak_bytes(graph, (1, height, width, spec.channels))
     return ModelFacts(
         spec=spec,
@@ -186,7 +188,8 @@ def _check_ports(model: onnx.ModelProto, spec: ModelSpec) -> None:
             "run `sr-deploy stamp` on it again"
         )
     fixed = spec.size_rule.fixed
-    if (height, width) != (fixed or (None, None)) and (height or width):
+    # of a net with one fixed axis, the spec fixes both
+    if any(size and size != said for size, said in zip((height, width), fixed or (None, None), strict=True)):
         raise ModelError(
             f"{spec.name}: the graph takes {width or 'any'}x{height or 'any'} pixels, its spec says "
             f"{'any size' if fixed is None else f'{fixed[1]}x{fixed[0]}'}; run `sr-deploy stamp` on it again"

@@ -31,6 +31,10 @@ _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 """Attributes of nodes that hold an element type."""
 
 
+class RuntimeDiedError(Exception):
+    """The process that runs the model ended or took too long. The message completes "ONNX Runtime ..."."""
+
+
 class RefusedInputError(Exception):
     """The runtime did not take an input. The message is the runtime's, in one line. Never leaves the probe."""
 
@@ -59,30 +63,39 @@ def detect_precision(model: onnx.ModelProto) -> str:
 
 def without_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model` itself, or a copy in fp32 if it uses bf16, for which ONNX Runtime has no CPU kernels."""
-    if not _uses_bf16(model):
+    return _widened(model, {TensorProto.BFLOAT16})
+
+
+def in_fp32(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` itself, or a copy in fp32 if it uses fp16 or bf16. Values are rounded as they were in the file."""
+    return _widened(model, {TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+def _widened(model: onnx.ModelProto, narrow: set[int]) -> onnx.ModelProto:
+    """Return `model` itself, or a copy in which the types `narrow` are fp32."""
+    if narrow.isdisjoint(_types_in(model)):
         return model
     copied = copy_of(model)
     del copied.graph.value_info[:]
     for tensor in constant_tensors(copied):
-        if tensor.data_type == TensorProto.BFLOAT16:
+        if tensor.data_type in narrow:
             values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     for value in (*copied.graph.input, *copied.graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
+        if value.type.tensor_type.elem_type in narrow:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     for node in copied.graph.node:
         for attribute in node.attribute:
-            if attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.BFLOAT16:
+            if attribute.name in _TYPE_ATTRIBUTES and attribute.i in narrow:
                 attribute.i = TensorProto.FLOAT
     return copied
 
 
-def _uses_bf16(model: onnx.ModelProto) -> bool:
-    """Return True if a constant, the input or an attribute of `model` has type bf16."""
+def _types_in(model: onnx.ModelProto) -> set[int]:
+    """Return the element types of the constants, the inputs and the attributes of `model`."""
     kinds = {tensor.data_type for tensor in constant_tensors(model)}
     kinds |= {value.type.tensor_type.elem_type for value in model.graph.input}
-    kinds |= {a.i for node in model.graph.node for a in node.attribute if a.name in _TYPE_ATTRIBUTES}
-    return TensorProto.BFLOAT16 in kinds
+    return kinds | {a.i for node in model.graph.node for a in node.attribute if a.name in _TYPE_ATTRIBUTES}
 
 
 def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) -> Any:
@@ -145,6 +158,12 @@ class SessionRunner:
             feed = {self.port.name: np.ascontiguousarray(tensor[None], _NUMPY_TYPES[self.port.elem_type])}
         try:
             (result,) = self.session.run(None, feed)
+        except RuntimeDiedError as error:
+            what = f"{error} at {picture.shape[1]}x{picture.shape[0]} pixels"
+            self.session.died(what)
+            raise RefusedInputError(f"ONNX Runtime {what}") from error
+        except ModelError:  # the probe gave up
+            raise
         except Exception as error:  # ONNX Runtime's errors share no base class but this one
             raise RefusedInputError(one_line(error)) from error
         output: FloatArray = np.asarray(result, np.float32)

@@ -20,6 +20,8 @@ seams. The third can only reject a halo, not enlarge it.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -28,13 +30,14 @@ import onnx
 
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.onnx_file import picture_io
-from sr_deploy.graph.session import RefusedInputError, SessionRunner, open_session
+from sr_deploy.graph.session import RefusedInputError, SessionRunner
 from sr_deploy.probe.perturbation import (
     HaloProbe,
     observed_halo,
     picture_perturbations,
     structural_perturbation,
 )
+from sr_deploy.probe.process import ProbeProcess
 from sr_deploy.probe.range import ValueRange
 from sr_deploy.probe.shape import Shape
 from sr_deploy.probe.structure import structure_of
@@ -65,9 +68,11 @@ class Halo:
     pixels: int | None
     """The halo in input pixels. None: the model is global, or tiles never equal the whole."""
     rule: SizeRule
-    """The size rule to tile by; its `multiple_of` may be larger than the sizes alone ask for."""
+    """The size rule to tile by; its `tile_step` is set if tiles need larger steps than the sizes."""
     undecided: tuple[str, ...]
     """Sentences for the user about what stays open."""
+    evidence: str = ""
+    """What the halo rests on, in words."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ class _HaloProbes:
     unfollowed: tuple[str, ...]
     """Operators for which there is no twin node; sorted."""
     precision: str
+    deadline: float = math.inf
+    """Time of `time.monotonic` after which pictures no longer confirm the halo of the twin."""
 
     def measure(self, step: int) -> _HaloEvidence:
         """Measure the halo of the pixels at every offset within `step`.
@@ -110,10 +117,11 @@ class _HaloProbes:
         if self.twin is None:
             return _HaloEvidence(None, observed_halo(self.pictures, range(step)), False)
         structural = observed_halo(self.twin, range(step))
-        if structural is None or structural > _LARGEST_HALO_TO_CONFIRM:
+        late = time.monotonic() > self.deadline
+        if structural is None or structural > _LARGEST_HALO_TO_CONFIRM or late:
             return _HaloEvidence(structural, -1, True)
         offsets = sorted({round(i * (step - 1) / (_MOST_OFFSETS - 1)) for i in range(_MOST_OFFSETS)})
-        few = replace(self.pictures, perturbations=self.pictures.perturbations[:2])
+        few = replace(self.pictures, perturbations=self.pictures.perturbations[:2], confirms=structural)
         return _HaloEvidence(structural, observed_halo(few, offsets), True)
 
     def tiles_agree(self, halo: int, step: int) -> bool:
@@ -128,14 +136,17 @@ def find_halo(
     rule: SizeRule,
     value_range: ValueRange,
     precision: str,
+    *,
+    deadline: float = math.inf,
 ) -> Halo:
     """Measure the halo of `model`, as the module docstring defines it.
 
     `run` is a runner of `model`. `rule`, `value_range` and `precision` are what the other probes found;
-    `precision` chooses the tolerance of the comparison. A model without a usable halo is no error: `pixels`
+    `precision` chooses the tolerance of the comparison. After `deadline`, a time of `time.monotonic`, what only
+    confirms is left out. A model without a usable halo is no error: `pixels`
     is None then, and `undecided` says why.
     """
-    probes = _make_probes(model, run, shape, rule, value_range, precision)
+    probes = replace(_make_probes(model, run, shape, rule, value_range, precision), deadline=deadline)
     first = probes.measure(rule.multiple_of)
     if first.pixels is None:
         return Halo(None, rule, (_global_note(probes.pictures),))
@@ -147,7 +158,9 @@ def find_halo(
         return Halo(None, rule, (_global_note(probes.pictures),))
     if step > 1 and not probes.tiles_agree(evidence.pixels, step):  # at 1, _find_tile_step checked the same
         return Halo(None, rule, (_POSITION_DEPENDENT,))
-    return Halo(evidence.pixels, replace(rule, multiple_of=step), tuple(_notes(probes, evidence, rule, step)))
+    tiled = rule if step == rule.multiple_of else replace(rule, tile_step=step)
+    notes = tuple(_notes(probes, evidence, rule, step))
+    return Halo(evidence.pixels, tiled, notes, _evidence_text(evidence, step))
 
 
 def measure_halo(model: onnx.ModelProto, spec: ModelSpec) -> int | None:
@@ -157,11 +170,12 @@ def measure_halo(model: onnx.ModelProto, spec: ModelSpec) -> int | None:
     measured halo is returned; tiles are not compared. Raises ModelError and MissingRuntimeError as
     `open_session` does.
     """
-    run = SessionRunner(open_session(model, spec.name), picture_io(model, spec.name)[0], spec.layout)
-    size = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
-    shape = Shape(layout=spec.layout, channels=spec.channels, scale=spec.scale, size=size)
-    probes = _make_probes(model, run, shape, spec.size_rule, spec.value_range, spec.precision)
-    return probes.measure(spec.size_rule.multiple_of).pixels
+    with ProbeProcess() as process:
+        run = SessionRunner(process.open(model, spec.name), picture_io(model, spec.name)[0], spec.layout)
+        size = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
+        shape = Shape(layout=spec.layout, channels=spec.channels, scale=spec.scale, size=size)
+        probes = _make_probes(model, run, shape, spec.size_rule, spec.value_range, spec.precision)
+        return probes.measure(spec.size_rule.step).pixels
 
 
 def _make_probes(
@@ -189,21 +203,22 @@ def _open_twin(twin: onnx.ModelProto, pictures: HaloProbe, shape: Shape) -> Halo
     if pictures.run.takes_bytes:
         port = replace(port, elem_type=onnx.TensorProto.FLOAT)
     try:
-        run = SessionRunner(open_session(twin, "structural twin", optimise=False), port, pictures.run.layout)
+        session = pictures.run.session.process.open(twin, "structural twin", optimise=False)
+        run = SessionRunner(session, port, pictures.run.layout)
         result = run(np.zeros((*shape.size, shape.channels), np.float32))
     except (ModelError, RefusedInputError):
         return None
     expected = (shape.size[0] * shape.scale, shape.size[1] * shape.scale, shape.channels)
     if result.shape != expected or not np.isfinite(result).all():
         return None
-    return replace(pictures, run=run, perturbations=(structural_perturbation(shape.channels),))
+    return replace(pictures, run=run, perturbations=(structural_perturbation(shape.channels),), is_twin=True)
 
 
 def _find_tile_step(probes: _HaloProbes, halo: int) -> int | None:
     """Return the smallest step at which tiles with `halo` equal the whole; None if there is none."""
     # So far only offsets of the rule's own step were measured; others may need up to 2 * step - 2 pixels more.
     # The caller measures the halo again at the step that was found.
-    base = probes.pictures.rule.multiple_of
+    base = probes.pictures.rule.step
     steps = [base, *(base * factor for factor in _STEPS[1:] if base * factor <= _STEPS[-1])]
     return next((step for step in steps if probes.tiles_agree(halo + 2 * step - 2, step)), None)
 
@@ -213,6 +228,13 @@ _POSITION_DEPENDENT = (
     "the model is treated as global and is not tiled unless an overlap is set."
 )
 """Note for a model of which no step makes tiles equal to the whole, such as align_corners."""
+
+
+def _evidence_text(evidence: _HaloEvidence, step: int) -> str:
+    """Say what a halo rests on."""
+    parts = [f"graph structure {evidence.structural} px"] if evidence.followed else []
+    parts += [f"changed pixels {evidence.measured} px"] if evidence.measured not in (None, -1) else []
+    return ", ".join([*parts, f"tiles at multiples of {step} equal the whole"])
 
 
 def _global_note(probe: HaloProbe) -> str:
@@ -229,8 +251,7 @@ def _notes(probes: _HaloProbes, evidence: _HaloEvidence, rule: SizeRule, step: i
     if step != rule.multiple_of:
         takes = "any size" if rule.multiple_of == 1 else f"any multiple of {rule.multiple_of}"
         yield (
-            f"The model takes {takes}, but its inner grid repeats every {step} px; sizes and tile positions are "
-            f"multiples of {step}."
+            f"The model takes {takes}, but its inner grid repeats every {step} px; tiles start at multiples of {step}."
         )
     if not evidence.followed:
         held = ", ".join(probes.unfollowed) or "numbers that cannot be NaN"

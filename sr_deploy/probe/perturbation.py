@@ -24,6 +24,9 @@ because the cost of a strip grows with one side only."""
 
 _BREADTH = 16
 """Short side of a probe in pixels, before the size rule enlarges it. Strips keep runs cheap."""
+_NARROW = 4
+"""Short side of a probe of the structural twin, before the size rule enlarges it. A NaN spreads along the long side
+whatever the short one is."""
 _ATTENTION_AREA = 8192
 """Largest probe, in pixels, for a net that multiplies every place with every other place: its memory grows
 with the square of this."""
@@ -51,6 +54,12 @@ class HaloProbe:
     perturbations: tuple[Perturbation, ...]
     has_attention: bool = False
     """The memory of a run grows with the square of the picture (`_ATTENTION_AREA`)."""
+    confirms: int | None = None
+    """Halo in the structural twin, which the pictures only have to confirm: probes are narrow, and long enough for it
+    from the start. None: there is no twin.
+    """
+    is_twin: bool = False
+    """The model is a structural twin, in whose results only NaN counts, so nothing has to be compared."""
 
     def windows(self, axis: int) -> Iterator[tuple[int, int]]:
         """Yield the (height, width) of growing probes that are long along `axis`.
@@ -61,9 +70,13 @@ class HaloProbe:
         if self.rule.fixed:
             yield self.rule.fixed
             return
-        for length in _LENGTHS:
-            long, breadth = self.rule.padded(length, _BREADTH)
-            if not (self.has_attention and long * breadth > _ATTENTION_AREA and length > _LENGTHS[0]):
+        narrow = self.is_twin or self.confirms is not None
+        # one pixel more than both halos, so that a change of the halo's width ends inside
+        least = 2 * (self.confirms or 0) + self.rule.step
+        lengths = [length for length in _LENGTHS if length > least] or _LENGTHS[-1:]
+        for length in lengths:
+            long, breadth = self.rule.padded(length, _NARROW if narrow else _BREADTH)
+            if not (self.has_attention and long * breadth > _ATTENTION_AREA and length > lengths[0]):
                 yield (long, breadth) if axis == 0 else (breadth, long)
 
 
@@ -110,15 +123,15 @@ def _halo_within(
     halo = 0
     for perturbation in probe.perturbations:
         picture = perturbation.background(*window)
-        reference, noise_floor = _unperturbed_output(probe.run, picture)
-        if reference is None:
+        # a twin gives finite values for a picture without NaN, at any size (checked when it was opened)
+        reference, noise_floor = (None, 0.0) if probe.is_twin else _unperturbed_output(probe.run, picture)
+        if reference is None and not probe.is_twin:
             continue
         for offset in offsets:
             position = min(middle + offset, window[axis] - 1)
-            changed = _changed_positions(
-                reference, probe.run(_perturbed(picture, axis, position, perturbation)), noise_floor, axis
-            )
-            if changed.size and (changed[0] == 0 or changed[-1] == reference.shape[axis] - 1):
+            after = probe.run(_perturbed(picture, axis, position, perturbation))
+            changed = _changed_positions(reference, after, noise_floor, axis)
+            if changed.size and (changed[0] == 0 or changed[-1] == after.shape[axis] - 1):
                 return None
             halo = (
                 max(halo, *(abs(int(o) // probe.scale - position) for o in changed[[0, -1]]))
@@ -146,11 +159,12 @@ def _perturbed(picture: FloatArray, axis: int, position: int, perturbation: Pert
 
 
 def _changed_positions(
-    reference: FloatArray, after: FloatArray, noise_floor: float, axis: int
+    reference: FloatArray | None, after: FloatArray, noise_floor: float, axis: int
 ) -> npt.NDArray[np.intp]:
-    """Positions along `axis` with a value that differs by more than `noise_floor`; NaN differs."""
+    """Positions along `axis` with a value that differs by more than `noise_floor`; NaN differs. Without a reference
+    only NaN and infinity count."""
     with np.errstate(invalid="ignore"):
-        same = np.abs(after - reference) <= noise_floor
+        same = np.isfinite(after) if reference is None else np.abs(after - reference) <= noise_floor
     return np.flatnonzero(~same.all(axis=(1 - axis, 2)))
 
 

@@ -8,6 +8,8 @@ tells nothing: a net that adds detail to an interpolated picture keeps the pictu
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -35,35 +37,88 @@ _DISCS = 400
 """Discs in the test picture; later ones cover earlier ones."""
 
 
-def find_range(
-    run: SessionRunner, scale: int, size: tuple[int, int], channels: int
-) -> tuple[ValueRange, list[str]]:
-    """Return the value range of a model, and notes about what stays open.
+@dataclass(frozen=True)
+class Ranges:
+    """The values of black and white that were found."""
 
-    `size` is a (height, width) that the model takes. A uint8 input means 0..255. A model that clips its
-    output tells its range by that; for the others the range with the smallest restoration error is taken. A
-    linear model without biases works in every range. Raises ModelError for a model that gives only NaN or
-    infinity.
+    value_range: ValueRange
+    """At the input, and at the output unless `output_range` says otherwise."""
+    output_range: ValueRange | None = None
+    """At the output, if it differs."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about what stays open."""
+    evidence: str = ""
+    """What the answer rests on, in words."""
+
+
+def find_range(
+    run: SessionRunner,
+    scale: int,
+    size: tuple[int, int],
+    channels: int,
+    *,
+    small: tuple[int, int] | None = None,
+    given: ValueRange | None = None,
+    gives_bytes: bool = False,
+) -> Ranges:
+    """Find the value range of a model at its input and at its output.
+
+    `size` is a (height, width) that the model takes, and `small` one for noise, by default the same; `given` is the range of the input if the user stated it. A
+    uint8 input means 0..255, and so does a uint8 output (`gives_bytes`). A model that clips its output tells its
+    range by that; for the others the range with the smallest restoration error is taken. Another range at the
+    output is taken only where no common one restores the picture. A linear model without biases works in every
+    range. Raises ModelError for a model that gives only NaN or infinity.
     """
-    if run.takes_bytes:
-        return BYTES, []
+    inputs = (given,) if given else (BYTES,) if run.takes_bytes else _CANDIDATES
+    outputs = (BYTES,) if gives_bytes else (*_CANDIDATES, *inputs)
     sharp = _draw_discs(size[0] * scale, size[1] * scale, channels)
-    errors = {candidate: _restoration_error(run, sharp, candidate, scale) for candidate in _CANDIDATES}
-    if not any(map(np.isfinite, errors.values())):
+    pairs = {
+        (taken, returned): error
+        for taken in inputs
+        for returned, error in _restoration_errors(run, sharp, taken, outputs, scale).items()
+    }
+    if not any(map(np.isfinite, pairs.values())):
         raise ModelError(
             "the model gives no numbers (NaN or infinity) for a picture, in any value range; it is broken, or overflows in "
             "half precision; export it again in fp32"
         )
-    if min(errors.values()) < _LARGEST_FITTING_ERROR and _is_homogeneous(run, (*size, channels)):
-        return UNIT, [
+    errors = {taken: error for (taken, returned), error in pairs.items() if taken == returned}
+    if min(errors.values(), default=np.inf) >= _LARGEST_FITTING_ERROR:
+        (taken, returned), least = min(pairs.items(), key=lambda item: item[1])
+        if least < _LARGEST_FITTING_ERROR:
+            other = None if gives_bytes or taken == returned else returned
+            return Ranges(taken, other, evidence=_errors_text(pairs))
+        if gives_bytes and not errors:
+            errors = {taken: error for (taken, _), error in pairs.items()}
+    if given or run.takes_bytes:
+        return Ranges(inputs[0], evidence="given" if given else "an input of bytes")
+    return replace(_common_range(run, errors, (*(small or size), channels)), evidence=_errors_text(pairs))
+
+
+def _errors_text(pairs: Mapping[tuple[ValueRange, ValueRange], float]) -> str:
+    """Say how far the restored picture is from the sharp one, for the best three ranges."""
+    best = sorted(pairs.items(), key=lambda item: item[1])[:3]
+    texts = [
+        f"{format_range(taken)}{'' if taken == given else ' to ' + format_range(given)} {error:.2g}"
+        for (taken, given), error in best
+    ]
+    return f"a restored picture, in standard deviations off: {', '.join(texts)}"
+
+
+def _common_range(run: SessionRunner, errors: dict[ValueRange, float], shape: tuple[int, int, int]) -> Ranges:
+    """Return the range of input and output, from the restoration errors of the candidates."""
+    if min(errors.values()) < _LARGEST_FITTING_ERROR and _is_homogeneous(run, shape):
+        note = (
             "The model is linear and has no biases, so it works the same in every value range; 0..1 is taken."
-        ]
-    fitting = [candidate for candidate in _CANDIDATES if errors[candidate] < _LARGEST_FITTING_ERROR]
-    bounds = _output_bounds(run, (*size, channels)) if fitting else (-np.inf, np.inf)
+        )
+        return Ranges(UNIT, notes=(note,))
+    fitting = [candidate for candidate in errors if errors[candidate] < _LARGEST_FITTING_ERROR]
+    bounds = _output_bounds(run, shape) if fitting else (-np.inf, np.inf)
     for candidate in fitting:
         if _ends_at(bounds, candidate):
-            return candidate, []
-    return _decide(errors, fitting)
+            return Ranges(candidate)
+    value_range, notes = _decide(errors, fitting)
+    return Ranges(value_range, notes=tuple(notes))
 
 
 def _decide(errors: dict[ValueRange, float], fitting: list[ValueRange]) -> tuple[ValueRange, list[str]]:
@@ -87,25 +142,31 @@ def format_range(value_range: ValueRange) -> str:
     return f"{value_range[0]:g}..{value_range[1]:g}"
 
 
-def _restoration_error(run: SessionRunner, sharp: FloatArray, candidate: ValueRange, scale: int) -> float:
-    """Return the root mean square of the restored minus the sharp picture, in standard deviations of the
-    sharp one.
+def _restoration_errors(
+    run: SessionRunner, sharp: FloatArray, taken: ValueRange, outputs: Iterable[ValueRange], scale: int
+) -> dict[ValueRange, float]:
+    """Return the error of the restored picture for each value range of the output; `taken` is the input's.
 
-    An eighth of the picture is left out at every border. The mean colour alone would give 1. Infinite if
-    the model refuses the picture or gives no finite values.
+    The error is the root mean square of the restored minus the sharp picture, in standard deviations of the sharp
+    one. An eighth of the picture is left out at every border. The mean colour alone would give 1. Infinite if the
+    model refuses the picture or gives no finite values.
     """
-    low, high = candidate
+    low, high = taken
     height, width, channels = sharp.shape
     averaged = sharp.reshape(height // scale, scale, width // scale, scale, channels).mean((1, 3))
     try:
-        restored = (run(low + averaged * (high - low)) - low) / (high - low)
+        result = run(low + averaged * (high - low))
     except RefusedInputError:
-        return float("inf")
+        return dict.fromkeys(outputs, float("inf"))
     rows, columns = height // 8, width // 8
     inner = (slice(rows, height - rows), slice(columns, width - columns))
-    with np.errstate(all="ignore"):
-        error = np.sqrt(np.mean((restored - sharp)[inner] ** 2, dtype=np.float64)) / sharp[inner].std()
-    return float(error) if np.isfinite(error) else float("inf")
+    found = {}
+    for black, white in outputs:
+        with np.errstate(all="ignore"):
+            restored = (result - black) / (white - black)
+            error = np.sqrt(np.mean((restored - sharp)[inner] ** 2, dtype=np.float64)) / sharp[inner].std()
+        found[black, white] = float(error) if np.isfinite(error) else float("inf")
+    return found
 
 
 def _is_homogeneous(run: SessionRunner, shape: tuple[int, int, int]) -> bool:

@@ -25,6 +25,18 @@ covers most divisors."""
 _LARGEST_SCALE = 16
 """Largest scale that a spec can hold."""
 
+_MEANINGS = {
+    4: " (RGBA, RGB with a noise map as in DRUNet and FFDNet, or a packed Bayer raw as in SID)",
+    6: " (two frames, or RGB in cells of 2x1 pixels)",
+    12: " (RGB in cells of 2x2 pixels, pixel-unshuffled outside the graph as for Real-ESRGAN x2)",
+    48: " (RGB in cells of 4x4 pixels, pixel-unshuffled outside the graph)",
+}
+"""Meanings that public models give to numbers of channels which cannot be pictures."""
+
+_MORE_SMALL_SIZES = 8
+"""Sizes above the smallest one that are tried as well where smaller ones fail. Pools and strides make some nets fail at
+single sizes above the first that runs."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -38,6 +50,8 @@ class Shape:
     """Output pixels per input pixel, along each axis."""
     size: tuple[int, int]
     """(height, width) in input pixels."""
+    inset: int = 0
+    """Width in output pixels of the border that the model leaves out on every side, because it does not pad."""
 
 
 @dataclass
@@ -53,6 +67,16 @@ class SizeTrial:
         if (height, width) not in self._known:
             self._known[height, width] = self._try(height, width)
         return self._known[height, width]
+
+    def summary(self) -> str:
+        """Say how many sizes ran, and which were refused; empty if none was tried."""
+        refused = [f"{width}x{height}" for (height, width), taken in sorted(self._known.items()) if not taken]
+        if not self._known:
+            return ""
+        some = (
+            f"; refused {', '.join(refused[:3])}" + (", ..." if len(refused) > 3 else "") if refused else ""
+        )
+        return f"ran at {len(self._known) - len(refused)} of {len(self._known)} sizes{some}"
 
     def _try(self, height: int, width: int) -> bool:
         scale = self.shape.scale
@@ -72,8 +96,9 @@ def find_shape(session: Any, port: Port, name: str) -> Shape:
     """Find layout, channels and scale by running the model.
 
     `session` is an ONNX Runtime session, `port` its picture input, and `name` stands in messages. The first
-    size and layout whose output is a whole multiple of the input decide. Raises ModelError if no size runs,
-    or if the model does not upscale; the message says what it does instead.
+    size and layout whose output is a whole multiple of the input decide. A model whose output is that less a border
+    of constant width has an `inset`, and only its scale and inset hold. Raises ModelError if no size runs, or if
+    the model does not upscale; the message says what it does instead.
     """
     refusals, misfits = [], []
     for layout, channels in _possible_layouts(port, name):
@@ -89,6 +114,9 @@ def find_shape(session: Any, port: Port, name: str) -> Shape:
             if not rest and 1 <= scale <= _LARGEST_SCALE and result.shape == expected:
                 return Shape(layout, channels, scale, size)
             misfits.append((run, size, channels, result.shape))
+    for run, size, channels, given in misfits:
+        if inset := _find_inset(run, size, channels, given):
+            return Shape(run.layout, channels, inset[0], size, inset[1])
     if misfits:
         raise ModelError(f"model {name!r} is not an upscaler: {_misfit_message(*misfits[0])}")
     raise ModelError(
@@ -104,9 +132,10 @@ def _possible_layouts(port: Port, name: str) -> list[tuple[str, int]]:
     if declared:
         return [(layout, size) for layout, size in declared if size]
     if any(size is not None for size in axes.values()):
+        found = next((_MEANINGS[size] for size in axes.values() if size in _MEANINGS), "")
         raise ModelError(
-            f"model {name!r} takes input of shape {_format_axes(port)}, expected 3 channels (RGB) or 1 (grey) in axis 1 or 3; "
-            "export it with the packing or the alpha channel left out"
+            f"model {name!r} takes input of shape {_format_axes(port)}{found}, expected 3 channels (RGB) or 1 (grey) in axis 1 "
+            "or 3; export it with the packing or the additional channels inside the graph"
         )
     return [("NCHW", 3), ("NHWC", 3), ("NCHW", 1), ("NHWC", 1)]
 
@@ -134,13 +163,37 @@ def _sizes_to_try(port: Port, layout: str) -> Iterator[tuple[int, int]]:
         yield from ((size, size) for size in _FIRST_SIZES)
 
 
-def _misfit_message(run: SessionRunner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
-    """Say why `result` [H, W, C] is no whole multiple of `size`, and what to do.
+def _find_inset(
+    run: SessionRunner, size: tuple[int, int], channels: int, result: tuple[int, ...]
+) -> tuple[int, int] | None:
+    """Return (scale, border in output pixels) of a model whose output is a multiple less a border; else None.
 
-    A second run at twice the size tells a net without padding, whose output lacks a border of constant
-    width, from a net of another scale.
+    A second run at a larger size tells a net without padding, whose border keeps its width, from a net of another
+    scale. The border must have one width on all sides and be smaller than the picture.
     """
+    if result[2] != channels:
+        return None
+    for factor in (2, 3):
+        try:
+            larger = run(noise(factor * size[0], factor * size[1], channels)).shape
+        except RefusedInputError:
+            continue
+        scale, rest = divmod(larger[0] - result[0], (factor - 1) * size[0])
+        borders = {scale * given - got for given, got in zip(size, result, strict=False)}
+        borders |= {scale * factor * given - got for given, got in zip(size, larger, strict=False)}
+        border = borders.pop()
+        if not rest and not borders and not border % 2 and border > 0 and 1 <= scale <= _LARGEST_SCALE:
+            return scale, border // 2
+    return None
+
+
+def _misfit_message(run: SessionRunner, size: tuple[int, int], channels: int, result: tuple[int, ...]) -> str:
+    """Say why `result` [H, W, C] is no whole multiple of `size`, and what to do."""
     asked = f"for {size[1]}x{size[0]} pixels of {channels} channels it gives {result[1]}x{result[0]} of {result[2]}"
+    other = (result[1], result[2], result[0]) if run.layout == "NHWC" else (result[2], result[0], result[1])
+    if other[2] == channels and not other[0] % size[0] and not other[1] % size[1]:
+        gives = "NCHW" if run.layout == "NHWC" else "NHWC"
+        return f"it takes {run.layout} and gives {gives}, expected one layout; export it with the last transpose left out"
     if result[2] != channels:
         return f"{asked}, expected as many channels; export it with the picture as its only output"
     try:
@@ -150,8 +203,8 @@ def _misfit_message(run: SessionRunner, size: tuple[int, int], channels: int, re
     growth = (larger[0] - result[0]) / size[0] if larger else 0
     if growth >= 1 and growth == int(growth):
         return (
-            f"{asked}, {int(growth)} times the input less a border: its convolutions do not pad; "
-            "export it with padding"
+            f"{asked}, {int(growth)} times the input less a border that has not one width on all sides: its convolutions do "
+            "not pad; export it with padding"
         )
     return f"{asked}, expected a whole multiple of 1 to {_LARGEST_SCALE}; export a network with a whole scale"
 
@@ -194,11 +247,20 @@ def _two_primes(at_least: int) -> tuple[int, int]:
 
 
 def _find_minimum(trial: SizeTrial, step: int, base: int) -> int:
-    """Return the smallest multiple of `step` that runs as a square and beside `base`, by bisection."""
-    low, high = 0, base // step
+    """Return the smallest multiple of `step` from which on all sizes run, as a square and beside `base`.
+
+    It is found by bisection; then the sizes just above it are tried, too.
+    """
+
+    def taken(count: int) -> bool:
+        size = count * step
+        return trial.takes(size, size) and trial.takes(size, base) and trial.takes(base, size)
+
+    if taken(1):  # most nets take any size
+        return 1
+    low, high = 1, base // step
     while high - low > 1:
         middle = (low + high) // 2
-        size = middle * step
-        taken = trial.takes(size, size) and trial.takes(size, base) and trial.takes(base, size)
-        low, high = (low, middle) if taken else (middle, high)
-    return 1 if high == 1 else high * step
+        low, high = (low, middle) if taken(middle) else (middle, high)
+    above = range(high, min(high + _MORE_SMALL_SIZES, base // step))
+    return max((count + 1 for count in above if not taken(count)), default=high) * step

@@ -16,8 +16,12 @@ from sr_deploy.probe.perturbation import HaloProbe
 from sr_deploy.probe.shape import noise
 from sr_deploy.system.arrays import FloatArray
 
-_EXTRA_LENGTH = 96
-"""Length of the compared strips in pixels, beyond the halo on both sides."""
+_EXTRA_LENGTH, _SHORT_EXTRA_LENGTH = 96, 32
+"""Length of the compared strips in pixels, beyond the halo on both sides; the short one where the halo is above
+`_LARGE_HALO`, because such nets are slow."""
+_BREADTHS = (32, 8)
+"""Short side of the strips in pixels, for small and for large halos."""
+_LARGE_HALO = 32
 
 
 def tiles_agree(probe: HaloProbe, halo: int, step: int, tolerance: float) -> bool:
@@ -51,14 +55,19 @@ def _free_size_pairs(
     probe: HaloProbe, axis: int, halo: int, step: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield (tile, whole) for the same pixels, `axis` leading: cut at the front, then at the back."""
-    breadth = 32 if halo < _EXTRA_LENGTH else 16
-    length, breadth = replace(probe.rule, multiple_of=step).padded(_EXTRA_LENGTH + 2 * halo, breadth)
-    picture = _strip(probe, length + step, breadth)
-    whole = _run_along(probe, picture, axis)
-    scale = probe.scale
-    yield _run_along(probe, picture[step:], axis)[halo * scale :], whole[(step + halo) * scale :]
-    kept = (length - halo) * scale
-    yield _run_along(probe, picture[:length], axis)[:kept], whole[:kept]
+    is_large = halo >= _LARGE_HALO
+    extra, breadth = max(step, _SHORT_EXTRA_LENGTH if is_large else _EXTRA_LENGTH), _BREADTHS[is_large]
+    length, breadth = replace(probe.rule, multiple_of=step, tile_step=None).padded(extra + 2 * halo, breadth)
+    # a net that takes sizes between two steps must also give equal tiles where the picture ends between them
+    unit = probe.rule.multiple_of
+    for rest in sorted({0, step // 2 // unit * unit, step - unit}):
+        picture = _strip(probe, length + step - rest, breadth)
+        whole = _run_along(probe, picture, axis)
+        scale = probe.scale
+        yield _run_along(probe, picture[step:], axis)[halo * scale :], whole[(step + halo) * scale :]
+        cut = picture[: length - rest]
+        kept = (length - rest - halo) * scale
+        yield _run_along(probe, cut, axis)[:kept], whole[:kept]
 
 
 def _fixed_size_pairs(

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from sr_deploy.errors import ModelError, one_line
+from sr_deploy.graph.foreign_ports import with_plain_ports
 from sr_deploy.graph.onnx_file import copy_of, picture_io
 from sr_deploy.graph.session import open_session, without_bf16
 from sr_deploy.spec import ModelSpec, SizeRule
@@ -30,6 +31,21 @@ _INPUT_TYPES: Mapping[int, type[np.generic]] = {
 """ONNX element type of a graph's input -> the NumPy type to give it."""
 
 
+_HIDES_NAN = {
+    "Relu",
+    "LeakyRelu",
+    "PRelu",
+    "Clip",
+    "Max",
+    "Min",
+    "MaxPool",
+    "GlobalMaxPool",
+    "ReduceMax",
+    "ReduceMin",
+}
+"""Operators whose result may be a number although an input is NaN, depending on the runtime."""
+
+
 class PlainGraph:
     """Runs `model`, described by `spec`, as it is written.
 
@@ -39,8 +55,8 @@ class PlainGraph:
     """
 
     def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
+        model, self.spec = with_plain_ports(model, spec)
         self.model = without_bf16(inliner.inline_local_functions(model) if model.functions else model)
-        self.spec = spec
         self._input_port, self._output_port = picture_io(self.model, spec.name)
         self._session = open_session(self.model, spec.name, optimise=False)
 
@@ -64,6 +80,29 @@ class PlainGraph:
         feed = self._model_input(pixels)
         names = [port.name for port in session.get_outputs()]
         return {**feed, **dict(zip(names, self._run(session, feed), strict=True))}
+
+    def hidden_nan(self, pixels: Uint8Array) -> int:
+        """Count the NaN values from `pixels` [h, w, C] that an operator may turn into numbers before the output.
+
+        Runtimes differ in what they make of NaN: OpenVINO's Relu and Clip give 0 (seen in 2026.4), so a broken net
+        merely has black spots there. So the inputs of such operators are counted. Memory use is that of one run.
+        """
+        extended = copy_of(self.model)
+        counts = _count_nan_before(extended.graph)
+        if not counts:
+            return 0
+        extended.graph.output.extend(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in counts
+        )
+        session = open_session(extended, self.spec.name, optimise=False)
+        values = dict(
+            zip(
+                (port.name for port in session.get_outputs()),
+                self._run(session, self._model_input(pixels)),
+                strict=True,
+            )
+        )
+        return int(sum(float(values[name]) for name in counts))
 
     def _model_input(self, pixels: Uint8Array) -> dict[str, AnyArray]:
         """Pad `pixels` and convert them to the type, value range and layout of the graph's input."""
@@ -98,6 +137,26 @@ class PlainGraph:
         height, width = (n * self.spec.scale for n in size)
         picture = (picture[:height, :width] - np.float32(black)) / np.float32(white - black)
         return np.ascontiguousarray(picture, np.float32)
+
+
+def _count_nan_before(graph: onnx.GraphProto) -> list[str]:
+    """Add nodes to `graph` that count NaN in the results that `_HIDES_NAN` reads; returns the names of the counts."""
+    made = {name for node in graph.node for name in node.output if name}
+    read = {
+        name: None for node in graph.node if node.op_type in _HIDES_NAN for name in node.input if name in made
+    }
+    counts = []
+    for name in read:
+        nan, number, count = (f"sr_deploy_{kind}/{name}" for kind in ("nan", "number", "count"))
+        graph.node.extend(
+            [
+                helper.make_node("IsNaN", [name], [nan]),
+                helper.make_node("Cast", [nan], [number], to=TensorProto.FLOAT),
+                helper.make_node("ReduceSum", [number], [count], keepdims=0),
+            ]
+        )
+        counts.append(count)
+    return counts
 
 
 @dataclass(frozen=True)

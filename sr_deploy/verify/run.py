@@ -106,9 +106,11 @@ def verify_model(
     if subject.plain is not None:
         on_path(subject.plain_backend)
         results.append(_check_plain(subject, subject.plain, crops))
+    # a runtime may turn NaN into numbers, so what the file itself makes counts for every backend
+    in_file = sum(result.measured.not_finite or 0 for result in results if result.measured)
     for backend in subject.backends:
         on_path(backend)
-        results += _check_backend(subject, backend, crops)
+        results += _check_backend(subject, backend, crops, in_file)
     if isinstance(subject.plain, PlainGraph):
         on_path(FILE)
         results += _check_file(subject, reference)
@@ -127,14 +129,16 @@ def _check_plain(subject: ModelForm, plain: Plain, crops: Sequence[ReferencedCro
 
 
 def _count_not_finite_inside(subject: ModelForm, crops: Sequence[ReferencedCrop]) -> int:
-    """Count the NaN and infinite values inside the graph, if the output can hide them; else 0.
+    """Count the NaN and infinite values inside the graph that the output may hide.
 
-    In fp32 with a float output they are not looked for, because a constant of infinity may be meant as a
+    In fp32 with a float output only NaN is looked for, because a constant of infinity may be meant as a
     mask.
     """
-    if not (isinstance(subject.plain, PlainGraph) and _may_hide_overflow(subject)):
+    if not isinstance(subject.plain, PlainGraph):
         return 0
     plain = subject.plain
+    if not _may_hide_overflow(subject):
+        return sum(plain.hidden_nan(referenced.crop.small) for referenced in largest_crops(crops))
     found = (
         not_finite(plain.model, plain.values(referenced.crop.small)) for referenced in largest_crops(crops)
     )
@@ -149,8 +153,12 @@ def _may_hide_overflow(subject: ModelForm) -> bool:
     return subject.spec.precision == "fp16" or (subject.graph is not None and has_pixel_io(subject.graph))
 
 
-def _check_backend(subject: ModelForm, backend: str, crops: Sequence[ReferencedCrop]) -> list[PathResult]:
+def _check_backend(
+    subject: ModelForm, backend: str, crops: Sequence[ReferencedCrop], in_file: int
+) -> list[PathResult]:
     """Check one backend: the pictures whole, and tiled if the model may be tiled.
+
+    `in_file` is the number of NaN and infinite values that the file itself makes.
 
     A backend that cannot open the model, or fails on the smallest picture, counts as not run.
     """
@@ -161,7 +169,7 @@ def _check_backend(subject: ModelForm, backend: str, crops: Sequence[ReferencedC
             engine.run(
                 _smallest_batch(crops, engine.spec)
             )  # some runtimes accept a model and fail only when it runs
-            return list(_check_whole_and_tiled(subject, engine, path, crops))
+            return list(_check_whole_and_tiled(subject, engine, path, crops, in_file))
     except (ModelError, MissingRuntimeError) as error:
         return [PathResult(path=path, not_run=str(error))]
 
@@ -174,7 +182,7 @@ def _smallest_batch(crops: Sequence[ReferencedCrop], spec: ModelSpec) -> Uint8Ar
 
 
 def _check_whole_and_tiled(
-    subject: ModelForm, engine: Engine, path: CheckedPath, crops: Sequence[ReferencedCrop]
+    subject: ModelForm, engine: Engine, path: CheckedPath, crops: Sequence[ReferencedCrop], in_file: int
 ) -> Iterator[PathResult]:
     """Compare an open engine with the reference, whole and then tiled.
 
@@ -183,7 +191,8 @@ def _check_whole_and_tiled(
     try:
         upscaler, whole = Upscaler(engine), Comparison(subject.spec.channels)
         outputs = [_upscale_and_add(whole, referenced, upscaler) for referenced in crops]
-        whole.not_finite = _count_not_finite_outputs(subject, upscaler, crops)
+        found = _count_not_finite_outputs(subject, upscaler, crops)
+        whole.not_finite = max(found or 0, in_file) if found is not None or in_file else None
         yield _judge_path(subject, path.backend, "whole", whole)
         if engine.spec.halo is not None and not engine.spec.size_rule.fixed:
             yield _judge_path(subject, path.backend, "tiled", _compare_tiled(engine, crops, outputs))

@@ -273,7 +273,7 @@ def inner_grid() -> onnx.ModelProto:
 
 def test_tiles_are_kept_to_the_inner_grid_of_a_net_that_takes_any_size() -> None:
     spec = found(inner_grid())
-    assert (spec.halo, spec.size_rule.multiple_of) == (1, 2)
+    assert (spec.halo, spec.size_rule.multiple_of, spec.size_rule.step) == (1, 1, 2)
     assert any("repeats every 2 px" in sentence for sentence in spec.undecided)
 
 
@@ -481,7 +481,7 @@ def test_a_file_is_probed_as_a_model_in_memory_is(tmp_path: Path) -> None:
 
 def refused() -> dict[str, tuple[onnx.ModelProto, str]]:
     resize = [node("Resize", ["x", "", "s"], ["y"], mode="linear")]
-    valid = [node("Conv", ["x", "w"], ["c"]), node("DepthToSpace", ["c"], ["y"], blocksize=2)]
+    valid = [node("Conv", ["x", "w"], ["y"])]  # a border of 3 pixels, which has no half
     baked = [node("Reshape", ["x", "shape"], ["r"]), node("Identity", ["r"], ["y"])]
     kept = [node("Conv", ["x", "w"], ["y"])]
     classifier = [node("GlobalAveragePool", ["x"], ["p"]), node("Flatten", ["p"], ["y"])]
@@ -493,7 +493,15 @@ def refused() -> dict[str, tuple[onnx.ModelProto, str]]:
         "not 4-D": (build([node("Identity", ["x"], ["y"])], {}, shape=("n", 3, "w")), "axes"),
         "scale 1.5": (build(resize, {"s": np.float32([1, 1, 1.5, 1.5])}), "48x48.*whole scale"),
         "stretched": (build(resize, {"s": np.float32([1, 1, 2, 3])}), "96x64"),
-        "unpadded": (build(valid, {"w": weights(12, 3, 5, 5)}), "do not pad; export it with padding"),
+        "unpadded": (build(valid, {"w": weights(3, 3, 4, 4)}), "do not pad; export it with padding"),
+        "two layouts": (
+            build(
+                [node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]), node("Resize", ["t", "", "s"], ["y"])],
+                {"s": np.float32([1, 1, 2, 2])},
+                shape=("n", "h", "w", 3),
+            ),
+            "takes NHWC and gives NCHW",
+        ),
         "alpha": (shuffled(channels=4), "expected 3 channels"),
         "other channels": (build(kept, {"w": weights(5, 3, 1, 1)}), "32x32 of 5"),
         "classifier": (build(classifier, {}), "2-D"),
@@ -511,6 +519,76 @@ def test_what_is_no_upscaler_is_refused_in_one_sentence(case: str) -> None:
     assert "foreign" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "export" in str(caught.value)  # the message ends with what to do
+
+
+def test_channels_with_a_public_meaning_are_refused_by_that_name() -> None:
+    for channels, meaning in ((4, "noise map"), (12, "2x2 pixels"), (48, "4x4 pixels")):
+        with pytest.raises(ModelError, match=meaning):
+            found(shuffled(channels=channels))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_net_without_padding_has_an_inset(scale: int) -> None:
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("DepthToSpace", ["c"], ["y"], blocksize=scale)]
+    spec = found(build(nodes, {"w": keeping(weights(3 * scale**2, 3, 5, 5), scale)}))
+    assert (spec.scale, spec.inset, spec.halo) == (scale, 2 * scale, 2)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.UINT8], ids=["float", "bytes"])
+@pytest.mark.parametrize("factor", [255.0, 1.0])
+def test_an_output_range_of_its_own_is_found(kind: int, factor: float) -> None:
+    tensors = {
+        "w": keeping(weights(12, 3, 3, 3), 2),
+        "factor": np.float32(factor),
+        "low": np.float32(0),
+        "high": np.float32(factor),
+    }
+    nodes = [
+        node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        *(
+            [node("Div", ["f", "white"], ["g"])]
+            if kind == TensorProto.UINT8
+            else [node("Identity", ["f"], ["g"])]
+        ),
+        node("Conv", ["g", "w"], ["c"], pads=[1] * 4),
+        node("DepthToSpace", ["c"], ["d"], blocksize=2, mode="CRD"),
+        node("Mul", ["d", "factor"], ["e"]),
+        node("Clip", ["e", "low", "high"], ["y"]),
+    ]
+    spec = found(build(nodes, tensors | {"white": np.float32(255)}, kinds=(kind, TensorProto.FLOAT)))
+    taken = (0.0, 255.0) if kind == TensorProto.UINT8 else (0.0, 1.0)
+    assert spec.value_range == taken
+    assert spec.output_range == (None if taken[1] == factor else (0.0, factor))
+
+
+def esa() -> onnx.ModelProto:
+    """Build an x1 net with an ESA block, whose max pooling has no output for small pictures."""
+    nodes = [
+        node("Conv", ["x", "down"], ["a"], strides=[2, 2]),
+        node("MaxPool", ["a"], ["b"], kernel_shape=[7, 7], strides=[3, 3]),
+        node("Shape", ["x"], ["shape"]),
+        node("Slice", ["shape", "two", "end", "zero"], ["hw"]),
+        node("Slice", ["shape", "zero", "two", "zero"], ["nc"]),
+        node("Concat", ["nc", "hw"], ["size"], axis=0),
+        node("Resize", ["b", "", "", "size"], ["c"], mode="linear"),
+        node("Sigmoid", ["c"], ["d"]),
+        node("Mul", ["x", "d"], ["y"]),
+    ]
+    tensors = {
+        "down": weights(3, 3, 3, 3),
+        **{name: np.array([value]) for name, value in {"two": 2, "end": 4, "zero": 0}.items()},
+    }
+    return build(nodes, tensors)
+
+
+def test_a_size_at_which_the_runtime_dies_is_told_and_the_next_is_tried() -> None:
+    spec = found(esa())
+    assert spec.scale == 1
+    assert 5 <= spec.size_rule.minimum <= 20
+    if any(
+        "ended with SIG" in sentence for sentence in spec.undecided
+    ):  # a runtime that refuses says nothing
+        assert any("pixels; such sizes count as not taken" in sentence for sentence in spec.undecided)
 
 
 def test_the_structural_twin_carries_nothing_but_the_paths() -> None:

@@ -246,6 +246,23 @@ def test_a_mask_of_infinity_is_no_overflow(photographs):
     assert found.passed, found.why()
 
 
+def test_nan_that_an_activation_hides_is_found_and_its_operator_named(photographs):
+    """Runtimes differ in what Relu makes of NaN, so the output cannot tell."""
+    model = rgb_net()
+    nodes = [
+        helper.make_node("Sub", ["raw", "half"], ["below"], "below"),
+        helper.make_node("Sqrt", ["below"], ["root"], "root"),
+        helper.make_node("Relu", ["root"], ["positive"], "positive"),
+        helper.make_node("IsNaN", ["positive"], ["is_nan"], "is_nan"),
+        helper.make_node("Where", ["is_nan", "raw", "raw"], ["upscaled"], "where"),
+    ]
+    broken = ending_in(model, nodes, half=np.float32(0.5))
+    found = verified(broken, photographs)
+    assert found.failed
+    assert "NaN or infinite values begin at Sqrt root" in found.why()
+    assert all(r.measured.not_finite for r in found.results if r.path.how == "whole")
+
+
 def test_values_that_are_no_numbers_fail_in_fp32_too(photographs):
     nodes = [
         helper.make_node("Sqrt", ["raw"], ["root"], "root"),
