@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,4 +43,8 @@ def chain_digest(model: Path) -> str:
     """Return the SHA-256 of a model file, or for a chain one over the SHA-256 of its files; hexadecimal."""
     files = chain_files(model)
     digests = [digest_of(file) for file in files]
-    return digests[0] if len(files) == 1 else hashlib.sha256("+".join(digests).encode()).hexdigest()
+    if len(digests) == 1:
+        return digests[0]
+    import hashlib  # loads OpenSSL, which single models do not need
+
+    return hashlib.sha256("+".join(digests).encode()).hexdigest()

@@ -259,7 +259,7 @@ def test_nan_that_an_activation_hides_is_found_and_its_operator_named(photograph
     broken = ending_in(model, nodes, half=np.float32(0.5))
     found = verified(broken, photographs)
     assert found.failed
-    assert "NaN or infinite values begin at Sqrt root" in found.why()
+    assert "NaN or infinite values begin at Sqrt 'root'" in found.why()
     assert all(r.measured.not_finite for r in found.results if r.path.how == "whole")
 
 
