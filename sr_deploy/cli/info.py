@@ -43,7 +43,7 @@ def command(file: str, as_json: bool) -> None:
     stamped = spec is not None
     evidence: dict[str, str] = {}
     if spec is None:
-        from sr_deploy.cli.stamp import examined
+        from sr_deploy.cli.shared.probing import examined
         from sr_deploy.graph.onnx_file import lost_spec
 
         click.echo(

@@ -162,19 +162,6 @@ def _is_same_file(first: Path, second: Path) -> bool:
     return second.exists() and first.samefile(second)
 
 
-def examined(model: onnx.ModelProto, file: Path, given: dict[str, Any] | None = None) -> Examination:
-    """Probe `model`, with a line of progress. `given` are fields of `KnownFacts`."""
-    from sr_deploy.cli.shared.progress import ProgressDisplay
-    from sr_deploy.probe.probe import KnownFacts, examine
-
-    with ProgressDisplay("{task.fields[step]}", mark="spinner", elapsed=True) as display:
-
-        def show(step: str) -> None:
-            display.show(0, None, f"probing {file.name}", step=step, line=f"probing {file.name}: {step}")
-
-        return examine(model, name=file.stem, given=KnownFacts(**(given or {})), say=show)
-
-
 def _spec(
     file: Path, model: onnx.ModelProto, given: dict[str, Any], *, changes: bool, force: bool
 ) -> Examination:
@@ -184,6 +171,7 @@ def _spec(
     --name or --licence is given. With `force` a spec in the model is ignored. Raises UsageError if the model has a
     spec and no option changes it.
     """
+    from sr_deploy.cli.shared.probing import examined
     from sr_deploy.errors import UsageError
     from sr_deploy.graph.onnx_file import lost_spec, read_spec
     from sr_deploy.probe.probe import Examination
