@@ -12,8 +12,9 @@ from typing import Any
 
 from sr_deploy.errors import CheckFailedError, ModelError, one_line
 from sr_deploy.graph.onnx_file import picture_io, write_spec
-from sr_deploy.graph.session import SessionRunner, open_session
+from sr_deploy.graph.session import SessionRunner
 from sr_deploy.probe.halo import find_halo
+from sr_deploy.probe.process import ProbeProcess
 from sr_deploy.probe.shape import Shape
 from sr_deploy.spec import ModelSpec
 from sr_deploy.training.anynet.choosing import ExportChoice, choose_export
@@ -122,11 +123,12 @@ def _with_halo(choice: ExportChoice, source: SourceNet) -> tuple[ModelSpec, tupl
     spec = choice.spec
     if source.halo != "measure":
         return spec.with_(halo=source.halo), ()
-    session = open_session(choice.model, spec.name)
-    run = SessionRunner(session, picture_io(choice.model, spec.name)[0], spec.layout)
     size = spec.size_rule.fixed or spec.size_rule.padded(64, 64)
     shape = Shape(layout=spec.layout, channels=spec.channels, scale=spec.scale, size=size)
-    halo = find_halo(choice.model, run, shape, spec.size_rule, spec.value_range, spec.precision)
+    with ProbeProcess() as process:
+        session = process.open(choice.model, spec.name)
+        run = SessionRunner(session, picture_io(choice.model, spec.name)[0], spec.layout)
+        halo = find_halo(choice.model, run, shape, spec.size_rule, spec.value_range, spec.precision)
     return spec.with_(halo=halo.pixels, size_rule=halo.rule, undecided=halo.undecided), halo.undecided
 
 

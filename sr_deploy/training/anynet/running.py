@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sr_deploy.errors import InputError, one_line
 from sr_deploy.graph.session import RefusedInputError, SessionRunner
-from sr_deploy.probe.range import ValueRange, find_range
+from sr_deploy.probe.range import ValueRange, find_range, format_range
 from sr_deploy.spec import SizeRule
 from sr_deploy.system.arrays import FloatArray
 
@@ -142,6 +142,15 @@ def measure_sizes(net: nn.Module, channels: int, scale: int, runs_at: tuple[int,
 
 
 def measure_range(net: nn.Module, channels: int, scale: int, rule: SizeRule) -> tuple[ValueRange, list[str]]:
-    """Return the values of black and white, and what stays open, by the probe that foreign ONNX files get."""
+    """Return the values of black and white, and what stays open, by the probe that foreign ONNX files get.
+
+    Raises InputError for a net whose output has another range than its input.
+    """
     size = rule.fixed or rule.padded(_RANGE_SIDE, _RANGE_SIDE)
-    return find_range(cast(SessionRunner, TorchRunner(net)), scale, size, channels)
+    found = find_range(cast(SessionRunner, TorchRunner(net)), scale, size, channels)
+    if found.output_range:
+        raise InputError(
+            f"the net takes {format_range(found.value_range)} and gives {format_range(found.output_range)}, expected one range; "
+            "wrap it in a module that brings its output to the range of the input"
+        )
+    return found.value_range, list(found.notes)
