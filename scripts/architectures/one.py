@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,11 @@ class Trial:
         return result
 
 
-def run(name: str, weights: Path | None, out: Path) -> None:
-    """Try the architecture `name`: its instance with random weights, or the file `weights`."""
+def run(name: str, weights: Path | None, out: Path, *, brief: bool = False) -> None:
+    """Try the architecture `name`: its instance with random weights, or the file `weights`.
+
+    `brief` stops after the export, and measures no halo.
+    """
     from sr_deploy.training.anynet.community import load_community
 
     torch.set_num_threads(2)
@@ -69,8 +73,12 @@ def run(name: str, weights: Path | None, out: Path) -> None:
         if "error" in loaded:
             return
         target = folder / "model.onnx"
-        exported = trial.stage("export", lambda: export(sources[0], target))
-        if "error" not in exported:
+        source = replace(sources[0], halo=0) if brief else sources[0]
+        exported = trial.stage("export", lambda: export(source, target))
+        if brief and "halo" in exported:
+            exported["halo"] = "not measured"
+            trial.stage("brief", lambda: True)
+        elif "error" not in exported:
             further(trial, sources[0], target)
 
 
@@ -217,5 +225,6 @@ if __name__ == "__main__":
     parser.add_argument("name")
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--brief", action="store_true")
     arguments = parser.parse_args()
-    run(arguments.name, arguments.weights, arguments.out)
+    run(arguments.name, arguments.weights, arguments.out, brief=arguments.brief)

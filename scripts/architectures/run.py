@@ -38,13 +38,16 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--limit", type=int, default=300, help="seconds of computing for each architecture")
+    parser.add_argument("--brief", action="store_true", help="only export, to be completed by a later run")
     parser.add_argument("--nets", type=Path, help="folder with trained weights")
     arguments = parser.parse_args()
     for name in arguments.names or INSTANCES:
         results = load()
-        if name in results and not arguments.again:
+        found = results.get(name, {})
+        done = found and (arguments.brief or not found.get("brief"))
+        if done and not arguments.again:
             continue
-        found = tried(name, arguments.limit, arguments.nets)
+        found = tried(name, arguments.limit, arguments.nets, brief=arguments.brief)
         results = load()
         results[name] = found
         RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n", encoding="utf-8")
@@ -59,7 +62,7 @@ def load() -> dict[str, Any]:
     return found
 
 
-def tried(name: str, limit: int, nets: Path | None) -> dict[str, Any]:
+def tried(name: str, limit: int, nets: Path | None, *, brief: bool) -> dict[str, Any]:
     """Try one architecture in a process. What it wrote before its time was over counts."""
     real = next(
         (nets / file for file in REAL_WEIGHTS.get(name, ()) if nets and (nets / file).is_file()), None
@@ -71,7 +74,7 @@ def tried(name: str, limit: int, nets: Path | None) -> dict[str, Any]:
         ended = "it ended without a result"
         try:
             done = subprocess.run(
-                [*command, *(["--weights", str(real)] if real else [])],
+                [*command, *(["--weights", str(real)] if real else []), *(["--brief"] if brief else [])],
                 stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, timeout=4 * limit, check=False,
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit)),
             )  # fmt: skip

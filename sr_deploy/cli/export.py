@@ -113,7 +113,7 @@ def command(
     """Export NET as an ONNX file and check the file.
 
     NET is a CHECKPOINT or code: the folder of a training run or its .safetensors file; a community checkpoint (.pth, .pt,
-    .ckpt, .safetensors) of an architecture that spandrel knows; a .pt2 program; package.module:factory; or a .py file. The
+    .ckpt, .safetensors) of an architecture that spandrel knows; openmodeldb:NAME, which fetches one; a .pt2 program; package.module:factory; or a .py file. The
     halo is measured and written into the file with the rest of the spec. ONNX Runtime and torch are compared on crops of
     several sizes; if their results differ, nothing is written.
     """

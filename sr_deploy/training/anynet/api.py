@@ -43,7 +43,7 @@ def export(
     """Write any super-resolution or restoration net to the ONNX file `out`, checked against torch.
 
     Args:
-      net: a module, a `torch.export` program, a checkpoint that spandrel knows or `sr-deploy train` wrote, a .pt2
+      net: a module, a `torch.export` program, a checkpoint that spandrel knows or `sr-deploy train` wrote, "openmodeldb:NAME", a .pt2
         file, "package.module:factory", or the path of a .py file. Code is run only if it is named so.
       out: path to write; an existing file is replaced.
       name: name of the model; default: that of the file or class.

@@ -165,7 +165,7 @@ def export_anything(
         )
     check_arguments(out, precision, io, opset)
     return export_source(
-        find_source(what, stated, extra=extra),
+        find_source(what, stated, extra=extra, say=say),
         out,
         precision=precision,
         io=io,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from sr_deploy.errors import InputError
 from sr_deploy.training.anynet.community import load_community
+from sr_deploy.training.anynet.database import PREFIX, database_source
 from sr_deploy.training.anynet.modules import (
     StatedFacts,
     exported_source,
@@ -35,7 +37,13 @@ def is_own_checkpoint(path: Path) -> bool:
         return False
 
 
-def find_source(what: str | Path | nn.Module | Any, stated: StatedFacts, *, extra: bool = False) -> SourceNet:
+def find_source(
+    what: str | Path | nn.Module | Any,
+    stated: StatedFacts,
+    *,
+    extra: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> SourceNet:
     """Return the source that `what` is: a module, a program, a factory's name, or a file with weights or a program.
 
     Raises InputError and UsageError with what to do.
@@ -45,6 +53,8 @@ def find_source(what: str | Path | nn.Module | Any, stated: StatedFacts, *, extr
     if not isinstance(what, str | Path):
         return exported_source(what, stated, name=stated.name or "program")
     text, path = str(what), Path(what)
+    if text.startswith(PREFIX):
+        return database_source(text, extra=extra, say=say)
     if is_reference(text):
         return factory_source(text, stated)
     if path.suffix.lower() == ".pt2":
@@ -52,5 +62,5 @@ def find_source(what: str | Path | nn.Module | Any, stated: StatedFacts, *, extr
     if path.suffix.lower() in SUFFIXES:
         return load_community(path, extra=extra)
     raise InputError(
-        f"{text}: expected a checkpoint ({', '.join(SUFFIXES)}), a program (.pt2), a Python file, package.module:factory or the folder of a run"
+        f"{text}: expected a checkpoint ({', '.join(SUFFIXES)}), a program (.pt2), openmodeldb:NAME, a Python file, package.module:factory or the folder of a run"
     )
