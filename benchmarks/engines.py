@@ -36,7 +36,7 @@ from sr_deploy import SrDeployError, read_image
 from sr_deploy.engines.openvino.engine import OpenVinoEngine
 from sr_deploy.engines.registry import open_engine
 from sr_deploy.graph.onnx_file import load_model, save_model
-from sr_deploy.graph.runnable import EXACT_INT8, RunnableModel
+from sr_deploy.graph.runnable import RunnableModel, exact_int8_settings
 from sr_deploy.models import find_model, read_metadata
 from sr_deploy.precision.convert import NOTES_KEY, convert
 from sr_deploy.system.cpu import describe_cpu
@@ -71,7 +71,8 @@ def files_of(model: str, data: Path, folder: Path, only: list[str]) -> dict[str,
 def bare_onnxruntime(graph: bytes, feed: np.ndarray, threads: int) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry(*EXACT_INT8)
+    for key, value in exact_int8_settings().items():
+        options.add_session_config_entry(key, value)
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda: session.run(None, {name: feed})

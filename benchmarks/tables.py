@@ -1,4 +1,4 @@
-"""Put the generated tables into the README and docs/bench.md, from the committed raw results.
+"""Put the generated tables into the README, docs/bench.md and docs/precision.md, from the committed raw results.
 
 python -m benchmarks.tables            # rewrite the pages between their markers
 python -m benchmarks.tables --check    # write nothing; exit code 1 if a page is out of date
@@ -13,12 +13,14 @@ import statistics
 import sys
 from typing import Any
 
+from benchmarks import int8_forms
 from benchmarks.pages import ROOT
 from benchmarks.quality import table as quality_table
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = {
     "README.md": ("quality", "speed"),
+    "docs/precision.md": ("int8_forms",),
     "docs/bench.md": ("harness", "peers", "overhead", "scaling"),
 }
 """Page -> the tables it has, each once."""
@@ -248,6 +250,7 @@ TABLES = {
     "peers": peers,
     "overhead": overhead,
     "scaling": scaling,
+    "int8_forms": int8_forms.table,
 }
 _RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _PLACE = re.compile(r"<!-- tables: (\w+) -->\n.*?<!-- end -->", re.DOTALL)

@@ -30,6 +30,7 @@ _MAKERS = (
     "foreign_ports",
     "cache",
     "convolution_types",
+    "int8_form",
     "multiplications",
     "nodes",
     "old_resize",

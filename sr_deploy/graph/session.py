@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from sr_deploy.errors import MissingRuntimeError, ModelError, one_line
 from sr_deploy.graph.onnx_file import Port, constant_tensors, copy_of
-from sr_deploy.graph.runnable import EXACT_INT8
+from sr_deploy.graph.runnable import exact_int8_settings
 from sr_deploy.system.arrays import FloatArray
 
 _NUMPY_TYPES: dict[int, np.dtype[Any]] = {
@@ -114,7 +114,8 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
-    options.add_session_config_entry(*EXACT_INT8)
+    for key, value in exact_int8_settings().items():
+        options.add_session_config_entry(key, value)
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

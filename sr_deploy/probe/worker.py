@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from sr_deploy.errors import one_line
-from sr_deploy.graph.runnable import EXACT_INT8
+from sr_deploy.graph.runnable import exact_int8_settings
 
 
 def main() -> None:
@@ -49,7 +49,8 @@ def _open(onnxruntime: Any, request: dict[str, Any]) -> Any:
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
-    options.add_session_config_entry(*EXACT_INT8)
+    for key, value in exact_int8_settings().items():
+        options.add_session_config_entry(key, value)
     if not request["optimise"]:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(

@@ -7,6 +7,8 @@ caller's arrays in place, so a call costs what the net costs. The nodes of the m
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.engines.base import Limits, check_batch
+from sr_deploy.engines.integers import from_text, to_text
 from sr_deploy.engines.onnxruntime.session import (
     CPU,
     OnnxRuntimeOptions,
@@ -30,6 +33,8 @@ from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import BatchArray
+from sr_deploy.system.files import sha256_of
+from sr_deploy.system.sources import sources_digest
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +53,8 @@ class OnnxRuntimeEngine:
     `model` is the path of an ONNX file, its bytes, or the model itself; `spec` replaces the spec in it.
     There is one session per dtype, made when it is first needed. Raises ModelError for a model that cannot
     be run or has no spec, MissingRuntimeError if ONNX Runtime or a provider is missing. Faults that only
-    the runtime finds are raised by the first `run`.
+    the runtime finds are raised by the first `run`: ModelError too for an int8 file of which a convolution is
+    computed in floating point and nothing in its graph explains that.
     """
 
     backend = "onnxruntime"
@@ -64,6 +70,9 @@ class OnnxRuntimeEngine:
         check_providers(self.options.providers)
         self._model = RunnableModel(model, spec)
         self.spec = self._model.facts.spec
+        self.float_convolutions: Mapping[str, str] = {}
+        """Convolutions of an int8 file that ONNX Runtime computes in floating point -> reason; known when the
+        first session is made."""
         self._sessions: dict[np.dtype[Any], Any] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -152,4 +161,47 @@ class OnnxRuntimeEngine:
                 f"{self.spec.name} is bf16, in which ONNX Runtime computes no convolution on a CPU; use --backend "
                 "openvino, or the fp32 file it was made from"
             )
-        return open_session(self._model.graph(dtype), session_options(options), named, self.spec.name)
+        graph = self._model.graph(dtype)
+        session = open_session(graph, session_options(options), named, self.spec.name)
+        if self.spec.precision == "int8" and self._fuses_integers:
+            self.float_convolutions = self._examined(graph, dtype)
+        return session
+
+    @property
+    def _fuses_integers(self) -> bool:
+        """True if the options let ONNX Runtime compute quantised convolutions in integers, on the CPU."""
+        options = self.options
+        return (
+            options.providers == (CPU,)
+            and options.graph_optimisation in ("extended", "all")
+            and options.session_config.get("session.disable_quant_qdq") != "1"
+        )
+
+    def _examined(self, graph: bytes, dtype: np.dtype[Any]) -> dict[str, str]:
+        """Return `float_convolutions` for `graph`, from the cache if they are there. Raises ModelError for a
+        convolution that nothing explains."""
+        kind = f"{dtype}.{self._examination_key()}.integers"
+        kept = self._model.read_cached(kind)
+        if kept:
+            with suppress(ValueError, AttributeError):
+                return from_text(kept)
+        from sr_deploy.engines.onnxruntime.integers import float_convolutions
+
+        def open_with_file(path: str) -> None:
+            options = session_options(self.options)
+            options.optimized_model_filepath = path
+            open_session(graph, options, [(CPU, {})], self.spec.name)
+
+        found = float_convolutions(graph, open_with_file, self.spec.name)
+        self._model.write_cached(kind, to_text(found))
+        return found
+
+    def _examination_key(self) -> str:
+        """Hash everything beside the model that ONNX Runtime's optimised graph depends on."""
+        parts = (
+            sources_digest("sr_deploy.engines.onnxruntime", ("integers",)),
+            runtime().__version__,
+            self.options.graph_optimisation,
+            *(f"{key}={value}" for key, value in sorted(self.options.session_config.items())),
+        )
+        return sha256_of("|".join(parts).encode("utf-8"))[:16]

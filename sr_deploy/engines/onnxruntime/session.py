@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
-from sr_deploy.graph.runnable import EXACT_INT8
+from sr_deploy.graph.runnable import exact_int8_settings
 from sr_deploy.system.cores import usable_cores
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -84,7 +84,8 @@ def install_line(provider: str) -> str:
 
 
 def session_options(options: OnnxRuntimeOptions) -> Any:
-    """Return `options` as ONNX Runtime's SessionOptions, with the setting against int8 overflow.
+    """Return `options` as ONNX Runtime's SessionOptions, with the setting against int8 overflow
+    where the processor needs it.
 
     The user's `session_config` comes last and wins. Raises MissingRuntimeError without ONNX Runtime.
     """
@@ -105,7 +106,7 @@ def session_options(options: OnnxRuntimeOptions) -> Any:
     settings = {
         "session.intra_op.allow_spinning": str(int(options.spinning)),
         "session.force_spinning_stop": "1",  # after a run, so that no thread spins while the result is encoded
-        EXACT_INT8[0]: EXACT_INT8[1],
+        **exact_int8_settings(),
         **options.session_config,
     }
     for key, value in settings.items():

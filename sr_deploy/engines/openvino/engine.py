@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.engines.base import Limits, check_batch
+from sr_deploy.engines.integers import from_text, to_text
 from sr_deploy.engines.openvino.skip_path import with_fp32_skip_path
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
@@ -45,7 +46,7 @@ _SHRINK_FACTOR = 4
 """Working memory is given back when a picture is this many times smaller than the largest one so far."""
 _VALUE_MOVERS = {"Identity", "Transpose", "Reshape", "Gather", "DepthToSpace"}
 """Operators that only move values, so that rounding may come before or after them."""
-_CHANGING_MODELS = ("engine", "skip_path")
+_CHANGING_MODELS = ("engine", "integers", "skip_path")
 """The modules of this package that change a model before it is compiled; the cached form depends on them. A
 test checks that the tuple is complete."""
 _OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -96,6 +97,9 @@ class OpenVinoEngine:
         self._model = RunnableModel(model, spec)
         self.spec = self._model.facts.spec
         self.computes_in = computes_in(self.spec, self.options, self._capabilities)
+        self.float_convolutions: Mapping[str, str] = {}
+        """Convolutions of an int8 file that OpenVINO computes in floating point -> reason; known when the first
+        model is compiled."""
         self._compiled: dict[np.dtype[Any], _Compiled] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -173,17 +177,23 @@ class OpenVinoEngine:
         settings = self._settings()
         kind = f"{dtype}.{self._cache_key(settings)}.openvino"
         kept = self._model.read_cached(kind) if self.options.cache else None
-        if kept:
-            with suppress(RuntimeError):  # made by another build of OpenVINO: compile again
+        about = (
+            self._model.read_cached(f"{kind}.integers") if kept and self.spec.precision == "int8" else b"{}"
+        )
+        if kept and about:
+            with suppress(RuntimeError, ValueError, AttributeError):  # made by another build: compile again
+                self.float_convolutions = from_text(about)
                 return self._core.import_model(BytesIO(kept), "CPU", settings)
         compiled = self._compile(dtype, settings)
         if self.options.cache:
             self._model.write_cached(kind, bytes(compiled.export_model().getvalue()))
+            if self.spec.precision == "int8":
+                self._model.write_cached(f"{kind}.integers", to_text(self.float_convolutions))
         return compiled
 
     def _compile(self, dtype: np.dtype[Any], settings: Mapping[str, Any]) -> Any:
         """Compile the model for pictures of `dtype`. Raises ModelError if OpenVINO cannot, or if it
-        computes an int8 file in another precision."""
+        computes a convolution of an int8 file in another precision and nothing explains that."""
         graph = self._model.graph(dtype)
         try:
             model = self._core.read_model(graph)
@@ -198,8 +208,20 @@ class OpenVinoEngine:
                 "--backend onnxruntime"
             ) from error
         if self.spec.precision == "int8":
-            _check_int8(compiled, self.spec.name)
+            self.float_convolutions = self._examined(compiled, graph)
         return compiled
+
+    def _examined(self, compiled: Any, graph: bytes) -> dict[str, str]:
+        """Return `float_convolutions` for a compiled model. Raises ModelError for a convolution that nothing
+        explains, and if none is computed in int8."""
+        from sr_deploy.engines.openvino.integers import convolution_layers, count_integers, float_convolutions
+
+        if not count_integers(compiled):
+            raise ModelError(
+                f"{self.spec.name} is int8, but OpenVINO {_runtime().__version__} computes none of its "
+                f"{len(convolution_layers(compiled))} convolutions in int8; use the fp32 file, or report this"
+            )
+        return float_convolutions(compiled, graph, self.spec.name)
 
     def _settings(self) -> dict[str, Any]:
         """Return the properties to compile with; the user's own come last and win. One stream: a call uses
@@ -352,24 +374,6 @@ def _write_rounding_as_arithmetic(model: Any) -> None:
     whole = opset.clamp(opset.round(steps, "half_to_even"), 0.0, 255.0)
     node.output(0).replace(opset.convert(whole, "u8").output(0))
     model.validate_nodes_and_infer_types()
-
-
-def _check_int8(compiled: Any, name: str) -> None:
-    """Raise ModelError if no convolution of an int8 file is computed in int8."""
-    convolutions = [
-        op for op in compiled.get_runtime_model().get_ops() if _runtime_info(op, "layerType") == "Convolution"
-    ]
-    if not any(_runtime_info(op, "runtimePrecision") in ("i8", "u8") for op in convolutions):
-        raise ModelError(
-            f"{name} is int8, but OpenVINO {_runtime().__version__} computes none of its {len(convolutions)} "
-            "convolutions in int8; use the fp32 file, or report this"
-        )
-
-
-def _runtime_info(op: Any, what: str) -> str:
-    """Return what the compiled model says about an operator under the key `what`; empty if nothing."""
-    info = op.get_rt_info()
-    return str(info[what].astype(str)) if what in info else ""
 
 
 _INSTALL = 'pip install "sr-deploy[openvino]"'

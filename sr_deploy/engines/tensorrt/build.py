@@ -93,12 +93,13 @@ def source_of(
     Raises ModelError if the file cannot be read, is no usable model, or holds no spec and none is given.
     """
     from sr_deploy.graph.convolution_types import convolution_types, with_named_nodes
+    from sr_deploy.graph.int8_form import spelled_for_tensorrt
     from sr_deploy.graph.onnx_file import load_model, picture_io, require_spec
     from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
     from sr_deploy.graph.subpixel import convolve_before_shuffle
     from sr_deploy.graph.weights_qdq import quantise_weights_in_graph
 
-    model = quantise_weights_in_graph(load_model(path))
+    model = quantise_weights_in_graph(spelled_for_tensorrt(load_model(path)))
     spec = spec or require_spec(model, str(path))
     model = convolve_before_shuffle(model) if shuffle_late else model
     graft = with_pixel_io if pixels == UINT8 else with_float_io

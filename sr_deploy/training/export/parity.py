@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, ModelError
-from sr_deploy.graph.runnable import EXACT_INT8
+from sr_deploy.graph.runnable import exact_int8_settings
 from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import FloatArray, Uint8Array
@@ -207,7 +207,8 @@ def _open_session(model: onnx.ModelProto) -> Any:
     options.log_severity_level = (
         4  # a failure is raised as well; its log line would be printed beside the error
     )
-    options.add_session_config_entry(*EXACT_INT8)
+    for key, value in exact_int8_settings().items():
+        options.add_session_config_entry(key, value)
     try:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
