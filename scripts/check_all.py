@@ -65,8 +65,9 @@ def icnr() -> str:
 
 def training() -> str:
     """The page about training says what its committed results say."""
-    return _tool("-m", "benchmarks.training.perceptual", "--check") or _tool(
-        "-m", "benchmarks.training.ablations", "--check"
+    scripts = ("perceptual", "ablations", "shapes")
+    return "\n".join(
+        filter(None, (_tool("-m", f"benchmarks.training.{name}", "--check") for name in scripts))
     )
 
 
