@@ -93,7 +93,12 @@ def decode_bmp(header: PictureHeader) -> tuple[AnyArray, AnyArray | None]:
     rows = np.frombuffer(data, np.uint8, stride * abs(height), struct.unpack_from("<I", data, 10)[0])
     rows = rows.reshape(abs(height), stride)[:: 1 if height < 0 else -1]
     if bits == 24:
-        return np.ascontiguousarray(rows[:, : 3 * width].reshape(-1, width, 3)[..., ::-1]), None
+        from sr_deploy.images.opencv import cv2
+
+        # a tenth of the time of numpy's copy with a negative step
+        return cv2.cvtColor(
+            np.ascontiguousarray(rows[:, : 3 * width]).reshape(-1, width, 3), cv2.COLOR_BGR2RGB
+        ), None
     if bits < 24 and bits != 16:
         return _palette(data, bits)[_indices(rows, bits)[:, :width]], None
     values = np.ascontiguousarray(rows).view(f"<u{bits // 8}")[:, :width]
