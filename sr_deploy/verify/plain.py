@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, inliner, numpy_helper
+from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference
 
 from sr_deploy.errors import ModelError, one_line
 from sr_deploy.graph.foreign_ports import with_plain_ports
@@ -88,7 +88,7 @@ class PlainGraph:
         merely has black spots there. So the inputs of such operators are counted. Memory use is that of one run.
         """
         extended = copy_of(self.model)
-        counts = _count_nan_before(extended.graph)
+        counts = _count_nan_before(extended.graph, _float_values(self.model))
         if not counts:
             return 0
         extended.graph.output.extend(
@@ -139,9 +139,20 @@ class PlainGraph:
         return np.ascontiguousarray(picture, np.float32)
 
 
-def _count_nan_before(graph: onnx.GraphProto) -> list[str]:
-    """Add nodes to `graph` that count NaN in the results that `_HIDES_NAN` reads; returns the names of the counts."""
-    made = {name for node in graph.node for name in node.output if name}
+def _float_values(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the results that hold floating-point numbers, as far as ONNX can infer it.
+
+    Graphs also take the largest of sizes, which are integers and cannot be NaN.
+    """
+    inferred = shape_inference.infer_shapes(model).graph
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    return {value.name for value in inferred.value_info if value.type.tensor_type.elem_type in kinds}
+
+
+def _count_nan_before(graph: onnx.GraphProto, floats: set[str]) -> list[str]:
+    """Add nodes to `graph` that count NaN in the results `floats` that `_HIDES_NAN` reads; returns the names of the
+    counts."""
+    made = {name for node in graph.node for name in node.output if name in floats}
     read = {
         name: None for node in graph.node if node.op_type in _HIDES_NAN for name in node.input if name in made
     }

@@ -263,6 +263,16 @@ def test_nan_that_an_activation_hides_is_found_and_its_operator_named(photograph
     assert all(r.measured.not_finite for r in found.results if r.path.how == "whole")
 
 
+def test_the_largest_of_two_sizes_is_no_number_that_could_be_nan(photographs):
+    nodes = [
+        helper.make_node("Shape", ["raw"], ["size"], "size"),
+        helper.make_node("Max", ["size", "size"], ["largest"], "largest"),
+        helper.make_node("Reshape", ["raw", "largest"], ["upscaled"], "reshape"),
+    ]
+    found = verified(ending_in(rgb_net(), nodes), photographs)
+    assert found.passed, found.why()
+
+
 def test_values_that_are_no_numbers_fail_in_fp32_too(photographs):
     nodes = [
         helper.make_node("Sqrt", ["raw"], ["root"], "root"),
