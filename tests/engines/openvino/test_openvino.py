@@ -21,7 +21,7 @@ from sr_deploy.graph.onnx_file import save_model, write_spec
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.precision.half import to_bf16, to_fp16
 from sr_deploy.precision.quantise import quantised_inputs, to_int8
-from sr_deploy.spec import ModelSpec
+from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.upscale import Upscaler
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -371,3 +371,49 @@ def test_the_pictures_own_way_around_a_bf16_net_is_computed_in_fp32(pixels):
         assert engine.computes_in == "bf16"
         # in bf16 the error would be 1/256
         np.testing.assert_allclose(engine.run(pictures), exact.run(pictures), rtol=0, atol=1e-6)
+
+
+def too_bright(fixed: bool, ports: str) -> onnx.ModelProto:
+    """A net whose values go from -2 to 3, far outside of what bytes hold. `ports` is "float", "quantised" or "cast"."""
+    weights = {"five": np.float32(5), "two": np.float32(2), "step": np.float32(1 / 255), "zero": np.uint8(0)}
+    nodes = [helper.make_node("Concat", ["detail"] * 4, ["four"], axis=1)]
+    if ports == "float":
+        nodes.append(helper.make_node("DepthToSpace", ["four"], ["upscaled"], blocksize=2, mode="DCR"))
+        source = "pixels"
+    else:
+        nodes.insert(0, helper.make_node("DequantizeLinear", ["pixels", "step", "zero"], ["source"]))
+        nodes.append(helper.make_node("DepthToSpace", ["four"], ["large"], blocksize=2, mode="DCR"))
+        source = "source"
+    if ports == "quantised":
+        nodes.append(helper.make_node("QuantizeLinear", ["large", "step", "zero"], ["upscaled"]))
+    if ports == "cast":
+        weights |= {"black": np.float32(0), "white": np.float32(255)}
+        nodes += [
+            helper.make_node("Div", ["large", "step"], ["steps"]),
+            helper.make_node("Round", ["steps"], ["whole"]),
+            helper.make_node("Clip", ["whole", "black", "white"], ["clipped"]),
+            helper.make_node("Cast", ["clipped"], ["upscaled"], to=TensorProto.UINT8),
+        ]
+    at = 0 if ports == "float" else 1
+    nodes[at:at] = [
+        helper.make_node("Mul", [source, "five"], ["scaled"]),
+        helper.make_node("Sub", ["scaled", "two"], ["detail"]),
+    ]
+    rule = SizeRule(fixed=(6, 8)) if fixed else SizeRule()
+    model = custom(nodes, weights, SPEC.with_(size_rule=rule))
+    kind = TensorProto.FLOAT if ports == "float" else TensorProto.UINT8
+    sizes = ([1, 3, 6, 8], [1, 3, 12, 16]) if fixed else (["n", 3, "h", "w"], [None] * 4)
+    for port, dims in zip((model.graph.input[0], model.graph.output[0]), sizes, strict=True):
+        port.CopyFrom(helper.make_tensor_value_info(port.name, kind, dims))
+    return model if ports == "float" else write_spec(model, SPEC.with_(size_rule=rule, value_range=(0, 255)))
+
+
+@pytest.mark.parametrize("ports", ["float", "quantised", "cast", "exported"])
+@pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "any size"])
+def test_values_beyond_black_and_white_are_clamped_and_never_wrap(fixed, ports):
+    """OpenVINO's conversion to bytes wraps on fixed sizes and saturates on symbolic ones."""
+    picture = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(1, 6, 8, 3)
+    model = with_pixel_io(too_bright(fixed, "float")) if ports == "exported" else too_bright(fixed, ports)
+    expected = np.clip(np.rint(picture.repeat(2, 1).repeat(2, 2) * 5.0 - 510), 0, 255)
+    with OpenVinoEngine(model) as engine:
+        np.testing.assert_allclose(engine.run(picture), expected, atol=1)
