@@ -196,8 +196,8 @@ def _compute(
 ) -> None:
     """Upscale the picture, and resample it if a size other than input times scale was asked for.
 
-    The reference to the input is dropped before resampling, so that its memory can be used again. Raises
-    the errors of `check_size` and `check_fits` before computing.
+    The input is dropped before resampling, so that its memory can be used again. Raises the errors of
+    `check_size` and `check_fits` before computing.
     """
     image = work.image
     assert image is not None
