@@ -35,6 +35,20 @@ def named_exceptions(
     return {name: reasons[name] for name in floats}
 
 
+def summary(exceptions: Mapping[str, str], model: str, runtime: str) -> str | None:
+    """Return one line for the user about `exceptions`, or None if there is nothing to say.
+
+    A single one is the last convolution of a net, as a rule: its result becomes the picture and is not quantised.
+    """
+    if len(exceptions) < 2:
+        return None
+    name, reason = next(iter(exceptions.items()))
+    return (
+        f"{runtime} computes {len(exceptions)} int8 convolutions of {model} in floating point ({name}: {reason}, and "
+        f"{len(exceptions) - 1} more); another backend may be faster"
+    )
+
+
 def to_text(exceptions: Mapping[str, str]) -> bytes:
     """Return `exceptions` as bytes for the cache, which `from_text` reads."""
     return json.dumps(dict(exceptions)).encode("utf-8")

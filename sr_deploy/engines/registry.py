@@ -58,7 +58,8 @@ def open_engine(
     """Open an engine that runs `model`: the path of an ONNX file, its bytes, or the model itself.
 
     A path such as `a.onnx+b.onnx` that is no file opens a chain, which runs one model after the other. `options` is the backend's own options object, such as `OnnxRuntimeOptions`; `threads` may be given
-    instead of it. `say` is called with one line if "auto" measured. May be called from several threads.
+    instead of it. `say` is called with one line if "auto" measured, and with one if the engine computes
+    convolutions of an int8 file in floating point. May be called from several threads.
 
     Raises UsageError for an unknown backend, for options of another one, and for both options and threads;
     ModelError for a model that cannot be run; MissingRuntimeError if the runtime is missing. Warns
@@ -75,6 +76,8 @@ def open_engine(
 
         warn_of_failure(source, chosen)
     engine: Engine = _engine_class(chosen).open(source, options, threads)
+    if say is not None and hasattr(engine, "say"):
+        engine.say = say
     return engine
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from sr_deploy.graph.int8_form import never_negative
 from sr_deploy.graph.nodes import constants_of
 from sr_deploy.precision.calibrate import (
     METHODS,
@@ -130,7 +131,8 @@ def _best_ranges(
 
 def _candidate(base: _Balanced, meter: LossMeter, method: str, keep: set[str]) -> Candidate:
     """Make one candidate and measure it roughly, on a few crops."""
-    model = to_int8(base.model, choose_ranges(base.magnitudes, method), keep=keep)
+    ranges = choose_ranges(base.magnitudes, method)
+    model = to_int8(base.model, ranges, keep=keep, unsigned=never_negative(base.model))
     kept = tuple(name for name in quantisable(base.model) if name in keep)
     return Candidate(
         model=model,

@@ -61,6 +61,27 @@ def test_planted_leaky_relu_is_named_in_onnx_runtime_and_integer_in_openvino(bac
         assert list(named.values()) == ["its result is read by LeakyRelu and not quantised"] * 2
 
 
+def test_the_user_is_told_once_if_several_convolutions_are_float(tmp_path, monkeypatch):
+    monkeypatch.setenv("SR_DEPLOY_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "net.onnx"
+    save_model(net(LEAKY), path)
+    for _ in range(2):  # from the cache too
+        said: list[str] = []
+        with open_engine(path, "onnxruntime", say=said.append) as engine:
+            engine.run(PICTURE)
+            engine.run(PICTURE / np.float32(255))
+        (line,) = said
+        assert line.startswith(
+            "ONNX Runtime computes 2 int8 convolutions of net in floating point (core/Conv"
+        )
+        assert line.endswith(
+            "its result is read by LeakyRelu and not quantised, and 1 more); another backend may be faster"
+        )
+    with open_engine(net(Form(closed=False)), "onnxruntime", say=pytest.fail) as engine:
+        engine.run(PICTURE)
+        assert len(engine.float_convolutions) <= 1
+
+
 def test_a_planted_zero_point_is_caught(monkeypatch):
     """int8 with zero point 0 behind ReLU is float in ONNX Runtime without a word, and so is uint8 with 3."""
     unspelled(monkeypatch)

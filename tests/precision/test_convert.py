@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import CheckFailedError, InputError, MissingRuntimeError, UsageError
 from sr_deploy.graph.onnx_file import read_spec, write_spec
@@ -53,6 +53,8 @@ def notes_of(model: onnx.ModelProto) -> dict:
 def test_int8_is_calibrated_measured_and_described_in_the_file(tiny, photographs):
     made = convert(gentle(tiny("plain").model), "int8", data=photographs)
     assert made.spec.precision == read_spec(made.model).precision == "int8"
+    zeros = [t.data_type for t in made.model.graph.initializer if t.name.endswith("_zero") and not t.dims]
+    assert TensorProto.UINT8 in zeros  # the values behind ReLU
     assert made.notes.photographs == 7
     assert -0.1 <= made.notes.psnr_change <= 0.1
     assert made.notes.fidelity > 35

@@ -7,7 +7,7 @@ caller's arrays in place, so a call costs what the net costs. The nodes of the m
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.engines.base import Limits, check_batch
-from sr_deploy.engines.integers import from_text, to_text
+from sr_deploy.engines.integers import from_text, summary, to_text
 from sr_deploy.engines.onnxruntime.session import (
     CPU,
     OnnxRuntimeOptions,
@@ -73,6 +73,8 @@ class OnnxRuntimeEngine:
         self.float_convolutions: Mapping[str, str] = {}
         """Convolutions of an int8 file that ONNX Runtime computes in floating point -> reason; known when the
         first session is made."""
+        self.say: Callable[[str], None] | None = None
+        """Called once with a line for the user if several of those are float."""
         self._sessions: dict[np.dtype[Any], Any] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -165,6 +167,10 @@ class OnnxRuntimeEngine:
         session = open_session(graph, session_options(options), named, self.spec.name)
         if self.spec.precision == "int8" and self._fuses_integers:
             self.float_convolutions = self._examined(graph, dtype)
+            line = summary(self.float_convolutions, self.spec.name, "ONNX Runtime")
+            if line and self.say:
+                self.say(line)
+                self.say = None
         return session
 
     @property
