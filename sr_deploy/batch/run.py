@@ -278,6 +278,7 @@ def _write(
             overwrite=existing == "overwrite",
             consume=True,
             strip=settings.strip,
+            **({"ready": partial(ledger.written, job)} if ledger is not None else {}),
         )
     except OutputError:
         if existing != "skip" or not os.path.lexists(job.target):

@@ -37,6 +37,8 @@ class WriteSettings:
     """Meaning of opacity, as `Upscaler.upscale` takes it."""
     strip: bool = False
     """True to leave out all metadata except what the pixels mean."""
+    check: bool = False
+    """True to compare all bytes of existing results with the checksum in their record."""
     keep_damaged: bool = False
     """True to use what can be read of damaged pictures."""
     profile: Literal["auto", "keep", "srgb"] = "auto"

@@ -151,6 +151,11 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 @click.option(
+    "--check",
+    is_flag=True,
+    help="Read existing results of a folder whole, and make those again whose bytes have changed on the disk.",
+)
+@click.option(
     "--follow-links",
     is_flag=True,
     help="Write a result whose file is a link to where the link leads, instead of replacing the link.",
@@ -299,6 +304,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         existing=existing,
         alpha=options["alpha"],
         strip=options["strip"],
+        check=options["check"],
         keep_damaged=options["keep_damaged"],
         profile=options["profile"] or "auto",
     )

@@ -383,6 +383,7 @@ def write_image(
     overwrite: bool = True,
     consume: bool = False,
     strip: bool = False,
+    ready: Callable[[Path], None] | None = None,
 ) -> tuple[str, ...]:
     """Write `image` to `path`. Returns notes on what was lost, one clause each.
 
@@ -393,7 +394,8 @@ def write_image(
     file is left alone, even if another process creates it during the work. With `consume=True` the
     pixels may be changed and must not be used afterwards; no format needs that now.
 
-    With `strip`, only the metadata that says what the pixels mean is written.
+    With `strip`, only the metadata that says what the pixels mean is written. `ready` is called with the path of
+    the complete temporary file before that gets its name; an error that it raises leaves the old file.
 
     If the format has no 16 bits, the pixels are rounded to 8; if it has no opacity, the picture is put
     on white; if it has no room for a metadata blob, the blob is left out.
@@ -421,7 +423,7 @@ def write_image(
             quality = kind.top_quality
         elif quality is None and kind.name == "jpeg" and image.quality is not None:
             quality = max(JPEG_QUALITY, image.quality)
-        with atomic_output(path, target, overwrite, kind.suffixes[0]) as temporary:
+        with atomic_output(path, target, overwrite, kind.suffixes[0], ready) as temporary:
             dropped = _encode(temporary, kind.name, pixels, alpha, metadata, quality)
     except MemoryError as error:
         raise OutOfMemoryError(

@@ -15,9 +15,13 @@ from types import TracebackType
 from typing import Any
 
 from sr_deploy.errors import OutputError
-from sr_deploy.system.files import try_lock, unlock, write_whole
+from sr_deploy.system.files import sync, try_lock, unlock, write_whole
 from sr_deploy.system.own_files import NotOwnError, open_own, read_all, read_own
 
+_COMPACTED = 16 << 10
+"""Bytes of a claim's file beyond which the next record replaces the earlier ones."""
+_LINES = 16
+"""Most lines, from the end, in which a complete record is looked for."""
 _LARGEST_RECORD = 4 << 20
 """Largest record in bytes that is read. Ours have some hundred bytes; those of a part of a video some thousand."""
 
@@ -73,16 +77,27 @@ class Claim:
             return None
         return _json_object(data)
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Replace the record. Values must be JSON values. Raises OSError.
+    def is_damaged(self) -> bool:
+        """True if what was written last is incomplete, as after a power loss: `record` may return an earlier one."""
+        try:
+            data = read_all(self._descriptor, _LARGEST_RECORD)
+        except OSError:
+            return True
+        return data.endswith(b"\0") or _json_object(data.rsplit(b"\n", 1)[-1]) is None
 
-        The file is changed in place, because replacing it would lose the lock. If the process is
-        interrupted here, the record is incomplete and `record` returns None.
+    def write(self, record: Mapping[str, Any], *, synced: bool = False) -> None:
+        """Write a record, which counts instead of the earlier ones. Values must be JSON values. Raises OSError.
+
+        The file is changed in place, because replacing it would lose the lock. The record is added as a line, so
+        if the process is interrupted here, the one before it is still there. `synced` flushes it to the disk.
         """
-        data = json.dumps(record, sort_keys=True).encode("utf-8")
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        data = b"\n" + json.dumps(record, sort_keys=True).encode("utf-8")
+        if os.fstat(self._descriptor).st_size > _COMPACTED:
+            os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_END)
         os.write(self._descriptor, data)
+        if synced:
+            sync(self._descriptor)
 
     def release(self) -> None:
         """Release the claim and keep the record. Further calls do nothing."""
@@ -157,9 +172,11 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:
-    """The JSON object in `data`, or None for anything else."""
-    try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):  # the latter if lists are nested too deep
-        return None
-    return record if isinstance(record, dict) else None
+    """The JSON object in the last line of `data` that is a complete one, or None."""
+    # a power loss may leave zeros in the place of what was written last
+    for line in reversed(data.rstrip(b"\0").rsplit(b"\n", _LINES)):
+        with suppress(ValueError, RecursionError):  # the latter if lists are nested too deep
+            record = json.loads(line)
+            if isinstance(record, dict):
+                return record
+    return None

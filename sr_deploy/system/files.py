@@ -41,11 +41,44 @@ def write_whole(path: Path, data: bytes, *, synced: bool = False) -> None:
             file.write(data)
             if synced:
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
         os.replace(draft, path)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Return the content of a regular file. Raises OSError, also if it has more than `most` bytes or is a pipe."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        data = file.read(most + 1) if status.st_size <= most else b""
+    if status.st_size > most or len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than the {most:,} bytes that are read", str(path))
+    return data
+
+
+def sync(descriptor: int) -> None:
+    """Flush the content and the size of an open file to the disk. Raises OSError."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file that was written by its name to the disk. Failures are ignored: some file systems cannot do it."""
+    with suppress(OSError), open(path, "rb+") as file:
+        sync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can do that. Failures are ignored."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sha256(size: int) -> Any:

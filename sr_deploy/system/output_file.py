@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sr_deploy.errors import OutputError
+from sr_deploy.system.files import sync_file
 
 _PERMISSIONS = 0o777
 """Bits of the mode that a new file takes over from the one it replaces: not those that change the user (setuid)."""
@@ -71,12 +72,15 @@ def _output_error(path: Path, error: Exception) -> OutputError:
 
 
 @contextmanager
-def atomic_output(path: Path, target: Path, overwrite: bool, suffix: str) -> Iterator[Path]:
+def atomic_output(
+    path: Path, target: Path, overwrite: bool, suffix: str, ready: Callable[[Path], None] | None = None
+) -> Iterator[Path]:
     """Context manager: a temporary path beside `target`, which is renamed to `target` at the end.
 
     The caller creates the temporary file. On any error it is deleted and `target` stays as it was. An
     existing file's permissions are kept. `path` is the user's name for `target`, used in messages;
-    `suffix` is that of the temporary file. Raises OutputError, also if `overwrite` is False and
+    `suffix` is that of the temporary file. `ready` is called with the temporary path when the file is complete and
+    flushed to the disk, before it is renamed. Raises OutputError, also if `overwrite` is False and
     `target` appeared meanwhile.
     """
     # beside the target, because a rename works only within one file system
@@ -84,6 +88,9 @@ def atomic_output(path: Path, target: Path, overwrite: bool, suffix: str) -> Ite
     temporary = target.parent / f".sr-deploy-{os.getpid()}-{os.urandom(8).hex()}{suffix}"
     try:
         yield temporary
+        sync_file(temporary)
+        if ready is not None:
+            ready(temporary)
         if overwrite:
             with suppress(OSError):
                 if stat.S_ISREG(mode := target.lstat().st_mode):
