@@ -9,6 +9,7 @@ back to another precision.
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -386,14 +387,35 @@ _INSTALL = 'pip install "sr-deploy[openvino]"'
 
 
 def _runtime() -> ModuleType:
-    """Import OpenVINO. Raises MissingRuntimeError if it cannot be imported."""
+    """Import OpenVINO without its telemetry. Raises MissingRuntimeError if it cannot be imported."""
     try:
-        import openvino
+        with _no_telemetry():
+            import openvino
     except ImportError as error:
         raise MissingRuntimeError(
             f"the openvino backend needs OpenVINO, which cannot be imported ({error}); {_INSTALL}"
         ) from error
     return openvino  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Context in which `openvino_telemetry` cannot be imported.
+
+    The first import of OpenVINO (2026.4) starts its converter's telemetry, which writes a client identifier into the
+    home folder and sends an event to a web service, unless the user has declined. Without that package the
+    converter uses a stand-in of its own that does nothing, and so it does for the rest of the process.
+    """
+    name = "openvino_telemetry"
+    loaded = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail
+    try:
+        yield
+    finally:
+        if loaded is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = loaded
 
 
 def _opset() -> ModuleType:
