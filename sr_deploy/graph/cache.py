@@ -3,7 +3,8 @@
 An entry is found by the hash of the model file's bytes, of this package's version, and of the sources that
 made the entry. So neither a changed file nor a changed program can find an old entry. Entries that nobody
 used for 90 days are deleted, and the ones unused for longest if all together are too large.
-`SR_DEPLOY_CACHE` names another folder; if it is empty, nothing is cached. Nothing here raises: every
+`SR_DEPLOY_CACHE` names another folder; if it is empty, nothing is cached. A folder that others may write to
+is not used, and of the files in it only the user's own (or root's). Nothing here raises: every
 failure is a miss, which costs time and never a result.
 """
 
@@ -13,16 +14,21 @@ import os
 import re
 import sys
 import time
+import warnings
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from sr_deploy.system.files import sha256_of, write_whole
+from sr_deploy.system.own_files import distrust_reason, make_private_folder, read_own
 from sr_deploy.system.sources import sources_digest
 from sr_deploy.version import __version__
 
 LARGEST_MODEL = 64 << 20
 """Largest model file, in bytes, that is worth keeping a second time."""
 
+_LARGEST_ENTRY = LARGEST_MODEL + 100
+"""Largest file of an entry, in bytes: the data and its checksum."""
 _PACKAGE = "sr_deploy.graph"
 _MAKERS = (
     "byte_ports",
@@ -57,6 +63,10 @@ _LARGEST_TOTAL = 256 << 20
 """Largest size of all entries together, in bytes."""
 
 
+class UntrustedCacheWarning(UserWarning):
+    """Warning that the cache is not used, because others may write to it."""
+
+
 class CacheEntry:
     """The cached results of one model file. `kind` names a result; processes may share the folder."""
 
@@ -66,7 +76,7 @@ class CacheEntry:
     @classmethod
     def of(cls, path: Path) -> CacheEntry | None:
         """Return the cache entry for `path`; None if caching is off or the file is unreadable or too large."""
-        folder = cache_folder()
+        folder = trusted_cache_folder()
         try:
             if folder is None or path.stat().st_size > LARGEST_MODEL:
                 return None
@@ -80,7 +90,7 @@ class CacheEntry:
         """Return the bytes kept as `kind`; None if there are none, or if their checksum is wrong."""
         path = self.folder / f"{self.key}-{kind}"
         try:
-            digest, data = path.read_bytes().split(b"\n", 1)
+            digest, data = read_own(path, _LARGEST_ENTRY).split(b"\n", 1)
         except (OSError, ValueError):
             return None
         if sha256_of(data).encode() != digest:
@@ -94,7 +104,7 @@ class CacheEntry:
         """Keep `data` as `kind`, and delete old entries. Failures are ignored."""
         target = self.folder / f"{self.key}-{kind}"
         with suppress(OSError):  # a read-only or full cache must not stop a run
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.folder)
             write_whole(target, sha256_of(data).encode() + b"\n" + data)
         with suppress(OSError):
             _prune(self.folder)
@@ -125,6 +135,30 @@ def _prune(folder: Path) -> None:
         if not when or total > _LARGEST_TOTAL:
             with suppress(OSError):
                 os.unlink(path)
+
+
+@lru_cache(maxsize=8)
+def _is_trusted(folder: Path) -> bool:
+    """Return whether only the user can write to `folder`. If not, one warning says so."""
+    reason = distrust_reason(folder)
+    if reason is not None:
+        warnings.warn(
+            f"working without the cache {folder}: {reason}; remove other users' write access, or choose another "
+            "folder with SR_DEPLOY_CACHE",
+            UntrustedCacheWarning,
+            stacklevel=2,
+        )
+    return reason is None
+
+
+def trusted_cache_folder() -> Path | None:
+    """Return the folder of the entries, or None if caching is off or others may write to the folder.
+
+    Whoever can write there decides what our sessions compute, so the rule is that of engines, which are code. The
+    folder is looked at once per process.
+    """
+    folder = cache_folder()
+    return folder if folder is not None and _is_trusted(folder) else None
 
 
 def cache_folder() -> Path | None:

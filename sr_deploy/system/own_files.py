@@ -42,7 +42,7 @@ def open_own(path: Path, *, create: bool = False) -> int:
     try:
         descriptor = _open(path, access | _FLAGS, folder)
         try:
-            _check(path, os.fstat(descriptor))
+            _check(path, os.fstat(descriptor), reading=not create)
         except BaseException:
             os.close(descriptor)
             raise
@@ -53,7 +53,7 @@ def open_own(path: Path, *, create: bool = False) -> int:
 
 
 def read_own(path: Path, most: int) -> bytes:
-    """Return the content of our own regular file `path`, at most `most` bytes.
+    """Return the content of our own (or root's) regular file `path`, at most `most` bytes.
 
     Raises NotOwnError, or another OSError if the file cannot be read or is larger.
     """
@@ -67,7 +67,11 @@ def read_own(path: Path, most: int) -> bytes:
 def read_all(descriptor: int, most: int) -> bytes:
     """Return the content of an open file from its beginning. Raises OSError (EFBIG) beyond `most` bytes."""
     os.lseek(descriptor, 0, os.SEEK_SET)
-    data = bytearray()
+    size = os.fstat(descriptor).st_size
+    first = os.read(descriptor, min(size, most) + 1)
+    if len(first) == size <= most:  # the usual case, without copying
+        return first
+    data = bytearray(first)
     while len(data) <= most and (block := os.read(descriptor, min(_BLOCK, most + 1 - len(data)))):
         data += block
     if len(data) > most:
@@ -100,14 +104,17 @@ def _open(path: Path, flags: int, folder: int | None) -> int:
         raise
 
 
-def _check(path: Path, status: os.stat_result) -> None:
-    """Raise NotOwnError if `status`, that of `path`, is not that of a regular file of our own with one name."""
+def _check(path: Path, status: os.stat_result, *, reading: bool) -> None:
+    """Raise NotOwnError if `status`, that of `path`, is not that of a regular file of our own with one name.
+
+    Files of root may be read: an administrator may have filled the cache, and can change anything anyway.
+    """
     if not stat.S_ISREG(status.st_mode):
         raise NotOwnError(path, _kind(status.st_mode))
     if status.st_nlink > 1:
         # writing would change the file under its other names as well, which may be anywhere
         raise NotOwnError(path, "it has other names (hard links)")
-    if sys.platform == "win32" or status.st_uid == os.geteuid():
+    if sys.platform == "win32" or status.st_uid == os.geteuid() or (reading and status.st_uid == 0):
         return
     if status.st_uid != _owner_of_new_file(path):
         raise NotOwnError(path, "it belongs to another user")
@@ -132,3 +139,58 @@ def _owner_of_new_file(path: Path) -> int | None:
 def _kind(mode: int) -> str:
     """Return what a file is instead of a regular file."""
     return "it is a link" if stat.S_ISLNK(mode) else "it is not a regular file"
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create `folder` and its missing parents, for the user alone. Raises OSError."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.is_dir():
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
+def distrust_reason(folder: Path) -> str | None:
+    """Return why files in `folder` must not be believed, or None if only the user and root can have put them there.
+
+    The folder and all folders above it must belong to the user or to root, and nobody else may write to them. A folder
+    above may be writable by all if it is sticky, as /tmp is: there only the owner can rename a folder. It may also be
+    writable by its owner's private group, whose number is that of the user. A link on the way must belong to the user
+    or to root, and what it leads to is looked at as well.
+
+    Not checked on Windows, where caches lie in the user's own profile. A folder that does not exist yet, or cannot be
+    read, is no danger: nothing is read from it.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        for path in (Path(os.path.abspath(folder)), Path(os.path.realpath(folder))):
+            for above in (path, *path.parents):
+                reason = _link_reason(above.lstat()) or _folder_reason(above.stat(), inner=above == path)
+                if reason:
+                    return f"{above}: {reason}" if above != path else reason
+    except OSError:
+        return None
+    return None
+
+
+def _link_reason(status: os.stat_result) -> str | None:
+    """Return why a link must not be followed; None if it may be, or is no link."""
+    if stat.S_ISLNK(status.st_mode) and not _is_trusted(status.st_uid):
+        return "it is a link of another user"
+    return None
+
+
+def _folder_reason(status: os.stat_result, *, inner: bool) -> str | None:
+    """Return why a folder does not keep others out. `inner` is the folder itself, the others lie above it."""
+    if not _is_trusted(status.st_uid):
+        return "it belongs to another user"
+    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not inner and status.st_mode & stat.S_ISVTX:
+        return None
+    if not inner and not writable & stat.S_IWOTH and status.st_gid == status.st_uid:
+        return None
+    return "others may write to it" if writable else None
+
+
+def _is_trusted(owner: int) -> bool:
+    """Return True for the user and for root, who can change anything anyway."""
+    return sys.platform == "win32" or owner in (os.geteuid(), 0)

@@ -23,6 +23,8 @@ from sr_deploy.graph.cache import CacheEntry, cache_folder
 from sr_deploy.graph.onnx_file import load_model, parse_model, save_model, write_spec
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
+from sr_deploy.system import own_files
+from sr_deploy.system.files import sha256_of
 
 UINT8 = np.dtype(np.uint8)
 
@@ -274,3 +276,52 @@ def load_bare(data: bytes) -> bytes:
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")
     return model.SerializeToString(deterministic=True)
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+
+
+def planted(cache: Path) -> int:
+    """Put other data with a matching checksum in the place of every entry; returns their number."""
+    entries = list(cache.iterdir())
+    for entry in entries:
+        entry.write_bytes(sha256_of(b"planted").encode() + b"\nplanted")
+    return len(entries)
+
+
+@posix
+def test_a_cache_that_others_may_write_to_is_not_believed(cache, model, recwarn):
+    made = RunnableModel(model).graph(UINT8)
+    assert planted(cache)
+    assert RunnableModel(model).read_cached("uint8.onnx") == b"planted"  # the user alone could write there
+    cache.chmod(0o777)
+    kept._is_trusted.cache_clear()
+    for _ in range(2):
+        runnable = RunnableModel(model)
+        assert runnable.graph(UINT8) == made
+        assert not runnable.is_cached
+    said = [str(one.message) for one in recwarn if one.category is kept.UntrustedCacheWarning]
+    assert len(said) == 1
+    assert "others may write to it" in said[0]
+    cache.chmod(0o700)
+    kept._is_trusted.cache_clear()
+
+
+@posix
+def test_an_entry_that_is_a_link_or_another_users_is_not_believed(cache, model, tmp_path, monkeypatch):
+    made = RunnableModel(model).graph(UINT8)
+    planted(cache)
+    for entry in list(cache.iterdir()):
+        entry.rename(tmp_path / entry.name)
+        entry.symlink_to(tmp_path / entry.name)
+    assert RunnableModel(model).graph(UINT8) == made
+    assert not any(entry.is_symlink() for entry in cache.iterdir())  # they were replaced by our own
+    planted(cache)
+    monkeypatch.setattr(own_files, "_owner_of_new_file", lambda path: None)
+    monkeypatch.setattr(os, "fstat", lambda descriptor: _owned_by(os.stat(descriptor), 12345))
+    assert RunnableModel(model).read_cached("uint8.onnx") is None
+
+
+def _owned_by(status: os.stat_result, owner: int) -> os.stat_result:
+    """`status` with another owner."""
+    return os.stat_result([*status[:4], owner, *status[5:]])

@@ -12,7 +12,7 @@ from sr_deploy.errors import OutputError
 from sr_deploy.system import own_files
 from sr_deploy.system.claims import Claim, UntrustedRecordError, read_record, write_record
 from sr_deploy.system.files import digest_of, write_whole
-from sr_deploy.system.own_files import NotOwnError, open_own, read_own
+from sr_deploy.system.own_files import NotOwnError, distrust_reason, make_private_folder, open_own, read_own
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 
@@ -59,7 +59,7 @@ def test_a_record_of_another_user_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(own_files.os, "geteuid", lambda: os.getuid() + 1)
     monkeypatch.setattr(own_files, "_owner_of_new_file", lambda path: os.getuid() + 1)
     with pytest.raises(NotOwnError, match="belongs to another user"):
-        open_own(tmp_path / "a.json")
+        open_own(tmp_path / "a.json", create=True)
 
 
 def test_a_file_system_on_which_all_files_have_one_owner_keeps_records(tmp_path, monkeypatch):
@@ -146,3 +146,55 @@ def photo():
     file = io.BytesIO()
     write_png(file, np.full((9, 8, 3), 90, np.uint8), None, Metadata())
     return file.getvalue()
+
+
+def guarded(folder):
+    """Make `folder` with a folder above it, both the user's alone."""
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o700)
+    folder.chmod(0o700)
+    return folder
+
+
+def test_a_folder_that_only_the_user_can_change_is_trusted(tmp_path):
+    assert distrust_reason(guarded(tmp_path / "above" / "cache")) is None
+    assert distrust_reason(tmp_path / "none" / "cache") is None
+
+
+@pytest.mark.parametrize(("mode", "trusted"), [(0o777, False), (0o1777, True), (0o755, True), (0o757, False)])
+def test_a_folder_above_that_others_may_write_to_spoils_it(tmp_path, mode, trusted):
+    folder = guarded(tmp_path / "above" / "cache")
+    folder.parent.chmod(mode)
+    assert (distrust_reason(folder) is None) == trusted
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o707])
+def test_a_folder_that_others_may_write_to_is_not_trusted(tmp_path, mode):
+    folder = guarded(tmp_path / "above" / "cache")
+    folder.chmod(mode)
+    assert distrust_reason(folder) == "others may write to it"
+
+
+def test_links_are_trusted_by_their_owner_and_by_where_they_lead(tmp_path, monkeypatch):
+    folder = guarded(tmp_path / "above" / "cache")
+    (tmp_path / "link").symlink_to(folder)
+    assert distrust_reason(tmp_path / "link") is None
+    folder.parent.chmod(0o777)
+    assert "others may write" in (distrust_reason(tmp_path / "link") or "")
+    folder.parent.chmod(0o700)
+    real = own_files._is_trusted
+    owner = (tmp_path / "link").lstat().st_uid
+    monkeypatch.setattr(own_files, "_is_trusted", lambda uid: False)
+    assert "another user" in (distrust_reason(tmp_path / "link") or "")
+    monkeypatch.setattr(own_files, "_is_trusted", real)
+    assert real(owner)
+
+
+def test_private_folders_are_made_for_the_user_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        make_private_folder(tmp_path / "a" / "b")
+        make_private_folder(tmp_path / "a" / "b")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "a", tmp_path / "a" / "b")] == [0o700] * 2

@@ -10,6 +10,7 @@ version or GPU. These engines have not been run on a GPU yet: their tests cover 
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -38,10 +39,11 @@ from sr_deploy.engines.onnxruntime.session import (
     session_options,
 )
 from sr_deploy.errors import MissingRuntimeError, UsageError
-from sr_deploy.graph.cache import cache_folder
+from sr_deploy.graph.cache import trusted_cache_folder
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import BatchArray
+from sr_deploy.system.own_files import distrust_reason, make_private_folder, open_own
 
 if TYPE_CHECKING:
     import onnx
@@ -356,14 +358,18 @@ def tensorrt_key(graph: bytes, options: OnnxRuntimeGpuOptions, version: str, gpu
 
 
 def tensorrt_cache_folder(key: str) -> Path | None:
-    """Return the folder for the engines of `key`; it is made. None if caching is off or the folder cannot
-    be made."""
-    graphs = cache_folder()
+    """Return the folder for the engines of `key`; it is made. None if caching is off, the folder cannot be made,
+    or others may write to it or have put files there: TensorRT reads engines from it, which are code."""
+    graphs = trusted_cache_folder()
     if graphs is None:
         return None
     folder = graphs.parent / "onnxruntime-tensorrt" / key
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
+        if distrust_reason(folder) is not None:
+            return None
+        for file in folder.iterdir():
+            os.close(open_own(file))
     except OSError:
         return None
     return folder

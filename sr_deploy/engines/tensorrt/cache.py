@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +21,9 @@ from typing import IO
 from sr_deploy.engines.tensorrt.sidecar import BuildMachine, EngineSidecar, digest, read_engine, sidecar_path
 from sr_deploy.errors import ModelError, OutputError
 from sr_deploy.graph.cache import cache_folder
-from sr_deploy.system.files import try_lock, unlock, write_whole
+from sr_deploy.system.files import read_bounded, try_lock, unlock, write_whole
+from sr_deploy.system.json_values import LARGEST_JSON
+from sr_deploy.system.own_files import distrust_reason, make_private_folder, open_own, read_own
 
 SUFFIX = ".engine"
 """Suffix of engine files in the cache."""
@@ -39,6 +39,8 @@ _ENGINE_FILE = re.compile(rf"({_KEY})\.engine")
 """Name of an engine file; the group is its key."""
 _DAY_SECONDS = 24 * 60 * 60
 """Seconds in a day. A temporary file older than a day belongs to a process that was killed."""
+_LARGEST_FILE = 1 << 30
+"""Largest file of timings or kernels that is read, in bytes; they have some megabytes."""
 _POLL_SECONDS = 0.2
 """Interval between two attempts to get a lock."""
 
@@ -112,6 +114,8 @@ class EngineCache:
         if not path.exists():
             return None
         try:
+            for file in (path, sidecar_path(path)):
+                _require_own(file)
             found = read_engine(path)
         except ModelError as error:
             self._say(f"{error}; it is built again now")
@@ -144,7 +148,7 @@ class EngineCache:
 
     def make_folder(self) -> None:
         """Create the folder if needed, readable and writable by its owner only. Raises OSError."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(self.folder)
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
@@ -181,7 +185,7 @@ class EngineCache:
     def timings(self, machine: BuildMachine) -> bytes:
         """Return the kernel timings of earlier builds on `machine`, or no bytes if there are none."""
         with suppress(OSError):
-            return self._timings_path(machine).read_bytes()
+            return read_own(self._timings_path(machine), _LARGEST_FILE)
         return b""
 
     def store_timings(self, machine: BuildMachine, data: bytes) -> None:
@@ -202,7 +206,7 @@ class EngineCache:
     def kernels(self, plan_sha256: str, machine: BuildMachine) -> bytes:
         """Return the kernels that TensorRT for RTX compiled on `machine` for an engine; no bytes if there are none."""
         with suppress(OSError):
-            return self._kernels_path(plan_sha256, machine).read_bytes()
+            return read_own(self._kernels_path(plan_sha256, machine), _LARGEST_FILE)
         return b""
 
     def store_kernels(self, plan_sha256: str, machine: BuildMachine, data: bytes) -> None:
@@ -287,28 +291,19 @@ def _read_entry(key: str, path: Path) -> CachedEngine:
     status = path.stat()
     record = None
     with suppress(OSError, ValueError, ModelError):
-        record = EngineSidecar.from_json(sidecar_path(path).read_text(encoding="utf-8"))
+        record = EngineSidecar.from_json(read_bounded(sidecar_path(path), LARGEST_JSON).decode("utf-8"))
         record = record if record.plan_size == status.st_size else None
     return CachedEngine(key=key, path=path, size=status.st_size, used=status.st_mtime, record=record)
 
 
-def distrust_reason(folder: Path) -> str | None:
-    """Return why engines in `folder` must not be loaded, or None if only the user can write there.
-
-    Owners may be the user or root. Not checked on Windows, where the folder lies in the user's own profile. A
-    folder that does not exist yet, or cannot be read, is no danger: nothing is loaded from it.
-    """
-    if sys.platform == "win32":
-        return None
+def _require_own(path: Path) -> None:
+    """Raise ModelError if the file `path` exists and is a link, a special file, or another user's."""
     try:
-        status = folder.stat()
-    except OSError:
-        return None
-    if status.st_uid not in (os.getuid(), 0):
-        return "it belongs to another user"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "others may write to it"
-    return None
+        os.close(open_own(path))
+    except FileNotFoundError:  # reading it says what is missing
+        return
+    except OSError as error:
+        raise ModelError(f"the engine {path} is not used ({error.strerror or error})") from error
 
 
 def _try_lock(file: IO[bytes]) -> bool:
