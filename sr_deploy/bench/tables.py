@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sr_deploy.bench.result import BenchResult, BenchRun
 from sr_deploy.bench.summary import Summary, summarise
+from sr_deploy.system.text import csv_cell, markdown_cell, shown
 
 HEADER = (
     "model",
@@ -82,15 +83,15 @@ def markdown(results: Sequence[BenchResult]) -> str:
         for mode, throughput in modes:
             chosen = [run for run in result.runs if (run.mode, run.throughput) == (mode, throughput)]
             kept = ", pipeline kept full" if throughput else ""
-            title = f"{machine.cpu}, {machine.usable_cores} cores, {result.created}; {mode}{kept}"
+            title = f"{shown(machine.cpu)}, {machine.usable_cores} cores, {result.created}; {mode}{kept}"
             parts.append(f"{title}\n\n{markdown_table(HEADER, rows(chosen))}")
     return "\n".join(parts)
 
 
 def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; a vertical bar inside a cell is escaped."""
+    """Return a Markdown table. Nothing in a cell is markup: names of models may hold any character."""
     lines = [header, ["---"] * len(header), *cells]
-    return "".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(markdown_cell(cell) for cell in line) + " |\n" for line in lines)
 
 
 def csv_text(results: Sequence[BenchResult]) -> str:
@@ -102,7 +103,7 @@ def csv_text(results: Sequence[BenchResult]) -> str:
     lines = [_csv_row(result, run) for result in results for run in result.runs]
     writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sr_deploy.quality.pairs import FailedPicture
+from sr_deploy.system.text import csv_cell
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,10 @@ def csv_text(results: Iterable[Evaluation]) -> str:
     measures = [field.name for field in fields(Quality)]
     writer.writerow(("model", "scale", "border", "picture", "width", "height", *measures))
     for result in results:
-        where = (result.model, result.protocol.scale, result.protocol.border)
+        where = (csv_cell(result.model), result.protocol.scale, result.protocol.border)
         for score in result.scores:
             values = asdict(score.quality).values()
-            writer.writerow((*where, score.name, score.width, score.height, *values))
+            writer.writerow((*where, csv_cell(score.name), score.width, score.height, *values))
     return text.getvalue()
 
 

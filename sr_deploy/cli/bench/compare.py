@@ -20,6 +20,7 @@ from sr_deploy.cli.bench.options import parse_share
 from sr_deploy.cli.shared.console import complain, table
 from sr_deploy.cli.shared.paths import check_new
 from sr_deploy.errors import InputError, UsageError
+from sr_deploy.system.text import csv_cell
 
 # Times are 10th percentiles: whatever else happens on a machine only adds to a time, so the fastest tenth is the
 # least disturbed.
@@ -106,7 +107,16 @@ def _text(pairs: Sequence[MatchedRuns], form: str) -> str:
     for pair, line in zip(pairs, cells, strict=True):
         change, times = pair.change, (1000 * fastest_tenth(run.samples) for run in (pair.before, pair.after))
         writer.writerow(
-            (*line[:5], *times, change.ratio, change.low, change.high, change.verdict, pair.machine, pair.by)
+            (
+                *map(csv_cell, line[:5]),
+                *times,
+                change.ratio,
+                change.low,
+                change.high,
+                change.verdict,
+                pair.machine,
+                pair.by,
+            )
         )
     return text.getvalue()
 

@@ -10,14 +10,32 @@ from typing import Any, TextIO, cast
 
 import click
 
+from sr_deploy.system.text import shown
+
 
 def complain(message: str, *, prefix: bool = True) -> None:
     """Print `message` as one line on stderr, after "error: " unless `prefix` is false.
 
     Line breaks and repeated spaces become single spaces, so that scripts can rely on one line per error.
     """
-    line = " ".join(message.split())
+    line = shown(" ".join(message.split()))
     click.echo(f"error: {line}" if prefix else line, err=True)
+
+
+class _EscapingWriter:
+    """A text stream that shows control characters as escapes. File names and metadata may hold any."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = self.plain = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass everything else on to the stream."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write `text` escaped. Returns its length."""
+        self._stream.write(shown(text))
+        return len(text)
 
 
 class _ReplacingWriter:
@@ -43,16 +61,25 @@ class _ReplacingWriter:
             self._stream.flush()
 
 
+def screen() -> TextIO:
+    """Stderr for the display of the progress, which draws with control characters of its own."""
+    plain = getattr(sys.stderr, "plain", None)
+    return sys.stderr if plain is None else cast(TextIO, _ReplacingWriter(plain))
+
+
 def make_output_safe() -> None:
     """Make sure that no printed text can fail the work. May be called more than once.
 
     stdout and stderr escape characters that their encoding lacks, because a file name may contain any character.
+    Both also escape control characters.
     If the caller closed one of them, its text is discarded. Text that stderr cannot take, for example because the
     disk behind it is full, is discarded too. Errors of stdout still count: results are printed there.
     """
     _fill_closed_streams()
     if not isinstance(sys.stderr, _ReplacingWriter):
-        sys.stderr = cast(TextIO, _ReplacingWriter(sys.stderr))
+        sys.stderr = cast(TextIO, _ReplacingWriter(cast(TextIO, _EscapingWriter(sys.stderr))))
+    if not isinstance(sys.stdout, _EscapingWriter):
+        sys.stdout = cast(TextIO, _EscapingWriter(sys.stdout))
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from sr_deploy.cli.shared.console import screen
+from sr_deploy.system.text import shown
+
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
@@ -91,6 +94,7 @@ class ProgressDisplay:
         is printed instead if the interval has passed; None prints nothing."""
         if self._quiet:
             return
+        description = shown(description)
         with self._lock:
             if self.draws:
                 self._draw(done, total, description, task, fields)
@@ -113,6 +117,7 @@ class ProgressDisplay:
         It goes to stderr, above the tasks, which would overwrite it otherwise. With `to_stdout` it goes to stdout; if
         both streams are terminals, they are taken for the same one.
         """
+        line = shown(line)
         with self._lock:
             if not to_stdout:
                 self._last_line = time.monotonic()
@@ -174,7 +179,7 @@ class ProgressDisplay:
         columns += [TimeRemainingColumn()] if self._remaining else []
         return Progress(
             *columns,
-            console=Console(stderr=True),
+            console=Console(stderr=True, file=screen()),
             transient=True,
             auto_refresh=self._refreshes,
             redirect_stdout=False,  # results may go through a pipe, and must arrive unchanged
