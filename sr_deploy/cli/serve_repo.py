@@ -99,6 +99,13 @@ Examples:
     help="Threads of a model on the CPU. [default: chosen by the backend]",
 )
 @click.option(
+    "--max-pixels",
+    type=click.IntRange(1, 1 << 30),
+    default=64_000_000,
+    show_default=True,
+    help="Maximum number of pixels of a request to the Python backend, over all its pictures.",
+)
+@click.option(
     "--warm-up",
     default="256x256",
     show_default=True,

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sr_deploy.errors import SrDeployError
+from sr_deploy.errors import SrDeployError, UsageError
 from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.triton.config import read_parameters
 from sr_deploy.upscale import Upscaler
@@ -37,6 +37,8 @@ class TritonPythonModel:
         self._triton: Any = import_module("triton_python_backend_utils")  # exists only in the server
         wanted = read_parameters(json.loads(args["model_config"]))
         threads = int(wanted["threads"]) if "threads" in wanted else None
+        # repositories that were written before there was a limit have none
+        self._max_pixels = int(wanted["max_pixels"]) if "max_pixels" in wanted else None
         model = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self._upscaler = Upscaler.open(model, backend=wanted.get("backend", "auto"), threads=threads)
 
@@ -51,6 +53,7 @@ class TritonPythonModel:
     def _respond(self, request: Any) -> Any:
         try:
             pixels = _to_numpy(self._triton.get_input_tensor_by_name(request, PIXELS))
+            check_pixels(pixels.shape, self._max_pixels)
             result = _to_server_tensor(self._triton, upscale_batch(self._upscaler, pixels))
         except (SrDeployError, MemoryError) as error:  # other requests must not fail with this one
             return self._triton.InferenceResponse(error=self._triton.TritonError(str(error)))
@@ -75,6 +78,16 @@ def _to_server_tensor(triton: Any, pixels: Uint8Array) -> Any:
     # capsule, so the name that the protocol asks for is set.
     ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), _USED_CAPSULE)
     return tensor
+
+
+def check_pixels(shape: Sequence[int], most: int | None) -> None:
+    """Raise UsageError if a request of `shape` (N, H, W, C) has more than `most` pixels; None allows all."""
+    count, height, width, _ = shape
+    if most is not None and count * height * width > most:
+        raise UsageError(
+            f"{count} pictures of {width}x{height} have {count * height * width:,} pixels, this server takes {most:,} in a "
+            "request; send smaller pictures, or write the repository with a larger --max-pixels"
+        )
 
 
 def upscale_batch(upscaler: Upscaler, pixels: Uint8Array) -> Uint8Array:

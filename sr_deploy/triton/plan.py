@@ -28,6 +28,8 @@ _KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 """Triton's name for each device."""
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 """Triton's name for each type of pixels."""
+MAX_PIXELS = 64_000_000
+"""Default of the most pixels of a request. Enlarged four times they are 3 GB of RGB."""
 _MAX_BATCH = 64
 """Largest batch that may be asked for."""
 
@@ -52,6 +54,8 @@ class ServeOptions:
     """Device on which the model runs."""
     threads: int | None = None
     """Threads of a model on the CPU; None: the backend's default."""
+    max_pixels: int = MAX_PIXELS
+    """Most pixels of a request to the Python backend: width times height, times the number of pictures."""
     warm_up: tuple[tuple[int, int], ...] = ((256, 256),)
     """(height, width) of pictures that are run before the server reports that it is ready."""
     overwrite: bool = False
@@ -63,6 +67,7 @@ class ServeOptions:
         _check("max_batch", self.max_batch, 1, _MAX_BATCH)
         _check("queue_delay", self.queue_delay, 0, 10_000_000)
         _check("instances", self.instances, 1, 1 << 10)
+        _check("max_pixels", self.max_pixels, 1, 1 << 30)
         if self.threads is not None:
             _check("threads", self.threads, 1, 1 << 10)
         for side in (side for size in self.warm_up for side in size):
@@ -157,6 +162,7 @@ def _parameters(spec: ModelSpec, options: ServeOptions, *, in_server: bool) -> d
     found = {SPEC_PARAMETER: spec.to_json()}
     if in_server:
         found["backend"] = "onnxruntime" if options.device == "cpu" else "auto"
+        found["max_pixels"] = str(options.max_pixels)
     if options.threads is not None:
         found["threads" if in_server else "intra_op_thread_count"] = str(options.threads)
     if not in_server and options.device != "cpu":

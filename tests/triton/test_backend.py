@@ -100,6 +100,18 @@ def test_the_trouble_of_one_request_is_told_to_it_alone(model: Any) -> None:
     assert second.output_tensors[0].pixels.shape == (1, 8, 8, 3)
 
 
+def test_a_request_with_too_many_pixels_is_refused_before_it_is_computed(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = np.zeros((2, 4_000_000, 9, 3), np.uint8)  # the system gives memory only to pages that are touched
+    (answer,) = model.execute([{"pixels": huge}])
+    assert "2 pictures of 9x4000000 have 72,000,000 pixels, this server takes 64,000,000" in answer.error
+    model._max_pixels = 16
+    small, large = model.execute([{"pixels": np.zeros((1, n, n, 3), np.uint8)} for n in (4, 5)])
+    assert small.output_tensors[0].pixels.shape == (1, 8, 8, 3)
+    assert "this server takes 16" in large.error
+
+
 def test_a_picture_larger_than_a_tile_is_cut_up_and_looks_the_same(tmp_path: Path) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (1, 70, 90, 3), np.uint8)
     with Upscaler.open("rt-x2", backend="onnxruntime", tile=32) as tiled:

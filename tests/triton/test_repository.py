@@ -202,6 +202,7 @@ def test_a_place_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         {"max_batch": 65},
         {"queue_delay": -1},
         {"threads": 0},
+        {"max_pixels": 0},
         {"warm_up": ((0, 4),)},
         {"device": "tpu"},
     ],
