@@ -18,6 +18,8 @@ SCHEMA = 1
 """Version of the JSON form. It changes when a field changes its meaning."""
 METADATA_KEY = "sr_deploy"
 """Key of the spec among the metadata properties of an ONNX file."""
+_LARGEST = 4 << 20
+"""Most characters of a spec's JSON. A spec has some hundred; metadata of hundreds of megabytes would fill the memory."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """The number formats a model file can compute in."""
 
@@ -252,6 +254,8 @@ def _strict_object(text: str) -> dict[str, Any]:
         raise ValueError(f"{constant} is not a number in JSON")
 
     try:
+        if len(text) > _LARGEST:
+            raise ValueError(f"it has {len(text):,} characters, more than the {_LARGEST:,} that are read")
         record = json.loads(text, parse_constant=reject_constant)
     except (ValueError, RecursionError) as error:
         raise _unusable_metadata(f"it is not JSON ({error})") from error

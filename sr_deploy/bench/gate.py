@@ -17,7 +17,8 @@ from typing import Any
 from sr_deploy.bench.result import BenchRun
 from sr_deploy.bench.summary import summarise
 from sr_deploy.errors import InputError, UsageError
-from sr_deploy.system.json_values import from_plain
+from sr_deploy.system.files import read_bounded
+from sr_deploy.system.json_values import LARGEST_JSON, from_plain
 
 REAL_TIME_FPS = 30.0
 """Frames a second that count as real time unless a user asks for another rate."""
@@ -126,11 +127,11 @@ def read_table(path: Path, what: str) -> dict[str, Any]:
         InputError: The file cannot be read or parsed, is not a table, or TOML is not supported here.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, LARGEST_JSON).decode("utf-8")
         record = json.loads(text) if path.suffix.lower() == ".json" else _toml().loads(text)
     except OSError as error:
         raise InputError(f"{what} {path}: {error.strerror or error}; check the path") from error
-    except ValueError as error:  # the base class of the errors of TOML, JSON and UTF-8
+    except (ValueError, RecursionError) as error:  # the base class of the errors of TOML, JSON and UTF-8
         raise InputError(f"{what} {path}: it cannot be parsed ({error}); correct it") from error
     if not isinstance(record, dict):
         raise InputError(f"{what} {path}: it is a {type(record).__name__}, expected a table; correct it")

@@ -10,7 +10,6 @@ History of the schema:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,11 @@ from types import MappingProxyType
 from typing import Any
 
 from sr_deploy.errors import InputError, OutputError
-from sr_deploy.system.files import write_whole
-from sr_deploy.system.json_values import dumps, from_plain, to_plain
+from sr_deploy.system.files import read_bounded, write_whole
+from sr_deploy.system.json_values import dumps, from_plain, parse_json, to_plain
 
+_LARGEST = 64 << 20
+"""Most bytes of a result that are read. Raw samples of a long run have some megabytes."""
 SCHEMA = 1
 """Version of the JSON format; `read_result` refuses every other version."""
 KIND = "sr-deploy bench"
@@ -303,7 +304,7 @@ def write_text(path: Path, text: str) -> None:
 def read_result(path: Path) -> BenchResult:
     """Read what `write_result` wrote. Raises InputError for anything else, naming the fault."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, _LARGEST).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a result of sr-deploy bench; give the JSON file it wrote") from error
     except OSError as error:
@@ -319,8 +320,8 @@ def to_json(result: BenchResult) -> str:
 def from_json(text: str, name: str = "the result") -> BenchResult:
     """Parse what `to_json` wrote; raises InputError for anything else. `name` names the text in the message."""
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        record = parse_json(text, _LARGEST)
+    except ValueError as error:
         raise InputError(f"{name} is not JSON ({error}); give the file that sr-deploy bench wrote") from error
     # Kind and schema are checked first: they explain more than an unknown key would.
     if not isinstance(record, dict) or record.get("kind") != KIND:

@@ -29,6 +29,7 @@ from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cpu import describe_cpu
 from sr_deploy.system.files import sha256_of
+from sr_deploy.system.json_values import parse_json
 
 _DISTRIBUTIONS = ("onnxruntime-", "onnxruntime_gpu-", "openvino-")
 """Beginnings of the names of the runtimes' installed metadata folders."""
@@ -56,7 +57,7 @@ def cached_choice(model: Path, threads: int | None) -> str | None:
     kept = RunnableModel(model).read_cached(_cache_kind(threads))
     if kept:
         with suppress(ValueError, KeyError, TypeError):
-            return str(json.loads(kept)["backend"])
+            return str(parse_json(kept)["backend"])
     return None
 
 

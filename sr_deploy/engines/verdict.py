@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sr_deploy.system.files import digest_of
-from sr_deploy.system.json_values import from_plain, to_plain
+from sr_deploy.system.files import digest_of, read_bounded
+from sr_deploy.system.json_values import LARGEST_JSON, from_plain, parse_json, to_plain
 from sr_deploy.system.output_file import atomic_output, checked_target
 
 SUFFIX = ".verify.json"
@@ -71,7 +71,7 @@ def read_verdict(model: Path) -> Verdict | None:
     """Return the verdict on `model` as the file is now; None if there is none, or it is damaged or for
     other bytes."""
     try:
-        record: dict[str, Any] = json.loads(verdict_path(model).read_text(encoding="utf-8"))
+        record: dict[str, Any] = parse_json(read_bounded(verdict_path(model), LARGEST_JSON))
         if record.pop("schema") != SCHEMA or record.pop("sha256") != digest_of(model):
             return None
         return from_plain(Verdict, record)

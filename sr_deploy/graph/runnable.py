@@ -19,7 +19,7 @@ import numpy as np
 from sr_deploy.errors import ModelError, SrDeployError, UsageError
 from sr_deploy.graph.cache import LARGEST_MODEL, CacheEntry
 from sr_deploy.spec import ModelSpec
-from sr_deploy.system.json_values import from_plain, to_plain
+from sr_deploy.system.json_values import from_plain, parse_json, to_plain
 
 if TYPE_CHECKING:
     import onnx
@@ -67,7 +67,7 @@ class ModelFacts:
     def from_json(cls, text: str) -> ModelFacts:
         """Read the text that `to_json` wrote. Raises ValueError, TypeError or ModelError for any
         other text."""
-        return from_plain(cls, json.loads(text), "the cache entry", {ModelSpec: ModelSpec.from_json})
+        return from_plain(cls, parse_json(text), "the cache entry", {ModelSpec: ModelSpec.from_json})
 
 
 class RunnableModel:

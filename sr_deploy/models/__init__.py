@@ -14,7 +14,6 @@ between two lines `---`. JSON is also YAML, so Markdown renderers accept it. Its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from sr_deploy.engines.registry import ENGINE_SUFFIXES
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.spec import METADATA_KEY, ModelSpec
+from sr_deploy.system.json_values import parse_json
 from sr_deploy.system.protobuf import Message
 
 _FOLDER = Path(__file__).parent
@@ -235,7 +235,7 @@ def _read_card(path: Path) -> Mapping[str, Any]:
     if not lines or lines[0] != "---":
         return {}
     try:
-        front_matter = json.loads("\n".join(lines[1 : lines.index("---", 1)]))
+        front_matter = parse_json("\n".join(lines[1 : lines.index("---", 1)]))
     except ValueError as error:
         raise ModelError(
             f"card {path}: its front matter is not one JSON object ({error}); correct the file"

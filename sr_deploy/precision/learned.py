@@ -16,6 +16,7 @@ import onnx
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.onnx_file import copy_of
 from sr_deploy.precision.quantise import quantisable, quantised_inputs
+from sr_deploy.system.json_values import parse_json
 
 RANGES_KEY = "sr_deploy_ranges"
 """Metadata key of the ONNX file: JSON, name of a weight -> {"range": number, "signed": bool}."""
@@ -70,7 +71,10 @@ def learned_ranges(model: onnx.ModelProto) -> LearnedRanges | None:
 def _read(text: str) -> dict[str, tuple[float, bool]]:
     """Read the record: weight -> (range, signed)."""
     try:
-        return {weight: (float(it["range"]), bool(it["signed"])) for weight, it in json.loads(text).items()}
+        return {
+            weight: (float(it["range"]), bool(it["signed"]))
+            for weight, it in parse_json(text, 16 << 20).items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the learned ranges under {RANGES_KEY} cannot be read ({error}); export the checkpoint again"

@@ -22,6 +22,27 @@ Hooks = Mapping[type, Callable[[Any], Any]]
 _NO_HOOKS: Hooks = MappingProxyType({})
 
 
+LARGEST_JSON = 4 << 20
+"""Most bytes of JSON that are parsed unless the caller allows more. Python needs some ten times as much memory."""
+
+
+def parse_json(text: str | bytes, most: int = LARGEST_JSON) -> Any:
+    """The value of a JSON text. Raises ValueError for anything else, for more than `most` characters, and for
+    nesting beyond Python's limit (about a thousand levels)."""
+    if len(text) > most:
+        raise ValueError(f"it has {len(text):,} characters, more than the {most:,} that are read")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _brief(value: object, most: int = 60) -> str:
+    """`repr(value)`, cut if it is long: a damaged file may hold names of any length."""
+    text = repr(value[: 2 * most] if isinstance(value, str) else value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def to_plain(value: Any, hooks: Hooks = _NO_HOOKS, *, finite: bool = True) -> Any:
     """`value` as plain JSON values.
 
@@ -65,6 +86,8 @@ class _Reader:
 
     def read(self, kind: Any, value: Any, where: str) -> Any:
         """`value` as the type `kind`."""
+        if len(where) > 1000:  # no record of ours is nested that deep
+            raise ValueError(f"{where[:60]}... is nested too deep")
         if kind in self._hooks:
             return self._hooks[kind](value)
         if kind is Any:
@@ -100,7 +123,7 @@ class _Reader:
         """A dict, or a read-only mapping where the annotation promises no more than a Mapping."""
         _require_type(value, dict, where)
         inner = get_args(kind)[1]
-        made = {key: self.read(inner, item, f"{where}.{key}") for key, item in value.items()}
+        made = {key: self.read(inner, item, f"{where}.{key[:60]}") for key, item in value.items()}
         # read-only, like the frozen dataclass that holds it
         return made if get_origin(kind) is dict else MappingProxyType(made)
 
@@ -113,7 +136,7 @@ class _Reader:
                 raise ValueError(f"{where} lacks the field {name!r}")
         for name in value:
             if name not in known:
-                raise ValueError(f"{where} has {name!r}, which is not known")
+                raise ValueError(f"{where} has {_brief(name)}, which is not known")
         return kind(**{name: self.read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
 
     def _scalar(self, kind: Any, value: Any, where: str) -> Any:
@@ -130,7 +153,7 @@ class _Reader:
 def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     """`value`, if it is one of the values of a Literal. True does not count as 1."""
     if not any(value == choice and type(value) is type(choice) for choice in choices):
-        raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+        raise ValueError(f"{where} is {_brief(value)}, expected one of {', '.join(map(repr, choices))}")
     return value
 
 

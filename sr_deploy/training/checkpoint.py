@@ -17,9 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sr_deploy.errors import InputError
-from sr_deploy.system.json_values import from_plain, to_plain
+from sr_deploy.system.json_values import from_plain, parse_json, to_plain
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.nets.quantised import plain_tensors
+
+_LARGEST_RECORD = 16 << 20
+"""Most characters of metadata that are parsed. The learned ranges of a large net have some hundred thousand."""
 
 _METADATA_KEY = "sr_deploy"
 _CHECKPOINTS_OF_A_RUN = ("final.safetensors", "last.safetensors")  # in order of preference
@@ -107,7 +110,7 @@ def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
             f"{path}: has no sr-deploy metadata; only checkpoints of `sr-deploy train` can be read"
         )
     try:
-        return from_plain(CheckpointInfo, json.loads(record), finite=False), tensors
+        return from_plain(CheckpointInfo, parse_json(record, _LARGEST_RECORD), finite=False), tensors
     except ValueError as error:
         raise InputError(
             f"{path}: its sr-deploy metadata cannot be read ({error}); use the version that wrote it"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_deploy.errors import InputError, UsageError
+from sr_deploy.system.files import read_bounded
 from sr_deploy.training.data.degrade import Degradation
 
 if sys.version_info >= (3, 11):
@@ -21,6 +22,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_LARGEST = 1 << 20
+"""Most bytes of a recipe that are read. A recipe has some thousand."""
 SCALES = (2, 3, 4, 8)
 """Scales that a phase may have."""
 PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "luma_psnr", "chroma_l1")
@@ -331,7 +334,10 @@ def parse_recipe(raw: bytes, where: str = "recipe") -> Recipe:
     """Parse the bytes of a TOML file. Raises InputError (not TOML) or UsageError (names the key)."""
     try:
         table = tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: not UTF-8, not TOML, or a number of too many digits
         raise InputError(f"{where}: not TOML ({error}); see the recipes in export/") from error
     return _recipe(where, table, hashlib.sha256(raw).hexdigest())
 
@@ -339,7 +345,7 @@ def parse_recipe(raw: bytes, where: str = "recipe") -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe file. Raises InputError (not readable, not TOML) or UsageError (names the key)."""
     try:
-        raw = path.read_bytes()
+        raw = read_bounded(path, _LARGEST)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a recipe file") from error
     return parse_recipe(raw, str(path))

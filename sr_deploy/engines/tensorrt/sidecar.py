@@ -18,8 +18,8 @@ from sr_deploy.engines.tensorrt.profiles import Profile
 from sr_deploy.engines.tensorrt.runtimes import DEFAULT_CAPABILITIES, RTX, RUNTIMES, TENSORRT, Runtime
 from sr_deploy.errors import ModelError, SrDeployError
 from sr_deploy.spec import ModelSpec
-from sr_deploy.system.files import sha256_of
-from sr_deploy.system.json_values import Hooks, from_plain, to_plain
+from sr_deploy.system.files import read_bounded, sha256_of
+from sr_deploy.system.json_values import LARGEST_JSON, Hooks, from_plain, parse_json, to_plain
 
 SCHEMA = 1
 """Version of the sidecar's format; part of the cache key. Other versions are refused."""
@@ -104,7 +104,7 @@ class EngineSidecar:
     def from_json(cls, text: str) -> EngineSidecar:
         """Read what `to_json` wrote. Raises ModelError for anything else, or another schema."""
         try:
-            record = json.loads(text)
+            record = parse_json(text)
             if record.get("schema") != SCHEMA:
                 raise ValueError(f"its schema is {record.get('schema')!r}, this sr-deploy reads {SCHEMA}")
             read_spec: Hooks = {ModelSpec: lambda spec: ModelSpec.from_json(json.dumps(spec))}
@@ -146,7 +146,7 @@ def read_sidecar(path: Path) -> EngineSidecar:
     """Read the sidecar of the engine file `path`. Raises ModelError if it is missing or damaged."""
     sidecar = sidecar_path(path)
     try:
-        text = sidecar.read_text(encoding="utf-8")
+        text = read_bounded(sidecar, LARGEST_JSON).decode("utf-8")
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the engine {path} has no sidecar {sidecar.name} beside it, so what it computes is not known; copy both, or "

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sr_deploy.errors import InputError, OutputError
+from sr_deploy.errors import InputError, OutputError, SrDeployError, one_line
 from sr_deploy.system.files import write_whole
+from sr_deploy.system.json_values import parse_json
 
 STATE = "state.safetensors"
 _KEY = "sr_deploy_state"
 _SCHEMA = 1
+_LARGEST_RECORD = 16 << 20
+"""Most characters of a state's record that are parsed; it has some thousand."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -64,7 +68,12 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         raise InputError(
             f"{path}: not the state of a run ({error}); start a new run in another folder"
         ) from error
-    record = json.loads(text) if text else {}
+    try:
+        record = parse_json(text, _LARGEST_RECORD) if text else {}
+        if not isinstance(record, dict):
+            raise ValueError(f"it is a {type(record).__name__}, expected an object")
+    except ValueError as error:
+        raise _damaged(path, error) from error
     if record.get("schema") != _SCHEMA:
         raise InputError(
             f"{path}: has state schema {record.get('schema')}, but this version reads schema {_SCHEMA}; resume the run "
@@ -73,12 +82,37 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     return record, tensors
 
 
+@contextmanager
+def reading_state(path: Path) -> Iterator[None]:
+    """Context in which values of a state are used: wrong types and missing values raise InputError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        if isinstance(error, SrDeployError):
+            raise
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    """The error for a state whose record is not one that we wrote."""
+    reason = f"{type(error).__name__}: {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
+    return InputError(
+        f"{path}: the state of the run is damaged ({reason}); start a new run in another folder"
+    )
+
+
 class BestCheckpoints:
     """The best `most` checkpoints of a phase. Others are removed from the folder."""
 
     def __init__(self, folder: Path, most: int, ranked: list[list[Any]] | None = None) -> None:
         self._folder, self._most = folder, most
         self.ranked: list[tuple[float, str]] = [(float(q), str(n)) for q, n in ranked or []]
+        for _, name in self.ranked:  # they are deleted later
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise InputError(
+                    f"{folder}: the state of the run names {name!r} as a checkpoint, which is not one of this folder; start a "
+                    "new run in another folder"
+                )
         """(quality, file name) of the checkpoints that are kept, best first."""
 
     def offer(self, quality: float, name: str, write: Callable[[Path], None]) -> None:

@@ -43,7 +43,7 @@ from sr_deploy.training.run.session import (
     TrainOptions,
     device_name,
 )
-from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state
+from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state, reading_state
 from sr_deploy.training.run.validate import bicubic_psnr, centre_crop
 
 _CALIBRATION_BATCHES = 4  # batches of crops on which the first ranges for int8 are chosen
@@ -137,7 +137,8 @@ class Trainer:
                 f"{out} contains a run already; continue it with --resume, or name another --out"
             )
         if self._saved:
-            self._resume(session, *self._saved)
+            with reading_state(out / STATE):
+                self._resume(session, *self._saved)
         elif self.options.resume:
             session.say(f"nothing to resume in {out}: starting a new run")
         if self.options.minutes is not None:
@@ -267,7 +268,8 @@ class Trainer:
             session.say("preparing: choosing the first ranges for int8")
             run.calibrate(_first_small(crops))
         self._announce_phase(number, session, run, crops)
-        kept = BestCheckpoints(self.options.out, self.options.keep, session.position.kept)
+        with reading_state(self.options.out / STATE):
+            kept = BestCheckpoints(self.options.out, self.options.keep, session.position.kept)
         if not saved:
             if session.processes.leads:
                 kept.drop()
@@ -277,7 +279,8 @@ class Trainer:
         session.say(
             f"held out: {len(held_out)} pictures, on which bicubic reaches {bicubic_psnr(held_out_crops, phase.scale):.3f} dB"
         )
-        loop = Loop(session, run, held_out_crops, clock, kept, saved)
+        with reading_state(self.options.out / STATE):
+            loop = Loop(session, run, held_out_crops, clock, kept, saved)
         workers = self.options.workers or default_workers(session.device.type)
         pin = session.device.type == "cuda"
         with Loader(crops, first=run.step_number, workers=workers, pin=pin) as batches:
