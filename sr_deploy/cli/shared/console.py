@@ -26,7 +26,7 @@ class _EscapingWriter:
     """A text stream that shows control characters as escapes. File names and metadata may hold any."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = self.plain = stream
+        self._stream = self.unescaped_stream = stream
 
     def __getattr__(self, name: str) -> Any:
         """Pass everything else on to the stream."""
@@ -63,7 +63,7 @@ class _ReplacingWriter:
 
 def screen() -> TextIO:
     """Stderr for the display of the progress, which draws with control characters of its own."""
-    plain = getattr(sys.stderr, "plain", None)
+    plain = getattr(sys.stderr, "unescaped_stream", None)
     return sys.stderr if plain is None else cast(TextIO, _ReplacingWriter(plain))
 
 
