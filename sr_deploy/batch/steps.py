@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sr_deploy.batch.jobs import Existing, Job
-from sr_deploy.errors import OutOfMemoryError, OutputError
+from sr_deploy.errors import OutOfMemoryError, OutputError, one_line
 from sr_deploy.images.sizes import OutputSize
 
 if TYPE_CHECKING:
     from sr_deploy.images.image import Image
 
 
+_NO_ROOM_FOR_LIBRARY = ("failed to map segment", "annot allocate memory")
+"""Parts of the messages by which the loader of libraries says that there is no memory or address space."""
 _NATURAL = OutputSize()
 
 
@@ -145,9 +147,13 @@ def attempt(step: JobStep, work: ActiveJob, *, stop: Stop, fatal: set[int]) -> A
 
 
 def memory_error(error: Exception) -> Exception:
-    """Return OutOfMemoryError for Python's error that no thread can be started, else `error` itself."""
+    """Return OutOfMemoryError if no thread could be started or no library loaded for lack of memory, else `error`."""
+    if isinstance(error, ImportError) and any(text in str(error) for text in _NO_ROOM_FOR_LIBRARY):
+        return OutOfMemoryError(
+            f"a library cannot be loaded into memory ({one_line(error)}); close other programs, or raise the limit (`ulimit -v`)"
+        )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return OutOfMemoryError(
-            "no more threads can be started; close other programs, or raise the limit of threads (`ulimit -u`)"
+            "no more threads can be started; close other programs, or raise the limit of threads or of memory (`ulimit -u`, `-v`)"
         )
     return error

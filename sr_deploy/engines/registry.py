@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
+from sr_deploy.system.memory import prepare_for_limit
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -70,6 +71,7 @@ def open_engine(
     source = Path(model) if isinstance(model, str) else model
     if isinstance(source, Path) and "+" in str(source) and not source.exists():
         return _open_chain(source, backend, threads, options, say)
+    prepare_for_limit()
     chosen = choose_backend(backend, source, threads=threads, say=say)
     if isinstance(source, Path) and os.path.exists(f"{source}.verify.json"):
         from sr_deploy.engines.verdict import warn_of_failure

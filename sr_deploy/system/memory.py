@@ -7,7 +7,64 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from sr_deploy.errors import OutOfMemoryError
 from sr_deploy.system.cgroup import memory_left
+
+_NEEDED = 512 << 20
+"""Bytes of address space that must be left when an engine is opened. Below, importing the decoders of pictures (0.3 GiB)
+or starting their threads failed, or a runtime ended the process (measured with ONNX Runtime 1.23 and OpenVINO 2026.4)."""
+_PER_THREAD = 24 << 20
+"""Bytes of address space of a thread of a runtime: its stack (8 MiB by default) and what it allocates at once."""
+_M_ARENA_MAX = -8
+"""Number by which glibc's `mallopt` knows the most arenas of its allocator (malloc.h)."""
+
+
+def address_space_left() -> int | None:
+    """Bytes that the limit of this process's address space (`ulimit -v`) leaves; None if there is no limit, or the
+    system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    with suppress(OSError, ValueError, IndexError):
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        return max(0, limit - used * resource.getpagesize())
+    return None
+
+
+def prepare_for_limit() -> None:
+    """Check that the limit of the address space leaves enough to open an engine. Does nothing without such a limit.
+
+    Otherwise thread pools of the runtimes would end the process or wait forever. glibc's allocator reserves 64 MiB of
+    address space for each of many threads; with a limit it is told to use two arenas. Raises OutOfMemoryError.
+    """
+    left = address_space_left()
+    if left is None:
+        return
+    if left < _NEEDED:
+        raise OutOfMemoryError(
+            f"the limit of the address space leaves {left >> 20} MiB to this process, but opening a model takes "
+            f"{_NEEDED >> 20} MiB; raise the limit (`ulimit -v`), or limit the memory in another way"
+        )
+    import ctypes
+
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def affordable_threads(threads: int | None) -> int | None:
+    """`threads`, or fewer if the limit of the address space has no room for that many; at least 1.
+
+    None, which leaves the choice to a runtime, stays None without such a limit.
+    """
+    left = address_space_left()
+    if left is None:
+        return threads
+    most = 1 + max(0, left - _NEEDED) // _PER_THREAD
+    return min(threads or os.cpu_count() or 1, most)
 
 
 def available_memory() -> int | None:
@@ -20,7 +77,7 @@ def available_memory() -> int | None:
     # the machine may have more free than the container's limit leaves, or less
     # MemAvailable includes caches that the kernel can drop
     on_machine = proc_bytes(Path("/proc/meminfo"), "MemAvailable")
-    found = [value for value in (on_machine, memory_left()) if value is not None]
+    found = [value for value in (on_machine, memory_left(), address_space_left()) if value is not None]
     if found:
         return min(found)
     try:  # macOS does not report available pages; half of the physical memory is a cautious estimate

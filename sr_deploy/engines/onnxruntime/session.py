@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.graph.runnable import exact_int8_settings
 from sr_deploy.system.cores import usable_cores
+from sr_deploy.system.memory import affordable_threads
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 """ONNX Runtime's names of its execution providers."""
@@ -92,7 +93,7 @@ def session_options(options: OnnxRuntimeOptions) -> Any:
     ort = runtime()
     made = ort.SessionOptions()
     made.log_severity_level = 4  # errors are raised, so they need not be printed too
-    made.intra_op_num_threads = options.threads or usable_cores() or 0
+    made.intra_op_num_threads = affordable_threads(options.threads or usable_cores()) or 0
     made.enable_cpu_mem_arena = options.memory_arena
     if options.providers == (CPU,):
         # a plan for one size makes the second picture of that size fetch the memory again (measured)

@@ -32,12 +32,15 @@ from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cores import usable_cores
 from sr_deploy.system.files import sha256_of
+from sr_deploy.system.memory import affordable_threads
 from sr_deploy.system.sources import sources_digest
 
 if TYPE_CHECKING:
     import onnx
 
-_OUT_OF_MEMORY = re.compile(r"bad_alloc|bad_array_new|failed to allocate|out.?of.?memory|length_error", re.I)
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|bad_array_new|failed to allocate|can't alloc|out.?of.?memory|length_error", re.I
+)
 """Matches the messages by which OpenVINO and C++ say that memory ran out."""
 _MEMORY_FACTOR = 1.25
 """Working memory as a multiple of the peak of the graph's own results. On plain and residual nets of
@@ -208,6 +211,10 @@ class OpenVinoEngine:
                 model = with_fp32_skip_path(self._core, model)
             compiled = self._core.compile_model(model, "CPU", dict(settings))
         except Exception as error:  # OpenVINO raises RuntimeError for everything
+            if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+                raise OutOfMemoryError(
+                    f"{self.spec.name} cannot be loaded by OpenVINO: memory ran out; close other programs"
+                ) from error
             raise ModelError(
                 f"OpenVINO cannot load {self.spec.name}: {_message_of(error)}; export it with standard operators, or use "
                 "--backend onnxruntime"
@@ -238,7 +245,7 @@ class OpenVinoEngine:
             "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT,
             "ENABLE_CPU_PINNING": False,  # pinned threads of several engines would all use the first cores
         }
-        threads = self.options.threads or usable_cores()
+        threads = affordable_threads(self.options.threads or usable_cores())
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         return settings | dict(self.options.properties)

@@ -223,7 +223,7 @@ def _loader(image: Any) -> str:
 
 def _as_ours(error: Exception) -> Exception:
     """The error of libvips as DamagedError, UnsupportedError or MemoryError."""
-    if "out of memory" in str(error):
+    if "out of memory" in str(error) or "creating thread" in str(error):
         return MemoryError(str(error))
     if "is not configured" in str(error):  # as in "WEBP compression support is not configured"
         return UnsupportedError(f"needs a part of libvips that is missing here ({_first_line(error)})")
