@@ -38,7 +38,7 @@ cc -shared -fPIC -DTOO_OLD -o "$folder/old/libcuda.so.1" "$folder/driver.c"
 
 doctor() { # doctor TITLE ENVIRONMENT [VARIABLE=VALUE...]
     echo "-- $1"
-    (cd "$folder" && env -u PYTHONPATH "${@:3}" "$2/bin/sr-deploy" doctor | grep -E "^  (tensorrt|onnxruntime-(cuda|tensorrt))")
+    (cd "$folder" && env -u PYTHONPATH "${@:3}" "$2/bin/sr-deploy" doctor | grep -E "^  (tensorrt|onnxruntime-).* works?\b")
 }
 
 for extra in rtx gpu onnxruntime-gpu; do
