@@ -249,6 +249,9 @@ class _StopWatcher:
         if not ray.get(self._flag.is_on.remote()):
             raise _StoppedError
 
+    def slow(self, job: Job, size: tuple[int, int], seconds: float) -> None:
+        """Do nothing: workers have no screen."""
+
     def finished(self, outcome: Outcome) -> None:
         """Do nothing: outcomes travel in the result of the share."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,6 +47,8 @@ _HUGE_PIXELS = 64_000_000
 """Pixels of a result that counts as huge: 192 MB in 8-bit RGB."""
 _LARGE_FILE = 8 << 20
 """Bytes of the smallest file that is looked at for a picture too large to be held: a smaller one seldom has one."""
+_SLOW_SECONDS = 120
+"""Seconds from which a picture's time is announced."""
 FULL_ERRNOS = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """Error numbers that mean that no more can be written to a place: full, read-only, or over quota."""
 _DENIED_ERRNOS = {errno.EACCES, errno.EPERM}
@@ -201,8 +204,8 @@ def _compute(
     """
     image = work.image
     assert image is not None
-    progress = partial(watcher.tile, work.job) if watcher is not None else None
     natural = (image.width * upscaler.spec.scale, image.height * upscaler.spec.scale)
+    progress = _progress(watcher, work.job, natural) if watcher is not None else None
     asked = settings.size.of(image.width, image.height) or natural
     check_size(work.job.source, work.job.format, asked, chosen=asked != natural)
     if asked != natural:
@@ -213,6 +216,19 @@ def _compute(
         del image
         result = _enlarged(work, upscaler, settings, natural, asked, progress)
     work.image, (work.outcome.width, work.outcome.height) = result, asked
+
+
+def _progress(watcher: BatchListener, job: Job, size: tuple[int, int]) -> Callable[[int, int], None]:
+    """Function that passes on the progress of a picture, and after the first tile that it will take minutes."""
+    began = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        seconds = (time.monotonic() - began) * total
+        if done == 1 and seconds > _SLOW_SECONDS:
+            watcher.slow(job, size, seconds)
+        watcher.tile(job, done, total)
+
+    return progress
 
 
 def _enlarged(

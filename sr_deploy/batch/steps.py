@@ -75,6 +75,10 @@ class BatchListener(Protocol):
         """Called after each tile: `done` of `total` tiles of a picture are computed."""
         ...
 
+    def slow(self, job: Job, size: tuple[int, int], seconds: float) -> None:
+        """Called after the first tile if a picture of `size` (width, height of the result) will take minutes."""
+        ...
+
     def finished(self, outcome: Outcome) -> None:
         """Called once for each job, when its picture is written, skipped or failed."""
         ...

@@ -382,3 +382,21 @@ def test_the_asked_size_is_what_is_written(tmp_path, upscaler):
     (outcome,) = run_jobs([job], upscaler, settings=WriteSettings(size=OutputSize(width=31)))
     result = read_image(job.target)
     assert (outcome.width, outcome.height) == (result.width, result.height) == (31, 24)
+
+
+def test_a_picture_that_takes_minutes_says_so_after_its_first_tile(tmp_path, monkeypatch):
+    now = iter(range(0, 10**6, 50))
+    monkeypatch.setattr(batch.time, "monotonic", lambda: float(next(now)))
+    said: list[tuple[tuple[int, int], float]] = []
+    watcher = Recorder()
+    monkeypatch.setattr(
+        watcher, "slow", lambda job, size, seconds: said.append((size, seconds)), raising=False
+    )
+    progress = batch._progress(watcher, Job(tmp_path / "a.png", tmp_path / "b.png", "png"), (4000, 3000))
+    for done in range(1, 5):
+        progress(done, 4)
+    assert said == [((4000, 3000), 200.0)]
+    assert len(watcher.tiles) == 4
+    progress = batch._progress(watcher, Job(tmp_path / "a.png", tmp_path / "b.png", "png"), (4000, 3000))
+    progress(1, 2)
+    assert len(said) == 1

@@ -87,6 +87,12 @@ class Reporter:
         if self._total > 1 or done < total or self.progress.drawn:  # one picture of one tile needs no bar
             self._show(job.source.name, done, total)
 
+    def slow(self, job: Job, size: tuple[int, int], seconds: float) -> None:
+        """Say that a picture will take minutes."""
+        self.say(
+            f"{job.source}: the result of {size[0]}x{size[1]} pixels takes about {seconds / 60:.0f} minutes"
+        )
+
     def refused(self, refused: RefusedInput) -> None:
         """Report an input that cannot be upscaled, as was found out before the work began."""
         self._counts["failed"] += 1
