@@ -31,7 +31,7 @@ _VNNI = {"AVX-512 VNNI", "AVX VNNI"}
 EXACT_INT8 = ("session.x64quantprecision", "1")
 """ONNX Runtime's setting against int8 overflow. On x86 without VNNI it adds products of int8 in 16 bits, which
 turned white into a third of white. With this setting it makes the weights uint8 first. Where there is VNNI
-nothing overflows, and the setting makes a QLinearConv take 2.2 to 2.8 times as long (onnxruntime 1.32)."""
+nothing overflows, and the setting makes a QLinearConv take 2 to 5 times as long (onnxruntime 1.32)."""
 
 
 @lru_cache(maxsize=1)

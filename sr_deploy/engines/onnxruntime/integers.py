@@ -1,7 +1,7 @@
 """Find the convolutions of an int8 graph that ONNX Runtime computes in floating point on the CPU.
 
 ONNX Runtime writes the graph that it made, in which a convolution in integers is a QLinearConv. What it fuses depends
-on the operators around a convolution; seen in versions 1.17 to 1.32.
+on the operators around a convolution; seen in versions 1.21 and 1.32.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from sr_deploy.engines.integers import named_exceptions
-from sr_deploy.graph.int8_form import int8_convolutions, operators_behind
+from sr_deploy.graph.int8_form import int8_convolutions, operators_behind, weights_of
 from sr_deploy.graph.onnx_file import parse_model
 
 _DROPPED = {"Relu", "Clip"}
@@ -39,10 +39,10 @@ def float_convolutions(graph: bytes, open_with_file: Callable[[str], object], na
 def computed_in_floats(prepared: onnx.ModelProto, optimised: onnx.ModelProto) -> list[str]:
     """List the convolutions of `prepared` that are marked int8 and are no QLinearConv in `optimised`."""
     integer = [node for node in optimised.graph.node if node.op_type == "QLinearConv"]
-    names = {
-        node.name.partition("_token_")[0] for node in integer
-    }  # a fused node is called NAME_token_NUMBER
-    return [name for name in int8_convolutions(prepared) if name not in names]
+    # a fused node is called NAME_token_NUMBER in 1.32; weights keep their name where other versions name it otherwise
+    known = {node.name.partition("_token_")[0] for node in integer} | {node.input[3] for node in integer}
+    marked = int8_convolutions(prepared)
+    return [name for name, node in marked.items() if not known & {name, weights_of(node, prepared).input[0]}]
 
 
 def expected_floats(prepared: onnx.ModelProto) -> dict[str, str]:

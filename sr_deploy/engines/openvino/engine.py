@@ -194,7 +194,8 @@ class OpenVinoEngine:
                 return self._core.import_model(BytesIO(kept), "CPU", settings)
         compiled = self._compile(dtype, settings)
         if self.options.cache:
-            self._model.write_cached(kind, bytes(compiled.export_model().getvalue()))
+            exported = compiled.export_model()  # bytes in 2025.0, a BytesIO later
+            self._model.write_cached(kind, exported if isinstance(exported, bytes) else exported.getvalue())
             if self.spec.precision == "int8":
                 self._model.write_cached(f"{kind}.integers", to_text(self.float_convolutions))
         return compiled

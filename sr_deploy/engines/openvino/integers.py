@@ -1,7 +1,7 @@
 """Find the convolutions of an int8 graph that OpenVINO computes in floating point.
 
 OpenVINO's execution graph has one layer for each primitive that it runs, with the names of the operators that became
-it and the type it computes in (seen in 2024.6 to 2026.4).
+it and the type it computes in (seen in 2025.0 and 2026.4).
 """
 
 from __future__ import annotations

@@ -80,6 +80,26 @@ def test_a_damaged_entry_of_the_cache_is_made_again(tiny, tmp_path, monkeypatch)
         plain.check_uint8(engine.run)
 
 
+def test_a_runtime_that_exports_bytes_is_cached_too(tiny, tmp_path, monkeypatch):
+    """OpenVINO 2025.0 gives bytes, later versions a BytesIO."""
+    monkeypatch.setenv("SR_DEPLOY_CACHE", str(tmp_path / "cache"))
+    compile_it = OpenVinoEngine._compile
+
+    class Old(_Watched):
+        def export_model(self) -> bytes:
+            exported = self._model.export_model()
+            return exported if isinstance(exported, bytes) else exported.getvalue()
+
+    monkeypatch.setattr(OpenVinoEngine, "_compile", lambda *given: Old(compile_it(*given), []))
+    path, plain = tmp_path / "net.onnx", tiny("plain")
+    save_model(plain.model, path)
+    with OpenVinoEngine(path) as engine:
+        plain.check_uint8(engine.run)
+    monkeypatch.setattr(OpenVinoEngine, "_compile", lambda *_: pytest.fail("it was compiled again"))
+    with OpenVinoEngine(path) as engine:
+        plain.check_uint8(engine.run)
+
+
 def test_the_cache_can_be_left_alone(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("SR_DEPLOY_CACHE", str(tmp_path / "cache"))
     path, plain = tmp_path / "net.onnx", tiny("plain")
