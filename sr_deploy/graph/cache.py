@@ -36,6 +36,7 @@ _MAKERS = (
     "foreign_ports",
     "cache",
     "convolution_types",
+    "depth_to_space",
     "int8_form",
     "multiplications",
     "nodes",

@@ -8,7 +8,7 @@ and gives `upscaled`, float [N, C, H * scale, W * scale]. Foreign files have oth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +99,42 @@ def parse_model(data: bytes, name: str = "the model") -> onnx.ModelProto:
         raise ModelError(
             f"{name} is a damaged ONNX model: it has names that are no text; copy or export it again"
         )
+    for tensor in constant_tensors(model):
+        if not _is_complete(tensor):
+            raise ModelError(
+                f"{name} is a damaged ONNX model: the constant {tensor.name!r} has other data than its shape "
+                f"{list(tensor.dims)} says; copy or export it again"
+            )
     return model
+
+
+_ITEM_BYTES: dict[int, int] = {
+    **dict.fromkeys((TensorProto.FLOAT, TensorProto.INT32), 4),
+    **dict.fromkeys((TensorProto.FLOAT16, TensorProto.BFLOAT16), 2),
+    **dict.fromkeys((TensorProto.DOUBLE, TensorProto.INT64), 8),
+    **dict.fromkeys((TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL), 1),
+}
+"""Bytes of one value of the common element types."""
+
+
+def _is_complete(tensor: onnx.TensorProto) -> bool:
+    """Return False for a tensor that holds more or fewer values than its shape says.
+
+    Weights in other files and rare element types are not counted.
+    """
+    size = _ITEM_BYTES.get(tensor.data_type)
+    if size is None or uses_external_data(tensor):
+        return True
+    if tensor.HasField("raw_data"):
+        count, rest = divmod(len(tensor.raw_data), size)
+    else:
+        fields: dict[int, Sequence[float]] = {
+            TensorProto.FLOAT: tensor.float_data,
+            TensorProto.DOUBLE: tensor.double_data,
+            TensorProto.INT64: tensor.int64_data,
+        }
+        count, rest = len(fields.get(tensor.data_type, tensor.int32_data)), 0
+    return min(tensor.dims, default=0) >= 0 and not rest and count == math.prod(tensor.dims)
 
 
 def _texts(model: onnx.ModelProto) -> Iterator[object]:

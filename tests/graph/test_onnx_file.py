@@ -194,3 +194,20 @@ PICTURE = helper.make_tensor_type_proto(TensorProto.FLOAT, ["n", 3, "h", "w"])
 def test_a_graph_that_no_picture_runs_through_says_what_it_wants(model, says):
     with pytest.raises(ModelError, match=rf"net\.onnx.*{says}.*export it"):
         picture_io(model, "net.onnx")
+
+
+@pytest.mark.parametrize("spoil", ["dims", "bytes", "negative", "values"])
+def test_a_constant_that_does_not_fit_its_shape_is_a_damaged_file(tiny, spoil):
+    model = tiny("plain").model
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "b0")
+    if spoil == "dims":
+        tensor.dims[0] += 1
+    elif spoil == "bytes":
+        tensor.raw_data = tensor.raw_data[:-1]
+    elif spoil == "negative":
+        tensor.dims[0] = -8
+    else:
+        tensor.ClearField("raw_data")
+        tensor.float_data.extend([0.0] * 7)
+    with pytest.raises(ModelError, match="constant 'b0' has other data than its shape"):
+        parse_model(model.SerializeToString())
