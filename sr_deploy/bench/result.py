@@ -296,7 +296,7 @@ def write_result(result: BenchResult, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically: no partial file is ever visible. Raises OutputError."""
     try:
-        write_whole(path, text.encode("utf-8"))
+        write_whole(path, text.encode("utf-8"), synced=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
 

@@ -21,6 +21,7 @@ from sr_deploy.frames.flow import run_flow
 from sr_deploy.frames.pipe import upscale_picture
 from sr_deploy.system.chains import chain_digest
 from sr_deploy.system.claims import stamp_of
+from sr_deploy.system.files import sync_file
 from sr_deploy.upscale import Upscaler
 from sr_deploy.video.check import check_result, check_times
 from sr_deploy.video.deinterlace import deinterlaced
@@ -154,6 +155,7 @@ def upscale_video(
         check_result(output, joined, encoding.time_base)
         if reading.has_source_times(facts):
             check_times(output, facts, joined)
+        sync_file(output)  # so that a power loss leaves the old file or the whole new one
         os.replace(output, target)
         parts.remove()
     finally:
