@@ -19,9 +19,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from sr_deploy.system.files import sha256_of, write_whole
+from sr_deploy.system.files import sha256_of, sources_digest, write_whole
 from sr_deploy.system.own_files import distrust_reason, make_private_folder, read_own
-from sr_deploy.system.sources import sources_digest
 from sr_deploy.version import __version__
 
 LARGEST_MODEL = 64 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.engines.openvino import engine
-from sr_deploy.system.sources import sources_digest
+from sr_deploy.system.files import sources_digest
 
 
 @pytest.fixture

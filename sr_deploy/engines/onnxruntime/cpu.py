@@ -33,8 +33,7 @@ from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import BatchArray
-from sr_deploy.system.files import sha256_of
-from sr_deploy.system.sources import sources_digest
+from sr_deploy.system.files import sha256_of, sources_digest
 
 if TYPE_CHECKING:
     import onnx

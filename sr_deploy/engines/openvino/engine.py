@@ -31,9 +31,8 @@ from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cores import usable_cores
-from sr_deploy.system.files import sha256_of
+from sr_deploy.system.files import sha256_of, sources_digest
 from sr_deploy.system.memory import affordable_threads
-from sr_deploy.system.sources import sources_digest
 
 if TYPE_CHECKING:
     import onnx
