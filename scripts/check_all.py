@@ -88,7 +88,7 @@ def frames() -> str:
 
 def architectures() -> str:
     """The page about architectures says what its committed results say."""
-    return _tool("scripts/architectures/page.py", "--check")
+    return _tool("-m", "benchmarks.architectures.page", "--check")
 
 
 def gpu() -> str:
@@ -172,7 +172,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "docs/notes/training.md is that of benchmarks/results": training,
     "docs/precision.md is that of benchmarks/results": engines,
     "docs/video.md is that of benchmarks/results": frames,
-    "docs/architectures.md is that of scripts/architectures/results.json": architectures,
+    "docs/architectures.md is that of benchmarks/architectures/results.json": architectures,
     "benchmarks/results/gpu/README.md is that of its results": gpu,
     "the bundled models are those of export/checkpoints": bundled,
     "CI runs the README's test command": test_command,

@@ -20,11 +20,11 @@ from sr_deploy.training.anynet.community import load_community  # noqa: E402
 from sr_deploy.upscale import Upscaler  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT))
 
-from architectures.instances import INSTANCES, weights_of  # noqa: E402
+from benchmarks.architectures.instances import INSTANCES, weights_of  # noqa: E402
 
-NETS = Path(os.environ.get("SR_DEPLOY_NETS", ROOT.parent / "shared" / "nets"))
+NETS = Path(os.environ.get("SR_DEPLOY_NETS", "no-nets"))
 """Folder with trained weights; tests that need them are skipped where it is absent."""
 IN_CI = (
     "Compact", "ESRGAN", "SPAN", "PLKSR", "DnCNN", "DRUNet", "NAFNet", "RealCUGAN", "RCAN", "SAFMN", "SwiftSRGAN",

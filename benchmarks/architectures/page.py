@@ -1,4 +1,4 @@
-"""Write docs/architectures.md from scripts/architectures/results.json; with --check, only report whether it is up to date."""
+"""Write docs/architectures.md from benchmarks/architectures/results.json; with --check, only report whether it is up to date."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "architectures.md"
 
 _HEAD = """\
-<!-- made by scripts/architectures/page.py from scripts/architectures/results.json; run scripts/architectures/run.py instead of editing -->
+<!-- made by benchmarks/architectures/page.py from benchmarks/architectures/results.json; run benchmarks/architectures/run.py instead of editing -->
 # Architectures
 
-Every architecture that spandrel 0.4.2 loads, tried from checkpoint to picture by `scripts/architectures/run.py`: one small instance each, with random
+Every architecture that spandrel 0.4.2 loads, tried from checkpoint to picture by `benchmarks/architectures/run.py`: one small instance each, with random
 weights. torch 2.14.1, ONNX Runtime 1.32, OpenVINO 2026.4, TensorRT for RTX 1.7, on a processor (AMD EPYC, 2 threads); nothing here ran on a GPU.
 
 - *sizes*: any, multiples, or the one size the file takes; *1 a call* where the number of pictures is fixed.
@@ -32,7 +32,7 @@ weights. torch 2.14.1, ONNX Runtime 1.32, OpenVINO 2026.4, TensorRT for RTX 1.7,
 
 def page() -> str:
     """Return the text of the page."""
-    from architectures.instances import INSTANCES
+    from benchmarks.architectures.instances import INSTANCES
 
     results: dict[str, Any] = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
     rows = {name: results.get(name) for name in sorted(INSTANCES)}
@@ -136,7 +136,7 @@ def main() -> int:
         return 0
     if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != made:
         print(
-            "docs/architectures.md is not up to date; run: python scripts/architectures/page.py",
+            "docs/architectures.md is not up to date; run: python -m benchmarks.architectures.page",
             file=sys.stderr,
         )
         return 1

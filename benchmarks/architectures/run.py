@@ -1,8 +1,8 @@
 """Try every architecture of spandrel, each in a process of its own with a time limit, and keep what was found.
 
-    python scripts/architectures/run.py [NAME...] [--again] [--limit SECONDS] [--nets FOLDER]
+    python -m benchmarks.architectures.run [NAME...] [--again] [--limit SECONDS] [--nets FOLDER]
 
-Results are kept in scripts/architectures/results.json after each architecture. What is there already is not tried
+Results are kept in benchmarks/architectures/results.json after each architecture. What is there already is not tried
 again without --again, so a run that was interrupted continues. `page.py` makes docs/architectures.md of them.
 """
 
@@ -18,11 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.architectures.instances import INSTANCES
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
-sys.path.insert(0, str(HERE.parent))
-
-from architectures.instances import INSTANCES  # noqa: E402
 
 REAL_WEIGHTS = {
     "ESRGAN": ("RealESRGAN_x4plus_anime_6B.pth",),
@@ -69,13 +68,13 @@ def tried(name: str, limit: int, nets: Path | None, *, brief: bool) -> dict[str,
     )
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
-        command = [sys.executable, "-W", "ignore", str(HERE / "one.py"), name, str(out)]
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.architectures.one", name, str(out)]
         started = time.perf_counter()
         ended = "it ended without a result"
         try:
             done = subprocess.run(
                 [*command, *(["--weights", str(real)] if real else []), *(["--brief"] if brief else [])],
-                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, timeout=4 * limit, check=False,
+                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, timeout=4 * limit, check=False, cwd=HERE.parents[1],
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit)),
             )  # fmt: skip
             ended = done.stderr.strip().splitlines()[-1][:300] if done.stderr.strip() else ended

@@ -16,18 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+import numpy as np
+import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from architectures.instances import weights_of  # noqa: E402
-from sr_deploy.errors import SrDeployError, one_line  # noqa: E402
-from sr_deploy.graph.onnx_file import load_model, save_model  # noqa: E402
-from sr_deploy.quality.dead_leaves import dead_leaves  # noqa: E402
-from sr_deploy.spec import ModelSpec  # noqa: E402
-from sr_deploy.training.anynet.source import SourceNet  # noqa: E402
+from benchmarks.architectures.instances import weights_of
+from sr_deploy.errors import SrDeployError, one_line
+from sr_deploy.graph.onnx_file import load_model, save_model
+from sr_deploy.quality.dead_leaves import dead_leaves
+from sr_deploy.spec import ModelSpec
+from sr_deploy.training.anynet.source import SourceNet
 
 _TILE = 64
 
@@ -210,7 +207,7 @@ def built(target: Path) -> dict[str, Any]:
         [*command, "--capabilities", "8.6"],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=Path(__file__).resolve().parents[2],
         timeout=240,
         check=False,
     )
