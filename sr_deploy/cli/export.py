@@ -158,7 +158,7 @@ def _stated(
     multiple_of: int | None,
     halo: str | None,
 ) -> dict[str, Any]:
-    """What the options state of a net, as arguments of `sr_deploy.export`. Raises UsageError for a wrong value."""
+    """Return what the options state of a net, as arguments of `sr_deploy.export`. Raises UsageError for a wrong value."""
     from sr_deploy.errors import UsageError
     from sr_deploy.spec import SizeRule
 

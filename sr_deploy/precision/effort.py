@@ -1,4 +1,4 @@
-"""How much a conversion to int8 may try, by the work that the net does for a pixel.
+"""Limits on what a conversion to int8 may try, by the work that the net does for a pixel.
 
 The search runs a net a few hundred times. For small nets that takes seconds; for an ESRGAN it would take half an hour.
 The choice depends on the model alone and never on the clock, so the same photographs give the same bytes on every

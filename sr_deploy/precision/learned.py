@@ -29,7 +29,7 @@ class LearnedRanges:
     ranges: Mapping[str, float]
     """Value that is quantised -> magnitude that its last step stands for."""
     unsigned: frozenset[str]
-    """Those of the values that are never negative: they have 255 steps from 0."""
+    """Values that are never negative: they have 255 steps from 0."""
     without: frozenset[str]
     """Quantisable convolutions without a learned range, by the names of their results."""
 

@@ -72,7 +72,7 @@ class Halo:
     undecided: tuple[str, ...]
     """Sentences for the user about what stays open."""
     evidence: str = ""
-    """What the halo rests on, in words."""
+    """Evidence for the halo, in words."""
 
 
 @dataclass(frozen=True)

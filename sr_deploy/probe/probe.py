@@ -51,11 +51,11 @@ _NOTHING_KNOWN = KnownFacts()
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What probing found, and what it rests on."""
+    """Result of probing a model, with the evidence for it."""
 
     spec: ModelSpec
     evidence: dict[str, str]
-    """What each answer rests on, by the name of the property."""
+    """Evidence for each answer, by the name of the property."""
 
 
 def probe(model: onnx.ModelProto | Path, *, name: str, given: KnownFacts = _NOTHING_KNOWN) -> ModelSpec:

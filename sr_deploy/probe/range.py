@@ -48,7 +48,7 @@ class Ranges:
     notes: tuple[str, ...] = ()
     """Sentences for the user about what stays open."""
     evidence: str = ""
-    """What the answer rests on, in words."""
+    """Evidence for the answer, in words."""
 
 
 def find_range(

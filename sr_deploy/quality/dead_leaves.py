@@ -49,7 +49,7 @@ class _Leaves:
     colour: FloatArray
     """Colours at the centres, 0..255, [N, 3]."""
     shade: FloatArray
-    """What a colour changes by for a pixel further down and to the right, [N, 2]."""
+    """Change of the colour for each pixel further down and to the right, [N, 2]."""
 
     def colours(self, which: IntArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
         """Return the colours [M, 3] of the discs `which` at the pixels (rows, columns)."""

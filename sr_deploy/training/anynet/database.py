@@ -26,7 +26,7 @@ _SUFFIXES = ("safetensors", "pth")
 
 @dataclass(frozen=True, kw_only=True)
 class IndexEntry:
-    """What the index says of a model, and the file that was fetched."""
+    """Entry of a model in the index, and the file that was fetched."""
 
     identity: str
     """Identifier in the index."""

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, for `info`: nothing is run and nothing is exported."""
+"""Describe a checkpoint for `info`, without running or exporting it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _CHATTY = (
 
 @dataclass(frozen=True, kw_only=True)
 class AxesRequest:
-    """Which axes of the input stay dynamic, and which sizes they may have."""
+    """Axes of the input that stay dynamic, and the sizes they may have."""
 
     channels: int
     step: int = 1

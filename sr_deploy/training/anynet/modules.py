@@ -34,7 +34,7 @@ _REFERENCE = re.compile(r"^(?P<module>[A-Za-z_][\w.]*|.*\.py):(?P<name>[A-Za-z_]
 
 @dataclass(frozen=True, kw_only=True)
 class StatedFacts:
-    """What the user states of a net, so that it is not measured. None: measure it."""
+    """Properties of a net that the user states, so that they are not measured. None: measure it."""
 
     name: str | None = None
     scale: int | None = None

@@ -30,7 +30,7 @@ class SourceNet:
     halo: int | Literal["measure"] | None = "measure"
     """Halo in input pixels, None for a net that sees the whole picture; "measure" where the user states nothing."""
     tiling: str = "supported"
-    """What the author says of tiles: "supported", "discouraged" or "internal"."""
+    """Statement of the author about tiles: "supported", "discouraged" or "internal"."""
     precisions: frozenset[str] = frozenset({"fp32", "fp16", "bf16", "int8"})
     """Precisions that the net is known to compute in. Others are tried, and a failure names this as the cause."""
     parameters: Mapping[str, Any] = field(default_factory=dict)

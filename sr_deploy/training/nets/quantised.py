@@ -39,7 +39,7 @@ _SAMPLES = 20_000
 
 
 class QuantisedInput(nn.Module):
-    """What a convolution with a quantised input has beside its weights. `quantise` makes it out of a convolution."""
+    """Parts of a convolution with a quantised input beside its weights. `quantise` makes it out of a convolution."""
 
     log_range: nn.Parameter
     """Logarithm of the range. A step of the optimiser then changes a range by a share of itself."""
