@@ -1,4 +1,4 @@
-"""Write docs/architectures.md from benchmarks/architectures/results.json; with --check, only report whether it is up to date."""
+"""Write docs/models/architectures.md from benchmarks/architectures/results.json; with --check, only report whether it is up to date."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parents[1] / "docs" / "architectures.md"
+PAGE = HERE.parents[1] / "docs" / "models" / "architectures.md"
 
 _HEAD = """\
 <!-- made by benchmarks/architectures/page.py from benchmarks/architectures/results.json; run benchmarks/architectures/run.py instead of editing -->
@@ -136,7 +136,7 @@ def main() -> int:
         return 0
     if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != made:
         print(
-            "docs/architectures.md is not up to date; run: python -m benchmarks.architectures.page",
+            "docs/models/architectures.md is not up to date; run: python -m benchmarks.architectures.page",
             file=sys.stderr,
         )
         return 1

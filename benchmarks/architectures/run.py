@@ -3,7 +3,7 @@
     python -m benchmarks.architectures.run [NAME...] [--again] [--limit SECONDS] [--nets FOLDER]
 
 Results are kept in benchmarks/architectures/results.json after each architecture. What is there already is not tried
-again without --again, so a run that was interrupted continues. `page.py` makes docs/architectures.md of them.
+again without --again, so a run that was interrupted continues. `page.py` makes docs/models/architectures.md of them.
 """
 
 from __future__ import annotations

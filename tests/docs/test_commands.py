@@ -34,6 +34,7 @@ pytestmark = pytest.mark.long
 PAGES = [
     "README.md",
     *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+    *sorted(f"docs/models/{page.name}" for page in (ROOT / "docs" / "models").glob("*.md")),
     *sorted(f"docs/pictures/{page.name}" for page in (ROOT / "docs" / "pictures").glob("*.md")),
 ]
 PAGES.remove("docs/cli.md")

@@ -149,7 +149,7 @@ def _failure(source: SourceNet, tried: Sequence[str], wrong: CheckFailedError | 
     if wrong is not None:
         return CheckFailedError(f"{one_line(wrong, 400)}; no other export of {source.name} was right either")
     return ModelError(
-        f"{source.name}: torch cannot export this net; {'; '.join(tried[: len(EXPORTERS)])}; docs/bring-your-model.md "
+        f"{source.name}: torch cannot export this net; {'; '.join(tried[: len(EXPORTERS)])}; docs/models/bring-your-model.md "
         "says what to change in a net so that it exports"
     )
 

@@ -21,7 +21,7 @@ from sr_deploy.training.anynet.randomness import without_randomness
 from sr_deploy.training.anynet.source import SourceNet
 from sr_deploy.training.anynet.weight_files import read_weights
 
-_WAY_OUT = "export it from its own module instead: sr-deploy export package.module:factory --weights FILE (docs/bring-your-model.md)"
+_WAY_OUT = "export it from its own module instead: sr-deploy export package.module:factory --weights FILE (docs/models/bring-your-model.md)"
 _NEAREST = 3
 """Number of architectures that the message about an unknown one names."""
 _MOST_KEYS = 4
