@@ -15,7 +15,7 @@ from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.colour import Colours, Matrix, Range, Siting, usual_matrix
 from sr_deploy.frames.convert import FramePixels, pack, unpack
 from sr_deploy.frames.flow import run_flow
-from sr_deploy.frames.layout import LAYOUTS, Layout, Plane, layout_of
+from sr_deploy.frames.layout import ALL_LAYOUTS, LAYOUTS, Layout, Plane, layout_of
 from sr_deploy.frames.streams import (
     Geometry,
     Readable,
@@ -127,7 +127,7 @@ def _plan(
     """Return the incoming and outgoing geometry, and the meaning of YUV values. Reads the header of y4m.
 
     A y4m output keeps rate, aspect and interlacing of a y4m input. A layout that y4m cannot name is
-    replaced by the nearest YUV layout.
+    replaced by the nearest one without less chroma.
     """
     incoming = _incoming(source, options)
     header = incoming if isinstance(incoming, Header) else None
@@ -144,9 +144,13 @@ def _plan(
     width, height = incoming.width * scale, incoming.height * scale
     if name != Y4M:
         return incoming, Geometry(width=width, height=height, layout=layout_of(name)), colours
-    layout = incoming.layout if can_hold(incoming.layout) else _nearest_yuv(incoming.layout)
+    layout = incoming.layout if can_hold(incoming.layout) else _nearest(incoming.layout)
     made = header or Header(
-        width=width, height=height, layout=layout, range=colours.range, rate=_rate_ratio(options.rate)
+        width=width,
+        height=height,
+        layout=layout,
+        range="full" if layout.kind == "grey" else colours.range,
+        rate=_rate_ratio(options.rate),
     )
     outgoing = replace(made, width=width, height=height, layout=layout, siting=colours.siting)
     if layout.kind == "yuv" and (header is None or options.range):
@@ -170,12 +174,21 @@ def _incoming(source: Readable, options: PipeOptions) -> Geometry | Header:
     return Geometry(width=options.size[0], height=options.size[1], layout=layout)
 
 
-def _nearest_yuv(layout: Layout) -> Layout:
-    """Return the layout that y4m takes in place of one it cannot name. Only opacity is lost."""
-    if layout.kind == "yuv":
-        depth = "" if layout.depth == 8 else f"{layout.depth}le"
-        return LAYOUTS[f"yuv420p{depth}"]
-    return LAYOUTS["yuv444p" if layout.depth == 8 else "yuv444p16le"]
+def _nearest(layout: Layout) -> Layout:
+    """Return the layout that y4m takes in place of one it cannot name.
+
+    It has as much chroma at least, and as many bits. Only opacity is lost.
+    """
+    words = replace(layout, big_endian=False, shift=0, paired=False)
+    if layout.kind == "rgb":
+        return LAYOUTS["yuv444p" if layout.depth == 8 else "yuv444p16le"]
+    wider = (
+        "gray16le" if layout.kind == "grey" else f"yuv444p{'' if layout.depth == 8 else f'{layout.depth}le'}"
+    )
+    return next(
+        (one for one in ALL_LAYOUTS.values() if can_hold(one) and replace(one, name=layout.name) == words),
+        ALL_LAYOUTS[wider],  # y4m has no name for 14 bits of grey and for chroma of half the rows
+    )
 
 
 def _rate_ratio(rate: str) -> str:

@@ -55,7 +55,9 @@ class Geometry:
     def __post_init__(self) -> None:
         if self.stride is None:
             return
-        least = self._row_bytes()[0]
+        # interleaved chroma of an odd width has a longer row than luma, in the same stride
+        shared = self.layout.paired and self.layout.across == 2
+        least = max(self._row_bytes()) if shared else self._row_bytes()[0]
         if self.stride < least or self.stride % self.layout.dtype.itemsize:
             raise UsageError(
                 f"a stride of {self.stride} bytes does not fit: a row of {self.width} pixels of {self.layout.name} "
@@ -67,17 +69,18 @@ class Geometry:
         """Number of bytes of one frame."""
         if self.stride is None:
             return self.layout.frame_bytes(self.height, self.width)
-        return sum(stride * shape[0] for stride, shape in zip(self._strides(), self._shapes(), strict=True))
+        return sum(stride * rows for stride, rows in zip(self._strides(), self._rows(), strict=True))
 
     def planes(self, data: Uint8Array) -> list[Plane]:
         """Return the planes in `data`, the bytes of one frame; views if rows have no padding, else copies."""
         if self.stride is None:
             return self.layout.planes(data, self.height, self.width)
         planes, start = [], 0
-        for stride, row, shape in zip(self._strides(), self._row_bytes(), self._shapes(), strict=True):
-            rows = data[start : start + stride * shape[0]].reshape(shape[0], stride)[:, :row]
+        every = zip(self._strides(), self._rows(), self._row_bytes(), self._shapes(), strict=True)
+        for stride, count, row, shape in every:
+            rows = data[start : start + stride * count].reshape(count, stride)[: shape[0], :row]
             planes.append(np.ascontiguousarray(rows).view(self.layout.dtype).reshape(shape))
-            start += stride * shape[0]
+            start += stride * count
         return planes
 
     def _shapes(self) -> list[tuple[int, ...]]:
@@ -88,12 +91,39 @@ class Geometry:
         """Return the bytes of a row of each plane without padding."""
         return [math.prod(shape[1:]) * self.layout.dtype.itemsize for shape in self._shapes()]
 
+    def _rows(self) -> list[int]:
+        """Return the number of rows of each plane in memory, padding included.
+
+        GStreamer 1.22 stores an even number of luma rows with chroma of half the rows, and an even number of rows
+        in every plane of 4:2:2 with more than 8 bits and a plane for each channel.
+        """
+        layout, rows = self.layout, [shape[0] for shape in self._shapes()]
+        if layout.down == 2:
+            return [rows[0] + rows[0] % 2, *rows[1:]]
+        if layout.across == 2 and layout.depth > 8 and not layout.paired:
+            return [count + count % 2 for count in rows]
+        return rows
+
     def _strides(self) -> list[int]:
-        """Return the stride of each plane. That of a narrower plane is in proportion, rounded up to 4 bytes as
-        GStreamer does it."""
+        """Return the stride of each plane, as GStreamer 1.22 derives those of chroma from the first plane.
+
+        Half a stride is rounded up to 4 bytes. Twice a stride is too, but counted from the row without padding
+        if the first plane has no more padding than that.
+        """
         assert self.stride is not None
         first, *_ = rows = self._row_bytes()
-        return [self.stride if 2 * row > first + 4 else -(-self.stride // 8) * 4 for row in rows]
+        layout = self.layout
+        if layout.kind != "yuv" or layout.paired == (layout.across == 2):  # as many words in every row
+            return [self.stride] * len(rows)
+        if layout.paired:
+            tight = self.stride == _up_to_4(first)
+            return [self.stride, _up_to_4(2 * first) if tight else 2 * self.stride]
+        return [self.stride, *[_up_to_4(-(-self.stride // 2))] * 2]
+
+
+def _up_to_4(size: int) -> int:
+    """Round a number of bytes up to a multiple of 4."""
+    return -(-size // 4) * 4
 
 
 def widen_pipe(stream: Any) -> None:

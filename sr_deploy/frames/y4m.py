@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.colour import Range, Siting
-from sr_deploy.frames.layout import LAYOUTS, Layout
+from sr_deploy.frames.layout import ALL_LAYOUTS, Layout
 
 MAGIC = b"YUV4MPEG2"
 """First word of every y4m stream."""
 LONGEST_LINE = 4096
 """Most bytes read for a header. Real headers have fewer than 200."""
 
+_DEPTHS = (9, 10, 12, 14, 16)
+"""Depths of YUV above 8 bits. FFmpeg 5.1 writes those other than 10 only with -strict -1, and has no mono14."""
 _LAYOUT_BY_CHROMA: dict[str, tuple[str, Siting | None]] = {
     "420": ("yuv420p", "center"),
     "420jpeg": ("yuv420p", "center"),
@@ -26,10 +28,10 @@ _LAYOUT_BY_CHROMA: dict[str, tuple[str, Siting | None]] = {
     **{
         f"{chroma}p{depth}": (f"yuv{chroma}p{depth}le", None)
         for chroma in ("420", "422", "444")
-        for depth in (10, 12, 16)
+        for depth in _DEPTHS
     },
     "mono": ("gray8", None),
-    **{f"mono{depth}": (f"gray{depth}le", None) for depth in (10, 12, 16)},
+    **{f"mono{depth}": (f"gray{depth}le", None) for depth in _DEPTHS if depth != 14},
 }
 """Layout for each value of parameter C, and the position of the chroma samples if the value tells it."""
 _CHROMA_BY_SITING: dict[Siting, str] = {"center": "420jpeg", "left": "420mpeg2", "topleft": "420paldv"}
@@ -96,7 +98,7 @@ def parse_header(line: bytes) -> Header:
     return Header(
         width=_number(given, "W"),
         height=_number(given, "H"),
-        layout=LAYOUTS[name],
+        layout=ALL_LAYOUTS[name],
         siting=siting,
         range=next((ranges[word] for word in extras if word in ranges), None),
         rate=given.get("F", "25:1"),

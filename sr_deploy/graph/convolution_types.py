@@ -10,7 +10,7 @@ from onnx import TensorProto, shape_inference
 
 from sr_deploy.graph.onnx_file import copy_of
 
-_OPERATORS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_OPERATORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"}
 """Operators that multiply by weights, or values by values."""
 _PRECISIONS = {
     TensorProto.FLOAT: "fp32",
@@ -46,7 +46,7 @@ def convolution_types(model: onnx.ModelProto) -> dict[str, str]:
     makers = {name: node for node in graph.node for name in node.output}
     found = {}
     for node in graph.node:
-        if node.op_type not in _OPERATORS:
+        if node.op_type not in _OPERATORS or len(node.input) < 2:  # Einsum of one input only adds and moves
             continue
         factors = node.input[:2]
         kind = _PRECISIONS.get(types.get(factors[0], 0)) or _PRECISIONS.get(types.get(factors[1], 0))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from sr_deploy.errors import InputError, UsageError
 from sr_deploy.frames.colour import Colours, from_rgb, to_rgb
 from sr_deploy.frames.layout import ALL_LAYOUTS, LAYOUTS
 from sr_deploy.frames.pipe import PipeOptions, run_pipe
+from sr_deploy.frames.streams import read_header
 from sr_deploy.upscale import Upscaler
 
 
@@ -76,6 +79,69 @@ def test_planes_of_chroma_have_the_stride_that_gstreamer_gives_them(upscaler, na
     planes = ALL_LAYOUTS[name].planes(frame, 6, 98)
     data = padded(planes[0], stride) + b"".join(padded(p.reshape(len(p), -1), chroma) for p in planes[1:])
     assert piped(upscaler, data, format=name, size=(98, 6), stride=stride) == whole
+
+
+GSTREAMER = [
+    # name here, GStreamer's name, stride of 13 pixels, and (place, stride, rows) of each plane by GStreamer 1.22
+    ("yuv420p", "I420", 16, [(0, 16, 5), (96, 8, 3), (120, 8, 3)]),
+    ("nv12", "NV12", 16, [(0, 16, 5), (96, 16, 3)]),
+    ("p010le", "P010_10LE", 28, [(0, 28, 5), (168, 28, 3)]),
+    ("p016le", "P016_LE", 28, [(0, 28, 5), (168, 28, 3)]),
+    ("yuv420p10le", "I420_10LE", 28, [(0, 28, 5), (168, 16, 3), (216, 16, 3)]),
+    ("yuv420p12le", "I420_12LE", 28, [(0, 28, 5), (168, 16, 3), (216, 16, 3)]),
+    ("yuv422p", "Y42B", 16, [(0, 16, 5), (80, 8, 5), (120, 8, 5)]),
+    ("yuv422p10le", "I422_10LE", 28, [(0, 28, 5), (168, 16, 5), (264, 16, 5)]),
+    ("nv16", "NV16", 16, [(0, 16, 5), (80, 16, 5)]),
+    ("nv24", "NV24", 16, [(0, 16, 5), (80, 28, 5)]),
+    ("yuv444p", "Y444", 16, [(0, 16, 5), (80, 16, 5), (160, 16, 5)]),
+    ("yuv444p10le", "Y444_10LE", 28, [(0, 28, 5), (140, 28, 5), (280, 28, 5)]),
+    ("gbrp", "GBR", 16, [(0, 16, 5), (80, 16, 5), (160, 16, 5)]),
+    ("gray8", "GRAY8", 16, [(0, 16, 5)]),
+    ("gray16le", "GRAY16_LE", 28, [(0, 28, 5)]),
+]
+
+
+def of_gstreamer(format: str, frames: int = 2) -> bytes:
+    caps = f"video/x-raw,format={format},width=13,height=5"
+    line = ["gst-launch-1.0", "-q", "videotestsrc", f"num-buffers={frames}", "!", caps, "!", "fdsink"]
+    return subprocess.run(line, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize(("name", "format", "stride", "places"), GSTREAMER, ids=[one[0] for one in GSTREAMER])
+def test_frames_of_an_odd_size_are_read_as_gstreamer_stores_them(upscaler, name, format, stride, places):
+    """Fails if GStreamer stores another number of bytes; without it, frames of noise stand in for its own."""
+    layout = ALL_LAYOUTS[name]
+    place, row, rows = places[-1]
+    size = place + row * (rows + (name == "yuv422p10le"))
+    if shutil.which("gst-launch-1.0"):
+        data = of_gstreamer(format)
+    else:
+        data = np.random.default_rng(1).integers(0, 256, 2 * size, np.uint8).tobytes()
+    assert len(data) == 2 * size
+    plain = b""
+    for frame in np.frombuffer(data, np.uint8).reshape(2, size):
+        for (place, row, rows), shape in zip(places, layout.shapes(5, 13), strict=True):
+            used = int(np.prod(shape[1:])) * layout.dtype.itemsize
+            plain += frame[place : place + row * rows].reshape(rows, row)[:, :used].tobytes()
+    options = {"format": name, "size": (13, 5)}
+    assert piped(upscaler, data, stride=stride, **options) == piped(upscaler, plain, **options)
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "nv12", "nv24", "yuv422p10le"])
+def test_a_stride_of_its_own_keeps_the_chroma_in_proportion(upscaler, name):
+    """64 bytes for 13 pixels, as hardware aligns rows."""
+    layout, (frame,) = ALL_LAYOUTS[name], noise(name, 1, 6, 13)
+    data, stride = b"", {0: 64, 1: {"yuv420p": 32, "nv12": 64, "nv24": 128, "yuv422p10le": 32}[name]}
+    for number, plane in enumerate(layout.planes(frame, 6, 13)):
+        data += padded(plane.reshape(len(plane), -1).view(np.uint8), stride[min(number, 1)])
+    options = {"format": name, "size": (13, 6)}
+    assert piped(upscaler, data, stride=64, **options) == piped(upscaler, bytes(frame), **options)
+
+
+@pytest.mark.parametrize(("name", "stride"), [("nv12", 13), ("p010le", 26)])
+def test_a_stride_that_interleaved_chroma_does_not_fit_in_is_refused(upscaler, name, stride):
+    with pytest.raises(UsageError, match="a stride of"):
+        piped(upscaler, bytes(999), format=name, size=(13, 6), stride=stride)
 
 
 @pytest.mark.parametrize(("name", "stride"), [("rgb24", 293), ("rgb48le", 589), ("rgb24", 98)])
@@ -181,3 +247,54 @@ def test_a_size_that_is_not_the_y4m_headers_is_refused(upscaler):
 def test_a_stream_without_a_frame_is_an_error(upscaler):
     with pytest.raises(InputError, match="ended before the first frame"):
         piped(upscaler, b"", format="rgb24", size=(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "chroma", "same"),
+    [
+        ("yuv420p9le", "420p9", "yuv420p9le"),
+        ("yuv422p14le", "422p14", "yuv422p14le"),
+        ("yuv420p10be", "420p10", "yuv420p10le"),
+        ("yuv422p10be", "422p10", "yuv422p10le"),
+        ("yuv444p10be", "444p10", "yuv444p10le"),
+        ("nv12", "420mpeg2", "yuv420p"),
+        ("nv16", "422", "yuv422p"),
+        ("nv24", "444", "yuv444p"),
+        ("p012le", "420p12", "yuv420p12le"),
+        ("p210le", "422p10", "yuv422p10le"),
+        ("p410le", "444p10", "yuv444p10le"),
+        ("yuv440p", "444", "yuv444p"),
+        ("yuv440p10be", "444p10", "yuv444p10le"),
+        ("gray16be", "mono16", "gray16le"),
+        ("gray9be", "mono9", "gray9le"),
+        ("gray14le", "mono16", "gray16le"),
+        ("rgba", "444", "yuv444p"),
+        ("gbrp10le", "444p16", "yuv444p16le"),
+    ],
+)
+def test_y4m_keeps_all_the_chroma_of_a_layout_it_cannot_name(upscaler, name, chroma, same):
+    (frame,) = noise(name, 1, 6, 8)
+    options = {"format": name, "size": (8, 6)}
+    made = piped(upscaler, bytes(frame), output_format="y4m", **options)
+    line, _, rest = made.partition(b"\n")
+    assert f" C{chroma} ".encode() in line + b" "
+    assert rest == b"FRAME\n" + piped(upscaler, bytes(frame), output_format=same, **options)
+    if shutil.which("ffprobe"):
+        probe = ["ffprobe", "-v", "error", "-show_entries", "stream=pix_fmt", "-of", "csv=p=0", "-"]
+        assert subprocess.run(probe, input=made, capture_output=True).stdout.strip() == same.encode()
+
+
+@pytest.mark.parametrize("name", sorted(ALL_LAYOUTS))
+def test_every_layout_goes_out_as_y4m_and_is_read_again(upscaler, name):
+    layout, (frame,) = ALL_LAYOUTS[name], noise(name, 1, 6, 8)
+    made = piped(upscaler, bytes(frame), format=name, size=(8, 6), output_format="y4m")
+    held = read_header(io.BytesIO(made)).layout
+    assert held.across <= layout.across
+    assert held.down <= layout.down
+    assert held.depth >= layout.depth
+    assert piped(upscaler, made, format="y4m")
+
+
+def test_grey_frames_are_full_range_in_the_header_too(upscaler):
+    line = piped(upscaler, bytes(48), format="gray8", size=(8, 6), output_format="y4m").split(b"\n")[0]
+    assert b"XCOLORRANGE=FULL" in line

@@ -50,6 +50,10 @@ _WORKSPACE = re.compile(
 )
 """Matches the errors of a build whose scratch memory was limited too far. TensorRT 8.6 and 10 call that
 "insufficient memory" too, so this pattern is tried first."""
+_TYPES = re.compile(r"Could not infer output types")
+"""Matches the error of a build whose operators do not exist in the types of the file. TensorRT for RTX 1.7.1 gives
+it for a transposed convolution in bf16."""
+_OTHER_PRECISION = "use a file of another precision"
 _MORE_WORKSPACE = "build with a larger --workspace, or without it"
 _HARDWARE_LEVELS = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
 """Members of TensorRT's `HardwareCompatibilityLevel`, by the values of `BuildOptions.hardware_compatible`."""
@@ -148,6 +152,14 @@ class Messages:
             self._kept[kind].extend(kept)
         return found
 
+    def forget(self) -> None:
+        """Drop the messages of this thread alone, which is about to end. Later they would belong to whoever asks."""
+        with self._lock:
+            for kept in self._kept.values():
+                others = [entry for entry in kept if entry[0] != threading.get_ident()]
+                kept.clear()
+                kept.extend(others)
+
     def last(self, kind: str) -> str:
         """Return the last message of `kind` that this thread caused, or an empty string; nothing is used up."""
         with self._lock:
@@ -205,6 +217,10 @@ class TensorRTLog:
         """
         return "".join(self._messages.take("layers")[-1:])
 
+    def forget(self) -> None:
+        """Drop everything that this thread caused, at the end of its work."""
+        self._messages.forget()
+
     def last_message(self) -> str:
         """Return the last error, or else the last warning, or an empty string.
 
@@ -216,8 +232,8 @@ class TensorRTLog:
         """Make an exception that says what failed, why, and what to do; the logged errors are used up.
 
         Returns OutOfMemoryError, ending in `smaller`, if the logged errors show that GPU memory ran out;
-        otherwise ModelError, ending in `advice`, or in advice about the workspace if that was too small. Only
-        the last three errors are quoted, each once and shortened, so that the message stays one readable line.
+        otherwise ModelError, ending in `advice`, or in advice about the workspace if that was too small, or about
+        the precision if TensorRT lacks an operator in it. Only the last three errors are quoted, each once and shortened, so that the message stays one readable line.
         """
         errors = self.take()
         why = "; ".join(dict.fromkeys(_shortened(text) for text in errors[-3:])) or "TensorRT gave no reason"
@@ -227,6 +243,8 @@ class TensorRTLog:
             )
         if any(_OUT_OF_MEMORY.search(text) for text in errors):
             return OutOfMemoryError(f"{what}: no memory left on the GPU ({why}); {smaller}")
+        if any(_TYPES.search(text) for text in errors):
+            advice = _OTHER_PRECISION
         return ModelError(f"{what}: {why}; {advice}")
 
 
@@ -324,7 +342,8 @@ def parse(trt: ModuleType, network: Any, log: TensorRTLog, graph: bytes, name: s
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(graph):
         messages = [_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
-        messages = messages or log.take() or ["TensorRT gave no reason"]
+        logged = log.take()  # used up here, or the next error in this thread would quote them
+        messages = messages or logged or ["TensorRT gave no reason"]
         raise ModelError(
             f"{title(trt)} cannot read {name}: {'; '.join(_shortened(text) for text in messages[:3])}; export it with "
             "operators that TensorRT supports, or use --backend onnxruntime"
@@ -691,8 +710,9 @@ def can_record(context: Any, stream: int) -> bool:
 def new_context(trt: ModuleType, engine: Any, log: TensorRTLog, runtime_config: Any = None) -> Any:
     """Create an execution context without working memory; the caller provides it with `give_memory`.
 
-    `runtime_config` is that of `new_runtime_config`. Lanes grow one buffer for all their contexts, instead of one allocation by TensorRT for each. Raises
-    OutOfMemoryError or ModelError with TensorRT's reason.
+    `runtime_config` is that of `new_runtime_config`. Raises OutOfMemoryError or ModelError with TensorRT's reason.
+
+    Lanes grow one buffer for all their contexts, instead of one allocation by TensorRT for each.
     """
     if runtime_config is not None:
         context = engine.create_execution_context(runtime_config)

@@ -147,9 +147,9 @@ def build_engine(
 ) -> BuiltEngine:
     """Compile `source` with `runtime`: TensorRT on GPU number `device`, or TensorRT for RTX, which needs no GPU.
 
-    TensorRT blocks for minutes, TensorRT for RTX for seconds. `context` is "primary" or "current", as in `TensorRTOptions`. `timings` are those of
-    earlier builds on this machine. `progress(phase, done, steps)` is called from the build's thread, only
-    from TensorRT 10 on. `say` receives TensorRT's warnings. `check_precision` can be turned off to examine an
+    TensorRT blocks for minutes, TensorRT for RTX for seconds. `context` is "primary" or "current", as in
+    `TensorRTOptions`. `timings` are those of earlier builds on this machine. `progress(phase, done, steps)` is
+    called from the build's thread, only from TensorRT 10 on. `say` receives TensorRT's warnings. `check_precision` can be turned off to examine an
     engine that would be refused.
 
     Raises MissingRuntimeError without TensorRT, PyCUDA, driver or GPU; ModelError for an operator that
@@ -231,8 +231,12 @@ class _Build:
     def __call__(self) -> None:
         """Run the build and keep any exception, which a thread would otherwise lose."""
         try:
-            with self.current():
-                self._build()
+            log = api.TensorRTLog(self.trt, self.say)
+            try:
+                with self.current():
+                    self._build(log)
+            finally:
+                log.forget()
         except BaseException as error:
             # the traceback would keep builder, network and configuration alive as long as the error
             traceback.clear_frames(error.__traceback__)
@@ -244,17 +248,18 @@ class _Build:
         """Raise the exception that ended the build, if there was one; CUDA's errors become ours."""
         if self.error is None:
             return
-        error = self.error
-        raise (translated_error(error, f"building {self.source.spec.name}") or error) from error
+        translated = translated_error(self.error, f"building {self.source.spec.name}")
+        if translated is None or translated is self.error:  # an error must not become its own cause
+            raise self.error
+        raise translated from self.error
 
-    def _build(self) -> None:
+    def _build(self, log: api.TensorRTLog) -> None:
         """Read the graph, configure the builder and compile.
 
         A batch size that is fixed in the graph replaces `max_batch` in the profiles.
         """
         trt, source = self.trt, self.source
         _check_types(trt, source, self.options)
-        log = api.TensorRTLog(trt, self.say)
         builder = api.new_builder(trt, log)
         network = api.new_network(trt, builder)
         parser = api.parse(trt, network, log, source.graph, source.spec.name)
@@ -312,8 +317,8 @@ def _check_types(trt: Any, source: BuildSource, options: BuildOptions = _DEFAULT
     Looks at the file's bytes, not at the parsed network: TensorRT 8.6 reports every value as FLOAT until the
     engine is built.
 
-    Raises UsageError for a precision that this version of TensorRT, or a GPU in `options`, lacks; ModelError for an fp16 spec over
-    fp32 weights.
+    Raises UsageError for a precision that this version of TensorRT, or a GPU in `options`, lacks; ModelError for
+    an fp16 spec over fp32 weights.
     """
     if source.spec.precision == "bf16" and not api.has_bf16(trt):
         raise UsageError(

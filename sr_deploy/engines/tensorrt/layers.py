@@ -23,7 +23,7 @@ _TYPES = (
     ("fp32", re.compile(r"fp32|float", re.IGNORECASE)),
 )
 """Precisions and the words that stand for them. bf16 comes before fp16, because "bfloat16" contains "float16".
-"UInt8" is the type of pixels and no precision."""
+"UInt8" is the type of pixels, not a precision."""
 _KERNEL_TYPES = re.compile(r"_(i8|bf16|f16|f32)\1_")
 """Finds the types of the two factors in the name of a kernel.
 

@@ -134,6 +134,60 @@ def test_an_operator_that_tensorrt_lacks_is_named_with_the_way_out(tmp_path):
         build(prepared(model, tmp_path))
 
 
+def test_an_error_quotes_nothing_of_an_earlier_build(tmp_path):
+    """Messages of a thread that has ended used to belong to whoever asked next."""
+    net = Net()
+    size = net.op("Resize", "picture", "", net.const([1, 1, 2, 2]), mode="cubic", antialias=1)
+    model = net.model(net.op("Add", net.upscale("picture"), size), opset=18)
+    with pytest.raises(ModelError, match="cannot read net"):
+        build(prepared(model, tmp_path))
+    with pytest.raises(ModelError, match="scratch memory") as caught:
+        build(prepared(FORMS["half_ports"](), tmp_path), BuildOptions(tile=1024, workspace_mib=1))
+    assert "Resize" not in str(caught.value)
+    assert api.TensorRTLog(api.runtime(RTX)).take() == []
+
+
+def test_a_build_leaves_no_message_behind(tmp_path):
+    trt = api.runtime(RTX)
+    source = prepared(FORMS["fixed_size"](), tmp_path)
+
+    def stop(graph: onnx.GraphProto) -> None:
+        graph.node[-1].op_type = "NoSuchOperator"
+
+    with pytest.raises(ModelError):
+        build(broken(source, stop))
+    log = api.TensorRTLog(trt)
+    assert log.take() == []
+    assert log.last_message() == ""
+
+
+def test_an_error_of_a_build_is_not_its_own_cause(tmp_path):
+    source = prepared(FORMS["fixed_size"](), tmp_path)
+    with pytest.raises(ModelError) as caught:
+        build(broken(source, fourth_channel))
+    assert caught.value.__cause__ is not caught.value
+
+
+def test_a_transposed_convolution_that_bf16_lacks_needs_another_precision(tmp_path):
+    """TensorRT for RTX 1.7.1 compiles it in fp16 and int8."""
+    model = FORMS["luma_transposed_convolution"]()
+    with pytest.raises(ModelError, match=r"Could not infer output types.*; use a file of another precision$"):
+        build(prepared(converted(model, "bf16"), tmp_path))
+
+
+def test_an_einsum_is_held_to_the_type_of_the_file(tmp_path):
+    net = Net()
+    mixed = net.op(
+        "Einsum", "picture", net.const(net.random.normal(0, 0.3, (12, 3))), equation="nchw,dc->ndhw"
+    )
+    source = prepared(net.model(net.op("DepthToSpace", mixed, blocksize=2, mode="CRD")), tmp_path)
+    ((node, kind),) = source.convolutions.items()
+    assert kind == "fp32"
+    assert build(source)[0].record.precisions == {"fp32": 1}
+    with pytest.raises(ModelError, match=f"computes {node} in fp32 instead of fp16"):
+        build(replace(source, convolutions={node: "fp16"}))
+
+
 def test_turing_is_refused_for_types_that_it_lacks_before_the_build(tmp_path):
     """With 7.5 among the capabilities, every int8 convolution would quietly be compiled in fp32."""
     model = FORMS["fixed_size"]()
