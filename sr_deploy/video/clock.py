@@ -74,7 +74,9 @@ class FrameClock:
             self.resets += 1
             self._move_to(self._last + self._duration, time, packet)
         elif closed:
-            self._move_to(self._last + self.step, time, packet)
+            assert self.max_gap is not None
+            longest = max(1, int(self.max_gap / self.time_base))  # slides may have a longer nominal frame
+            self._move_to(self._last + min(self.step, longest), time, packet)
 
     def _move_to(self, wanted: int, time: int, packet: Packet) -> None:
         """Move all times from `packet` on, so that its own becomes `wanted` instead of `time`."""

@@ -103,7 +103,9 @@ def alpha_format(pixel_format: str, takes: list[str]) -> str | None:
 
 def has_alpha(pixel_format: str) -> bool:
     """Return whether the frames of a pixel format have opacity that can be read and written here."""
-    return pixel_format.startswith(("yuva", "gbrap")) or pixel_format in _PACKED_ALPHA
+    opaque = pixel_format.replace("yuva", "yuv").replace("gbrap", "gbrp")
+    # gbrapf32le and the like have no layout here: their opacity would be read as words of 16 bits
+    return (opaque != pixel_format and opaque in ALL_LAYOUTS) or pixel_format in _PACKED_ALPHA
 
 
 def frame_layout(pixel_format: str) -> Layout:

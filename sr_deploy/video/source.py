@@ -248,7 +248,7 @@ def _in_coding_order(path: Path, index: int) -> bool:
 
 
 def _crop(header: Mapping[int, int], frame: Frame) -> tuple[int, int, int, int]:
-    """Return the container's cropping: top, bottom, left, right. None if it leaves no pixel."""
+    """Return the container's cropping: top, bottom, left, right. Zeros if it leaves no pixel."""
     top, bottom, left, right = (header.get(kind, 0) for kind in _CROPS)
     fits = top + bottom < frame.height and left + right < frame.width
     return (top, bottom, left, right) if fits else (0, 0, 0, 0)
@@ -356,8 +356,8 @@ def _claimed_seconds(container: Container, stream: Stream) -> Fraction | None:
     """Return the duration that the header claims for the video, for containers whose header does so alone."""
     if container.format.name == "avi" and stream.frames and stream.time_base:
         return Fraction(stream.frames * stream.time_base)  # the header counts ticks
-    # The duration of Matroska is that of its longest stream. With sound it may be longer than the video.
-    only = len([other for other in container.streams if other.type in ("video", "audio")]) == 1
+    # The duration of Matroska is that of its longest stream. Sound and subtitles may be longer than the video.
+    only = len([other for other in container.streams if other.type in ("video", "audio", "subtitle")]) == 1
     if "matroska" in container.format.name and container.duration and only:
         return Fraction(container.duration, 1_000_000)
     return None

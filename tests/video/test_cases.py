@@ -12,6 +12,7 @@ import pytest
 
 from sr_deploy.errors import InputError, UsageError
 from sr_deploy.video.encoder import EncodeOptions
+from sr_deploy.video.pixels import has_alpha
 from sr_deploy.video.streams import StreamChoice
 from tests.video.conftest import Said, av, frames_of, make_video, times_of, with_sound
 
@@ -175,6 +176,25 @@ def test_a_long_gap_stays_with_a_note_and_can_be_closed(upscale, tmp_path, max_g
     assert (times[8] - times[7] > 3500) == (max_gap is None)
     assert any("--max-gap closes" in note for note in said.notes) == (max_gap is None)
     assert times[-1] < last + 1
+
+
+def test_a_gap_between_slides_is_closed_to_what_the_user_allows(upscale, tmp_path):
+    source = make_video(tmp_path / "in.mp4", [15360 * 4 * n for n in range(6)], options={"bf": "0"})
+    times = times_of(upscale(source, tmp_path / "out.mp4", encode=FAST, max_gap=Fraction(1)).target)
+    assert times == [Fraction(n) for n in range(6)]
+
+
+def test_subtitles_after_the_end_of_the_picture_are_no_sign_of_a_cut(upscale, tmp_path):
+    source = make_video(tmp_path / "in.mkv", [512 * n for n in range(3)], subtitles="subrip")
+    said = Said()
+    upscale(source, tmp_path / "out.mkv", encode=FAST, watcher=said)
+    assert said.notes == []
+
+
+def test_float_pixels_have_no_opacity_that_can_be_read():
+    found = [name for name in ("gbrapf32le", "gbrapf32be", "gbrapf16le") if has_alpha(name)]
+    assert found == []
+    assert all(map(has_alpha, ("gbrap", "gbrap16le", "yuva420p", "yuva444p10le", "rgba64le")))
 
 
 def test_a_truncated_file_is_told(upscale, tmp_path):
