@@ -269,7 +269,7 @@ def _notes(facts: VideoInfo, encoding: Encoding, target: Path, options: VideoOpt
     if facts.interlaced and not options.deinterlace:
         yield "the video is interlaced, and upscaling blurs it; add --deinterlace"
     if facts.alpha and not encoding.alpha:
-        yield "its transparency is left out"
+        yield "its transparency is left out, if it has any"  # a GIF of opaque frames has bgra pixels too
     matroska = target.suffix.lower() in (".mkv", ".webm")
     # Matroska has a tag for it, which is copied with the others.
     yield from _lost(facts.kinds - ({"STEREO3D"} if matroska and facts.stereo_tag else set()), encoding)

@@ -92,6 +92,10 @@ def holders(stream: Stream, packets: Sequence[Packet]) -> list[str]:
     return [suffix for suffix, format in SUFFIXES.items() if copy_refusal(stream, format, packets) is None]
 
 
+_MPEG4_TICKS = 65535
+"""Most ticks of a second in MPEG-4 Part 2, whose header has 16 bits for them; FFmpeg says "Invalid argument" only."""
+
+
 def try_result(encoding: Encoding, suffix: str, copies: Sequence[Stream]) -> None:
     """Open the encoder and write the header of the whole result in memory.
 
@@ -143,6 +147,11 @@ def start_encoder(encoding: Encoding, stream: Stream) -> None:
     takes only certain sizes.
     """
     av = pyav()
+    if encoding.encoder == "mpeg4" and encoding.time_base.denominator > _MPEG4_TICKS:
+        raise UsageError(
+            f"the encoder mpeg4 counts time in 1/{_MPEG4_TICKS} s at the finest, and the source in "
+            f"{encoding.time_base} s; choose another --codec"
+        )
     try:
         with ordinary_scheduling():
             stream.codec_context.open()

@@ -191,6 +191,15 @@ def test_subtitles_after_the_end_of_the_picture_are_no_sign_of_a_cut(upscale, tm
     assert said.notes == []
 
 
+def test_mpeg4_says_which_clock_it_cannot_count(upscale, engine, tmp_path):
+    source = make_video(tmp_path / "in.ts", [512 * n for n in range(3)])  # counts 1/90000 s
+    with pytest.raises(
+        UsageError, match=r"mpeg4 counts time in 1/65535 s at the finest.*1/90000 s; choose another --codec$"
+    ):
+        upscale(source, tmp_path / "out.mkv", encode=EncodeOptions(codec="mpeg4"))
+    assert engine.calls == 0
+
+
 def test_float_pixels_have_no_opacity_that_can_be_read():
     found = [name for name in ("gbrapf32le", "gbrapf32be", "gbrapf16le") if has_alpha(name)]
     assert found == []
@@ -316,7 +325,7 @@ def test_closed_captions_are_kept_or_told(upscale, tmp_path):
 def test_opacity_beside_the_frames_is_told_and_its_tag_is_dropped(upscale, tmp_path):
     said = Said()
     target = upscale(case("valpha.webm"), tmp_path / "out.webm", watcher=said).target
-    assert said.notes == ["its transparency is left out"]
+    assert said.notes == ["its transparency is left out, if it has any"]
     with av.open(str(target)) as container:
         assert "alpha_mode" not in {key.lower() for key in container.streams.video[0].metadata}
 
