@@ -2,7 +2,7 @@
 
     python -m benchmarks.training.ablations --data PICTURES [--device cuda] [--only ablations-recipe] [--seeds 0,1]
                                              do the runs that are missing in the results
-    python -m benchmarks.training.ablations --table   write the tables of results/ablations*.json into docs/notes/training.md
+    python -m benchmarks.training.ablations --table   write the tables of results/training/ablations*.json into docs/notes/training.md
     python -m benchmarks.training.ablations --check   check that docs/notes/training.md has those tables
 
 Every run is a run of `sr-deploy train`, with its schedule, averaging and held-out pictures; its log is the result. A
@@ -46,7 +46,7 @@ class Experiment:
 
     @property
     def results(self) -> Path:
-        return ROOT / "benchmarks" / "results" / f"{self.name}.json"
+        return ROOT / "benchmarks" / "results" / "training" / f"{self.name}.json"
 
     @property
     def begin(self) -> str:

@@ -1,7 +1,7 @@
 """Compare a net trained on pixels with the same net after further training with VGG features.
 
     python -m benchmarks.training.perceptual --data PICTURES --hr SET5_HR --vgg FILE     measure, and draw the crops
-    python -m benchmarks.training.perceptual --table   write the table of results/perceptual.json into docs/notes/training.md
+    python -m benchmarks.training.perceptual --table   write the table of results/training/perceptual.json into docs/notes/training.md
     python -m benchmarks.training.perceptual --check   check that docs/notes/training.md has that table
 
 Both are measured on the photographs held out of training and on another set of pictures. Besides PSNR and SSIM this
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from sr_deploy.training.objective.vgg import VGGFeatures
 
 CHECKPOINTS = ROOT / "export" / "checkpoints"
-RESULTS, PAGE = ROOT / "benchmarks" / "results" / "perceptual.json", ROOT / "docs" / "notes" / "training.md"
+RESULTS, PAGE = (
+    ROOT / "benchmarks" / "results" / "training" / "perceptual.json",
+    ROOT / "docs" / "notes" / "training.md",
+)
 CROPS = ROOT / "docs" / "images" / "perceptual.png"
 BEGIN, END = (
     "<!-- made by benchmarks/training/perceptual.py --table -->\n",

@@ -5,7 +5,7 @@
     python -m benchmarks.training.shapes --table   write the table of the results into docs/notes/training.md
     python -m benchmarks.training.shapes --check   check that the page has that table
 
-FILE is usually benchmarks/results/shapes.json; what is in it already is kept. A shape is FEATURESxDEPTH: a first
+FILE is usually benchmarks/results/training/shapes.json; what is in it already is kept. A shape is FEATURESxDEPTH: a first
 convolution, DEPTH between, and a last one, with ReLU; u2 puts them behind a PixelUnshuffle of 2. Weights are fresh,
 which costs as much time as trained ones. int8 has every convolution in integers, by ranges as a training learns them.
 The picture is 320x180, with 8 bits in and out, at scale 4. Times are the least of all rounds: of the processor with one
@@ -42,7 +42,10 @@ from sr_deploy.training.export.to_onnx import core_model
 from sr_deploy.training.nets import build_net, size_rule_of
 from sr_deploy.training.nets.quantised import calibrate, learned_ranges, quantise
 
-RESULTS, PAGE = ROOT / "benchmarks" / "results" / "shapes.json", ROOT / "docs" / "notes" / "training.md"
+RESULTS, PAGE = (
+    ROOT / "benchmarks" / "results" / "training" / "shapes.json",
+    ROOT / "docs" / "notes" / "training.md",
+)
 BEGIN, END = "<!-- made by benchmarks/training/shapes.py --table -->\n", "<!-- end of shapes -->\n"
 SCALE, HEIGHT, WIDTH = 4, 180, 320
 SHAPES = (

@@ -30,13 +30,13 @@ _LARGEST_ENTRY = LARGEST_MODEL + 100
 """Largest file of an entry, in bytes: the data and its checksum."""
 _PACKAGE = "sr_deploy.graph"
 _MAKERS = (
-    "byte_ports",
+    "rewrites/byte_ports",
     "footprint",
     "foreign_ports",
     "cache",
     "convolution_types",
-    "depth_to_space",
-    "int8_form",
+    "rewrites/depth_to_space",
+    "rewrites/int8_form",
     "multiplications",
     "nodes",
     "old_resize",
@@ -45,8 +45,8 @@ _MAKERS = (
     "runnable",
     "select_ports",
     "session",
-    "subpixel",
-    "weights_qdq",
+    "rewrites/subpixel",
+    "rewrites/weights_qdq",
 )
 """The modules of this package. A change in any of them makes all entries invalid. A test checks that the
 list is complete."""

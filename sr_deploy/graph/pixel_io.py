@@ -129,7 +129,7 @@ def _graft_io(
 
 def _with_bytes_at_ports(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of `model` without bytes inside; its opset is raised only if it has any."""
-    from sr_deploy.graph.byte_ports import has_inner_bytes, with_bytes_at_ports
+    from sr_deploy.graph.rewrites.byte_ports import has_inner_bytes, with_bytes_at_ports
 
     return with_bytes_at_ports(in_opset(model, _OLDEST_OPSET) if has_inner_bytes(model) else model)
 

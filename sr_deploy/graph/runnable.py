@@ -122,7 +122,7 @@ class RunnableModel:
         """Return the model; one in int8 in the form that its runtime computes in integers."""
         if self.facts.spec.precision != "int8":
             return self._loaded_model
-        from sr_deploy.graph.int8_form import spelled_for_cpu, spelled_for_tensorrt
+        from sr_deploy.graph.rewrites.int8_form import spelled_for_cpu, spelled_for_tensorrt
 
         return (spelled_for_tensorrt if for_tensorrt else spelled_for_cpu)(self._loaded_model)
 

@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from sr_deploy.graph.int8_form import never_negative
 from sr_deploy.graph.nodes import constants_of
+from sr_deploy.graph.rewrites.int8_form import never_negative
 from sr_deploy.precision.calibrate import (
     METHODS,
     Magnitudes,

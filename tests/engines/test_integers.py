@@ -12,8 +12,9 @@ from sr_deploy.engines.onnxruntime.cpu import OnnxRuntimeEngine, OnnxRuntimeOpti
 from sr_deploy.engines.onnxruntime.session import session_options
 from sr_deploy.engines.registry import open_engine
 from sr_deploy.errors import ModelError
-from sr_deploy.graph import int8_form, runnable
+from sr_deploy.graph import runnable
 from sr_deploy.graph.onnx_file import save_model
+from sr_deploy.graph.rewrites import int8_form
 from sr_deploy.system.cpu import CpuInfo
 
 PICTURE = np.random.default_rng(1).integers(0, 256, (1, 20, 30, 3), np.uint8)

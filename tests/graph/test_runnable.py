@@ -152,7 +152,9 @@ def test_a_program_in_an_archive_keeps_graphs_too(cache, model, tmp_path, other_
 
 
 def test_every_module_beside_the_cache_counts_as_one_that_makes_its_entries():
-    beside = {path.stem for path in Path(kept.__file__).parent.glob("*.py")} - {"__init__"}
+    folder = Path(kept.__file__).parent
+    modules = {path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py")}
+    beside = {module.as_posix() for module in modules if module.name != "__init__"}
     assert set(kept._MAKERS) == beside
 
 

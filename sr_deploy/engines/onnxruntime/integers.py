@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from sr_deploy.engines.integers import named_exceptions
-from sr_deploy.graph.int8_form import int8_convolutions, operators_behind, weights_of
 from sr_deploy.graph.onnx_file import parse_model
+from sr_deploy.graph.rewrites.int8_form import int8_convolutions, operators_behind, weights_of
 
 _DROPPED = {"Relu", "Clip"}
 """Operators that ONNX Runtime drops between a convolution and QuantizeLinear, which clips as they do."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from sr_deploy.engines.integers import named_exceptions
-from sr_deploy.graph.int8_form import int8_convolutions, weights_of, weights_zero_point
 from sr_deploy.graph.onnx_file import parse_model
+from sr_deploy.graph.rewrites.int8_form import int8_convolutions, weights_of, weights_zero_point
 
 _INTEGERS = ("i8", "u8")
 """OpenVINO's names of the types of integer convolutions."""

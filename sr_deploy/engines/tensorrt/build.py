@@ -87,17 +87,17 @@ def source_of(
     """Prepare the model file `path` for a build.
 
     `pixels` is the type of input and output. `spec` replaces the spec in the file. `shuffle_late` moves a
-    last convolution in front of the PixelShuffle that precedes it (`sr_deploy.graph.subpixel`), where it
+    last convolution in front of the PixelShuffle that precedes it (`sr_deploy.graph.rewrites.subpixel`), where it
     costs less.
 
     Raises ModelError if the file cannot be read, is no usable model, or holds no spec and none is given.
     """
     from sr_deploy.graph.convolution_types import convolution_types, with_named_nodes
-    from sr_deploy.graph.int8_form import spelled_for_tensorrt
     from sr_deploy.graph.onnx_file import load_model, picture_io, require_spec
     from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
-    from sr_deploy.graph.subpixel import convolve_before_shuffle
-    from sr_deploy.graph.weights_qdq import quantise_weights_in_graph
+    from sr_deploy.graph.rewrites.int8_form import spelled_for_tensorrt
+    from sr_deploy.graph.rewrites.subpixel import convolve_before_shuffle
+    from sr_deploy.graph.rewrites.weights_qdq import quantise_weights_in_graph
 
     model = quantise_weights_in_graph(spelled_for_tensorrt(load_model(path)))
     spec = spec or require_spec(model, str(path))

@@ -18,7 +18,7 @@ from onnx import inliner
 from torch import nn
 
 from sr_deploy.errors import CheckFailedError, InputError, ModelError, SrDeployError, one_line
-from sr_deploy.graph.depth_to_space import recover_depth_to_space
+from sr_deploy.graph.rewrites.depth_to_space import recover_depth_to_space
 from sr_deploy.spec import ModelSpec, SizeRule
 from sr_deploy.training.anynet.exporters import EXPORTERS, AxesRequest, ExportRefusedError, export_with
 from sr_deploy.training.anynet.source import SourceNet

@@ -32,7 +32,7 @@ from sr_deploy.engines.onnxruntime.gpu import (
 from sr_deploy.engines.onnxruntime.session import CPU, CUDA, OnnxRuntimeOptions, open_session, session_options
 from sr_deploy.engines.registry import open_engine
 from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
-from sr_deploy.graph.byte_ports import has_inner_bytes
+from sr_deploy.graph.rewrites.byte_ports import has_inner_bytes
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 

@@ -11,8 +11,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 from benchmarks.int8_forms import FORMS, Form, net
-from sr_deploy.graph.int8_form import int8_convolutions, never_negative, spelled_for_cpu, spelled_for_tensorrt
 from sr_deploy.graph.nodes import constants_of
+from sr_deploy.graph.rewrites.int8_form import (
+    int8_convolutions,
+    never_negative,
+    spelled_for_cpu,
+    spelled_for_tensorrt,
+)
 
 PICTURE = np.random.default_rng(3).random((1, 3, 12, 10), np.float32)
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.graph.weights_qdq import quantise_weights_in_graph
+from sr_deploy.graph.rewrites.weights_qdq import quantise_weights_in_graph
 
 
 def with_int8_weights(*, per_channel: bool, axis: int = 0) -> onnx.ModelProto:

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ModelError
-from sr_deploy.graph.byte_ports import has_inner_bytes, with_bytes_at_ports
 from sr_deploy.graph.onnx_file import load_model, write_spec
 from sr_deploy.graph.pixel_io import with_pixel_io
+from sr_deploy.graph.rewrites.byte_ports import has_inner_bytes, with_bytes_at_ports
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.models import find_model
 from sr_deploy.precision.half import to_fp16

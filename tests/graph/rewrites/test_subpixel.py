@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.graph.subpixel import convolve_before_shuffle
+from sr_deploy.graph.rewrites.subpixel import convolve_before_shuffle
 
 
 def ending_in_a_convolution(

@@ -1,0 +1,1 @@
+"""Rewrites of a graph that keep its picture, for a runtime that wants another form."""
