@@ -105,7 +105,7 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
     MissingRuntimeError if ONNX Runtime is not installed.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingRuntimeError(
             'probing a model needs ONNX Runtime, which is not installed; pip install "sr-deploy[cpu]"'

@@ -60,7 +60,7 @@ class OnnxRuntimeOptions:
 def runtime() -> ModuleType:
     """Import ONNX Runtime. Raises MissingRuntimeError if it cannot be imported."""
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingRuntimeError(
             f"the onnxruntime backend needs ONNX Runtime, which cannot be imported ({error}); {install_line(CPU)}"

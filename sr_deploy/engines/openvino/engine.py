@@ -397,7 +397,7 @@ def _runtime() -> ModuleType:
     """Import OpenVINO without its telemetry. Raises MissingRuntimeError if it cannot be imported."""
     try:
         with _no_telemetry():
-            import openvino
+            import openvino  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingRuntimeError(
             f"the openvino backend needs OpenVINO, which cannot be imported ({error}); {_INSTALL}"

@@ -31,7 +31,7 @@ def with_fp32_skip_path(core: Any, model: Any) -> Any:
     skip_path = _skip_convolutions(operators)
     if not skip_path or len(skip_path) == sum(map(_is_convolution, operators)):
         return model
-    import openvino
+    import openvino  # type: ignore[import-untyped, unused-ignore]
 
     names = {
         _with_lasting_attributes(operator).get_friendly_name() for operator in _with_ancestors(skip_path)

@@ -49,7 +49,7 @@ _HARMLESS = (
 def _pyvips() -> Any:
     """The module `pyvips`, with its cache of results switched off. Raises MissingRuntimeError."""
     try:
-        import pyvips
+        import pyvips  # type: ignore[import-untyped, unused-ignore]
     except (ImportError, OSError) as error:  # OSError: pyvips is there, and the library libvips is not
         raise MissingRuntimeError(
             f"this picture needs libvips, which cannot be loaded ({error}); pip install pyvips pyvips-binary, "

@@ -60,7 +60,7 @@ def load_community(path: Path, *, extra: bool = False) -> SourceNet:
 def _registry(extra: bool) -> Any:
     """Return spandrel's list of architectures. Raises MissingRuntimeError without spandrel."""
     try:
-        from spandrel import MAIN_REGISTRY
+        from spandrel import MAIN_REGISTRY  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise MissingRuntimeError(
             f'community checkpoints need spandrel, which cannot be imported ({one_line(error, 80)}); pip install "sr-deploy[community]"'
@@ -68,7 +68,7 @@ def _registry(extra: bool) -> Any:
     if not extra:
         return MAIN_REGISTRY
     try:
-        from spandrel_extra_arches import EXTRA_REGISTRY
+        from spandrel_extra_arches import EXTRA_REGISTRY  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise MissingRuntimeError(
             "--extra-architectures needs spandrel-extra-arches, which is not installed; read the licences of its "

@@ -68,7 +68,7 @@ def database_source(
 def _fetched(name: str, say: Callable[[str], None]) -> Iterator[IndexEntry]:
     """Download the weights of a model into a folder that is removed afterwards."""
     try:
-        from openmodeldb import OpenModelDB
+        from openmodeldb import OpenModelDB  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise MissingRuntimeError(
             f"{PREFIX}{name} needs the package openmodeldb, which is not installed; pip install openmodeldb"

@@ -167,7 +167,7 @@ def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
     Both exporters' graphs pass through it, so that their numbers of nodes compare fairly. onnxscript's own optimiser
     takes 20 times as long on the graphs of window attention.
     """
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
 
     with tempfile.TemporaryDirectory(prefix="sr-deploy-export-") as folder:
         target = os.path.join(folder, "model.onnx")

@@ -198,7 +198,7 @@ def _open_session(model: onnx.ModelProto) -> Any:
     Raises MissingRuntimeError where ONNX Runtime is not installed, ModelError where it refuses the model.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingRuntimeError(
             'checking an export needs ONNX Runtime, which is not installed; pip install "sr-deploy[cpu]"'
