@@ -70,8 +70,9 @@ def _show_checkpoint(path: Path, *, as_json: bool) -> None:
     try:
         from sr_deploy.training.anynet.describing import describe_checkpoint
     except ModuleNotFoundError as error:
+        extra = "train" if path.suffix.lower() == ".safetensors" else "community"
         raise MissingRuntimeError(
-            f'{path} is a checkpoint, which needs {error.name} to be read; pip install "sr-deploy[train]"'
+            f'{path} is a checkpoint, which needs {error.name} to be read; pip install "sr-deploy[{extra}]"'
         ) from error
     facts = {"path": str(path), **describe_checkpoint(path)}
     if as_json:

@@ -95,6 +95,17 @@ def test_without_torch_the_error_ends_in_what_to_install(run_folder, tmp_path):
     assert result.stderr.strip().endswith('pip install "sr-deploy[train]"')
 
 
+@pytest.mark.parametrize("command", ["'export', '4x.pth', '-o', 'x.onnx'", "'info', '4x.pth'"])
+def test_without_torch_a_community_checkpoint_names_its_own_extra(tmp_path, command):
+    (tmp_path / "4x.pth").write_bytes(b"PK")
+    code = f"import sys; sys.modules['torch'] = None\nfrom sr_deploy.cli import main\nmain([{command}])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert result.returncode == 4
+    assert result.stderr.strip().endswith('pip install "sr-deploy[community]"')
+
+
 def test_help_does_not_import_torch():
     code = (
         "import sys\nfrom sr_deploy.cli import main\n"

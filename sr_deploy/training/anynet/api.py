@@ -72,8 +72,9 @@ def export(
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _PACKAGES:
             raise
+        extra = "community" if str(net).lower().endswith((".pth", ".pt", ".ckpt")) else "train"
         raise MissingRuntimeError(
-            f'exporting needs {error.name}, which is not installed; pip install "sr-deploy[train]"'
+            f'exporting needs {error.name}, which is not installed; pip install "sr-deploy[{extra}]"'
         ) from error
     from sr_deploy.training.anynet.modules import StatedFacts
 
