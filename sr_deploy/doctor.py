@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,9 @@ PACKAGES = {
     "av": "video",
 }
 """Distribution -> the extra of sr-deploy that installs it; None for those that are always required."""
+
+_SAME_LIBRARY = {"tensorrt": ("tensorrt-cu13", "tensorrt-cu12")}
+"""Distribution -> others that install the same module. The extra `onnxruntime-gpu` installs one of these."""
 
 _EXTRAS = {
     "cpu": "upscale on any processor",
@@ -126,12 +130,13 @@ def diagnose() -> Diagnosis:
 
 
 def _version(distribution: str) -> str | None:
+    """The installed version of a distribution, or of one with the same module; None if there is none."""
     from importlib import metadata
 
-    try:
-        return metadata.version(distribution)
-    except Exception:  # a broken installation may raise anything
-        return None
+    for name in (distribution, *_SAME_LIBRARY.get(distribution, ())):
+        with suppress(Exception):  # a broken installation may raise anything
+            return metadata.version(name)
+    return None
 
 
 def _memory() -> int | None:

@@ -86,11 +86,11 @@ def command(
 ) -> None:
     """Compile MODEL into a TensorRT engine.
 
-    With --runtime tensorrt the engine is for this machine's GPU. With --runtime tensorrt-rtx it is for the GPUs of the
-    RTX line in --capabilities, and the build needs no GPU. MODEL is an ONNX file or the name of a bundled model. The engine takes pictures of any size: each size in --sizes
-    has kernels of its own, other sizes share kernels, and pictures larger than --tile are tiled. A sidecar is written
-    beside the engine file, and the precision of the engine's layers is checked. An engine file contains machine code:
-    load only engine files that you built yourself.
+    With --runtime tensorrt the engine is for this machine's GPU. With --runtime tensorrt-rtx it is for the GPUs of
+    the RTX line in --capabilities, and the build needs no GPU. MODEL is an ONNX file or the name of a bundled model.
+    The engine takes pictures of any size: each size in --sizes has kernels of its own, other sizes share kernels, and
+    pictures larger than --tile are tiled. A sidecar is written beside the engine file, and the precision of the
+    engine's layers is checked. An engine file contains machine code: load only engine files that you built yourself.
     """
     from sr_deploy.models import find_model
 

@@ -54,7 +54,7 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _machine(diagnosis)
     yield "packages"
     for name, version in diagnosis.packages.items():
-        yield f"  {name:<24} {version or 'not installed'}"
+        yield f"  {name:<27} {version or 'not installed'}"
     if diagnosis.advice:
         yield "what else could be installed"
     for line in diagnosis.advice:

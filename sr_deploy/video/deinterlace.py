@@ -31,7 +31,7 @@ def deinterlaced(facts: VideoInfo, timed: Iterator[TimedFrame]) -> Iterator[Time
 
 
 def _graph(facts: VideoInfo, frame: Frame) -> Any:
-    """Return a graph with the filter. It has to be kept: its nodes do not keep it (PyAV 18.1)."""
+    """Return a graph with the filter. Keep a reference to it; its nodes hold none (PyAV 18.1)."""
     graph = pyav().filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=facts.time_base

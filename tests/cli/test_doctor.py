@@ -111,3 +111,13 @@ def test_the_processor_is_described_where_nothing_tells(monkeypatch):
     cpu = describe_cpu()
     assert cpu.name
     assert 1 <= cpu.usable_cores <= cpu.cores
+
+
+def test_tensorrt_is_found_under_the_name_of_its_cuda_version(tmp_path, monkeypatch):
+    """The extra `onnxruntime-gpu` installs tensorrt-cu12 or tensorrt-cu13, never the distribution "tensorrt"."""
+    folder = tmp_path / "tensorrt_cu13-10.14.1.48.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorrt-cu13\nVersion: 10.14.1.48\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert doctor._version("tensorrt") == "10.14.1.48"
+    assert doctor._version("no-such-distribution") is None

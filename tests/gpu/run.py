@@ -5,8 +5,8 @@
     python -X faulthandler -m tests.gpu.run gpu_models --out RESULTS   # there: TensorRT, PyCUDA, NumPy
 
 The sections run from the most to the least important: pixels of one fp16 and one int8 engine, then speed beside
-torch.compile at three sizes, then tiles, streams, graphs, threads and device arrays, then the rest. A section that fails is recorded with its traceback and
-does not stop the others. Before and after each section, all raw results so far are written to `gpu_run.json`.
+torch.compile at three sizes, then tiles, streams, graphs, threads and device arrays, then the rest. A
+section that fails is recorded with its traceback and does not stop the others. Before and after each section, all raw results so far are written to `gpu_run.json`.
 A section that needs more seconds than are left of `--budget` is skipped, and the record says so: nothing that
 did not run counts as passed.
 """
