@@ -47,6 +47,28 @@ def exact_int8_settings() -> dict[str, str]:
     return {} if exact_itself else dict([EXACT_INT8])
 
 
+def quiet_session(onnxruntime: Any, model: str | bytes, *, optimise: bool) -> Any:
+    """Open an ONNX Runtime session on the CPU that prints nothing and keeps no memory between runs.
+
+    `onnxruntime` is the imported module, `model` a path or a file's content. `optimise=False` runs the graph as it
+    stands. Raises the runtime's own errors.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    for key, value in exact_int8_settings().items():
+        options.add_session_config_entry(key, value)
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # a fallback would try the same again and print about it
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """Facts of a model that are known before it is run."""

@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from sr_deploy.errors import MissingRuntimeError, ModelError, one_line
 from sr_deploy.graph.onnx_file import Port, constant_tensors, copy_of
-from sr_deploy.graph.runnable import exact_int8_settings
+from sr_deploy.graph.runnable import quiet_session
 from sr_deploy.system.arrays import FloatArray
 
 _NUMPY_TYPES: dict[int, np.dtype[Any]] = {
@@ -110,21 +110,8 @@ def open_session(model: onnx.ModelProto, name: str, *, optimise: bool = True) ->
         raise MissingRuntimeError(
             'probing a model needs ONNX Runtime, which is not installed; pip install "sr-deploy[cpu]"'
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    for key, value in exact_int8_settings().items():
-        options.add_session_config_entry(key, value)
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(),
-            options,
-            providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # a fallback would try the same again and print about it
-        )
+        return quiet_session(onnxruntime, model.SerializeToString(), optimise=optimise)
     except Exception as error:  # ONNX Runtime's errors share no base class but this one
         raise ModelError(
             f"model {name!r} cannot be loaded by ONNX Runtime ({one_line(error)}); export it again with standard operators"

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from sr_deploy.errors import one_line
-from sr_deploy.graph.runnable import exact_int8_settings
+from sr_deploy.graph.runnable import quiet_session
 
 
 def main() -> None:
@@ -34,31 +34,15 @@ def main() -> None:
         try:
             if "path" in request:
                 _limit_memory(request["memory"])
-                sessions[request["session"]] = _open(onnxruntime, request)
+                sessions[request["session"]] = quiet_session(
+                    onnxruntime, request["path"], optimise=request["optimise"]
+                )
                 _answer(answers, {})
             else:
                 result = _run(sessions[request["session"]], request)
                 _answer(answers, {"shape": result.shape, "dtype": str(result.dtype)}, result)
         except Exception as error:  # ONNX Runtime's errors share no base class but this one
             _answer(answers, {"error": one_line(error, 400)})
-
-
-def _open(onnxruntime: Any, request: dict[str, Any]) -> Any:
-    """Open a session on the CPU that prints nothing and keeps no memory between runs."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    for key, value in exact_int8_settings().items():
-        options.add_session_config_entry(key, value)
-    if not request["optimise"]:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        request["path"],
-        options,
-        providers=["CPUExecutionProvider"],
-        enable_fallback=0,  # a fallback would try the same again and print about it
-    )
 
 
 def _run(session: Any, request: dict[str, Any]) -> Any:
