@@ -18,8 +18,8 @@ from sr_deploy.errors import ImageError, OutputError, SrDeployError, UsageError
 from sr_deploy.images.image import (
     Image,
 )
+from tests.images.kinds.builders import png_file
 from tests.images.samples import (
-    Array,
     joined,
     noise,
     read,
@@ -74,31 +74,9 @@ def test_one_transparent_colour_of_16_bits_is_compared_at_16_bits(tmp_path: Path
     assert image.alpha.tolist() == [[65535, 0, 65535]]
 
 
-def interlaced_png(pixels: Array) -> bytes:
-    """An interlaced PNG (Adam7, PNG specification, section 8.2), which Pillow does not write."""
-    passes = (
-        (0, 0, 8, 8),
-        (4, 0, 8, 8),
-        (0, 4, 4, 8),
-        (2, 0, 4, 4),
-        (0, 2, 2, 4),
-        (1, 0, 2, 2),
-        (0, 1, 1, 2),
-    )
-    rows = b""
-    for x, y, across, down in passes:
-        for row in pixels[y::down, x::across]:
-            rows += b"\0" + row.tobytes() if row.size else b""
-    result = b"\x89PNG\r\n\x1a\n"
-    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 1)
-    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
-        result += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    return result
-
-
 def test_an_interlaced_png_is_read(tmp_path: Path) -> None:
     pixels = noise(21, 19, 3)
-    assert np.array_equal(read(tmp_path, interlaced_png(pixels)).pixels, pixels)
+    assert np.array_equal(read(tmp_path, png_file(pixels, 8, 2, interlaced=True)).pixels, pixels)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
