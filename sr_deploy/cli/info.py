@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from sr_deploy.spec import ModelSpec, SizeRule
 
 
-_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
-"""Suffixes of checkpoints; torch reads those, and only those."""
-
-
 @click.command("info")
 @click.argument("file", metavar="NAME|FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -31,9 +27,10 @@ def command(file: str, as_json: bool) -> None:
     """
     from sr_deploy.graph.onnx_file import file_facts, load_model, read_spec
     from sr_deploy.models import card_of, find_model
+    from sr_deploy.training.anynet.suffixes import CHECKPOINT_SUFFIXES
 
     path = find_model(file)
-    if path.suffix.lower() in _CHECKPOINTS:
+    if path.suffix.lower() in CHECKPOINT_SUFFIXES:
         _show_checkpoint(path, as_json=as_json)
         return
     model = load_model(path)
@@ -66,13 +63,13 @@ def command(file: str, as_json: bool) -> None:
 def _show_checkpoint(path: Path, *, as_json: bool) -> None:
     """Print what a checkpoint says of itself. Raises MissingRuntimeError without torch, or spandrel where it is needed."""
     from sr_deploy.errors import MissingRuntimeError
+    from sr_deploy.training.anynet.suffixes import install_line
 
     try:
         from sr_deploy.training.anynet.describing import describe_checkpoint
     except ModuleNotFoundError as error:
-        extra = "train" if path.suffix.lower() == ".safetensors" else "community"
         raise MissingRuntimeError(
-            f'{path} is a checkpoint, which needs {error.name} to be read; pip install "sr-deploy[{extra}]"'
+            f"{path} is a checkpoint, which needs {error.name} to be read; {install_line(path)}"
         ) from error
     facts = {"path": str(path), **describe_checkpoint(path)}
     if as_json:

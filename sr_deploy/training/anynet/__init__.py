@@ -1,4 +1,4 @@
 """Any net to ONNX: community checkpoints, one's own modules, exported programs.
 
-`sources/` finds a net and what is known of it, `exporting.py` turns it into a checked ONNX file.
+`finding.py` finds a net and what is known of it, `exporting.py` turns it into a checked ONNX file.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sr_deploy.errors import MissingRuntimeError
+from sr_deploy.training.anynet.suffixes import install_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,9 +73,8 @@ def export(
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _PACKAGES:
             raise
-        extra = "community" if str(net).lower().endswith((".pth", ".pt", ".ckpt")) else "train"
         raise MissingRuntimeError(
-            f'exporting needs {error.name}, which is not installed; pip install "sr-deploy[{extra}]"'
+            f"exporting needs {error.name}, which is not installed; {install_line(net)}"
         ) from error
     from sr_deploy.training.anynet.modules import StatedFacts
 

@@ -21,7 +21,7 @@ from sr_deploy.training.anynet.modules import (
     program_source,
 )
 from sr_deploy.training.anynet.source import SourceNet
-from sr_deploy.training.anynet.weight_files import SUFFIXES
+from sr_deploy.training.anynet.suffixes import CHECKPOINT_SUFFIXES
 
 
 def is_own_checkpoint(path: Path) -> bool:
@@ -59,8 +59,8 @@ def find_source(
         return factory_source(text, stated)
     if path.suffix.lower() == ".pt2":
         return program_source(path, stated)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in CHECKPOINT_SUFFIXES:
         return load_community(path, extra=extra)
     raise InputError(
-        f"{text}: expected a checkpoint ({', '.join(SUFFIXES)}), a program (.pt2), openmodeldb:NAME, a Python file, package.module:factory or the folder of a run"
+        f"{text}: expected a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}), a program (.pt2), openmodeldb:NAME, a Python file, package.module:factory or the folder of a run"
     )

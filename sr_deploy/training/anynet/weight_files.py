@@ -19,9 +19,6 @@ from torch import Tensor
 
 from sr_deploy.errors import InputError, one_line
 
-SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
-"""Suffixes of files with weights."""
-
 _LFS = b"version https://git-lfs"
 _HTML = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _HARMLESS = ("torch", "collections", "numpy", "_codecs")
