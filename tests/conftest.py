@@ -11,11 +11,14 @@ so a test may change the one it got. No download, ever.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
@@ -38,6 +41,27 @@ from sr_deploy.system.cores import usable_cores
 def pytest_xdist_auto_num_workers() -> int:
     """Number of processes that test: one more than cores, because many tests wait for a process or a clock."""
     return (usable_cores() or os.cpu_count() or 1) + 1
+
+
+_NEEDS_TORCH = re.compile(r"^(import torch|from torch|from sr_deploy\.training)\b", re.MULTILINE)
+"""The beginning of a line by which a file of tests cannot be imported without torch."""
+
+
+def _without_torch() -> list[str]:
+    """The files and folders of tests that are left out because torch is missing; none where it is installed."""
+    if importlib.util.find_spec("torch") is not None:
+        return []
+    here = Path(__file__).parent
+    found = [path for path in here.rglob("test_*.py") if _NEEDS_TORCH.search(path.read_text("utf-8"))]
+    return [str(here / "training"), *(str(path) for path in found if "training" not in path.parts)]
+
+
+collect_ignore = _without_torch()
+
+
+def pytest_report_header() -> str:
+    """Say what is left out, so that a run without torch is not taken for a whole one."""
+    return f"torch is not installed; left out: {', '.join(collect_ignore)}" if collect_ignore else ""
 
 
 @pytest.hookimpl(trylast=True)
