@@ -33,6 +33,30 @@ _WEIGHTS: dict[Matrix, tuple[float, float]] = {
 """Weights of red and of blue in luma (ITU-T H.273, table 4). The weight of green is what is left to 1."""
 _YCGCO = np.array([[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0, -0.5]])
 """Rows of luma, Cg and Co, which stand in the places of U and V (ITU-T H.273, matrix 8)."""
+MATRICES: dict[int, Matrix] = {
+    1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco", 9: "bt2020"
+}  # fmt: skip
+"""Matrix for each ITU-T H.273 number. 5 and 6 are BT.601."""
+UNCONVERTED = {
+    10: "BT.2020 constant luminance",
+    11: "SMPTE ST 2085",
+    12: "chromaticity-derived non-constant luminance",
+    13: "chromaticity-derived constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+"""Names of the matrices that are not converted, by ITU-T H.273 number."""
+MATRIX_NUMBERS: dict[Matrix, int] = {
+    "bt709": 1,
+    "fcc": 4,
+    "bt601": 6,
+    "smpte240m": 7,
+    "ycgco": 8,
+    "bt2020": 9,
+}
+"""ITU-T H.273 number of each matrix. 6 (SMPTE 170M) stands for BT.601."""
 _BAND = 64
 """Rows converted at a time, so that intermediate values stay in the processor's cache. Even, for 4:2:0
 chroma."""

@@ -119,3 +119,27 @@ def to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
         return pixels
     rounded: AnyArray = np.rint(pixels.astype(np.float32) * np.float32(top / white)).astype(layout.dtype)
     return rounded
+
+
+def widened(grey: AnyArray, depth: int) -> AnyArray:
+    """Return grey values of limited range in full range, in the same type. `depth` is that of the frame."""
+    white = {"u1": 255, "u2": 65535}.get(grey.dtype.str[1:], 1)
+    black, span, top = _limits(depth)
+    values = np.clip(
+        (grey.astype(np.float32) * np.float32(top / white) - black) * np.float32(white / span), 0, white
+    )
+    wide: AnyArray = (values if white == 1 else np.rint(values)).astype(grey.dtype)
+    return wide
+
+
+def narrowed(plane: Plane, depth: int) -> Plane:
+    """Return a grey plane of full range in limited range."""
+    black, span, top = _limits(depth)
+    narrow: Plane = np.rint(plane.astype(np.float32) * np.float32(span / top) + black).astype(plane.dtype)
+    return narrow
+
+
+def _limits(depth: int) -> tuple[np.float32, int, int]:
+    """Return black, the span and the largest value of limited range: 16 and 219 for 8 bits, shifted left for more
+    (BT.709-6)."""
+    return np.float32(16 << (depth - 8)), 219 << (depth - 8), (1 << depth) - 1

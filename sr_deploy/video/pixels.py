@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sr_deploy.errors import InputError
-from sr_deploy.frames.colour import Colours, Matrix, usual_matrix
-from sr_deploy.frames.convert import FramePixels, pack, to_depth, top_of, unit_values, unpack
+from sr_deploy.frames.colour import MATRICES, MATRIX_NUMBERS, UNCONVERTED, Colours, usual_matrix
+from sr_deploy.frames.convert import (
+    FramePixels,
+    narrowed,
+    pack,
+    to_depth,
+    top_of,
+    unit_values,
+    unpack,
+    widened,
+)
 from sr_deploy.frames.layout import ALL_LAYOUTS, Layout, Plane
 from sr_deploy.system.arrays import AnyArray
 from sr_deploy.video.pyav import Frame, pyav
@@ -21,23 +30,6 @@ FULL, LIMITED = 2, 1
 """Ranges as FFmpeg numbers them."""
 RGB_SPACE = 0
 """ITU-T H.273 number of the matrix of RGB (identity)."""
-_MATRICES: dict[int, Matrix] = {
-    1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 8: "ycgco", 9: "bt2020"
-}  # fmt: skip
-"""Matrix for each ITU-T H.273 number. 5 and 6 are BT.601."""
-_REFUSED = {
-    10: "BT.2020 constant luminance",
-    11: "SMPTE ST 2085",
-    12: "chromaticity-derived non-constant luminance",
-    13: "chromaticity-derived constant luminance",
-    14: "ICtCp",
-    15: "IPT-C2",
-    16: "YCgCo-Re",
-    17: "YCgCo-Ro",
-}
-"""Names of the matrices that are not converted, by ITU-T H.273 number."""
-_SPACES: dict[Matrix, int] = {"bt709": 1, "fcc": 4, "bt601": 6, "smpte240m": 7, "ycgco": 8, "bt2020": 9}
-"""ITU-T H.273 number of each matrix. 6 (SMPTE 170M) stands for BT.601."""
 _FULL_RANGE = {f"yuvj{chroma}p": f"yuv{chroma}p" for chroma in ("420", "422", "444", "440")}
 """Old pixel formats of FFmpeg that imply full range, with the format of the same layout."""
 _CONVERTED = {
@@ -121,19 +113,19 @@ def can_write(pixel_format: str) -> bool:
 def colours_of(facts: VideoInfo) -> Colours:
     """Return the meaning of the values in a video's frames. Missing tags are replaced by what players
     assume. Raises InputError for a matrix that is not converted."""
-    if facts.space in _REFUSED and layout_for(facts.pixel_format).kind == "yuv":
+    if facts.space in UNCONVERTED and layout_for(facts.pixel_format).kind == "yuv":
         raise InputError(
-            f"{facts.path}: its colours are stored as {_REFUSED[facts.space]}, which is not converted; convert it to "
+            f"{facts.path}: its colours are stored as {UNCONVERTED[facts.space]}, which is not converted; convert it to "
             "BT.709 or BT.2020 first, for example with ffmpeg's zscale"
         )
     full = facts.range == FULL or facts.pixel_format in _FULL_RANGE
-    matrix = _MATRICES.get(facts.space) or usual_matrix(facts.height, facts.width)
+    matrix = MATRICES.get(facts.space) or usual_matrix(facts.height, facts.width)
     return Colours(matrix=matrix, range="full" if full else "limited", siting=facts.siting or "left")
 
 
 def space_of(colours: Colours) -> int:
     """Return the ITU-T H.273 number of the matrix."""
-    return _SPACES[colours.matrix]
+    return MATRIX_NUMBERS[colours.matrix]
 
 
 def to_picture(frame: Frame, layout: Layout, colours: Colours, *, alpha: bool = False) -> FramePixels:
@@ -147,7 +139,7 @@ def to_picture(frame: Frame, layout: Layout, colours: Colours, *, alpha: bool = 
         frame = frame.reformat(format=wanted)
     picture = unpack(_planes(frame, layout), layout, colours)
     if layout.kind == "grey" and colours.range == "limited":
-        return FramePixels(_widened(picture.pixels, layout.depth))
+        return FramePixels(widened(picture.pixels, layout.depth))
     # Without a copy, the pixels could be a view of memory that FFmpeg owns and uses again.
     return FramePixels(np.ascontiguousarray(picture.pixels))
 
@@ -162,30 +154,6 @@ def _alpha_of(frame: Frame, layout: Layout) -> AnyArray:
     if layout.kind == "yuv" and layout.depth == 16:  # deep YUV becomes float
         values = values.astype(np.float32) / np.float32(65535)
     return np.ascontiguousarray(values)
-
-
-def _widened(grey: AnyArray, depth: int) -> AnyArray:
-    """Return grey values of limited range in full range, in the same type. `depth` is that of the frame."""
-    white = {"u1": 255, "u2": 65535}.get(grey.dtype.str[1:], 1)
-    black, span, top = _limits(depth)
-    values = np.clip(
-        (grey.astype(np.float32) * np.float32(top / white) - black) * np.float32(white / span), 0, white
-    )
-    wide: AnyArray = (values if white == 1 else np.rint(values)).astype(grey.dtype)
-    return wide
-
-
-def _narrowed(plane: Plane, depth: int) -> Plane:
-    """Return a grey plane of full range in limited range."""
-    black, span, top = _limits(depth)
-    narrow: Plane = np.rint(plane.astype(np.float32) * np.float32(span / top) + black).astype(plane.dtype)
-    return narrow
-
-
-def _limits(depth: int) -> tuple[np.float32, int, int]:
-    """Return black, the span and the largest value of limited range: 16 and 219 for 8 bits, shifted left for more
-    (BT.709-6)."""
-    return np.float32(16 << (depth - 8)), 219 << (depth - 8), (1 << depth) - 1
 
 
 def cropped(picture: FramePixels, crop: tuple[int, int, int, int]) -> FramePixels:
@@ -215,7 +183,7 @@ def to_frame(
         frame = pyav().VideoFrame(width, height, pixel_format)
     planes = pack(picture, layout, colours)
     if layout.kind == "grey" and colours.range == "limited":
-        planes = [_narrowed(plane, layout.depth) for plane in planes]
+        planes = [narrowed(plane, layout.depth) for plane in planes]
     for target, plane in zip(_planes(frame, layout), planes, strict=True):
         target[...] = plane
     if pixel_format.startswith(("yuva", "gbrap")):
