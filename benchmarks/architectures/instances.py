@@ -19,7 +19,7 @@ INSTANCES: dict[str, tuple[str, dict[str, Any]]] = {
     "ATD": ("ATD", _SWIN | {"window_size": 8, "category_size": 64, "num_tokens": 16, "reducted_dim": 4, "upscale": 4,
                             "upsampler": "pixelshuffledirect"}),
     "AuraSR": ("AuraSR", {"dim": 8, "image_size": None, "input_image_size": None, "down_dim_mults": (2, 2, 2),
-                          "init_dim": 8, "up_dim_mults": (1, 1, 1, 2, 2), "attn_depths": (2, 2, 2, 1, 1),
+                          "init_dim": 8, "up_dim_mults": (1, 1, 2, 2, 2), "attn_depths": (2, 2, 2, 1, 1),
                           "mid_attn_depth": 1, "skip_connect_scale": 0.4, "self_attn_dim_head": 4,
                           "style_network": {"dim_in": 16, "dim_out": 64, "depth": 2}}),
     "CRAFT": ("CRAFT", {"embed_dim": 48, "depths": [2], "num_heads": [6], "upscale": 4}),

@@ -119,7 +119,7 @@ def command(
     already, only the properties given as options are changed.
 
     A graph with several inputs or outputs becomes one with a picture in and a picture out by --input and
-    --output-name.
+    --output-name. With -o, a graph of 12 or 48 channels, which are pixel-unshuffled RGB, gets the unshuffling inside.
     """
     from sr_deploy.graph.onnx_file import load_model, save_model, write_spec
 
@@ -130,6 +130,7 @@ def command(
     )  # checked first, because probing takes minutes
     if output_name is not None or fixed_inputs:
         model = _with_selected_ports(model, output_name, fixed_inputs, separate=output is not None)
+    model = _with_packing(file, model) if output is not None else model
     given = {
         "value_range": _RANGES[value_range] if value_range else None,
         "output_range": _RANGES[output_range] if output_range else None,
@@ -155,6 +156,20 @@ def _with_selected_ports(
     if not separate:
         raise UsageError("--output-name and --input make another graph; name the file to write with -o")
     return select_ports(model, output=output_name, inputs=inputs)
+
+
+def _with_packing(file: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the packing of pixels into cells inside, if it takes cells; said in a line."""
+    from sr_deploy.graph.select_ports import with_packing
+
+    packed = with_packing(model)
+    if packed is None:
+        return model
+    click.echo(
+        f"{file} takes pixels in cells, packed as by torch's pixel_unshuffle; the file written packs them itself",
+        err=True,
+    )
+    return packed
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

@@ -1,7 +1,8 @@
 """Make a graph with one picture in and one picture out of a graph with several ports.
 
 A net may also give features, or take a noise level. The outputs that are not asked for are removed with the nodes
-that only they need, and further inputs become constants.
+that only they need, and further inputs become constants. A net may also take its picture in cells, packed into channels outside
+the graph, as Real-ESRGAN x2 does; the packing then goes into the graph.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import UsageError
 from sr_deploy.graph.onnx_file import PICTURE_TYPES, copy_of
 
 _FIXED = "fixed/"
 """Prefix of the names of the values that stand for fixed inputs."""
+_PACKED = "packed/"
+"""Prefix of the names of the values that pack the picture into cells."""
+_CELLS = {12: 2, 48: 4}
+"""Channels of RGB in square cells -> side of a cell in pixels."""
 
 
 def select_ports(
@@ -46,6 +51,46 @@ def select_ports(
     for name, number in inputs.items():
         _fix_input(graph, next(value for value in free if value.name == name), number, pictures[0])
     _remove_dead_nodes(graph)
+    return made
+
+
+def with_packing(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Return a copy of `model` that takes RGB and packs it into cells of 2x2 or 4x4 pixels itself; None if it takes no cells.
+
+    A model takes cells if its one input is float32 [N, 12 or 48, H, W]. Their channels are taken in the order of torch's
+    `pixel_unshuffle`: first the colour, then the row and the column in the cell.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    free = [value for value in model.graph.input if value.name not in weights]
+    tensor = free[0].type.tensor_type if len(free) == 1 else None
+    dims = tensor.shape.dim if tensor else []
+    if (
+        tensor is None
+        or tensor.elem_type != TensorProto.FLOAT
+        or len(dims) != 4
+        or dims[1].dim_value not in _CELLS
+    ):
+        return None
+    channels, name = dims[1].dim_value, free[0].name
+    side = _CELLS[channels]
+    made = copy_of(model)
+    graph = made.graph
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    for node in nodes:
+        node.input[:] = [f"{_PACKED}picture" if given == name else given for given in node.input]
+    # ONNX puts the place in the cell before the colour
+    order = np.arange(channels).reshape(side * side, 3).T.reshape(-1)
+    graph.initializer.append(numpy_helper.from_array(order, f"{_PACKED}order"))
+    del graph.node[:], graph.value_info[:]
+    graph.node.append(helper.make_node("SpaceToDepth", [name], [f"{_PACKED}cells"], blocksize=side))
+    graph.node.append(
+        helper.make_node("Gather", [f"{_PACKED}cells", f"{_PACKED}order"], [f"{_PACKED}picture"], axis=1)
+    )
+    graph.node.extend(nodes)
+    sizes = [axis.dim_value * side or None for axis in dims[2:]]
+    count: int | str | None = dims[0].dim_value or dims[0].dim_param or None
+    picture = helper.make_tensor_value_info(name, TensorProto.FLOAT, [count, 3, *sizes])
+    next(value for value in graph.input if value.name == name).CopyFrom(picture)
     return made
 
 

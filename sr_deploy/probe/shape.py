@@ -135,9 +135,16 @@ def _possible_layouts(port: Port, name: str) -> list[tuple[str, int]]:
         found = next((_MEANINGS[size] for size in axes.values() if size in _MEANINGS), "")
         raise ModelError(
             f"model {name!r} takes input of shape {_format_axes(port)}{found}, expected 3 channels (RGB) or 1 (grey) in axis 1 "
-            "or 3; export it with the packing or the additional channels inside the graph"
+            f"or 3; {_way_out(port)}"
         )
     return [("NCHW", 3), ("NHWC", 3), ("NCHW", 1), ("NHWC", 1)]
+
+
+def _way_out(port: Port) -> str:
+    """Say what to do with a model of other channels; those of cells are unpacked by `stamp -o`."""
+    if port.dims[1] in (12, 48):
+        return "name a file to write with `sr-deploy stamp -o`, which puts the packing into the graph"
+    return "export it with the packing or the additional channels inside the graph"
 
 
 def _format_axes(port: Port) -> str:

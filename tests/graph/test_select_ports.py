@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.onnx_file import lost_spec, picture_io
-from sr_deploy.graph.select_ports import select_ports
+from sr_deploy.graph.select_ports import select_ports, with_packing
 
 
 def several(noise: list[int | str]) -> onnx.ModelProto:
@@ -72,3 +72,33 @@ def test_a_spec_that_a_tool_dropped_is_told_as_such(tiny, tmp_path) -> None:
     bare.producer_name = "simplifier"
     assert "lost when it was rewritten by simplifier" in lost_spec(bare)
     assert lost_spec(several([1])) == ""
+
+
+@pytest.mark.parametrize("side", [2, 4])
+def test_cells_of_pixels_are_packed_as_torch_unshuffles_them(side: int) -> None:
+    """Unshuffled by side, then shuffled by 2 * side, a picture of equal pixels becomes itself at twice its size."""
+    channels = 3 * side**2
+    ports = {
+        "cells": helper.make_tensor_value_info("cells", TensorProto.FLOAT, [1, channels, "h", "w"]),
+        "given": helper.make_tensor_value_info("given", TensorProto.FLOAT, [1, 3, "H", "W"]),
+    }
+    # CRD is the order of torch's pixel_shuffle; each channel stands for 2x2 pixels of the result
+    row, column = (np.arange(2 * side) // 2 for _ in range(2))
+    place = (row[:, None] * side + column[None, :]).reshape(-1)
+    index = (np.arange(3)[:, None] * side**2 + place[None, :]).reshape(-1)
+    nodes = [
+        helper.make_node("Gather", ["cells", "index"], ["many"], axis=1),
+        helper.make_node("DepthToSpace", ["many"], ["given"], blocksize=2 * side, mode="CRD"),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [ports["cells"]], [ports["given"]], [numpy_helper.from_array(index, "index")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    made = with_packing(model)
+    assert made is not None
+    onnx.checker.check_model(made, full_check=True)
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    picture = np.random.default_rng(0).random((1, 3, 2 * side, 5 * side), np.float32)
+    result = session.run(None, {"cells": picture})[0]
+    assert np.array_equal(result, picture.repeat(2, axis=2).repeat(2, axis=3))
+    assert with_packing(made) is None

@@ -98,14 +98,36 @@ def export_with(exporter: str, net: nn.Module, axes: AxesRequest, opset: int) ->
 def _by_dynamo(net: nn.Module, axes: AxesRequest, opset: int) -> onnx.ModelProto:
     """Export through torch.export."""
     example = torch.rand(axes.example(), generator=torch.Generator().manual_seed(0))
-    program = torch.export.export(
-        net,
-        (example,),
-        dynamic_shapes=(_dynamic_shapes(axes),),
-        strict=False,
-        prefer_deferred_runtime_asserts_over_guards=True,
-    )
+    with _calls_not_recorded(net):
+        program = torch.export.export(
+            net,
+            (example,),
+            dynamic_shapes=(_dynamic_shapes(axes),),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
     return convert_program(program, opset)
+
+
+@contextmanager
+def _calls_not_recorded(net: nn.Module) -> Iterator[None]:
+    """Let modules whose `forward` has a parameter named `mod` run without being recorded as calls.
+
+    torch.export replaces `Module.__call__` by a function whose own first parameter is `mod`, so a call with `mod=...` fails
+    with "got multiple values for argument 'mod'" (torch 2.13 and 2.14). What such a module computes is still recorded.
+    """
+    kinds = {
+        type(module)
+        for module in net.modules()
+        if "mod" in _parameters_of(type(module).forward) and "__call__" not in vars(type(module))
+    }
+    for kind in kinds:
+        kind.__call__ = lambda self, *inputs, **named: self.forward(*inputs, **named)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            del kind.__call__
 
 
 def convert_program(program: Any, opset: int) -> onnx.ModelProto:
@@ -126,6 +148,12 @@ def convert_program(program: Any, opset: int) -> onnx.ModelProto:
     assert converted is not None
     model: onnx.ModelProto = converted.model_proto
     return _optimised(inliner.inline_local_functions(model) if model.functions else model)
+
+
+def _parameters_of(function: Any) -> tuple[str, ...]:
+    """Return the names of a function's parameters; empty for what is not written in Python."""
+    code = getattr(function, "__code__", None)
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if code else ()
 
 
 def _dynamic_shapes(axes: AxesRequest) -> dict[int, Any]:

@@ -7,6 +7,8 @@ is then shifted by up to one output pixel. A Resize by scales places them as tor
 `interpolate(mode="area")` is an adaptive average pooling. With symbolic sizes torch 2.13 makes one AveragePool of it, which
 drops the last row and column of odd sizes; torch 2.14 makes a GatherND that reads beyond the picture. Here it becomes two
 multiplications with matrices of window weights, which are exact for every size.
+
+`torch.sort(x, stable=...)` has no translation in torch 2.13 and 2.14. Here it becomes a TopK of all values.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         operators._upsample_bilinear2d_aa.default: _resize("linear"),
         operators._upsample_bicubic2d_aa.default: _resize("cubic"),
         operators._adaptive_avg_pool2d.default: _adaptive_average,
+        operators.sort.stable: _sort,
     }
 
 
@@ -32,6 +35,27 @@ def _operators() -> Any:
     from onnxscript import opset18
 
     return opset18
+
+
+def _sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """Translate a sort along `dim`; gives the values and their indices. Equal values keep their order, as torch's CPU sort has it.
+
+    ONNX asks that of TopK, but OpenVINO 2026.4 does not keep to it. So integers are made unique by their index first.
+    """
+    op = _operators()
+    count = op.Shape(x, start=dim, end=dim + 1 or None)
+    if not x.dtype.is_integer():
+        return op.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
+    axis = dim if dim >= 0 else dim + len(x.shape)
+    zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+    number = op.Squeeze(count)
+    place = op.Range(zero, number, one)
+    place = op.Sub(op.Sub(number, one), place) if descending else place
+    if behind := len(x.shape) - 1 - axis:
+        place = op.Unsqueeze(place, op.Constant(value_ints=list(range(1, behind + 1))))
+    unique = op.Add(op.Mul(op.Cast(x, to=7), number), place)
+    _, indices = op.TopK(unique, count, axis=dim, largest=int(descending), sorted=1)
+    return op.GatherElements(x, indices, axis=dim), indices
 
 
 def _adaptive_average(x: Any, output_size: Any) -> Any:

@@ -56,13 +56,16 @@ def _copy(attribute: onnx.AttributeProto) -> onnx.AttributeProto:
 
 
 def _rename_values(graph: onnx.GraphProto) -> None:
-    """Name results after their operator, and constants by number; weights keep their names in the net."""
+    """Name results after their operator, and constants by number; weights keep their names in the net.
+
+    Further results of one operator, such as those of Split, get a second number.
+    """
     names = {PIXELS: PIXELS, UPSCALED: UPSCALED, "": ""}
     constants = [t for t in graph.initializer if "." not in t.name]
     names |= {tensor.name: f"constant_{number}" for number, tensor in enumerate(constants)}
     for number, node in enumerate(graph.node):
-        for name in node.output:
-            names.setdefault(name, f"{node.op_type.lower()}_{number}")
+        for place, name in enumerate(node.output):
+            names.setdefault(name, f"{node.op_type.lower()}_{number}" + (f"_{place}" if place else ""))
     for tensor in constants:
         tensor.name = names[tensor.name]
     for node in graph.node:

@@ -28,9 +28,9 @@ NETS = Path(os.environ.get("SR_DEPLOY_NETS", "no-nets"))
 """Folder with trained weights; tests that need them are skipped where it is absent."""
 IN_CI = (
     "Compact", "ESRGAN", "SPAN", "PLKSR", "DnCNN", "DRUNet", "NAFNet", "RealCUGAN", "RCAN", "SAFMN", "SwiftSRGAN",
-    "MoSR", "SwinIR",
+    "MoSR", "SwinIR", "SeemoRe",
 )  # fmt: skip
-"""Architectures that are exported here: those of most published files, and one with windows."""
+"""Architectures that are exported here: those of most published files, one with windows, and one of experts."""
 
 
 @pytest.fixture

@@ -101,6 +101,52 @@ def test_area_interpolation_keeps_the_last_row_and_column_of_odd_sizes(tmp_path)
     assert max(differences(net, tmp_path / "net.onnx")) < 1e-5
 
 
+class Sorted(nn.Module):
+    """A net that sorts its pixels by a few brightnesses, so that most of them are equal."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(2)
+        _, order = torch.sort((flat.mean(1) * 4).long(), dim=-1, stable=True)
+        return flat.gather(2, order.unsqueeze(1).expand(flat.shape)).view(x.shape)
+
+
+def test_sorting_keeps_the_order_of_equal_values(tmp_path):
+    """Torch 2.14's exporter has no translation of it."""
+    export(Sorted(), tmp_path, halo=None)
+    assert max(differences(Sorted(), tmp_path / "net.onnx")) == 0
+
+
+class Modulated(nn.Module):
+    """A net with a layer that is called by a parameter named `mod`, which splits its picture."""
+
+    class Layer(nn.Module):
+        def forward(self, x: torch.Tensor, *, mod: torch.Tensor) -> torch.Tensor:
+            first, second = x.split([1, 2], dim=1)
+            return torch.cat([second, first], dim=1) * mod
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = self.Layer()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x, mod=torch.sigmoid(x.mean(1, keepdim=True)))
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_parameter_named_mod_and_a_split_pass_both_exporters(exporter):
+    from sr_deploy.training.anynet.exporters import AxesRequest, export_with
+    from sr_deploy.training.export.cleaning import clean_graph
+
+    net = Modulated()
+    model = export_with(exporter, net, AxesRequest(channels=3), 18)
+    clean_graph(model, ["n", 3, "h", "w"], ["n", 3, "h", "w"])
+    assert any("Split" in node.op_type for node in model.graph.node)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = torch.rand(2, 3, 9, 7)
+    assert np.allclose(session.run(None, {"pixels": x.numpy()})[0], net(x).numpy(), atol=1e-6)
+    assert "__call__" not in vars(Modulated.Layer)
+
+
 def test_a_net_of_windows_gets_the_multiple_it_needs(tmp_path):
     class Windows(nn.Module):
         def forward(self, x):
