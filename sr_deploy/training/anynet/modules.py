@@ -24,6 +24,7 @@ from sr_deploy.errors import InputError, UsageError, one_line
 from sr_deploy.spec import SizeRule
 from sr_deploy.system.files import digest_of
 from sr_deploy.training.anynet.community import key_errors
+from sr_deploy.training.anynet.randomness import steady_net
 from sr_deploy.training.anynet.running import measure_io, measure_range, measure_sizes
 from sr_deploy.training.anynet.source import SourceNet
 from sr_deploy.training.anynet.weight_files import read_weights
@@ -80,11 +81,12 @@ def module_source(
     channels, scale, size = measure_io(
         net, name, channels=stated.channels, scale=stated.scale, rule=stated.rule
     )
+    net, notes = steady_net(net, name, (1, channels, *size))
     rule = stated.rule or measure_sizes(net, channels, scale, size)
-    notes: list[str] = []
     value_range = stated.value_range
     if value_range is None:
-        value_range, notes = measure_range(net, channels, scale, rule)
+        value_range, more = measure_range(net, channels, scale, rule)
+        notes += more
     return SourceNet(
         net=net,
         name=name,
@@ -153,7 +155,7 @@ def _made(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise UsageError(
             f"{reference}: cannot be called so ({one_line(error, 120)}); it takes {takes}; use --arg"
         ) from error
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise InputError(
             f"{reference}: failed ({type(error).__name__}: {one_line(error, 120)}); correct it"
         ) from error
@@ -197,10 +199,8 @@ def _module(name: str) -> Any:
         raise UsageError(
             f"{name}: cannot be imported ({error}); check the name, or give the path of a .py file"
         ) from error
-    except Exception as error:  # the user's own code
-        raise InputError(
-            f"{name}: failed at import ({type(error).__name__}: {one_line(error, 120)}); correct it"
-        ) from error
+    except (Exception, SystemExit) as error:  # the user's own code, which may read a command line
+        raise InputError(_import_failed(name, error)) from error
     finally:
         sys.path.remove(os.getcwd())
 
@@ -218,13 +218,18 @@ def _file_module(path: Path) -> Any:
     sys.path.insert(0, folder)
     try:
         specification.loader.exec_module(module)
-    except Exception as error:  # the user's own code
-        raise InputError(
-            f"{path}: failed at import ({type(error).__name__}: {one_line(error, 120)}); correct it"
-        ) from error
+    except (Exception, SystemExit) as error:  # the user's own code, which may read a command line
+        raise InputError(_import_failed(path, error)) from error
     finally:
         sys.path.remove(folder)
     return module
+
+
+def _import_failed(what: str | Path, error: BaseException) -> str:
+    """Return the message for code that fails when it is imported."""
+    if isinstance(error, SystemExit):
+        return f'{what}: ends the program when it is imported (sys.exit); put what it runs under `if __name__ == "__main__":`'
+    return f"{what}: failed at import ({type(error).__name__}: {one_line(error, 120)}); correct it"
 
 
 def _nets(module: Any) -> list[str]:

@@ -23,6 +23,12 @@ _LFS = b"version https://git-lfs"
 _HTML = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _HARMLESS = ("torch", "collections", "numpy", "_codecs")
 """Packages whose names a pickle of plain weights mentions."""
+_PLAIN_TYPES = {
+    f"{place}.{kind}"
+    for place in ("builtins", "__builtin__")
+    for kind in ("set", "frozenset", "complex", "bytearray")
+}
+"""Built-in types that a pickle may make; they run nothing, so a message names something else."""
 _WRAPPERS = (
     "model_state_dict",
     "state_dict",
@@ -112,15 +118,23 @@ def is_torchscript(path: Path) -> bool:
 
 def _refusal(path: Path, error: Exception) -> InputError:
     """Return the error for a pickle that torch did not read: one that asks for code, or a damaged one."""
-    wanted = [name for name in _called_names(path) if name.partition(".")[0] not in _HARMLESS]
+    names = _called_names(path)
+    wanted = [name for name in names if name.partition(".")[0] not in _HARMLESS and name not in _PLAIN_TYPES]
+    if not wanted and any(name.startswith("torch.nn.modules.") for name in names):
+        return InputError(
+            f"{path}: holds a whole module, which is more than weights; save them alone with torch.save(net.state_dict(), ...)"
+        )
     if wanted:
         return InputError(
             f"{path}: is a pickle that wants to call {wanted[0]}, which is code and not weights; it was not "
             "run; save the weights alone with torch.save(net.state_dict(), ...)"
         )
-    return InputError(
-        f"{path}: is not a checkpoint of torch, or a damaged one ({one_line(error, 120)}); download it again"
-    )
+    reason = one_line(error, 120)
+    if reason.startswith(
+        "Weights only"
+    ):  # torch's advice to read the file with its code, which is no help here
+        reason = "torch finds no weights in it"
+    return InputError(f"{path}: is not a checkpoint of torch, or a damaged one ({reason}); download it again")
 
 
 def _called_names(path: Path) -> list[str]:

@@ -233,6 +233,34 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
         export(tmp_path / "my_net_lists.py", tmp_path, weights=tmp_path / "w.pth")
 
 
+def test_a_file_that_reads_a_command_line_is_told(tmp_path):
+    (tmp_path / "my_script.py").write_text("import sys\nsys.exit(2)\n")
+    with pytest.raises(InputError, match=r"ends the program when it is imported.*__main__"):
+        export(tmp_path / "my_script.py", tmp_path)
+
+
+class Noisy(nn.Module):
+    """A net that adds noise of a mean of 0.5, in a helper that the source of `forward` does not show."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.noise(x) * 0.5
+
+    def noise(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.rand_like(x) + torch.randn(x.shape) * 0.1 + torch.rand(1, 1, *x.shape[2:]) - 1
+
+
+def test_random_numbers_become_their_mean(tmp_path):
+    result = export(Noisy(), tmp_path)
+    assert any("random numbers" in note for note in result.notes)
+    assert max(differences(nn.Identity(), tmp_path / "net.onnx")) < 1e-6
+    assert torch.rand(100).std() > 0.1
+
+
+class Dropping(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.1)
+
+
 class Pair(nn.Module):
     def forward(self, x):
         return x, x
@@ -257,6 +285,7 @@ class NeedsGpu(nn.Module):
     ("net", "error", "says"),
     [
         (Pair(), InputError, "a tuple of 2, expected one picture"),
+        (Dropping(), InputError, "another picture each time it runs.*dropout"),
         (Cropped(), InputError, r"\[1, 3, 48, 47\] for \[1, 3, 48, 48\]"),
         (Undecided(), ModelError, "depends on the values of the picture"),
         (NeedsGpu(), InputError, "needs a GPU"),

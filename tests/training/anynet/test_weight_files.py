@@ -43,6 +43,12 @@ def test_a_pickle_that_wants_code_is_refused_by_name_and_not_run(tmp_path, capfd
     assert "never" not in "".join(capfd.readouterr())
 
 
+def test_a_whole_module_is_told(tmp_path):
+    torch.save(torch.nn.Conv2d(1, 1, 1), tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"holds a whole module.*state_dict"):
+        read_weights(tmp_path / "net.pth")
+
+
 def test_a_torchscript_archive_is_refused(tmp_path):
     with zipfile.ZipFile(
         tmp_path / "net.pt", "w"
