@@ -32,6 +32,7 @@ Examples:
   sr-deploy eval Set5/
   sr-deploy eval Set5/ --model rt-x4 --model model.onnx --csv scores.csv
   sr-deploy eval DIV2K_HR/ --lr DIV2K_LR_x4/ --json
+  sr-deploy eval Set5/ --degrade noise:5,jpeg:75
 """
 
 
@@ -71,6 +72,13 @@ Examples:
     type=click.IntRange(0),
     help="Pixels left out of the measurement at each side. [default: the scale]",
 )
+@click.option(
+    "--degrade",
+    default="",
+    metavar="STEPS",
+    help="Damage the small pictures first, to measure how models bear it: steps such as jpeg:75 or noise:5,jpeg:75. "
+    "'--degrade help' lists them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option(
     "--csv", "csv_file", type=NamedPath(), help="Also write the values of every picture to this CSV file."
@@ -83,6 +91,7 @@ def command(
     scales: tuple[int, ...],
     backend: str,
     border: int | None,
+    degrade: str,
     as_json: bool,
     csv_file: Path | None,
     overwrite: bool,
@@ -95,6 +104,8 @@ def command(
     """
     from sr_deploy.quality.pairs import find_pictures
 
+    if degrade:
+        _check_degrade(degrade, lr_dir)
     if csv_file is not None:
         _check_csv_target(csv_file, overwrite)
     pictures, unpaired = find_pictures(hr_dir, lr_dir)
@@ -106,12 +117,25 @@ def command(
         )
     with ExitStack() as stack:
         jobs = _open_jobs(stack, models, scales, backend, pictures)
-        results, warnings = _measure(jobs, pictures, border, given_lr=lr_dir is not None)
+        results, warnings = _measure(jobs, pictures, border, degrade, given_lr=lr_dir is not None)
     _print(results, warnings, unpaired, hr_dir, lr_dir, as_json=as_json)
     if csv_file is not None:
         _write_csv(csv_file, results)
     if _report_skipped([*unpaired, *(failure for result in results for failure in result.failures)]):
         click.get_current_context().exit(_EXIT_SOME_FAILED)
+
+
+def _check_degrade(degrade: str, lr_dir: Path | None) -> None:
+    """Check the steps of --degrade before anything is opened; print the list of them for `help`."""
+    from sr_deploy.errors import UsageError
+    from sr_deploy.quality.degradations.chain import describe_steps, parse
+
+    if degrade == "help":
+        click.echo(describe_steps())
+        click.get_current_context().exit(0)
+    parse(degrade)
+    if lr_dir is not None:
+        raise UsageError("--degrade makes the small pictures, and --lr gives them; leave one of them out")
 
 
 def _open_jobs(
@@ -201,7 +225,12 @@ def _default_baseline_scales(pictures: Sequence[EvalPicture]) -> set[int]:
 
 
 def _measure(
-    jobs: Sequence[_Job], pictures: Sequence[EvalPicture], border: int | None, *, given_lr: bool
+    jobs: Sequence[_Job],
+    pictures: Sequence[EvalPicture],
+    border: int | None,
+    degrade: str,
+    *,
+    given_lr: bool,
 ) -> tuple[list[Evaluation], list[str]]:
     """Run every job. Returns the results, and warnings from the self-check on Set5. The self-check compares
     bicubic with its published PSNR if the pictures are those of Set5; a difference means that the numbers
@@ -213,9 +242,9 @@ def _measure(
     results, warnings = [], []
     with _progress(len(jobs) * len(pictures)) as advance:
         for name, scale, upscale in jobs:
-            protocol = Protocol(scale, scale if border is None else border, given_lr)
+            protocol = Protocol(scale, scale if border is None else border, given_lr, degrade)
             results.append(evaluate(name, upscale, pictures, protocol, partial(advance, name)))
-    for scale in sorted({scale for _, scale, _ in jobs}):
+    for scale in sorted({scale for _, scale, _ in jobs} if not degrade else ()):
         if warning := check_set5(results, pictures, scale):
             warnings.append(warning)
     return results, warnings
@@ -269,31 +298,42 @@ def _section(results: Sequence[Evaluation], scale: int) -> str:
     from sr_deploy.cli.shared.console import table
 
     chosen = [result for result in results if result.protocol.scale == scale]
-    rows = [row for result in chosen for row in _rows(result)]
-    text = table(("model", "picture", "PSNR Y", "SSIM Y", "PSNR RGB", "SSIM RGB"), rows)
+    damage = bool(chosen[0].protocol.degrade)
+    rows = [row for result in chosen for row in _rows(result, damage=damage)]
+    headings = ("model", "picture", "PSNR Y", "SSIM Y", "PSNR RGB", "SSIM RGB")
+    text = table((*headings, "blocks", "specks") if damage else headings, rows)
     notes = [
         f"{result.model}: {result.identical} came out identical; their infinite PSNR is not in the mean"
         for result in chosen
         if result.identical
     ]
+    if damage:
+        notes.append(
+            "blocks: strength of the 8x8 blocks of the small picture, specks: fine colour; both as multiples of the "
+            "original's, so 1 is best"
+        )
     return "\n".join([text, f"protocol: {chosen[0].protocol.describe()}", *notes])
 
 
-def _rows(result: Evaluation) -> list[tuple[str, ...]]:
+def _rows(result: Evaluation, *, damage: bool) -> list[tuple[str, ...]]:
     """The rows of one model: one per picture, then the mean."""
-    pictures = [(result.model, score.name, *_cells(score.quality)) for score in result.scores]
-    return [*pictures, (result.model, f"mean of {len(result.scores)}", *_cells(result.mean))]
+    pictures = [(result.model, score.name, *_cells(score.quality, damage=damage)) for score in result.scores]
+    return [*pictures, (result.model, f"mean of {len(result.scores)}", *_cells(result.mean, damage=damage))]
 
 
-def _cells(quality: Quality) -> tuple[str, ...]:
-    """PSNR in dB with 2 digits and SSIM with 4 digits, of Y and then of RGB; "-" for a value that is missing."""
+def _cells(quality: Quality, *, damage: bool) -> tuple[str, ...]:
+    """PSNR in dB with 2 digits and SSIM with 4 digits, of Y and then of RGB; "-" for a value that is missing.
+
+    With `damage`, blocks and specks with 2 digits follow.
+    """
 
     def cell(value: float | None, digits: int) -> str:
         """One value with `digits` digits, or "-" for None."""
         return "-" if value is None else f"{value:.{digits}f}"
 
     y, rgb = (quality.psnr_y, quality.ssim_y), (quality.psnr_rgb, quality.ssim_rgb)
-    return tuple(text for psnr, ssim in (y, rgb) for text in (cell(psnr, 2), cell(ssim, 4)))
+    cells = tuple(text for psnr, ssim in (y, rgb) for text in (cell(psnr, 2), cell(ssim, 4)))
+    return (*cells, cell(quality.blocks, 2), cell(quality.specks, 2)) if damage else cells
 
 
 def _report_skipped(failures: Sequence[FailedPicture]) -> bool:

@@ -8,12 +8,17 @@ printed here, and no model is opened.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+
+import numpy as np
 
 from sr_deploy.errors import ImageError, InputError, ModelError, OutOfMemoryError, UsageError
 from sr_deploy.images.image import read_image
 from sr_deploy.quality.bicubic import imresize
+from sr_deploy.quality.damage import blockiness, specks
+from sr_deploy.quality.degradations.chain import parse
 from sr_deploy.quality.metrics import luma, psnr, shave, ssim
 from sr_deploy.quality.pairs import EvalPicture, FailedPicture
 from sr_deploy.quality.results import Evaluation, Protocol, Quality, Score
@@ -76,7 +81,7 @@ def score_picture(picture: EvalPicture, upscale: Upscale, protocol: Protocol) ->
     Raises ImageError for a picture that cannot be read or whose sizes do not match, UsageError for one that
     is too small to measure, and ModelError if `upscale` returns a wrong shape or type.
     """
-    small, large = _load(picture, protocol.scale)
+    small, large = _load(picture, protocol)
     result = upscale(small)
     expected = (small.shape[0] * protocol.scale, small.shape[1] * protocol.scale, small.shape[2])
     if result.shape != expected or result.dtype != small.dtype:
@@ -85,7 +90,10 @@ def score_picture(picture: EvalPicture, upscale: Upscale, protocol: Protocol) ->
             f"use a model for x{protocol.scale}"
         )
     height, width = (min(sizes) for sizes in zip(large.shape[:2], expected[:2], strict=True))
-    quality = compare(result[:height, :width], large[:height, :width], protocol.border)
+    result, large = result[:height, :width], large[:height, :width]
+    quality = compare(result, large, protocol.border)
+    if protocol.degrade:
+        quality = _with_damage(quality, result, large, protocol.scale)
     return Score(picture.name, height, width, quality)
 
 
@@ -101,6 +109,14 @@ def compare(result: AnyArray, reference: AnyArray, border: int) -> Quality:
     y, reference_y = luma(result), luma(reference)
     return Quality(
         psnr(y, reference_y), ssim(y, reference_y), psnr(result, reference), ssim(result, reference)
+    )
+
+
+def _with_damage(quality: Quality, result: AnyArray, original: AnyArray, scale: int) -> Quality:
+    """Add the measures of damage to `quality`."""
+    blocks = blockiness(result, scale) / blockiness(original, scale)
+    return replace(
+        quality, blocks=blocks, specks=specks(result, original, scale) if original.shape[2] == 3 else None
     )
 
 
@@ -125,18 +141,21 @@ def infer_scale(pictures: Iterable[EvalPicture]) -> int:
     raise InputError(f"the scale cannot be inferred from the pictures ({message}); give --scale")
 
 
-def _load(picture: EvalPicture, scale: int) -> tuple[AnyArray, AnyArray]:
+def _load(picture: EvalPicture, protocol: Protocol) -> tuple[AnyArray, AnyArray]:
     """Return the small and the large version of `picture`.
 
     The large one is `scale` times as large as the small one, but for a remainder. Without a given small
     picture, the large one is cut to a multiple of `scale` and made small by bicubic.
     """
+    scale = protocol.scale
     large = _read(picture.hr)
     if picture.lr is None:
         rows, columns = (n // scale for n in large.shape[:2])
         if not rows or not columns:
             raise UsageError(f"a picture of {_size(large)} pixels is too small for x{scale}; leave it out")
         large = large[: rows * scale, : columns * scale]
+        if protocol.degrade:
+            return _degraded(large, protocol, picture), large
         return imresize(large, size=(rows, columns)), large
     small = _read(picture.lr)
     if not _fits(large, small, scale):
@@ -150,6 +169,16 @@ def _load(picture: EvalPicture, scale: int) -> tuple[AnyArray, AnyArray]:
             "convert one of them"
         )
     return small, large
+
+
+def _degraded(large: AnyArray, protocol: Protocol, picture: EvalPicture) -> AnyArray:
+    """Return the degraded small version of `large`. Raises ImageError for other than 8-bit pictures."""
+    if large.dtype != np.uint8:
+        raise ImageError(f"{picture.name} is {_kind(large)}, but --degrade takes 8 bits; convert it")
+    small = parse(protocol.degrade).small(
+        large if large.shape[2] == 3 else large.repeat(3, axis=2), protocol.scale, picture.name
+    )
+    return small[..., : large.shape[2]]
 
 
 def _read(path: Path) -> AnyArray:

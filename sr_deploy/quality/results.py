@@ -23,10 +23,14 @@ class Protocol:
     """Pixels on each side of the result that are not compared."""
     given_lr: bool = False
     """True if the low-resolution pictures were given, False if they are made from the high-resolution ones."""
+    degrade: str = ""
+    """Steps that degrade the low-resolution pictures, as text (`quality.degradations.chain`); "" for none."""
 
     def describe(self) -> str:
         """Describe the protocol in one line, to print beside the figures."""
         made = f"MATLAB imresize bicubic of the pictures cut to a multiple of {self.scale}"
+        if self.degrade:
+            made = f"{made} (or the kernel named first), then {self.degrade} (noise is seeded by the file's name)"
         return (
             f"x{self.scale}; low resolution: {'as given' if self.given_lr else made}; {self.border} pixels shaved off "
             "each side; Y: BT.601 as MATLAB rgb2ycbcr, rounded (grey pictures: as they are); RGB: all three channels; "
@@ -36,7 +40,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Quality:
-    """PSNR in dB (`math.inf` if the pictures are equal) and SSIM (at most 1); None for what was not measured."""
+    """PSNR in dB (`math.inf` if the pictures are equal), SSIM (at most 1) and damage; None for what was not measured."""
 
     psnr_y: float | None
     """PSNR on Y."""
@@ -46,6 +50,10 @@ class Quality:
     """PSNR over all three channels; None for grey."""
     ssim_rgb: float | None
     """SSIM averaged over the three channels; None for grey."""
+    blocks: float | None = None
+    """Strength of 8 x 8 blocks as a multiple of the original's; measured where pictures are degraded."""
+    specks: float | None = None
+    """Fine colour as a multiple of the original's; measured where colour pictures are degraded."""
 
     def record(self) -> dict[str, float | None]:
         """Return the measures as strict JSON, which has no infinity: an infinite PSNR is null."""

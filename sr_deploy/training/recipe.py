@@ -189,6 +189,8 @@ class Recipe:
     leaves: int = 0
     """Number of dead-leaves pictures to train on beside the photographs: synthetic pictures with sharp edges.
     """
+    drawings: int = 0
+    """Number of drawn pictures to train on beside the photographs: text, line art and screens in turn."""
     perceptual: Perceptual = field(default_factory=Perceptual)
     """The VGG; used only where a phase has a term of `PERCEPTUAL_TERMS`."""
     export: ExportSettings = field(default_factory=ExportSettings)
@@ -214,8 +216,9 @@ class Recipe:
             raise UsageError(
                 'a phase without quantise follows one with quantise = "int8"; quantise the last phases'
             )
-        if self.leaves < 0:
-            raise UsageError(f"leaves = {self.leaves}, expected a number of pictures of at least 0")
+        for key in ("leaves", "drawings"):
+            if getattr(self, key) < 0:
+                raise UsageError(f"{key} = {getattr(self, key)}, expected a number of pictures of at least 0")
         fine = [isinstance(n, _NUMBER) and not isinstance(n, bool) and 0.1 <= n <= 4 for n in self.sizes]
         if not fine or not all(fine):
             raise UsageError(
@@ -249,11 +252,15 @@ _PHASE_KEYS: dict[str, Types] = {
 _RECIPE_KEYS: dict[str, Types] = {
     "name": str, "net": dict, "phase": list, "seed": int, "ema": _NUMBER, "clip": _NUMBER,
     "weight_decay": _NUMBER, "optimiser": str, "precision": str, "validation": int,
-    "sizes": list, "leaves": int, "perceptual": dict, "export": dict,
+    "sizes": list, "leaves": int, "drawings": int, "perceptual": dict, "export": dict,
 }  # fmt: skip
 _PERCEPTUAL_KEYS: dict[str, Types] = {"network": str, "layers": dict, "normalise": bool, "pooling": str}
 _EXPORT_KEYS: dict[str, Types] = {"precision": str, "io": str, "licence": str}
-_DEGRADE_KEYS: dict[str, Types] = {"blur": list, "noise": list, "jpeg": list, "second": _NUMBER}
+_DEGRADE_KEYS: dict[str, Types] = {
+    "clean": _NUMBER, "chance": _NUMBER, "blur": list, "kernels": list, "noise": list, "camera": list,
+    "sharpen": list, "chroma_shift": list, "jpeg": list, "webp": list, "avif": list, "encoders": bool,
+    "uncompressed": _NUMBER, "twice": _NUMBER, "dither": _NUMBER, "second": _NUMBER,
+}  # fmt: skip
 _TABLES = ("name", "net", "phase", "perceptual", "export")
 
 

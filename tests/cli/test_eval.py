@@ -246,3 +246,31 @@ def test_a_picture_of_one_colour_comes_out_identical_and_says_so(pictures: Path)
     record = json.loads(run(pictures, "--model", "bicubic", "--scale", 2, "--json").stdout)
     flat = record["results"][0]["pictures"][0]
     assert (flat["picture"], flat["psnr_y"], flat["identical"]) == ("flat.png", None, True)
+
+
+def test_degraded_pictures_are_measured_with_blocks_and_specks(pictures: Path) -> None:
+    result = run(pictures, "--model", "bicubic", "--scale", 2, "--degrade", "jpeg:50")
+    assert result.exit_code == 0
+    assert "blocks" in result.stdout
+    assert "specks" in result.stdout
+    assert "then jpeg:50" in result.stdout
+    record = json.loads(
+        run(pictures, "--model", "bicubic", "--scale", 2, "--degrade", "jpeg:50", "--json").stdout
+    )
+    clean = json.loads(run(pictures, "--model", "bicubic", "--scale", 2, "--json").stdout)
+    assert record["results"][0]["degrade"] == "jpeg:50"
+    assert record["results"][0]["mean"]["blocks"] > 0
+    assert clean["results"][0]["mean"]["blocks"] is None
+    assert record["results"][0]["mean"]["psnr_y"] < clean["results"][0]["mean"]["psnr_y"]
+
+
+def test_steps_to_degrade_by_are_listed_and_checked_first(pictures: Path) -> None:
+    listed = run(pictures, "--degrade", "help")
+    assert listed.exit_code == 0
+    assert listed.stdout.startswith("jpeg:N  quality")
+    wrong = run(pictures, "--degrade", "smear:3")
+    assert wrong.exit_code == 2
+    assert "unknown step 'smear:3'" in wrong.stderr
+    both = run(pictures, "--lr", pictures, "--degrade", "jpeg:75")
+    assert both.exit_code == 2
+    assert "leave one of them out" in both.stderr

@@ -169,6 +169,19 @@ def _degraded_crop(
     return small[above : above + size, before : before + size]
 
 
+def degraded_pairs(
+    pairs: list[TrainingPair], scale: int, how: Degradation, *, copies: int = 2
+) -> list[TrainingPair]:
+    """Return `pairs` with degraded small pictures, `copies` of each. They are the same on every call."""
+    return [
+        TrainingPair(
+            pair.name, pair.large, degraded(pair.large, scale, how, np.random.default_rng([number, copy]))
+        )
+        for number, pair in enumerate(pairs)
+        for copy in range(copies)
+    ]
+
+
 class Loader:
     """Endless iterator over the batches of `crops` from batch `first` on.
 

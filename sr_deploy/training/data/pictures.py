@@ -24,8 +24,10 @@ import numpy as np
 from sr_deploy.errors import ImageError, InputError, OutputError
 from sr_deploy.images.listing import list_picture_files
 from sr_deploy.quality import dead_leaves as dead_leaves_module
+from sr_deploy.quality import drawings as drawings_module
 from sr_deploy.quality.bicubic import imresize
 from sr_deploy.quality.dead_leaves import dead_leaves
+from sr_deploy.quality.drawings import drawing
 from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.system.cores import usable_cores
 
@@ -35,7 +37,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 """File name endings of pictures, in lower case."""
 _END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
 """First bytes of a format -> the mark at the end of a complete file."""
-_LEAVES_SIDE, _LEAVES_SEED = 768, 1000
+_SYNTHETIC_SIDE, _LEAVES_SEED = 768, 1000
 _TAIL_BYTES = 4096
 """Bytes at the end of a file that are searched for the end mark; some files have data after it."""
 
@@ -136,7 +138,7 @@ class PictureStore:
     ) -> None:
         self._folder = cache or overflow
         self._free = 0 if cache else quarter_of_memory() if memory is None else memory
-        self._dead_leaves: dict[int, Uint8Array] = {}
+        self._synthetic: dict[str, Uint8Array] = {}
         self.skipped: list[str] = []
         """Error message of every file that could not be used."""
         paths = list_pictures(folder)
@@ -209,14 +211,43 @@ class PictureStore:
         code = hashlib.sha256(inspect.getsource(dead_leaves_module).encode()).hexdigest()[:12]
 
         def pair(number: int) -> TrainingPair:
-            key = f"leaves-{_LEAVES_SEED + number}-{_LEAVES_SIDE}-{code}"
-            if number not in self._dead_leaves:
-                self._dead_leaves[number] = self._stored(
-                    key, lambda: dead_leaves(_LEAVES_SIDE, _LEAVES_SIDE, seed=_LEAVES_SEED + number)
-                )
-            return self._pair(f"leaves {number}", self._dead_leaves[number], key, scale)
+            key = f"leaves-{_LEAVES_SEED + number}-{_SYNTHETIC_SIDE}-{code}"
+            return self._synthetic_pair(
+                f"leaves {number}",
+                key,
+                lambda: dead_leaves(_SYNTHETIC_SIDE, _SYNTHETIC_SIDE, seed=_LEAVES_SEED + number),
+                scale,
+            )
 
         return self._map(pair, list(range(count)))
+
+    def drawn_pairs(self, scale: int, count: int) -> list[TrainingPair]:
+        """Return `count` pairs of drawn pictures [768, 768, 3]: text, line art and screens in turn.
+
+        They are the same on every call with the same version of OpenCV, whose fonts they use.
+        """
+        code = hashlib.sha256((inspect.getsource(drawings_module) + cv2.__version__).encode()).hexdigest()[
+            :12
+        ]
+
+        def pair(number: int) -> TrainingPair:
+            key = f"drawing-{number}-{_SYNTHETIC_SIDE}-{code}"
+            return self._synthetic_pair(
+                f"drawing {number}",
+                key,
+                lambda: drawing(_SYNTHETIC_SIDE, _SYNTHETIC_SIDE, seed=number),
+                scale,
+            )
+
+        return self._map(pair, list(range(count)))
+
+    def _synthetic_pair(
+        self, name: str, key: str, make: Callable[[], Uint8Array], scale: int
+    ) -> TrainingPair:
+        """Return the pair of a picture that `make` draws; it is drawn once."""
+        if key not in self._synthetic:
+            self._synthetic[key] = self._stored(key, make)
+        return self._pair(name, self._synthetic[key], key, scale)
 
     def with_targets(
         self, pairs: list[TrainingPair], by: str, draw: Callable[[Uint8Array], Uint8Array]

@@ -19,7 +19,7 @@ from torch import Tensor
 from sr_deploy.errors import UsageError
 from sr_deploy.system.arrays import Uint8Array
 from sr_deploy.system.json_values import from_plain
-from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, to_float
+from sr_deploy.training.data.loader import CropSampler, Loader, default_workers, degraded_pairs, to_float
 from sr_deploy.training.data.pictures import PictureStore, TrainingPair, quarter_of_memory, split_validation
 from sr_deploy.training.nets import build_net, size_rule_of
 from sr_deploy.training.nets.quantised import quantise
@@ -276,8 +276,12 @@ class Trainer:
             session.position = self._start_of(number, session.position)
         multiple = size_rule_of(run.net).multiple_of
         held_out_crops = [centre_crop(pair, phase.scale, multiple=multiple) for pair in held_out]
+        if phase.degrade:
+            held_out_crops = degraded_pairs(held_out_crops, phase.scale, phase.degrade)
+        how = ", degraded like the crops" if phase.degrade else ""
         session.say(
-            f"held out: {len(held_out)} pictures, on which bicubic reaches {bicubic_psnr(held_out_crops, phase.scale):.3f} dB"
+            f"held out: {len(held_out)} pictures{how}, on which bicubic reaches "
+            f"{bicubic_psnr(held_out_crops, phase.scale):.3f} dB"
         )
         with reading_state(self.options.out / STATE):
             loop = Loop(session, run, held_out_crops, clock, kept, saved)
@@ -309,17 +313,28 @@ class Trainer:
     ) -> tuple[list[TrainingPair], list[TrainingPair]]:
         """Return (training, held out).
 
-        Training pictures come at every size of the recipe, plus the dead-leaves pictures; pictures held out
-        only at their own size.
+        Training pictures come at every size of the recipe, plus the dead-leaves pictures and drawings; pictures
+        held out only at their own size.
         """
-        leaves = f", and drawing {self.recipe.leaves} dead-leaves pictures" * bool(self.recipe.leaves)
-        session.say(f"preparing: shrinking {len(store.pictures)} pictures by {scale}{leaves}")
+        made = [
+            f", drawing {count} {what}"
+            for count, what in (
+                (self.recipe.leaves, "dead-leaves pictures"),
+                (self.recipe.drawings, "pictures of text, lines and screens"),
+            )
+            if count
+        ]
+        session.say(f"preparing: shrinking {len(store.pictures)} pictures by {scale}{''.join(made)}")
         whole = store.pairs(scale)
         training, held_out = split_validation(whole, self.recipe.validation)
         held_out_names = {pair.name for pair in held_out}
         shown = [training if size == 1 else store.pairs(scale, size) for size in self.recipe.sizes]
         photographs = [pair for pairs in shown for pair in pairs if pair.name not in held_out_names]
-        return photographs + store.dead_leaves_pairs(scale, self.recipe.leaves), held_out
+        synthetic = [
+            *store.dead_leaves_pairs(scale, self.recipe.leaves),
+            *store.drawn_pairs(scale, self.recipe.drawings),
+        ]
+        return photographs + synthetic, held_out
 
     def _crops(self, number: int, session: TrainingRun, training: list[TrainingPair]) -> CropSampler:
         """Return the sampler of a phase's crops, with this process's share of each batch."""

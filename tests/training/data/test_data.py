@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from sr_deploy.errors import ImageError, InputError, UsageError
 from sr_deploy.quality.bicubic import imresize
-from sr_deploy.training.data.degrade import Degradation, degraded, gaussian_kernel, shrink, to_uint8
-from sr_deploy.training.data.loader import CropSampler, Loader, orient
+from sr_deploy.quality.degradations.compress import to_uint8
+from sr_deploy.quality.degradations.filters import gaussian_kernel
+from sr_deploy.quality.degradations.resample import KERNELS, shrink
+from sr_deploy.training.data.degrade import Degradation, degraded
+from sr_deploy.training.data.loader import CropSampler, Loader, degraded_pairs, orient
 from sr_deploy.training.data.pictures import (
     PictureStore,
     TrainingPair,
@@ -283,3 +286,36 @@ def test_degraded_crops_do_not_see_their_own_border():
     small, _ = CropSampler([one], scale=2, crop=16, batch=8, seed=0, degrade=how).batch(0)
     plain, _ = CropSampler([one], scale=2, crop=16, batch=8, seed=0).batch(0)
     assert np.abs(small.numpy().astype(int) - plain.numpy()).max() <= 1
+
+
+PHOTO = Degradation(
+    clean=0.25, chance=0.5, blur=(0, 2), kernels=KERNELS, camera=(0, 8), sharpen=(0, 1), chroma_shift=(0, 1),
+    jpeg=(30, 98), webp=(40, 95), avif=(40, 90), encoders=True, uncompressed=0.1, twice=0.3, dither=0.02, second=0.1,
+)  # fmt: skip
+
+
+def test_photo_degradations_are_reproducible_and_leave_a_quarter_clean():
+    large = picture(2, 64, 64)
+    plain = to_uint8(shrink(large, 2))
+    made = [degraded(large, 2, PHOTO, np.random.default_rng(seed)) for seed in range(200)]
+    clean = sum(np.array_equal(one, plain) for one in made)
+    assert all(one.shape == (32, 32, 3) and one.dtype == np.uint8 for one in made)
+    assert 30 <= clean <= 80, "a quarter of 200"
+    assert np.array_equal(made[7], degraded(large, 2, PHOTO, np.random.default_rng(7)))
+
+
+def test_held_out_pictures_are_degraded_alike_on_every_call():
+    pairs = [pair(1, 2, 40, 40), pair(2, 2, 40, 40)]
+    once, again = degraded_pairs(pairs, 2, PHOTO), degraded_pairs(pairs, 2, PHOTO)
+    assert [one.name for one in once] == [p.name for p in pairs for _ in range(2)]
+    assert all(np.array_equal(a.small, b.small) for a, b in zip(once, again, strict=True))
+    assert any(not np.array_equal(a.small, p.small) for a, p in zip(once[::2], pairs, strict=True))
+
+
+def test_drawn_pictures_are_pairs_that_are_the_same_on_every_call(pictures, tmp_path):
+    store = PictureStore(pictures, overflow=tmp_path / "overflow")
+    drawn = store.drawn_pairs(4, 3)
+    assert [one.large.shape for one in drawn] == [(768, 768, 3)] * 3
+    assert all(one.large.std() > 10 for one in drawn)
+    again = PictureStore(pictures, overflow=tmp_path / "other").drawn_pairs(4, 3)
+    assert all(np.array_equal(a.small, b.small) for a, b in zip(drawn, again, strict=True))
