@@ -190,6 +190,12 @@ def measure_memory() -> dict[str, Any]:
     return sizes
 
 
+def resident() -> int:
+    """Return the resident memory of this process in bytes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 class Watching:
     """Follows a video that is being made and records the resident memory of the process."""
 
@@ -206,8 +212,7 @@ class Watching:
     def frame(self, count: int) -> None:
         self._done(count)
         if count % 1000 == 0:
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-            self.sizes.append(pages * os.sysconf("SC_PAGE_SIZE"))
+            self.sizes.append(resident())
 
 
 def print_memory() -> None:

@@ -34,6 +34,7 @@ ANYWHERE = {
     "ray",
     "rich",
     "tensorrt",
+    "vapoursynth",
 }
 """Third-party modules that the package may import; google is protobuf, a dependency of onnx."""
 IN_TRAINING = ANYWHERE | {
@@ -151,7 +152,8 @@ def imports(path: Path) -> Iterator[str]:
 )
 def test_only_declared_packages_are_imported(path):
     allowed = IN_TRAINING if PACKAGE / "training" in path.parents else ANYWHERE
-    found = set(imports(path)) - set(sys.stdlib_module_names) - {"sr_deploy"}
+    # tomllib is in the standard library from Python 3.11 on
+    found = set(imports(path)) - set(sys.stdlib_module_names) - {"sr_deploy", "tomllib"}
     assert found <= allowed
 
 

@@ -115,15 +115,17 @@ def to_rgb(planes: list[Plane], layout: Layout, colours: Colours) -> AnyArray:
     return clipped
 
 
-def from_rgb(pixels: AnyArray, layout: Layout, colours: Colours) -> list[Plane]:
+def from_rgb(
+    pixels: AnyArray, layout: Layout, colours: Colours, out: list[Plane] | None = None
+) -> list[Plane]:
     """Convert RGB [H, W, 3] (uint8, uint16, or float32 in 0..1) to the planes of a YUV frame, rounded to
-    nearest.
+    nearest. `out` receives them if given; its rows may have padding.
 
     A chroma sample is the mean of the pixels around its position: a box filter for "center", weights 1, 2,
     1 along an axis on which it lies on a luma sample.
     """
     height, width = pixels.shape[:2]
-    planes = [np.empty(shape, layout.dtype) for shape in layout.shapes(height, width)]
+    planes = out or [np.empty(shape, layout.dtype) for shape in layout.shapes(height, width)]
     luma, *small = planes
     first, second = (small[0][:, :, 0], small[0][:, :, 1]) if layout.paired else small
     matrix = _rgb_to_yuv(colours.matrix, colours.range, layout.depth, _white_level(pixels))

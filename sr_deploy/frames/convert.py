@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from sr_deploy.frames.colour import Colours, from_rgb, to_rgb
 from sr_deploy.frames.layout import Layout, Plane
+from sr_deploy.images.opencv import cv2
 from sr_deploy.system.arrays import AnyArray
 
 
@@ -33,9 +35,9 @@ def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> FramePixels
     if layout.kind == "yuv":
         return FramePixels(to_rgb(planes, layout, colours))
     if layout.planar:
-        return FramePixels(
-            unit_values(np.stack([planes[layout.order.index(c)] for c in "rgb"], axis=2), layout)
-        )
+        colours_apart = [_native(planes[layout.order.index(c)]) for c in "rgb"]
+        # five to forty times as fast as NumPy's stack
+        return FramePixels(unit_values(cast("AnyArray", cv2.merge(colours_apart)), layout))
     (plane,) = (_native(plane) for plane in planes)
     if layout.kind == "grey":
         return FramePixels(unit_values(plane, layout)[:, :, None])
@@ -47,20 +49,35 @@ def unpack(planes: list[Plane], layout: Layout, colours: Colours) -> FramePixels
     )
 
 
-def pack(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
-    """Convert pixels to the planes of a frame. Values are rounded to nearest; every plane is C-contiguous.
+def pack(
+    picture: FramePixels, layout: Layout, colours: Colours, out: list[Plane] | None = None
+) -> list[Plane]:
+    """Convert pixels to the planes of a frame. Values are rounded to nearest.
+
+    `out` receives the planes if given; its rows may have padding. Otherwise every plane is C-contiguous.
 
     A grey picture becomes grey RGB or YUV. A colour picture in a grey frame becomes the luma of
     `colours.matrix`. Opacity is dropped if the layout has no channel for it, and is full if only the layout
     has one.
     """
     if layout.kind == "yuv":
-        return from_rgb(_three_channels(picture.pixels), layout, colours)
+        return from_rgb(_three_channels(picture.pixels), layout, colours, out)
+    planes = _packed(picture, layout, colours)
+    if out is None:
+        return planes
+    for target, plane in zip(out, planes, strict=True):
+        target[...] = plane
+    return out
+
+
+def _packed(picture: FramePixels, layout: Layout, colours: Colours) -> list[Plane]:
+    """Return the planes of a frame that is not YUV."""
     if layout.kind == "grey":
         return [_grey_plane(picture.pixels, layout, colours)]
     pixels = to_depth(_three_channels(picture.pixels), layout)
     if layout.planar:
-        return [np.ascontiguousarray(pixels[:, :, "rgb".index(c)], layout.dtype) for c in layout.order]
+        channels = cv2.split(pixels.astype(layout.dtype.newbyteorder("="), copy=False))
+        return [np.ascontiguousarray(channels["rgb".index(c)], layout.dtype) for c in layout.order]
     if layout.order == "rgb":
         return [np.ascontiguousarray(pixels, layout.dtype)]
     result = np.empty((*pixels.shape[:2], len(layout.order)), layout.dtype)
@@ -93,8 +110,10 @@ def _native(plane: Plane) -> Plane:
 def unit_values(plane: Plane, layout: Layout) -> AnyArray:
     """Return the values of a grey plane or of RGB as they are for 8 and 16 bits, else as float32 in 0..1.
 
-    Values beyond the depth, which a 16-bit word can hold, are clipped to 1.
+    Values beyond the depth, which a 16-bit word can hold, are clipped to 1; floating ones to 0..1.
     """
+    if layout.floating:
+        return np.clip(plane, np.float32(0), np.float32(1))
     if layout.depth in (8, 16):
         return _native(plane)
     top = np.float32((1 << layout.depth) - 1)
@@ -113,12 +132,20 @@ def _grey_plane(pixels: AnyArray, layout: Layout, colours: Colours) -> Plane:
 
 def to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
     """Scale full-range values to `layout.depth` bits. Returns the same array if the depth is already right."""
+    if layout.floating:
+        return _floating(pixels)
     top = (1 << layout.depth) - 1
     white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
     if white == top:
         return pixels
     rounded: AnyArray = np.rint(pixels.astype(np.float32) * np.float32(top / white)).astype(layout.dtype)
     return rounded
+
+
+def _floating(pixels: AnyArray) -> AnyArray:
+    """Scale full-range values to float32 from 0 to 1. Returns the same array if it is float32 already."""
+    white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
+    return pixels if white == 1 else pixels.astype(np.float32) / np.float32(white)
 
 
 def widened(grey: AnyArray, depth: int) -> AnyArray:

@@ -40,12 +40,16 @@ class Layout:
     """True if U and V are interleaved in one plane, sample by sample."""
     planar: bool = False
     """True if RGB has a plane for each channel, in the order of `order`."""
+    floating: bool = False
+    """True if the values are float32 from 0 to 1. `depth` is then 32."""
     big_endian: bool = False
     """True if the high byte of a word comes first."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """NumPy type of one word."""
+        if self.floating:
+            return np.dtype(np.float32)
         return np.dtype(np.uint8) if self.depth <= 8 else np.dtype(">u2" if self.big_endian else "<u2")
 
     @property

@@ -178,6 +178,7 @@ def test_a_foreign_model_is_told_to_be_stamped(run, photographs, good, tmp_path)
 
 
 def test_a_checkpoint_is_what_the_others_are_held_to(run, photographs):
+    pytest.importorskip("torch")
     checkpoint = ROOT / "export" / "checkpoints" / "rt-x4.safetensors"
     result = run("verify", "rt-x4", checkpoint, "--data", photographs, "--no-record")
     assert result.exit_code == 0, result.stderr
