@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import re
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_SHOWN_AS = {
+    code: f"\\u{code:04x}"
+    for first, last in (
+        (0x00, 0x08),
+        (0x0B, 0x1F),
+        (0x7F, 0x9F),
+        (0x61C, 0x61C),
+        (0x200E, 0x200F),
+        (0x2028, 0x202E),
+        (0x2066, 0x2069),
+    )
+    for code in range(first, last + 1)
+}
 """Control characters but tab and line feed, other line ends, and characters that change the direction of writing.
 
-A terminal obeys some of them: a file name could clear the screen, or make another name appear.
+A terminal obeys some of them: a file name could clear the screen, or make another name appear. A table, because
+compiling an expression of these characters takes 0.4 ms of every start.
 """
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings of cells that spreadsheets take for formulas."""
-_MARKDOWN = re.compile(r"[\\`*_<>\[\]|]")
+_MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_<>[]|"})
 """Characters that can begin an element of Markdown or HTML inside a line."""
 
 
 def shown(text: str) -> str:
     """`text` with control characters as escapes by their numbers (four hexadecimal digits), which are valid in JSON too."""
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text.translate(_SHOWN_AS)
 
 
 def csv_cell(value: object) -> object:
@@ -29,4 +40,4 @@ def csv_cell(value: object) -> object:
 
 def markdown_cell(text: str) -> str:
     """`text` for a cell of a Markdown table: one line, and nothing in it is markup."""
-    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", " ".join(shown(text).split("\n")))
+    return " ".join(shown(text).split("\n")).translate(_MARKDOWN)
