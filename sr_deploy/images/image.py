@@ -256,7 +256,7 @@ def _read(path: Path, data: bytes, max_pixels: int, keep_damaged: bool, profile:
     except DamagedError as error:
         if not keep_damaged:
             raise
-        header = header or PictureHeader(format=kind, width=0, height=0, payload=data)
+        header = header or PictureHeader(format=kind, payload=data)
         pixels, alpha = _decode(header, check, damaged=True)
         notes.append(f"damaged: it {error}; what can be read was used")
     if kind in FALLBACK and is_missing():
@@ -346,6 +346,8 @@ def _decode(
     elif header.format == "bmp":
         from sr_deploy.images.codecs.bmp import decode_bmp
 
+        if damaged:
+            raise DamagedError("is too damaged to be read")
         pixels, alpha = decode_bmp(header)
     elif header.format == "gif" and not damaged:
         pixels, alpha = _split_channels(decode_by_opencv(header.payload))
@@ -357,8 +359,6 @@ def _decode(
         pixels, alpha = _split_channels(samples)
         if header.premultiplied and alpha is not None:
             pixels = divided_by_alpha(pixels, alpha)
-    if not damaged and pixels.shape[:2] != (header.height, header.width):
-        raise DamagedError("has more or fewer pixels than its header declares")
     return pixels, alpha
 
 
@@ -486,29 +486,33 @@ def _encode(
     quality: int | None,
 ) -> tuple[str, ...]:
     """Encode to the new file `path`. Returns the names of metadata blobs that were too large."""
-    if kind in ("png", "tiff"):
-        if kind == "png":
-            from sr_deploy.images.codecs.png import write_png as write
-        else:
-            from sr_deploy.images.codecs.tiff_writer import write_tiff as write
-        with path.open("xb") as file:
-            write(file, pixels, alpha, metadata)
-        return ()
-    if kind == "bmp":
-        from sr_deploy.images.codecs.bmp import write_bmp
+    parts: list[bytes] = []
+    dropped: tuple[str, ...] = ()
+    if kind in ("jpeg", "webp"):
+        from sr_deploy.images.codecs.opencv_writer import encode
 
-        with path.open("xb") as file:
-            write_bmp(file, pixels, metadata.dpi)
-        return ()
-    from sr_deploy.images.codecs.opencv_writer import encode
-
-    encode(path, kind, pixels, alpha, quality)
+        parts = [encode(kind, pixels, alpha, quality)]
     if kind == "jpeg":
-        from sr_deploy.images.codecs.jpeg import copy_with_metadata
+        from sr_deploy.images.codecs.jpeg import with_metadata
 
-        return copy_with_metadata(path, metadata)
-    if metadata.exif or metadata.icc or metadata.xmp:  # at most 16383 pixels a side, so it fits into memory
-        from sr_deploy.images.codecs.webp import with_metadata
+        parts, dropped = with_metadata(parts[0], metadata)
+    elif kind == "webp" and (metadata.exif or metadata.icc or metadata.xmp):
+        from sr_deploy.images.codecs.webp import with_metadata as extended
 
-        path.write_bytes(with_metadata(path.read_bytes(), metadata, pixels.shape[1], pixels.shape[0]))
-    return ()
+        parts = [extended(parts[0], metadata, pixels.shape[1], pixels.shape[0])]
+    with path.open("xb") as file:
+        if kind == "png":
+            from sr_deploy.images.codecs.png import write_png
+
+            write_png(file, pixels, alpha, metadata)
+        elif kind == "tiff":
+            from sr_deploy.images.codecs.tiff_writer import write_tiff
+
+            write_tiff(file, pixels, alpha, metadata)
+        elif kind == "bmp":
+            from sr_deploy.images.codecs.bmp import write_bmp
+
+            write_bmp(file, pixels, metadata.dpi)
+        else:
+            file.writelines(parts)
+    return dropped

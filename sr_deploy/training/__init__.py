@@ -2,3 +2,36 @@
 
 No other package may import torch, so that everything else runs without it.
 """
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from sr_deploy.graph.cache import trusted_cache_folder
+from sr_deploy.system.own_files import make_private_folder
+
+
+def _own_cache(name: str) -> str:
+    """Path of the folder `name` in our cache, or of a temporary one, which the end of the process removes."""
+    graphs = trusted_cache_folder()
+    place = graphs.parent / name if graphs is not None else None
+    if place is not None:
+        with suppress(OSError):
+            make_private_folder(place)
+    if place is None or not os.access(place, os.W_OK):
+        place = Path(tempfile.mkdtemp(prefix="sr-deploy-"))
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return str(place)
+
+
+# torch makes a folder of a known name in the shared temporary folder otherwise, and believes what it finds there
+if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = _own_cache("torch")
+# matplotlib writes into the home folder otherwise
+if "MPLCONFIGDIR" not in os.environ:
+    os.environ["MPLCONFIGDIR"] = _own_cache("matplotlib")

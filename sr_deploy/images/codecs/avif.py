@@ -26,8 +26,6 @@ def parse_avif(data: bytes, check: SizeCheck) -> PictureHeader:
     pages = f"holds {header.pages} pictures: only the first is used"
     return PictureHeader(
         format="avif",
-        width=header.width,
-        height=header.height,
         payload=data,
         metadata=metadata,
         orientation=1,

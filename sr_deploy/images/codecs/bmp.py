@@ -61,7 +61,7 @@ def parse_bmp(data: bytes, check: SizeCheck) -> PictureHeader:
     else:  # in OS/2 2.x, 3 is Huffman and 4 RLE24; 4 and 5 are an embedded JPEG or PNG elsewhere
         raise UnsupportedError(f"is a BMP of {bits} bits with compression {packing}, which is not supported")
     metadata = Metadata(dpi=from_bmp(data[:46]) if header >= 40 else None)
-    return PictureHeader(format="bmp", width=width, height=height, payload=data, metadata=metadata)
+    return PictureHeader(format="bmp", payload=data, metadata=metadata)
 
 
 def _fields(data: bytes) -> tuple[int, int, int, int, int]:
@@ -80,11 +80,9 @@ def _row_bytes(width: int, bits: int) -> int:
 def decode_bmp(header: PictureHeader) -> tuple[AnyArray, AnyArray | None]:
     """Pixels [H, W, 1 or 3] in RGB order and alpha [H, W] or None, both uint8.
 
-    A palette of greys gives one channel. Raises DamagedError if the header has not passed `parse_bmp`.
+    A palette of greys gives one channel. The header must have passed `parse_bmp`.
     """
     data = header.payload
-    if not header.width:
-        raise DamagedError("is too damaged to be read")
     width, height, _, bits, packing = _fields(data)
     if packing in (_RLE8, _RLE4):
         samples = decode_by_opencv(data)

@@ -1,4 +1,6 @@
-"""GIF: cut to its first frame before decoding. GIF files are not written.
+"""GIF: cut to its first frame before OpenCV decodes it. GIF files are not written.
+
+Of a damaged frame, libvips returns the rows that it got, even if warnings count as errors (seen in 8.18.7).
 
 The layout is that of the GIF89a specification: header and logical screen descriptor (13 bytes), an
 optional colour table, then extensions (0x21) and pictures (0x2C) up to the trailer (0x3B).
@@ -61,6 +63,4 @@ def parse_gif(data: bytes, check: SizeCheck) -> PictureHeader:
             raise DamagedError(f"has a block of unknown type {data[at]} at byte {at}")
     if not frames:
         raise DamagedError("has no pixel data")
-    return PictureHeader(
-        format="gif", width=width, height=height, payload=data[:first_end] + b";", frames=frames
-    )
+    return PictureHeader(format="gif", payload=data[:first_end] + b";", frames=frames)

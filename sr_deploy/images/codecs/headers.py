@@ -38,10 +38,6 @@ class PictureHeader(NamedTuple):
 
     format: str
     """Name of the format, as in `formats.NAMES`."""
-    width: int
-    """Width in pixels as stored, before the orientation is applied."""
-    height: int
-    """Height in pixels as stored, before the orientation is applied."""
     payload: bytes
     """Bytes for the decoder: the first picture, without the parts that the decoder should not see."""
     frames: int = 1
@@ -62,62 +58,38 @@ class PictureHeader(NamedTuple):
     """Notes on what of the file is not used, one clause each."""
 
 
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", 0, "png"),
-    (b"\xff\xd8\xff", 0, "jpeg"),
-    (b"WEBP", 8, "webp"),
-    (b"II*\0", 0, "tiff"),
-    (b"MM\0*", 0, "tiff"),
-    (b"II+\0", 0, "tiff"),
-    (b"MM\0+", 0, "tiff"),
-    (b"BM", 0, "bmp"),
-    (b"GIF87a", 0, "gif"),
-    (b"GIF89a", 0, "gif"),
-    (b"ftypavif", 4, "avif"),
-    (b"ftypavis", 4, "avif"),
-)
-"""(bytes, their offset, format) for each supported format. The four TIFF entries are classic TIFF (42,
-`*`) and BigTIFF (43, `+`) in both byte orders.
+_MAGIC: dict[str, tuple[int, tuple[bytes, ...]]] = {
+    "png": (0, (b"\x89PNG\r\n\x1a\n",)),
+    "jpeg": (0, (b"\xff\xd8\xff",)),
+    "webp": (8, (b"WEBP",)),
+    "tiff": (0, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    "bmp": (0, (b"BM",)),
+    "gif": (0, (b"GIF87a", b"GIF89a")),
+    "avif": (4, (b"ftypavif", b"ftypavis")),
+}
+"""Format -> offset of its first bytes, and what they may be. Those of TIFF are classic TIFF (42, `*`) and BigTIFF
+(43, `+`) in both byte orders.
 """
-_REFUSED = (
-    (b"ftyphei", 4, "HEIC"),
-    (b"ftyphev", 4, "HEIC"),
-    (b"ftypmif1", 4, "HEIC"),
-    (b"ftypmsf1", 4, "HEIC"),
-    (b"\xff\x0a", 0, "JPEG XL"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", 0, "JPEG XL"),
-    (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
-    (b"8BPS", 0, "Photoshop"),
-    (b"\0\0\1\0", 0, "Windows icon"),
-    (b"%PDF", 0, "PDF"),
-    (b"v/1\x01", 0, "OpenEXR"),
-    (b"#?RADIANCE", 0, "Radiance HDR"),
-    (b"DDS ", 0, "DirectDraw"),
-    (b"qoif", 0, "QOI"),
-    *(
-        (b"P" + kind + end, 0, name)
-        for kind, name in (
-            (b"4", "PBM"),
-            (b"5", "PGM"),
-            (b"6", "PPM"),
-            (b"1", "PBM"),
-            (b"2", "PGM"),
-            (b"3", "PPM"),
-        )
-        for end in (b"\n", b" ")
-    ),
-    (b"PF\n", 0, "PFM"),
-    (b"Pf\n", 0, "PFM"),
-    (b"IIRO", 0, "camera raw"),
-    (b"IIRS", 0, "camera raw"),
-    (b"MMOR", 0, "camera raw"),
-    (b"IIU\0", 0, "camera raw"),
-    (b"FUJIFILMCCD-RAW", 0, "camera raw"),
-    (b"ftypcrx ", 4, "camera raw"),
-    (b"<svg", 0, "SVG"),
+_REFUSED: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (
+    ("HEIC", 4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")),
+    ("JPEG XL", 0, (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
+    ("JPEG 2000", 0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
+    ("Photoshop", 0, (b"8BPS",)),
+    ("Windows icon", 0, (b"\0\0\1\0",)),
+    ("PDF", 0, (b"%PDF",)),
+    ("OpenEXR", 0, (b"v/1\x01",)),
+    ("Radiance HDR", 0, (b"#?RADIANCE",)),
+    ("DirectDraw", 0, (b"DDS ",)),
+    ("QOI", 0, (b"qoif",)),
+    ("PBM", 0, (b"P4\n", b"P4 ", b"P1\n", b"P1 ")),
+    ("PGM", 0, (b"P5\n", b"P5 ", b"P2\n", b"P2 ")),
+    ("PPM", 0, (b"P6\n", b"P6 ", b"P3\n", b"P3 ")),
+    ("PFM", 0, (b"PF\n", b"Pf\n")),
+    ("camera raw", 0, (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")),
+    ("camera raw", 4, (b"ftypcrx ",)),
+    ("SVG", 0, (b"<svg",)),
 )
-"""(bytes, their offset, name) for known formats that are not supported, to name them in the error."""
+"""(name, offset, first bytes) of known formats that are not supported, to name them in the error."""
 
 
 def sniff(head: bytes) -> str | None:
@@ -125,14 +97,14 @@ def sniff(head: bytes) -> str | None:
 
     64 bytes are enough. Raises UnsupportedError for a known format that is not supported.
     """
-    for magic, at, name in _MAGIC:
+    for kind, (at, magic) in _MAGIC.items():
         if head.startswith(magic, at):
-            return name
+            return kind
     if head.startswith((b"ftypmif1", b"ftypmsf1"), 4) and b"avif" in head[16:]:  # among the compatible brands
         return "avif"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<?xml") and b"<svg" in head:
         raise UnsupportedError("is in the format SVG, which is not supported")
-    for magic, at, name in _REFUSED:
+    for name, at, magic in _REFUSED:
         if head.startswith(magic, at):
             raise UnsupportedError(f"is in the format {name}, which is not supported")
     return None
@@ -140,7 +112,7 @@ def sniff(head: bytes) -> str | None:
 
 def refused_names() -> tuple[str, ...]:
     """Names of the known formats that are not supported, each once."""
-    return tuple(dict.fromkeys(name for _, _, name in _REFUSED))
+    return tuple(dict.fromkeys(name for name, _, _ in _REFUSED))
 
 
 def require_bytes(data: bytes, end: int) -> None:

@@ -1,4 +1,4 @@
-"""JPEG: followed to its end before decoding; metadata is added to the files that OpenCV writes.
+"""JPEG: metadata is read here, and added to the data that OpenCV writes.
 
 A file is a series of segments (ITU T.81, annex B): a marker (0xFF and a code), a length (2 bytes,
 big-endian, which counts itself) and a body. Entropy-coded data follows a start of scan (SOS, 0xDA).
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from sr_deploy.images.codecs.headers import (
@@ -26,7 +25,6 @@ from sr_deploy.images.metadata.iptc import JPEG_PREFIX, unwrapped, wrapped
 
 _MAX_SCANS = 500
 """Largest number of scans. Each costs a pass over all pixels; encoders write about ten."""
-
 # A marker inside entropy-coded data: 0xFF00 is a data byte 0xFF, and 0xFFD0 to 0xFFD7 are restart markers.
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 # Start of frame, SOF0 to SOF15. The codes C4 (DHT), C8 (reserved) and CC (DAC) have other meanings.
@@ -37,35 +35,25 @@ _ICC = b"ICC_PROFILE\0"  # prefix in APP2 (ICC.1, annex B)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of the body of every segment, up to and including EOI.
+    """(marker, start, end) of the body of every segment, up to and including the first start of scan.
 
-    For SOS, `end` is the end of the entropy-coded data behind the segment. Raises DamagedError if the
-    file ends before EOI, except right behind entropy-coded data.
+    Raises DamagedError if the file ends before that.
     """
-    at, scanned = 2, False
-    while True:
-        found = _MARKER.search(data, at)
-        if not found:
-            # `parse_jpeg` decides whether the end marker is all that is missing; a part of it tells of a cut
-            if data[-1:] != b"\xff" and at == len(data) and scanned:
-                return
-            raise DamagedError("ends before its pixel data does")
+    at = 2
+    while found := _MARKER.search(data, at):
         marker, start = data[found.end() - 1], found.end()
         if marker == 0xD9:
-            yield marker, start, start
-            return
+            break
         if marker in (0x01, 0xD8):  # TEM and SOI have no length and no body
             at = start
             continue
         require_bytes(data, start + 2)
-        end = start + int.from_bytes(data[start : start + 2], "big")
-        require_bytes(data, end)
+        at = start + int.from_bytes(data[start : start + 2], "big")
+        require_bytes(data, at)
+        yield marker, start + 2, at
         if marker == 0xDA:
-            scanned = True
-            following = _MARKER.search(data, end)
-            end = following.start() if following else len(data)
-        yield marker, start + 2, end
-        at = end
+            return
+    raise DamagedError("has no pixel data")
 
 
 def _join_icc(parts: dict[int, bytes], count: int) -> bytes | None:
@@ -75,53 +63,38 @@ def _join_icc(parts: dict[int, bytes], count: int) -> bytes | None:
 
 
 def parse_jpeg(data: bytes, check: SizeCheck) -> PictureHeader:
-    """Follow a JPEG (ITU T.81) to its end marker. Bytes after it are ignored.
+    """Read the segments of a JPEG (ITU T.81) up to its pixels. Whether those are whole is left to the decoder.
 
     Raises DamagedError, UnsupportedError, or the error of `check`.
     """
-    frame: tuple[int, int, int, int] | None = None
+    kind = inks = stop = 0
     found = _JpegMetadata()
-    scanned = scans = stop = 0
-    for marker, start, end in _segments(data):
+    for marker, start, stop in _segments(data):
         if marker in _FRAME_MARKERS:
-            if frame or end - start < 6:
+            if kind or stop - start < 6:
                 raise DamagedError("has an invalid JPEG frame header")
-            precision, height, width, parts = struct.unpack_from(">BHHB", data, start)
+            kind, (precision, height, width, inks) = marker, struct.unpack_from(">BHHB", data, start)
             check(width, height)
             if marker == _JPEG_LS:
                 raise UnsupportedError("is JPEG-LS, which is not supported")
-            if precision != 8 or parts not in (1, 3, 4):
+            if precision != 8 or inks not in (1, 3, 4):
                 raise UnsupportedError(
-                    f"is a JPEG of {precision} bits and {parts} components, which is not supported"
+                    f"is a JPEG of {precision} bits and {inks} components, which is not supported"
                 )
-            frame = (marker, width, height, parts)
-        elif marker == 0xDA:
-            scanned += end - start
-            scans += 1
         else:
-            found.take(marker, data[start:end])
-        stop = end
-    if not frame or not scanned:
-        raise DamagedError("has no pixel data")
+            found.take(marker, data[start:stop])
+    scans = data.count(b"\xff\xda", stop, data.find(b"\xff\xd9", stop))
     if scans > _MAX_SCANS:
         raise DamagedError(f"has {scans} scans, which would take very long to decode")
-    kind, width, height, parts = frame
-    # Huffman coding takes at least one bit for each MCU, which covers at most 32x32 pixels (ITU T.81, A.2: the
-    # sampling factors go up to 4). Arithmetic coding (SOF9 and higher) may take less.
-    if kind < 0xC9 and scanned * 8 < (width // 32) * (height // 32):
-        raise DamagedError(f"holds {scanned} bytes of pixel data, too few for {width}x{height} pixels")
-    payload, notes = data[:stop], list(found.notes)
-    if not data.startswith(b"\xff\xd9", stop - 2):
-        if kind not in (0xC0, 0xC1) or scans != 1:  # more scans might be missing
-            raise DamagedError("ends before its end marker")
-        payload += b"\xff\xd9"
+    notes = list(found.notes)
+    # With a single scan, no marker but the end marker can follow. A part of it tells of a cut.
+    if kind in (0xC0, 0xC1) and data[-1] != 0xFF and not _MARKER.search(data, stop):
+        data += b"\xff\xd9"
         notes.append("has no end marker, although all its rows are there")
     return PictureHeader(
         format="jpeg",
-        width=width,
-        height=height,
-        payload=payload,
-        ink=parts == 4,
+        payload=data,
+        ink=inks == 4,
         quality=found.quality,
         metadata=found.metadata(),
         notes=tuple(notes),
@@ -240,22 +213,11 @@ def _metadata_segments(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
     return b"".join(blocks), tuple(dropped)
 
 
-def copy_with_metadata(path: Path, metadata: Metadata) -> tuple[str, ...]:
-    """Insert JFIF header and metadata at the start of the file at `path`, which libvips wrote without any.
+def with_metadata(encoded: bytes, metadata: Metadata) -> tuple[list[bytes], tuple[str, ...]]:
+    """The parts of a file: `encoded` with a JFIF header and metadata at its start.
 
-    Returns the names of parts that are too large for JPEG. The file is copied piece by piece to a
-    second one, which then replaces it.
+    Also returns the names of parts that are too large for JPEG.
     """
-    import shutil  # late: its import takes time at the start
-
     blocks, dropped = _metadata_segments(metadata)
-    second = path.with_name(path.name + ".2")
-    try:
-        with path.open("rb") as source, second.open("xb") as target:
-            target.write(source.read(2))  # SOI
-            target.write(_segment(0xE0, to_jfif(metadata.dpi, metadata.aspect)) + blocks)
-            shutil.copyfileobj(source, target, 1 << 20)
-        second.replace(path)
-    finally:
-        second.unlink(missing_ok=True)
-    return dropped
+    head = encoded[:2] + _segment(0xE0, to_jfif(metadata.dpi, metadata.aspect)) + blocks  # SOI comes first
+    return [head, encoded[2:]], dropped

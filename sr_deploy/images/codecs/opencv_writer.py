@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-from pathlib import Path
 
 import numpy as np
 
@@ -16,26 +14,21 @@ _STRIP = 512
 """Rows whose channels are swapped at once, so that they stay in the processor's cache."""
 
 
-def encode(path: Path, kind: str, pixels: AnyArray, alpha: AnyArray | None, quality: int | None) -> None:
-    """Write 8-bit pixels [H, W, 1 or 3] as JPEG, or with alpha [H, W] as WebP, without metadata.
+def encode(kind: str, pixels: AnyArray, alpha: AnyArray | None, quality: int | None) -> bytes:
+    """8-bit pixels [H, W, 1 or 3] as a JPEG, or with alpha [H, W] as a WebP, without metadata.
 
     JPEG: quality 95 by default, and full colour resolution (4:4:4) from 90 on. WebP: 90 by default,
     lossless above 100. Raises OSError or MemoryError.
     """
-    options = _options(kind, quality)
     try:
-        if os.name == "nt" and not str(path).isascii():
-            # OpenCV opens files through the 8-bit interface of Windows, which knows few letters
-            done, encoded = cv2.imencode(path.suffix, _to_bgr(pixels, alpha), options)
-            path.write_bytes(encoded.data if done else b"")
-        else:
-            done = cv2.imwrite(str(path), _to_bgr(pixels, alpha), options)
+        done, encoded = cv2.imencode(f".{kind}", _to_bgr(pixels, alpha), _options(kind, quality))
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from error
         raise OSError(errno.EIO, "the encoder failed") from error
-    if not (done and _is_whole(path)):
-        raise OSError(errno.EIO, "the encoder failed; the disk may be full")
+    if not done:
+        raise OSError(errno.EIO, "the encoder failed")
+    return bytes(encoded.data)
 
 
 def _options(kind: str, quality: int | None) -> list[int]:
@@ -60,18 +53,3 @@ def _to_bgr(pixels: AnyArray, alpha: AnyArray | None) -> AnyArray:
     for at in range(0, pixels.shape[0], _STRIP):
         result[at : at + _STRIP] = cv2.cvtColor(pixels[at : at + _STRIP], cv2.COLOR_RGB2BGR)
     return result
-
-
-def _is_whole(path: Path) -> bool:
-    """True if the file is complete. OpenCV does not check whether the last bytes could be written.
-
-    Looks for the end marker of JPEG (ITU T.81, B.1.1.3: EOI), or compares the file size with the RIFF size of WebP.
-    """
-    with path.open("rb") as file:
-        head = file.read(12)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2))
-        tail = file.read()
-    if head.startswith(b"\xff\xd8"):
-        return tail == b"\xff\xd9"
-    return head.startswith(b"RIFF") and size >= 8 + int.from_bytes(head[4:8], "little")

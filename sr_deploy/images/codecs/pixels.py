@@ -20,10 +20,9 @@ visible pixel cannot influence one through the halo of a net.
 
 
 def decode_by_opencv(payload: bytes) -> AnyArray:
-    """Decode a GIF, or a BMP of run lengths: [H, W, 1, 3 or 4] in the order red, green, blue, opacity.
+    """Decode a GIF, a BMP of run lengths, or a file without libvips: [H, W, 1, 3 or 4] in the order red, green, blue, opacity.
 
-    libvips reads no BMP, and of a damaged GIF it returns the rows that it got (seen in 8.18.7). The samples
-    are uint8, or uint16 for a PNG of 16 bits. Raises DamagedError or MemoryError.
+    The samples are uint8, or uint16 for a PNG of 16 bits. Raises DamagedError or MemoryError.
     """
     from sr_deploy.images.opencv import cv2
 

@@ -181,8 +181,6 @@ def parse_png(data: bytes, check: SizeCheck) -> PictureHeader:
         raise DamagedError(f"holds {packed} bytes of pixel data, too few for {width}x{height} pixels")
     return PictureHeader(
         format="png",
-        width=width,
-        height=height,
         payload=b"".join(keep),
         frames=frames,
         metadata=found.metadata(),

@@ -77,10 +77,12 @@ def decode(
     JPEG data. With `damaged`, what cannot be decoded is left as it is; otherwise damage raises DamagedError.
 
     Raises DamagedError, UnsupportedError, MemoryError, or the error of `check`; MissingRuntimeError without
-    libvips, except for PNG, JPEG and WebP. Safe to call from several threads.
+    libvips, except for the formats of `FALLBACK`. Safe to call from several threads.
     """
     if kind in FALLBACK and is_missing():
-        return decode_by_opencv(payload)
+        samples = decode_by_opencv(payload)
+        check(samples.shape[1], samples.shape[0])
+        return samples
     fail_on = "none" if damaged else "warning" if warn else "error"
     try:
         return _samples(_open(kind, payload, check, page, fail_on))

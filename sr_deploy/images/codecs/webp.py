@@ -23,62 +23,21 @@ def _chunks(data: bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]
         at += 8 + length + (length & 1)  # bodies are padded to an even length
 
 
-def _size(kind: bytes, data: bytes, start: int, end: int) -> tuple[int, int]:
-    """Width and height in pixels that a VP8, VP8L or VP8X chunk declares.
-
-    VP8X: RFC 9649, section 2.7; VP8L: the same, section 3.4; VP8: RFC 6386, section 9.1. Raises
-    DamagedError for an invalid header.
-    """
-    if end - start < 10 and not (kind == b"VP8L" and end - start >= 5):
-        raise DamagedError("ends in the middle of its header")
-    if kind == b"VP8X":  # the canvas size minus one, in 24 bits each
-        width, height = (int.from_bytes(data[start + i : start + i + 3], "little") for i in (4, 7))
-        return 1 + width, 1 + height
-    if kind == b"VP8L":
-        signature, bits = struct.unpack_from("<BI", data, start)
-        if signature != 0x2F:
-            raise DamagedError("has an invalid lossless header")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)  # size minus one, in 14 bits each
-    if data[start + 3 : start + 6] != b"\x9d\x01\x2a":
-        raise DamagedError("has an invalid lossy header")
-    width, height = struct.unpack_from("<HH", data, start + 6)
-    return width & 0x3FFF, height & 0x3FFF  # the upper two bits are a scaling hint
-
-
 def parse_webp(data: bytes, check: SizeCheck) -> PictureHeader:
     """Follow a still or animated WebP (RFC 9649) to its end. Raises DamagedError or the error of `check`."""
     require_bytes(data, 20)
     stop = 8 + int.from_bytes(data[4:8], "little")
     require_bytes(data, stop)
-    size: tuple[int, int] | None = None
-    stills = frames = 0
-    lossless = False
-    blobs: dict[bytes, bytes] = {}
-    for kind, start, end in _chunks(data, 12, stop):
-        if kind in (b"VP8X", b"VP8 ", b"VP8L"):
-            found = _size(kind, data, start, end)
-            check(*found)
-            # an extended file declares its size twice; both must agree
-            if size and found != size:
-                raise DamagedError(f"declares both {size[0]}x{size[1]} and {found[0]}x{found[1]} pixels")
-            size = found
-            stills += kind != b"VP8X"
-            lossless = lossless or kind == b"VP8L"
-        elif kind == b"ANMF":
-            frames += 1
-        elif kind in (b"EXIF", b"ICCP", b"XMP "):
-            blobs.setdefault(kind, data[start:end])
-    if not size or not (stills or frames):
-        raise DamagedError("has no pixel data")
-    metadata = Metadata(exif=blobs.get(b"EXIF"), icc=blobs.get(b"ICCP"), xmp=blobs.get(b"XMP "))
+    chunks = [(kind, data[start:end]) for kind, start, end in _chunks(data, 12, stop)]
+    found = dict(reversed(chunks))  # the first chunk of a kind counts
+    if b"VP8X" in found:  # section 2.7: the size minus one, in 24 bits each; others have at most 14 bits
+        check(*(1 + int.from_bytes(found[b"VP8X"][at : at + 3], "little") for at in (4, 7)))
     return PictureHeader(
         format="webp",
-        width=size[0],
-        height=size[1],
         payload=data[:stop],
-        frames=max(1, frames),
-        metadata=metadata,
-        lossless=lossless,
+        frames=max(1, sum(kind == b"ANMF" for kind, _ in chunks)),
+        metadata=Metadata(exif=found.get(b"EXIF"), icc=found.get(b"ICCP"), xmp=found.get(b"XMP ")),
+        lossless=b"VP8L" in found,
     )
 
 
