@@ -25,7 +25,7 @@ from sr_deploy.video.pixels import (
     layout_for,
     space_of,
 )
-from sr_deploy.video.pyav import Container, Stream, pyav
+from sr_deploy.video.pyav import Container, Stream, pyav, pyav_version
 
 if TYPE_CHECKING:
     from sr_deploy.video.source import VideoInfo
@@ -162,7 +162,7 @@ def plan_encoding(facts: VideoInfo, scale: int, target: Path, options: EncodeOpt
         aspect=facts.aspect,
         options=_encoder_options(name, encoder, options, facts),
         alpha=alpha is not None,
-        keeps_captions="a53cc" in (_known_options(name) or ()),
+        keeps_captions="a53cc" in (_known_options(name) or ()) and pyav_version() >= 18,
     )
 
 

@@ -46,6 +46,11 @@ def pyav() -> Any:
     return av
 
 
+def pyav_version() -> int:
+    """Return the major version of PyAV. PyAV 17 does not hand the side data of a frame on, such as closed captions."""
+    return int(pyav().__version__.partition(".")[0])
+
+
 def url_of(path: Path) -> str:
     """Return the URL by which FFmpeg opens a file. FFmpeg takes the text before a colon in a name for a protocol."""
     return f"file:{os.fspath(path)}"

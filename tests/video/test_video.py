@@ -42,6 +42,8 @@ def repeated(frame: np.ndarray, name: str, colours: Colours) -> list[np.ndarray]
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv444p", "yuv420p10le"])
 def test_every_frame_is_the_source_s_made_larger_at_the_same_time(upscale, tmp_path, name):
+    if name == "yuv420p10le" and int(av.__version__.partition(".")[0]) < 18:
+        pytest.skip("PyAV 17 makes no array of frames of 10 bits, which this test compares")
     source = make_video(tmp_path / "größe 大.mkv", codec="ffv1", pixel_format=name)
     result = upscale(source, tmp_path / "out.mkv", encode=FFV1, part_frames=5, streams=3)
     assert (result.frames, result.width, result.height, result.pixel_format) == (12, 64, 48, name)

@@ -393,10 +393,15 @@ _INSTALL = 'pip install "sr-deploy[openvino]"'
 """Command that installs OpenVINO."""
 
 
+_IMPORTING = threading.Lock()
+"""Held during the import: two threads that open their first engine at once would take each other's place in
+`sys.modules`, and one would end with a KeyError."""
+
+
 def _runtime() -> ModuleType:
     """Import OpenVINO without its telemetry. Raises MissingRuntimeError if it cannot be imported."""
     try:
-        with _no_telemetry():
+        with _IMPORTING, _no_telemetry():
             import openvino  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingRuntimeError(

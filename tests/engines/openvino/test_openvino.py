@@ -437,3 +437,13 @@ def test_values_beyond_black_and_white_are_clamped_and_never_wrap(fixed, ports):
     expected = np.clip(np.rint(picture.repeat(2, 1).repeat(2, 2) * 5.0 - 510), 0, 255)
     with OpenVinoEngine(model) as engine:
         np.testing.assert_allclose(engine.run(picture), expected, atol=1)
+
+
+def test_threads_that_open_their_first_engine_at_once_do_not_disturb_each_other():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from sr_deploy.engines.openvino.engine import _runtime
+
+    with ThreadPoolExecutor(8) as threads:
+        runtimes = [call.result() for call in [threads.submit(_runtime) for _ in range(400)]]
+    assert {runtime.__name__ for runtime in runtimes} == {"openvino"}

@@ -94,6 +94,8 @@ def test_inner_bytes_become_whole_numbers_and_every_pixel_stays(name):
         ("y", U8),
     ]
     picture = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 18), np.uint8)
+    if name == "chosen and repeated" and onnxruntime.__version__.startswith("1.23."):
+        pytest.skip("ONNX Runtime 1.23, the last for Python 3.10, has no Max of bytes to compare with")
     np.testing.assert_array_equal(run(made, picture), run(model, picture))
 
 

@@ -164,6 +164,8 @@ def test_further_compressions_of_tiff_read_as_pillow_reads_them(compression: str
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "jpeg"])
 def test_ycbcr_in_a_tiff_becomes_rgb(compression: str | None) -> None:
+    if compression is None and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow 12.3, the last for Python 3.10, cannot read what it writes here")
     y, x = np.mgrid[:40, :50]
     pixels = np.stack([(np.sin(x / 9 + c) * np.cos(y / 7) * 120 + 128) for c in range(3)], 2).astype(np.uint8)
     buffer = io.BytesIO()
