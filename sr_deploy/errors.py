@@ -25,6 +25,9 @@ How to write a message:
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 
 class SrDeployError(Exception):
     """Base class of all errors raised on purpose.
@@ -81,6 +84,38 @@ class CheckFailedError(SrDeployError):
     """
 
     exit_code = 1
+
+
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """Raise UsageError unless the argument `name` is a whole number of at least `least`.
+
+    NumPy's integers count as whole numbers. True and False do not, because they come from a mix-up of arguments.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise UsageError(f"{name} must be a whole number, got {value!r:.60}")
+    if value.__index__() < least:
+        raise UsageError(f"{name} must be at least {least}, got {value!r:.60}")
+
+
+def check_path(name: str, value: object) -> None:
+    """Raise UsageError unless the argument `name` is a path: a text or an object such as `pathlib.Path`."""
+    if isinstance(value, (str, os.PathLike)):
+        return
+    hint = "decode_image takes the bytes of a file" if isinstance(value, bytes) else "give the name of a file"
+    raise UsageError(f"{name} must be a path, got {type(value).__name__}; {hint}")
+
+
+def check_function(name: str, value: object) -> None:
+    """Raise UsageError unless the argument `name` is None or can be called."""
+    if value is not None and not callable(value):
+        raise UsageError(f"{name} must be a function, such as print, or None, got {value!r:.60}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise UsageError unless the argument `name` is one of `choices`."""
+    if value not in choices:
+        known = ", ".join(map(repr, choices))
+        raise UsageError(f"{name} must be one of {known}, got {value!r:.60}")
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:

@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.engines.base import Engine
-from sr_deploy.errors import OutOfMemoryError, UsageError
+from sr_deploy.errors import OutOfMemoryError, UsageError, check_choice, check_function, check_whole
 from sr_deploy.spec import ModelSpec
-from sr_deploy.system.arrays import AnyArray, BatchArray
+from sr_deploy.system.arrays import AnyArray, BatchArray, check_array, check_float_range
 from sr_deploy.system.cores import usable_cores
-from sr_deploy.system.memory import available_memory
+from sr_deploy.system.memory import available_memory, parse_memory
 from sr_deploy.tiles import Plan, Span, plan_tiles, plan_whole
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sr_deploy.images.image import Image
 
 _P = TypeVar("_P", bound=AnyArray)
+_Frame = TypeVar("_Frame", "Image", AnyArray)
 Progress = Callable[[int, int], None]
 """Callback with the number of finished tiles and of all tiles."""
 
@@ -50,16 +51,18 @@ class Upscaler:
     """Upscales pictures of any size with one engine.
 
     `tile`: side in input pixels of the region that a tile keeps. "auto" uses tiles only for pictures
-    that need more than `memory` bytes of working memory. The default of `memory` is 1 GiB, or a quarter
-    of the free memory if that is less. None never uses tiles.
+    that need more than `memory` bytes of working memory, which may also be a text such as "512M" or "1G". The default
+    of `memory` is 1 GiB, or a quarter of the free memory if that is less. None never uses tiles.
 
     `overlap`: input pixels read around a tile. The default is the model's measured halo, with which the
     tiled result equals the whole one. A smaller overlap is allowed; a warning goes to `say`.
 
     `say`: receives warnings, one line each; default: they are dropped.
 
-    Raises UsageError for a tile or overlap that the model cannot serve. Several threads may use one
-    Upscaler.
+    `engine`: an engine of `open_engine`. `Upscaler.open` opens one by the name of a model.
+
+    Raises UsageError for a wrong argument, or for a tile or overlap that the model cannot serve. Several threads may
+    use one Upscaler.
     """
 
     def __init__(
@@ -68,11 +71,13 @@ class Upscaler:
         *,
         tile: int | Literal["auto"] | None = "auto",
         overlap: int | None = None,
-        memory: int | None = None,
+        memory: int | str | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
+        _check_arguments(engine, overlap, say)
         self.engine = engine
-        self.tile, self.overlap, self.memory = tile, overlap, memory
+        self.tile, self.overlap = tile, overlap
+        self.memory = None if memory is None else parse_memory(memory)
         self._say = say or (lambda message: None)
         self._preparing: threading.Thread | None = None
         self._threads: int | None = None  # limit for copying results; None: the number of cores
@@ -87,7 +92,7 @@ class Upscaler:
         threads: int | None = None,
         tile: int | Literal["auto"] | None = "auto",
         overlap: int | None = None,
-        memory: int | None = None,
+        memory: int | str | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Upscaler:
         """An Upscaler for a bundled model or a model file, on the given backend.
@@ -146,13 +151,23 @@ class Upscaler:
     ) -> None:
         self.close()
 
+    @overload
+    def upscale(
+        self, image: Image, progress: Progress | None = None, alpha: Literal["cutout", "straight"] = "cutout"
+    ) -> Image: ...
+
+    @overload
+    def upscale(
+        self, image: _P, progress: Progress | None = None, alpha: Literal["cutout", "straight"] = "cutout"
+    ) -> _P: ...
+
     def upscale(
         self,
-        image: Image,
+        image: Image | AnyArray,
         progress: Progress | None = None,
         alpha: Literal["cutout", "straight"] = "cutout",
-    ) -> Image:
-        """Enlarge `image` by the model's scale.
+    ) -> Image | AnyArray:
+        """Enlarge `image` by the model's scale. An array of pixels gives an array, as `upscale_pixels` does.
 
         Colours go through the net, opacity through bicubic interpolation. A net sharpens edges and may
         exceed the values on both sides. This is wanted for colour; in opacity it would draw a rim of
@@ -163,6 +178,10 @@ class Upscaler:
 
         Raises the errors of `upscale_pixels`.
         """
+        check_choice("alpha", alpha, ("cutout", "straight"))
+        if isinstance(image, np.ndarray):
+            return self.upscale_pixels(image, progress=progress)
+        _check_image(image)
         if image.alpha is None:
             return replace(image, pixels=self.upscale_pixels(image.pixels, progress=progress))
         pixels = image.pixels
@@ -172,6 +191,40 @@ class Upscaler:
             pixels = fill_hidden_colour(pixels, image.alpha)
         colour = self.upscale_pixels(pixels, progress=progress)
         return replace(image, pixels=colour, alpha=_upscaled_alpha(image.alpha, self.spec.scale))
+
+    def stream(self, frames: Iterable[_Frame], *, ahead: int = 2) -> Iterator[_Frame]:
+        """Upscale frames (arrays or images) one after the other: an iterator of the results, in the order of `frames`.
+
+        `frames` may be endless: at most `ahead` frames beyond the one that is waited for are taken from it and
+        computed in advance, in threads, so that the engine always has work. `frames` itself is read in the thread
+        that asks for results. An error of a frame is raised in its place, and ends the iteration.
+
+        Raises UsageError at once if `frames` cannot be iterated or is a single picture, or `ahead` is below 1.
+        """
+        check_whole("ahead", ahead)
+        if isinstance(frames, (np.ndarray, str, bytes)) or not hasattr(frames, "__iter__"):
+            raise UsageError(
+                f"frames must be an iterable of pictures, such as a list or a generator, got {type(frames).__name__}; "
+                "upscale takes a single picture"
+            )
+        return self._stream(frames, ahead)
+
+    def _stream(self, frames: Iterable[_Frame], ahead: int) -> Iterator[_Frame]:
+        """The iterator of `stream`. Frames that are not begun are dropped when it is closed."""
+        from collections import deque
+        from concurrent.futures import Future, ThreadPoolExecutor
+
+        waiting: deque[Future[Any]] = deque()
+        pool = ThreadPoolExecutor(ahead)
+        try:
+            for frame in frames:
+                waiting.append(pool.submit(self.upscale, frame))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     @property
     def works_in_bands(self) -> bool:
@@ -202,6 +255,7 @@ class Upscaler:
         Raises UsageError for another shape or type, OutOfMemoryError if not even a small tile fits.
         """
         _check_pixels(pixels)
+        check_function("progress", progress)
         result = self._result_array(pixels, out)
         plan = self.plan(*pixels.shape[:2])
         while True:
@@ -216,6 +270,8 @@ class Upscaler:
 
         Raises UsageError if the model cannot take the size.
         """
+        check_whole("height", height)
+        check_whole("width", width)
         if self.tile is None:
             return plan_whole(height, width, self.spec.size_rule)
         if self.tile != "auto":
@@ -229,10 +285,9 @@ class Upscaler:
     def _check_options(self) -> None:
         """Raise UsageError for an invalid tile or overlap; warn if the overlap is smaller than the halo."""
         tile, overlap, halo = self.tile, self.overlap, self.spec.halo
-        if tile is not None and tile != "auto" and (not isinstance(tile, int) or tile < 1):
+        is_number = isinstance(tile, int) and not isinstance(tile, bool) and tile >= 1
+        if tile is not None and tile != "auto" and not is_number:
             raise UsageError(f"tile must be a number of pixels, 'auto' or None, got {tile!r}")
-        if overlap is not None and overlap < 0:
-            raise UsageError(f"overlap must be at least 0 pixels, got {overlap}")
         if halo is None and isinstance(tile, int) and overlap is None:
             raise UsageError(
                 f"{self.spec.name} sees the whole picture at once, so tiles change its result; give an overlap as well "
@@ -320,6 +375,7 @@ class Upscaler:
         scale = self.spec.scale
         shape = (pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2])
         if out is not None:
+            check_array("out", out)
             if out.shape != shape or out.dtype != pixels.dtype or not out.flags.c_contiguous:
                 raise UsageError(
                     f"out must be a C-contiguous {pixels.dtype} array {shape}, got {out.dtype} {out.shape}"
@@ -423,13 +479,51 @@ class _ResultWriter:
         return True
 
 
+def _check_arguments(engine: Engine, overlap: object, say: object) -> None:
+    """Raise UsageError for arguments of a wrong type: a model instead of an engine, or a text instead of a number."""
+    if isinstance(engine, (str, Path)):
+        raise UsageError(
+            f"an Upscaler takes an engine, got {str(engine)!r:.60}; Upscaler.open({str(engine)!r:.60}) opens a model by its name"
+        )
+    if not (hasattr(engine, "spec") and hasattr(engine, "run")):
+        raise UsageError(
+            f"an Upscaler takes an engine of open_engine, got {type(engine).__name__}; Upscaler.open opens a model by its name"
+        )
+    if overlap is not None:
+        check_whole("overlap", overlap, 0)
+    check_function("say", say)
+
+
+def _check_image(image: object) -> None:
+    """Raise UsageError unless `image` looks like an `Image`."""
+    if not hasattr(image, "pixels") or not hasattr(image, "alpha"):
+        hint = "read_image reads a file" if isinstance(image, (str, os.PathLike)) else "see docs/python.md"
+        raise UsageError(
+            f"upscale takes an Image or a NumPy array of pixels, got {type(image).__name__}; {hint}"
+        )
+
+
 def _check_pixels(pixels: AnyArray) -> None:
     """Raise UsageError if `pixels` is not an array that `upscale_pixels` accepts."""
     if not isinstance(pixels, np.ndarray) or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         got = getattr(pixels, "dtype", type(pixels).__name__)
         raise UsageError(f"expected a uint8, uint16 or float32 array of pixels, got {got}; convert it first")
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise UsageError(f"expected pixels [H, W, 3] (RGB) or [H, W, 1] (grey), got shape {pixels.shape}")
+        raise UsageError(
+            f"expected pixels [H, W, 3] (RGB) or [H, W, 1] (grey), got shape {pixels.shape}{_shape_hint(pixels)}"
+        )
+    check_float_range(pixels)
+
+
+def _shape_hint(pixels: AnyArray) -> str:
+    """The end of the sentence about a wrong shape: what to do with the usual ones; may be empty."""
+    if pixels.ndim == 2:
+        return "; for a grey picture pass pixels[..., None]"
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return "; opacity is apart: upscale takes an Image(pixels=..., alpha=...)"
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+        return "; channels come last here: pass pixels.transpose(1, 2, 0)"
+    return "; open_engine takes batches" if pixels.ndim == 4 else ""
 
 
 def _upscaled_alpha(small: AnyArray, scale: int) -> AnyArray:

@@ -160,7 +160,8 @@ def test_opacity_costs_no_second_pass_through_the_net():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_tiles_are_placed_by_several_threads_as_by_one(monkeypatch, dtype):
-    pixels = noise(61, 43) if dtype == np.uint8 else (noise(61, 43) / np.float32(255) * 200).astype(dtype)
+    top = 1 if dtype == np.float32 else 200
+    pixels = noise(61, 43) if dtype == np.uint8 else (noise(61, 43) / np.float32(255) * top).astype(dtype)
     upscaler = Upscaler(NearestEngine(2), tile=9)
     one = upscaler.upscale_pixels(pixels)
     began = set()
@@ -368,3 +369,45 @@ def test_an_engine_that_needs_no_making_ready_is_left_alone():
     with Upscaler(NearestEngine(2)) as upscaler:
         upscaler.prepare()
         assert set(threading.enumerate()) <= before
+
+
+def test_a_stream_is_in_order_lazy_and_of_one_kind():
+    taken = []
+
+    def frames():
+        for value in range(100):
+            taken.append(value)
+            yield np.full((4, 4, 3), value, np.uint8)
+
+    upscaler = Upscaler(BoxEngine(1))
+    results = upscaler.stream(frames())
+    assert taken == []
+    assert [int(next(results)[4, 4, 0]) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert len(taken) == 7  # those five and two in advance
+    results.close()
+    assert len(taken) == 7
+    (made,) = upscaler.stream([image(noise(4, 5))])
+    assert (made.width, made.height) == (10, 8)
+    assert list(upscaler.stream([])) == []
+
+
+def test_a_stream_computes_frames_while_others_wait():
+    together, most = threading.Barrier(2, timeout=20), []
+
+    class MeetingEngine(BoxEngine):
+        def run(self, batch, out=None):
+            most.append(together.wait())
+            return super().run(batch, out)
+
+    assert len(list(Upscaler(MeetingEngine(1)).stream(noise(4, 4) for _ in range(4)))) == 4
+    assert sorted(most) == [0, 0, 1, 1]
+
+
+def test_an_error_in_a_stream_comes_in_the_place_of_its_frame():
+    frames = [noise(4, 4), noise(4, 4), noise(4, 4)[..., 0], noise(4, 4)]
+    results = Upscaler(BoxEngine(1)).stream(frames)
+    assert next(results).shape == next(results).shape == (8, 8, 3)
+    with pytest.raises(UsageError, match=r"pass pixels\[..., None\]"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)

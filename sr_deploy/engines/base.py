@@ -10,7 +10,7 @@ import numpy as np
 
 from sr_deploy.errors import UsageError
 from sr_deploy.spec import ModelSpec
-from sr_deploy.system.arrays import BatchArray
+from sr_deploy.system.arrays import BatchArray, check_array, check_float_range
 
 _Self = TypeVar("_Self", bound="Engine")
 
@@ -79,6 +79,8 @@ def check_batch(
 ) -> tuple[int, ...]:
     """Check `batch` and `out` against the spec and the limits; returns the shape of the result.
 
+    Float pixels have to lie in 0..1, with a small overshoot allowed.
+
     Raises UsageError that says what was passed and what was expected.
     """
     if not isinstance(batch, np.ndarray) or batch.dtype not in (np.uint8, np.float32):
@@ -86,6 +88,7 @@ def check_batch(
         raise UsageError(f"{spec.name}: expected a uint8 or float32 array, got {got}; convert it first")
     if batch.ndim != 4 or batch.shape[3] != spec.channels or 0 in batch.shape:
         raise UsageError(f"{spec.name}: expected pixels [N, H, W, {spec.channels}], got shape {batch.shape}")
+    check_float_range(batch)
     count, height, width, channels = batch.shape
     rule = spec.size_rule
     if (rule.fixed and (height, width) != rule.fixed) or rule.padded(height, width) != (height, width):
@@ -102,6 +105,8 @@ def check_batch(
                 f"{spec.name}: {size} {what} in one call, this engine takes {limit}; tile the picture"
             )
     shape = (count, height * spec.scale, width * spec.scale, channels)
+    if out is not None:
+        check_array("out", out)
     if out is not None and (out.shape != shape or out.dtype != batch.dtype or not out.flags.carray):
         raise UsageError(
             f"out must be a writable C-contiguous {batch.dtype} array of shape {shape}, got {out.dtype} {out.shape}"

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError
+from sr_deploy.errors import MissingRuntimeError, ModelError, UsageError, check_function, check_whole
 from sr_deploy.system.memory import prepare_for_limit
 
 if TYPE_CHECKING:
@@ -68,7 +68,11 @@ def open_engine(
     """
     if options is not None and threads is not None:
         raise UsageError("give either threads or options, not both; options have their own threads field")
+    if threads is not None:
+        check_whole("threads", threads)
+    check_function("say", say)
     source = Path(model) if isinstance(model, str) else model
+    _check_model(source)
     if isinstance(source, Path) and "+" in str(source) and not source.exists():
         return _open_chain(source, backend, threads, options, say)
     prepare_for_limit()
@@ -236,10 +240,21 @@ def _engine_class(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
+def _check_model(model: object) -> None:
+    """Raise UsageError unless `model` is of a type that engines open. Knows a ModelProto without importing onnx."""
+    if not isinstance(model, (Path, bytes)) and not hasattr(model, "graph"):
+        raise UsageError(
+            f"model must be the name of a bundled model, a path, the bytes of an ONNX file or an onnx.ModelProto, got "
+            f"{type(model).__name__}; `sr-deploy models` lists the names"
+        )
+
+
 def _check_name(name: str) -> None:
     """Raise UsageError for an unknown backend, with the name that is closest to it."""
     if name in BACKENDS:
         return
+    if not isinstance(name, str):
+        raise UsageError(f"backend must be one of {', '.join([AUTO, *BACKENDS])}, got {name!r:.60}")
     from difflib import get_close_matches
 
     known = [AUTO, *BACKENDS]

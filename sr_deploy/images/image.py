@@ -17,11 +17,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from sr_deploy.errors import ImageError, OutOfMemoryError, UsageError
+from sr_deploy.errors import (
+    ImageError,
+    OutOfMemoryError,
+    UsageError,
+    check_choice,
+    check_path,
+    check_whole,
+)
 from sr_deploy.images.codecs.formats import (
     JPEG_QUALITY,
     NAMES,
@@ -54,7 +61,7 @@ from sr_deploy.images.metadata.blobs import (
     without_colour,
     without_texts,
 )
-from sr_deploy.system.arrays import AnyArray, PixelArray
+from sr_deploy.system.arrays import AnyArray, PixelArray, check_array
 from sr_deploy.system.output_file import atomic_output, checked_target
 
 # `codecs.tiff` and the other codecs are imported where they are used, to keep start-up fast.
@@ -69,6 +76,8 @@ __all__ = [
     "Image",
     "Metadata",
     "check_writable_size",
+    "decode_image",
+    "encode_image",
     "fill_hidden_colour",
     "format_of",
     "formats",
@@ -115,9 +124,18 @@ class Image:
     """Facts about the reading that the user should know, one clause each."""
 
     def __post_init__(self) -> None:
+        check_array("pixels", self.pixels)
+        if self.alpha is not None:
+            check_array("alpha", self.alpha)
+        if not isinstance(self.metadata, Metadata):
+            raise UsageError(
+                f"metadata must be a Metadata, got {type(self.metadata).__name__}; take it from another Image"
+            )
         shape, dtype = self.pixels.shape, self.pixels.dtype
         if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape or dtype not in (np.uint8, np.uint16):
-            raise UsageError(f"expected uint8 or uint16 pixels [H, W, 1 or 3], got {dtype} of shape {shape}")
+            raise UsageError(
+                f"expected uint8 or uint16 pixels [H, W, 1 or 3], got {dtype} of shape {shape}{_hint(self.pixels)}"
+            )
         if not self.pixels.flags.c_contiguous:
             raise UsageError(
                 "expected C-contiguous pixels, got a strided view; pass numpy.ascontiguousarray(pixels)"
@@ -125,6 +143,14 @@ class Image:
         if self.alpha is not None and (self.alpha.shape != shape[:2] or self.alpha.dtype != dtype):
             got = f"{self.alpha.dtype} of shape {self.alpha.shape}"
             raise UsageError(f"expected alpha as {dtype} of shape {shape[:2]}, like the pixels, got {got}")
+
+    def __repr__(self) -> str:
+        """The facts in short. The pixels of a photograph would fill the screen for minutes."""
+        opacity = ", with opacity" if self.alpha is not None else ""
+        colours = "grey" if self.pixels.shape[2] == 1 else "RGB"
+        return (
+            f"<Image {self.width}x{self.height} {colours}, {self.bits} bits{opacity}, read as {self.format}>"
+        )
 
     @property
     def width(self) -> int:
@@ -142,6 +168,19 @@ class Image:
         return self.pixels.itemsize * 8
 
 
+def _hint(pixels: AnyArray) -> str:
+    """The end of the sentence about pixels that an `Image` does not take; may be empty."""
+    if pixels.dtype.kind == "f":
+        return "; for floats of 0 to 1 pass (pixels * 255).round().astype(numpy.uint8)"
+    if pixels.ndim == 2:
+        return "; for a grey picture pass pixels[..., None]"
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return (
+            "; opacity is apart: pass pixels[..., :3] as pixels and pixels[..., 3] as alpha, made contiguous"
+        )
+    return ""
+
+
 # --- reading --------------------------------------------------------------------------------------------
 
 
@@ -154,7 +193,7 @@ def read_image(
 ) -> Image:
     """Read the picture at `path` and turn it upright.
 
-    Formats: PNG, JPEG, WebP, TIFF, BMP, GIF and AVIF, recognized by content, never by name. The EXIF
+    Formats: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, and HEIC where libvips decodes it, recognized by content, never by name. The EXIF
     orientation is applied and set to 1. Of an animation or a file with several pages only the first
     picture is read; `notes` says so. Pictures with fewer than 8 bits become 8-bit. CMYK becomes sRGB by
     its colour profile, or RGB without one. `max_pixels` limits width times height, and so the memory to
@@ -163,13 +202,68 @@ def read_image(
     profile; "keep" refuses CMYK with a profile, which could not be kept.
 
     Raises ImageError if the file is missing, unreadable, damaged, truncated, too large or of another
-    format, and OutOfMemoryError if the pixels do not fit into memory. Safe to call from several
-    threads.
+    format, UsageError for a wrong argument, and OutOfMemoryError if the pixels do not fit into memory. Safe to call
+    from several threads.
     """
+    check_path("path", path)
+    _check_reading(max_pixels, profile)
     path = Path(path)
     with named_errors(path, keep_damaged):
         image = _read(path, _read_bytes(path, max_pixels), max_pixels, keep_damaged, profile)
         return _in_srgb(image) if profile == "srgb" else image
+
+
+def decode_image(
+    data: bytes,
+    *,
+    name: str = "picture",
+    max_pixels: int = MAX_PIXELS,
+    keep_damaged: bool = False,
+    profile: Profile = "auto",
+) -> Image:
+    """Decode the bytes of a picture file, as `read_image` reads one. For uploads, for example.
+
+    `name` is what errors call the picture. Raises the errors of `read_image`.
+    """
+    _check_reading(max_pixels, profile)
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise UsageError(
+            f"decode_image takes the bytes of a picture file, got {type(data).__name__}; read_image takes a path"
+        )
+    path, data = Path(name), bytes(data)
+    with named_errors(path, keep_damaged):
+        if not sniff(data[:64]):
+            what = _describe_content(data[:64]) if data else "there are no bytes"
+            raise ImageError(f"{path}: {what}, not a picture; pass a {READ} file")
+        image = _read(path, data, max_pixels, keep_damaged, profile)
+        return _in_srgb(image) if profile == "srgb" else image
+
+
+def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """The size (width, height) in pixels of the upright picture at `path`, without decoding it.
+
+    Raises the errors of `read_image`.
+    """
+    path = Path(path)
+    with named_errors(path):
+        data, check = _read_bytes(path, max_pixels), size_check(path, max_pixels)
+        header = parser_of(sniff(data[:64]) or "")(data, check)
+        _, orientation, _ = upright(header.metadata, header.orientation)
+    turned = orientation >= 5  # the upper half of the orientations swaps the sides
+    return (header.height, header.width) if turned else (header.width, header.height)
+
+
+def cropped(image: Image, left: int, top: int, width: int, height: int) -> Image:
+    """A part of `image` as a picture of its own, in pixels; what lies beyond the picture is left out."""
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    alpha = None if image.alpha is None else image.alpha[rows, columns].copy()
+    return replace(image, pixels=image.pixels[rows, columns].copy(), alpha=alpha)
+
+
+def _check_reading(max_pixels: int, profile: Profile) -> None:
+    """Raise UsageError for wrong arguments of `read_image`."""
+    check_whole("max_pixels", max_pixels)
+    check_choice("profile", profile, get_args(Profile))
 
 
 @contextmanager
@@ -181,7 +275,8 @@ def named_errors(path: Path, keep_damaged: bool = False) -> Iterator[None]:
         hint = "" if keep_damaged else ", or add --keep-damaged to use what can be read"
         raise ImageError(f"{path}: this picture {error}; get an undamaged copy of the file{hint}") from error
     except UnsupportedError as error:
-        raise ImageError(f"{path}: this picture {error}; convert it to PNG first") from error
+        hint = "" if ";" in str(error) else "; convert it to PNG first"
+        raise ImageError(f"{path}: this picture {error}{hint}") from error
     except MemoryError as error:
         raise OutOfMemoryError(
             f"{path}: the pixels of this picture do not fit into memory; make it smaller"
@@ -310,7 +405,7 @@ def _with_right_profile(metadata: Metadata, channels: int) -> tuple[Metadata, tu
 
 def parser_of(kind: str) -> Callable[[bytes, SizeCheck], PictureHeader | TiffPicture]:
     """The function that parses files of the format `kind`. Its module is imported on first use."""
-    module = import_module(f"sr_deploy.images.codecs.{kind}")
+    module = import_module(f"sr_deploy.images.codecs.{'avif' if kind == 'heic' else kind}")
     parse: Callable[[bytes, SizeCheck], PictureHeader | TiffPicture] = getattr(module, f"parse_{kind}")
     return parse
 
@@ -318,7 +413,7 @@ def parser_of(kind: str) -> Callable[[bytes, SizeCheck], PictureHeader | TiffPic
 def _notes(path: Path, kind: str, header: PictureHeader | TiffPicture) -> Iterator[str]:
     """Notes on a misleading file name and on what of the file is not used."""
     suffix = path.suffix.lower()
-    named = {**READ_ONLY_SUFFIXES, **WRITABLE_SUFFIXES}.get(suffix, kind)
+    named = {**READ_ONLY_SUFFIXES, **WRITABLE_SUFFIXES, ".heic": "heic"}.get(suffix, kind)
     if named != kind:
         yield f"named {path.suffix} but is a {NAMES[kind]} file"
     if isinstance(header, PictureHeader):
@@ -375,7 +470,7 @@ def _split_channels(samples: AnyArray) -> tuple[AnyArray, AnyArray | None]:
 
 
 def write_image(
-    image: Image,
+    image: Image | PixelArray,
     path: str | os.PathLike[str],
     *,
     format: str | None = None,
@@ -386,6 +481,8 @@ def write_image(
     ready: Callable[[Path], None] | None = None,
 ) -> tuple[str, ...]:
     """Write `image` to `path`. Returns notes on what was lost, one clause each.
+
+    `image` may also be an array [H, W, 1 or 3] or [H, W] of uint8 or uint16.
 
     The file appears complete under its name or not at all. `format` (`png`, `jpeg`, `webp`, `tiff`,
     `bmp`) defaults to that of the suffix. `quality` (1 to 100) applies to JPEG (default 95, or that of
@@ -404,9 +501,15 @@ def write_image(
     OutputError if the path cannot be written, or exists with `overwrite=False`; OutOfMemoryError. Safe
     to call from several threads.
     """
+    image = _as_image(image)
+    check_path("path", path)
     path = Path(path)
+    if format is not None:
+        _check_format(format)
     kind = format_of(format or path)
     check_writable_size(kind.name, image.width, image.height)
+    if quality is not None:
+        check_whole("quality", quality, 0)
     if quality is not None and not 1 <= quality <= kind.top_quality:
         raise UsageError(
             f"quality must be a number from 1 to {kind.top_quality} for {NAMES[kind.name]}, got {quality!r}"
@@ -431,6 +534,41 @@ def write_image(
         ) from error
     too_large = (f"{name} metadata is too large for {NAMES[kind.name]} and was left out" for name in dropped)
     return (*notes, *too_large)
+
+
+def encode_image(
+    image: Image | PixelArray, format: str = "png", *, quality: int | None = None, strip: bool = False
+) -> bytes:
+    """The bytes of the file that `write_image` writes, for example to send them.
+
+    Arguments and errors are those of `write_image`. The file is written into the folder for temporary files and
+    deleted, because some codecs write files only.
+    """
+    from tempfile import TemporaryDirectory
+
+    _check_format(format)
+    with TemporaryDirectory(prefix="sr-deploy-") as folder:
+        path = Path(folder, f"picture{format_of(format).suffixes[0]}")
+        write_image(image, path, quality=quality, strip=strip)
+        return path.read_bytes()
+
+
+def _check_format(format: object) -> None:
+    """Raise UsageError unless `format` is a text."""
+    if not isinstance(format, str):
+        raise UsageError(f"format must be a name such as 'png' or 'jpeg', got {format!r:.60}")
+
+
+def _as_image(image: Image | AnyArray) -> Image:
+    """`image`, or the Image that an array of pixels stands for. Raises UsageError for anything else."""
+    if isinstance(image, Image):
+        return image
+    given: Any = image
+    if isinstance(given, np.ndarray):
+        return Image(pixels=np.ascontiguousarray(given[..., None] if given.ndim == 2 else given))
+    swapped = isinstance(given, (str, os.PathLike))
+    hint = "the picture comes first, then the path" if swapped else "numpy.asarray makes an array"
+    raise UsageError(f"expected an Image or a NumPy array to write, got {type(given).__name__}; {hint}")
 
 
 def _metadata_for(image: Image, kind: Format, notes: list[str]) -> Metadata:

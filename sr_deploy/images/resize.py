@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sr_deploy.errors import UsageError
+from sr_deploy.errors import UsageError, check_whole
 from sr_deploy.images.image import Image
 from sr_deploy.system.arrays import AnyArray, FloatArray
 
@@ -62,10 +62,14 @@ def resize(image: Image, width: int, height: int, *, straight: bool = False) -> 
     Colours are weighted by their opacity, unless `straight`: then opacity is a channel of its own.
 
     Needs a few strips of 16 MB besides the result, and more when shrinking over ten times. Returns
-    `image` itself if the size is the same. Raises UsageError for sizes that are not positive.
+    `image` itself if the size is the same. Raises UsageError for sizes that are not positive whole numbers.
     """
-    if width < 1 or height < 1:
-        raise UsageError(f"cannot resize to {width}x{height} pixels; give positive numbers")
+    if not isinstance(image, Image):
+        raise UsageError(
+            f"resize takes an Image, got {type(image).__name__}; pass Image(pixels=...), or use imresize for arrays"
+        )
+    check_whole("width", width)
+    check_whole("height", height)
     if (width, height) == (image.width, image.height):
         return image
     if straight and image.alpha is not None:

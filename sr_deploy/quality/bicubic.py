@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sr_deploy.errors import UsageError
-from sr_deploy.system.arrays import AnyArray, DoubleArray
+from sr_deploy.system.arrays import AnyArray, DoubleArray, check_array
 
 _A = -0.5
 """Parameter a of Keys (1981), "Cubic convolution interpolation for digital image processing", eq. 15."""
@@ -61,6 +61,7 @@ def imresize(
 
 
 def _check(pixels: AnyArray) -> None:
+    check_array("pixels", pixels)
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise UsageError(f"expected pixels of shape [H, W] or [H, W, C], got {pixels.shape}")
     if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
@@ -76,10 +77,14 @@ def _target(
     if (scale is None) == (size is None):
         raise UsageError(f"give either a scale or a size, got scale={scale!r} and size={size!r}")
     if size is not None:
-        if len(size) != 2 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size):
+        if (
+            not isinstance(size, (tuple, list))
+            or len(size) != 2
+            or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size)
+        ):
             raise UsageError(f"size must be two positive whole numbers (rows, columns), got {size!r}")
         return tuple(size), tuple(wanted / n for wanted, n in zip(size, shape, strict=True))
-    if scale is None or not (np.isfinite(scale) and scale > 0):
+    if isinstance(scale, (str, bool)) or scale is None or not (np.isfinite(scale) and scale > 0):
         raise UsageError(f"scale must be a positive number, got {scale!r}")
     return tuple(int(np.ceil(n * scale)) for n in shape), (float(scale), float(scale))
 

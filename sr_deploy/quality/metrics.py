@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from sr_deploy.errors import UsageError
-from sr_deploy.system.arrays import AnyArray, DoubleArray
+from sr_deploy.system.arrays import AnyArray, DoubleArray, check_array, check_float_range
 
 LUMA = np.array([65.481, 128.553, 24.966])
 """Weights of red, green and blue (0..1) in Y of ITU-R BT.601, as in MATLAB's rgb2ycbcr: they sum to 219, so
@@ -131,6 +131,8 @@ def _common_scale(first: AnyArray, second: AnyArray) -> float:
 
     Raises UsageError if shape or type differ, or if the arrays are empty.
     """
+    for name, pixels in (("first", first), ("second", second)):
+        check_array(name, pixels)
     if first.shape != second.shape or first.dtype != second.dtype:
         raise UsageError(
             f"expected two pictures of one shape and type, got {first.dtype} {first.shape} and "
@@ -138,6 +140,8 @@ def _common_scale(first: AnyArray, second: AnyArray) -> float:
         )
     if first.size == 0:
         raise UsageError(f"expected pictures with pixels in them, got shape {first.shape}")
+    check_float_range(first)
+    check_float_range(second)
     return full_scale(first.dtype)
 
 

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from sr_deploy.errors import OutOfMemoryError
+from sr_deploy.errors import OutOfMemoryError, UsageError
 from sr_deploy.system.cgroup import memory_left
 
 _NEEDED = 512 << 20
@@ -17,6 +17,30 @@ _PER_THREAD = 24 << 20
 """Bytes of address space of a thread of a runtime: its stack (8 MiB by default) and what it allocates at once."""
 _M_ARENA_MAX = -8
 """Number by which glibc's `mallopt` knows the most arenas of its allocator (malloc.h)."""
+
+
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+"""First letter of a unit of memory -> the power of 2 that it stands for: 1G is 1024**3 bytes, as in `ulimit` and Docker."""
+
+
+def parse_memory(amount: int | str) -> int:
+    """A number of bytes, given as a whole number or as a text such as "512M", "1.5 GiB" or "1g".
+
+    Raises UsageError for anything else, and for less than one byte.
+    """
+    total = 0
+    if isinstance(amount, str):
+        import re  # only for texts: every start would pay for it otherwise
+
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", amount.lower())
+        total = int(float(found[1]) * (1 << _UNITS[found[2]])) if found else 0
+    elif hasattr(amount, "__index__") and not isinstance(amount, bool):  # a whole number, that of NumPy too
+        total = int(amount)
+    if total < 1:
+        raise UsageError(
+            f"memory must be a positive number of bytes, or a text such as '512M' or '1G', got {amount!r:.60}"
+        )
+    return total
 
 
 def address_space_left() -> int | None:

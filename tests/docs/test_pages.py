@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy
 import pytest
 
 import sr_deploy
-from sr_deploy.images.image import Image, read_image, write_image
+from sr_deploy.images.image import Image, decode_image, read_image, write_image
 from tests.paths import EXAMPLE, ROOT
 
 PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -20,7 +26,31 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ENVIRONMENT = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
 READERS = {"os.environ.get", "os.environ.setdefault", "os.environ.pop", "os.getenv"}
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", PYTHON + README, re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLES = _BLOCK.findall(PYTHON + README)
+_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PREAMBLES = {
+    "bring-your-model.md": "from typing import Any\nnet: Any\n",
+    "tensorrt.md": "from typing import Any\nbatch: Any\nframes: Any\ntensor: Any\ntorch: Any\n",
+}
+"""Page -> declarations of what its examples leave to the reader."""
+ALL_EXAMPLES = [
+    PREAMBLES.get(page.name, "") + code
+    for page in _PAGES
+    for code in _BLOCK.findall(page.read_text(encoding="utf-8"))
+]
+FASTAPI = """
+from typing import Any, Callable, TypeVar
+_F = TypeVar("_F", bound=Callable[..., Any])
+def Body() -> Any: ...
+class FastAPI:
+    def post(self, path: str) -> Callable[[_F], _F]: ...
+class HTTPException(Exception):
+    def __init__(self, status_code: int, detail: str) -> None: ...
+class Response:
+    def __init__(self, content: bytes, media_type: str) -> None: ...
+"""
+"""What the example of a server uses of FastAPI, for the type checker: FastAPI itself is not among the test's packages."""
 
 
 @pytest.fixture
@@ -34,6 +64,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_every_example_in_python_runs_as_it_is_printed(folder, code):
+    if "fastapi" in code:
+        pytest.skip("it is called by a test of its own")
     exec(compile(code, "the example", "exec"), {"__name__": "example"})
     if "photo-x4.png" in code:
         assert (read_image(folder / "photo-x4.png").width, read_image(folder / "photo-x4.png").height) == (
@@ -46,18 +78,86 @@ def test_the_examples_pass_a_strict_type_check(tmp_path):
     pytest.importorskip(
         "torch", reason="mypy needs the types of torch for the modules that the examples import"
     )
-    for number, code in enumerate(EXAMPLES):
-        (tmp_path / f"example_{number}.py").write_text(code, encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--config-file=",
-        *map(str, sorted(tmp_path.glob("*.py"))),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = type_check(tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stdout
+
+
+def type_check(folder: Path, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `mypy --strict` on all examples of all pages, which are written to `folder`."""
+    for number, code in enumerate(ALL_EXAMPLES):
+        (folder / f"example_{number}.py").write_text(code, encoding="utf-8")
+    (folder / "fastapi.pyi").write_text(FASTAPI, encoding="utf-8")
+    files = map(str, sorted(folder.glob("example_*.py")))
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", *options, *files]
+    surroundings = {**os.environ, "MYPYPATH": str(folder)}
+    return subprocess.run(command, cwd=cwd, env=surroundings, capture_output=True, text=True)
+
+
+BUILD = """
+import sys
+from setuptools import build_meta
+print(getattr(build_meta, sys.argv[1])(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_the_examples_pass_for_an_installed_package(kind, tmp_path):
+    """Types are found in a plain and in an editable install, from a folder that is not the checkout."""
+    pytest.importorskip("setuptools")
+    checkout, place, work = tmp_path / "checkout", tmp_path / "venv", tmp_path / "work"
+    unwanted = shutil.ignore_patterns("*.onnx", "__pycache__")
+    shutil.copytree(ROOT / "sr_deploy", checkout / "sr_deploy", ignore=unwanted)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    subprocess.run(
+        [sys.executable, "-c", BUILD, f"build_{kind}", str(tmp_path)],
+        cwd=checkout,
+        check=True,
+        capture_output=True,
+    )
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+    (packages,) = [path for path in place.rglob("site-packages") if "lib64" not in path.parts]
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(packages)
+    if kind == "editable":
+        assert [path.read_text().strip() for path in packages.glob("*.pth")] == [str(checkout)]
+    (packages / "numpy").symlink_to(Path(numpy.__file__).parent)
+    python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
+    work.mkdir()
+    # the cache of numpy's types is that of the other test
+    done = type_check(
+        work, f"--python-executable={python}", f"--cache-dir={tmp_path.parent / 'types'}", cwd=work
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_example_of_a_server_answers(folder, monkeypatch):
+    """FastAPI is replaced by the little that the example uses of it."""
+    served: dict[str, Callable[..., Any]] = {}
+
+    class Server:
+        def post(self, path):
+            return lambda function: served.setdefault(path, function)
+
+    class RefusalError(Exception):
+        pass
+
+    names = {
+        "Body": lambda: None,
+        "FastAPI": Server,
+        "HTTPException": RefusalError,
+        "Response": lambda *a, **k: (a, k),
+    }
+    monkeypatch.setitem(sys.modules, "fastapi", SimpleNamespace(**names))
+    (code,) = [code for code in EXAMPLES if "fastapi" in code]
+    place: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "the example", "exec", dont_inherit=True), place)
+    with place["upscaler"]:
+        (png,), kind = served["/upscale"]((folder / "photo.jpg").read_bytes())
+        assert kind == {"media_type": "image/png"}
+        assert (decode_image(png).width, decode_image(png).height) == (512, 384)
+        with pytest.raises(RefusalError, match="upload: this is a text file"):
+            served["/upscale"](b"no picture")
 
 
 def test_every_public_name_is_on_the_page():

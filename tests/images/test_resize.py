@@ -94,7 +94,7 @@ def test_metadata_and_notes_go_with_it() -> None:
 
 def test_sizes_must_be_positive() -> None:
     for size in ((0, 5), (5, -1)):
-        with pytest.raises(UsageError, match="positive"):
+        with pytest.raises(UsageError, match="at least 1, got"):
             resize(Image(pixels=noise(4, 4)), *size)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal
 
-from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
+from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError, check_whole
 from sr_deploy.graph.runnable import exact_int8_settings
 from sr_deploy.system.cores import usable_cores
 from sr_deploy.system.memory import affordable_threads
@@ -51,8 +51,8 @@ class OnnxRuntimeOptions:
     """Further session settings by ONNX Runtime's own keys, such as "session.disable_cpu_ep_fallback"."""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads must be at least 1, got {self.threads}")
+        if self.threads is not None:
+            check_whole("threads", self.threads)
         if not self.providers:
             raise UsageError(f"providers must name at least one execution provider, such as {CPU}")
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.integers import from_text, to_text
 from sr_deploy.engines.openvino.skip_path import with_fp32_skip_path
-from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError
+from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError, check_whole
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import BatchArray
@@ -75,8 +75,8 @@ class OpenVinoOptions:
     """Further properties of OpenVINO's CPU device by their own names, such as "CPU_DENORMALS_OPTIMIZATION"."""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads must be at least 1, got {self.threads}")
+        if self.threads is not None:
+            check_whole("threads", self.threads)
         if self.precision not in (None, "fp32", "bf16"):
             raise UsageError(f"precision must be fp32, bf16 or None, got {self.precision!r}")
 

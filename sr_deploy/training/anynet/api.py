@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sr_deploy.errors import MissingRuntimeError
+from sr_deploy.errors import MissingRuntimeError, UsageError, check_path
 from sr_deploy.training.anynet.suffixes import install_line
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ def export(
     Returns what was written: path, spec, exporter, parity, and what was tried. Raises InputError, UsageError, ModelError,
     CheckFailedError, OutputError and MissingRuntimeError; each message is one line that says what to do.
     """
+    check_path("out", out)
+    if not (isinstance(net, (str, Path)) or callable(net) or hasattr(net, "graph_signature")):
+        raise UsageError(
+            f"export takes a torch.nn.Module, a torch.export program or the path of a checkpoint, got {type(net).__name__}"
+        )
     try:
         from sr_deploy.training.anynet.exporting import export_anything
     except ModuleNotFoundError as error:
