@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sr_deploy.errors import ImageError, SrDeployError
-from sr_deploy.images.listing import PICTURE_SUFFIXES, list_picture_files
+from sr_deploy.images.codecs.formats import HEIC_SUFFIXES
+from sr_deploy.images.listing import HEIC, PICTURE_SUFFIXES, list_picture_files
 
 
 class RefusedInput(NamedTuple):
@@ -121,18 +122,41 @@ def _pictures_in(
 
     # An output folder that is also the input folder has to be searched, or nothing would be found.
     skipped = absolute(output) if output is not None and absolute(output) != absolute(folder) else None
-    found = list_picture_files(
-        folder,
-        recursive=recursive,
-        enter=lambda inner: absolute(inner) != skipped,
-        on_error=unreadable,
-        on_other=lambda path, kind: leave(kind),
-    )
+    errors: list[OSError] = []
+    kinds: list[str] = []
+
+    def listed(suffixes: Collection[str]) -> list[Path]:
+        """The files of these suffixes; the kinds of all others are in `kinds`, and folders without access in `errors`."""
+        errors.clear()
+        kinds.clear()
+        return list_picture_files(
+            folder,
+            recursive=recursive,
+            suffixes=suffixes,
+            enter=lambda inner: absolute(inner) != skipped,
+            on_error=errors.append,
+            on_other=lambda path, kind: kinds.append(kind),
+        )
+
+    found = listed(PICTURE_SUFFIXES)
+    if HEIC in kinds and _reads_heic():  # listed again, so that all processes see the same order
+        found = listed({*PICTURE_SUFFIXES, *HEIC_SUFFIXES})
+    for error in errors:
+        unreadable(error)
+    for kind in kinds:
+        leave(kind)
     recorded = {parent: _recorded_names(parent) for parent in {path.parent for path in found}}
     pictures = [path for path in found if path.name not in recorded[path.parent]]
     for _ in range(len(found) - len(pictures)):
         leave(EARLIER_RESULT)
     return [FoundPicture(path, folder) for path in pictures]
+
+
+def _reads_heic() -> bool:
+    """True if libvips decodes HEIC here. Loads libvips, which takes time, so it is asked only for folders with HEIC."""
+    from sr_deploy.images.codecs.avif import reads_heic
+
+    return reads_heic()
 
 
 def _recorded_names(folder: Path) -> set[str]:

@@ -23,7 +23,7 @@ from sr_deploy.batch.inputs import (
 )
 from sr_deploy.errors import ImageError, OutputError, UsageError
 from sr_deploy.images.codecs.formats import WRITABLE_SUFFIXES, format_of
-from sr_deploy.images.listing import OTHER_JPEG
+from sr_deploy.images.listing import HEIC, OTHER_JPEG
 
 Existing = Literal["refuse", "skip", "overwrite", "resume"]
 """Policy for a result that exists already.
@@ -136,6 +136,10 @@ def plan_jobs(
     errors = {id(one.error): one.error for one in refused}
     if len(errors) == 1 and not todo:
         raise refused[0].error
+    if HEIC in left_out:
+        from sr_deploy.images.codecs.avif import WAY_OUT
+
+        notes.append(f"HEIC pictures are left out ({left_out.count(HEIC)}): {WAY_OUT}")
     return _apply_existing(todo, notes, refused, existing)._replace(left_out=dict(Counter(left_out)))
 
 

@@ -27,7 +27,7 @@ from sr_deploy.batch.written import (
     was_replaced,
 )
 from sr_deploy.errors import OutputError
-from sr_deploy.system.claims import Claim, NoLocksError, UntrustedRecordError, stamp_of
+from sr_deploy.system.claims import Claim, NoLocksError, UntrustedRecordError, read_record, stamp_of
 from sr_deploy.system.files import digest_of, sync_folder
 from sr_deploy.system.output_folder import OutputFolders
 
@@ -212,11 +212,21 @@ class Ledger:
         )
         return Decision("make", "overwrite" if stamp is not None else "refuse")
 
-    def _is_current(self, job: Job, record: dict[str, Any], claim: Claim) -> bool:
+    def peek(self, job: Job) -> Literal["make", "skip", "foreign"]:
+        """What a run would do with `job`, without claiming it: "foreign" stands for a result that is not ours."""
+        record, there = read_record(record_path(job.target)) or {}, os.path.lexists(job.target)
+        if there and self._existing == "skip":
+            return "skip"
+        if is_written(job.target, record):
+            return "skip" if self._is_current(job, record, None) else "make"
+        ours = was_replaced(job.target, record) or may_be_damaged(job.target, record)
+        return "foreign" if there and self._existing == "resume" and not ours else "make"
+
+    def _is_current(self, job: Job, record: dict[str, Any], claim: Claim | None) -> bool:
         """Return whether the existing result equals what would be made now. Doubt counts as no.
 
         The stamp (size and time) of the input is compared first because it is cheap. If only the time
-        differs, the SHA-256 decides, and the record gets the new stamp.
+        differs, the SHA-256 decides, and the record gets the new stamp, if the picture is claimed.
         """
         if record.get("key") != self._key_of(job) or not is_whole(job.target, record, check=self._check):
             return False
@@ -231,7 +241,8 @@ class Ledger:
         source = _source_of(job.source)  # a file that was only touched or copied still has the same bytes
         if source.get("sha256") != before.get("sha256"):
             return False
-        claim.write({**record, "source": source})
+        if claim is not None:
+            claim.write({**record, "source": source})
         return True
 
     def _is_new(self, record: dict[str, Any]) -> bool:
@@ -271,11 +282,13 @@ def open_ledger(
         "model": model,
         "backend": upscaler.engine.backend,
         "tiles": [upscaler.tile, upscaler.overlap],
-        "size": [size.width, size.height, size.fit and list(size.fit)],
+        "size": [size.width, size.height, size.fit and list(size.fit), *filter(None, [size.factor])],
         "quality": settings.quality,
     }
     # options are part of the key only if they are used, so that records made before they existed stay valid
-    chosen = {name: getattr(settings, name) for name in ("alpha", "profile", "strip", "keep_damaged")}
+    chosen = {
+        name: getattr(settings, name) for name in ("alpha", "profile", "strip", "keep_damaged", "keep_dates")
+    }
     usual = type(settings)()
     key |= {name: value for name, value in chosen.items() if value != getattr(usual, name)}
     return Ledger(key, settings.existing, check=settings.check, say=say)

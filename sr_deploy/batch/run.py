@@ -13,6 +13,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -294,7 +295,7 @@ def _write(
             overwrite=existing == "overwrite",
             consume=True,
             strip=settings.strip,
-            **({"ready": partial(ledger.written, job)} if ledger is not None else {}),
+            **_before_naming(job, settings, ledger),
         )
     except OutputError:
         if existing != "skip" or not os.path.lexists(job.target):
@@ -304,6 +305,27 @@ def _write(
         if ledger is not None:
             ledger.done(job)
     outcome.notes = tuple(notes)
+
+
+def _before_naming(
+    job: Job, settings: WriteSettings, ledger: Ledger | None
+) -> dict[str, Callable[[Path], None]]:
+    """The argument `ready` of `write_image`, if something is to be done with the complete file: dates and the record.
+
+    The dates come first, because the record holds the time of the file.
+    """
+    if ledger is None and not settings.keep_dates:
+        return {}
+
+    def ready(draft: Path) -> None:
+        if settings.keep_dates:
+            with suppress(OSError):  # a file system without dates costs the date, not the picture
+                status = job.source.stat()
+                os.utime(draft, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if ledger is not None:
+            ledger.written(job, draft)
+
+    return {"ready": ready}
 
 
 def _is_huge(work: ActiveJob, *, scale: int, size: OutputSize) -> bool:

@@ -43,6 +43,8 @@ class WriteSettings:
     """True to compare all bytes of existing results with the checksum in their record."""
     keep_damaged: bool = False
     """True to use what can be read of damaged pictures."""
+    keep_dates: bool = False
+    """True to give each result the date of its picture."""
     profile: Literal["auto", "keep", "srgb"] = "auto"
     """Treatment of colour profiles, as `read_image` takes it."""
 

@@ -279,6 +279,9 @@ def _usage_message(error: click.ClickException) -> str:
 
 def _unknown_command_message(name: str) -> str:
     """The message for the unknown command `name`. If it is the name of a file, suggest `upscale`."""
+    if os.path.isdir(name):
+        folder = name.rstrip("/") or name
+        return f"'{name}' is a folder, not a command; to upscale its pictures: sr-deploy upscale {folder}/ -o {folder}-x4/"
     if os.path.exists(name):
         return f"'{name}' is a file, not a command; to upscale it: sr-deploy upscale {name}"
     from difflib import get_close_matches

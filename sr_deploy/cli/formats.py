@@ -14,22 +14,26 @@ def command(as_json: bool) -> None:
 
     Formats that are refused by name follow. Reading goes by content, never by the name of a file.
     """
+    from sr_deploy.images.codecs.avif import WAY_OUT, reads_heic
     from sr_deploy.images.codecs.formats import NAMES, formats
     from sr_deploy.images.codecs.headers import refused_names
     from sr_deploy.images.codecs.tiff import kinds_not_read, kinds_read
 
     written = [_record(NAMES[kind.name], kind) for kind in formats()]
     read, tiff = list(NAMES.values()), kinds_read()
+    missing = {} if reads_heic() else {NAMES["heic"]: WAY_OUT}
     refused = [*refused_names(), *(f"TIFF: {kind}" for kind in kinds_not_read())]
     if as_json:
         import json
 
-        facts = {"read": read, "tiff": tiff, "written": written, "refused": refused}
+        facts = {"read": read, "missing": missing, "tiff": tiff, "written": written, "refused": refused}
         click.echo(json.dumps(facts, indent=2))
         return
     from sr_deploy.cli.shared.console import table
 
     click.echo(f"read: {', '.join(read)}")
+    for name, way in missing.items():
+        click.echo(f"{name} is not read here: {way}")
     click.echo(f"TIFF is read with: {', '.join(tiff)}")
     click.echo(f"refused by name: {', '.join(refused)}\n")
     header = ("written", "suffixes", "bits", "opacity", "quality", "largest side")

@@ -7,6 +7,7 @@ imports are deliberately few and late: the start-up time counts when a single sm
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,17 +15,20 @@ import click
 from sr_deploy.cli.shared.model_options import (
     check_scale,
     model_name,
-    model_options,
+    model_options_for_pictures,
     open_upscaler,
     tile_size,
 )
 from sr_deploy.errors import ModelError, SrDeployError
+from sr_deploy.images.codecs.formats import NAMES, formats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sr_deploy.batch.jobs import Existing, Job, Jobs
+    from sr_deploy.batch.ledger import Ledger
     from sr_deploy.batch.steps import Outcome, WriteSettings
+    from sr_deploy.batch.survey import Look
     from sr_deploy.cli.shared.reporter import Reporter
     from sr_deploy.images.sizes import OutputSize
     from sr_deploy.upscale import Upscaler
@@ -34,11 +38,23 @@ _EXIT_SOME_FAILED = 5
 _PREPARED_EARLY = ("onnxruntime", "openvino")
 """Backends that are prepared while the first picture is read. Other backends may compile an engine for 8-bit pixels,
 which would be wasted if the pictures have 16 bits."""
+_WRITTEN = ", ".join(kind.name for kind in formats())
+_HELP = f"""Upscale pictures: files, folders or globs.
+
+Reads {", ".join(NAMES.values())}, and writes {", ".join(NAMES[kind.name] for kind in formats())}, with 8 or 16 bits per
+channel; alpha and metadata are kept. If a picture fails, the others are still upscaled and the exit code is 5. When a folder is
+upscaled again, only missing or outdated results are made again. Several processes may work on one folder at once.
+"""
+_NO_INPUT = (
+    "Missing argument 'INPUT...': name a picture, a folder or a glob, such as: sr-deploy upscale photo.jpg, "
+    "or: sr-deploy upscale holiday/ -o large/"
+)
 _EXAMPLES = """\b
 Examples:
   sr-deploy upscale photo.jpg
   sr-deploy upscale photo.jpg -o large.png --scale 2
-  sr-deploy upscale holiday/ -o large/ --recursive --skip-existing
+  sr-deploy upscale holiday/ -o large/ --recursive --dry-run
+  sr-deploy upscale holiday/ -o large/ --scale 1.5 --keep-dates --compare large/compare.html
   sr-deploy upscale scan.tif -o scan.png --fit 3840x2160
   sr-deploy upscale old/ -o new/ --model dejpeg.onnx --model rt-x4
 """
@@ -69,15 +85,15 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) 
     return int(index), int(count)
 
 
-@click.command("upscale", epilog=_EXAMPLES)
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.command("upscale", help=_HELP, epilog=_EXAMPLES)
+@click.argument("inputs", metavar="INPUT...", nargs=-1)
 @click.option(
     "-o",
     "--output",
     metavar="OUT",
     help="Output file (for one input file) or folder; created if missing. [default: beside each input, as photo-x4.jpg]",
 )
-@model_options
+@model_options_for_pictures
 @click.option(
     "--recursive",
     "-r",
@@ -88,7 +104,7 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--format",
     "format_name",
     metavar="FORMAT",
-    help="Format of the results: png, jpeg, webp, tiff or bmp. [default: the format of the input]",
+    help=f"Format of the results: {_WRITTEN}. [default: the format of the input]",
 )
 @click.option(
     "--quality",
@@ -145,6 +161,29 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="Make the largest result that fits into this size in pixels and keeps the proportions.",
 )
 @click.option(
+    "--min-size",
+    type=click.IntRange(1, 1_000_000),
+    metavar="PIXELS",
+    help="Leave out pictures whose longer side has fewer pixels.",
+)
+@click.option(
+    "--max-size",
+    type=click.IntRange(1, 1_000_000),
+    metavar="PIXELS",
+    help="Leave out pictures whose longer side has more pixels.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="List what would be done, with sizes and an estimate of the time. No results are written.",
+)
+@click.option(
+    "--compare",
+    metavar="PAGE",
+    help="Write an HTML page that shows each picture before and after, with a slider; no server is needed.",
+)
+@click.option("--keep-dates", is_flag=True, help="Give each result the date of its picture.")
+@click.option(
     "--skip-existing",
     is_flag=True,
     help="Skip a picture if its output file exists, whatever the file contains.",
@@ -174,17 +213,12 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(inputs: tuple[str, ...], **options: Any) -> None:
-    """Upscale pictures: files, folders or globs.
-
-    Reads and writes PNG, JPEG, WebP, TIFF and BMP with 8 or 16 bits per channel; alpha and metadata are kept. If a
-    picture fails, the others are still upscaled and the exit code is 5. When a folder is upscaled again, only missing
-    or outdated results are made again. Several processes may work on one folder at once.
-    """
-    if options["skip_existing"] and options["overwrite"]:
-        raise click.UsageError("--skip-existing and --overwrite contradict each other; choose one.")
-    if options["ray"] is not None and _is_one_file(inputs):
-        raise click.UsageError("--ray upscales folders, but a single picture was given; leave --ray out.")
+    """Upscale pictures. The help is made from the lists of formats above."""
+    _check_options(inputs, options)
     jobs, settings, model = _plan(inputs, options)
+    if options["dry_run"]:
+        _dry_run(inputs, jobs, settings, model, options)
+        return
     from sr_deploy.cli.shared.reporter import Reporter
 
     count = len(jobs.todo) + len(jobs.skipped) + len(jobs.refused)
@@ -203,7 +237,104 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
         for job in jobs.skipped:
             reporter.finished(_skipped(job))
         outcomes = _run(inputs, jobs, settings, model, options, reporter) if jobs.todo else []
+        _compare(options["compare"], jobs, outcomes, model, reporter)
     _exit_or_raise(outcomes, alone=alone, refused=bool(jobs.refused))
+
+
+def _check_options(inputs: Sequence[str], options: dict[str, Any]) -> None:
+    """Raise click.UsageError for a call without inputs and for options that contradict each other."""
+    if not inputs:
+        raise click.UsageError(_NO_INPUT)
+    if options["skip_existing"] and options["overwrite"]:
+        raise click.UsageError("--skip-existing and --overwrite contradict each other; choose one.")
+    if options["ray"] is not None and _is_one_file(inputs):
+        raise click.UsageError("--ray upscales folders, but a single picture was given; leave --ray out.")
+    if options["ray"] is not None and options["dry_run"]:
+        raise click.UsageError("--dry-run measures on this machine and knows no cluster; leave --ray out.")
+    if (options["min_size"] or 1) > (options["max_size"] or 1_000_000):
+        raise click.UsageError(
+            f"--min-size {options['min_size']} is above --max-size {options['max_size']}, which leaves no picture."
+        )
+
+
+def _dry_run(
+    inputs: Sequence[str], jobs: Jobs, settings: WriteSettings, model: str, options: dict[str, Any]
+) -> None:
+    """Show what a run would do. The model is opened only if there is something to do."""
+    from sr_deploy.cli.shared.console import complain
+    from sr_deploy.cli.shared.dry_run import show_looks, summary
+
+    looks, rate, backend = _looks(inputs, jobs, settings, model, options) if jobs.todo else ([], None, "")
+    for refused in jobs.refused:
+        complain(str(refused.error))
+    if not options["quiet"] or options["as_json"]:
+        show_looks(looks, rate, as_json=options["as_json"])
+    if not options["quiet"]:
+        for note in jobs.notes:
+            complain(f"note: {note}", prefix=False)
+        complain(summary(jobs, looks, rate, backend), prefix=False)
+    _exit_or_raise([], alone=False, refused=bool(jobs.refused) or any(look.do == "fail" for look in looks))
+
+
+def _looks(
+    inputs: Sequence[str], jobs: Jobs, settings: WriteSettings, model: str, options: dict[str, Any]
+) -> tuple[list[Look], float | None, str]:
+    """What a run would do with each picture, the seconds for each pixel as measured, and the backend."""
+    from sr_deploy.batch.survey import look_at, seconds_per_pixel
+    from sr_deploy.cli.shared.console import complain
+
+    def say(message: str) -> None:
+        """Print a note unless quiet."""
+        if not options["quiet"]:
+            complain(f"note: {message}", prefix=False)
+
+    with open_upscaler(model, options, say, alternative=_SIZE_ALTERNATIVE) as upscaler:
+        ledger = _ledger(inputs, upscaler, settings, model, say)
+        looks = look_at(jobs.todo, scale=upscaler.spec.scale, settings=settings, ledger=ledger)
+        rate = seconds_per_pixel(upscaler, looks, settings, _digest(model))
+        return looks, rate, upscaler.engine.backend
+
+
+def _ledger(
+    inputs: Sequence[str],
+    upscaler: Upscaler,
+    settings: WriteSettings,
+    model: str,
+    say: Callable[[str], None],
+) -> Ledger | None:
+    """The records of a run on `inputs`; None for a single picture, which is not recorded."""
+    if _is_one_file(inputs):
+        return None
+    from sr_deploy.batch.ledger import open_ledger
+
+    return open_ledger(upscaler, settings, _digest(model), say=say)
+
+
+def _digest(model: str) -> str:
+    """The digest of the model's file, or of all files of a chain."""
+    from sr_deploy.models import find_chain
+    from sr_deploy.system.chains import chain_digest
+
+    return chain_digest(find_chain(model))
+
+
+def _compare(
+    page: str | None, jobs: Jobs, outcomes: Sequence[Outcome], model: str, reporter: Reporter
+) -> None:
+    """Write the page of --compare about the pictures whose result is there, made by this run or an earlier one."""
+    if page is None:
+        return
+    from sr_deploy.batch.compare import Pair, write_page
+
+    done = [
+        outcome.job for outcome in outcomes if outcome.status in ("done", "skipped") and not outcome.taken
+    ]
+    pairs = [Pair(job.source, job.target) for job in (*jobs.skipped, *done) if os.path.exists(job.target)]
+    if not pairs:
+        reporter.say(f"{page} is not written: there is no result to show")
+        return
+    write_page(Path(page), pairs, model)
+    reporter.say(f"{page} shows {len(pairs)} before and after; open it in a browser")
 
 
 def _run(
@@ -227,13 +358,7 @@ def _run(
     with _open(model, options, reporter) as upscaler:
         if upscaler.engine.backend in _PREPARED_EARLY:
             upscaler.prepare()
-        ledger = None
-        if not _is_one_file(inputs):
-            from sr_deploy.batch.ledger import open_ledger
-            from sr_deploy.models import find_chain
-            from sr_deploy.system.chains import chain_digest
-
-            ledger = open_ledger(upscaler, settings, chain_digest(find_chain(model)), say=reporter.say)
+        ledger = _ledger(inputs, upscaler, settings, model, reporter.say)
         from sr_deploy.batch.run import (
             run_jobs,
         )  # imported late: its import takes time, with the decoders of pictures
@@ -281,8 +406,16 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
     from sr_deploy.batch.steps import WriteSettings
     from sr_deploy.images.sizes import OutputSize
 
-    model = model_name(options)
+    if options["compare"] is not None:
+        from sr_deploy.batch.compare import check_page
+
+        check_page(Path(options["compare"]))
+    model = model_name(options, or_larger=True)
     size = OutputSize(width=options["width"], height=options["height"], fit=options["fit"])
+    if size == OutputSize() and (factor := _factor_below_scale(model, options["scale"])):
+        size = OutputSize(factor=factor)
+    if size.factor is not None or (size != OutputSize() and options["model"] is None):
+        options["scale"] = None  # it has done its part: choosing the model or the size of the results
     existing: Existing = "refuse" if _is_one_file(inputs) else "resume"
     if options["skip_existing"] or options["overwrite"]:
         existing = "skip" if options["skip_existing"] else "overwrite"
@@ -298,6 +431,10 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         follow_links=options["follow_links"],
     )
     check_quality(jobs.todo, options["quality"])
+    if options["min_size"] or options["max_size"]:
+        from sr_deploy.batch.survey import within_sizes
+
+        jobs = within_sizes(jobs, options["min_size"], options["max_size"])
     settings = WriteSettings(
         quality=options["quality"],
         size=size,
@@ -306,6 +443,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         strip=options["strip"],
         check=options["check"],
         keep_damaged=options["keep_damaged"],
+        keep_dates=options["keep_dates"],
         profile=options["profile"] or "auto",
     )
     return jobs, settings, model
@@ -320,10 +458,22 @@ def _is_one_file(inputs: Sequence[str]) -> bool:
     return len(inputs) == 1 and os.path.isfile(inputs[0])
 
 
+def _factor_below_scale(model: str, scale: float | None) -> float | None:
+    """`scale` if it is smaller than that of the model, so that a resize has to follow; else None."""
+    if scale is None:
+        return None
+    from sr_deploy.models import find_chain, read_spec
+
+    spec = read_spec(find_chain(model))
+    return scale if spec is not None and scale < spec.scale else None
+
+
 def _suffix_beside_input(model: str, size: OutputSize) -> str:
     """The suffix that distinguishes a result from its input in the same folder, such as "-x4". It is
     "-upscaled" if the scale is not known beforehand: the result has a size of its own (--width and others),
     or the model has no spec."""
+    if size.factor is not None:
+        return f"-x{size.factor:g}"
     from sr_deploy.engines.registry import ENGINE_SUFFIXES
     from sr_deploy.images.sizes import OutputSize
     from sr_deploy.models import find_chain, read_spec

@@ -50,7 +50,7 @@ from sr_deploy.images.codecs.pixels import (
     orient_pixels,
     to_8_bits,
 )
-from sr_deploy.images.codecs.vips import FALLBACK, decode, is_missing, light_of_ink, to_srgb
+from sr_deploy.images.codecs.vips import FALLBACK, decode, is_missing, light_of_ink, read_header, to_srgb
 from sr_deploy.images.metadata.blobs import (
     Metadata,
     for_size,
@@ -242,15 +242,28 @@ def decode_image(
 def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """The size (width, height) in pixels of the upright picture at `path`, without decoding it.
 
-    Raises the errors of `read_image`.
+    Damage behind the header is not noticed. Raises the errors of `read_image`.
     """
     path = Path(path)
+    sizes: list[tuple[int, int]] = []
     with named_errors(path):
         data, check = _read_bytes(path, max_pixels), size_check(path, max_pixels)
-        header = parser_of(sniff(data[:64]) or "")(data, check)
+        kind = sniff(data[:64]) or ""
+
+        def note(width: int, height: int) -> None:
+            """Check and remember a size that the header declares."""
+            check(width, height)
+            sizes.append((width, height))
+
+        header = parser_of(kind)(data, note)
+        if not isinstance(header, PictureHeader):
+            sizes = [(header.width, header.height)]
+        elif not sizes:  # a WebP without extensions says its size in the bits of its codec
+            found = read_image(path) if is_missing() else read_header(kind, header.payload, check)
+            sizes = [(found.width, found.height)]
         _, orientation, _ = upright(header.metadata, header.orientation)
-    turned = orientation >= 5  # the upper half of the orientations swaps the sides
-    return (header.height, header.width) if turned else (header.width, header.height)
+    width, height = sizes[0]
+    return (height, width) if orientation >= 5 else (width, height)  # the upper half of them swaps the sides
 
 
 def cropped(image: Image, left: int, top: int, width: int, height: int) -> Image:
@@ -541,8 +554,8 @@ def encode_image(
 ) -> bytes:
     """The bytes of the file that `write_image` writes, for example to send them.
 
-    Arguments and errors are those of `write_image`. The file is written into the folder for temporary files and
-    deleted, because some codecs write files only.
+    Arguments and errors are those of `write_image`. A file in the folder for temporary files is written, read and
+    deleted.
     """
     from tempfile import TemporaryDirectory
 

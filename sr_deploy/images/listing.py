@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from sr_deploy.images.codecs.formats import READABLE_SUFFIXES
+from sr_deploy.images.codecs.formats import HEIC_SUFFIXES, READABLE_SUFFIXES
 from sr_deploy.images.codecs.headers import UnsupportedError, sniff
 
 OTHER_JPEG = (".jpe", ".jfif")
@@ -17,10 +17,14 @@ OTHER_JPEG = (".jpe", ".jfif")
 PICTURE_SUFFIXES = READABLE_SUFFIXES.union(OTHER_JPEG)
 
 
+HEIC = "HEIC"
+"""Kind of the pictures that phones make, which are read only where libvips has a decoder."""
+VIDEO, LIVE = "video", "video of a Live Photo"
+"""Kinds of videos: any, and those that a phone stores beside a picture of the same name."""
 _RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
-_VIDEO = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 _OTHER_PICTURES = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    **dict.fromkeys(HEIC_SUFFIXES, HEIC),
     ".jxl": "JPEG XL",
     **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000"),
     ".psd": "Photoshop",
@@ -29,7 +33,7 @@ _OTHER_PICTURES = {
     ".exr": "OpenEXR",
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), "Netpbm"),
     **dict.fromkeys(_RAW, "camera raw"),
-    **dict.fromkeys(_VIDEO, "video"),
+    **dict.fromkeys(_VIDEO_SUFFIXES, VIDEO),
 }
 """Suffix -> kind of files that users may take for pictures that are read."""
 
@@ -73,7 +77,7 @@ def list_picture_files(
             if path.suffix.lower() in suffixes:
                 found.append(path)
             elif on_other is not None:
-                kind = _kind_of(path)
+                kind = _kind_of(path, files)
                 if kind is None:
                     found.append(path)
                 else:
@@ -81,9 +85,15 @@ def list_picture_files(
     return found
 
 
-def _kind_of(path: Path) -> str | None:
-    """The kind of a file without the suffix of a picture; None if its content is a picture after all."""
+def _kind_of(path: Path, beside: Collection[str]) -> str | None:
+    """The kind of a file without the suffix of a picture; None if its content is a picture after all.
+
+    `beside` are the names in its folder: a .mov beside a picture of the same name is the video of a Live Photo.
+    """
     suffix = path.suffix.lower()
+    if suffix == ".mov":
+        stills = {f"{path.stem}{end}".lower() for end in (".heic", ".jpg", ".jpeg")}
+        return LIVE if any(name.lower() in stills for name in beside) else VIDEO
     if suffix:
         return _OTHER_PICTURES.get(suffix, f"{suffix} file")
     try:

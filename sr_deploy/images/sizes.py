@@ -21,9 +21,9 @@ class OutputSize:
     """The size of a result in pixels, as the user gives it.
 
     `width` or `height` alone keep the proportions; both together are used as they are. `fit` stands for
-    the largest size with the same proportions within (width, height). With no value set, the size is
-    the model's scale times the input's. Raises UsageError for sizes below 1 or above a million, or
-    `fit` with another value.
+    the largest size with the same proportions within (width, height), and `factor` for so many times the input's
+    size. With no value set, the size is the model's scale times the input's. Raises UsageError for sizes below 1 or
+    above a million, or `fit` or `factor` with another value.
     """
 
     width: int | None = None
@@ -32,10 +32,14 @@ class OutputSize:
     """Height in pixels."""
     fit: tuple[int, int] | None = None
     """Box (width, height) in pixels that the result must fit into."""
+    factor: float | None = None
+    """Pixels of the result for each pixel of the input, along each axis."""
 
     def __post_init__(self) -> None:
         if self.fit is not None and (self.width is not None or self.height is not None):
             raise UsageError("--fit already sets width and height; leave --width and --height out")
+        if self.factor is not None and (self.fit, self.width, self.height) != (None, None, None):
+            raise UsageError("a factor already sets the size; leave width, height and fit out")
         asked = [n for n in (self.width, self.height, *(self.fit or ())) if n is not None]
         if min(asked, default=1) < 1:
             raise UsageError(f"an output size needs positive numbers of pixels, got {self}; give at least 1")
@@ -48,6 +52,8 @@ class OutputSize:
         """The result's (width, height) for a picture of these proportions, or None if no size was given."""
         if self == OutputSize():
             return None
+        if self.factor is not None:
+            return max(1, round(width * self.factor)), max(1, round(height * self.factor))
         from sr_deploy.images.resize import fit
 
         return fit(width, height, target_width=self.width, target_height=self.height, box=self.fit)

@@ -141,14 +141,20 @@ def card_of(path: Path, sha256: str) -> ModelEntry | None:
     return next((entry for entry in list_models() if entry.sha256 == sha256), None)
 
 
-def model_for_scale(scale: int, folder: Path | None = None) -> str:
-    """The name of the bundled model for `scale`: `rt-x<scale>` if it exists, else the first by name. Raises
-    UsageError with the available scales if there is none. Raises ModelError if a model that cannot be read
-    might have been the right one."""
-    by_scale: dict[int, list[str]] = {}
+def model_for_scale(scale: float, folder: Path | None = None, *, or_larger: bool = False) -> str:
+    """The name of the bundled model for `scale`: `rt-x<scale>` if it exists, else the first by name.
+
+    With `or_larger`, a scale above 1 without a model of its own gets a model of the next larger scale, whose result is
+    then made smaller. Raises UsageError with the available scales if there is none. Raises ModelError if a model that
+    cannot be read might have been the right one.
+    """
+    by_scale: dict[float, list[str]] = {}
     entries, broken = survey_models(folder)
     for entry in entries:
         by_scale.setdefault(entry.scale, []).append(entry.name)
+    larger = [known for known in by_scale if known > scale > 1]
+    if or_larger and larger and scale not in by_scale and not broken:
+        scale = min(larger)
     names = by_scale.get(scale)
     for name, error in broken.items():  # the scale of a broken model is unknown
         if names is None or name == f"rt-x{scale}":
@@ -156,7 +162,7 @@ def model_for_scale(scale: int, folder: Path | None = None) -> str:
     if names is None:
         known = ", ".join(f"{known} ({by_scale[known][0]})" for known in sorted(by_scale)) or "none"
         raise UsageError(
-            f"no bundled model has scale {scale}, the available scales are: {known}; choose one of these, give a "
+            f"no bundled model has scale {scale:g}, the available scales are: {known}; choose one of these, give a "
             "--model, or set the output size with --width, --height or --fit"
         )
     preferred = f"rt-x{scale}"

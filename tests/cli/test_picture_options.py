@@ -97,7 +97,7 @@ def test_everything_in_a_folder_is_counted(run, bundle, picture, tmp_path):
     assert result.exit_code == 0, result.stderr
     summary = result.stderr.splitlines()[-1]
     assert summary.startswith(
-        "2 upscaled, 7 left out (2 .txt files, 1 HEIC, 1 camera raw, 1 linked folder, 1 other file, 1 subfolder) in "
+        "2 upscaled, 7 left out (2 .txt files, 1 HEIC, 1 camera raw, 1 linked folder, 1 other file, 1 subfolder: add --recursive) in "
     )
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "without_a_suffix.png"]
 
@@ -121,6 +121,7 @@ def test_the_formats_are_those_of_the_code(run):
     result = run("formats", "--json")
     facts = json.loads(result.stdout)
     assert facts["read"] == list(NAMES.values())
+    assert facts["missing"].keys() <= {"HEIC"}
     assert [row["format"] for row in facts["written"]] == [NAMES[kind.name] for kind in formats()]
     assert {"camera raw", "JPEG XL", "SVG", "PPM", "Photoshop"} <= set(facts["refused"])
     assert "LZW" in facts["tiff"]

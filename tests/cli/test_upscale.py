@@ -235,8 +235,8 @@ def test_what_a_format_cannot_keep_is_said(run, bundle, picture, tmp_path):
     ("arguments", "code", "answer"),
     [
         ((), 2, "Missing argument"),
-        (("photo.png", "--scale", "3"), 2, "no bundled model has scale 3"),
-        (("photo.png", "--scale", "2", "--model", "rt-x4"), 2, "model rt-x4 has scale 4 and --scale asks for 2"),
+        (("photo.png", "--scale", "5"), 2, "no bundled model has scale 5"),
+        (("photo.png", "--scale", "8", "--model", "rt-x4"), 2, "model rt-x4 has scale 4 and --scale asks for 8"),
         (("photo.png", "--model", "rt-x3"), 3, "did you mean"),
         (("photo.png", "--model", "photo.png"), 3, "is not an ONNX model, or is truncated"),
         (("photo.png", "--model", ""), 2, "name is empty"),

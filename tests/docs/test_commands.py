@@ -138,6 +138,7 @@ SMALLER = {
     "bench report": {},
     "train": {"--minutes": "0.001", "--device": "cpu"},
     "verify": {"--backend": "onnxruntime"},
+    "upscale --min-size": {"--min-size": "1"},
     "upscale srresnet-x4-perceptual": {"--backend": "onnxruntime"},
 }
 """Words of a line -> options that make its run short. They replace those of the line, or are added to them."""
@@ -472,7 +473,8 @@ def test_every_line_runs_on_small_inputs(line, monkeypatch):
     if result.exit_code > 1:
         assert message in result.stderr
         return
-    assert [name for name in line.outputs if not Path(name).exists()] == []
+    dry = "--dry-run" in line.words
+    assert [name for name in line.outputs if Path(name).exists() is dry] == []
     if line.target:
         assert len(result.stdout_bytes) > len(stdin)
 

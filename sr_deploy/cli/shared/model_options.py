@@ -30,6 +30,15 @@ def _parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int |
     return int(text)
 
 
+def _parse_scale(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Check --scale of pictures: a finite factor of at least 1; a whole one becomes an int."""
+    if value is None:
+        return None
+    if not 1 <= value <= 1000:  # false for NaN, too
+        raise click.BadParameter(f"{value:g} is not a factor from 1 to 1000.", ctx, param)
+    return int(value) if value == int(value) else value
+
+
 def _join_models(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
     """Join the values of --model to the name of a chain; None if there is none."""
     return "+".join(values) if values else None
@@ -78,6 +87,17 @@ _OPTIONS = (
 )
 
 
+_ANY_SCALE = click.option(
+    "-s",
+    "--scale",
+    type=float,
+    metavar="FACTOR",
+    callback=_parse_scale,
+    help="Factor of enlargement; selects the bundled model for it. Other factors, such as 3 or 1.5, are made by the next "
+    "larger model and one resize. [default: 4]",
+)
+
+
 def model_options(function: _Function) -> _Function:
     """Add the options that `model_name` and `open_upscaler` read to a command."""
     for option in reversed(_OPTIONS):
@@ -85,16 +105,23 @@ def model_options(function: _Function) -> _Function:
     return function
 
 
-def model_name(options: dict[str, Any]) -> str:
+def model_options_for_pictures(function: _Function) -> _Function:
+    """Add the same options, with any factor as scale: pictures can be resized after the net."""
+    for option in reversed((_ANY_SCALE, *_OPTIONS[1:])):
+        function = option(function)
+    return function
+
+
+def model_name(options: dict[str, Any], *, or_larger: bool = False) -> str:
     """The name or file of the chosen model: `--model`, else the bundled model for `--scale`.
 
-    Raises UsageError if no bundled model has this scale.
+    With `or_larger`, a model of the next larger scale serves as well. Raises UsageError if there is none.
     """
     from sr_deploy.models import model_for_scale
 
     if options["model"] is not None:
         return str(options["model"])
-    return model_for_scale(options["scale"] or DEFAULT_SCALE)
+    return model_for_scale(options["scale"] or DEFAULT_SCALE, or_larger=or_larger)
 
 
 def model_file(options: dict[str, Any]) -> Path:
@@ -139,5 +166,5 @@ def check_scale(model: str, scale: int, options: dict[str, Any], alternative: st
     """Raise click.UsageError if `--scale` is given and differs from the `scale` of the model."""
     if options["scale"] not in (None, scale):
         raise click.UsageError(
-            f"model {model} has scale {scale} and --scale asks for {options['scale']}; leave one out{alternative}."
+            f"model {model} has scale {scale} and --scale asks for {options['scale']:g}; leave one out{alternative}."
         )

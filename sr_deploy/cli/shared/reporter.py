@@ -184,7 +184,7 @@ class Reporter:
         parts = [f"{counts['done']} upscaled"]
         parts += [f"{counts[what]} {what}" for what in ("skipped", "failed", "left") if counts[what]]
         if self._left_out:
-            kinds = (_counted(kind, count) for kind, count in sorted(self._left_out.items()))
+            kinds = (counted(kind, count) for kind, count in sorted(self._left_out.items()))
             parts.append(f"{sum(self._left_out.values())} left out ({', '.join(kinds)})")
         return f"{', '.join(parts)} in {self.progress.seconds:.1f} s"
 
@@ -200,12 +200,15 @@ def _error_text(outcome: Outcome) -> str:
     return text if source in text else f"{source}: {text}"
 
 
-def _counted(kind: str, count: int) -> str:
-    """A number of entries of a kind, as in "3 subfolders"."""
+def counted(kind: str, count: int) -> str:
+    """A number of entries of a kind, as in "3 subfolders", with the way to take them if there is one."""
     words = {
         "result of an earlier run": "results of earlier runs",
+        "video of a Live Photo": "videos of Live Photos",
         "subfolder": "subfolders",
         "linked folder": "linked folders",
+        "video": "videos",
     }
+    ways = {"subfolder": ": add --recursive", "video": ": see sr-deploy video"}
     plural = words.get(kind, f"{kind}s" if kind.endswith((" file", " picture")) else kind)
-    return f"{count} {kind if count == 1 else plural}"
+    return f"{count} {kind if count == 1 else plural}{ways.get(kind, '')}"

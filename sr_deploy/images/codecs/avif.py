@@ -1,13 +1,17 @@
-"""AVIF: libvips reads all of it. AVIF files are not written.
+"""AVIF and HEIC, two kinds of pictures in one kind of file (HEIF): libvips reads all of AVIF. Neither is written.
 
-Turning and mirroring belong to the decoding of this format (ISO/IEC 23008-12: irot and imir), so an orientation
+HEIC is compressed by HEVC, for which not every libvips has a decoder: that of `pyvips-binary` has none (8.18), that of
+Debian and Homebrew has one. Turning and mirroring belong to the decoding of this format (ISO/IEC 23008-12: irot and imir), so an orientation
 in the EXIF block does not count.
 """
 
 from __future__ import annotations
 
-from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck
-from sr_deploy.images.codecs.vips import read_header
+from functools import lru_cache
+
+from sr_deploy.errors import MissingRuntimeError
+from sr_deploy.images.codecs.headers import DamagedError, PictureHeader, SizeCheck, UnsupportedError
+from sr_deploy.images.codecs.vips import decode, read_header
 from sr_deploy.images.metadata.blobs import Metadata
 
 _NCLX = b"colrnclx"
@@ -16,16 +20,52 @@ _SRGB = (1, 13)  # primaries and transfer of sRGB
 _UNKNOWN = 2
 
 
-def parse_avif(data: bytes, check: SizeCheck) -> PictureHeader:
+_PROBE = (
+    "c-mc3J4*vW5T4zO@d}B-2Z)BCVj(tOtWsDUJ_<owOCj9D40yUEL9|l{h*pW9h1J=Mb|O~hUswc5Au3juDU>+7d#BMk=H}a(Z)Wyp"
+    "4gfNKWnUCMbbus4KPPd31s{Mt2VSKBS|*C_Rw=?D(5b*bNeQe33USgjx&=*1(*v-ITRRRTuw;V)Os8-&Mv$Sb7{}Hmrshrk`0hy8"
+    "5Vw7GlJQ|WcwA-?r?~6npv$Q)vspqH{xB(Tc@I^MM-(MN_7;V+Lw1)+EHXp<d{_1ZKEK*+fPQ0~Qb%mo$2uKJFrcQcU_kbs+Y=O="
+    "Szzp6Bpg5NIe)*tcxl=8!+~_ES9Ox;$tBh(H;$>v5SE1(HMAq`_N8MLxQFV?P17VZiXw<NL<8i995^?sbehJJ=f|sYG1ycCmSapg"
+    "ZrM>wkOOK4dQl_O>?SdgZ?@0EQ|sz=cK&kXsa5|tIgkZbR%Sr9OTqxt+mkxVdX!x!9gFaWY#niA`9c26$D@R@@wM{w&%GJHHVIJc"
+    "g#<;cxtzu78Z)W@VdT$Q77KO7PKP>#x}qG7(S@aa1GNKcYX"
+)
+"""A HEIC of 16x16 pixels, compressed by zlib and written in base 85."""
+WAY_OUT = (
+    "the libvips here has no decoder for HEIC; convert the pictures to JPEG or PNG, or use the system's libvips: "
+    "apt install libvips42 (macOS: brew install vips), then pip uninstall pyvips-binary"
+)
+"""Sentence for pictures that cannot be read for want of a decoder."""
+
+
+@lru_cache(maxsize=1)
+def reads_heic() -> bool:
+    """True if libvips can decode HEIC here. It is tried once, because libvips does not tell what libheif can do."""
+    import base64
+    import zlib
+
+    try:
+        decode("heic", zlib.decompress(base64.b85decode(_PROBE)), lambda width, height: None)
+    except (DamagedError, UnsupportedError, MissingRuntimeError):
+        return False
+    return True
+
+
+def parse_heic(data: bytes, check: SizeCheck) -> PictureHeader:
+    """Read the header of a HEIC. Raises UnsupportedError without a decoder, else the errors of `parse_avif`."""
+    if not reads_heic():
+        raise UnsupportedError(f"is in the format HEIC: {WAY_OUT}")
+    return parse_avif(data, check, "heic")
+
+
+def parse_avif(data: bytes, check: SizeCheck, kind: str = "avif") -> PictureHeader:
     """Read the header of an AVIF. Raises DamagedError or the error of `check`."""
     try:
-        header = read_header("avif", data, check)
+        header = read_header(kind, data, check)
     except DamagedError as error:
-        raise DamagedError(f"is AVIF and {error}") from error
+        raise DamagedError(f"is {kind.upper()} and {error}") from error
     metadata = Metadata(exif=header.exif, icc=header.icc, xmp=header.xmp, chunks=_colour_chunks(data))
     pages = f"holds {header.pages} pictures: only the first is used"
     return PictureHeader(
-        format="avif",
+        format=kind,
         payload=data,
         metadata=metadata,
         orientation=1,

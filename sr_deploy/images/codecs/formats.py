@@ -58,6 +58,8 @@ WRITABLE_SUFFIXES = {suffix: kind.name for kind in _FORMATS for suffix in kind.s
 """Suffix of a file name -> format that is written under it."""
 READ_ONLY_SUFFIXES = {".gif": "gif", ".avif": "avif"}
 """Suffix of a file name -> format that is read, and never written."""
+HEIC_SUFFIXES = {".heic": "heic", ".heif": "heic", ".hif": "heic"}
+"""Suffix of a file name -> format that is read only where libvips has a decoder (`codecs.avif.reads_heic`)."""
 READABLE_SUFFIXES = frozenset({*WRITABLE_SUFFIXES, *READ_ONLY_SUFFIXES})
 """Suffixes that picture files usually have.
 
@@ -72,9 +74,10 @@ NAMES = {
     "bmp": "BMP",
     "gif": "GIF",
     "avif": "AVIF",
+    "heic": "HEIC",
 }
 """Name of a format -> the name that messages use."""
-READ = "PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF"
+READ = " or ".join((", ".join([*NAMES.values()][:-1]), [*NAMES.values()][-1]))
 """The readable formats, as messages list them."""
 
 

@@ -66,12 +66,12 @@ _MAGIC: dict[str, tuple[int, tuple[bytes, ...]]] = {
     "bmp": (0, (b"BM",)),
     "gif": (0, (b"GIF87a", b"GIF89a")),
     "avif": (4, (b"ftypavif", b"ftypavis")),
+    "heic": (4, (b"ftyphei", b"ftyphev")),
 }
 """Format -> offset of its first bytes, and what they may be. Those of TIFF are classic TIFF (42, `*`) and BigTIFF
 (43, `+`) in both byte orders.
 """
 _REFUSED: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (
-    ("HEIC", 4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")),
     ("JPEG XL", 0, (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
     ("JPEG 2000", 0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
     ("Photoshop", 0, (b"8BPS",)),
@@ -100,8 +100,8 @@ def sniff(head: bytes) -> str | None:
     for kind, (at, magic) in _MAGIC.items():
         if head.startswith(magic, at):
             return kind
-    if head.startswith((b"ftypmif1", b"ftypmsf1"), 4) and b"avif" in head[16:]:  # among the compatible brands
-        return "avif"
+    if head.startswith((b"ftypmif1", b"ftypmsf1"), 4):
+        return "avif" if b"avif" in head[16:] else "heic"  # among the compatible brands
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<?xml") and b"<svg" in head:
         raise UnsupportedError("is in the format SVG, which is not supported")
     for name, at, magic in _REFUSED:

@@ -33,7 +33,7 @@ _SPACES = {
     (4, "ushort"): "cmyk",
 }
 """Number of channels and sample type of libvips -> its name of the colour space."""
-_LOADERS = {"avif": "heif"}
+_LOADERS = {"avif": "heif", "heic": "heif"}
 """Names of formats whose loader has another name."""
 FALLBACK = ("png", "jpeg", "webp")
 """Formats that OpenCV decodes where libvips is missing."""
@@ -227,6 +227,8 @@ def _as_ours(error: Exception) -> Exception:
     """The error of libvips as DamagedError, UnsupportedError or MemoryError."""
     if "out of memory" in str(error) or "creating thread" in str(error):
         return MemoryError(str(error))
+    if "has not been built in" in str(error):  # libheif's words for a missing decoder
+        return UnsupportedError(f"needs a decoder that libvips has not here ({_first_line(error)})")
     if "is not configured" in str(error):  # as in "WEBP compression support is not configured"
         return UnsupportedError(f"needs a part of libvips that is missing here ({_first_line(error)})")
     return DamagedError(f"cannot be decoded ({_first_line(error)})")

@@ -1,8 +1,10 @@
-"""Reading AVIF, compared with Pillow."""
+"""Reading AVIF, compared with Pillow, and HEIC where libvips has a decoder."""
 
 from __future__ import annotations
 
+import base64
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import PIL.ImageOps
 import pytest
 import pyvips
 
+from sr_deploy.errors import ImageError
+from sr_deploy.images.codecs import avif
 from sr_deploy.images.image import read_image, write_image
 from tests.images.kinds.test_cases_pixels import case
 from tests.images.samples import camera_exif, joined, profile, read, refused, saved, smooth
@@ -73,3 +77,29 @@ def test_colours_that_were_multiplied_by_their_opacity_are_divided_by_it() -> No
     waves = np.stack([(np.sin(x / 9 + c) * np.cos(y / 7 + c) * 120 + 128) for c in range(3)], 2)
     assert image.alpha is not None
     assert np.abs(image.pixels - waves)[:, 16:].mean() < 3
+
+
+def heic() -> bytes:
+    """The grey HEIC of 16x16 pixels by which the decoder is looked for."""
+    return zlib.decompress(base64.b85decode(avif._PROBE))
+
+
+def test_heic_without_a_decoder_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(avif, "reads_heic", lambda: False)
+    (tmp_path / "a.heic").write_bytes(heic())
+    with pytest.raises(
+        ImageError, match=r"is in the format HEIC: the libvips here has no decoder.*libvips42"
+    ) as caught:
+        read_image(tmp_path / "a.heic")
+    assert "convert it to PNG" not in str(caught.value)
+
+
+def test_heic_is_read_where_there_is_a_decoder(tmp_path: Path) -> None:
+    if not avif.reads_heic():
+        pytest.skip("this libvips has no decoder for HEIC")
+    (tmp_path / "a.heic").write_bytes(heic())
+    found = read_image(tmp_path / "a.heic")
+    assert (found.width, found.height, found.format, found.notes) == (16, 16, "heic", ())
+    assert abs(int(found.pixels.mean()) - 128) < 3

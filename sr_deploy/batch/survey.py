@@ -1,0 +1,172 @@
+"""A look at the pictures of a plan before the work: their sizes, what a run would do with them, and how long it takes.
+
+Nothing is written but samples in a folder for temporary files. `sr_deploy.batch.run` does the work itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from sr_deploy.batch.jobs import Job, Jobs
+from sr_deploy.batch.ledger import Ledger, open_ledger
+from sr_deploy.batch.run import run_jobs
+from sr_deploy.batch.steps import WriteSettings
+from sr_deploy.errors import SrDeployError
+from sr_deploy.images.codecs.formats import WRITABLE_SUFFIXES, format_of
+from sr_deploy.images.image import Image, cropped, read_image, read_size, write_image
+from sr_deploy.images.sizes import OutputSize
+
+if TYPE_CHECKING:
+    from sr_deploy.upscale import Upscaler
+
+_SAMPLES = 6
+"""Pictures that are measured: small and large ones, since both may be in a folder."""
+_SECONDS = 4.0
+"""Seconds that the measurement itself may take, about."""
+_PARTS = (1 << 16, 1 << 22)
+"""Pixels of the smallest and the largest measured part."""
+TOO_SMALL, TOO_LARGE = "too small picture", "too large picture"
+"""Kinds of pictures that --min-size and --max-size leave out."""
+
+
+class Look(NamedTuple):
+    """What was found out about one picture of a plan."""
+
+    job: Job
+    do: Literal["make", "skip", "foreign", "fail"]
+    """"make"; "skip" (the result is there); "foreign" (a result that is not ours); "fail" (it cannot be read)."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height in pixels; zeros if it is skipped or cannot be read."""
+    result: tuple[int, int] = (0, 0)
+    """Width and height of the result in pixels."""
+    error: str = ""
+    """Why it cannot be read."""
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the picture."""
+        return self.size[0] * self.size[1]
+
+
+def within_sizes(jobs: Jobs, least: int | None, most: int | None) -> Jobs:
+    """Leave out the pictures whose longer side has fewer than `least` or more than `most` pixels.
+
+    Pictures that cannot be read stay: the run reports them.
+    """
+    kept, left = [], Counter(jobs.left_out)
+    for job in jobs.todo:
+        try:
+            side = max(read_size(job.source))
+        except SrDeployError:
+            side = None
+        if side is not None and least is not None and side < least:
+            left[TOO_SMALL] += 1
+        elif side is not None and most is not None and side > most:
+            left[TOO_LARGE] += 1
+        else:
+            kept.append(job)
+    return jobs._replace(todo=tuple(kept), left_out=dict(left))
+
+
+def look_at(
+    jobs: Sequence[Job], *, scale: int, settings: WriteSettings, ledger: Ledger | None = None
+) -> list[Look]:
+    """Find out what a run would do with each job. `ledger` knows the results of earlier runs."""
+    return [_look(job, scale, settings, ledger) for job in jobs]
+
+
+def _look(job: Job, scale: int, settings: WriteSettings, ledger: Ledger | None) -> Look:
+    do = ledger.peek(job) if ledger is not None else "make"
+    if do != "make":
+        return Look(job, do)
+    try:
+        width, height = read_size(job.source)
+    except SrDeployError as error:
+        return Look(job, "fail", error=str(error))
+    result = settings.size.of(width, height) or (width * scale, height * scale)
+    return Look(job, "make", (width, height), result)
+
+
+def seconds_per_pixel(
+    upscaler: Upscaler, looks: Sequence[Look], settings: WriteSettings, model: str
+) -> float | None:
+    """Measure the seconds that a run needs for each pixel of the pictures in `looks`, reading and writing included.
+
+    The middle of some of the pictures is upscaled as in a run, with its overlapping steps and records, into a folder for
+    temporary files. `model` is the digest of the model. None if none of the pictures can be read.
+    """
+    makes = sorted((look for look in looks if look.do == "make"), key=lambda look: look.pixels)
+    last = len(makes) - 1
+    chosen = (
+        [makes[i] for i in sorted({last * n // max(1, _SAMPLES - 1) for n in range(_SAMPLES)})]
+        if makes
+        else []
+    )
+    images = [(look, image) for look in chosen if (image := _read(look)) is not None]
+    if not images:
+        return None
+    settings = replace(
+        settings, existing="overwrite", keep_dates=False, size=_relative(settings.size, chosen)
+    )
+    _measure(
+        images[:1], 4096, upscaler, settings, model
+    )  # what happens only once: the session and its memory
+    pixels, seconds = _measure(images[-1:], _PARTS[0], upscaler, settings, model)
+    affordable = _SECONDS / len(images) / max(seconds, 1e-4) * pixels
+    most = int(min(max(affordable, _PARTS[0]), _PARTS[1]))
+    pixels, seconds = _measure(images, most, upscaler, settings, model)
+    return seconds / pixels
+
+
+def _relative(size: OutputSize, looks: Sequence[Look]) -> OutputSize:
+    """`size` for parts of the pictures: the factor that it means for them on average."""
+    if size == OutputSize():
+        return size
+    made = sum(look.result[0] * look.result[1] for look in looks)
+    return OutputSize(factor=(made / sum(look.pixels for look in looks)) ** 0.5)
+
+
+def _read(look: Look) -> Image | None:
+    try:
+        return read_image(look.job.source)
+    except SrDeployError:
+        return None
+
+
+def _measure(
+    images: Sequence[tuple[Look, Image]], most: int, upscaler: Upscaler, settings: WriteSettings, model: str
+) -> tuple[int, float]:
+    """Upscale the middle of each of `images`, at most `most` pixels of it. Returns the pixels in all and the seconds."""
+    with TemporaryDirectory(prefix="sr-deploy-") as folder:
+        jobs, pixels = [], 0
+        for number, (look, image) in enumerate(images):
+            part = _middle(image, most)
+            writable = image.format in WRITABLE_SUFFIXES.values()
+            source = Path(folder, f"{number}{format_of(image.format if writable else 'png').suffixes[0]}")
+            write_image(part, source)
+            jobs.append(
+                Job(source, Path(folder, "out", f"{number}{look.job.target.suffix}"), look.job.format)
+            )
+            pixels += part.width * part.height
+        ledger = open_ledger(upscaler, settings, model)
+        began = time.perf_counter()
+        for outcome in run_jobs(jobs, upscaler, settings=settings, ledger=ledger):
+            if outcome.error is not None:
+                raise outcome.error
+        return pixels, time.perf_counter() - began
+
+
+def _middle(image: Image, most: int) -> Image:
+    """The middle of `image`, at most `most` pixels with the proportions of the picture.
+
+    So pictures of one size have parts of one size: runtimes prepare for every new size.
+    """
+    factor = min(1.0, (most / (image.width * image.height)) ** 0.5)
+    width, height = max(1, int(image.width * factor)), max(1, int(image.height * factor))
+    return cropped(image, (image.width - width) // 2, (image.height - height) // 2, width, height)
