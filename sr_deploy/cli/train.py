@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sr_deploy.training.run.session import PhaseStatus
     from sr_deploy.training.run.trainer import Trainer
 
+_SECONDS_BETWEEN_LINES = 30.0
+"""Shortest time between two lines of progress in seconds, where no bar is drawn."""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -153,7 +155,10 @@ class _TrainingProgress:
 
     def __init__(self) -> None:
         self._display = ProgressDisplay(
-            "{task.percentage:>3.0f}%", "{task.fields[rate]}", "{task.fields[left]}"
+            "{task.percentage:>3.0f}%",
+            "{task.fields[rate]}",
+            "{task.fields[left]}",
+            interval=_SECONDS_BETWEEN_LINES,
         )
 
     def __enter__(self) -> _TrainingProgress:
@@ -169,14 +174,29 @@ class _TrainingProgress:
         self._display.print(line)
 
     def step(self, status: PhaseStatus) -> None:
-        """Show how far the phase is. Where no bar is drawn, the log lines are enough, so nothing is printed."""
+        """Show how far the phase is. After its last step nothing is shown: what comes then has a bar of its own."""
+        if status.share >= 1:
+            self._display.finish("phase")
+            return
+        name = f"phase {status.phase} of {status.phases}"
+        rate = f"step {status.step:,}, {status.rate:.3g}/s"
+        left = f"{clock(status.left)} left"
         self._display.show(
             status.share,
             1.0,
-            f"phase {status.phase} of {status.phases}",
-            rate=f"step {status.step:,}, {status.rate:.1f}/s",
-            left=f"{clock(status.left)} left",
+            name,
+            task="phase",
+            line=f"{name}: {status.share:.0%}, {rate}, {left}",
+            rate=rate,
+            left=left,
         )
+
+    def work(self, what: str, done: int, total: int) -> None:
+        """Show work between steps below the bar of the phase, until it is done."""
+        if done >= total:
+            self._display.finish(what)
+        else:
+            self._display.show(done, total, what, task=what, rate=f"{done} of {total}" * (total > 1), left="")
 
 
 @contextmanager

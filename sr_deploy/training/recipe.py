@@ -196,6 +196,8 @@ class Recipe:
     export: ExportSettings = field(default_factory=ExportSettings)
     sha256: str = ""
     """SHA-256 of the recipe file in hexadecimal."""
+    raw: bytes = field(default=b"", repr=False)
+    """The bytes of the recipe file."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -310,8 +312,8 @@ def _phase(where: str, entry: Any) -> Phase:
         raise UsageError(f"{where}: {error}") from error
 
 
-def _recipe(where: str, table: dict[str, Any], sha256: str) -> Recipe:
-    """Build a recipe from the top table. Errors begin with `where`."""
+def _recipe(where: str, table: dict[str, Any], raw: bytes) -> Recipe:
+    """Build a recipe from the top table and the bytes of its file. Errors begin with `where`."""
     _checked(where, table, _RECIPE_KEYS)
     net = dict(table.get("net", {}))
     if "name" not in table or not isinstance(net.get("architecture"), str) or not table.get("phase"):
@@ -331,7 +333,8 @@ def _recipe(where: str, table: dict[str, Any], sha256: str) -> Recipe:
             phases=phases,
             perceptual=Perceptual(**vgg),
             export=ExportSettings(**export),
-            sha256=sha256,
+            sha256=hashlib.sha256(raw).hexdigest(),
+            raw=raw,
         )
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
@@ -346,7 +349,7 @@ def parse_recipe(raw: bytes, where: str = "recipe") -> Recipe:
         RecursionError,
     ) as error:  # ValueError: not UTF-8, not TOML, or a number of too many digits
         raise InputError(f"{where}: not TOML ({error}); see the recipes in export/") from error
-    return _recipe(where, table, hashlib.sha256(raw).hexdigest())
+    return _recipe(where, table, raw)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -32,7 +32,7 @@ steps = 6
 @pytest.fixture
 def recipe(tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(sr_deploy.cli.COMMANDS, "train", "sr_deploy.cli.train")
-    monkeypatch.setattr(loop, "plot_curves", lambda rows, path: None)
+    monkeypatch.setattr(loop, "plot_curves", lambda *_: None)
     path = tmp_path / "tiny.toml"
     path.write_text(RECIPE)
     return path

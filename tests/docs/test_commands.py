@@ -465,7 +465,7 @@ def test_every_line_runs_on_small_inputs(line, monkeypatch):
     if line.words[0] == "bench":
         monkeypatch.setattr("sr_deploy.cli.bench.run.calibrate", partial(calibrate, seconds=0.01))
     if line.words[0] == "train":
-        monkeypatch.setattr("sr_deploy.training.run.loop.plot_curves", lambda rows, path: None)
+        monkeypatch.setattr("sr_deploy.training.run.loop.plot_curves", lambda *_: None)
     stdin = Path(inputs_of(line)[0]).read_bytes() if line.source else b""
     result = call(smaller(list(line.words)), stdin)
     codes, message = next((RESULTS[key] for key in RESULTS if line.text.startswith(key)), ({0}, ""))

@@ -28,17 +28,20 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def without_plots(monkeypatch):
     """Leave out the plots, which would take longer than these runs."""
-    monkeypatch.setattr(loop, "plot_curves", lambda rows, path: None)
+    monkeypatch.setattr(loop, "plot_curves", lambda *_: None)
 
 
 class Listener:
     """Records the lines of a run, and calls `act` at one step."""
 
     def __init__(self, at=None, act=None):
-        self.lines, self._at, self._act = [], at, act
+        self.lines, self.worked, self._at, self._act = [], [], at, act
 
     def say(self, line):
         self.lines.append(line)
+
+    def work(self, what, done, total):
+        self.worked.append((what, done, total))
 
     def step(self, status):
         self.last = status

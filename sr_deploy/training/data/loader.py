@@ -76,7 +76,7 @@ class CropSampler:
         share: tuple[int, int] = (0, 1),
         busiest_of: int = 1,
     ) -> None:
-        fitting = [p for p in pairs if min(p.small.shape[:2]) >= crop]
+        fitting = [p for p in pairs if min(p.small_shape[:2]) >= crop]
         if not fitting:
             raise UsageError(
                 f"none of {len(pairs)} pictures is at least {crop * scale} pixels on both sides, which a crop "
@@ -91,7 +91,7 @@ class CropSampler:
         self.too_small = len(pairs) - len(fitting)
         self._rows = range(rank * batch // world, (rank + 1) * batch // world)
         self._seed, self._degrade, self._candidates = seed, degrade, busiest_of
-        weight = np.sqrt([p.small.shape[0] * p.small.shape[1] for p in fitting])
+        weight = np.sqrt([p.small_shape[0] * p.small_shape[1] for p in fitting])
         self._cumulative_weight = np.cumsum(weight / weight.sum())
 
     def batch(self, k: int) -> Batch:
@@ -161,8 +161,8 @@ def _degraded_crop(
     """Return a degraded small crop. It is made from the crop and a margin around it, where the picture has
     one, so that the border of the crop is not degraded like the border of a picture."""
     above, before = min(top, how.margin), min(left, how.margin)
-    below = min(pair.small.shape[0] - top - size, how.margin)
-    after = min(pair.small.shape[1] - left - size, how.margin)
+    below = min(pair.small_shape[0] - top - size, how.margin)
+    after = min(pair.small_shape[1] - left - size, how.margin)
     rows = slice((top - above) * scale, (top + size + below) * scale)
     columns = slice((left - before) * scale, (left + size + after) * scale)
     small = degraded(pair.large[rows, columns], scale, how, random)

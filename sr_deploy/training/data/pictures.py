@@ -3,19 +3,22 @@
 Arrays stay in memory while they fit; the others go to memory-mapped files. A file that cannot be decoded is
 skipped and named in `skipped`; that is an error only if no picture remains. The small pictures are made as in
 the test protocol (`quality.bicubic`, MATLAB-exact) and from whole pictures, so that the border of a crop
-shows no effects of a border.
+shows no effects of a border. What stays in memory is made when it is first used, so that a training does not
+wait for pictures that its first steps don't need.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 from uuid import uuid4
 
 import cv2
@@ -42,17 +45,58 @@ _TAIL_BYTES = 4096
 """Bytes at the end of a file that are searched for the end mark; some files have data after it."""
 
 
-@dataclass(frozen=True)
+class PictureOnDemand:
+    """A picture of known shape that `make` computes when its pixels are first used. It is made once, and kept.
+
+    May be used from several threads.
+    """
+
+    def __init__(self, shape: tuple[int, ...], make: Callable[[], Uint8Array]) -> None:
+        self.shape = shape
+        self._make: Callable[[], Uint8Array] | None = make
+        self._pixels: Uint8Array | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def pixels(self) -> Uint8Array:
+        """The array, of shape `shape`."""
+        with self._lock:
+            if self._make is not None:
+                self._pixels, self._make = self._make(), None
+        return cast(Uint8Array, self._pixels)
+
+
+Picture: TypeAlias = Uint8Array | PictureOnDemand
+
+
+def _pixels_of(picture: Picture) -> Uint8Array:
+    return picture.pixels if isinstance(picture, PictureOnDemand) else picture
+
+
 class TrainingPair:
     """A photograph [H, W, 3] RGB uint8, cropped to a multiple of the scale, and its small version."""
 
-    name: str
-    large: Uint8Array
-    """The picture that the net has to produce."""
-    small: Uint8Array
-    """The input of the net, [H / scale, W / scale, 3]."""
-    key: str = ""
-    """Name under which the store keeps the small picture."""
+    def __init__(self, name: str, large: Picture, small: Picture, key: str = "") -> None:
+        self.name = name
+        self.key = key
+        """Name under which the store keeps the small picture."""
+        self.small_shape = small.shape
+        """Shape of the small picture, which is known before it is made."""
+        self._large, self._small = large, small
+
+    @property
+    def large(self) -> Uint8Array:
+        """The picture that the net has to produce."""
+        return _pixels_of(self._large)
+
+    @property
+    def small(self) -> Uint8Array:
+        """The input of the net, [H / scale, W / scale, 3]."""
+        return _pixels_of(self._small)
+
+    def with_large(self, large: Uint8Array) -> TrainingPair:
+        """Return a pair with another large picture."""
+        return TrainingPair(self.name, large, self._small, self.key)
 
 
 @dataclass(frozen=True)
@@ -130,26 +174,39 @@ class PictureStore:
     With `cache`, every array is kept in that folder and memory-mapped, so that the next run starts at once.
     Without it, arrays stay in memory up to `memory` bytes in total; the others go to the folder `overflow`.
 
+    `progress` is called with (what is done, number done, number of all), from several threads.
+
     Raises InputError where `folder` has no picture that can be decoded.
     """
 
     def __init__(
-        self, folder: Path, *, overflow: Path, cache: Path | None = None, memory: int | None = None
+        self,
+        folder: Path,
+        *,
+        overflow: Path,
+        cache: Path | None = None,
+        memory: int | None = None,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
-        self._folder = cache or overflow
+        self._folder, self._progress = cache or overflow, progress
         self._free = 0 if cache else quarter_of_memory() if memory is None else memory
-        self._synthetic: dict[str, Uint8Array] = {}
+        self._lock = threading.Lock()
+        self._on_demand: dict[str, PictureOnDemand] = {}
         self.skipped: list[str] = []
         """Error message of every file that could not be used."""
         paths = list_pictures(folder)
-        self.pictures = [p for p in self._map(self._load, paths) if p is not None]
+        self.pictures = [p for p in self._map("decoding pictures", self._load, paths) if p is not None]
         if not self.pictures:
             raise InputError(f"{folder}: none of {len(paths)} pictures can be decoded; {self.skipped[0]}")
 
-    def _map(self, work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
-        """Apply `work` to every item, one thread per core, and keep the order."""
+    def _map(self, what: str, work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+        """Apply `work` to every item, one thread per core, and keep the order. `what` names it to `progress`."""
+        results = []
         with ThreadPoolExecutor(usable_cores() or os.cpu_count() or 1) as pool:
-            return list(pool.map(work, items))
+            for result in pool.map(work, items):
+                results.append(result)
+                self._progress(what, len(results), len(items))
+        return results
 
     def _load(self, path: Path) -> DecodedPicture | None:
         """Decode a picture, or record why it is skipped and return None.
@@ -172,10 +229,30 @@ class PictureStore:
         if self._array_path(name).exists():
             return self._memory_mapped(name, make)
         pixels = make()
-        if pixels.nbytes > self._free:
+        if not self._take(pixels.nbytes):
             return self._memory_mapped(name, lambda: pixels)
-        self._free -= pixels.nbytes
         return pixels
+
+    def _take(self, size: int) -> bool:
+        """Take `size` bytes from the free memory. Returns whether there were so many."""
+        with self._lock:
+            if size > self._free:
+                return False
+            self._free -= size
+            return True
+
+    def _on_demand_or_file(
+        self, name: str, shape: tuple[int, ...], make: Callable[[], Uint8Array]
+    ) -> Picture:
+        """Return the array `name`: made on demand where it fits into memory, else from its file.
+
+        Files are written before the training begins, because a full disk should not end it later.
+        """
+        if name not in self._on_demand:
+            if self._array_path(name).exists() or not self._take(math.prod(shape)):
+                return self._memory_mapped(name, make)
+            self._on_demand[name] = PictureOnDemand(shape, make)
+        return self._on_demand[name]
 
     def _memory_mapped(self, name: str, make: Callable[[], Uint8Array]) -> Uint8Array:
         """Return the array `name` as a read-only memory map, after making its file where it is missing."""
@@ -199,7 +276,7 @@ class PictureStore:
             return self._pair(picture.name, *self._resized(picture, size), scale)
 
         usable = [p for p in self.pictures if min(p.pixels.shape[:2]) * size >= scale]
-        return self._map(pair, usable)
+        return self._map(f"shrinking pictures by {scale}", pair, usable)
 
     def dead_leaves_pairs(self, scale: int, count: int) -> list[TrainingPair]:
         """Return `count` pairs of pictures [768, 768, 3] of the dead-leaves model, the same on every call.
@@ -219,7 +296,7 @@ class PictureStore:
                 scale,
             )
 
-        return self._map(pair, list(range(count)))
+        return self._map("drawing dead leaves", pair, list(range(count)))
 
     def drawn_pairs(self, scale: int, count: int) -> list[TrainingPair]:
         """Return `count` pairs of drawn pictures [768, 768, 3]: text, line art and screens in turn.
@@ -239,15 +316,14 @@ class PictureStore:
                 scale,
             )
 
-        return self._map(pair, list(range(count)))
+        return self._map("drawing pictures", pair, list(range(count)))
 
     def _synthetic_pair(
         self, name: str, key: str, make: Callable[[], Uint8Array], scale: int
     ) -> TrainingPair:
-        """Return the pair of a picture that `make` draws; it is drawn once."""
-        if key not in self._synthetic:
-            self._synthetic[key] = self._stored(key, make)
-        return self._pair(name, self._synthetic[key], key, scale)
+        """Return the pair of a picture that `make` draws; it is drawn once, when it is first used."""
+        drawn = self._on_demand_or_file(key, (_SYNTHETIC_SIDE, _SYNTHETIC_SIDE, 3), make)
+        return self._pair(name, drawn, key, scale)
 
     def with_targets(
         self, pairs: list[TrainingPair], by: str, draw: Callable[[Uint8Array], Uint8Array]
@@ -260,24 +336,40 @@ class PictureStore:
 
         def pair_of(pair: TrainingPair) -> TrainingPair:
             large = self._memory_mapped(f"{pair.key}-by-{by}", lambda: draw(np.array(pair.small)))
-            return replace(pair, large=large)
+            return pair.with_large(large)
 
-        return [pair_of(pair) for pair in pairs]
+        drawn = []
+        for pair in pairs:
+            drawn.append(pair_of(pair))
+            self._progress("drawing targets", len(drawn), len(pairs))
+        return drawn
 
-    def _pair(self, name: str, pixels: Uint8Array, key: str, scale: int) -> TrainingPair:
+    def _pair(self, name: str, pixels: Picture, key: str, scale: int) -> TrainingPair:
         """Crop `pixels`, kept as `key`, to a multiple of `scale`, and add the small version."""
         height, width = (n // scale * scale for n in pixels.shape[:2])
-        large = pixels[:height, :width]
+        large = pixels
+        if isinstance(pixels, PictureOnDemand) and (height, width) != pixels.shape[:2]:
+            uncropped = pixels
+            large = PictureOnDemand((height, width, 3), lambda: uncropped.pixels[:height, :width])
+        elif not isinstance(pixels, PictureOnDemand):
+            large = pixels[:height, :width]
         key = f"{key}-x{scale}"
-        small = self._stored(key, lambda: cast(Uint8Array, imresize(np.asarray(large), 1 / scale)))
+        shape = (height // scale, width // scale, 3)
+        small = self._on_demand_or_file(
+            key, shape, lambda: cast(Uint8Array, imresize(np.asarray(_pixels_of(large)), 1 / scale))
+        )
         return TrainingPair(name, large, small, key)
 
-    def _resized(self, picture: DecodedPicture, size: float) -> tuple[Uint8Array, str]:
+    def _resized(self, picture: DecodedPicture, size: float) -> tuple[Picture, str]:
         """Return the pixels of a picture resized by `size`, and the name they are kept by."""
         if size == 1:
             return picture.pixels, picture.key
         key = f"{picture.key}-s{size:g}"
-        return self._stored(key, lambda: cast(Uint8Array, imresize(np.asarray(picture.pixels), size))), key
+        shape = tuple(math.ceil(n * size) for n in picture.pixels.shape[:2])
+        resized = self._on_demand_or_file(
+            key, (*shape, 3), lambda: cast(Uint8Array, imresize(np.asarray(picture.pixels), size))
+        )
+        return resized, key
 
 
 def split_validation(pairs: list[TrainingPair], count: int) -> tuple[list[TrainingPair], list[TrainingPair]]:

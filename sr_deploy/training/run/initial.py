@@ -1,18 +1,21 @@
-"""The first weights of a run, from the checkpoint of another one whose net may have another shape."""
+"""What a run begins with: weights of another one, whose net may have another shape, or its own saved position."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from sr_deploy.errors import InputError
+from sr_deploy.errors import InputError, UsageError
 from sr_deploy.training.checkpoint import CheckpointInfo, load_net, read_checkpoint
 from sr_deploy.training.nets.blocks import fold
 from sr_deploy.training.nets.rt import RT
-from sr_deploy.training.recipe import Recipe
+from sr_deploy.training.recipe import Recipe, parse_recipe
+from sr_deploy.training.run.session import RunPosition
+from sr_deploy.training.run.state import RECIPE
 
 _WEIGHTLESS_SETTINGS: dict[str, Any] = {"residual": "nearest", "back_projection": False}
 """Settings of a net that its weights do not depend on, with their defaults."""
@@ -99,3 +102,50 @@ def _weighted_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _weightless_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the weights do not depend on, with defaults filled in."""
     return {key: parameters.get(key, default) for key, default in _WEIGHTLESS_SETTINGS.items()}
+
+
+def is_finished(at: RunPosition, recipe: Recipe) -> bool:
+    """Are all phases done?"""
+    return at.done and at.phase + 1 == len(recipe.phases)
+
+
+def prolong(at: RunPosition, recipe: Recipe, minutes: float | None, step: int) -> None:
+    """Reopen the last phase of a finished run, where the recipe has more steps than `step` now, or where there are more `minutes`."""
+    if not is_finished(at, recipe):
+        return
+    if at.budget is None:
+        at.done = recipe.phases[at.phase].steps <= step
+    elif minutes is not None and at.minutes is not None and minutes > at.minutes:
+        at.budget += (minutes - at.minutes) * 60
+        at.done = False
+
+
+def check_same_recipe(out: Path, record: Mapping[str, Any], at: RunPosition, recipe: Recipe) -> None:
+    """Raise UsageError unless `recipe` is that of the saved run in `out`, or has other steps that are still to come."""
+    saved = str(record["recipe_sha256"])
+    if saved == recipe.sha256:
+        return
+    kept = out / RECIPE
+    before = parse_recipe(kept.read_bytes(), str(kept)) if kept.is_file() else None
+    if before is None or before.sha256 != saved or _without_steps(before) != _without_steps(recipe):
+        raise UsageError(
+            f"{out} was begun with recipe {saved[:12]}, but this recipe is {recipe.sha256[:12]}; resume with the first "
+            "recipe, of which only the steps may change, or name another --out, with --init "
+            f"{out / 'last.safetensors'} for the weights of this run"
+        )
+    for number, (old, new) in enumerate(zip(before.phases, recipe.phases, strict=True)):
+        present = number == at.phase
+        step = record["run"]["step"] if present else old.steps if number < at.phase else 0
+        passed = number < at.phase or (present and at.done and not is_finished(at, recipe))
+        if new.steps != old.steps and (passed or new.steps < step):
+            raise UsageError(
+                f"phase {number + 1} of {out} has done {step:,} steps, but the recipe now has {new.steps:,}; only steps "
+                "that are still to come can change"
+            )
+
+
+def _without_steps(recipe: Recipe) -> Recipe:
+    """Return the recipe with one step in every phase and without its file, for comparisons."""
+    return replace(
+        recipe, phases=tuple(replace(phase, steps=1) for phase in recipe.phases), sha256="", raw=b""
+    )

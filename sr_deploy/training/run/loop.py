@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from sr_deploy.training.data.pictures import TrainingPair
 from sr_deploy.training.recipe import PIXEL_TERMS
 from sr_deploy.training.run.phase import PhaseRun
 from sr_deploy.training.run.plots import plot_curves, write_png
-from sr_deploy.training.run.schedule import TrainingClock, limit_early_rate, one_cycle
+from sr_deploy.training.run.schedule import REACHED, TrainingClock, rate_share, warmup_of
 from sr_deploy.training.run.session import PhaseStatus, TrainingRun
 from sr_deploy.training.run.state import STATE, BestCheckpoints, write_state
 from sr_deploy.training.run.validate import HeldOutQuality, crop_sheet, measure
@@ -25,15 +26,28 @@ from sr_deploy.training.run.validate import HeldOutQuality, crop_sheet, measure
 _FINITE_CHECK_STEPS = 25  # steps between two checks that the loss is finite, each of which makes a GPU wait
 _FIRST_LOOK = 0.1  # share of the interval between evaluations after which the first one is made, so that a bad recipe shows early
 _LEAST_STEPS = 50  # steps before the first evaluation; the average is still close to the first weights before
-_MAX_EVALUATION_SECONDS = 900.0  # an evaluation counts as training time up to this limit
+_FIRST_LOOK_SECONDS = 10.0
+"""Seconds of training after which the first evaluation of a phase begins at the latest.
+
+It is shown before 15 s have passed, unless a step or the evaluation itself takes seconds.
+"""
+_LOOK = "measuring the quality"
+LOOKING = 0.1
+"""Share of the time of a phase bounded by time that evaluations may take beside it."""
 _PLOT_SECONDS = 60.0  # least time between two plots
+_SLOW_PLOT = 3.0
+"""Seconds that the first plot is expected to take; matplotlib is imported for it."""
+_MOST_RATES = 4000
+"""Learning rates of a phase that are remembered for its curve; beyond that, every second one is forgotten."""
+_RECENT_STEPS = 20
+"""Steps whose mean time tells how long the next one takes. A machine's load changes within minutes."""
 
 
 class Loop:
     """Runs the steps of one phase. Call `go` once.
 
-    `saved` is the record and the tensors of a state to continue from. `clock` counts the seconds of the whole
-    run.
+    Quality is measured on `held_out`, and the centres of `shown` are drawn. `saved` is the record and the tensors of
+    a state to continue from. `clock` counts the seconds of the whole run.
     """
 
     def __init__(
@@ -44,8 +58,9 @@ class Loop:
         clock: TrainingClock,
         kept: BestCheckpoints,
         saved: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None,
+        shown: Sequence[TrainingPair] = (),
     ) -> None:
-        self._session, self._run, self._held_out = session, run, held_out
+        self._session, self._run, self._held_out, self._shown = session, run, held_out, shown
         self._clock, self._kept = clock, kept
         self._sums = torch.zeros(1 + len(run.loss.names), dtype=torch.float64, device=run.device)
         self._count = 0
@@ -56,8 +71,12 @@ class Loop:
             self._count = saved[0]["count"]
             self._steps_before -= run.step_number
         self._first_step, self._step_seconds = run.step_number, 0.0
+        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._share_before = 1.0 if saved else 0.0
         self._spent_before, self._clock_at_start = session.position.spent, clock.spent
-        self._last_plot = -math.inf
+        self._last_plot, self._plot_seconds, self._look_seconds = -math.inf, _SLOW_PLOT, 0.0
+        phase = session.position.phase + 1
+        self._looked = any(row["phase"] == phase for row in session.log.rows) if session.log else False
 
     def go(self, batches: Iterable[Batch]) -> None:
         """Train until the phase is finished.
@@ -65,45 +84,99 @@ class Loop:
         Raises CheckFailedError where the loss is not finite, OutputError where a file cannot be written,
         KeyboardInterrupt after the run was asked to stop.
         """
-        self._clock.lap(0.0)  # what was prepared before the first step is no training time
+        self._clock.skip()  # what was prepared before the first step is no training time
+        self._session.work("the first step", 0, 1)
         for small, large in batches:
             share = self._progress()
-            rate = self._run.phase.learning_rate * limit_early_rate(one_cycle(share), self._run.step_number)
+            rate = self._run.phase.learning_rate * self._rate_share(share)
             self._run.set_progress(share)
-            self._accumulate(self._run.step(small, large, rate))
+            values = self._run.step(small, large, rate)
+            if self._run.step_number == self._first_step + 1:
+                self._session.work("the first step", 1, 1)
+            self._accumulate(values, rate)
             done = share >= 1
             if done or self._is_due(self._run.step_number):
                 self._evaluate(rate, done)
+            elif self._run.step_number % self._session.options.every == 0 and self._session.processes.leads:
+                self._save_state()
+                self._clock.skip()
             if done:
+                self._tell_lower_rate()
                 return
             if self._session.stopping:
                 self._stop()
 
     def _is_due(self, step: int) -> bool:
-        """Is quality measured after `step`? It is after every `every` steps, and once soon after the start."""
-        every = self._session.options.every
-        return step % every == 0 or step == int(every * _FIRST_LOOK) >= _LEAST_STEPS
+        """Is quality measured after `step`? It is the same in every process.
+
+        It is measured after every `every` steps, and once soon after the start: after a share of these steps or
+        some seconds. In a phase bounded by time it is not, where the evaluations would take more than their share.
+        """
+        options, at = self._session.options, self._session.position
+        due = step % options.every == 0 or step == int(options.every * _FIRST_LOOK) >= _LEAST_STEPS
+        early = at.spent - self._spent_before + self._mean_step() > _FIRST_LOOK_SECONDS and not self._looked
+        if at.budget is None and due:
+            return True
+        wanted = due or early
+        if at.budget is not None:  # the last evaluation of the phase has to be affordable too
+            wanted = wanted and at.looked + 2 * self._look_seconds <= LOOKING * at.budget
+            wanted = wanted and at.budget - at.spent > _FIRST_LOOK_SECONDS / 2
+        return self._session.processes.agreed(float(wanted)) > 0
 
     def _progress(self) -> float:
-        """Return the progress of the phase after the next step, 0..1. It is the same in every process."""
-        budget = self._session.position.budget
-        if budget is None:
-            return (self._run.step_number + 1) / self._run.phase.steps
-        return min(self._session.processes.agreed(self._session.position.spent / budget), 1.0)
+        """Return the progress of the phase after the next step, 0..1. It is the same in every process.
 
-    def _accumulate(self, values: Tensor) -> None:
+        A phase bounded by time ends with the step whose end is nearest to its time.
+        """
+        at, step = self._session.position, self._mean_step()
+        if at.budget is None:
+            return (self._run.step_number + 1) / self._run.phase.steps
+        done = at.budget - at.spent < 1.5 * step
+        share = 1.0 if done else (at.spent + step) / at.budget
+        return min(self._session.processes.agreed(share), 1.0)
+
+    def _mean_step(self) -> float:
+        """Return the mean seconds of the last steps; 0 before the first one."""
+        return sum(self._recent) / len(self._recent) if self._recent else 0.0
+
+    def _rate_share(self, share: float) -> float:
+        """Return the learning rate of the next step as a share of its peak; `share` is the progress at its end.
+
+        In a phase bounded by time the number of steps is estimated, and the step that passes the end of the warm-up
+        has the peak, because few slow steps would miss it.
+        """
+        step = self._run.step_number
+        if self._session.position.budget is None:
+            return rate_share(share, step, self._run.phase.steps)
+        steps = (step + 1) / share if share > 0 else math.inf
+        before, self._share_before = self._share_before, share
+        warmup = warmup_of(steps)
+        return rate_share(warmup if before < warmup < share < 1 else share, step, steps)
+
+    def _accumulate(self, values: Tensor, rate: float) -> None:
         """Add the values of a step to the running means, and update the position and the clock."""
-        at, clock, before = self._session.position, self._clock, self._clock.spent
+        at, before = self._session.position, self._clock.spent
         self._sums += values
         self._count += 1
         if self._count % _FINITE_CHECK_STEPS == 0:
             self._require_finite(self._sums)
         at.steps = self._steps_before + self._run.step_number
-        at.seconds = clock.lap()
-        self._step_seconds += at.seconds - before
-        at.spent = self._spent_before + clock.spent - self._clock_at_start
+        at.highest_rate = max(at.highest_rate, rate)
+        known = self._session.rates.setdefault(at.phase + 1, [])
+        known.append((self._run.step_number, rate))
+        if len(known) > _MOST_RATES:
+            del known[::2]
+        self._count_time()
+        self._recent.append(self._clock.spent - before)
+        self._step_seconds += self._recent[-1]
         if self._session.processes.leads:
             self._session.listener.step(self._status())
+
+    def _count_time(self) -> None:
+        """Count the time since the last lap as training."""
+        at, clock = self._session.position, self._clock
+        at.seconds = clock.lap()
+        at.spent = self._spent_before + clock.spent - self._clock_at_start
 
     def _status(self) -> PhaseStatus:
         """Return the status that listeners get."""
@@ -146,19 +219,38 @@ class Loop:
         self._count = 0
         at, run = self._session.position, self._run
         at.done = done
+        self._looked = True
         if not self._session.processes.leads:
             return
-        quality = measure(run.average, run.loss, self._held_out, run.phase.scale)
+        self._count_time()  # a GPU has finished its steps only now
+        everything = len(self._held_out) + 1  # what is written and drawn counts as one picture more
+        quality = measure(run.average, run.loss, self._held_out, run.phase.scale, self._tell_look)
         if math.isnan(quality.psnr) or not math.isfinite(quality.loss):
             raise CheckFailedError(self._diverged("the averaged weights give values that are not finite"))
         at.psnr = quality.psnr
-        at.seconds = self._clock.lap(_MAX_EVALUATION_SECONDS)
-        at.spent = self._spent_before + self._clock.spent - self._clock_at_start
         self._log(means.tolist(), quality, rate)
         self._keep(quality, done)
+        self._look_seconds = self._clock.skip()
+        at.looked += self._look_seconds
         self._plot(done)
+        at.looked += self._clock.skip()
         self._save_state()
-        self._clock.lap(_MAX_EVALUATION_SECONDS)
+        self._clock.skip()
+        self._session.work(_LOOK, everything, everything)
+
+    def _tell_look(self, done: int) -> None:
+        """Tell the listener how many pictures are measured."""
+        self._session.work(_LOOK, done, len(self._held_out) + 1)
+
+    def _tell_lower_rate(self) -> None:
+        """Say that the phase was too short for its learning rate, if it was."""
+        at, phase = self._session.position, self._run.phase
+        if at.highest_rate < REACHED * phase.learning_rate:
+            longer = "give it more steps" if at.budget is None else "give the run more --minutes"
+            self._session.say(
+                f"phase {at.phase + 1}: {self._run.step_number:,} steps are too few for its learning rate of "
+                f"{phase.learning_rate:g}, which peaked at {at.highest_rate:.2g}; {longer}"
+            )
 
     def _log(self, means: list[float], quality: HeldOutQuality, rate: float) -> None:
         """Write a row of the log and say the most important numbers."""
@@ -198,17 +290,27 @@ class Loop:
 
     def _plot(self, done: bool) -> None:
         """Draw curves and crops for people, at most once a minute and at the end."""
-        if not done and time.monotonic() - self._last_plot < _PLOT_SECONDS:
+        start = time.monotonic()
+        if not done and (start - self._last_plot < _PLOT_SECONDS or not self._can_afford_plot()):
             return
-        out, run = self._session.options.out, self._run
-        write_png(out / "crops.png", crop_sheet(run.average, self._held_out, run.phase.scale))
+        session, run = self._session, self._run
+        out, name = session.options.out, session.recipe.name
+        write_png(out / "crops.png", crop_sheet(run.average, self._shown, run.phase.scale, name))
         try:
-            if self._session.log:
-                plot_curves(self._session.log.rows, out / "curves.png")
+            if session.log:
+                plot_curves(session.log.rows, out / "curves.png", session.position.bicubic, session.rates)
         except MissingRuntimeError as error:
             if self._last_plot < 0:
-                self._session.say(str(error))
+                session.say(str(error))
         self._last_plot = time.monotonic()
+        self._plot_seconds = self._last_plot - start
+
+    def _can_afford_plot(self) -> bool:
+        """Is there time for a plot now, and for the evaluation and the plot at the end of the phase?"""
+        at = self._session.position
+        if at.budget is None:
+            return True
+        return at.looked + self._look_seconds + 2 * self._plot_seconds <= LOOKING * at.budget
 
     def _save_state(self) -> None:
         """Write the state from which a run is resumed."""

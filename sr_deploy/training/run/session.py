@@ -29,7 +29,7 @@ class TrainOptions:
     out: Path
     """Folder for logs, checkpoints and the state."""
     minutes: float | None = None
-    """Time limit that replaces the recipe's steps; None: the recipe's steps."""
+    """Minutes of training, which replace the recipe's steps; None: the recipe's steps."""
     resume: bool = False
     """Continue the run whose state is in `out`."""
     init: Path | None = None
@@ -55,6 +55,8 @@ class TrainOptions:
     """Steps between two evaluations. Each evaluation writes the log and the state."""
     keep: int = 3
     """Number of best checkpoints kept in each phase."""
+    command: str = ""
+    """The command line that started the run; it is kept in the folder `out`."""
 
     def __post_init__(self) -> None:
         if self.minutes is not None and not self.minutes > 0:
@@ -96,6 +98,12 @@ class TrainingListener(Protocol):
     def step(self, status: PhaseStatus) -> None:
         """Take the status after a step. It is called after every step and has to be quick."""
 
+    def work(self, what: str, done: int, total: int) -> None:
+        """Take the progress of work between steps: preparing, or measuring the quality. It has to be quick.
+
+        It is called from several threads, the last time with `done` equal to `total`.
+        """
+
 
 class SilentListener:
     """A listener that ignores everything."""
@@ -105,6 +113,9 @@ class SilentListener:
 
     def step(self, status: PhaseStatus) -> None:
         """Ignore the status."""
+
+    def work(self, what: str, done: int, total: int) -> None:
+        """Ignore the progress."""
 
 
 @dataclass
@@ -121,13 +132,21 @@ class RunPosition:
     done: bool = False
     """Is the current phase finished?"""
     seconds: float = 0.0
-    """Seconds spent in all phases, without suspended time."""
+    """Seconds of training in all phases, without evaluations and suspended time."""
     spent: float = 0.0
-    """Seconds spent in the current phase."""
+    """Seconds of training in the current phase."""
+    looked: float = 0.0
+    """Seconds of evaluations in the current phase."""
     budget: float | None = None
-    """Seconds for the current phase; None: it is bounded by steps."""
+    """Seconds of training for the current phase; None: it is bounded by steps."""
     minutes: float | None = None
-    """Time limit of the run; None: it is bounded by steps."""
+    """Minutes of training of the run; None: it is bounded by steps."""
+    side: int = 0
+    """Side of the crops that the current phase measures quality on, in large pixels; 0: not chosen yet."""
+    bicubic: dict[str, float] = field(default_factory=dict)
+    """Number of a phase, counted from 1 -> PSNR of Y in dB that bicubic reaches on its crops."""
+    highest_rate: float = 0.0
+    """Highest learning rate in the current phase so far."""
     pictures: int = 0
     """Number of pictures decoded."""
     kept: list[Any] = field(default_factory=list)
@@ -154,6 +173,8 @@ class TrainingRun:
     position: RunPosition = field(default_factory=RunPosition)
     log: TrainingLog | None = None
     """The log; None in processes other than the leader."""
+    rates: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    """Number of a phase, counted from 1 -> (step, learning rate) of steps in this process, for the curve."""
     stopping: bool = False
     """Set from a signal handler: save after the current step, then raise KeyboardInterrupt."""
 
@@ -161,6 +182,11 @@ class TrainingRun:
         """Tell the listener one line, from the leader only."""
         if self.processes.leads:
             self.listener.say(line)
+
+    def work(self, what: str, done: int, total: int) -> None:
+        """Tell the listener the progress of work between steps, from the leader only."""
+        if self.processes.leads:
+            self.listener.work(what, done, total)
 
     def save(self, path: Path, net: torch.nn.Module, scale: int) -> None:
         """Write a checkpoint with a record of its training.

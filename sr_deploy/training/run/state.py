@@ -6,12 +6,15 @@
 - `phase1-step001000.safetensors`, ...: the few best of the phase
 - `phase1.safetensors`, ...: averaged weights at the end of each phase
 - `final.safetensors`: averaged weights at the end of the run
+- `recipe.toml`: the recipe of the run
+- `commands.txt`: the command lines that started and resumed it
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +27,11 @@ from torch import Tensor
 from sr_deploy.errors import InputError, OutputError, SrDeployError, one_line
 from sr_deploy.system.files import write_whole
 from sr_deploy.system.json_values import parse_json
+from sr_deploy.version import __version__
 
 STATE = "state.safetensors"
+RECIPE = "recipe.toml"
+_COMMANDS = "commands.txt"
 _KEY = "sr_deploy_state"
 _SCHEMA = 1
 _LARGEST_RECORD = 16 << 20
@@ -36,6 +42,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, or leave it as it was. Raises OutputError."""
     try:
         write_whole(path, data, synced=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def keep_command(folder: Path, command: str) -> None:
+    """Add a command line, with the present time and version, to those that started and resumed the run. Raises OutputError."""
+    path = folder / _COMMANDS
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}, sr-deploy {__version__}: {command}\n")
     except OSError as error:
         raise write_error(path, error) from error
 

@@ -28,13 +28,13 @@ from sr_deploy.training.objective.teacher import Teacher
 from sr_deploy.training.objective.vgg import VGGFeatures, load_vgg
 from sr_deploy.training.recipe import TERMS, Recipe
 from sr_deploy.training.run.allocator import keep_freed_memory
-from sr_deploy.training.run.initial import initial_weights
+from sr_deploy.training.run.initial import check_same_recipe, initial_weights, is_finished, prolong
 from sr_deploy.training.run.log import TrainingLog
-from sr_deploy.training.run.loop import Loop
+from sr_deploy.training.run.loop import LOOKING, Loop
 from sr_deploy.training.run.phase import PhaseRun, carry_weights
 from sr_deploy.training.run.precision import NAMES, with_supported_precision
 from sr_deploy.training.run.process_group import join_processes
-from sr_deploy.training.run.schedule import TrainingClock
+from sr_deploy.training.run.schedule import REACHED, TrainingClock, highest_share
 from sr_deploy.training.run.session import (
     RunPosition,
     SilentListener,
@@ -43,10 +43,21 @@ from sr_deploy.training.run.session import (
     TrainOptions,
     device_name,
 )
-from sr_deploy.training.run.state import STATE, BestCheckpoints, read_state, reading_state
-from sr_deploy.training.run.validate import bicubic_psnr, centre_crop
+from sr_deploy.training.run.state import (
+    RECIPE,
+    STATE,
+    BestCheckpoints,
+    keep_command,
+    read_state,
+    reading_state,
+    write_atomically,
+)
+from sr_deploy.training.run.validate import SIDE, affordable_side, bicubic_psnr, centre_crop
 
 _CALIBRATION_BATCHES = 4  # batches of crops on which the first ranges for int8 are chosen
+_SHOWN = 6  # pictures held out that are drawn into crops.png
+_A_LOOK = 0.3
+"""Share of the seconds for evaluations that one of them may take: two of them, and what is written and drawn."""
 
 
 class Trainer:
@@ -98,6 +109,7 @@ class Trainer:
             else:  # all batches of a phase have one shape, so it pays to let cuDNN try its kernels
                 torch.backends.cudnn.benchmark = True
             check_crops(self.recipe)
+            self._check_rates(session)
             if self.options.phase > len(self.recipe.phases):
                 raise UsageError(
                     f"phase = {self.options.phase}, but recipe {self.recipe.name} has {len(self.recipe.phases)} phases"
@@ -112,6 +124,16 @@ class Trainer:
             clock = TrainingClock(session.position.seconds)
             self._run_phases(session, clock)
             return self._finish(session)
+
+    def _check_rates(self, session: TrainingRun) -> None:
+        """Say which phases have too few steps to reach their learning rate. Of a run bounded by time that is told later."""
+        for number, phase in enumerate(self.recipe.phases, start=1):
+            share = highest_share(phase.steps)
+            if share < REACHED and self.options.minutes is None:
+                session.say(
+                    f"phase {number}: {phase.steps:,} steps are too few for its learning rate of "
+                    f"{phase.learning_rate:g}, which will peak at {share * phase.learning_rate:.2g}; give it more steps"
+                )
 
     def _choose_precision(self, session: TrainingRun) -> None:
         """Change to fp32 where any process has no instructions for the recipe's precision, and say so."""
@@ -149,20 +171,26 @@ class Trainer:
             )
             session.position.phase = self.options.phase - 1
         if session.processes.leads:
+            self._keep_origin()
             used = {term for phase in self.recipe.phases for term, weight in phase.loss.items() if weight}
             session.log = TrainingLog(
                 out, [term for term in TERMS if term in used], upto=session.position.steps
             )
 
+    def _keep_origin(self) -> None:
+        """Keep the recipe and the command line in the folder of the run. Raises OutputError."""
+        if self.recipe.raw:
+            write_atomically(self.options.out / RECIPE, self.recipe.raw)
+        if self.options.command:
+            keep_command(self.options.out, self.options.command)
+
     def _resume(self, session: TrainingRun, record: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take over position and weights of a saved run. Raises UsageError where the recipe or the first
-        phase differs."""
-        if record["recipe_sha256"] != self.recipe.sha256:
-            raise UsageError(
-                f"{self.options.out} was begun with recipe {record['recipe_sha256'][:12]}, but this recipe is "
-                f"{self.recipe.sha256[:12]}; resume with the first recipe, or name another --out"
-            )
-        session.position = from_plain(RunPosition, record["at"], finite=False)
+        """Take over position and weights of a saved run. Raises UsageError where the recipe differs in more than
+        steps that are still to come, or where the first phase differs."""
+        at = session.position = from_plain(RunPosition, record["at"], finite=False)
+        check_same_recipe(self.options.out, record, at, self.recipe)
+        finished = is_finished(at, self.recipe)
+        prolong(at, self.recipe, self.options.minutes, record["run"]["step"])
         began = (session.position.init or {}).get("first_phase", 1)
         if self.options.phase not in (1, began):
             raise UsageError(
@@ -172,6 +200,13 @@ class Trainer:
         if session.position.done:
             average = {k: v for k, v in tensors.items() if k.startswith("average.")}
             self._weights = {k.removeprefix("average."): v for k, v in average.items()}
+        if finished and at.done:
+            session.say(
+                f"the run in {self.options.out} is finished: nothing is left to train; to train further, raise the "
+                f"{'steps of the last phase in the recipe' if at.budget is None else '--minutes'} and resume, or start "
+                f"a new run with --init {self.options.out / 'final.safetensors'}"
+            )
+            return
         session.say(f"resuming after step {session.position.steps:,}, in phase {session.position.phase + 1}")
 
     def _run_phases(self, session: TrainingRun, clock: TrainingClock) -> None:
@@ -225,7 +260,11 @@ class Trainer:
         session.say(f"preparing: decoding the pictures in {options.data}")
         memory = quarter_of_memory() // session.processes.local_world
         store = PictureStore(
-            options.data, cache=options.cache, overflow=options.out / "pictures", memory=memory
+            options.data,
+            cache=options.cache,
+            overflow=options.out / "pictures",
+            memory=memory,
+            progress=session.work,
         )
         session.position.pictures = len(store.pictures)
         for line in store.skipped:
@@ -274,22 +313,41 @@ class Trainer:
             if session.processes.leads:
                 kept.drop()
             session.position = self._start_of(number, session.position)
-        multiple = size_rule_of(run.net).multiple_of
-        held_out_crops = [centre_crop(pair, phase.scale, multiple=multiple) for pair in held_out]
-        if phase.degrade:
-            held_out_crops = degraded_pairs(held_out_crops, phase.scale, phase.degrade)
-        how = ", degraded like the crops" if phase.degrade else ""
-        session.say(
-            f"held out: {len(held_out)} pictures{how}, on which bicubic reaches "
-            f"{bicubic_psnr(held_out_crops, phase.scale):.3f} dB"
-        )
+        held_out_crops = self._held_out_crops(session, run, held_out)
         with reading_state(self.options.out / STATE):
-            loop = Loop(session, run, held_out_crops, clock, kept, saved)
+            loop = Loop(session, run, held_out_crops, clock, kept, saved, held_out[:_SHOWN])
         workers = self.options.workers or default_workers(session.device.type)
         pin = session.device.type == "cuda"
         with Loader(crops, first=run.step_number, workers=workers, pin=pin) as batches:
             loop.go(batches)
         self._weights = run.average.state_dict()
+
+    def _held_out_crops(
+        self, session: TrainingRun, run: PhaseRun, held_out: list[TrainingPair]
+    ) -> list[TrainingPair]:
+        """Return the crops that quality is measured on, and say what bicubic reaches there.
+
+        In a run bounded by time they are as large as fits into the share of the evaluations.
+        """
+        at, scale = session.position, run.phase.scale
+        if not session.processes.leads:
+            return []
+        if not at.side and at.budget is not None:
+            at.side = affordable_side(run.average, run.loss, held_out, scale, _A_LOOK * LOOKING * at.budget)
+        at.side = at.side or SIDE
+        multiple = size_rule_of(run.net).multiple_of
+        crops = [centre_crop(pair, scale, at.side, multiple=multiple) for pair in held_out]
+        degrade = run.phase.degrade
+        if degrade:
+            crops = degraded_pairs(crops, scale, degrade)
+        bicubic = bicubic_psnr(crops, scale)
+        at.bicubic = {**at.bicubic, str(at.phase + 1): bicubic}
+        parts = f"centres of {at.side} pixels of " * (at.side < SIDE)
+        how = ", degraded like the crops" if degrade else ""
+        session.say(
+            f"held out: {parts}{len(held_out)} pictures{how}, on which bicubic reaches {bicubic:.3f} dB"
+        )
+        return crops
 
     def _taught(
         self, session: TrainingRun, store: PictureStore, teacher: Teacher, training: list[TrainingPair]
@@ -367,7 +425,18 @@ class Trainer:
 
         Of the time that is left, the phase gets a share in proportion to its steps.
         """
-        start = replace(at, phase=number, done=False, spent=0.0, budget=None, kept=[], psnr=None)
+        start = replace(
+            at,
+            phase=number,
+            done=False,
+            spent=0.0,
+            looked=0.0,
+            budget=None,
+            kept=[],
+            psnr=None,
+            side=0,
+            highest_rate=0.0,
+        )
         if at.minutes is None:
             return start
         left = max(at.minutes * 60 - at.seconds, 1.0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,12 @@ from sr_deploy.training.data.loader import to_float
 from sr_deploy.training.data.pictures import TrainingPair
 from sr_deploy.training.nets import size_rule_of
 from sr_deploy.training.objective.losses import ComposedLoss
+from sr_deploy.training.run.plots import labelled_rows
 
-_SIDE = 512  # large pixels per side that are measured of each picture, so that an evaluation is short
+SIDE = 512
+"""Side of the crops that quality is measured on, in large pixels, so that an evaluation is short."""
+_SMALLEST_SIDE = 96
+"""Smallest side of these crops, in large pixels; smaller ones say little about a picture."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class HeldOutQuality:
     """Composed loss of the phase."""
 
 
-def centre_crop(pair: TrainingPair, scale: int, side: int = _SIDE, multiple: int = 1) -> TrainingPair:
+def centre_crop(pair: TrainingPair, scale: int, side: int = SIDE, multiple: int = 1) -> TrainingPair:
     """Return the centre of a pair, at most `side` large pixels in height and width. The sides of its small
     picture are multiples of `multiple`."""
     rows, columns = (_middle(n, side // scale, multiple) for n in pair.small.shape[:2])
@@ -72,8 +76,14 @@ def bicubic_psnr(pairs: Sequence[TrainingPair], scale: int) -> float:
 
 
 @torch.no_grad()
-def measure(net: nn.Module, loss: ComposedLoss, pairs: Sequence[TrainingPair], scale: int) -> HeldOutQuality:
-    """Measure `net` on `pairs` in fp32."""
+def measure(
+    net: nn.Module,
+    loss: ComposedLoss,
+    pairs: Sequence[TrainingPair],
+    scale: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> HeldOutQuality:
+    """Measure `net` on `pairs` in fp32. `progress` is called with the number of pairs that are done."""
     device = next(net.parameters()).device
     psnr, losses = [], []
     for pair in pairs:
@@ -81,31 +91,62 @@ def measure(net: nn.Module, loss: ComposedLoss, pairs: Sequence[TrainingPair], s
         got = net(_tensor(pair.small, device))
         psnr.append(luma_psnr(got, wanted, scale))
         losses.append(float(loss(got, wanted).total))
+        progress(len(psnr))
     return HeldOutQuality(float(np.mean(psnr)), float(np.mean(losses)))
+
+
+def affordable_side(
+    net: nn.Module, loss: ComposedLoss, held_out: Sequence[TrainingPair], scale: int, seconds: float
+) -> int:
+    """Return the side of crops, in large pixels, on which `measure` takes about `seconds` in all.
+
+    It is found by measuring one small crop four times; the fastest time counts, because the first one does what is
+    done only once, and other programs may interrupt. The result is 96 to 512, and a multiple of 8 times the scale.
+    """
+    multiple = size_rule_of(net).multiple_of
+    crop = centre_crop(held_out[0], scale, _SMALLEST_SIDE, multiple)
+    fastest = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        measure(net, loss, [crop], scale)
+        fastest = min(fastest, time.perf_counter() - start)
+    a_pixel = fastest / (crop.large.shape[0] * crop.large.shape[1])
+    side = int((seconds / (max(a_pixel, 1e-12) * len(held_out))) ** 0.5) if seconds > 0 else 0
+    step = 8 * scale
+    return SIDE if side >= SIDE else max(side // step * step, _SMALLEST_SIDE)
 
 
 @torch.no_grad()
 def crop_sheet(
-    net: nn.Module, pairs: Sequence[TrainingPair], scale: int, side: int = 192, most: int = 6
+    net: nn.Module,
+    pairs: Sequence[TrainingPair],
+    scale: int,
+    name: str = "net",
+    side: int = 192,
+    most: int = 6,
 ) -> Uint8Array:
-    """Draw rows of (bicubic, net, original) for the centres of up to `most` pictures, as RGB uint8.
+    """Draw rows of (small picture, bicubic, net, original) for the centres of up to `most` pictures, as RGB uint8.
 
-    White lines separate the cells, each of which is `side` large pixels wide at most.
+    Every cell has a label above it: its size, or its PSNR of Y in dB on the pixels shown. `name` is the label of the
+    net. The small picture is enlarged by repeating its pixels. A picture is `side` large pixels wide at most.
     """
     device = next(net.parameters()).device
     rows = []
     multiple = size_rule_of(net).multiple_of
     for pair in (centre_crop(p, scale, side, multiple) for p in pairs[:most]):
-        result = net(_tensor(pair.small, device))[0].clamp(0, 1).mul(255).round().byte()
-        size = (pair.large.shape[1], pair.large.shape[0])
-        bicubic = cv2.resize(pair.small, size, interpolation=cv2.INTER_CUBIC)
-        cells = [bicubic, result.permute(1, 2, 0).cpu().numpy(), pair.large]
-        rows.append(np.concatenate([_framed(cell, side) for cell in cells], axis=1))
-    return np.concatenate(rows, axis=0)
-
-
-def _framed(cell: Uint8Array, side: int) -> Uint8Array:
-    """Draw a white frame around a cell, and fill it up to `side` pixels."""
-    frame = np.full((side + 4, side + 4, 3), 255, np.uint8)
-    frame[2 : 2 + cell.shape[0], 2 : 2 + cell.shape[1]] = cell
-    return frame
+        wanted = _tensor(pair.large, device)
+        result = net(_tensor(pair.small, device))
+        bicubic = np.asarray(imresize(pair.small, size=pair.large.shape[:2]))
+        large = result[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+        rows.append(
+            [
+                (
+                    f"small {pair.small.shape[1]}x{pair.small.shape[0]}",
+                    pair.small.repeat(scale, 0).repeat(scale, 1),
+                ),
+                (f"bicubic {luma_psnr(_tensor(bicubic, device), wanted, scale):.2f} dB", bicubic),
+                (f"{name} {luma_psnr(result, wanted, scale):.2f} dB", large),
+                (f"original {pair.name}", pair.large),
+            ]
+        )
+    return labelled_rows(rows)

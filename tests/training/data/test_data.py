@@ -319,3 +319,19 @@ def test_drawn_pictures_are_pairs_that_are_the_same_on_every_call(pictures, tmp_
     assert all(one.large.std() > 10 for one in drawn)
     again = PictureStore(pictures, overflow=tmp_path / "other").drawn_pairs(4, 3)
     assert all(np.array_equal(a.small, b.small) for a, b in zip(drawn, again, strict=True))
+
+
+def test_small_pictures_are_made_when_they_are_used_and_kept(pictures, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "sr_deploy.training.data.pictures.imresize", lambda *a: (made.append(a), imresize(*a))[1]
+    )
+    store = PictureStore(pictures, overflow=tmp_path)
+    pairs = store.pairs(2)
+    assert [pair.small_shape for pair in pairs] == [(36, 40, 3)] * 10
+    assert made == []
+    assert pairs[3].small.shape == (36, 40, 3)
+    assert pairs[3].small is store.pairs(2)[3].small
+    assert len(made) == 1
+    PictureStore(pictures, overflow=tmp_path, cache=tmp_path / "cache").pairs(2)
+    assert len(made) == 11  # files are written before the training, because the disk may be full

@@ -29,7 +29,7 @@ scale = 2
 crop = 8
 batch = 4
 steps = 12
-learning_rate = 1e-2
+learning_rate = 1e-4
 loss = { l1 = 1.0, tv = 0.01 }
 """
 
@@ -40,7 +40,7 @@ import torch
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
 from sr_deploy.training.run import loop
-loop.plot_curves = lambda rows, path: None
+loop.plot_curves = lambda *_: None
 from sr_deploy.training.recipe import parse_recipe
 from sr_deploy.training.run.session import TrainOptions
 from sr_deploy.training.run.trainer import Trainer
@@ -85,6 +85,6 @@ def test_two_processes_equal_one_of_the_same_batch_and_agree_when_to_stop(tmp_pa
     one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], abs=1e-5)
     assert [row["psnr"] for row in one] == pytest.approx([row["psnr"] for row in two], abs=1e-3)
-    assert read_log(tmp_path / "timed")[-1]["learning_rate"] == pytest.approx(1e-2 * 0.005, rel=1e-3)
+    assert read_log(tmp_path / "timed")[-1]["learning_rate"] == pytest.approx(1e-4 * 0.005, rel=1e-3)
     info, _ = read_checkpoint(tmp_path / "two" / "final.safetensors")
     assert info.training["device"].endswith(", 2 processes")

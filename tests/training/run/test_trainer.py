@@ -154,7 +154,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from sr_deploy.training.run import loop
-loop.plot_curves = lambda rows, path: None
+loop.plot_curves = lambda *_: None
 from sr_deploy.training.recipe import parse_recipe
 from sr_deploy.training.run.session import TrainOptions
 from sr_deploy.training.run.trainer import Trainer
@@ -163,6 +163,8 @@ class Says:
     def say(self, line):
         print(line, flush=True)
     def step(self, status):
+        pass
+    def work(self, what, done, total):
         pass
 
 data, out, recipe = sys.argv[1:]
