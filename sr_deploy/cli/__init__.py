@@ -46,6 +46,7 @@ COMMANDS = {
     "serve-repo": "sr_deploy.cli.serve_repo",
     "doctor": "sr_deploy.cli.doctor",
     "capi": "sr_deploy.cli.capi",
+    "help": "sr_deploy.cli.guide.help",
 }
 """Command name -> module. The order is that of the help: what a new user needs comes first."""
 
@@ -311,6 +312,15 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
         ctx.exit()
 
 
+def _install_completion(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Callback of --install-completion: write the script for the shell and exit."""
+    if value is not None and not ctx.resilient_parsing:
+        from sr_deploy.cli.guide.completion import install
+
+        install(value)
+        ctx.exit()
+
+
 @click.command("sr-deploy", cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
@@ -319,6 +329,16 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
     expose_value=False,
     callback=_print_version,
     help="Show the version and exit.",
+)
+@click.option(
+    "--install-completion",
+    is_flag=False,
+    flag_value="auto",
+    type=click.Choice(["auto", "bash", "zsh", "fish"]),
+    is_eager=True,
+    expose_value=False,
+    callback=_install_completion,
+    help="Install completion for a shell and exit. auto is the shell of the user.",
 )
 def main() -> None:
     """Super-resolution from PyTorch to production: upscale pictures and videos, train, export and measure models."""

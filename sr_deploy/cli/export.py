@@ -25,6 +25,7 @@ Examples:
 @click.command("export", epilog=_EXAMPLES)
 @click.argument("checkpoint", metavar="NET")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="ONNX file to write.")
+@click.option("--overwrite", is_flag=True, help="Replace existing output files.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
@@ -92,6 +93,7 @@ Examples:
 def command(
     checkpoint: str,
     output: Path,
+    overwrite: bool,
     precision: str,
     io: str,
     opset: int | None,
@@ -117,11 +119,14 @@ def command(
     halo is measured and written into the file with the rest of the spec. ONNX Runtime and torch are compared on crops of
     several sizes; if their results differ, nothing is written.
     """
-    if engine is not None:
-        _check_engine(engine, io)
     from functools import partial
 
     from sr_deploy.cli.shared.console import complain
+    from sr_deploy.cli.shared.paths import check_new
+
+    check_new(output, overwrite=overwrite)
+    if engine is not None:
+        _check_engine(engine, io, overwrite)
     from sr_deploy.training.anynet.api import export as export_net
 
     stated = _stated(checkpoint, weights, arguments, scale, channels, value_range, multiple_of, halo)
@@ -202,7 +207,7 @@ def _argument(pair: str) -> tuple[str, Any]:
         return name, {"True": True, "False": False, "None": None}.get(text, text)
 
 
-def _check_engine(engine: Path, io: str) -> None:
+def _check_engine(engine: Path, io: str, overwrite: bool) -> None:
     """Check before the export that an engine can be built here and written to `engine`.
 
     Raises UsageError for a wrong --io, MissingRuntimeError without TensorRT, OutputError for the path.
@@ -216,7 +221,7 @@ def _check_engine(engine: Path, io: str) -> None:
             "--engine needs --io float, because an engine has pixel I/O of its own; leave --io out"
         )
     require_tensorrt()
-    check_new(engine, overwrite=False)
+    check_new(engine, overwrite=overwrite)
 
 
 def _build_engine(export: ExportResult, engine: Path) -> list[str]:

@@ -30,26 +30,24 @@ _EXAMPLES = """\b
 Examples:
   sr-deploy train rt-x4.toml --data photos/ --out run
   sr-deploy train rt-x4.toml --data photos/ --out run --resume
+  sr-deploy train --new mine --architecture rt --scale 4 > mine.toml
   torchrun --nproc-per-node 2 --no-python sr-deploy train rt-x4.toml --data photos/ --out run
 """
 
 
 @click.command("train", epilog=_EXAMPLES)
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "--data", type=_FOLDER, required=True, help="Folder of photographs, searched with its subfolders."
-)
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.option("--data", type=_FOLDER, help="Folder of photographs, searched with its subfolders; required.")
 @click.option(
     "--out",
     type=_NEW_FOLDER,
-    required=True,
-    help="Folder for checkpoints, log and curves; created if missing.",
+    help="Folder for checkpoints, log and curves; created if missing; required.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out if there is one.")
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Length of the run in minutes, instead of the steps in the recipe.",
+    help="Minutes of training, instead of the steps in the recipe. Preparing and measuring quality come on top.",
 )
 @click.option(
     "--init", type=_FILE, help="Checkpoint of the same architecture whose weights the run starts from."
@@ -100,13 +98,40 @@ Examples:
     help="Number of best checkpoints to keep in each phase.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def command(recipe: Path, as_json: bool, **options: Any) -> None:
+@click.option("--explain", is_flag=True, help="Explain every key of a recipe, and train nothing.")
+@click.option(
+    "--new", "new", metavar="NAME", help="Write a new recipe with comments to stdout, and train nothing."
+)
+@click.option(
+    "--architecture",
+    type=click.Choice(["rt", "srresnet", "unet"]),
+    default="rt",
+    show_default=True,
+    help="Net of the recipe of --new.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["2", "3", "4", "8"]),
+    default="4",
+    show_default=True,
+    help="Scale of the recipe of --new.",
+)
+def command(
+    recipe: Path | None,
+    as_json: bool,
+    explain: bool,
+    new: str | None,
+    architecture: str,
+    scale: str,
+    **options: Any,
+) -> None:
     """Train the network of RECIPE on the photographs in --data.
 
-    RECIPE is a TOML file. The state of the run is saved every --every steps, and --resume continues from there, also
+    RECIPE is a TOML file; --explain tells its keys, and --new writes one. The state of the run is saved every --every steps, and --resume continues from there, also
     after a crash. Ctrl-C saves before it stops. torchrun starts a run on several GPUs.
     """
     try:
+        from sr_deploy.training import recipe_guide
         from sr_deploy.training.recipe import read_recipe
         from sr_deploy.training.run.session import TrainOptions
         from sr_deploy.training.run.trainer import Trainer
@@ -116,13 +141,44 @@ def command(recipe: Path, as_json: bool, **options: Any) -> None:
         raise MissingRuntimeError(
             f'training needs {error.name}, which is not installed; pip install "sr-deploy[train]"'
         ) from error
+    if explain:
+        click.echo(recipe_guide.explain())
+        return
+    if new is not None:
+        click.echo(recipe_guide.new_recipe(new, architecture, int(scale)), nl=False)
+        return
+    for value, name in (
+        (recipe, "argument 'RECIPE'"),
+        (options["data"], "option '--data'"),
+        (options["out"], "option '--out'"),
+    ):
+        if value is None:
+            raise click.UsageError(f"Missing {name}.", click.get_current_context())
+    assert recipe is not None  # for the type checker
     parsed = read_recipe(recipe)
     with _TrainingProgress() as watch:
-        trainer = Trainer(parsed, TrainOptions(**options), watch)
+        trainer = Trainer(
+            parsed, TrainOptions(**options, command=_command_line(click.get_current_context())), watch
+        )
         with _stopping_on_signals(trainer.stop):
             final = trainer.run()
     if trainer.leads:
         click.echo(_result(trainer, final, as_json))
+
+
+def _command_line(context: click.Context) -> str:
+    """The command line with the arguments that were given, as a shell reads it."""
+    import shlex
+
+    words = ["sr-deploy", "train"]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        source = context.get_parameter_source(parameter.name or "")
+        if source is None or source.name == "DEFAULT" or value is None:
+            continue
+        words += [parameter.opts[0]] * isinstance(parameter, click.Option)
+        words += [str(value)] * (value is not True)
+    return shlex.join(words)
 
 
 def _result(trainer: Trainer, final: Path, as_json: bool) -> str:

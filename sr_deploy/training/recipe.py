@@ -30,7 +30,23 @@ PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "luma_psnr", "chrom
 """Loss terms that compare pixels; with only these, checkpoints are ranked by PSNR."""
 PERCEPTUAL_TERMS = ("feature", "gram")
 """Loss terms that need a VGG."""
-TERMS = (*PIXEL_TERMS, *PERCEPTUAL_TERMS, "tv", "grid", "lattice")
+TERM_MEANINGS = {
+    "l1": "Absolute error of R, G and B.",
+    "l2": "Squared error of R, G and B.",
+    "charbonnier": "Smoothed absolute error of R, G and B.",
+    "luma": "Squared error of BT.601's Y.",
+    "luma_l1": "Absolute error of BT.601's Y.",
+    "luma_psnr": "Negative PSNR of each crop's Y in dB: a smooth crop counts as much as a busy one. At 35 dB a weight of 2e-3 "
+    "acts like luma_l1 with weight 1.",
+    "chroma_l1": "Absolute error of BT.601's Cb and Cr, to which l1 gives almost no gradient.",
+    "feature": "L1 distance between VGG activations.",
+    "gram": "Distance between Gram matrices of VGG activations.",
+    "tv": "Total variation of the result.",
+    "grid": "Error that repeats with the period of the scale.",
+    "lattice": "Detail that prefers places within the small picture's pixels, as blocks and dots do.",
+}
+"""Loss term -> what it measures. The order is that of the log."""
+TERMS = tuple(TERM_MEANINGS)
 """All loss terms, in the order they are logged."""
 PRECISIONS = ("bf16", "fp16", "off")
 """Precisions of the forward pass; "off" is fp32."""
@@ -50,11 +66,11 @@ class Perceptual:
     """The frozen VGG for the terms `feature` and `gram`, and the weights of its layers."""
 
     network: str = "vgg16"
-    """"vgg16" or "vgg19"."""
+    """Network: "vgg16" or "vgg19"."""
     layers: Mapping[str, float] = field(
         default_factory=lambda: {"relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
     )
-    """Layer name -> weight, at least 0."""
+    """Weight of each layer by its name, at least 0."""
     normalise: bool = True
     """Rescale its channels first, so that their mean activation on the training pictures is one."""
     pooling: str = "max"
@@ -73,14 +89,15 @@ class Phase:
     """A part of the training with one schedule."""
 
     scale: int
+    """Scale of the net: 2, 3, 4 or 8."""
     crop: int
     """Side of the small crop in small pixels. A recipe may give `large_crop` instead."""
     steps: int
     """Number of updates; of a run bounded by time, the phase's share of it."""
     batch: int = 16
-    """Crops per step, over all processes together."""
+    """Number of crops in a step, over all processes together."""
     learning_rate: float = 1e-3
-    """Peak of the one-cycle schedule."""
+    """Highest learning rate. It grows up to it in the warm-up, and falls afterwards."""
     loss: Mapping[str, float] = field(default_factory=lambda: {"l1": 1.0})
     """Weight of each term. In TOML, `loss = "l1"` is short for `loss = { l1 = 1.0 }`."""
     target: str = "photographs"
@@ -100,7 +117,7 @@ class Phase:
     it starts from.
     """
     quantise: str = ""
-    """"int8": the net is trained as it computes after conversion to int8, and learns the ranges. "": it is not.
+    """Quantisation: "int8" trains the net as it computes after conversion to int8, and learns the ranges; "" does not.
 
     Such a phase computes in fp32, because bf16 would round once more what is rounded already.
     """
@@ -148,9 +165,9 @@ class ExportSettings:
     """Settings with which `export/build.py` exports the trained net."""
 
     precision: str = "fp32"
-    """"fp32", "fp16", "bf16" or "int8"."""
+    """Precision of the model: "fp32", "fp16", "bf16" or "int8"."""
     io: str = "float"
-    """"float" or "uint8" pixels."""
+    """Pixels of the model: "float" or "uint8"."""
     licence: str = "Apache-2.0"
     """Licence of the weights."""
 
@@ -160,6 +177,7 @@ class Recipe:
     """A net, its phases, and the settings that all phases share."""
 
     name: str
+    """Name of the net, which checkpoints and models carry."""
     architecture: str
     """Key of the net in `sr_deploy.training.nets.NETS`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -174,7 +192,7 @@ class Recipe:
     weight_decay: float = 0.0
     """Decoupled weight decay, at least 0."""
     optimiser: str = "adamw"
-    """"adamw", or "muon" for nets of plain convolutions, whose learning rates are higher, about 5e-3."""
+    """Optimiser: "adamw", or "muon" for nets of plain convolutions, whose learning rates are higher, about 5e-3."""
     precision: str = "bf16"
     """Precision of the forward pass: "bf16" or "fp16" autocast (fp16 with a scaled loss), or "off" for fp32.
     """
@@ -263,6 +281,14 @@ _DEGRADE_KEYS: dict[str, Types] = {
     "sharpen": list, "chroma_shift": list, "jpeg": list, "webp": list, "avif": list, "encoders": bool,
     "uncompressed": _NUMBER, "twice": _NUMBER, "dither": _NUMBER, "second": _NUMBER,
 }  # fmt: skip
+KEYS: Mapping[str, Mapping[str, Types]] = {
+    "recipe": _RECIPE_KEYS,
+    "phase": _PHASE_KEYS,
+    "degrade": _DEGRADE_KEYS,
+    "perceptual": _PERCEPTUAL_KEYS,
+    "export": _EXPORT_KEYS,
+}
+"""Table of a recipe -> its keys with the types of their values. The table `net` has the arguments of its net."""
 _TABLES = ("name", "net", "phase", "perceptual", "export")
 
 

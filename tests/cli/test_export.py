@@ -115,3 +115,14 @@ def test_help_does_not_import_torch():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8")
     assert result.returncode == 0, result.stderr
     assert "CHECKPOINT" in result.stdout
+
+
+def test_a_file_that_is_there_is_replaced_only_with_overwrite(run, run_folder, tmp_path):
+    out = tmp_path / "tiny.onnx"
+    out.write_bytes(b"mine")
+    refused = run("export", run_folder, "-o", out)
+    assert refused.exit_code == 3
+    assert "it exists already; choose another name, or add --overwrite" in refused.stderr
+    assert out.read_bytes() == b"mine"
+    assert run("export", run_folder, "-o", out, "--overwrite").exit_code == 0
+    assert out.read_bytes() != b"mine"

@@ -119,3 +119,67 @@ def test_ctrl_c_saves_and_ends_as_interrupted(run, recipe, data, tmp_path, monke
     resumed = run(*arguments, "--resume")
     assert resumed.exit_code == 0
     assert "resuming after step 4" in resumed.stderr
+
+
+def test_the_keys_are_explained_and_a_new_recipe_is_written_to_stdout(run, recipe, tmp_path):
+    told = run("train", "--explain")
+    assert told.exit_code == 0
+    assert "[[phase]], once for every phase" in told.stdout
+    written = run("train", "--new", "mine", "--architecture", "unet", "--scale", 2)
+    (tmp_path / "mine.toml").write_text(written.stdout)
+    from sr_deploy.training.recipe import read_recipe
+
+    assert read_recipe(tmp_path / "mine.toml").name == "mine"
+
+
+def test_a_recipe_data_and_out_are_required_for_a_training(run, recipe, data):
+    assert "Missing argument 'RECIPE'" in run("train").stderr
+    assert "Missing option '--data'" in run("train", recipe).stderr
+    result = run("train", recipe, "--data", data)
+    assert result.exit_code == 2
+    assert "Missing option '--out'" in result.stderr
+
+
+def test_the_choices_of_a_new_recipe_are_those_of_the_nets():
+    from sr_deploy.cli.train import command
+    from sr_deploy.training.nets import NETS
+    from sr_deploy.training.recipe import SCALES
+
+    choices = {
+        option.name: list(option.type.choices)
+        for option in command.params
+        if option.name in ("architecture", "scale")
+    }
+    assert choices == {"architecture": list(NETS), "scale": [str(scale) for scale in SCALES]}
+
+
+def test_the_folder_keeps_the_command_that_was_typed(run, recipe, data, tmp_path):
+    run("train", recipe, "--data", data, "--out", tmp_path / "a run", "--device", "cpu", "--json")
+    (line,) = (tmp_path / "a run" / "commands.txt").read_text().splitlines()
+    assert line.endswith(
+        f": sr-deploy train {recipe} --data {data} --out '{tmp_path / 'a run'}' --device cpu --json"
+    )
+
+
+def test_a_bar_never_stands_at_its_end(monkeypatch):
+    from sr_deploy.cli.shared.progress import ProgressDisplay
+    from sr_deploy.cli.train import _TrainingProgress
+    from sr_deploy.training.run.session import PhaseStatus
+
+    shown = []
+    monkeypatch.setattr(
+        ProgressDisplay, "show", lambda self, done, total, what, **k: shown.append((what, done, total))
+    )
+    monkeypatch.setattr(ProgressDisplay, "finish", lambda self, task, **k: shown.append((task, "finished")))
+    watch = _TrainingProgress()
+    status = {"phase": 1, "phases": 2, "rate": 0.1234, "left": 0.0}
+    watch.step(PhaseStatus(step=9, share=0.9, **status))
+    watch.step(PhaseStatus(step=10, share=1.0, **status))
+    watch.work("measuring the quality", 3, 11)
+    watch.work("measuring the quality", 11, 11)
+    assert shown == [
+        ("phase 1 of 2", 0.9, 1.0),
+        ("phase", "finished"),
+        ("measuring the quality", 3, 11),
+        ("measuring the quality", "finished"),
+    ]

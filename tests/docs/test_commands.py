@@ -95,14 +95,19 @@ def calls(page: str, text: str) -> Iterator[Line]:
         part, piped = [], word == "|"
 
 
+def in_order(page: str) -> Iterator[Line]:
+    """The calls of a page from top to bottom."""
+    for language, block in _BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        for text in joined(block) if language in _SHELLS else ():
+            yield from calls(page, text) if "sr-deploy " in text else ()
+
+
 def collected() -> list[Line]:
     """All calls of all pages; the first of equal ones."""
     found: dict[str, Line] = {}
     for page in PAGES:
-        for language, block in _BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
-            for text in joined(block) if language in _SHELLS else ():
-                for line in calls(page, text) if "sr-deploy " in text else ():
-                    found.setdefault(line.text, line)
+        for line in in_order(page):
+            found.setdefault(line.text, line)
     return list(found.values())
 
 
@@ -146,9 +151,10 @@ SMALLER = {
 RESULTS = {
     "bench": ({0, 1}, "a budget or a baseline is kept or missed, as fast as this machine is"),
     "capi build": ({0, 4}, "the C library needs"),
-    "build rt-x4 -o rt-x4.engine --runtime tensorrt-rtx": ({0, 4}, 'pip install "sr-deploy[rtx]"'),
+    "build rt-x4 -o rt-x4-rtx.engine --runtime tensorrt-rtx": ({0, 4}, 'pip install "sr-deploy[rtx]"'),
     "build": ({4}, 'pip install "sr-deploy[gpu]"'),
     "upscale holiday/ -o large/ --model rt-x4.engine": ({4}, 'pip install "sr-deploy[gpu]"'),
+    "upscale holiday/ -o large/ --model rt-x4-rtx.engine": ({4}, 'pip install "sr-deploy[gpu]"'),
     "upscale holiday/ -o large/ --model rt-x4 --backend tensorrt": ({4}, 'pip install "sr-deploy[gpu]"'),
 }
 """Start of a line -> the exit codes that it may have, and what stderr says with codes from 2. Other lines end with 0."""
@@ -157,6 +163,7 @@ PARSED_ONLY = {
     "--ray 10.0.0.1:6379": "needs a Ray cluster at that address",
     "build": "would take minutes: this machine has TensorRT",
     "rt-x4.engine": "this machine has TensorRT, and would refuse the engine file of the test",
+    "rt-x4-rtx.engine": "this machine has TensorRT, and would refuse the engine file of the test",
     "--backend tensorrt": "would build an engine for minutes: this machine has TensorRT",
 }
 """Part of a line -> why it is not run. The lines of TensorRT are run where it is missing, up to their error."""
@@ -353,6 +360,7 @@ MAKERS: Mapping[str, Callable[[Path], object]] = {
     "trained-int8.onnx": _trained_int8,
     "fast.onnx": _int8,
     "rt-x4.engine": _engine((9, 0)),
+    "rt-x4-rtx.engine": _engine((9, 0)),
     "rt-x4-h100.engine": _engine((9, 0)),
     "rt-x4-l4.engine": _engine((8, 9)),
     "film.mkv": _film,
@@ -360,6 +368,7 @@ MAKERS: Mapping[str, Callable[[Path], object]] = {
     "padded.rgb": lambda path: path.write_bytes(bytes(296 * 50 * 2)),
     "in.y4m": _y4m,
     "export/rt-x4.toml": _text(RECIPE),
+    "mine.toml": _text(RECIPE),
     "run": _checkpoint,
     "before.json": _bench_result,
     "result.json": _bench_result,
@@ -506,6 +515,39 @@ def test_every_line_in_running_text_has_options_that_exist(page):
                 command = command.commands[word]
         known = {name for option in command.params for name in option.opts} | {"--help", "--debug"}
         assert [word for word in words if word.startswith("-") and word not in known] == [], found
+
+
+REPEATED = ("--resume", "--overwrite")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_of_a_page_can_be_typed_one_after_the_other(page):
+    """No line writes a file, or begins a run, that a line before it has written."""
+    written = [
+        output
+        for line in in_order(page)
+        for output in line.outputs
+        if not set(REPEATED) & set(line.words) and not output.endswith("/")
+    ]
+    assert sorted(written) == sorted(set(written))
+
+
+def test_the_lines_of_a_training_run_in_order_in_one_folder(made, tmp_path, monkeypatch):
+    """The walk of somebody who trains: each line finds what the lines before it left."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr("sr_deploy.training.run.loop.plot_curves", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    Path("export").mkdir()
+    for name in ("photos", "photo.jpg", "export/rt-x4.toml"):
+        Path(name).symlink_to(made(name))
+    for line in in_order("docs/training.md"):
+        result = call(smaller(list(line.words)))
+        assert result.exit_code == 0, (line.text, result.stderr)
+        if line.target == "mine.toml":  # of the written recipe a smaller net is trained, on smaller crops
+            assert "features = 16" in result.stdout
+            Path("mine.toml").write_text(RECIPE, encoding="utf-8")
+    assert read_image(Path("photo-x4.png")).width == 4 * read_image(Path("photo.jpg")).width
+    assert Path("run", "commands.txt").read_text(encoding="utf-8").count("sr-deploy train mine.toml") == 2
 
 
 def test_no_entry_of_the_tables_is_out_of_date():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,7 @@ def places(tmp_path):
 def test_a_model_and_its_card_are_built_and_rebuilt_byte_for_byte(build, places, tmp_path, capsys):
     assert build.main(places) == 0
     assert build.main([*places, "--check"]) == 0
+    assert "1 models: every file is what its checkpoint gives, byte for byte" in capsys.readouterr().out
     (entry,) = list_models(tmp_path / "models")
     assert (entry.name, entry.scale, entry.licence) == ("tiny-x2", 2, "CC0-1.0")
     assert entry.sha256 == build.sha256_of(entry.path)
@@ -156,3 +158,15 @@ def test_a_teacher_is_told_of_in_the_card_and_not_built(build, places, tmp_path,
     runs = card.split("It was trained by these runs:\n\n")[1].splitlines()
     assert runs[0] == "- `tiny-x2, wider`: 7 steps in 2 minutes"
     assert runs[1].startswith("- `tiny-x2`: 500 steps in 1.5 minutes on CPU, 1 threads, against pictures of")
+
+
+def test_without_the_extra_one_sentence_says_what_to_install():
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None; "
+        f"runpy.run_path({str(ROOT / 'export' / 'build.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+    assert "building the models needs torch, which is not installed" in done.stderr
+    assert '".[cpu,train]"' in done.stderr

@@ -25,10 +25,18 @@ class SRResNet(nn.Module):
     """Residual net: [N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
 
     It consists of one convolution, `blocks` residual blocks of `features` channels, log2(scale) PixelShuffle
-    stages (for x3 one stage of 3) and a last convolution. The branch of each block is weighted by
-    `residual_weight`; `learn_residual_weight` makes it one parameter per block that starts there. `residual`
-    is the upsampling of the skip connection: "nearest", "bilinear" or "bicubic". The halo is `2 * blocks +
-    3`.
+    stages (for x3 one stage of 3) and a last convolution. The halo is `2 * blocks + 3`.
+
+    Args:
+      scale: 2, 3, 4 or 8.
+      channels: 3 for RGB, 1 for grey.
+      features: width of the hidden layers.
+      blocks: number of residual blocks.
+      residual_weight: weight of the branch of each block.
+      learn_residual_weight: make this weight a parameter of each block, which starts there.
+      activation: "relu6", "relu" or "leaky_relu".
+      residual: upsampling of the skip connection around the net: "nearest", "bilinear" or "bicubic".
+      icnr: initialise the convolutions before a PixelShuffle by ICNR.
 
     Raises UsageError for a value outside its range.
     """

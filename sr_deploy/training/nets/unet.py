@@ -68,9 +68,17 @@ class Up(nn.Module):
 class UNet(nn.Module):
     """U-Net: [N, channels, H, W] in 0..1 -> [N, channels, H * scale, W * scale], for any H and W.
 
-    It has `features` channels at the top, twice as many on each of `levels` levels below, and `blocks`
-    weighted residual blocks on every level. `residual` is the upsampling of the skip connection around the
-    net.
+    Args:
+      scale: 2, 3, 4 or 8.
+      channels: 3 for RGB, 1 for grey.
+      features: number of channels at the top; every level below has twice as many.
+      levels: number of levels below the top; sizes are multiples of `2**levels`.
+      blocks: number of weighted residual blocks on every level.
+      residual_weight: weight of the branch of each block.
+      learn_residual_weight: make this weight a parameter of each block, which starts there.
+      activation: "relu6", "relu" or "leaky_relu".
+      residual: upsampling of the skip connection around the net: "nearest", "bilinear" or "bicubic".
+      icnr: initialise the convolutions before a PixelShuffle by ICNR.
 
     Sizes that are not multiples of `multiple_of` (2**levels) are padded by mirroring and cropped again. An
     exported net leaves that to its runner, and its size rule says so: the position of the padding decides how

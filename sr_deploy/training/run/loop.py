@@ -46,7 +46,7 @@ _RECENT_STEPS = 20
 class Loop:
     """Runs the steps of one phase. Call `go` once.
 
-    Quality is measured on `held_out`, and the centres of `shown` are drawn. `saved` is the record and the tensors of
+    Quality is measured on `held_out`, and `shown` is drawn. `saved` is the record and the tensors of
     a state to continue from. `clock` counts the seconds of the whole run.
     """
 

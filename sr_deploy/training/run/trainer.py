@@ -56,6 +56,7 @@ from sr_deploy.training.run.validate import SIDE, affordable_side, bicubic_psnr,
 
 _CALIBRATION_BATCHES = 4  # batches of crops on which the first ranges for int8 are chosen
 _SHOWN = 6  # pictures held out that are drawn into crops.png
+_SHOWN_SIDE = 192  # their side in large pixels
 _A_LOOK = 0.3
 """Share of the seconds for evaluations that one of them may take: two of them, and what is written and drawn."""
 
@@ -315,7 +316,7 @@ class Trainer:
             session.position = self._start_of(number, session.position)
         held_out_crops = self._held_out_crops(session, run, held_out)
         with reading_state(self.options.out / STATE):
-            loop = Loop(session, run, held_out_crops, clock, kept, saved, held_out[:_SHOWN])
+            loop = Loop(session, run, held_out_crops, clock, kept, saved, self._shown(run, held_out))
         workers = self.options.workers or default_workers(session.device.type)
         pin = session.device.type == "cuda"
         with Loader(crops, first=run.step_number, workers=workers, pin=pin) as batches:
@@ -332,12 +333,15 @@ class Trainer:
         at, scale = session.position, run.phase.scale
         if not session.processes.leads:
             return []
+        degrade = run.phase.degrade
         if not at.side and at.budget is not None:
-            at.side = affordable_side(run.average, run.loss, held_out, scale, _A_LOOK * LOOKING * at.budget)
+            seconds = (
+                _A_LOOK * LOOKING * at.budget / (2 if degrade else 1)
+            )  # degraded crops are measured twice
+            at.side = affordable_side(run.average, run.loss, held_out, scale, seconds)
         at.side = at.side or SIDE
         multiple = size_rule_of(run.net).multiple_of
         crops = [centre_crop(pair, scale, at.side, multiple=multiple) for pair in held_out]
-        degrade = run.phase.degrade
         if degrade:
             crops = degraded_pairs(crops, scale, degrade)
         bicubic = bicubic_psnr(crops, scale)
@@ -348,6 +352,12 @@ class Trainer:
             f"held out: {parts}{len(held_out)} pictures{how}, on which bicubic reaches {bicubic:.3f} dB"
         )
         return crops
+
+    def _shown(self, run: PhaseRun, held_out: list[TrainingPair]) -> list[TrainingPair]:
+        """Return the crops that are drawn into crops.png, degraded as those of the training are."""
+        scale, multiple = run.phase.scale, size_rule_of(run.net).multiple_of
+        crops = [centre_crop(pair, scale, _SHOWN_SIDE, multiple) for pair in held_out[:_SHOWN]]
+        return degraded_pairs(crops, scale, run.phase.degrade, copies=1) if run.phase.degrade else crops
 
     def _taught(
         self, session: TrainingRun, store: PictureStore, teacher: Teacher, training: list[TrainingPair]

@@ -117,23 +117,15 @@ def affordable_side(
 
 
 @torch.no_grad()
-def crop_sheet(
-    net: nn.Module,
-    pairs: Sequence[TrainingPair],
-    scale: int,
-    name: str = "net",
-    side: int = 192,
-    most: int = 6,
-) -> Uint8Array:
-    """Draw rows of (small picture, bicubic, net, original) for the centres of up to `most` pictures, as RGB uint8.
+def crop_sheet(net: nn.Module, pairs: Sequence[TrainingPair], scale: int, name: str = "net") -> Uint8Array:
+    """Draw rows of (small picture, bicubic, net, original), as RGB uint8.
 
-    Every cell has a label above it: its size, or its PSNR of Y in dB on the pixels shown. `name` is the label of the
-    net. The small picture is enlarged by repeating its pixels. A picture is `side` large pixels wide at most.
+    Every cell has a label above it: its size, or its PSNR of Y in dB. `name` is the label of the net. The small picture
+    is enlarged by repeating its pixels.
     """
     device = next(net.parameters()).device
     rows = []
-    multiple = size_rule_of(net).multiple_of
-    for pair in (centre_crop(p, scale, side, multiple) for p in pairs[:most]):
+    for pair in pairs:
         wanted = _tensor(pair.large, device)
         result = net(_tensor(pair.small, device))
         bicubic = np.asarray(imresize(pair.small, size=pair.large.shape[:2]))

@@ -8,7 +8,7 @@ from torch import nn
 
 from sr_deploy.training.data.pictures import TrainingPair
 from sr_deploy.training.run.plots import plot_curves
-from sr_deploy.training.run.validate import crop_sheet
+from sr_deploy.training.run.validate import centre_crop, crop_sheet
 from tests.training.conftest import picture
 
 
@@ -60,7 +60,7 @@ def test_crops_are_labelled_and_stand_side_by_side(side, monkeypatch):
     monkeypatch.setattr(cv2, "putText", lambda cell, text, *a: (texts.append(text), put(cell, text, *a))[1])
     large = picture(0, 80, 80)
     pairs = [TrainingPair(name, large, large[::2, ::2].copy()) for name in ("one.png", "zwölf.png")]
-    sheet = crop_sheet(Repeat(), pairs, 2, "mine-x2", side=side)
+    sheet = crop_sheet(Repeat(), [centre_crop(pair, 2, side) for pair in pairs], 2, "mine-x2")
     shown = min(side, 80)
     assert sheet.shape == (2 * (shown + 24), 4 * (shown + 8), 3)
     assert texts[0] == f"small {shown // 2}x{shown // 2}"
