@@ -74,6 +74,14 @@ INSTANCES: dict[str, tuple[str, dict[str, Any]]] = {
 """Architecture of spandrel -> (class, arguments)."""
 
 
+ONE_SIZE = {
+    "GFPGAN": "a linear layer of it holds all of a picture of 512x512",
+    "IPT": "it cuts the picture into patches by a loop, whose number of rounds depends on the size",
+    "Uformer": "it takes the square root of the number of pixels for the side, so it takes squares only",
+}
+"""Architecture -> why it exports for one size only. Read in its code."""
+
+
 def weights_of(name: str) -> dict[str, Tensor]:
     """Return the state dict of the instance of an architecture, with random weights."""
     torch.manual_seed(0)

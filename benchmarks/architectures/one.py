@@ -34,6 +34,8 @@ class Trial:
 
     def __init__(self, out: Path) -> None:
         self.out, self.record = out, dict[str, Any]()
+        self.folder = ""
+        """Folder of temporary files, which reasons do not show."""
 
     def stage(self, name: str, work: Callable[[], Any]) -> Any:
         """Run one stage and note its result, or the reason why it has none."""
@@ -41,13 +43,16 @@ class Trial:
         try:
             result = work()
         except SrDeployError as error:
-            result = {"error": one_line(error, 300)}
+            result = {"error": self._reason(error)}
         except Exception as error:  # what a library raises is the finding
-            result = {"error": f"{type(error).__name__}: {one_line(error, 250)}"}
+            result = {"error": f"{type(error).__name__}: {self._reason(error)}"}
         self.record[name] = result
         self.record.setdefault("seconds", {})[name] = round(time.perf_counter() - started, 1)
         self.out.write_text(json.dumps(self.record, indent=1), encoding="utf-8")
         return result
+
+    def _reason(self, error: Exception) -> str:
+        return one_line(Exception(str(error).replace(f"{self.folder}/", "")), 300)
 
 
 def run(name: str, weights: Path | None, out: Path, *, brief: bool = False) -> None:
@@ -60,7 +65,7 @@ def run(name: str, weights: Path | None, out: Path, *, brief: bool = False) -> N
     torch.set_num_threads(2)
     trial = Trial(out)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder, trial.folder = Path(temporary), temporary
         checkpoint = weights or folder / f"{name}.pth"
         if weights is None:
             torch.save(weights_of(name), checkpoint)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from benchmarks.architectures.instances import INSTANCES, ONE_SIZE
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "models" / "architectures.md"
@@ -30,10 +33,12 @@ weights. torch 2.14.1, ONNX Runtime 1.32, OpenVINO 2026.4, TensorRT for RTX 1.7,
 """
 
 
+_LONGEST_ASIDE, _LONGEST_REASON = 60, 180
+"""Characters of a remark in brackets, and of a reason, that are shown."""
+
+
 def page() -> str:
     """Return the text of the page."""
-    from benchmarks.architectures.instances import INSTANCES
-
     results: dict[str, Any] = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
     rows = {name: results.get(name) for name in sorted(INSTANCES)}
     exported = [r for r in rows.values() if r and "parity" in r.get("export", {})]
@@ -121,7 +126,25 @@ def _failures(rows: dict[str, dict[str, Any] | None]) -> Iterator[str]:
         for key in ("load", "export", "onnxruntime", "openvino", "tiled", "fp16", "bf16", "int8", "rtx"):
             error = record.get(key, {}).get("error")
             if error:
-                yield f"- **{name}**, {key}: {error.replace('|', '/').replace('<', '(').replace('>', ')')}"
+                yield f"- **{name}**, {key}: {plain(name, error)}"
+        if record.get("export", {}).get("fixed"):
+            yield f"- **{name}**, one size: {ONE_SIZE.get(name, 'no export for several sizes agrees with torch')}."
+
+
+def plain(name: str, error: str) -> str:
+    """Return a reason as one short sentence: without the name and paths, and without what follows the first clause."""
+    text = re.sub(r"(?:/[\w.-]+)+/", "", error)
+    text = re.sub(rf"^(?:{name}(?:\.pth)?: )+", "", text)
+    if stopped := re.match(r"stopped after \d+ s(?: of computing)?", text):
+        return stopped[0] + "."
+    text = re.sub(
+        r" \([^()]*(?:\([^()]*\)[^()]*)*\)",
+        lambda part: part[0] if len(part[0]) <= _LONGEST_ASIDE else "",
+        text,
+    )
+    text = re.split(r"; |: (?=\[|/)", text)[0].translate(str.maketrans("|<>", "/()"))
+    words = text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON].rpartition(" ")[0] + " ..."
+    return words.rstrip(".,:") + "." if not words.endswith("...") else words
 
 
 def main() -> int:

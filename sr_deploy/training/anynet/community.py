@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sr_deploy.errors import InputError, MissingRuntimeError, one_line
 from sr_deploy.spec import SizeRule
 from sr_deploy.system.files import digest_of
-from sr_deploy.training.anynet.randomness import without_randomness
+from sr_deploy.training.anynet.adapting import use_tensor_operations, without_randomness
 from sr_deploy.training.anynet.source import SourceNet
 from sr_deploy.training.anynet.weight_files import read_weights
 
@@ -98,23 +98,8 @@ def _described(path: Path, weights: Mapping[str, Tensor], registry: Any) -> Any:
             f"{path}: looks like {name}, but spandrel cannot read its sizes ({type(error).__name__}: {one_line(error, 120)}); {_WAY_OUT}"
         ) from error
     described.model.float().eval().requires_grad_(False)
-    _weigh_all_experts(described.model)
+    use_tensor_operations(described.model)
     return described
-
-
-def _weigh_all_experts(net: nn.Module) -> None:
-    """Let the mixtures of experts in SeemoRe run all experts, with the weight 0 for those not chosen.
-
-    In evaluation they run only the chosen ones, which depend on the values of the picture, so that no graph can hold them. In training
-    mode the same layer gives the same result by multiplication, and takes several pictures at once. Nothing else in it depends on the mode.
-    """
-    for module in net.modules():
-        if (
-            type(module).__name__ == "MoELayer"
-            and hasattr(module, "experts")
-            and hasattr(module, "num_expert")
-        ):
-            module.training = True
 
 
 def key_errors(error: RuntimeError) -> str:

@@ -98,7 +98,7 @@ def export_with(exporter: str, net: nn.Module, axes: AxesRequest, opset: int) ->
 def _by_dynamo(net: nn.Module, axes: AxesRequest, opset: int) -> onnx.ModelProto:
     """Export through torch.export."""
     example = torch.rand(axes.example(), generator=torch.Generator().manual_seed(0))
-    with _calls_not_recorded(net):
+    with _calls_not_recorded(net), _normalize_unchecked():
         program = torch.export.export(
             net,
             (example,),
@@ -148,6 +148,32 @@ def convert_program(program: Any, opset: int) -> onnx.ModelProto:
     assert converted is not None
     model: onnx.ModelProto = converted.model_proto
     return _optimised(inliner.inline_local_functions(model) if model.functions else model)
+
+
+@contextmanager
+def _normalize_unchecked() -> Iterator[None]:
+    """Let torchvision's `normalize` leave out its test for a deviation of 0, which torch.export takes for a decision by values.
+
+    Seen with torchvision 0.29 and torch 2.14. Nets call it on their picture, with constants.
+    """
+    place = sys.modules.get("torchvision.transforms._functional_tensor")
+    own = getattr(place, "normalize", None)
+    if place is None or own is None:
+        yield
+        return
+
+    def normalize(tensor: Tensor, mean: list[float], std: list[float], inplace: bool = False) -> Tensor:
+        if not all(std):  # torchvision's own error
+            result: Tensor = own(tensor, mean, std, inplace)
+            return result
+        centre, width = (torch.tensor(numbers, dtype=tensor.dtype).view(-1, 1, 1) for numbers in (mean, std))
+        return tensor.sub_(centre).div_(width) if inplace else (tensor - centre) / width
+
+    place.normalize = normalize  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        place.normalize = own  # type: ignore[attr-defined]
 
 
 def _parameters_of(function: Any) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from sr_deploy.errors import InputError, UsageError, one_line
 from sr_deploy.spec import SizeRule
 from sr_deploy.system.files import digest_of
+from sr_deploy.training.anynet.adapting import steady_net
 from sr_deploy.training.anynet.community import key_errors
-from sr_deploy.training.anynet.randomness import steady_net
 from sr_deploy.training.anynet.running import measure_io, measure_range, measure_sizes
 from sr_deploy.training.anynet.source import SourceNet
 from sr_deploy.training.anynet.weight_files import read_weights

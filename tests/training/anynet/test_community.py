@@ -78,6 +78,37 @@ def test_an_architecture_goes_from_checkpoint_to_picture(export, tmp_path, name)
     assert np.abs(got - wanted).max() <= 1
 
 
+@pytest.mark.parametrize("name", ["SeemoRe", "HVICIDNet"])
+def test_a_net_that_follows_values_computes_the_same_on_whole_tensors(tmp_path, name):
+    from spandrel import ModelLoader
+
+    path = checkpoint_of(name, tmp_path)
+    adapted, own = load_community(path).net, ModelLoader("cpu").load_from_file(path)
+    picture = torch.from_numpy(dead_leaves(64, 48, seed=3).transpose(2, 0, 1)[None].copy()) / 255
+    picture[:, :, :8, :8] = 0
+    picture[:, :, 8:16, :8] = picture[:, :1, 8:16, :8]
+    with torch.no_grad():
+        assert torch.allclose(adapted(picture).clamp(0, 1), own(picture), atol=1e-6)  # spandrel clamps
+
+
+class Normalised(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        from torchvision.transforms.functional import normalize
+
+        return normalize(x, [0.5, 0.25, 0.5], [0.5, 0.5, 0.25])
+
+
+def test_normalize_of_torchvision_exports():
+    import onnxruntime
+
+    from sr_deploy.training.anynet.exporters import AxesRequest, export_with
+
+    model = export_with("dynamo", Normalised(), AxesRequest(channels=3), 18)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = torch.rand(2, 3, 9, 7)
+    assert np.allclose(session.run(None, {"pixels": x.numpy()})[0], Normalised()(x).numpy(), atol=1e-6)
+
+
 def test_the_instances_are_all_that_spandrel_loads():
     from spandrel import MAIN_REGISTRY
 

@@ -1,11 +1,14 @@
-"""Nets that draw random numbers when they run, such as face restorers that add noise.
+"""Adapt nets so that a graph can hold them: random numbers, and operations that depend on the values of a picture.
 
-An ONNX file must give the same picture each time. So the numbers are replaced by their mean: 0 for a normal distribution, 0.5 for one of
+An ONNX file must give the same picture each time. So random numbers are replaced by their mean: 0 for a normal distribution, 0.5 for one of
 0 to 1. A net whose pictures still differ, such as one with dropout in use, is refused.
+
+Some published nets choose a layer, or pixels, by values. `use_tensor_operations` lets them compute the same by operations on whole tensors.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,3 +123,71 @@ def _mean_numbers() -> Iterator[None]:
     finally:
         for place, name, function in kept:
             setattr(place, name, function)
+
+
+def use_tensor_operations(net: nn.Module) -> None:
+    """Let the modules of SeemoRe and HVI-CIDNet that follow values compute the same on whole tensors.
+
+    SeemoRe's mixtures of experts run only the chosen experts in evaluation. In training mode they run all, with the weight 0 for those not
+    chosen, and nothing else in them depends on the mode.
+    """
+    for module in net.modules():
+        kind = type(module).__name__
+        if kind == "MoELayer" and hasattr(module, "experts") and hasattr(module, "num_expert"):
+            module.training = True
+        elif kind == "RGB_HVI" and hasattr(module, "density_k"):
+            _replace_hvi(module)
+
+
+_TINY = 1e-8
+"""Number that keeps HVI-CIDNet's divisions and powers defined, as in its own code."""
+
+
+def _replace_hvi(module: Any) -> None:
+    """Replace both colour transforms of HVI-CIDNet, which write to the pixels that a mask selects, by choices between tensors."""
+    module.this_k = float(module.density_k)
+    module.HVIT = lambda picture: _to_hvi(picture, module.this_k)
+    module.PHVIT = lambda picture: (
+        _from_hvi(picture, module.this_k) * (module.alpha if module.gated2 else 1.0)
+    )
+    if module.gated:
+        raise InputError(
+            "this HVI-CIDNet has its gate open, which no published checkpoint has; export it from its own module"
+        )
+
+
+def _to_hvi(picture: Tensor, k: float) -> Tensor:
+    """Map RGB [N, 3, H, W] to horizontal, vertical, intensity (Yan et al., HVI: A New Color Space, CVPR 2025)."""
+    red, green, blue = picture[:, 0:1], picture[:, 1:2], picture[:, 2:3]
+    value, least = picture.max(1, keepdim=True)[0], picture.min(1, keepdim=True)[0]
+    spread = value - least + _TINY
+    hue = torch.where(blue == value, 4.0 + (red - green) / spread, 0.0)
+    hue = torch.where(green == value, 2.0 + (blue - red) / spread, hue)
+    hue = torch.where(red == value, ((green - blue) / spread) % 6, hue)
+    hue = torch.where(least == value, 0.0, hue) / 6.0
+    saturation = torch.where(value == 0, 0.0, (value - least) / (value + _TINY))
+    radius = ((value * 0.5 * math.pi).sin() + _TINY).pow(k) * saturation
+    angle = 2.0 * math.pi * hue
+    return torch.cat([radius * angle.cos(), radius * angle.sin(), value], dim=1)
+
+
+def _from_hvi(picture: Tensor, k: float) -> Tensor:
+    """Map the result of the net back to RGB [N, 3, H, W]."""
+    across, up = (picture[:, axis : axis + 1].clamp(-1, 1) for axis in (0, 1))
+    v = picture[:, 2:3].clamp(0, 1)
+    strength = ((v * 0.5 * math.pi).sin() + _TINY).pow(k) + _TINY
+    across, up = (across / strength).clamp(-1, 1), (up / strength).clamp(-1, 1)
+    hue = (torch.atan2(up, across) / (2 * math.pi)) % 1 * 6.0
+    s = torch.sqrt(across**2 + up**2).clamp(0, 1)
+    sextant = torch.floor(hue)
+    f = hue - sextant
+    p, q, t = v * (1.0 - s), v * (1.0 - f * s), v * (1.0 - (1.0 - f) * s)
+    # a hue that was rounded to a full turn is in no sextant, and black
+    black = torch.zeros_like(v)
+    colours = ((v, t, p), (q, v, p), (p, v, t), (p, q, v), (t, p, v), (v, p, q))
+    channels = [black, black, black]
+    for number, colour in enumerate(colours):
+        channels = [
+            torch.where(sextant == number, new, old) for new, old in zip(colour, channels, strict=True)
+        ]
+    return torch.cat(channels, dim=1)
