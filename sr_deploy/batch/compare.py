@@ -10,6 +10,7 @@ import base64
 import html
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,15 +68,15 @@ def write_page(page: Path, pairs: Sequence[Pair], model: str) -> None:
     )
     # "<" as an escape: a file name must not end the script element
     data = json.dumps(entries).replace("<", "\\u003c")
-    text = _TEMPLATE.read_text(encoding="utf-8")
-    for name, value in (
-        ("COUNT", count),
-        ("VERSION", __version__),
-        ("MODEL", html.escape(model)),
-        ("LINKS", links),
-        ("PAIRS", data),  # last, because names of files may contain the names of the other fields
-    ):
-        text = text.replace(f"${name}", value)
+    values = {
+        "COUNT": count,
+        "VERSION": __version__,
+        "MODEL": html.escape(model),
+        "LINKS": links,
+        "PAIRS": data,
+    }
+    # in one pass, because names of files may contain the names of the fields
+    text = re.sub(r"\$([A-Z]+)", lambda field: values[field[1]], _TEMPLATE.read_text(encoding="utf-8"))
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, text.encode("utf-8"))

@@ -13,7 +13,7 @@ import codecs
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -91,6 +91,8 @@ MAX_PIXELS = 1 << 28
 
 Profile = Literal["auto", "keep", "srgb"]
 """Treatment of colour profiles by `read_image`."""
+_HEAD = 1 << 19
+"""Bytes of a JPEG that are read to learn its size: metadata and thumbnails of phones and cameras take less."""
 # Limits of a side and of all pixels, whatever the caller allows.
 _MAX_SIDE, _MOST_PIXELS = 1 << 20, 1 << 30
 
@@ -247,15 +249,14 @@ def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     path = Path(path)
     sizes: list[tuple[int, int]] = []
     with named_errors(path):
-        data, check = _read_bytes(path, max_pixels), size_check(path, max_pixels)
-        kind = sniff(data[:64]) or ""
+        check = size_check(path, max_pixels)
 
         def note(width: int, height: int) -> None:
             """Check and remember a size that the header declares."""
             check(width, height)
             sizes.append((width, height))
 
-        header = parser_of(kind)(data, note)
+        kind, header = _header_of(path, max_pixels, note)
         if not isinstance(header, PictureHeader):
             sizes = [(header.width, header.height)]
         elif not sizes:  # a WebP without extensions says its size in the bits of its codec
@@ -264,6 +265,21 @@ def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
         _, orientation, _ = upright(header.metadata, header.orientation)
     width, height = sizes[0]
     return (height, width) if orientation >= 5 else (width, height)  # the upper half of them swaps the sides
+
+
+def _header_of(path: Path, max_pixels: int, check: SizeCheck) -> tuple[str, PictureHeader | TiffPicture]:
+    """Format and header of the picture at `path`. Of a JPEG, the beginning is read first, and is mostly enough."""
+    head = b""
+    with suppress(OSError, ValueError):  # the error that says more is raised below
+        if path.is_file():  # opening a pipe would wait until someone writes to it
+            with path.open("rb") as file:
+                head = file.read(_HEAD)
+    if head.startswith(b"\xff\xd8\xff"):
+        with suppress(DamagedError):
+            return "jpeg", parser_of("jpeg")(head, check)
+    data = _read_bytes(path, max_pixels)
+    kind = sniff(data[:64]) or ""
+    return kind, parser_of(kind)(data, check)
 
 
 def cropped(image: Image, left: int, top: int, width: int, height: int) -> Image:
