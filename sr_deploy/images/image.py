@@ -449,7 +449,10 @@ def _notes(path: Path, kind: str, header: PictureHeader | TiffPicture) -> Iterat
         if header.frames > 1:
             yield f"animated, {header.frames} frames: only the first is used"
         yield from header.notes
-    elif header.page:
+        return
+    if header.floats:
+        yield "floating point: 0 to 1 was taken as black to white in 16 bits, and what lies outside was cut off"
+    if header.page:
         yield f"has {header.frames} pages: only page {header.page + 1}, the first in full size, is used"
     elif header.frames > 1:
         yield f"has {header.frames} pages: only the first is used"

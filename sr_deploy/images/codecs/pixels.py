@@ -77,6 +77,14 @@ def divided_by_alpha(pixels: AnyArray, alpha: AnyArray) -> AnyArray:
     return colours.astype(pixels.dtype)
 
 
+def from_floats(values: AnyArray) -> AnyArray:
+    """Floats as 16-bit values: 0 becomes 0 and 1 becomes 65535. What lies outside is cut off; NaN becomes 0."""
+    result = np.empty(values.shape, np.uint16)
+    for at in range(0, len(values), _STRIP):
+        result[at : at + _STRIP] = np.rint(np.clip(np.nan_to_num(values[at : at + _STRIP]), 0, 1) * 65535)
+    return result
+
+
 def to_8_bits(values: AnyArray) -> AnyArray:
     """16-bit values as 8-bit ones: divided by 257 and rounded to nearest, so 65535 becomes 255."""
     result = np.empty(values.shape, np.uint8)

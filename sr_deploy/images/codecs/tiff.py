@@ -3,7 +3,7 @@
 libvips decodes the samples. What it leaves to the caller is decided here: which extra sample is the
 opacity, colours that were multiplied by it, CMYK, and files whose first page is a thumbnail.
 
-Not supported: floating point, Lab, more than 5 channels, camera raw.
+Not supported: Lab, more than 5 channels, camera raw.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import zip_longest
 import numpy as np
 
 from sr_deploy.images.codecs.headers import DamagedError, SizeCheck, UnsupportedError
-from sr_deploy.images.codecs.pixels import divided_by_alpha
+from sr_deploy.images.codecs.pixels import divided_by_alpha, from_floats
 from sr_deploy.images.codecs.vips import decode, light_of_ink
 from sr_deploy.images.metadata.blobs import Metadata
 from sr_deploy.images.metadata.density import aspect_from_tags, from_tags
@@ -91,7 +91,20 @@ _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 _COLOURS_NOT_READ = {4: "mask", 8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogL", 32845: "LogLuv"}
 """Names of kinds of colour that are refused."""
 _STORAGE = frozenset(
-    {WIDTH, HEIGHT, COMPRESSION, 266, 292, 293, 347, PREDICTOR, ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT}
+    {
+        WIDTH,
+        HEIGHT,
+        COMPRESSION,
+        266,
+        292,
+        293,
+        347,
+        PREDICTOR,
+        ROWS_PER_STRIP,
+        TILE_WIDTH,
+        TILE_HEIGHT,
+        SAMPLE_FORMAT,
+    }
 )
 """Tags that a single channel needs to be decoded: 266 is the fill order, 292 and 293 are the options of fax
 compression, 347 has the tables of JPEG."""
@@ -128,6 +141,11 @@ class TiffPicture:
     metadata: Metadata
     """The tags about the camera, colour, density and place, as metadata."""
 
+    @property
+    def floats(self) -> bool:
+        """True if the samples are floating-point numbers, which become 16-bit ones."""
+        return self.number(SAMPLE_FORMAT, 1) == 3
+
     def number(self, tag: int, default: int) -> int:
         """The first value of `tag`, or `default` if the tag is missing.
 
@@ -147,7 +165,7 @@ def kinds_not_read() -> list[str]:
         *dict.fromkeys(_NOT_READ.values()),
         *dict.fromkeys(_COLOURS_NOT_READ.values()),
         "subsampled YCbCr without JPEG",
-        "floating point",
+        "floating point of 64 bits",
         "camera raw",
     ]
 
@@ -308,8 +326,10 @@ def _exif_block(data: bytes, tags: dict[int, Tag], order: str, big: bool) -> byt
 def _check_kind(picture: TiffPicture) -> None:
     """Raise UnsupportedError if the kind of pixels cannot be read."""
     packing, colour = picture.number(COMPRESSION, 1), picture.number(PHOTOMETRIC, -1)
-    if set(picture.tags[SAMPLE_FORMAT].numbers() if SAMPLE_FORMAT in picture.tags else ()) - {1, 4}:
-        raise UnsupportedError("is a TIFF of signed or floating-point pixels, which is not supported")
+    formats = set(picture.tags[SAMPLE_FORMAT].numbers() if SAMPLE_FORMAT in picture.tags else ())
+    floats = formats == {3} and picture.bits in (16, 32) and colour in (1, 2)
+    if formats - {1, 4} and not floats:
+        raise UnsupportedError("is a TIFF of signed or 64-bit pixels, which is not supported")
     least = _COLOURS.get(colour)
     if packing not in _COMPRESSIONS:
         name = _NOT_READ.get(packing, f"number {packing}")
@@ -324,7 +344,7 @@ def _check_kind(picture: TiffPicture) -> None:
     if colour == 6 and packing != _JPEG and _numbers(picture, _SUBSAMPLING, (2, 2)) != (1, 1):
         raise UnsupportedError("is a TIFF of subsampled YCbCr without JPEG, which is not supported")
     shallow = picture.bits in (1, 2, 4) and picture.samples == 1
-    if not (picture.bits == 8 or shallow or (picture.bits == 16 and colour not in (3, 6))):
+    if not (floats or picture.bits == 8 or shallow or (picture.bits == 16 and colour not in (3, 6))):
         raise UnsupportedError(
             f"is a TIFF of colour kind {colour} and {picture.samples} channels of {picture.bits} bits, "
             "which is not supported"
@@ -361,6 +381,8 @@ def decode_tiff(
     count = {0: 1, 1: 1, 5: 4}.get(colour, 3)  # colour channels; the rest are extra samples
     if colour == 3 and samples.shape[2] < 3:
         count = 1  # libvips returns one channel for a palette of greys
+    if picture.floats:
+        samples = from_floats(samples)
     pixels, extra = samples[..., :count], samples[..., count:]
     if colour == 5:
         pixels = light_of_ink(pixels, picture.metadata.icc)
@@ -377,7 +399,7 @@ def is_plain(picture: TiffPicture) -> bool:
     """True if libvips returns the pixels row by row as they are meant: grey or RGB, not in planes, no JPEG data."""
     plain = picture.number(PHOTOMETRIC, 1) in (0, 1, 2) and picture.samples in (1, 3) and picture.bits >= 8
     single = picture.samples == 1 or picture.number(PLANAR, 1) == 1
-    return plain and single and picture.number(COMPRESSION, 1) != _JPEG
+    return plain and single and not picture.floats and picture.number(COMPRESSION, 1) != _JPEG
 
 
 def _numbers(picture: TiffPicture, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:

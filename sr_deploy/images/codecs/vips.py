@@ -71,7 +71,7 @@ def is_missing() -> bool:
 def decode(
     kind: str, payload: bytes, check: SizeCheck, *, page: int = 0, warn: bool = False, damaged: bool = False
 ) -> AnyArray:
-    """Decode a file of the format `kind`: [H, W, bands] of uint8 or uint16, bands as stored, not turned.
+    """Decode a file of the format `kind`: [H, W, bands] of uint8, uint16 or float32, as stored, not turned.
 
     `page` counts from 0 (TIFF only). With `warn`, warnings of the decoder count as damage, as they must for
     JPEG data. With `damaged`, what cannot be decoded is left as it is; otherwise damage raises DamagedError.
@@ -204,7 +204,7 @@ def _open(kind: str, payload: bytes, check: SizeCheck, page: int, fail_on: str) 
 
 def _samples(image: Any) -> AnyArray:
     """The pixels of `image` as an array."""
-    dtype = _DTYPES.get(image.format)
+    dtype = (_DTYPES | {"float": np.float32}).get(image.format)
     if dtype is None:
         raise UnsupportedError(f"has samples of the type {image.format}, which are not supported")
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -166,3 +167,38 @@ def test_the_values_are_near_those_that_were_given(
     assert np.abs(got.mean((0, 1)) - pixels.mean((0, 1))).max() < 3 or alpha is not None
     assert (image.alpha is None) == (alpha is None)
     assert alpha is None or np.abs(image.alpha.astype(int) - alpha).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (np.float32, {}),
+        (np.float32, {"byteorder": ">"}),
+        (np.float32, {"tile": (16, 16), "compression": "zlib"}),
+        (np.float32, {"planarconfig": "separate"}),
+        (np.float32, {"planarconfig": "separate", "tile": (16, 16)}),
+        (np.float16, {}),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_floating_point_becomes_16_bits(
+    tmp_path: Path, kind: type, options: dict[str, Any], channels: int
+) -> None:
+    if channels == 1 and "planarconfig" in options:
+        pytest.skip("one channel has no planes")
+    values = np.linspace(-0.25, 1.5, 20 * 30 * channels).reshape(20, 30, channels).astype(kind)
+    values[0, 1] = np.inf
+    if kind is np.float32:  # libtiff makes large numbers of the NaNs of 16 bits
+        values[0, 0] = np.nan
+    stored = values[..., 0] if channels == 1 else values
+    if "planarconfig" in options:
+        stored = np.ascontiguousarray(np.moveaxis(values, 2, 0))
+    extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    colour = "minisblack" if channels == 1 else "rgb"
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=colour, **extra, **options)
+    image = read_image(tmp_path / "a.tif")
+    expected = np.rint(np.clip(np.nan_to_num(values.astype(np.float32)), 0, 1) * 65535).astype(np.uint16)
+    read = image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
+    assert image.bits == 16
+    assert np.array_equal(read, expected)
+    assert "cut off" in image.notes[0]
