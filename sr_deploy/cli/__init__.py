@@ -216,7 +216,7 @@ class CommandGroup(click.Group):
             if run.stopped_by is not None:
                 code = _EXIT_BY_SIGNAL[signal.Signals(run.stopped_by).name]
         code = _flush_stdout(code)
-        if args is None and "torch" not in sys.modules:
+        if args is None and not {"torch", "sr_deploy.training"} & sys.modules.keys():
             # The process is sr-deploy's own, its files are closed and its threads have ended. An orderly shutdown
             # of the runtimes would take a seventh of the time that upscaling a small picture takes.
             sys.stderr.flush()

@@ -190,27 +190,22 @@ def _metadata_segments(metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
 
     EXIF and XMP must fit into one segment with their prefixes of 6 and 29 bytes. A profile may use 255.
     """
-    blocks, dropped = [], []
-    exif, xmp, icc = metadata.exif, metadata.xmp, metadata.icc
-    iptc = JPEG_PREFIX + wrapped(metadata.iptc) if metadata.iptc else b""
-    if exif and len(exif) <= _MAX_SEGMENT - 6:
-        blocks.append(_segment(0xE1, b"Exif\0\0", exif))
-    elif exif:
-        dropped.append("EXIF")
-    if xmp and len(xmp) <= _MAX_SEGMENT - 29:
-        blocks.append(_segment(0xE1, _XMP, xmp))
-    elif xmp:
-        dropped.append("XMP")
-    if icc and len(icc) <= 255 * (_MAX_SEGMENT - 14):
-        blocks.extend(_icc_segments(icc))
-    elif icc:
-        dropped.append("ICC")
-    for name, marker, body in (("IPTC", 0xED, iptc), ("comment", 0xFE, metadata.comment)):
-        if body and len(body) <= _MAX_SEGMENT:
-            blocks.append(_segment(marker, body))
+    iptc = wrapped(metadata.iptc) if metadata.iptc else None
+    dropped, blocks = [], b""
+    for name, marker, prefix, body in (
+        ("EXIF", 0xE1, b"Exif\0\0", metadata.exif),
+        ("XMP", 0xE1, _XMP, metadata.xmp),
+        ("ICC", 0xE2, _ICC, metadata.icc),
+        ("IPTC", 0xED, JPEG_PREFIX, iptc),
+        ("comment", 0xFE, b"", metadata.comment),
+    ):
+        if body and name == "ICC" and len(body) <= 255 * (_MAX_SEGMENT - 14):
+            blocks += b"".join(_icc_segments(body))
+        elif body and len(prefix) + len(body) <= _MAX_SEGMENT:
+            blocks += _segment(marker, prefix, body)
         elif body:
             dropped.append(name)
-    return b"".join(blocks), tuple(dropped)
+    return blocks, tuple(dropped)
 
 
 def with_metadata(encoded: bytes, metadata: Metadata) -> tuple[list[bytes], tuple[str, ...]]:

@@ -204,7 +204,7 @@ def _open(kind: str, payload: bytes, check: SizeCheck, page: int, fail_on: str) 
 
 def _samples(image: Any) -> AnyArray:
     """The pixels of `image` as an array."""
-    dtype = (_DTYPES | {"float": np.float32}).get(image.format)
+    dtype: Any = (_DTYPES | {"float": np.float32}).get(image.format)
     if dtype is None:
         raise UnsupportedError(f"has samples of the type {image.format}, which are not supported")
     try:

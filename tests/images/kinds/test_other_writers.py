@@ -182,7 +182,7 @@ def test_the_values_are_near_those_that_were_given(
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_floating_point_becomes_16_bits(
-    tmp_path: Path, kind: type, options: dict[str, Any], channels: int
+    tmp_path: Path, kind: type[np.floating[Any]], options: dict[str, Any], channels: int
 ) -> None:
     if channels == 1 and "planarconfig" in options:
         pytest.skip("one channel has no planes")
@@ -190,10 +190,10 @@ def test_floating_point_becomes_16_bits(
     values[0, 1] = np.inf
     if kind is np.float32:  # libtiff makes large numbers of the NaNs of 16 bits
         values[0, 0] = np.nan
-    stored = values[..., 0] if channels == 1 else values
+    stored: Array = values[..., 0] if channels == 1 else values
     if "planarconfig" in options:
         stored = np.ascontiguousarray(np.moveaxis(values, 2, 0))
-    extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    extra: dict[str, Any] = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
     colour = "minisblack" if channels == 1 else "rgb"
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric=colour, **extra, **options)
     image = read_image(tmp_path / "a.tif")
