@@ -143,12 +143,9 @@ def findings(trace: str, folder: Path, home: Path) -> Iterator[str]:
         if found is None:
             continue
         call, rest = found[1], found[2]
-        if (
-            "AF_INET" in rest
-            or "nscd" in rest
-            or "resolve" in rest.partition('"')[0]
-            or (call in ("socket", "connect", "bind", "sendto", "sendmsg") and "AF_NETLINK" in rest)
-        ):
+        # nscd answers look-ups; where it is missing, libc reads these files for hosts, and others for users
+        asked_nscd = "nscd/" in rest and "= -1 ENOENT" not in rest
+        if "AF_INET" in rest or asked_nscd or '"/etc/resolv.conf"' in rest or '"/etc/hosts"' in rest:
             yield line
         if call in ("open", "openat") and not any(flag in rest for flag in _WRITES):
             continue
