@@ -9,6 +9,7 @@ Not supported: Lab, more than 5 channels, camera raw.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -126,10 +127,6 @@ class TiffPicture:
     """Tags of the picture's directory."""
     page: int
     """Number of the picture's page, from 0."""
-    width: int
-    """Width in pixels as stored."""
-    height: int
-    """Height in pixels as stored."""
     samples: int
     """Channels per pixel."""
     bits: int
@@ -194,8 +191,7 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
     first = read_ifd(data, pages[0], order, big)
     page, tags = _choose_page(data, pages, first, order, big)
     _refuse_raw(data, first, tags, order, big)
-    width, height = _number(tags, WIDTH, 0), _number(tags, HEIGHT, 0)
-    check(width, height)
+    check(_number(tags, WIDTH, 0), _number(tags, HEIGHT, 0))
     bits = set(tags[BITS].numbers()) if BITS in tags else {1}
     if len(bits) != 1:
         raise UnsupportedError("is a TIFF whose channels differ in depth, which is not supported")
@@ -205,8 +201,6 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
         big=big,
         tags=tags,
         page=page,
-        width=width,
-        height=height,
         samples=_number(tags, SAMPLES, 1),
         bits=bits.pop(),
         frames=len(pages),
@@ -240,18 +234,12 @@ def _pages(data: bytes, order: str, big: bool) -> list[int]:
 
     A chain that runs in a circle ends after one round.
     """
-    at, found, seen = first_offset(data, order, big), list[int](), set[int]()
-    while (at or not found) and at not in seen and len(found) < 10_000:
-        try:
-            following = next_ifd(data, at, order, big)
-        except IfdError:
-            if found:
-                break  # a broken later page does not affect the first
-            raise
-        found.append(at)
-        seen.add(at)
-        at = following
-    return found
+    at = first_offset(data, order, big)
+    found = {at: next_ifd(data, at, order, big)}
+    with suppress(IfdError):  # a broken later page does not affect the first
+        while (at := found[at]) and at not in found and len(found) < 10_000:
+            found[at] = next_ifd(data, at, order, big)
+    return list(found)
 
 
 def _is_reduced(tags: dict[int, Tag]) -> bool:
@@ -265,12 +253,9 @@ def _choose_page(
     """Number and tags of the first page that is not a reduced copy of another; else of the first page."""
     if _is_reduced(first):
         for number, at in enumerate(pages[1:], 1):
-            try:
-                tags = read_ifd(data, at, order, big)
-            except IfdError:
-                break
-            if not _is_reduced(tags):
-                return number, tags
+            with suppress(IfdError):
+                if not _is_reduced(tags := read_ifd(data, at, order, big)):
+                    return number, tags
     return 0, first
 
 
@@ -282,11 +267,8 @@ def _refuse_raw(data: bytes, first: dict[int, Tag], tags: dict[int, Tag], order:
     raw = DNG_VERSION in first or data[8:10] == b"CR" or _number(tags, PHOTOMETRIC, -1) in _RAW_COLOURS
     offsets = first[SUB_PICTURES].numbers() if SUB_PICTURES in first else ()
     for at in offsets[:64]:
-        try:
-            inner = read_ifd(data, at, order, big)
-        except IfdError:
-            continue
-        raw = raw or _number(inner, PHOTOMETRIC, -1) in _RAW_COLOURS
+        with suppress(IfdError):
+            raw = raw or _number(read_ifd(data, at, order, big), PHOTOMETRIC, -1) in _RAW_COLOURS
     if raw:
         raise UnsupportedError("is camera raw (DNG or another raw format), which is not supported")
     if offsets and _is_reduced(tags):
