@@ -521,7 +521,7 @@ def write_image(
     the JPEG it was read from if that is higher; no colour subsampling from 90 on) and WebP (101 is lossless and the default for a picture that was read from a
     lossless WebP; otherwise 90). With `overwrite=False` an existing
     file is left alone, even if another process creates it during the work. With `consume=True` the
-    pixels may be changed and must not be used afterwards; no format needs that now.
+    pixels may be changed and must not be used afterwards, which saves JPEG a copy of them.
 
     With `strip`, only the metadata that says what the pixels mean is written. `ready` is called with the path of
     the complete temporary file before that gets its name; an error that it raises leaves the old file.
@@ -559,7 +559,7 @@ def write_image(
         elif quality is None and kind.name == "jpeg" and image.quality is not None:
             quality = max(JPEG_QUALITY, image.quality)
         with atomic_output(path, target, overwrite, kind.suffixes[0], ready) as temporary:
-            dropped = _encode(temporary, kind.name, pixels, alpha, metadata, quality)
+            dropped = _encode(temporary, kind.name, pixels, alpha, metadata, quality, consume)
     except MemoryError as error:
         raise OutOfMemoryError(
             f"writing {path} does not fit into memory; write a PNG, which needs the least memory"
@@ -654,6 +654,7 @@ def _encode(
     alpha: AnyArray | None,
     metadata: Metadata,
     quality: int | None,
+    consume: bool,
 ) -> tuple[str, ...]:
     """Encode to the new file `path`. Returns the names of metadata blobs that were too large."""
     parts: list[bytes] = []
@@ -661,7 +662,7 @@ def _encode(
     if kind in ("jpeg", "webp"):
         from sr_deploy.images.codecs.opencv_writer import encode
 
-        parts = [encode(kind, pixels, alpha, quality)]
+        parts = [encode(kind, pixels, alpha, quality, consume)]
     if kind == "jpeg":
         from sr_deploy.images.codecs.jpeg import with_metadata
 

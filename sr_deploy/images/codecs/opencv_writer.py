@@ -14,14 +14,14 @@ _STRIP = 512
 """Rows whose channels are swapped at once, so that they stay in the processor's cache."""
 
 
-def encode(kind: str, pixels: AnyArray, alpha: AnyArray | None, quality: int | None) -> bytes:
+def encode(kind: str, pixels: AnyArray, alpha: AnyArray | None, quality: int | None, consume: bool) -> bytes:
     """8-bit pixels [H, W, 1 or 3] as a JPEG, or with alpha [H, W] as a WebP, without metadata.
 
     JPEG: quality 95 by default, and full colour resolution (4:4:4) from 90 on. WebP: 90 by default,
-    lossless above 100. Raises OSError or MemoryError.
+    lossless above 100. With `consume`, the pixels may be changed, which saves a copy. Raises OSError or MemoryError.
     """
     try:
-        done, encoded = cv2.imencode(f".{kind}", _to_bgr(pixels, alpha), _options(kind, quality))
+        done, encoded = cv2.imencode(f".{kind}", _to_bgr(pixels, alpha, consume), _options(kind, quality))
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from error
@@ -40,8 +40,8 @@ def _options(kind: str, quality: int | None) -> list[int]:
     return [cv2.IMWRITE_JPEG_QUALITY, quality, *fine]
 
 
-def _to_bgr(pixels: AnyArray, alpha: AnyArray | None) -> AnyArray:
-    """A copy of the pixels as OpenCV wants them: [H, W], or [H, W, 3 or 4] in BGR order."""
+def _to_bgr(pixels: AnyArray, alpha: AnyArray | None, consume: bool) -> AnyArray:
+    """The pixels as OpenCV wants them: [H, W], or [H, W, 3 or 4] in BGR order."""
     if alpha is not None:
         rgb = pixels if pixels.shape[2] == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
         result = np.empty((*alpha.shape, 4), pixels.dtype)
@@ -49,7 +49,7 @@ def _to_bgr(pixels: AnyArray, alpha: AnyArray | None) -> AnyArray:
         return result
     if pixels.shape[2] == 1:
         return pixels[..., 0]
-    result = np.empty_like(pixels)
+    result = pixels if consume and pixels.flags.writeable else np.empty_like(pixels)
     for at in range(0, pixels.shape[0], _STRIP):
         result[at : at + _STRIP] = cv2.cvtColor(pixels[at : at + _STRIP], cv2.COLOR_RGB2BGR)
     return result

@@ -127,6 +127,10 @@ class TiffPicture:
     """Tags of the picture's directory."""
     page: int
     """Number of the picture's page, from 0."""
+    width: int
+    """Width in pixels as stored."""
+    height: int
+    """Height in pixels as stored."""
     samples: int
     """Channels per pixel."""
     bits: int
@@ -191,7 +195,8 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
     first = read_ifd(data, pages[0], order, big)
     page, tags = _choose_page(data, pages, first, order, big)
     _refuse_raw(data, first, tags, order, big)
-    check(_number(tags, WIDTH, 0), _number(tags, HEIGHT, 0))
+    width, height = _number(tags, WIDTH, 0), _number(tags, HEIGHT, 0)
+    check(width, height)
     bits = set(tags[BITS].numbers()) if BITS in tags else {1}
     if len(bits) != 1:
         raise UnsupportedError("is a TIFF whose channels differ in depth, which is not supported")
@@ -201,6 +206,8 @@ def _parse(data: bytes, check: SizeCheck) -> TiffPicture:
         big=big,
         tags=tags,
         page=page,
+        width=width,
+        height=height,
         samples=_number(tags, SAMPLES, 1),
         bits=bits.pop(),
         frames=len(pages),
