@@ -312,9 +312,10 @@ def _flush_stdout(code: int) -> int:
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     """Callback of --version: print the version and exit."""
     if value and not ctx.resilient_parsing:
-        from sr_deploy.version import __version__
+        from sr_deploy.version import __version__, built_from
 
-        click.echo(f"sr-deploy {__version__}")
+        commit = built_from()
+        click.echo(f"sr-deploy {__version__}" + (f" (commit {commit})" if commit else ""))
         ctx.exit()
 
 
