@@ -86,6 +86,11 @@ def frames() -> str:
     return _tool("-m", "benchmarks.frames", "--check")
 
 
+def gstreamer() -> str:
+    """The page about GStreamer says what its committed results say."""
+    return _tool("-m", "benchmarks.hosts.gstreamer", "--check")
+
+
 def architectures() -> str:
     """The page about architectures says what its committed results say."""
     return _tool("-m", "benchmarks.architectures.page", "--check")
@@ -173,6 +178,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "docs/notes/training.md is that of benchmarks/results": training,
     "docs/precision.md is that of benchmarks/results": engines,
     "docs/video.md is that of benchmarks/results": frames,
+    "docs/gstreamer.md is that of benchmarks/results": gstreamer,
     "docs/models/architectures.md is that of benchmarks/architectures/results.json": architectures,
     "benchmarks/results/gpu/README.md is that of its results": gpu,
     "the bundled models are those of export/checkpoints": bundled,

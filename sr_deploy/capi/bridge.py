@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Literal, NamedTuple, ParamSpec
 
+from sr_deploy import __version__
 from sr_deploy.capi.buffers import Buffer, array_of, check_apart, upscale_buffer
 from sr_deploy.capi.device import upscale_on_gpu
 from sr_deploy.capi.handles import ClosedError, close_handle, handle_of, open_handle
@@ -22,7 +23,6 @@ from sr_deploy.errors import (
     describe_error,
 )
 from sr_deploy.upscale import Upscaler
-from sr_deploy.version import __version__
 
 Answer = tuple[int, bytes, Any]
 """Status, text and value of a call. The text is empty and the value valid if the status is OK."""
@@ -143,6 +143,22 @@ def upscale(number: int, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) ->
 
 
 @_returns_answer
+def upscale_frame(number: int, small: Sequence[Any], large: Sequence[Any]) -> None:
+    """Upscale a video frame; `small` and `large` have the fields of `frames.CFrame`."""
+    with handle_of(number) as upscaler:
+        from sr_deploy.capi.frames import CFrame, upscale_video_frame
+
+        source, target = CFrame(*small), CFrame(*large)
+        expected = _output_size(upscaler, source.width, source.height)
+        if (target.width, target.height) != expected:
+            raise UsageError(
+                f"the output is {target.width}x{target.height}, for an input of {source.width}x{source.height} expected "
+                f"{expected[0]}x{expected[1]}; call sr_output_size"
+            )
+        upscale_video_frame(upscaler, source, target)
+
+
+@_returns_answer
 def close(number: int) -> None:
     """Close a handle. Calls that other threads have begun with it end normally."""
     close_handle(number)
@@ -201,4 +217,4 @@ def _truncated(text: str, size: int) -> bytes:
     return _c_utf8(text)[: size - 1].decode("utf-8", "ignore").encode()
 
 
-__all__ = ["close", "open_upscaler", "output_size", "query", "upscale"]
+__all__ = ["close", "open_upscaler", "output_size", "query", "upscale", "upscale_frame"]

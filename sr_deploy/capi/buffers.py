@@ -59,7 +59,7 @@ def check_apart(inputs: Sequence[AnyArray], outputs: Sequence[AnyArray]) -> None
     for span in spans:
         open_ranges = [earlier for earlier in open_ranges if earlier[1] > span[0]]
         for earlier in open_ranges:
-            if "output" in earlier[2] + span[2] and _overlaps(earlier[3], span[3]):
+            if "output" in earlier[2] + span[2] and shares_memory(earlier[3], span[3]):
                 raise UsageError(
                     f"{earlier[2]} and {span[2]} share memory; give every output memory of its own"
                 )
@@ -122,7 +122,8 @@ def _byte_range(array: AnyArray) -> tuple[int, int]:
     return first, first + array.strides[0] * (height - 1) + width * channels * array.itemsize
 
 
-def _overlaps(first: AnyArray, second: AnyArray) -> bool:
+def shares_memory(first: AnyArray, second: AnyArray) -> bool:
+    """Return whether two arrays share a byte."""
     # Limit on the candidates that NumPy tries; pictures need only a few. Beyond it, sharing is assumed.
     max_work: Any = 10_000
     try:

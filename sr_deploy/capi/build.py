@@ -19,7 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,8 +202,8 @@ def _compile(
     """
     texts = {"SR_VERSION": sr_deploy.__version__, "SR_PYTHON": sys.executable, "SR_PACKAGES": str(_PACKAGES)}
     config = library.with_name("config.h")
-    lines = [f"#define {name} {_c_string(value)}" for name, value in texts.items()]
-    write_whole(config, "\n".join([*lines, "#define SR_DEPLOY_BUILD", ""]).encode("utf-8"))
+    values = {name: c_string(value) for name, value in texts.items()}
+    write_whole(config, config_header({**values, "SR_DEPLOY_BUILD": ""}))
     source = str(_HERE / "sr_deploy.c")
     if Path(command[0]).stem.lower() == "cl":
         ours = ["/nologo", "/std:c11", "/O2", "/LD", "/utf-8", f"/I{include}", f"/FI{config}", source]
@@ -227,12 +227,21 @@ def _compile(
             "-pthread",
             *flags,
         ]
-    done = subprocess.run(
-        [*command, *arguments], cwd=library.parent, capture_output=True, encoding="utf-8", errors="replace"
-    )
+    run_compiler([*command, *arguments], library.parent, "the C library")
+
+
+def run_compiler(command: Sequence[str], folder: Path, product: str) -> None:
+    """Run a command of a compiler in `folder`. Raises OutputError with its message; `product` says what it makes."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         said = (done.stderr or done.stdout).strip() or "no message"
-        raise OutputError(f"{command[0]} could not compile the C library: {said}; try another --compiler")
+        raise OutputError(f"{command[0]} could not compile {product}: {said}; try another --compiler")
+
+
+def config_header(values: Mapping[str, str]) -> bytes:
+    """Return a header that defines a macro for each value."""
+    lines = [f"#define {name} {value}".rstrip() for name, value in values.items()]
+    return "\n".join([*lines, ""]).encode("utf-8")
 
 
 def _shared_library_flags(name: str) -> list[str]:
@@ -242,7 +251,7 @@ def _shared_library_flags(name: str) -> list[str]:
     return ["-shared", f"-Wl,-soname,{name}", "-D_GNU_SOURCE", "-ldl", "-lm"]
 
 
-def _c_string(text: str) -> str:
+def c_string(text: str) -> str:
     """Return `text` as a C string literal. Bytes that are not plain ASCII are written in octal."""
     plain = f"{string.ascii_letters}{string.digits}/._- :".encode()
     return '"' + "".join(chr(c) if c in plain else f"\\{c:03o}" for c in os.fsencode(text)) + '"'

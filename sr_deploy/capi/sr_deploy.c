@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "calls.h"
+#include "frames.h"
 #include "interpreter.h"
 #include "pictures.h"
 #include "sr_deploy.h"
@@ -217,6 +218,33 @@ sr_status sr_upscale_batch(const sr_upscaler *upscaler, const sr_image *inputs, 
 sr_status sr_upscale(const sr_upscaler *upscaler, const sr_image *input, const sr_image *output)
 {
     return sr_upscale_batch(upscaler, input, output, 1);
+}
+
+sr_status sr_upscale_frame(const sr_upscaler *upscaler, const sr_frame *input, const sr_frame *output)
+{
+    sr_status status;
+    fenv_t floats;
+    PyGILState_STATE held;
+    PyObject *value;
+    begin(upscaler);
+    if (!upscaler || !Py_IsInitialized())
+        return not_open(upscaler);
+    if (forked)
+        return refuse_fork(upscaler);
+    if (!input || !output)
+        return fail(upscaler, SR_ERROR_ARGUMENT, "%s is NULL; give the address of an sr_frame",
+                    input ? "output" : "input");
+    if ((status = check_frame(upscaler, input, "input")) != SR_OK ||
+        (status = check_frame(upscaler, output, "output")) != SR_OK)
+        return status;
+    held = enter(&floats);
+    status = call(
+        upscaler, "upscale_frame",
+        Py_BuildValue("(KNN)", NUMBER(upscaler), describe_frame(input, PyBUF_READ), describe_frame(output, PyBUF_WRITE)),
+        &value);
+    Py_XDECREF(value);
+    leave(held, &floats);
+    return status;
 }
 
 sr_status sr_close(sr_upscaler *upscaler)

@@ -93,6 +93,39 @@ typedef struct sr_image {
     int32_t memory; /* SR_HOST or SR_CUDA */
 } sr_image;
 
+/* Range of the values of a frame. */
+enum {
+    SR_RANGE_USUAL = 0,   /* full for RGB and grey, limited for YUV */
+    SR_RANGE_LIMITED = 1, /* 8-bit black is 16 and white is 235; deeper frames in proportion. Not for RGB */
+    SR_RANGE_FULL = 2     /* 0 and 255 */
+};
+
+/* Position of the chroma samples of 4:2:0 and 4:2:2. */
+enum {
+    SR_CHROMA_LEFT = 0,    /* on the left column, between two rows (MPEG-2, H.264) */
+    SR_CHROMA_CENTER = 1,  /* in the middle of its pixels (JPEG, MPEG-1) */
+    SR_CHROMA_TOP_LEFT = 2 /* on the top left pixel (BT.2020) */
+};
+
+enum { SR_FRAME_PLANES = 4 };
+
+/* A video frame in the caller's memory, in planes whose rows may have gaps. This struct will never grow. */
+typedef struct sr_frame {
+    const char *format;              /* name of the format, as `sr-deploy pipe --format` takes it, such as "yuv420p",
+                                        "nv12", "p010le" or "rgb24"; 16-bit values are aligned to 2 bytes */
+    void *planes[SR_FRAME_PLANES];   /* address of the first row of each plane; NULL after the last. An input is never
+                                        written */
+    size_t bytes[SR_FRAME_PLANES];   /* size of the memory at each address; checked against the size of the frame */
+    size_t strides[SR_FRAME_PLANES]; /* bytes from one row of a plane to the next */
+    int32_t width;                   /* in pixels */
+    int32_t height;                  /* in pixels */
+    int32_t matrix;   /* YUV matrix: a number of ITU-T H.273, such as 1 (BT.709), 6 (BT.601) or 9 (BT.2020). 0 or 2: not
+                         known, which means BT.601 for inputs of up to 576 rows and less than 1280 columns, else BT.709 */
+    int32_t range;    /* SR_RANGE_USUAL, SR_RANGE_LIMITED or SR_RANGE_FULL */
+    int32_t siting;   /* SR_CHROMA_LEFT, SR_CHROMA_CENTER or SR_CHROMA_TOP_LEFT */
+    int32_t reserved; /* must be 0 */
+} sr_frame;
+
 /* Options for opening a model. Zero is the default of every field. Later versions add fields at the end and recognise
  * an older struct by its size, so a program that was compiled with an older header keeps working. */
 typedef struct sr_options {
@@ -171,6 +204,12 @@ SR_API sr_status sr_upscale(const sr_upscaler *upscaler, const sr_image *input, 
  * calls of sr_upscale. All pictures are checked before the first is computed. A count of 0 is allowed. */
 SR_API sr_status sr_upscale_batch(const sr_upscaler *upscaler, const sr_image *inputs, const sr_image *outputs,
                                   size_t count);
+
+/* Upscale one video frame. `output` must have the size that sr_output_size gives and the format of `input`, and gets the
+ * colours of `input`: its own matrix, range and siting are not read. Frames of 8-bit RGB and grey give the bytes of
+ * sr_upscale, YUV gives those of `sr-deploy pipe`. 8-bit "rgb24" and full-range "gray8" are read and written in place if
+ * rows have no gaps. */
+SR_API sr_status sr_upscale_frame(const sr_upscaler *upscaler, const sr_frame *input, const sr_frame *output);
 
 /* Return the error text of this thread's last call with this handle, in UTF-8; "" if the call succeeded. NULL as handle
  * means the thread's last sr_open or call without a handle. Each thread keeps the texts of the last 16 handles that

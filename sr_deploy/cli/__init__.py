@@ -46,6 +46,7 @@ COMMANDS = {
     "serve-repo": "sr_deploy.cli.serve_repo",
     "doctor": "sr_deploy.cli.doctor",
     "capi": "sr_deploy.cli.capi",
+    "gstreamer": "sr_deploy.cli.frames.gstreamer",
     "help": "sr_deploy.cli.guide.help",
 }
 """Command name -> module. The order is that of the help: what a new user needs comes first."""

@@ -27,14 +27,18 @@ def command(as_json: bool) -> None:
     Exit code 3: there is no bundled model to try the backends with.
     """
     from sr_deploy.doctor import diagnose
+    from sr_deploy.gstreamer.check import gstreamer_state
 
     diagnosis = diagnose()
+    state, detail = gstreamer_state()
     if as_json:
         import json
 
-        click.echo(json.dumps(diagnosis.to_dict(), indent=2))
+        facts = {**diagnosis.to_dict(), "gstreamer": {"works": state, "detail": detail}}
+        click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo("\n".join(_lines(diagnosis)))
+        hosts = ("plugins of other programs", f"  {'gstreamer':<20} {_STATES[state]}: {detail}")
+        click.echo("\n".join([*_lines(diagnosis), *hosts]))
     if not diagnosis.can_upscale:
         code = _EXIT_NO_BACKEND if diagnosis.lacks_runtime else _EXIT_NO_MODEL
         click.get_current_context().exit(code)

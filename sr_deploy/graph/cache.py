@@ -161,6 +161,15 @@ def trusted_cache_folder() -> Path | None:
     return folder if folder is not None and _is_trusted(folder) else None
 
 
+def folder_for_code(folder: Path) -> str | None:
+    """Make `folder` for the user alone. Returns why files in it must not be run, or None if they may."""
+    try:
+        make_private_folder(folder)
+    except OSError as error:
+        return error.strerror or "it cannot be made"
+    return distrust_reason(folder)
+
+
 def cache_folder() -> Path | None:
     """Return the folder of the entries: in `SR_DEPLOY_CACHE`, else in the platform's cache folder. None if
     caching is off or there is no home folder."""

@@ -151,6 +151,7 @@ SMALLER = {
 RESULTS = {
     "bench": ({0, 1}, "a budget or a baseline is kept or missed, as fast as this machine is"),
     "capi build": ({0, 4}, "the C library needs"),
+    "gstreamer": ({0, 4}, " needs "),
     "build rt-x4 -o rt-x4-rtx.engine --runtime tensorrt-rtx": ({0, 4}, 'pip install "sr-deploy[rtx]"'),
     "build": ({4}, 'pip install "sr-deploy[gpu]"'),
     "upscale holiday/ -o large/ --model rt-x4.engine": ({4}, 'pip install "sr-deploy[gpu]"'),

@@ -208,7 +208,7 @@ PATH = re.compile(r"`(\w[\w./*-]*(?:/|\.(?:py|toml|h|c|json|md)))`")
 def missing_paths(page: str) -> Iterator[str]:
     """The paths in a page that lead nowhere: from the root, from sr_deploy/, or from the package of the table's row."""
     for line in page.splitlines():
-        row = re.match(r"\| \d \| `(\w+)/`", line)
+        row = re.match(r"\| \d+ \| `(\w+)/`", line)
         folders = [ROOT, ROOT / "sr_deploy", *([ROOT / "sr_deploy" / row[1]] if row else [])]
         for path in PATH.findall(line):
             if not any(list(folder.glob(path.rstrip("/"))) for folder in folders):

@@ -131,6 +131,36 @@ static void batch_wrongly(sr_upscaler *upscaler)
     tell("batch: the same input twice", sr_upscale_batch(upscaler, inputs, outputs, 2), upscaler);
 }
 
+static void frames_wrongly(sr_upscaler *upscaler)
+{
+    const sr_frame good_input = {"nv12", {small, small + 16}, {16, 8}, {4, 4}, 4, 4, 1, 0, 0, 0};
+    const sr_frame good_output = {"nv12", {large, large + 64}, {64, 32}, {8, 8}, 8, 8, 1, 0, 0, 0};
+    sr_frame input = good_input, output = good_output;
+#define FRAME(name, change)                                                                                        \
+    change;                                                                                                        \
+    tell("frame: " name, sr_upscale_frame(upscaler, &input, &output), upscaler);                                   \
+    input = good_input, output = good_output
+    tell("frame: no handle", sr_upscale_frame(NULL, &input, &output), NULL);
+    tell("frame: no input", sr_upscale_frame(upscaler, NULL, &output), upscaler);
+    tell("frame: no output", sr_upscale_frame(upscaler, &input, NULL), upscaler);
+    FRAME("no format", input.format = NULL);
+    FRAME("an unknown format", input.format = "nv13");
+    FRAME("a format that is no text", input.format = "\xff");
+    FRAME("no planes", input.planes[0] = NULL);
+    FRAME("a plane too few", output.planes[1] = NULL);
+    FRAME("no columns", input.width = 0);
+    FRAME("a negative height", output.height = -8);
+    FRAME("reserved", input.reserved = 1);
+    FRAME("a huge plane", input.bytes[1] = (size_t)-1);
+    FRAME("a huge stride", input.strides[0] = (size_t)-4);
+    FRAME("a plane too small", output.bytes[1] = 31);
+    FRAME("a short stride", input.strides[1] = 3);
+    FRAME("an unknown matrix", input.matrix = 99);
+    FRAME("an unknown range", input.range = -1);
+    FRAME("a wrong size", output.width = 7);
+    FRAME("what is usual", (void)0);
+}
+
 static void ask_wrongly(sr_upscaler *upscaler)
 {
     sr_info info = SR_INFO_INIT;
@@ -186,6 +216,7 @@ int main(int count, char **arguments)
     tell("error: of the second", SR_OK, other);
     tell("right again", sr_upscale(upscaler, &input, &output), upscaler);
     batch_wrongly(upscaler);
+    frames_wrongly(upscaler);
     ask_wrongly(upscaler);
     sr_close(other);
     use_closed(upscaler);
