@@ -236,13 +236,14 @@ class _TrainingProgress:
             return
         name = f"phase {status.phase} of {status.phases}"
         rate = f"step {status.step:,}, {status.rate:.3g}/s"
-        left = f"{clock(status.left)} left"
+        left = f"{clock(max(status.left, 1.0))} left"  # it is not over before the last step
+        share = min(status.share, 0.99)
         self._display.show(
-            status.share,
+            share,
             1.0,
             name,
             task="phase",
-            line=f"{name}: {status.share:.0%}, {rate}, {left}",
+            line=f"{name}: {share:.0%}, {rate}, {left}",
             rate=rate,
             left=left,
         )

@@ -168,18 +168,22 @@ def test_a_bar_never_stands_at_its_end(monkeypatch):
 
     shown = []
     monkeypatch.setattr(
-        ProgressDisplay, "show", lambda self, done, total, what, **k: shown.append((what, done, total))
+        ProgressDisplay,
+        "show",
+        lambda self, done, total, what, **k: shown.append((what, done, total, k["left"])),
     )
     monkeypatch.setattr(ProgressDisplay, "finish", lambda self, task, **k: shown.append((task, "finished")))
     watch = _TrainingProgress()
     status = {"phase": 1, "phases": 2, "rate": 0.1234, "left": 0.0}
     watch.step(PhaseStatus(step=9, share=0.9, **status))
+    watch.step(PhaseStatus(step=9, share=0.999, **status))
     watch.step(PhaseStatus(step=10, share=1.0, **status))
     watch.work("measuring the quality", 3, 11)
     watch.work("measuring the quality", 11, 11)
     assert shown == [
-        ("phase 1 of 2", 0.9, 1.0),
+        ("phase 1 of 2", 0.9, 1.0, "0:00:01 left"),
+        ("phase 1 of 2", 0.99, 1.0, "0:00:01 left"),
         ("phase", "finished"),
-        ("measuring the quality", 3, 11),
+        ("measuring the quality", 3, 11, ""),
         ("measuring the quality", "finished"),
     ]

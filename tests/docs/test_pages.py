@@ -233,5 +233,12 @@ def test_a_path_that_leads_nowhere_is_found():
     ]
 
 
+def test_activating_the_environment_is_said_before_the_first_bare_command():
+    bare = re.search(r"^```bash\nsr-deploy ", README, re.MULTILINE)
+    assert bare
+    assert README.index("source .venv/bin/activate") < bare.start()
+    assert README.count("source .venv/bin/activate") == 1
+
+
 def test_the_readme_has_one_table_of_quality_and_one_of_speed():
     assert re.findall(r"<!-- tables: (\w+) -->", README) == ["quality", "speed"]

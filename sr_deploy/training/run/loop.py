@@ -93,8 +93,8 @@ class Loop:
             values = self._run.step(small, large, rate)
             if self._run.step_number == self._first_step + 1:
                 self._session.work("the first step", 1, 1)
-            self._accumulate(values, rate)
             done = share >= 1
+            self._accumulate(values, rate, done)
             if done or self._is_due(self._run.step_number):
                 self._evaluate(rate, done)
             elif self._run.step_number % self._session.options.every == 0 and self._session.processes.leads:
@@ -153,7 +153,7 @@ class Loop:
         warmup = warmup_of(steps)
         return rate_share(warmup if before < warmup < share < 1 else share, step, steps)
 
-    def _accumulate(self, values: Tensor, rate: float) -> None:
+    def _accumulate(self, values: Tensor, rate: float, done: bool) -> None:
         """Add the values of a step to the running means, and update the position and the clock."""
         at, before = self._session.position, self._clock.spent
         self._sums += values
@@ -170,7 +170,7 @@ class Loop:
         self._recent.append(self._clock.spent - before)
         self._step_seconds += self._recent[-1]
         if self._session.processes.leads:
-            self._session.listener.step(self._status())
+            self._session.listener.step(self._status(done))
 
     def _count_time(self) -> None:
         """Count the time since the last lap as training."""
@@ -178,8 +178,8 @@ class Loop:
         at.seconds = clock.lap()
         at.spent = self._spent_before + clock.spent - self._clock_at_start
 
-    def _status(self) -> PhaseStatus:
-        """Return the status that listeners get."""
+    def _status(self, done: bool) -> PhaseStatus:
+        """Return the status that listeners get. A phase that is `done` has a share of 1, whatever its clock says."""
         at, run = self._session.position, self._run
         rate = (run.step_number - self._first_step) / max(self._step_seconds, 1e-9)
         steps_left = (run.phase.steps - run.step_number) / rate
@@ -187,10 +187,17 @@ class Loop:
             phase=at.phase + 1,
             phases=len(self._session.recipe.phases),
             step=run.step_number,
-            share=run.step_number / run.phase.steps if at.budget is None else min(at.spent / at.budget, 1.0),
+            share=1.0 if done else self._done_share(),
             rate=rate,
             left=steps_left if at.budget is None else max(at.budget - at.spent, 0.0),
         )
+
+    def _done_share(self) -> float:
+        """Return the progress of the phase so far, 0..1."""
+        at, run = self._session.position, self._run
+        if at.budget is None:
+            return run.step_number / run.phase.steps
+        return min(at.spent / at.budget, 1.0)
 
     def _require_finite(self, sums: Tensor) -> None:
         """Raise CheckFailedError that names the terms, unless all sums are finite."""
@@ -269,9 +276,10 @@ class Loop:
                     "validation_loss": quality.loss,
                 }
             )
+        status = self._status(at.done)
         self._session.say(
-            f"phase {at.phase + 1} step {run.step_number:,} ({self._status().share:.1%}): loss {means[0]:.5f}, "
-            f"held out {quality.psnr:.3f} dB, {self._status().rate:.1f} steps/s"
+            f"phase {at.phase + 1} step {run.step_number:,} ({status.share:.1%}): loss {means[0]:.5f}, "
+            f"held out {quality.psnr:.3f} dB, {status.rate:.3g} steps/s"
         )
 
     def _keep(self, quality: HeldOutQuality, done: bool) -> None:

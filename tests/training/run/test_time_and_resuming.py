@@ -49,10 +49,12 @@ def test_two_equal_phases_get_half_of_the_time_each_and_reach_their_rate(
     pictures, tmp_path, without_plots, monkeypatch
 ):
     monkeypatch.setattr(trainer, "TrainingClock", Steady)
-    run = train(pictures, tmp_path / "run", tiny_recipe(ENDLESS, ENDLESS), minutes=0.05, every=10**6)
+    watch = Listener()
+    run = train(pictures, tmp_path / "run", tiny_recipe(ENDLESS, ENDLESS), watch, minutes=0.05, every=10**6)
     ends = {row["phase"]: row["seconds"] for row in read_log(tmp_path / "run")}
     assert ends == {1: pytest.approx(1.5, rel=0.1), 2: pytest.approx(3.0, rel=0.1)}
     assert run.position.highest_rate == pytest.approx(1e-2, rel=0.05)
+    assert watch.last.share == 1.0
     assert run.position.looked == 14.0  # it is outside of the minutes
 
 
