@@ -154,6 +154,10 @@ class CommandGroup(click.Group):
         # The module of a command is imported once, but this method runs for each call of the command line.
         if not any(parameter.name == "debug" for parameter in command.params):
             command.params.append(_debug_option(hidden=True))
+        if ctx.resilient_parsing:  # a shell asks for completion
+            from sr_deploy.cli.guide.completion import teach
+
+            teach(command)
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -164,7 +168,7 @@ class CommandGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command by its name. Raises click.UsageError with a similar name if there is no such command."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(_unknown_command_message(args[0]), ctx)
         return super().resolve_command(ctx, args)
 

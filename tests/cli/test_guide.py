@@ -105,7 +105,7 @@ def test_a_shell_without_completion_is_named(run, monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("tr", {"train"}), ("train --arch", {"--architecture"}), ("train --architecture u", {"unet"}), ("help tr", {"train", "training", "triton", "troubleshooting"})],
+    [("upscale --model rt", {"rt-x2", "rt-x4"}), ("nothing tr", {"train"}), ("tr", {"train"}), ("train --arch", {"--architecture"}), ("train --architecture u", {"unet"}), ("help tr", {"train", "training", "triton", "troubleshooting"})],
 )  # fmt: skip
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_completes_commands_options_values_and_pages(tmp_path, words, expected):
@@ -119,5 +119,20 @@ def test_bash_completes_commands_options_values_and_pages(tmp_path, words, expec
     )
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert expected <= set(done.stdout.split()), done.stderr
-    assert "help" in COMMANDS
+    assert expected <= set(done.stdout.strip("\n").split("\n")), done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("help", "bench", "cache", "capi")]
+)
+def test_every_argument_of_a_command_completes(command):
+    from click.shell_completion import ShellComplete
+
+    from sr_deploy.cli import main
+
+    complete = ShellComplete(main, {}, "sr-deploy", "_SR_DEPLOY_COMPLETE")
+    kinds = {item.type for item in complete.get_completions([command], "phot")}
+    found = main.get_command(main.make_context("sr-deploy", ["help"], resilient_parsing=True), command)
+    takes = any(parameter.param_type_name == "argument" for parameter in found.params)
+    assert kinds == ({"file"} if takes else set())

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -38,6 +42,36 @@ def script(shell: str) -> str:
     # bash's script of click asks bash for its version when it is made; the script itself does not need it
     kind._check_version = staticmethod(lambda: None)  # type: ignore[attr-defined]
     return kind(main, {}, "sr-deploy", "_SR_DEPLOY_COMPLETE").source() + "\n"
+
+
+def teach(command: click.Command) -> None:
+    """Let the text parameters of a command that name models or files complete to them, in its parts too."""
+    for parameter in command.params:
+        name, metavar = parameter.name or "", getattr(parameter, "metavar", None) or ""
+        if isinstance(parameter.type, click.types.StringParamType):
+            if name in ("model", "models", "against") or "NAME|FILE" in metavar:
+                parameter._custom_shell_complete = _models
+            elif (isinstance(parameter, click.Argument) and name != "topic") or name in ("output", "compare"):
+                parameter._custom_shell_complete = _files
+    for part in getattr(command, "commands", {}).values():
+        teach(part)
+
+
+def _models(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The bundled models whose names begin with `incomplete`, else files."""
+    from click.shell_completion import CompletionItem
+
+    models = Path(__file__).resolve().parents[2] / "models"
+    names = sorted(path.stem for path in models.glob("*.onnx"))
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return found or _files(ctx, parameter, incomplete)
+
+
+def _files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Ask the shell to complete a file name."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _shell() -> str:
