@@ -19,6 +19,9 @@ from sr_deploy.system.arrays import AnyArray, FloatArray
 _LOBES = 3  # radius of the kernel in pixels of the smaller grid
 _ROWS_PER_BLOCK, _COLUMNS_PER_BLOCK = 8, 16
 """Results per matrix product: enough for BLAS to be fast, and few enough that most weights are not zero."""
+_ALONE = 1 << 18
+"""Multiplications up to which OpenBLAS computes a product in one thread (4 * 65536, interface/gemm.c of 0.3). Its threads wait
+in busy loops: beside the threads of a runtime, a resize took six times the processor's time with them (measured)."""
 _STRIP = 16 << 20
 """Bytes of float32 per strip, counted before or after the vertical pass, whichever is more."""
 
@@ -87,7 +90,7 @@ def resize(image: Image, width: int, height: int, *, straight: bool = False) -> 
         strip = down[at : at + at_once]
         rows = np.concatenate([_resampled_rows(image, block) for block in strip])
         planes = np.ascontiguousarray(rows.transpose(2, 0, 1))
-        planes = np.concatenate([planes[..., block.source] @ block.weights.T for block in across], axis=2)
+        planes = np.concatenate([_across(planes, block) for block in across], axis=2)
         span = slice(strip[0].result.start, strip[-1].result.stop)
         _store(planes, pixels[span], alpha[span] if alpha is not None else None)
     return replace(image, pixels=pixels, alpha=alpha)
@@ -135,8 +138,20 @@ def _resampled_rows(image: Image, block: _Block) -> FloatArray:
     if image.alpha is not None:
         opacity = image.alpha[block.source, :, None].astype(np.float32)
         rows = np.concatenate((rows * (opacity / np.iinfo(image.alpha.dtype).max), opacity), axis=2)
-    result: FloatArray = block.weights @ rows.reshape(rows.shape[0], -1)
+    flat = rows.reshape(rows.shape[0], -1)
+    step = max(1, _ALONE // block.weights.size)
+    parts = [block.weights @ flat[:, at : at + step] for at in range(0, flat.shape[1], step)]
+    result: FloatArray = np.concatenate(parts, axis=1)
     return result.reshape(-1, *rows.shape[1:])
+
+
+def _across(planes: FloatArray, block: _Block) -> FloatArray:
+    """The result columns of a block: [C, rows, W] -> [C, rows, results]."""
+    step = max(1, _ALONE // block.weights.size)
+    rows = range(0, planes.shape[1], step)
+    parts = [planes[:, at : at + step, block.source] @ block.weights.T for at in rows]
+    result: FloatArray = np.concatenate(parts, axis=1)
+    return result
 
 
 def _store(planes: FloatArray, pixels: AnyArray, alpha: AnyArray | None) -> None:

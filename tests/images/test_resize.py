@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -120,3 +123,20 @@ def test_fit_refuses_what_makes_no_sense() -> None:
     for options in ({"target_width": 0}, {"box": (0, 5)}, {"target_width": 5, "box": (5, 5)}):
         with pytest.raises(UsageError):
             fit(4, 3, **options)  # type: ignore[arg-type]
+
+
+def test_the_result_does_not_depend_on_the_number_of_cores() -> None:
+    code = """
+import hashlib, numpy as np
+from sr_deploy import Image, resize
+pixels = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+print(hashlib.sha256(resize(Image(pixels=pixels), 1234, 555).pixels.tobytes()).hexdigest())
+"""
+    command = [sys.executable, "-c", code]
+    found = {
+        subprocess.run(
+            command, env={**os.environ, "OPENBLAS_NUM_THREADS": str(threads)}, capture_output=True, check=True
+        ).stdout
+        for threads in (1, 2)
+    }
+    assert len(found) == 1
