@@ -3,6 +3,9 @@
 An ONNX file must give the same picture each time. So random numbers are replaced by their mean: 0 for a normal distribution, 0.5 for one of
 0 to 1. A net whose pictures still differ, such as one with dropout in use, is refused.
 
+torch leaves open how a sort orders equal values, and its order in 2.14 is none that a graph could repeat. So equal values keep their order,
+in the check too.
+
 Some published nets choose a layer, or pixels, by values. `use_tensor_operations` lets them compute the same by operations on whole tensors.
 """
 
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +23,8 @@ from torch import Tensor, nn
 from sr_deploy.errors import InputError
 
 _NOTE = "The net draws random numbers when it runs; the export has their mean instead."
+_SORT_NOTE = "The net sorts values; equal ones keep their order in the export, which torch leaves open."
+_SORTS = ("sort(", "argsort(")
 _CALLS = ("randn(", "randn_like(", ".normal_(", "torch.rand(", "rand_like(", ".uniform_(")
 """Calls that draw the numbers which `_Still` replaces."""
 
@@ -29,13 +34,15 @@ def steady_net(net: nn.Module, name: str, shape: tuple[int, int, int, int]) -> t
 
     `shape` is that of an input that the net takes. Raises InputError for a net whose pictures differ in any case.
     """
+    net, order = with_stable_sorts(net)
     found, notes = without_randomness(net)
+    notes += order
     picture = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     if _is_steady(found, picture):
         return found, notes
     found = _Still(net)
     if _is_steady(found, picture):
-        return found, [_NOTE]
+        return found, [_NOTE, *order]
     raise InputError(
         f"{name}: gives another picture each time it runs, so no file can be checked against it; it draws random numbers, or has "
         "dropout in use: leave that out, or let `self.training` decide about it"
@@ -52,15 +59,22 @@ def _is_steady(net: nn.Module, picture: Tensor) -> bool:
 
 def without_randomness(net: nn.Module) -> tuple[nn.Module, list[str]]:
     """Return `net` itself, or the net with its random numbers replaced, and what was done as sentences."""
-    if not draws_numbers(net):
+    if not calls_any(net, _CALLS):
         return net, []
     return _Still(net), [_NOTE]
 
 
-def draws_numbers(net: nn.Module) -> bool:
-    """True if the code of a module of `net` draws numbers when it runs.
+def with_stable_sorts(net: nn.Module) -> tuple[nn.Module, list[str]]:
+    """Return `net` itself, or the net with sorts that keep the order of equal values, and what was done as sentences."""
+    if not calls_any(net, _SORTS):
+        return net, []
+    return _Ordered(net), [_SORT_NOTE]
 
-    The source is searched, because running a net of unknown size rules may fail, and a run may draw only for some sizes.
+
+def calls_any(net: nn.Module, calls: Sequence[str]) -> bool:
+    """True if the code of a module of `net` has one of `calls` in its `forward`.
+
+    The source is searched, because running a net of unknown size rules may fail, and a run may make a call only for some sizes.
     """
     import inspect
 
@@ -70,9 +84,44 @@ def draws_numbers(net: nn.Module) -> bool:
             source = inspect.getsource(kind.forward)
         except (OSError, TypeError):  # no source: a compiled or generated module
             continue
-        if any(call in source for call in _CALLS):
+        if any(call in source for call in calls):
             return True
     return False
+
+
+class _Ordered(nn.Module):
+    """A net whose sorts keep the order of equal values."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to [N, C, H * scale, W * scale]."""
+        with _stable_sorts():
+            result: Tensor = self.net(x)
+            return result
+
+
+@contextmanager
+def _stable_sorts() -> Iterator[None]:
+    """Make torch's sorts keep the order of equal values."""
+    own_sort, own_argsort = torch.sort, torch.argsort
+    kept = [(place, name, getattr(place, name)) for place in (torch, Tensor) for name in ("sort", "argsort")]
+
+    def sort(x: Tensor, dim: int = -1, descending: bool = False, **options: Any) -> Any:
+        return own_sort(x, dim=dim, descending=descending, stable=True)
+
+    def argsort(x: Tensor, dim: int = -1, descending: bool = False, **options: Any) -> Any:
+        return own_argsort(x, dim=dim, descending=descending, stable=True)
+
+    for place, name, _ in kept:
+        setattr(place, name, sort if name == "sort" else argsort)
+    try:
+        yield
+    finally:
+        for place, name, function in kept:
+            setattr(place, name, function)
 
 
 class _Still(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sr_deploy.errors import InputError, MissingRuntimeError, one_line
 from sr_deploy.spec import SizeRule
 from sr_deploy.system.files import digest_of
-from sr_deploy.training.anynet.adapting import use_tensor_operations, without_randomness
+from sr_deploy.training.anynet.adapting import use_tensor_operations, with_stable_sorts, without_randomness
 from sr_deploy.training.anynet.source import SourceNet
 from sr_deploy.training.anynet.weight_files import read_weights
 
@@ -39,7 +39,8 @@ def load_community(path: Path, *, extra: bool = False) -> SourceNet:
     registry = _registry(extra)
     described = _described(path, weights, registry)
     _check_task(path, described)
-    net, notes = without_randomness(_Described(described))
+    net, order = with_stable_sorts(_Described(described))
+    net, notes = without_randomness(net)
     need = described.size_requirements
     return SourceNet(
         net=net,
@@ -53,7 +54,7 @@ def load_community(path: Path, *, extra: bool = False) -> SourceNet:
         precisions=_precisions(described),
         parameters={"purpose": str(described.purpose), "tags": [str(tag) for tag in described.tags]},
         sha256=digest_of(path),
-        notes=tuple(notes),
+        notes=(*notes, *order),
     )
 
 

@@ -38,9 +38,9 @@ def _operators() -> Any:
 
 
 def _sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-    """Translate a sort along `dim`; gives the values and their indices. Equal values keep their order, as torch's CPU sort has it.
+    """Translate a sort along `dim`; gives the values and their indices. Equal values keep their order.
 
-    ONNX asks that of TopK, but OpenVINO 2026.4 does not keep to it. So integers are made unique by their index first.
+    Integers are made unique by their index first, so that no runtime has to keep an order.
     """
     op = _operators()
     count = op.Shape(x, start=dim, end=dim + 1 or None)

@@ -104,16 +104,21 @@ def test_area_interpolation_keeps_the_last_row_and_column_of_odd_sizes(tmp_path)
 class Sorted(nn.Module):
     """A net that sorts its pixels by a few brightnesses, so that most of them are equal."""
 
+    def __init__(self, *, stable: bool | None = None) -> None:
+        super().__init__()
+        self.stable = stable
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.flatten(2)
-        _, order = torch.sort((flat.mean(1) * 4).long(), dim=-1, stable=True)
+        _, order = torch.sort((flat.mean(1) * 4).long(), dim=-1, stable=self.stable)
         return flat.gather(2, order.unsqueeze(1).expand(flat.shape)).view(x.shape)
 
 
 def test_sorting_keeps_the_order_of_equal_values(tmp_path):
-    """Torch 2.14's exporter has no translation of it."""
-    export(Sorted(), tmp_path, halo=None)
-    assert max(differences(Sorted(), tmp_path / "net.onnx")) == 0
+    """Torch 2.14's exporter has no translation of it, and its own order of equal values is open."""
+    result = export(Sorted(), tmp_path, halo=None)
+    assert any("keep their order" in note for note in result.notes)
+    assert max(differences(Sorted(stable=True), tmp_path / "net.onnx")) == 0
 
 
 class Modulated(nn.Module):
