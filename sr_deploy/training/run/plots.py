@@ -120,6 +120,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], name: str) -> None:
         axes.legend(fontsize=8)
     axes.set_ylabel(names.get(name, name), fontsize=9)
     axes.set_xlabel("step of the phase", fontsize=8)
+    axes.set_xlim(0, rows[-1]["step"] * 1.02)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
 

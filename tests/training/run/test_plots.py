@@ -39,6 +39,7 @@ def test_curves_have_a_panel_for_each_phase_and_term_and_the_line_of_bicubic(tmp
     assert {"bicubic 27.50 dB", "bicubic 28.40 dB", "net 30.00 dB", "held out"} <= labels
     assert [axes.get_title() for axes in panels if axes.get_title()] == ["phase 1", "phase 2"]
     assert [axes.get_xlabel() for axes in panels].count("minutes") == 2
+    assert {axes.get_xlim() for axes in panels} == {(0.0, 204.0)}
     (rates,) = [axes.lines[0].get_xydata() for axes in panels if axes.get_ylabel() == "learning rate"][:1]
     assert rates.max(axis=0).tolist() == [200, 2e-3]
     assert cv2.imread(str(tmp_path / "curves.png")).shape[1] > 500
