@@ -93,6 +93,7 @@ def test_commands_look_up_nobody_and_leave_nothing_but_the_cache(place: Path) ->
         "info net.onnx",
         "convert rt-x2 -o half.onnx --precision fp16",
         "models",
+        "formats",
         "cache list",
     )
     assert look_ups == []
@@ -128,3 +129,25 @@ print(sorted(name for name in sys.modules if "openvino_telemetry" in name))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("cache", ["kept", ""])
+def test_caches_of_training_libraries_are_private(tmp_path: Path, cache: str) -> None:
+    """torch and matplotlib use our cache, or without one a temporary folder, which does not outlive the process."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    names = ("TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    environment |= {"SR_DEPLOY_CACHE": cache and str(tmp_path / cache), "TMPDIR": str(temporary)}
+    code = f"import os, sr_deploy.training\nfor name in {names}: print(os.environ[name], os.path.isdir(os.environ[name]))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=True)
+    places = [line.split() for line in done.stdout.splitlines()]
+    assert [there for _, there in places] == ["True", "True"]
+    if cache:
+        assert [place for place, _ in places] == [
+            str(tmp_path / cache / name) for name in ("torch", "matplotlib")
+        ]
+    else:
+        assert {Path(place).parent for place, _ in places} == {temporary}
+    assert list(temporary.iterdir()) == []
