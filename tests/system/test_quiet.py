@@ -133,7 +133,7 @@ print(sorted(name for name in sys.modules if "openvino_telemetry" in name))
 
 @pytest.mark.parametrize("cache", ["kept", ""])
 def test_caches_of_training_libraries_are_private(tmp_path: Path, cache: str) -> None:
-    """torch and matplotlib use our cache, or without one a temporary folder, which does not outlive the process."""
+    """Libraries use our cache, or without one a temporary folder, which does not outlive the process."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     names = ("TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
