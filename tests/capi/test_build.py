@@ -130,7 +130,7 @@ def test_header_and_source_come_with_the_package(library):
         encoding="utf-8"
     )
     pyproject = ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8")
-    assert '"sr_deploy.capi",' in pyproject
+    assert 'include = ["sr_deploy*"]' in pyproject
     assert '"sr_deploy.capi" = ["*.h", "*.c"]' in pyproject
 
 

@@ -19,7 +19,7 @@ from sr_deploy.gstreamer.build import Plugin, build_plugin, gstreamer_flags
 
 HOST = Path(__file__).parent / "programs" / "host.c"
 STRICT = ("-Wall", "-Wextra", "-Wshadow", "-Werror")
-SECONDS = 120
+SECONDS = 600
 """Time limit of a pipeline, far beyond what any takes."""
 
 Done = subprocess.CompletedProcess[str]

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from sr_deploy import __version__
+from tests.gstreamer.conftest import SECONDS
 
 SOURCE = "videotestsrc num-buffers=3 ! video/x-raw,format=I420,width=64,height=36"
 
@@ -24,7 +25,7 @@ def refused(host_program, environment, tmp_path):
             env={**environment, **more},
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=SECONDS,
         )
         assert (done.returncode, done.stdout) == (1, "")
         (line,) = done.stderr.splitlines()

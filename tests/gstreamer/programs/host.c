@@ -81,9 +81,9 @@ static gboolean wait_for_end(GstBus *bus, int *dropped)
 {
     for (;;) {
         GstMessage *message =
-            gst_bus_timed_pop_filtered(bus, 60 * GST_SECOND, GST_MESSAGE_EOS | GST_MESSAGE_ERROR | GST_MESSAGE_QOS);
+            gst_bus_timed_pop_filtered(bus, 300 * GST_SECOND, GST_MESSAGE_EOS | GST_MESSAGE_ERROR | GST_MESSAGE_QOS);
         if (!message) {
-            fprintf(stderr, "nothing happened for 60 s\n");
+            fprintf(stderr, "nothing happened for 300 s\n");
             return FALSE;
         }
         if (GST_MESSAGE_TYPE(message) == GST_MESSAGE_ERROR) {
@@ -105,7 +105,7 @@ static gboolean wait_for_end(GstBus *bus, int *dropped)
 
 static void wait_for(gint *counter, gint value)
 {
-    for (int i = 0; i < 30000 && g_atomic_int_get(counter) < value; i++)
+    for (int i = 0; i < 300000 && g_atomic_int_get(counter) < value; i++)
         g_usleep(1000);
 }
 
