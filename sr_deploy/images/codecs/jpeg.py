@@ -1,4 +1,5 @@
-"""JPEG: metadata is read here, and added to the data that OpenCV writes.
+"""JPEG: followed to its end before decoding, because libjpeg skips what it does not know inside of a scan; metadata is
+added to the data that OpenCV writes.
 
 A file is a series of segments (ITU T.81, annex B): a marker (0xFF and a code), a length (2 bytes,
 big-endian, which counts itself) and a body. Entropy-coded data follows a start of scan (SOS, 0xDA).
@@ -35,25 +36,35 @@ _ICC = b"ICC_PROFILE\0"  # prefix in APP2 (ICC.1, annex B)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of the body of every segment, up to and including the first start of scan.
+    """(marker, start, end) of the body of every segment, up to and including EOI.
 
-    Raises DamagedError if the file ends before that.
+    For SOS, `end` is the end of the entropy-coded data behind the segment. Raises DamagedError if the
+    file ends before EOI, except right behind entropy-coded data.
     """
-    at = 2
-    while found := _MARKER.search(data, at):
+    at, scanned = 2, False
+    while True:
+        found = _MARKER.search(data, at)
+        if not found:
+            # `parse_jpeg` decides whether the end marker is all that is missing; a part of it tells of a cut
+            if data[-1:] != b"\xff" and at == len(data) and scanned:
+                return
+            raise DamagedError("ends before its pixel data does")
         marker, start = data[found.end() - 1], found.end()
         if marker == 0xD9:
-            break
+            yield marker, start, start
+            return
         if marker in (0x01, 0xD8):  # TEM and SOI have no length and no body
             at = start
             continue
         require_bytes(data, start + 2)
-        at = start + int.from_bytes(data[start : start + 2], "big")
-        require_bytes(data, at)
-        yield marker, start + 2, at
+        end = start + int.from_bytes(data[start : start + 2], "big")
+        require_bytes(data, end)
         if marker == 0xDA:
-            return
-    raise DamagedError("has no pixel data")
+            scanned = True
+            following = _MARKER.search(data, end)
+            end = following.start() if following else len(data)
+        yield marker, start + 2, end
+        at = end
 
 
 def _join_icc(parts: dict[int, bytes], count: int) -> bytes | None:
@@ -63,38 +74,51 @@ def _join_icc(parts: dict[int, bytes], count: int) -> bytes | None:
 
 
 def parse_jpeg(data: bytes, check: SizeCheck) -> PictureHeader:
-    """Read the segments of a JPEG (ITU T.81) up to its pixels. Whether those are whole is left to the decoder.
+    """Follow a JPEG (ITU T.81) to its end marker. Bytes after it are ignored.
 
     Raises DamagedError, UnsupportedError, or the error of `check`.
     """
-    kind = inks = stop = 0
+    frame: tuple[int, int, int, int] | None = None
     found = _JpegMetadata()
-    for marker, start, stop in _segments(data):
+    scanned = scans = stop = 0
+    for marker, start, end in _segments(data):
         if marker in _FRAME_MARKERS:
-            if kind or stop - start < 6:
+            if frame or end - start < 6:
                 raise DamagedError("has an invalid JPEG frame header")
-            kind, (precision, height, width, inks) = marker, struct.unpack_from(">BHHB", data, start)
+            precision, height, width, parts = struct.unpack_from(">BHHB", data, start)
             check(width, height)
             if marker == _JPEG_LS:
                 raise UnsupportedError("is JPEG-LS, which is not supported")
-            if precision != 8 or inks not in (1, 3, 4):
+            if precision != 8 or parts not in (1, 3, 4):
                 raise UnsupportedError(
-                    f"is a JPEG of {precision} bits and {inks} components, which is not supported"
+                    f"is a JPEG of {precision} bits and {parts} components, which is not supported"
                 )
+            frame = (marker, width, height, parts)
+        elif marker == 0xDA:
+            scanned += end - start
+            scans += 1
         else:
-            found.take(marker, data[start:stop])
-    scans = data.count(b"\xff\xda", stop, data.find(b"\xff\xd9", stop))
+            found.take(marker, data[start:end])
+        stop = end
+    if not frame or not scanned:
+        raise DamagedError("has no pixel data")
     if scans > _MAX_SCANS:
         raise DamagedError(f"has {scans} scans, which would take very long to decode")
-    notes = list(found.notes)
-    # With a single scan, no marker but the end marker can follow. A part of it tells of a cut.
-    if kind in (0xC0, 0xC1) and data[-1] != 0xFF and not _MARKER.search(data, stop):
-        data += b"\xff\xd9"
+    kind, width, height, parts = frame
+    # Huffman coding takes at least one bit for each MCU, which covers at most 32x32 pixels (ITU T.81, A.2: the
+    # sampling factors go up to 4). Arithmetic coding (SOF9 and higher) may take less.
+    if kind < 0xC9 and scanned * 8 < (width // 32) * (height // 32):
+        raise DamagedError(f"holds {scanned} bytes of pixel data, too few for {width}x{height} pixels")
+    payload, notes = data[:stop], list(found.notes)
+    if not data.startswith(b"\xff\xd9", stop - 2):
+        if kind not in (0xC0, 0xC1) or scans != 1:  # more scans might be missing
+            raise DamagedError("ends before its end marker")
+        payload += b"\xff\xd9"
         notes.append("has no end marker, although all its rows are there")
     return PictureHeader(
         format="jpeg",
-        payload=data,
-        ink=inks == 4,
+        payload=payload,
+        ink=parts == 4,
         quality=found.quality,
         metadata=found.metadata(),
         notes=tuple(notes),
