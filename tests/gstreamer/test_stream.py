@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
+
+from tests.gstreamer.conftest import SECONDS
 
 SMALL = "video/x-raw,format=I420,width=64,height=36,framerate=30/1"
 UP = "sruscale name=up model=rt-x2"
@@ -36,6 +40,21 @@ def test_an_early_end_passes_on_every_frame_that_came_in(host):
     found = host("early-eos", f"{source(100_000)} ! {COPY} streams=4 ! {SINK} sync=false", 10)
     assert found["in"] == found["out"] > 9
     assert found["in_order"]
+
+
+@pytest.mark.parametrize(("what", "number"), [("run", 0), ("seek", 10), ("early-eos", 10)])
+def test_no_buffer_event_or_element_is_left_behind(host_program, environment, what, number):
+    frames = 20 if what == "run" else 1_000_000
+    done = subprocess.run(
+        [str(host_program), what, f"{source(frames)} ! {COPY} streams=4 ! {SINK} sync=false", str(number)],
+        env={**environment, "GST_TRACERS": "leaks", "GST_DEBUG": "GST_TRACER:7"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0
+    assert "object-alive" in done.stderr  # the tracer's description of its lines
+    assert [line for line in done.stderr.splitlines() if "object-alive, type-name=(string)Gst" in line] == []
 
 
 def test_stopping_in_the_midst_of_frames_leaves_no_thread_behind(host):

@@ -194,6 +194,12 @@ int main(int count, char **arguments)
         printf("]}\n");
         return 0;
     }
+    gst_object_unref(small);
+    gst_object_unref(large);
+    gst_object_unref(up);
+    gst_object_unref(bus);
+    gst_object_unref(pipeline);
+    gst_deinit(); /* GStreamer's tracer of leaks reports here */
     printf("{\"in\": %d, \"out\": %d, \"in_order\": %s, \"dropped\": %d, \"wrong_seeks\": %d}\n", into, out_of,
            in_order ? "true" : "false", dropped, wrong_seeks);
     return 0;
