@@ -83,7 +83,7 @@ def colours_of(properties: Properties, layout: Layout, height: int, width: int) 
 def _range(properties: Properties, layout: Layout) -> Range:
     """Return the range of a frame's values. Without a property, RGB is full and the others are limited.
 
-    `_Range` is numbered as in ITU-T H.273. VapourSynth before 73 has `_ColorRange`, with the opposite numbers.
+    `_Range` is numbered as in ITU-T H.273. Older sources set `_ColorRange`, with the opposite numbers.
     """
     if layout.floating:
         return "full"  # floating values have no headroom: 0 is black and 1 is white
