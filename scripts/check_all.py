@@ -91,6 +91,11 @@ def gstreamer() -> str:
     return _tool("-m", "benchmarks.hosts.gstreamer", "--check")
 
 
+def vapoursynth() -> str:
+    """The page about VapourSynth says what its committed results say."""
+    return _tool("-m", "benchmarks.hosts.vapoursynth", "--check")
+
+
 def architectures() -> str:
     """The page about architectures says what its committed results say."""
     return _tool("-m", "benchmarks.architectures.page", "--check")
@@ -179,6 +184,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "docs/precision.md is that of benchmarks/results": engines,
     "docs/video.md is that of benchmarks/results": frames,
     "docs/gstreamer.md is that of benchmarks/results": gstreamer,
+    "docs/vapoursynth.md is that of benchmarks/results": vapoursynth,
     "docs/models/architectures.md is that of benchmarks/architectures/results.json": architectures,
     "benchmarks/results/gpu/README.md is that of its results": gpu,
     "the bundled models are those of export/checkpoints": bundled,

@@ -66,7 +66,7 @@ def size_of(path: Path) -> tuple[int, int, int]:
 @BEST_SOURCE
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_the_guide_s_script_and_command_make_a_film(run, tmp_path):
-    (script,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (script,) = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "film.vpy").write_text(script, "utf-8")
     (command,) = re.findall(r"^(vspipe .*)$", PAGE, re.MULTILINE)
     done = run(command)
