@@ -19,6 +19,8 @@ from urllib.parse import quote
 from sr_deploy.errors import OutputError, SrDeployError, UsageError
 from sr_deploy.images.image import Image, cropped, encode_image, read_image
 from sr_deploy.system.files import write_whole
+from sr_deploy.system.output_folder import check_output_path
+from sr_deploy.system.text import shown
 from sr_deploy.version import __version__
 
 _TEMPLATE = Path(__file__).with_name("compare.html")
@@ -55,6 +57,8 @@ def check_page(page: Path) -> None:
         raise OutputError(
             f"cannot write {page}: it exists and is no page of comparisons; choose another name"
         )
+    folder = next(parent for parent in page.absolute().parents if os.path.lexists(parent))
+    check_output_path(folder / page.name, overwrite=True)  # its folder may be one that the run makes
 
 
 def write_page(page: Path, pairs: Sequence[Pair], model: str) -> None:
@@ -62,7 +66,7 @@ def write_page(page: Path, pairs: Sequence[Pair], model: str) -> None:
     entries = list(_entries(page, pairs))
     count = f"{len(entries)} picture{'' if len(entries) == 1 else 's'}"
     links = ", ".join(
-        f'<a href="{html.escape(_address(page, pair.before))}">{html.escape(pair.before.name)}</a> '
+        f'<a href="{html.escape(_address(page, pair.before))}">{html.escape(shown(pair.before.name))}</a> '
         f'and <a href="{html.escape(_address(page, pair.after))}">its result</a>'
         for pair in pairs[:100]
     )
@@ -79,7 +83,7 @@ def write_page(page: Path, pairs: Sequence[Pair], model: str) -> None:
     text = re.sub(r"\$([A-Z]+)", lambda field: values[field[1]], _TEMPLATE.read_text(encoding="utf-8"))
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(page, text.encode("utf-8"))
+        write_whole(page, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise OutputError(f"cannot write {page}: {error.strerror or error}; choose another name") from error
 
@@ -89,7 +93,7 @@ def _entries(page: Path, pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
     room = _MOST_EMBEDDED
     for pair in pairs:
         entry = {
-            "name": pair.before.name,
+            "name": shown(pair.before.name),
             "before": _address(page, pair.before),
             "after": _address(page, pair.after),
         }
@@ -106,7 +110,7 @@ def _address(page: Path, path: Path) -> str:
         relative = os.path.relpath(os.path.abspath(path), os.path.abspath(page.parent))
     except ValueError:
         return Path(os.path.abspath(path)).as_uri()
-    return quote(Path(relative).as_posix())
+    return quote(os.fsencode(Path(relative).as_posix()))  # a name may be no UTF-8
 
 
 def _embedded(pair: Pair) -> dict[str, str]:

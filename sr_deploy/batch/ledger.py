@@ -214,12 +214,13 @@ class Ledger:
 
     def peek(self, job: Job) -> Literal["make", "skip", "foreign"]:
         """What a run would do with `job`, without claiming it: "foreign" stands for a result that is not ours."""
-        record, there = read_record(record_path(job.target)) or {}, os.path.lexists(job.target)
+        found, there = read_record(record_path(job.target)), os.path.lexists(job.target)
+        record, damaged = found or {}, found is None and os.path.lexists(record_path(job.target))
         if there and self._existing == "skip":
             return "skip"
         if is_written(job.target, record):
             return "skip" if self._is_current(job, record, None) else "make"
-        ours = was_replaced(job.target, record) or may_be_damaged(job.target, record)
+        ours = damaged or was_replaced(job.target, record) or may_be_damaged(job.target, record)
         return "foreign" if there and self._existing == "resume" and not ours else "make"
 
     def _is_current(self, job: Job, record: dict[str, Any], claim: Claim | None) -> bool:

@@ -19,7 +19,7 @@ from sr_deploy.batch.run import run_jobs
 from sr_deploy.batch.steps import WriteSettings
 from sr_deploy.errors import SrDeployError
 from sr_deploy.images.codecs.formats import WRITABLE_SUFFIXES, format_of
-from sr_deploy.images.image import Image, cropped, read_image, read_size, write_image
+from sr_deploy.images.image import MOST_PIXELS, Image, cropped, read_image, read_size, write_image
 from sr_deploy.images.sizes import OutputSize
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def within_sizes(jobs: Jobs, least: int | None, most: int | None) -> Jobs:
     kept, left = [], Counter(jobs.left_out)
     for job in jobs.todo:
         try:
-            side = max(read_size(job.source))
+            side = max(read_size(job.source, max_pixels=MOST_PIXELS))
         except SrDeployError:
             side = None
         if side is not None and least is not None and side < least:
@@ -86,7 +86,7 @@ def _look(job: Job, scale: int, settings: WriteSettings, ledger: Ledger | None) 
     if do != "make":
         return Look(job, do)
     try:
-        width, height = read_size(job.source)
+        width, height = read_size(job.source, max_pixels=MOST_PIXELS)
     except SrDeployError as error:
         return Look(job, "fail", error=str(error))
     result = settings.size.of(width, height) or (width * scale, height * scale)
@@ -99,7 +99,7 @@ def seconds_per_pixel(
     """Measure the seconds that a run needs for each pixel of the pictures in `looks`, reading and writing included.
 
     The middle of some of the pictures is upscaled as in a run, with its overlapping steps and records, into a folder for
-    temporary files. `model` is the digest of the model. None if none of the pictures can be read.
+    temporary files. `model` is the digest of the model. None if none of the pictures can be read and written.
     """
     makes = sorted((look for look in looks if look.do == "make"), key=lambda look: look.pixels)
     last = len(makes) - 1
@@ -118,10 +118,12 @@ def seconds_per_pixel(
         images[:1], 4096, upscaler, settings, model
     )  # what happens only once: the session and its memory
     pixels, seconds = _measure(images[-1:], _PARTS[0], upscaler, settings, model)
+    if not pixels:
+        return None
     affordable = _SECONDS / len(images) / max(seconds, 1e-4) * pixels
     most = int(min(max(affordable, _PARTS[0]), _PARTS[1]))
     pixels, seconds = _measure(images, most, upscaler, settings, model)
-    return seconds / pixels
+    return seconds / pixels if pixels else None
 
 
 def _relative(size: OutputSize, looks: Sequence[Look]) -> OutputSize:
@@ -133,8 +135,9 @@ def _relative(size: OutputSize, looks: Sequence[Look]) -> OutputSize:
 
 
 def _read(look: Look) -> Image | None:
+    """Return the middle of a picture, as much of it as is measured at most; None if it cannot be read whole."""
     try:
-        return read_image(look.job.source)
+        return _middle(read_image(look.job.source), _PARTS[1])
     except SrDeployError:
         return None
 
@@ -144,7 +147,7 @@ def _measure(
 ) -> tuple[int, float]:
     """Upscale the middle of each of `images`, at most `most` pixels of it. Returns the pixels in all and the seconds."""
     with TemporaryDirectory(prefix="sr-deploy-") as folder:
-        jobs, pixels = [], 0
+        jobs, sizes = [], {}
         for number, (look, image) in enumerate(images):
             part = _middle(image, most)
             writable = image.format in WRITABLE_SUFFIXES.values()
@@ -153,13 +156,13 @@ def _measure(
             jobs.append(
                 Job(source, Path(folder, "out", f"{number}{look.job.target.suffix}"), look.job.format)
             )
-            pixels += part.width * part.height
+            sizes[source] = part.width * part.height
         ledger = open_ledger(upscaler, settings, model)
-        began = time.perf_counter()
+        began, done = time.perf_counter(), 0
         for outcome in run_jobs(jobs, upscaler, settings=settings, ledger=ledger):
-            if outcome.error is not None:
-                raise outcome.error
-        return pixels, time.perf_counter() - began
+            # what fails, such as a result too large for its format, fails in the run alone and costs it no time
+            done += sizes[outcome.job.source] if outcome.error is None else 0
+        return done, time.perf_counter() - began
 
 
 def _middle(image: Image, most: int) -> Image:

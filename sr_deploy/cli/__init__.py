@@ -291,11 +291,14 @@ def _usage_message(error: click.ClickException) -> str:
 
 def _unknown_command_message(name: str) -> str:
     """The message for the unknown command `name`. If it is the name of a file, suggest `upscale`."""
+    from shlex import quote
+
     if os.path.isdir(name):
         folder = name.rstrip("/") or name
-        return f"'{name}' is a folder, not a command; to upscale its pictures: sr-deploy upscale {folder}/ -o {folder}-x4/"
+        whole, results = quote(f"{folder}/"), quote(f"{folder}-x4/")
+        return f"'{name}' is a folder, not a command; to upscale its pictures: sr-deploy upscale {whole} -o {results}"
     if os.path.exists(name):
-        return f"'{name}' is a file, not a command; to upscale it: sr-deploy upscale {name}"
+        return f"'{name}' is a file, not a command; to upscale it: sr-deploy upscale {quote(name)}"
     from difflib import get_close_matches
 
     similar = get_close_matches(name, COMMANDS, n=1)

@@ -36,6 +36,16 @@ Examples:
 """
 
 
+def _list_steps(context: click.Context, _: click.Parameter, value: str) -> str:
+    """Print the steps and end for `--degrade help`, which needs no folder."""
+    if value == "help" and not context.resilient_parsing:
+        from sr_deploy.quality.degradations.chain import describe_steps
+
+        click.echo(describe_steps())
+        context.exit()
+    return value
+
+
 @click.command("eval", epilog=_EXAMPLES)
 @click.argument("hr_dir", type=NamedPath())
 @click.option(
@@ -76,8 +86,10 @@ Examples:
     "--degrade",
     default="",
     metavar="STEPS",
-    help="Damage the small pictures first, to measure how models bear it: steps such as jpeg:75 or noise:5,jpeg:75. "
-    "'--degrade help' lists them.",
+    is_eager=True,
+    callback=_list_steps,
+    help="Damage the small pictures first, to measure how well models handle it: steps such as jpeg:75 or "
+    "noise:5,jpeg:75. '--degrade help' lists them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option(
@@ -126,13 +138,10 @@ def command(
 
 
 def _check_degrade(degrade: str, lr_dir: Path | None) -> None:
-    """Check the steps of --degrade before anything is opened; print the list of them for `help`."""
+    """Check the steps of --degrade before anything is opened."""
     from sr_deploy.errors import UsageError
-    from sr_deploy.quality.degradations.chain import describe_steps, parse
+    from sr_deploy.quality.degradations.chain import parse
 
-    if degrade == "help":
-        click.echo(describe_steps())
-        click.get_current_context().exit(0)
     parse(degrade)
     if lr_dir is not None:
         raise UsageError("--degrade makes the small pictures, and --lr gives them; leave one of them out")

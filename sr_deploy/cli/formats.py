@@ -20,8 +20,8 @@ def command(as_json: bool) -> None:
     from sr_deploy.images.codecs.tiff import kinds_not_read, kinds_read
 
     written = [_record(NAMES[kind.name], kind) for kind in formats()]
-    read, tiff = list(NAMES.values()), kinds_read()
     missing = {} if reads_heic() else {NAMES["heic"]: WAY_OUT}
+    read, tiff = [name for name in NAMES.values() if name not in missing], kinds_read()
     refused = [*refused_names(), *(f"TIFF: {kind}" for kind in kinds_not_read())]
     if as_json:
         import json

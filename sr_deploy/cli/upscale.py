@@ -41,7 +41,7 @@ which would be wasted if the pictures have 16 bits."""
 _WRITTEN = ", ".join(kind.name for kind in formats())
 _HELP = f"""Upscale pictures: files, folders or globs.
 
-Reads {", ".join(NAMES.values())}, and writes {", ".join(NAMES[kind.name] for kind in formats())}, with 8 or 16 bits per
+Reads {", ".join(list(NAMES.values())[:-1])} and, where libvips has a decoder, {NAMES["heic"]}. Writes {", ".join(NAMES[kind.name] for kind in formats())}, with 8 or 16 bits per
 channel; alpha and metadata are kept. If a picture fails, the others are still upscaled and the exit code is 5. When a folder is
 upscaled again, only missing or outdated results are made again. Several processes may work on one folder at once.
 """
@@ -272,8 +272,12 @@ def _dry_run(
     if not options["quiet"]:
         for note in jobs.notes:
             complain(f"note: {note}", prefix=False)
+        if options["compare"] is not None:
+            complain("note: --dry-run does not write the page of --compare", prefix=False)
         complain(summary(jobs, looks, rate, backend), prefix=False)
-    _exit_or_raise([], alone=False, refused=bool(jobs.refused) or any(look.do == "fail" for look in looks))
+    _exit_or_raise(
+        [], alone=False, refused=bool(jobs.refused) or any(look.do in ("fail", "foreign") for look in looks)
+    )
 
 
 def _looks(

@@ -251,10 +251,10 @@ def _check_model(model: object) -> None:
 
 def _check_name(name: str) -> None:
     """Raise UsageError for an unknown backend, with the name that is closest to it."""
-    if name in BACKENDS:
-        return
     if not isinstance(name, str):
         raise UsageError(f"backend must be one of {', '.join([AUTO, *BACKENDS])}, got {name!r:.60}")
+    if name in BACKENDS:
+        return
     from difflib import get_close_matches
 
     known = [AUTO, *BACKENDS]

@@ -94,7 +94,7 @@ Profile = Literal["auto", "keep", "srgb"]
 _HEAD = 1 << 19
 """Bytes of a JPEG that are read to learn its size: metadata and thumbnails of phones and cameras take less."""
 # Limits of a side and of all pixels, whatever the caller allows.
-_MAX_SIDE, _MOST_PIXELS = 1 << 20, 1 << 30
+_MAX_SIDE, MOST_PIXELS = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,7 +354,7 @@ def _describe_content(head: bytes) -> str:
 
 def size_check(path: Path, max_pixels: int) -> SizeCheck:
     """A function that raises an error if a header declares no pixels or too many."""
-    limit = min(max_pixels, _MOST_PIXELS)
+    limit = min(max_pixels, MOST_PIXELS)
 
     def check(width: int, height: int) -> None:
         if not (width > 0 and height > 0):

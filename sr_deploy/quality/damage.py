@@ -24,7 +24,7 @@ def _shrunk(plane: DoubleArray, scale: int) -> DoubleArray:
 
 
 def blockiness(pixels: AnyArray, scale: int) -> float:
-    """Return how much stronger steps are at the edges of 8 x 8 blocks than elsewhere: 1 without blocks.
+    """Return how much stronger steps are at the edges of 8 x 8 blocks than elsewhere: 1 without blocks, above 0.
 
     `pixels` [H, W, C] were upscaled by `scale` from a picture whose blocks begin at its corner. A step is the part of a
     difference of neighbours that their own neighbours do not explain, on Y (Wang, Bovik and Evans 2000, in the plain form
@@ -40,8 +40,8 @@ def blockiness(pixels: AnyArray, scale: int) -> float:
         at_edges.append(steps[edge])
         elsewhere.append(steps[~edge])
     edges, others = np.concatenate(at_edges), np.concatenate(elsewhere)
-    if not edges.size or not others.size or not others.mean():
-        return 1.0
+    if not edges.size or not others.size or not edges.mean() or not others.mean():
+        return 1.0  # steps in one of the two places only, as in a flat picture with a dot, tell nothing of blocks
     return float(edges.mean() / others.mean())
 
 

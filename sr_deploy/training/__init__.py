@@ -9,21 +9,16 @@ import atexit
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
-from sr_deploy.graph.cache import trusted_cache_folder
-from sr_deploy.system.own_files import make_private_folder
+from sr_deploy.graph.cache import folder_for_code, trusted_cache_folder
 
 
 def _own_cache(name: str) -> str:
     """Path of the folder `name` in our cache, or of a temporary one, which the end of the process removes."""
     graphs = trusted_cache_folder()
     place = graphs.parent / name if graphs is not None else None
-    if place is not None:
-        with suppress(OSError):
-            make_private_folder(place)
-    if place is None or not os.access(place, os.W_OK):
+    if place is None or folder_for_code(place) or not os.access(place, os.W_OK):
         place = Path(tempfile.mkdtemp(prefix="sr-deploy-"))
         atexit.register(shutil.rmtree, place, ignore_errors=True)
     return str(place)

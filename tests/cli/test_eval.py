@@ -265,7 +265,7 @@ def test_degraded_pictures_are_measured_with_blocks_and_specks(pictures: Path) -
 
 
 def test_steps_to_degrade_by_are_listed_and_checked_first(pictures: Path) -> None:
-    listed = run(pictures, "--degrade", "help")
+    listed = run("--degrade", "help")
     assert listed.exit_code == 0
     assert listed.stdout.startswith("jpeg:N  quality")
     wrong = run(pictures, "--degrade", "smear:3")

@@ -272,3 +272,24 @@ def test_a_page_of_somebody_else_is_kept(run, bundle, picture, tmp_path):
     assert run("upscale", photo, "--compare", tmp_path / "page.png").exit_code == 2
     assert page.read_bytes() == b"<html>mine</html>"
     assert [path.name for path in tmp_path.glob("photo*")] == ["photo.png"]
+
+
+def test_a_name_that_is_no_utf_8_stands_on_the_page(tmp_path: Path) -> None:
+    from sr_deploy.batch.compare import Pair, write_page
+
+    page, name = tmp_path / "page.html", os.fsdecode(b"caf\xe9.png")
+    write_page(page, [Pair(tmp_path / name, tmp_path / "out" / name)], "rt-x2")
+    text = page.read_text(encoding="utf-8")
+    assert "caf%E9.png" in text
+    assert "out/caf%E9.png" in text
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    from sr_deploy.batch.compare import check_page
+    from sr_deploy.errors import OutputError
+
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError):
+        check_page(tmp_path / "file" / "page.html")
+    check_page(tmp_path / "new" / "folder" / "page.html")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

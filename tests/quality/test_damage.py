@@ -43,3 +43,6 @@ def test_colour_noise_is_seen_as_specks(large):
 def test_a_flat_picture_has_no_blocks():
     assert blockiness(np.full((64, 64, 3), 90, np.uint8), 4) == 1.0
     assert blockiness(np.full((8, 8, 3), 90, np.uint8), 4) == 1.0
+    dot = np.zeros((64, 64, 3), np.uint8)
+    dot[21:23, 21:23] = 255
+    assert blockiness(dot, 2) == 1.0

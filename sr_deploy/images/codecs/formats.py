@@ -77,7 +77,7 @@ NAMES = {
     "heic": "HEIC",
 }
 """Name of a format -> the name that messages use."""
-READ = " or ".join((", ".join([*NAMES.values()][:-1]), [*NAMES.values()][-1]))
+READ = ", ".join([*NAMES.values()][:-1]) + f" or (where libvips has a decoder) {NAMES['heic']}"
 """The readable formats, as messages list them."""
 
 

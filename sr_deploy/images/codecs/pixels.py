@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sr_deploy.images.codecs.headers import DamagedError
+from sr_deploy.images.codecs.headers import DamagedError, UnsupportedError
 from sr_deploy.system.arrays import AnyArray, PixelArray
 
+_MOST_WHITE = 1.5  # of floats: a lamp may be brighter than white, but not half of a picture
 _STRIP = 64  # rows that are converted at a time
 _SEARCH_ROWS = 128
 """Rows above and below in which a visible pixel is searched. A hidden colour farther away from every
@@ -78,7 +79,14 @@ def divided_by_alpha(pixels: AnyArray, alpha: AnyArray) -> AnyArray:
 
 
 def from_floats(values: AnyArray) -> AnyArray:
-    """Floats as 16-bit values: 0 becomes 0 and 1 becomes 65535. What lies outside is cut off; NaN becomes 0."""
+    """Floats as 16-bit values: 0 becomes 0 and 1 becomes 65535. What lies outside is cut off; NaN becomes 0.
+
+    Raises UnsupportedError if most values are far above 1: they are meant as 0 to 255 or the like, and would become white.
+    """
+    if np.count_nonzero(values > _MOST_WHITE) > values.size / 2:
+        raise UnsupportedError(
+            f"has floats up to {np.nanmax(values):.6g}, expected 0 (black) to 1 (white); divide them by the value of white first"
+        )
     result = np.empty(values.shape, np.uint16)
     for at in range(0, len(values), _STRIP):
         result[at : at + _STRIP] = np.rint(np.clip(np.nan_to_num(values[at : at + _STRIP]), 0, 1) * 65535)

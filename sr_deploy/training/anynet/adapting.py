@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -41,8 +41,10 @@ def steady_net(net: nn.Module, name: str, shape: tuple[int, int, int, int]) -> t
     if _is_steady(found, picture):
         return found, notes
     found = _Still(net)
-    if _is_steady(found, picture):
-        return found, [_NOTE, *order]
+    # a net that draws in a way of its own may fail with ours, which is the same to its user
+    with suppress(TypeError, ValueError, RuntimeError):
+        if _is_steady(found, picture):
+            return found, [_NOTE, *order]
     raise InputError(
         f"{name}: gives another picture each time it runs, so no file can be checked against it; it draws random numbers, or has "
         "dropout in use: leave that out, or let `self.training` decide about it"
@@ -152,11 +154,12 @@ def _mean_numbers() -> Iterator[None]:
     kept = [(place, name, getattr(place, name)) for place, name in places]
 
     def filled(value: float) -> Any:
-        return lambda *shape, generator=None, **options: torch.full(
-            tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int | torch.SymInt) else shape,
-            value,
-            **options,
-        )
+        def make(*shape: Any, size: Any = None, generator: Any = None, **options: Any) -> Tensor:
+            whole = len(shape) == 1 and not isinstance(shape[0], int | torch.SymInt)
+            sizes = size if size is not None else shape[0] if whole else shape
+            return torch.full(tuple(sizes), value, **options)
+
+        return make
 
     def filled_like(value: float) -> Any:
         return lambda x, generator=None, **options: torch.full_like(x, value, **options)

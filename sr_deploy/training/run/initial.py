@@ -125,8 +125,12 @@ def check_same_recipe(out: Path, record: Mapping[str, Any], at: RunPosition, rec
     saved = str(record["recipe_sha256"])
     if saved == recipe.sha256:
         return
-    kept = out / RECIPE
-    before = parse_recipe(kept.read_bytes(), str(kept)) if kept.is_file() else None
+    # the state holds the recipe, since recipe.toml may be newer: it is written when a run starts
+    kept, text = out / RECIPE, record.get("recipe")
+    if isinstance(text, str) and text:
+        before = parse_recipe(text.encode(), str(kept))
+    else:
+        before = parse_recipe(kept.read_bytes(), str(kept)) if kept.is_file() else None
     if before is None or before.sha256 != saved or _without_steps(before) != _without_steps(recipe):
         raise UsageError(
             f"{out} was begun with recipe {saved[:12]}, but this recipe is {recipe.sha256[:12]}; resume with the first "

@@ -325,6 +325,7 @@ class Loop:
         session = self._session
         record = {
             "recipe_sha256": session.recipe.sha256,
+            "recipe": session.recipe.raw.decode("utf-8", "replace"),
             "at": to_plain(session.position, finite=False),  # a PSNR may be infinite
             "run": self._run.record(),
             "count": self._count,

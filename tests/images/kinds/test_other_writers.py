@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 import tifffile
 
+from sr_deploy.errors import ImageError
 from sr_deploy.images.image import read_image
 from tests.images.samples import Array
 
@@ -202,3 +203,13 @@ def test_floating_point_becomes_16_bits(
     assert image.bits == 16
     assert np.array_equal(read, expected)
     assert "cut off" in image.notes[0]
+
+
+def test_floats_of_0_to_255_are_refused_and_a_lamp_is_not(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((20, 30, 3)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "wrong.tif", values * 255, photometric="rgb")
+    with pytest.raises(ImageError, match=r"floats up to 25\d.*expected 0 \(black\) to 1 \(white\); divide"):
+        read_image(tmp_path / "wrong.tif")
+    values[:5, :5] = 40.0
+    tifffile.imwrite(tmp_path / "lamp.tif", values, photometric="rgb")
+    assert read_image(tmp_path / "lamp.tif").pixels[2, 2, 0] == 65535

@@ -251,7 +251,7 @@ class Noisy(nn.Module):
         return x + self.noise(x) * 0.5
 
     def noise(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.rand_like(x) + torch.randn(x.shape) * 0.1 + torch.rand(1, 1, *x.shape[2:]) - 1
+        return torch.rand_like(x) + torch.randn(size=x.shape) * 0.1 + torch.rand(1, 1, *x.shape[2:]) - 1
 
 
 def test_random_numbers_become_their_mean(tmp_path):
