@@ -113,7 +113,9 @@ def check_function(name: str, value: object) -> None:
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise UsageError unless the argument `name` is one of `choices`."""
-    if not any(value is choice or (isinstance(value, type(choice)) and value == choice) for choice in choices):
+    if not any(
+        value is choice or (isinstance(value, type(choice)) and value == choice) for choice in choices
+    ):
         known = ", ".join(map(repr, choices))
         raise UsageError(f"{name} must be one of {known}, got {value!r:.60}")
 

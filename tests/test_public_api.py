@@ -3,13 +3,13 @@ gets a sentence."""
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
 import re
 import subprocess
 import sys
 import typing
-import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -58,6 +58,7 @@ from sr_deploy import (
     ssim,
     write_image,
 )
+from sr_deploy.engines.verdict import Verdict, store_verdict
 from tests.paths import EXAMPLE
 
 
@@ -161,9 +162,23 @@ def uses(upscaler: Upscaler, engine: Engine, folder: Path) -> dict[str, Callable
         return False
 
     def warns() -> bool:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", FailedVerdictWarning)
-            return issubclass(FailedVerdictWarning, UserWarning)
+        copy = folder / "failed.onnx"
+        copy.write_bytes(find_model("rt-x2").read_bytes())
+        store_verdict(copy, Verdict(passed=False, against="a.onnx", why="bent", backends={}))
+        with pytest.warns(FailedVerdictWarning) as caught:
+            open_engine(copy, "onnxruntime").close()
+        return len(caught) == 1
+
+    def exports() -> bool:
+        if importlib.util.find_spec("torch") is None:
+            with pytest.raises(MissingRuntimeError, match="torch"):
+                export("net.py:Net", folder / "net.onnx", scale=2)
+            return True
+        from torch import nn
+
+        export(nn.Upsample(scale_factor=2), folder / "net.onnx", scale=2)
+        with Upscaler.open(folder / "net.onnx", backend="onnxruntime") as doubling:
+            return bool((doubling.upscale(IMAGE).pixels == PIXELS.repeat(2, 0).repeat(2, 1)).all())
 
     return {
         **{kind.__name__: (lambda kind=kind: catches(kind)) for kind in raised},
@@ -188,7 +203,7 @@ def uses(upscaler: Upscaler, engine: Engine, folder: Path) -> dict[str, Callable
         "Upscaler": lambda: upscaler.upscale(IMAGE).width == 32,
         "decode_image": lambda: decode_image(EXAMPLE.read_bytes()).width == read_image(EXAMPLE).width,
         "encode_image": lambda: bool((decode_image(encode_image(IMAGE)).pixels == PIXELS).all()),
-        "export": lambda: "net" in inspect.signature(export).parameters,
+        "export": exports,
         "find_model": lambda: find_model("rt-x4").name == "rt-x4.onnx",
         "imresize": lambda: imresize(PIXELS, 0.5).shape == (6, 8, 3),
         "list_models": lambda: "rt-x4" in {entry.name for entry in list_models()},

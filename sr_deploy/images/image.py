@@ -232,6 +232,7 @@ def decode_image(
         raise UsageError(
             f"decode_image takes the bytes of a picture file, got {type(data).__name__}; read_image takes a path"
         )
+    check_path("name", name)
     path, data = Path(name), bytes(data)
     with named_errors(path, keep_damaged):
         if not sniff(data[:64]):
@@ -383,6 +384,10 @@ def _read(path: Path, data: bytes, max_pixels: int, keep_damaged: bool, profile:
         header = header or PictureHeader(format=kind, payload=data)
         pixels, alpha = _decode(header, check, damaged=True)
         notes.append(f"damaged: it {error}; what can be read was used")
+        if isinstance(header, PictureHeader):  # this one is about a picture that is whole
+            from sr_deploy.images.codecs.jpeg import NO_END
+
+            header = replace(header, notes=tuple(note for note in header.notes if note != NO_END))
     if kind in FALLBACK and is_missing():
         notes.append("libvips is missing: OpenCV decoded it, which may not notice damage")
     metadata, orientation, more = described(path, kind, header, pixels.shape[2])

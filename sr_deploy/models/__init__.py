@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_deploy.engines.registry import ENGINE_SUFFIXES
-from sr_deploy.errors import ModelError, UsageError
+from sr_deploy.errors import ModelError, UsageError, check_path
 from sr_deploy.spec import METADATA_KEY, ModelSpec
 from sr_deploy.system.json_values import parse_json
 from sr_deploy.system.protobuf import Message
@@ -59,6 +59,8 @@ class ModelEntry:
 def list_models(folder: Path | None = None) -> list[ModelEntry]:
     """The models in `folder` (default: the bundled ones), sorted by name. Raises ModelError if a file is not
     ONNX or carries no sr-deploy spec, or if a card is broken."""
+    if folder is not None:
+        check_path("folder", folder)
     entries, broken = survey_models(folder)
     for error in broken.values():
         raise error
@@ -86,6 +88,7 @@ def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
     Raises ModelError for a folder, a missing file or an unknown name (the message suggests similar
     names), and UsageError for an empty name.
     """
+    check_path("name_or_path", name_or_path)
     if not str(name_or_path):
         raise UsageError(
             "the model's name is empty; give an .onnx file or a name listed by `sr-deploy models`"

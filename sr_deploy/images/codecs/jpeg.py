@@ -24,6 +24,8 @@ from sr_deploy.images.metadata.density import aspect_from_jfif, from_jfif, to_jf
 from sr_deploy.images.metadata.ifd import IfdError, byte_order, first_offset, read_ifd
 from sr_deploy.images.metadata.iptc import JPEG_PREFIX, unwrapped, wrapped
 
+NO_END = "has no end marker, although all its rows are there"
+"""Note on a JPEG that is whole but for its last bytes."""
 _MAX_SCANS = 500
 """Largest number of scans. Each costs a pass over all pixels; encoders write about ten."""
 # A marker inside entropy-coded data: 0xFF00 is a data byte 0xFF, and 0xFFD0 to 0xFFD7 are restart markers.
@@ -114,7 +116,7 @@ def parse_jpeg(data: bytes, check: SizeCheck) -> PictureHeader:
         if kind not in (0xC0, 0xC1) or scans != 1:  # more scans might be missing
             raise DamagedError("ends before its end marker")
         payload += b"\xff\xd9"
-        notes.append("has no end marker, although all its rows are there")
+        notes.append(NO_END)
     return PictureHeader(
         format="jpeg",
         payload=payload,
