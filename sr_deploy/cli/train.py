@@ -127,7 +127,7 @@ def command(
 ) -> None:
     """Train the network of RECIPE on the photographs in --data.
 
-    RECIPE is a TOML file; --explain tells its keys, and --new writes one. The state of the run is saved every --every steps, and --resume continues from there, also
+    RECIPE is a TOML file; --explain explains its keys, and --new writes one. The state of the run is saved every --every steps, and --resume continues from there, also
     after a crash. Ctrl-C saves before it stops. torchrun starts a run on several GPUs.
     """
     try:

@@ -156,7 +156,7 @@ class Phase:
 
     @property
     def perceptual(self) -> bool:
-        """Is a VGG needed?"""
+        """True if a VGG is needed."""
         return any(self.loss.get(term) for term in PERCEPTUAL_TERMS)
 
 

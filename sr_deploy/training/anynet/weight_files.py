@@ -122,7 +122,7 @@ def _refusal(path: Path, error: Exception) -> InputError:
     wanted = [name for name in names if name.partition(".")[0] not in _HARMLESS and name not in _PLAIN_TYPES]
     if not wanted and any(name.startswith("torch.nn.modules.") for name in names):
         return InputError(
-            f"{path}: holds a whole module, which is more than weights; save them alone with torch.save(net.state_dict(), ...)"
+            f"{path}: holds a whole module, which is more than weights; save only the weights, with torch.save(net.state_dict(), ...)"
         )
     if wanted:
         return InputError(

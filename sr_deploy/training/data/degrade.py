@@ -80,7 +80,7 @@ class Degradation:
     uncompressed: float = 0.0
     """Probability that a crop is not compressed, 0 to 1."""
     twice: float = 0.0
-    """Probability that a crop is compressed as JPEG twice, with a shift of the blocks in between, 0 to 1."""
+    """Probability that a crop is compressed as JPEG twice, 0 to 1. With `encoders`, the blocks are shifted in between."""
     dither: float = 0.0
     """Probability that a crop is dithered to a few levels instead of all other steps, 0 to 1."""
     second: float = 0.0

@@ -94,7 +94,7 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Is the difference within the tolerance? A difference that is not a number fails."""
+        """True if the difference is within the tolerance. A difference that is not a number fails."""
         return self.largest.value <= self.tolerance
 
 

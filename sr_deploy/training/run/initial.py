@@ -105,7 +105,7 @@ def _weightless_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_finished(at: RunPosition, recipe: Recipe) -> bool:
-    """Are all phases done?"""
+    """Return whether all phases are done."""
     return at.done and at.phase + 1 == len(recipe.phases)
 
 

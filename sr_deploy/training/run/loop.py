@@ -107,7 +107,7 @@ class Loop:
                 self._stop()
 
     def _is_due(self, step: int) -> bool:
-        """Is quality measured after `step`? It is the same in every process.
+        """Return whether quality is measured after `step`. It is the same in every process.
 
         It is measured after every `every` steps, and once soon after the start: after a share of these steps or
         some seconds. In a phase bounded by time it is not, where the evaluations would take more than their share.
@@ -314,7 +314,7 @@ class Loop:
         self._plot_seconds = self._last_plot - start
 
     def _can_afford_plot(self) -> bool:
-        """Is there time for a plot now, and for the evaluation and the plot at the end of the phase?"""
+        """Return whether there is time for a plot now, and for the evaluation and the plot at the end of the phase."""
         at = self._session.position
         if at.budget is None:
             return True

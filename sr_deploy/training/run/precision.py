@@ -17,7 +17,7 @@ _CPU_BF16 = {"AVX-512 BF16", "AMX BF16", "BF16"}
 
 
 def has_precision(wanted: str, device: torch.device, features: Collection[str] | None = None) -> bool:
-    """Does `device` have instructions for a recipe's precision? `features` are those of a CPU; None stands
+    """Return whether `device` has instructions for a recipe's precision. `features` are those of a CPU; None stands
     for this machine's. Only bf16 on CPUs is checked: without instructions PyTorch emulates it, which took
     many times as long as fp32 on a CPU with AVX2. fp16 on a CPU is not checked."""
     if wanted != "bf16" or device.type != "cpu":

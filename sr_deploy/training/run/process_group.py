@@ -34,7 +34,7 @@ class ProcessGroup:
 
     @property
     def leads(self) -> bool:
-        """Is this the leader, the process that validates, logs and saves?"""
+        """True in the leader, the process that validates, logs and saves."""
         return self.rank == 0
 
     def agreed(self, value: float) -> float:

@@ -130,7 +130,7 @@ class RunPosition:
     steps: int = 0
     """Steps done in all phases."""
     done: bool = False
-    """Is the current phase finished?"""
+    """True if the current phase is finished."""
     seconds: float = 0.0
     """Seconds of training in all phases, without evaluations and suspended time."""
     spent: float = 0.0

@@ -84,7 +84,7 @@ class Trainer:
 
     @property
     def leads(self) -> bool:
-        """Is this the process that reports for the run?"""
+        """True in the process that reports for the run."""
         return self._session is None or self._session.processes.leads
 
     def stop(self) -> None:
