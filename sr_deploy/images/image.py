@@ -387,7 +387,7 @@ def _read(path: Path, data: bytes, max_pixels: int, keep_damaged: bool, profile:
         if isinstance(header, PictureHeader):  # this one is about a picture that is whole
             from sr_deploy.images.codecs.jpeg import NO_END
 
-            header = replace(header, notes=tuple(note for note in header.notes if note != NO_END))
+            header = header._replace(notes=tuple(note for note in header.notes if note != NO_END))
     if kind in FALLBACK and is_missing():
         notes.append("libvips is missing: OpenCV decoded it, which may not notice damage")
     metadata, orientation, more = described(path, kind, header, pixels.shape[2])

@@ -127,10 +127,8 @@ def check_same_recipe(out: Path, record: Mapping[str, Any], at: RunPosition, rec
         return
     # the state holds the recipe, since recipe.toml may be newer: it is written when a run starts
     kept, text = out / RECIPE, record.get("recipe")
-    if isinstance(text, str) and text:
-        before = parse_recipe(text.encode(), str(kept))
-    else:
-        before = parse_recipe(kept.read_bytes(), str(kept)) if kept.is_file() else None
+    raw = text.encode() if isinstance(text, str) else kept.read_bytes() if kept.is_file() else b""
+    before = parse_recipe(raw, str(kept)) if raw else None
     if before is None or before.sha256 != saved or _without_steps(before) != _without_steps(recipe):
         raise UsageError(
             f"{out} was begun with recipe {saved[:12]}, but this recipe is {recipe.sha256[:12]}; resume with the first "
