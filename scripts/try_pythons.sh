@@ -4,6 +4,9 @@
 #
 #   scripts/try_pythons.sh FOLDER PYTHON...      for example: scripts/try_pythons.sh /tmp/pythons python3.10 python3.13
 #
+# Last runs (Linux x86-64, one process): 3.10.13 4294 passed, 53 skipped; 3.12.1 5055 passed, 62 skipped; 3.13.0 4305 passed,
+# 49 skipped. 9, 1 and 2 tests failed there, were mended or run again, and pass. 3.11 runs in CI. Free-threaded builds: never run.
+#
 # The environments stay in FOLDER, with the output of pytest in FOLDER/VERSION.log. PROCESSES is how many processes test at
 # once (default: 1). Exit code 1 if a test fails on one of them.
 set -uo pipefail
