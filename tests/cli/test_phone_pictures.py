@@ -210,7 +210,8 @@ def test_a_call_without_inputs_says_what_to_type(run, tmp_path):
 
 def test_the_help_names_every_format(run):
     text = " ".join(run("upscale", "--help").stdout.split())
-    assert f"Reads {', '.join(NAMES.values())}, and writes" in text
+    *names, heic = NAMES.values()
+    assert f"Reads {', '.join(names)} and, where libvips has a decoder, {heic}. Writes" in text
     assert f"Format of the results: {', '.join(kind.name for kind in formats())}." in text
 
 

@@ -50,7 +50,7 @@ def driver(asking: Runtime = TENSORRT) -> ModuleType:
     Raises MissingRuntimeError if PyCUDA, the NVIDIA driver or a GPU is missing.
     """
     try:
-        import pycuda.driver as cuda
+        import pycuda.driver as cuda  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except Exception as error:  # ImportError, or whatever loading the driver library raises
         missing = error if "libcuda" in str(error) or "nvcuda" in str(error) else _why_no_driver()
         if missing is not None:  # said first: without a driver, PyCUDA would not help
