@@ -89,7 +89,7 @@ def write_page(page: Path, pairs: Sequence[Pair], model: str) -> None:
 
 
 def _entries(page: Path, pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
-    """What the page knows of each pair, as JSON values."""
+    """Yield what the page knows of each pair, as JSON values."""
     room = _MOST_EMBEDDED
     for pair in pairs:
         entry = {

@@ -213,7 +213,7 @@ class Ledger:
         return Decision("make", "overwrite" if stamp is not None else "refuse")
 
     def peek(self, job: Job) -> Literal["make", "skip", "foreign"]:
-        """What a run would do with `job`, without claiming it: "foreign" stands for a result that is not ours."""
+        """Return what a run would do with `job`, without claiming it: "foreign" stands for a result that is not ours."""
         found, there = read_record(record_path(job.target)), os.path.lexists(job.target)
         record, damaged = found or {}, found is None and os.path.lexists(record_path(job.target))
         if there and self._existing == "skip":

@@ -36,7 +36,7 @@ TOO_SMALL, TOO_LARGE = "too small picture", "too large picture"
 
 
 class Look(NamedTuple):
-    """What was found out about one picture of a plan."""
+    """Facts about one picture of a plan."""
 
     job: Job
     do: Literal["make", "skip", "foreign", "fail"]

@@ -283,7 +283,7 @@ def _dry_run(
 def _looks(
     inputs: Sequence[str], jobs: Jobs, settings: WriteSettings, model: str, options: dict[str, Any]
 ) -> tuple[list[Look], float | None, str]:
-    """What a run would do with each picture, the seconds for each pixel as measured, and the backend."""
+    """Return what a run would do with each picture, the seconds for each pixel as measured, and the backend."""
     from sr_deploy.batch.survey import look_at, seconds_per_pixel
     from sr_deploy.cli.shared.console import complain
 

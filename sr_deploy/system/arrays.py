@@ -28,7 +28,7 @@ BatchArray = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """Pixels [N, H, W, C] as engines take and give them: uint8 in 0..255, or float32 in 0..1."""
 
 _OVERSHOOT = 0.5
-"""How far float pixels may lie outside 0..1. Resampling overshoots by less, and pixels of 0..255 or -1..1 by more."""
+"""Distance by which float pixels may lie outside 0..1. Resampling overshoots by less, and pixels of 0..255 or -1..1 by more."""
 
 
 def check_array(name: str, value: object) -> None:

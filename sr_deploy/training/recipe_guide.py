@@ -1,4 +1,4 @@
-"""What every key of a recipe means, for `train --explain`, and a new recipe with comments, for `train --new`.
+"""Meaning of every key of a recipe, for `train --explain`, and a new recipe with comments, for `train --new`.
 
 Both are made from the code that reads recipes: its types, its defaults and its docstrings.
 """

@@ -1,1 +1,1 @@
-"""What helps at the prompt: pages of the documentation, and completion by the shell."""
+"""Help at the prompt: pages of the documentation, and completion by the shell."""

@@ -102,7 +102,7 @@ def _target(shell: str) -> Path:
 
 
 def _next_step(shell: str, target: Path) -> str:
-    """What the user does to have the completion."""
+    """The step that turns the completion on."""
     if shell == "fish":
         return "It works in the next fish."
     if shell == "bash":

@@ -1,4 +1,4 @@
-"""What a run begins with: weights of another one, whose net may have another shape, or its own saved position."""
+"""Beginning of a run: weights of another one, whose net may have another shape, or its own saved position."""
 
 from __future__ import annotations
 
