@@ -199,9 +199,12 @@ class Upscaler:
         computed in advance, in threads, so that the engine always has work. `frames` itself is read in the thread
         that asks for results. An error of a frame is raised in its place, and ends the iteration.
 
-        Raises UsageError at once if `frames` cannot be iterated or is a single picture, or `ahead` is below 1.
+        An array of frames [N, H, W, C] is taken too. Raises UsageError at once if `frames` cannot be iterated or is a
+        single picture, or `ahead` is below 1.
         """
         check_whole("ahead", ahead)
+        if isinstance(frames, np.ndarray) and frames.ndim == 4:
+            frames = list(frames)
         if isinstance(frames, (np.ndarray, str, bytes)) or not hasattr(frames, "__iter__"):
             raise UsageError(
                 f"frames must be an iterable of pictures, such as a list or a generator, got {type(frames).__name__}; "

@@ -302,7 +302,11 @@ def named_errors(path: Path, keep_damaged: bool = False) -> Iterator[None]:
     try:
         yield
     except DamagedError as error:
-        hint = "" if keep_damaged else ", or add --keep-damaged to use what can be read"
+        hint = (
+            ""
+            if keep_damaged
+            else ", or add --keep-damaged (in Python keep_damaged=True) to use what can be read"
+        )
         raise ImageError(f"{path}: this picture {error}; get an undamaged copy of the file{hint}") from error
     except UnsupportedError as error:
         hint = "" if ";" in str(error) else "; convert it to PNG first"

@@ -6,7 +6,9 @@ that `--help` starts fast.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -28,6 +30,19 @@ class _BenchGroup(click.Group):
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Usage as of a plain command: without "COMMAND", because a subcommand is optional."""
         return ["[OPTIONS]"]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a subcommand. The error about a name that is a model's says how bench takes models."""
+        from sr_deploy.errors import ModelError
+        from sr_deploy.models import find_model
+
+        if self.get_command(ctx, args[0]) is None:
+            with suppress(ModelError):
+                find_model(args[0])
+                raise click.UsageError(f"bench takes models as --model {quote(args[0])}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 def _parse_list(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[str, ...]:

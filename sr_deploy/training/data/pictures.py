@@ -188,7 +188,7 @@ class PictureStore:
         memory: int | None = None,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
-        self._folder, self._progress = cache or overflow, progress
+        self._folder, self._progress, self._pictures = cache or overflow, progress, folder
         self._free = 0 if cache else quarter_of_memory() if memory is None else memory
         self._lock = threading.Lock()
         self._on_demand: dict[str, PictureOnDemand] = {}
@@ -217,7 +217,8 @@ class PictureStore:
             stat = path.stat()
             identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
             key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-            return DecodedPicture(path.name, key, self._stored(key, lambda: decode(path)))
+            name = path.relative_to(self._pictures).as_posix()  # subfolders may have files of the same name
+            return DecodedPicture(name, key, self._stored(key, lambda: decode(path)))
         except ImageError as error:
             self.skipped.append(str(error))
             return None

@@ -17,6 +17,7 @@ from click.testing import Result
 
 from sr_deploy.bench.result import from_json, read_result, to_json
 from sr_deploy.bench.run.session import BenchSession
+from sr_deploy.models import find_model
 from sr_deploy.spec import METADATA_KEY, ModelSpec, SizeRule
 from tests.cli.conftest import Run, repeating_model
 
@@ -312,3 +313,11 @@ def test_a_report_is_made_by_its_suffix(run: Run, measured: Path, tmp_path: Path
 
 def test_a_result_written_by_hand_still_has_to_fit(measured: Path) -> None:
     assert from_json(to_json(read_result(measured))) == read_result(measured)
+
+
+def test_a_model_without_its_option_is_told_how_bench_takes_it(bench: Callable[..., Result]) -> None:
+    for name in ("rt-x4", str(find_model("rt-x4"))):
+        result = bench(name)
+        assert result.exit_code == 2
+        assert f"bench takes models as --model {name}" in result.stderr
+    assert "No such command 'compar'" in bench("compar").stderr

@@ -335,3 +335,15 @@ def test_small_pictures_are_made_when_they_are_used_and_kept(pictures, tmp_path,
     assert len(made) == 1
     PictureStore(pictures, overflow=tmp_path, cache=tmp_path / "cache").pairs(2)
     assert len(made) == 11  # files are written before the training, because the disk may be full
+
+
+def test_pictures_of_one_name_in_several_folders_are_different_pictures(tmp_path):
+    for number in range(6):
+        folder = tmp_path / "pictures" / f"d{number}"
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "img.png"), picture(number, 40, 40))
+    store = PictureStore(tmp_path / "pictures", overflow=tmp_path / "overflow")
+    training, held_out = split_validation(store.pairs(2), 2)
+    assert len({pair.name for pair in [*training, *held_out]}) == 6
+    assert not {pair.name for pair in training} & {pair.name for pair in held_out}
+    assert all(pair.name.endswith("/img.png") for pair in training)
