@@ -388,6 +388,8 @@ def test_a_stream_is_in_order_lazy_and_of_one_kind():
     assert len(taken) == 7
     (made,) = upscaler.stream([image(noise(4, 5))])
     assert (made.width, made.height) == (10, 8)
+    batch = np.stack([noise(4, 5), noise(4, 5)])
+    assert [one.shape for one in upscaler.stream(batch)] == [(8, 10, 3)] * 2
     assert list(upscaler.stream([])) == []
 
 
