@@ -128,7 +128,7 @@ def from_rgb(
     planes = out or [np.empty(shape, layout.dtype) for shape in layout.shapes(height, width)]
     luma, *small = planes
     first, second = (small[0][:, :, 0], small[0][:, :, 1]) if layout.paired else small
-    matrix = _rgb_to_yuv(colours.matrix, colours.range, layout.depth, _white_level(pixels))
+    matrix = _rgb_to_yuv(colours.matrix, colours.range, layout.depth, white_level(pixels))
     above = int(layout.down == 2 and colours.siting == "topleft")
     for top in range(0, height, _BAND):
         # The 1, 2, 1 filter along columns also needs the row above the band.
@@ -153,7 +153,7 @@ def _chroma_planes(planes: list[Plane], layout: Layout) -> tuple[Plane, Plane]:
     return planes[1], planes[2]
 
 
-def _white_level(pixels: AnyArray) -> float:
+def white_level(pixels: AnyArray) -> float:
     """Return the value of white for the type of `pixels`."""
     return {"u1": 255.0, "u2": 65535.0}.get(pixels.dtype.str[1:], 1.0)
 

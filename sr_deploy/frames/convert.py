@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from sr_deploy.frames.colour import Colours, from_rgb, to_rgb
+from sr_deploy.frames.colour import Colours, from_rgb, to_rgb, white_level
 from sr_deploy.frames.layout import Layout, Plane
 from sr_deploy.images.opencv import cv2
 from sr_deploy.system.arrays import AnyArray
@@ -135,7 +135,7 @@ def to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
     if layout.floating:
         return _floating(pixels)
     top = (1 << layout.depth) - 1
-    white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
+    white = white_level(pixels)
     if white == top:
         return pixels
     rounded: AnyArray = np.rint(pixels.astype(np.float32) * np.float32(top / white)).astype(layout.dtype)
@@ -144,13 +144,13 @@ def to_depth(pixels: AnyArray, layout: Layout) -> AnyArray:
 
 def _floating(pixels: AnyArray) -> AnyArray:
     """Scale full-range values to float32 from 0 to 1. Returns the same array if it is float32 already."""
-    white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
+    white = white_level(pixels)
     return pixels if white == 1 else pixels.astype(np.float32) / np.float32(white)
 
 
 def widened(grey: AnyArray, depth: int) -> AnyArray:
     """Return grey values of limited range in full range, in the same type. `depth` is that of the frame."""
-    white = {"u1": 255, "u2": 65535}.get(grey.dtype.str[1:], 1)
+    white = white_level(grey)
     black, span, top = _limits(depth)
     values = np.clip(
         (grey.astype(np.float32) * np.float32(top / white) - black) * np.float32(white / span), 0, white

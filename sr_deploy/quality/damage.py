@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sr_deploy.quality.metrics import luma
+from sr_deploy.quality.metrics import FULL_RANGE_LUMA, luma
 from sr_deploy.system.arrays import AnyArray, DoubleArray
 
 _BLOCK = 8
@@ -59,6 +59,7 @@ def specks(result: AnyArray, original: AnyArray, scale: int) -> float:
 def _fine_colour(pixels: AnyArray, scale: int) -> float:
     """Return the mean absolute fine colour in steps of `pixels`."""
     planes = [_shrunk(np.asarray(pixels[..., c], np.float64), scale).astype(np.float32) for c in range(3)]
-    grey = 0.299 * planes[0] + 0.587 * planes[1] + 0.114 * planes[2]
+    red, green, blue = FULL_RANGE_LUMA
+    grey = red * planes[0] + green * planes[1] + blue * planes[2]
     differences = [np.ascontiguousarray(planes[c] - grey) for c in (0, 2)]
     return sum(float(np.abs(one - cv2.medianBlur(one, 5)).mean()) for one in differences)

@@ -19,6 +19,8 @@ from sr_deploy.system.arrays import AnyArray, DoubleArray, check_array, check_fl
 LUMA = np.array([65.481, 128.553, 24.966])
 """Weights of red, green and blue (0..1) in Y of ITU-R BT.601, as in MATLAB's rgb2ycbcr: they sum to 219, so
 that with the offset of 16 Y runs from 16 to 235."""
+FULL_RANGE_LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in BT.601's Y of full range, 0 to 255, as JPEG has it."""
 _WINDOW, _SIGMA = 11, 1.5
 """Side of the Gaussian window in pixels, and its sigma: Wang et al. (2004), section III.B."""
 _K1, _K2 = 0.01, 0.03

@@ -7,10 +7,13 @@ from typing import cast
 import cv2
 import numpy as np
 
+from sr_deploy.quality.metrics import FULL_RANGE_LUMA
 from sr_deploy.system.arrays import FloatArray
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of R, G and B in the luma of JPEG (BT.601, full range)."""
+
+def grey_of(pixels: FloatArray) -> FloatArray:
+    """Return the luma [H, W, 1] of RGB [H, W, 3] (BT.601, full range)."""
+    return (pixels @ np.array(FULL_RANGE_LUMA, np.float32))[..., None]
 
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> FloatArray:
@@ -44,7 +47,7 @@ def sharpen(pixels: FloatArray, amount: float, radius: float) -> FloatArray:
 
 def shift_chroma(pixels: FloatArray, down: float, right: float) -> FloatArray:
     """Move the colours of [H, W, 3] against the luma by fractions of a pixel, as wrongly sited chroma does."""
-    grey = (pixels @ _LUMA)[..., None]
+    grey = grey_of(pixels)
     colour = np.ascontiguousarray(pixels - grey)
     move = np.array([[1, 0, right], [0, 1, down]], np.float32)
     moved = cv2.warpAffine(

@@ -7,6 +7,7 @@ from typing import cast
 import cv2
 import numpy as np
 
+from sr_deploy.quality.degradations.filters import grey_of
 from sr_deploy.system.arrays import FloatArray
 
 _MIDDLE = 118.0
@@ -77,8 +78,7 @@ def dither(pixels: FloatArray, levels: int, *, grey: bool = True) -> FloatArray:
     The mean of an area stays what it was.
     """
     if grey:
-        luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-        pixels = np.repeat(luma[..., None], 3, axis=2)
+        pixels = np.repeat(grey_of(pixels), 3, axis=2)
     height, width = pixels.shape[:2]
     cell = (np.tile(_BAYER, (height // 4 + 1, width // 4 + 1))[:height, :width, None] + 0.5) / 16
     steps = np.floor(np.clip(pixels, 0, 255) / 255 * (levels - 1) + cell)

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_deploy.errors import UsageError
-from sr_deploy.quality.metrics import LUMA
+from sr_deploy.quality.metrics import FULL_RANGE_LUMA, LUMA
 from sr_deploy.training.objective.vgg import VGGFeatures
 
-_FULL_RANGE_LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B in BT.601's Y of full swing, 0 to 255
 _GRID_WINDOW = 4  # cells per side
 _DETAIL_WINDOW = 8  # cells per side; sizes vary more than errors, so their mean needs more of them
 _MSE_FLOOR = (0.4 / 255) ** 2  # added to a crop's mean squared error, so that no crop counts beyond 56 dB
@@ -54,7 +53,7 @@ def chroma_l1(got: Tensor, wanted: Tensor) -> Tensor:
     term measures it separately. Source: ITU-R BT.601-7, section 2.5.1, full swing.
     """
     error = got - wanted
-    grey = _weighted(error, _FULL_RANGE_LUMA)
+    grey = _weighted(error, FULL_RANGE_LUMA)
     blue, red = (error[:, 2] - grey) / 1.772, (error[:, 0] - grey) / 1.402
     return (blue.abs() + red.abs()).mean() / 2
 
