@@ -31,6 +31,7 @@ _LARGEST_ENTRY = LARGEST_MODEL + 100
 _PACKAGE = "sr_deploy.graph"
 _MAKERS = (
     "rewrites/byte_ports",
+    "rewrites/carried",
     "footprint",
     "foreign_ports",
     "cache",
@@ -42,6 +43,7 @@ _MAKERS = (
     "old_resize",
     "onnx_file",
     "pixel_io",
+    "planes",
     "runnable",
     "select_ports",
     "session",

@@ -8,6 +8,10 @@ removed there and done last, on the final pixels. Values are then rounded in the
 memory, and the shuffle moves bytes, in runs of `blocksize * C` values, where a plain shuffle moves single
 values.
 
+`planes=True` leaves that last shuffle to the caller: the graph gives the planes that it would shuffle, as bytes, and
+its output is named after their order (`graph.planes`). `sr_deploy.engines.planes` shuffles them many times faster than
+ONNX Runtime and OpenVINO transpose.
+
 `for_tensorrt` writes the same arithmetic for a runtime that allows bytes only at the inputs and outputs of
 a graph: the cast to uint8 is the last node, and rounded values are shuffled as floats, in one transpose. Bytes
 inside the core, and those of a file that was exported with pixel I/O, become floats too (`byte_ports`).
@@ -36,6 +40,7 @@ from sr_deploy.graph.onnx_file import (
     require_spec,
     write_spec,
 )
+from sr_deploy.graph.planes import name_planes
 from sr_deploy.spec import ModelSpec
 
 _OLDEST_OPSET = 13
@@ -53,15 +58,21 @@ _BINARY = {"Add", "Sub", "Mul", "Div", "Min", "Max"}
 
 
 def with_pixel_io(
-    model: onnx.ModelProto, spec: ModelSpec | None = None, *, for_tensorrt: bool = False
+    model: onnx.ModelProto,
+    spec: ModelSpec | None = None,
+    *,
+    for_tensorrt: bool = False,
+    planes: bool = False,
 ) -> onnx.ModelProto:
     """Return a copy of `model` with uint8 [N, H, W, C] in and out.
+
+    With `planes`, a graph that ends in a PixelShuffle gives [N, block * block * C, H, W] instead, still to be shuffled.
 
     A model that has uint8 pixel I/O already is returned as a plain copy. `spec` replaces the spec in
     `model`; the spec in the result describes the new inputs and outputs (NHWC, 0..255). Raises ModelError
     for a model without a spec, and for one that takes no picture.
     """
-    return _graft_io(model, spec, TensorProto.UINT8, for_tensorrt)
+    return _graft_io(model, spec, TensorProto.UINT8, for_tensorrt, planes)
 
 
 def with_float_io(
@@ -104,7 +115,11 @@ def with_port_names(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _graft_io(
-    model: onnx.ModelProto, spec: ModelSpec | None, elem_type: int, for_tensorrt: bool
+    model: onnx.ModelProto,
+    spec: ModelSpec | None,
+    elem_type: int,
+    for_tensorrt: bool,
+    planes: bool = False,
 ) -> onnx.ModelProto:
     """Return a copy of `model` whose input and output are [N, H, W, C] of `elem_type`."""
     spec = spec or require_spec(model)
@@ -118,7 +133,7 @@ def _graft_io(
     core = in_opset(model, _OLDEST_OPSET)
     _prefix_names(core.graph)
     port_in, port_out = picture_io(core)
-    graft = _Graft(core.graph, spec, elem_type)
+    graft = _Graft(core.graph, spec, elem_type, planes)
     graft.write_input(port_in)
     (graft.write_output_as_floats if for_tensorrt else graft.write_output)(port_out)
     graft.declare(port_in, port_out)
@@ -167,11 +182,13 @@ class _Shuffle:
 class _Graft:
     """Writes nodes around a graph in place. `elem_type` is the type of the new input and output.
 
-    `head` and `tail` collect the nodes before and after the core; `nodes` is the one being written.
+    `head` and `tail` collect the nodes before and after the core; `nodes` is the one being written. With `planes`, a
+    last shuffle is left out.
     """
 
-    def __init__(self, graph: onnx.GraphProto, spec: ModelSpec, elem_type: int) -> None:
-        self.graph, self.spec, self.elem_type = graph, spec, elem_type
+    def __init__(self, graph: onnx.GraphProto, spec: ModelSpec, elem_type: int, planes: bool) -> None:
+        self.graph, self.spec, self.elem_type, self.planes = graph, spec, elem_type, planes
+        self.output, self.block = UPSCALED, 0
         self.black, self.span = spec.value_range[0], spec.value_range[1] - spec.value_range[0]
         self.head: list[onnx.NodeProto] = []
         self.tail: list[onnx.NodeProto] = []
@@ -196,6 +213,8 @@ class _Graft:
     def write_input(self, port_in: Port) -> None:
         """Write the nodes from the new input to the input of the core: cast, scale, transpose."""
         value = PIXELS
+        if self.planes and self.spec.layout == "NCHW":  # bytes are moved, not floats
+            value = self.op("Transpose", value, perm=[0, 3, 1, 2])
         if port_in.elem_type != TensorProto.UINT8:
             if self.elem_type == TensorProto.UINT8:
                 value = self.op("Cast", value, to=TensorProto.FLOAT)
@@ -206,14 +225,16 @@ class _Graft:
                 value = self.op("Add", value, self.scalar(self.black))
             if port_in.elem_type != TensorProto.FLOAT:
                 value = self.op("Cast", value, to=port_in.elem_type)
-        if self.spec.layout == "NCHW":
+        if self.spec.layout == "NCHW" and not self.planes:
             value = self.op("Transpose", value, perm=[0, 3, 1, 2])
         self.op("Identity", value, out=port_in.name)
 
     def write_output(self, port_out: Port) -> None:
         """Write the nodes from the core's output to the new output. Values are scaled, clipped and rounded
         before they are shuffled and transposed, so that both move final pixels."""
-        self.op("Identity", self._output_pixels(port_out, self._to_pixels, self._shuffle), out=UPSCALED)
+        shuffle = self._name_planes if self.planes else self._shuffle
+        value = self._output_pixels(port_out, self._to_pixels, shuffle)
+        self.op("Identity", value, out=self.output)
 
     def write_output_as_floats(self, port_out: Port) -> None:
         """Do the same for a runtime without bytes inside a graph: round, move, and cast at the very end.
@@ -286,6 +307,12 @@ class _Graft:
             value = self.op("Div", value, self.scalar(self.span))
         return self.op("Clip", value, self.scalar(0.0), self.scalar(1.0))
 
+    def _name_planes(self, value: str, shuffle: _Shuffle) -> str:
+        """Leave the planes as they are, and name the output after their order."""
+        self.block = shuffle.block
+        self.output = name_planes(shuffle.block, shuffle.pixel_last)
+        return value
+
     def _shuffle(self, value: str, shuffle: _Shuffle) -> str:
         """Shuffle [N, block * block * C, H, W] to [N, H * block, W * block, C] in two transposes.
 
@@ -313,13 +340,18 @@ class _Graft:
         nodes = [*self.head, *(_copies(self.graph.node)), *self.tail]
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(nodes)
+        small, large = self._dims(port_in, "hw", 1), self._dims(port_in, "HW", self.spec.scale)
+        if self.block:
+            sizes = [
+                size // self.block if isinstance(size, int) else f"{size}/{self.block}" for size in large[1:3]
+            ]
+            large = [large[0], self.block**2 * self.spec.channels, *sizes]
         ports = (
-            (self.graph.input, port_in, PIXELS, "hw", 1),
-            (self.graph.output, port_out, UPSCALED, "HW", self.spec.scale),
+            (self.graph.input, port_in, PIXELS, small),
+            (self.graph.output, port_out, self.output, large),
         )
-        for values, port, name, axes, scale in ports:
+        for values, port, name, dims in ports:
             kept = [value for value in values if value.name != port.name]
-            dims = self._dims(port_in, axes, scale)
             del values[:]
             values.extend([*kept, helper.make_tensor_value_info(name, self.elem_type, dims)])
 

@@ -115,12 +115,19 @@ class RunnableModel:
         self._write_entry("json", facts.to_json().encode("utf-8"))
         return facts
 
-    def graph(self, dtype: np.dtype[Any], *, fresh: bool = False, for_tensorrt: bool = False) -> bytes:
+    def graph(
+        self,
+        dtype: np.dtype[Any],
+        *,
+        fresh: bool = False,
+        for_tensorrt: bool = False,
+        planes: bool = False,
+    ) -> bytes:
         """Return the serialised graph that takes and gives pixels of `dtype`: uint8, or float32 in 0..1;
         [N, H, W, C].
 
         With `fresh` it is made again, whatever the cache holds. `for_tensorrt` gives the form with bytes at the
-        ports alone (`pixel_io`). An int8 model is spelled for its runtime (`int8_form`). Raises UsageError
+        ports alone (`pixel_io`), `planes` the one that leaves the last shuffle of bytes to the caller. An int8 model is spelled for its runtime (`int8_form`). Raises UsageError
         for the float form of a file that has uint8 pixel I/O itself.
         """
         if dtype != np.uint8 and self.facts.bytes_only:
@@ -128,25 +135,35 @@ class RunnableModel:
                 f"{self.facts.spec.name} was exported with uint8 pixel I/O and takes 8-bit pictures only; "
                 "use a file exported with `--io float`"
             )
-        kind = f"{dtype}-tensorrt.onnx" if for_tensorrt else f"{dtype}.onnx"
+        planes = planes and dtype == np.uint8
+        form = "-tensorrt" if for_tensorrt else "-planes" if planes else ""
+        kind = f"{dtype}{form}.onnx"
         kept = self._entry.read(kind) if self._entry and not fresh else None
         if kept:
             return kept
         from sr_deploy.graph.pixel_io import with_float_io, with_pixel_io
 
-        graft = with_pixel_io if dtype == np.uint8 else with_float_io
-        grafted = graft(self._spelled_model(for_tensorrt), self.facts.spec, for_tensorrt=for_tensorrt)
+        model, spec = self._spelled_model(for_tensorrt, planes), self.facts.spec
+        if dtype == np.uint8:
+            grafted = with_pixel_io(model, spec, for_tensorrt=for_tensorrt, planes=planes)
+        else:
+            grafted = with_float_io(model, spec, for_tensorrt=for_tensorrt)
         made = bytes(grafted.SerializeToString(deterministic=True))
         self._write_entry(kind, made)
         return made
 
-    def _spelled_model(self, for_tensorrt: bool) -> onnx.ModelProto:
+    def _spelled_model(self, for_tensorrt: bool, planes: bool) -> onnx.ModelProto:
         """Return the model; one in int8 in the form that its runtime computes in integers."""
         if self.facts.spec.precision != "int8":
             return self._loaded_model
+        from sr_deploy.graph.rewrites.carried import with_carried_picture
         from sr_deploy.graph.rewrites.int8_form import spelled_for_cpu, spelled_for_tensorrt
 
-        return (spelled_for_tensorrt if for_tensorrt else spelled_for_cpu)(self._loaded_model)
+        if for_tensorrt:
+            return spelled_for_tensorrt(self._loaded_model)
+        spelled = spelled_for_cpu(self._loaded_model)
+        carries = planes and self.facts.spec.value_range == (0.0, 1.0)
+        return with_carried_picture(spelled) if carries else spelled
 
     def read_cached(self, kind: str) -> bytes | None:
         """Return the bytes that `write_cached` kept for this model's file as `kind`; None if there are

@@ -29,6 +29,7 @@ from sr_deploy.engines.onnxruntime.session import (
     runtime,
     session_options,
 )
+from sr_deploy.engines.planes import planes_for, settle_planes
 from sr_deploy.errors import ModelError, UsageError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
@@ -119,13 +120,16 @@ class OnnxRuntimeEngine:
             # the runtime writes `result` while it may still read the input
             source = batch.copy() if np.may_share_memory(batch, result) else np.ascontiguousarray(batch)
             # a binding hands over addresses, so neither the input nor the result is copied
+            output = session.get_outputs()[0].name
+            planes = planes_for(output, result)
             binding = session.io_binding()
             for bind, name, pixels in (
                 (binding.bind_input, session.get_inputs()[0].name, source),
-                (binding.bind_output, session.get_outputs()[0].name, result),
+                (binding.bind_output, output, planes),
             ):
                 bind(name, "cpu", 0, pixels.dtype.type, pixels.shape, pixels.ctypes.data)
             session.run_with_iobinding(binding, quiet_run_options())
+            settle_planes(output, planes, result)
         except Exception as error:  # ONNX Runtime's errors have no closer base class
             raise run_error(error, self.spec.name, batch.shape) from error
         return result
@@ -162,7 +166,7 @@ class OnnxRuntimeEngine:
                 f"{self.spec.name} is bf16, in which ONNX Runtime computes no convolution on a CPU; use --backend "
                 "openvino, or the fp32 file it was made from"
             )
-        graph = self._model.graph(dtype)
+        graph = self._model.graph(dtype, planes=True)
         session = open_session(graph, session_options(options), named, self.spec.name)
         if self.spec.precision == "int8" and self._fuses_integers:
             self.float_convolutions = self._examined(graph, dtype)

@@ -25,8 +25,10 @@ import numpy.typing as npt
 
 from sr_deploy.engines.base import Limits, check_batch
 from sr_deploy.engines.integers import from_text, to_text
-from sr_deploy.engines.openvino.skip_path import with_fp32_skip_path
+from sr_deploy.engines.openvino.skip_path import lets_skip_path_read_bytes, with_fp32_skip_path
+from sr_deploy.engines.planes import planes_for, settle_planes
 from sr_deploy.errors import MissingRuntimeError, ModelError, OutOfMemoryError, UsageError, check_whole
+from sr_deploy.graph.planes import planes_of
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.spec import ModelSpec
 from sr_deploy.system.arrays import BatchArray
@@ -202,14 +204,11 @@ class OpenVinoEngine:
     def _compile(self, dtype: np.dtype[Any], settings: Mapping[str, Any]) -> Any:
         """Compile the model for pictures of `dtype`. Raises ModelError if OpenVINO cannot, or if it
         computes a convolution of an int8 file in another precision and nothing explains that."""
-        graph = self._model.graph(dtype)
+        graph = self._model.graph(dtype, planes=True)
         try:
-            model = self._core.read_model(graph)
-            if dtype == np.uint8:
-                _write_rounding_as_arithmetic(model)
-            if self.computes_in == "bf16":
-                model = with_fp32_skip_path(self._core, model)
-            compiled = self._core.compile_model(model, "CPU", dict(settings))
+            compiled = self._compiled_with(graph, settings, "fused" if dtype == np.uint8 else "none")
+            if compiled.output(0).get_element_type().to_dtype() != dtype:  # the rounding was lost
+                compiled = self._compiled_with(graph, settings, "arithmetic")
         except Exception as error:  # OpenVINO raises RuntimeError for everything
             if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
                 raise OutOfMemoryError(
@@ -222,6 +221,35 @@ class OpenVinoEngine:
         if self.spec.precision == "int8":
             self.float_convolutions = self._examined(compiled, graph)
         return compiled
+
+    def _compiled_with(
+        self,
+        graph: bytes,
+        settings: Mapping[str, Any],
+        rounding: Literal["none", "fused", "arithmetic"],
+    ) -> Any:
+        """Compile `graph`. `rounding` tells how bytes are made at its end; it is fused only where OpenVINO can."""
+        model = self._core.read_model(graph)
+        if rounding == "arithmetic" or (rounding == "fused" and not self._can_fuse_rounding(model, graph)):
+            _write_rounding_as_arithmetic(model)
+        if self.computes_in == "bf16":
+            model = with_fp32_skip_path(self._core, model)
+        return self._core.compile_model(model, "CPU", dict(settings))
+
+    def _can_fuse_rounding(self, model: Any, graph: bytes) -> bool:
+        """Return True if the rounding of planes at the end of `model` can be part of what comes before it.
+
+        That is so in fp32, in bf16 behind a skip path of bytes, which is fp32, and for a last convolution in integers.
+        May change how `model` reads its bytes.
+        """
+        if not any(map(planes_of, model.output(0).get_names())):
+            return False
+        if self.spec.precision == "int8":
+            from sr_deploy.graph.onnx_file import parse_model
+            from sr_deploy.graph.rewrites.carried import ends_in_integers
+
+            return ends_in_integers(parse_model(graph))
+        return self.computes_in == "fp32" or (self.computes_in == "bf16" and lets_skip_path_read_bytes(model))
 
     def _examined(self, compiled: Any, graph: bytes) -> dict[str, str]:
         """Return `float_convolutions` for a compiled model. Raises ModelError for a convolution that nothing
@@ -289,6 +317,7 @@ class _Compiled:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._output = next(filter(planes_of, model.output(0).get_names()), "")
         self._lock = threading.Lock()
         self._running = 0
         self._largest = 0
@@ -298,12 +327,14 @@ class _Compiled:
         another shape."""
         tensor = _runtime().Tensor
         with self._counted_call(source.size):
+            planes = planes_for(self._output, result)
             request = self._model.create_infer_request()
             request.set_input_tensor(tensor(source, shared_memory=True))
-            request.set_output_tensor(tensor(result, shared_memory=True))
+            request.set_output_tensor(tensor(planes, shared_memory=True))
             request.infer()
-            if request.get_output_tensor().data.ctypes.data != result.ctypes.data:
+            if request.get_output_tensor().data.ctypes.data != planes.ctypes.data:
                 raise ModelError(f"the graph gives {tuple(request.get_output_tensor().shape)}")
+            settle_planes(self._output, planes, result)
 
     @contextmanager
     def _counted_call(self, size: int) -> Iterator[None]:
@@ -371,8 +402,8 @@ def check_bf16() -> None:
 def _write_rounding_as_arithmetic(model: Any) -> None:
     """Replace the rounding to uint8 at the end of `model` by multiply, round, clamp and convert.
 
-    It was grafted as an ONNX QuantizeLinear. That would be lost if it is the last node (the output is then
-    float), and it would be fused into a bf16 convolution that cannot be run (both seen in OpenVINO 2026.4).
+    It was grafted as an ONNX QuantizeLinear, which would be fused into a bf16 convolution that cannot be run (seen in
+    OpenVINO 2026.4).
     Rounds half to even, as QuantizeLinear does.
     """
     node = model.output(0).get_node().input_value(0).get_node()

@@ -49,6 +49,43 @@ def with_fp32_skip_path(core: Any, model: Any) -> Any:
     return core.read_model(ElementTree.tostring(graph), content)
 
 
+def lets_skip_path_read_bytes(model: Any) -> bool:
+    """Let the skip path of `model` read bytes as they are, in place, and multiply its weights by 1/255 instead.
+
+    Bytes are exact in bf16, and their shares of 255 are not. Returns False, and may have changed some convolutions of
+    the skip path, if one of them does not read the divided picture itself, or if there is none.
+    """
+    operators = model.get_ordered_ops()
+    skip_path = _skip_convolutions(operators)
+    read = [_read_bytes(convolution) for convolution in skip_path]
+    return 0 < len(skip_path) < sum(map(_is_convolution, operators)) and all(read)
+
+
+def _read_bytes(convolution: Any) -> bool:
+    """Let one convolution read the value that is divided before it; returns False if it cannot."""
+    from openvino import opset1
+
+    divided = _before_identities(convolution)
+    weights = convolution.input_value(1).get_node()
+    if divided.get_type_name() != "Divide" or weights.get_type_name() != "Constant":
+        return False
+    steps = divided.input_value(1).get_node()
+    if steps.get_type_name() != "Constant" or steps.get_data().size != 1:
+        return False
+    scaled = opset1.constant(weights.get_data() / steps.get_data().ravel()[0])
+    convolution.input(0).replace_source_output(divided.input_value(0))
+    convolution.input(1).replace_source_output(scaled.output(0))
+    return True
+
+
+def _before_identities(operator: Any) -> Any:
+    """Return the operator that computes the first input of `operator`; those that change nothing do not count."""
+    source = operator.input_value(0).get_node()
+    while source.get_type_name() == "Identity":
+        source = source.input_value(0).get_node()
+    return source
+
+
 def _skip_convolutions(operators: list[Any]) -> list[Any]:
     """Return the convolutions that have no other one before or after them. `operators` are in the order of
     computation."""
