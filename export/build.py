@@ -1,12 +1,13 @@
 """Rebuild every bundled model from its checkpoint, check it, and write its card.
 
-    python export/build.py                 # writes sr_deploy/models/<name>.onnx and <name>.md
+    python export/build.py                 # writes sr_deploy/models/<name>.onnx and <name>.md, and the files in forms/
     python export/build.py rt-x4           # builds this one only
     python export/build.py --check         # writes nothing; exit code 1 if a file would change
 
 A model is made from a recipe `export/<name>.toml` and the averaged weights `export/checkpoints/<name>.safetensors`
 that `sr-deploy train` made with it. Equal checkpoints give equal files, byte for byte. The quality on the card is
-taken from the committed results of `benchmarks/quality.py`, and only from results for exactly these bytes.
+taken from the committed results of `benchmarks/quality.py`, and only from results for exactly these bytes. A net that was
+trained for int8 also gets the forms `forms/<name>-bf16.onnx` and `forms/<name>-int8.onnx`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from typing import Any
 
 try:
     from sr_deploy.errors import InputError, SrDeployError
+    from sr_deploy.graph.onnx_file import load_model, save_model
     from sr_deploy.models import read_spec
+    from sr_deploy.models.fast import FORMS
+    from sr_deploy.precision.convert import convert
     from sr_deploy.training.checkpoint import CheckpointInfo, read_checkpoint
     from sr_deploy.training.export.to_onnx import ExportResult, export_onnx
     from sr_deploy.training.recipe import Recipe, read_recipe
@@ -93,6 +97,34 @@ def quality_of(name: str, sha256: str, results: Path) -> dict[str, dict[str, flo
             if row["model"] == name and row.get("sha256") == sha256:
                 mean = row["mean"]
                 found[record["set"].capitalize()] = {k: round(mean[k], 4) for k in ("psnr_y", "ssim_y")}
+    return found
+
+
+def losses_of(forms: Mapping[str, Path], sha256: str, results: Path) -> dict[str, dict[str, Any]]:
+    """Return precision -> card entry of the forms of the model with digest `sha256`.
+
+    The loss is the change of the mean PSNR on Y in the committed results, of the set with the largest loss. A form that
+    was not measured has no loss, and is not used by `--fast`.
+    """
+    rows = [
+        (record["set"], row["sha256"], row["mean"]["psnr_y"], len(row.get("pictures", ())))
+        for path in sorted(results.glob("quality-*.json"))
+        for record in [json.loads(path.read_text(encoding="utf-8"))]
+        for row in record["results"]
+        if row.get("sha256")
+    ]
+    found: dict[str, dict[str, Any]] = {}
+    for precision, file in forms.items():
+        digest = sha256_of(file)
+        changes = [
+            (round(psnr - whole, 4), count)
+            for name, sha, psnr, count in rows
+            for other, base, whole, _ in rows
+            if (name, sha, base) == (other, digest, sha256)
+        ]
+        if changes:
+            change, count = min(changes)
+            found[precision] = {"sha256": digest, "psnr_change": change, "photographs": count}
     return found
 
 
@@ -166,17 +198,39 @@ def _measured(quality: Mapping[str, Mapping[str, float]]) -> list[str]:
     return lines + [f"| {k} | {v['psnr_y']:.2f} | {v['ssim_y']:.4f} |" for k, v in quality.items()]
 
 
+def _forms(forms: Mapping[str, Path], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the section about the forms for `--fast`; empty without any."""
+    if not forms:
+        return []
+    lines = [
+        "## Forms",
+        "",
+        "`--fast` chooses among these and fp32.",
+        "",
+        "| file | bytes | PSNR, Y, against fp32 (dB) |",
+    ]
+    lines += ["|---|---:|---:|"]
+    for precision, file in forms.items():
+        told = losses.get(precision)
+        change = f"{told['psnr_change']:+.3f}" if told else "not measured yet"
+        lines.append(f"| `forms/{file.name}` | {file.stat().st_size:,} | {change} |")
+    return [*lines, ""]
+
+
 def card_of(
     recipe: Recipe,
     info: CheckpointInfo,
     built: ExportResult,
     checkpoint: Path,
     quality: Mapping[str, Mapping[str, float]],
+    forms: Mapping[str, Path],
+    losses: Mapping[str, Mapping[str, Any]],
     photographs: Mapping[str, Any],
 ) -> str:
     """Return the card: front matter in JSON, as `sr_deploy.models` reads it, then the text for people."""
     how, digest = recipe.export, sha256_of(built.path)
     front = {"licence": how.licence, "parameters": built.parameters, "quality": quality, "sha256": digest}
+    front |= {"forms": losses} if losses else {}
     tolerance = built.parity.tolerance if built.parity else float("nan")
     text = [
         *("---", json.dumps(front, indent=2, sort_keys=True), "---", "", f"# {recipe.name}", ""),
@@ -185,6 +239,7 @@ def card_of(
         *("", "## Training", "", *_trained(info, recipe), ""),
         *("## Photographs", "", *_pictures(photographs, recipe.validation), ""),
         *("## Quality", "", *_measured(quality), ""),
+        *_forms(forms, losses),
         *("## Identity", "", f"- recipe: `export/{recipe.name}.toml`, SHA-256 `{recipe.sha256}`"),
         f"- checkpoint: `export/checkpoints/{recipe.name}.safetensors`, SHA-256 `{sha256_of(checkpoint)}`",
         f"- file: `{recipe.name}.onnx`, SHA-256 `{digest}`, made by `python export/build.py {recipe.name}`, which "
@@ -208,18 +263,32 @@ def build(name: str, places: Places, out: Path) -> list[Path]:
         data=HERE.parent / "examples",
     )
     check_record(built, recipe, checkpoint)
+    forms = make_forms(model, info, out / "forms")
     quality = quality_of(name, sha256_of(model), places.results)
+    losses = losses_of(forms, sha256_of(model), places.results)
     photographs = tomllib.loads((HERE / "photographs.toml").read_text(encoding="utf-8"))
-    text = card_of(recipe, info, built, checkpoint, quality, photographs)
+    text = card_of(recipe, info, built, checkpoint, quality, forms, losses, photographs)
     card.write_text(text, encoding="utf-8", newline="\n")
-    return [model, card]
+    return [model, card, *forms.values()]
 
 
-def compare(built: Sequence[Path], models: Path) -> list[str]:
-    """Return one line for every built file that differs from the one in `models`."""
+def make_forms(model: Path, info: CheckpointInfo, folder: Path) -> dict[str, Path]:
+    """Write the forms of `model` into `folder`: precision -> file. None for a net that was not trained for int8."""
+    found: dict[str, Path] = {}
+    if not info.ranges:
+        return found
+    folder.mkdir(exist_ok=True)
+    for precision in FORMS:
+        found[precision] = folder / f"{model.stem}-{precision}.onnx"
+        save_model(convert(load_model(model), precision).model, found[precision])
+    return found
+
+
+def compare(built: Sequence[Path], out: Path, models: Path) -> list[str]:
+    """Return one line for every file built in `out` that differs from the one in `models`."""
     lines = []
     for path in built:
-        there = models / path.name
+        there = models / path.relative_to(out)
         if not there.exists():
             lines.append(f"{there}: missing")
         elif there.read_bytes() != path.read_bytes():
@@ -238,10 +307,12 @@ def run(names: Sequence[str], places: Places, *, check: bool) -> int:
     with TemporaryDirectory() as folder:
         for name in names or known:
             built = build(name, places, Path(folder))
-            differences += compare(built, places.models)
+            differences += compare(built, Path(folder), places.models)
             print(f"{name}: {sha256_of(built[0])[:12]} {built[0].stat().st_size:,} bytes", flush=True)
             for path in [] if check else built:
-                (places.models / path.name).write_bytes(path.read_bytes())
+                target = places.models / path.relative_to(folder)
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(path.read_bytes())
     if check and differences:
         print(*differences, "to write the new files, run: python export/build.py", sep="\n", file=sys.stderr)
         return 1

@@ -89,6 +89,7 @@ class Upscaler:
         model: str | Path,
         *,
         backend: str = "auto",
+        fast: bool = False,
         threads: int | None = None,
         tile: int | Literal["auto"] | None = "auto",
         overlap: int | None = None,
@@ -97,12 +98,18 @@ class Upscaler:
     ) -> Upscaler:
         """An Upscaler for a bundled model or a model file, on the given backend.
 
-        `model` is a name or a path; `threads` limits the CPU threads (default: all usable cores). The
+        `model` is a name or a path; `threads` limits the CPU threads (default: all usable cores). With `fast`, the bf16
+        or int8 form of the model is used where it is faster here, at a loss of at most 0.1 dB. The
         Upscaler owns the engine: close it, or use it in a `with` statement. Raises the errors of
         `find_model` and `open_engine`.
         """
         from sr_deploy.models.open import open_engine
 
+        if fast:
+            from sr_deploy.models.fast import fast_form
+
+            found = fast_form(model, backend, threads=threads, say=say)
+            model, backend = found.path, found.backend
         engine = open_engine(model, backend=backend, threads=threads, say=say)
         try:
             upscaler = cls(engine, tile=tile, overlap=overlap, memory=memory, say=say)

@@ -14,6 +14,7 @@ import click
 
 from sr_deploy.cli.shared.model_options import (
     check_scale,
+    choose_form,
     model_name,
     model_options_for_pictures,
     open_upscaler,
@@ -236,6 +237,7 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
             reporter.refused(refused)
         for job in jobs.skipped:
             reporter.finished(_skipped(job))
+        model = choose_form(model, options, reporter.say) if jobs.todo else model
         outcomes = _run(inputs, jobs, settings, model, options, reporter) if jobs.todo else []
         _compare(options["compare"], jobs, outcomes, model, reporter)
     _exit_or_raise(outcomes, alone=alone, refused=bool(jobs.refused))
@@ -292,6 +294,7 @@ def _looks(
         if not options["quiet"]:
             complain(f"note: {message}", prefix=False)
 
+    model = choose_form(model, options, say)
     with open_upscaler(model, options, say, alternative=_SIZE_ALTERNATIVE) as upscaler:
         ledger = _ledger(inputs, upscaler, settings, model, say)
         looks = look_at(jobs.todo, scale=upscaler.spec.scale, settings=settings, ledger=ledger)

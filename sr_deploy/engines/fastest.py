@@ -28,7 +28,7 @@ from sr_deploy.errors import SrDeployError
 from sr_deploy.graph.runnable import RunnableModel
 from sr_deploy.system.arrays import BatchArray
 from sr_deploy.system.cpu import describe_cpu
-from sr_deploy.system.files import sha256_of
+from sr_deploy.system.files import digest_of, sha256_of
 from sr_deploy.system.json_values import parse_json
 
 _DISTRIBUTIONS = ("onnxruntime-", "onnxruntime_gpu-", "openvino-")
@@ -77,6 +77,8 @@ class Measured:
     """Least time of a run."""
     picture: BatchArray
     """Result for the measured picture, uint8 [1, H, W, C]."""
+    precision: str
+    """Precision of the model."""
 
 
 def fastest(
@@ -90,23 +92,48 @@ def fastest(
     Returns the best backend; the seconds that each took; and for each backend that was dropped because its
     picture differs, the difference in words.
     """
+    return _measured_choice(model, opened, _cache_kind(threads), _FAST_ENOUGH)
+
+
+def fastest_form(
+    files: Sequence[Path], opened: Mapping[str, Callable[[], Engine]], threads: int | None
+) -> tuple[str, dict[str, float], dict[str, str]]:
+    """Do the same for several forms of one model, or return the cached choice, without seconds.
+
+    `files` are the forms, the model itself first. `opened` maps a form on a backend to a function that opens it, the
+    most exact form first.
+    """
+    kind = _cache_kind(threads, [digest_of(file) for file in files[1:]])
+    kept = RunnableModel(files[0]).read_cached(kind)
+    if kept:
+        with suppress(ValueError, KeyError, TypeError):
+            chosen = str(parse_json(kept)["backend"])
+            if chosen in opened:
+                return chosen, {}, {}
+    return _measured_choice(files[0], opened, kind, fast_enough=0.0)
+
+
+def _measured_choice(
+    model: Path, opened: Mapping[str, Callable[[], Engine]], kind: str, fast_enough: float
+) -> tuple[str, dict[str, float], dict[str, str]]:
+    """Measure, compare and cache, see `fastest`. The first one alone is measured if it takes under `fast_enough`
+    seconds."""
     found: dict[str, Measured] = {}
-    precision = "fp32"
     for name, open_it in opened.items():
         with suppress(SrDeployError), open_it() as engine:
-            found[name], precision = _measure(engine), engine.spec.precision
-        if name in found and not len(found) > 1 and found[name].seconds < _FAST_ENOUGH:
+            found[name] = _measure(engine)
+        if name in found and not len(found) > 1 and found[name].seconds < fast_enough:
             break
-    wrong = _differing(found, precision)
+    wrong = _differing(found)
     seconds = {name: one.seconds for name, one in found.items()}
     chosen = _choose(list(opened), {name: taken for name, taken in seconds.items() if name not in wrong})
     if seconds:
         choice = json.dumps({"backend": chosen, "seconds": seconds, "differing": wrong})
-        RunnableModel(model).write_cached(_cache_kind(threads), choice.encode("utf-8"))
+        RunnableModel(model).write_cached(kind, choice.encode("utf-8"))
     return chosen, seconds, wrong
 
 
-def _differing(found: Mapping[str, Measured], precision: str) -> dict[str, str]:
+def _differing(found: Mapping[str, Measured]) -> dict[str, str]:
     """Describe the backends whose picture differs from the first one's by more than rounding explains."""
     if len(found) < 2:
         return {}
@@ -115,7 +142,7 @@ def _differing(found: Mapping[str, Measured], precision: str) -> dict[str, str]:
     for name, one in others:
         steps = np.abs(reference.picture.astype(np.int16) - one.picture)
         most, mean = int(steps.max()), float(steps.mean())
-        limit = _MOST_MEAN_STEPS.get(precision)
+        limit = _MOST_MEAN_STEPS.get(one.precision)
         if most > _MOST_STEPS if limit is None else mean > limit:
             wrong[name] = f"its picture differs from {first}'s by up to {most} of 255 ({mean:.2g} on average)"
     return wrong
@@ -142,13 +169,13 @@ def _measure(engine: Engine) -> Measured:
         start = time.perf_counter()
         engine.run(picture)
         taken.append(time.perf_counter() - start)
-    return Measured(min(taken), result)
+    return Measured(min(taken), result, engine.spec.precision)
 
 
-def _cache_kind(threads: int | None) -> str:
-    """Return the kind of the cache entry: a hash of the processor, the threads and the runtimes' versions."""
+def _cache_kind(threads: int | None, forms: Sequence[str] = ()) -> str:
+    """Return the kind of the cache entry: a hash of the processor, the threads, the runtimes' versions and `forms`."""
     cpu = describe_cpu()
-    parts = [_COMPARISON, cpu.name, *cpu.features, str(threads or cpu.usable_cores), *_versions()]
+    parts = [_COMPARISON, cpu.name, *cpu.features, str(threads or cpu.usable_cores), *_versions(), *forms]
     return f"{sha256_of('|'.join(parts).encode('utf-8'))[:16]}.fastest"
 
 

@@ -134,7 +134,7 @@ def choose_backend(
         return usable[0]
     if isinstance(model, Path):
         return _choose_on_cpu(model, threads, say or (lambda message: None))
-    return _usable_on_cpu(1)[0]
+    return usable_on_cpu(1)[0]
 
 
 def engine_backend(path: Path) -> str:
@@ -151,7 +151,7 @@ def _choose_on_cpu(model: Path, threads: int | None, say: Callable[[str], None])
     from sr_deploy.graph.cache import cache_folder
 
     if sum(map(_is_installed, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
-        return _usable_on_cpu(1)[0]
+        return usable_on_cpu(1)[0]
     with _MEASURING_LOCK:
         return _choose_by_measuring(model, threads, say)
 
@@ -163,7 +163,7 @@ def _choose_by_measuring(model: Path, threads: int | None, say: Callable[[str], 
     chosen = cached_choice(model, threads)
     if chosen in _ON_CPU:
         return chosen
-    names = _usable_on_cpu()
+    names = usable_on_cpu()
     if len(names) == 1 or not can_cache_choice(model):
         return names[0]
     chosen, seconds, wrong = fastest(
@@ -198,7 +198,7 @@ def _has_nvidia_driver() -> bool:
     return True
 
 
-def _usable_on_cpu(most: int = len(_ON_CPU)) -> list[str]:
+def usable_on_cpu(most: int = len(_ON_CPU)) -> list[str]:
     """Return up to `most` CPU backends that can run here, best first.
 
     Raises MissingRuntimeError with the reason for each backend if there are none.

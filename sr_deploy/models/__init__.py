@@ -10,6 +10,7 @@ between two lines `---`. JSON is also YAML, so Markdown renderers accept it. Its
     sha256      str     digest of the .onnx file
     licence     str     SPDX identifier; default: the licence in the file's spec
     quality     object  data set -> {"psnr_y": dB, "ssim_y": 0..1}, as `sr-deploy eval` measures them
+    forms       object  precision -> {"sha256": digest of its file, "psnr_change": dB, "photographs": number}
 """
 
 from __future__ import annotations
@@ -56,6 +57,12 @@ class ModelEntry:
         return self.spec.scale
 
 
+def forms_folder(path: Path) -> Path:
+    """The folder with the bf16 and int8 forms of the model at `path`: its own, or `forms` for a bundled model."""
+    folder = path.resolve().parent
+    return folder / "forms" if folder == _FOLDER.resolve() else folder
+
+
 def list_models(folder: Path | None = None) -> list[ModelEntry]:
     """The models in `folder` (default: the bundled ones), sorted by name. Raises ModelError if a file is not
     ONNX or carries no sr-deploy spec, or if a card is broken."""
@@ -94,6 +101,9 @@ def find_model(name_or_path: str | Path, folder: Path | None = None) -> Path:
             "the model's name is empty; give an .onnx file or a name listed by `sr-deploy models`"
         )
     bundled = {path.stem: path for path in sorted((folder or _FOLDER).glob("*.onnx"))}
+    forms = {path.stem: path for path in (folder or _FOLDER).glob("forms/*.onnx")}
+    if str(name_or_path) in forms:
+        return forms[str(name_or_path)]
     # a bundled name comes first, so that a file of that name in the working folder does not change its meaning
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
@@ -223,7 +233,7 @@ def _read_entry(path: Path) -> ModelEntry:
         raise ModelError(
             f"model {path}: it carries no sr-deploy spec; write one with: sr-deploy stamp {path}"
         )
-    card = _read_card(path.with_suffix(".md"))
+    card = read_card(path.with_suffix(".md"))
     return ModelEntry(
         name=path.stem,
         path=path,
@@ -236,8 +246,8 @@ def _read_entry(path: Path) -> ModelEntry:
     )
 
 
-def _read_card(path: Path) -> Mapping[str, Any]:
-    """The front matter of a card; empty if there is no card or no front matter."""
+def read_card(path: Path) -> Mapping[str, Any]:
+    """The front matter of a card; empty if there is no card or no front matter. Raises ModelError if it is broken."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()

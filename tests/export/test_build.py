@@ -97,7 +97,7 @@ def test_files_that_are_missing_or_differ_are_named(build, tmp_path):
         (tmp_path / "built" / name).write_text(name)
         (tmp_path / "there" / name).write_text("same")
     (tmp_path / "there" / "missing").unlink()
-    lines = build.compare(sorted((tmp_path / "built").iterdir()), tmp_path / "there")
+    lines = build.compare(sorted((tmp_path / "built").iterdir()), tmp_path / "built", tmp_path / "there")
     assert [Path(line.split(": ")[0]).name for line in lines] == ["missing", "other"]
 
 

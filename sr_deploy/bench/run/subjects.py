@@ -25,6 +25,7 @@ def find_entries(
     scale: int | None = None,
     backends: Sequence[str] = (),
     precisions: Sequence[str] = (),
+    fast: bool = False,
     threads: Sequence[int | None] = (None,),
     streams: int = 1,
     folder: Path | None = None,
@@ -36,6 +37,7 @@ def find_entries(
         scale: Scale that the models must have; None: any.
         backends: Backend names; none: all that can run here and compute a net.
         precisions: Precisions; none: that of each file. An fp32 file is converted to fp16 or bf16 on request.
+        fast: Measure the fastest form of each model, on the backend that runs it fastest, of `backends` if any are given.
         threads: Numbers of threads; None or 0: the usable cores.
         streams: Calls in flight at once.
         folder: Folder for converted models; None: no model is converted.
@@ -53,17 +55,31 @@ def find_entries(
         for made in _files_in_precisions(path, precisions, folder)
     ]
     for name, path in files:
-        base = _subject_of(name, path, scale, streams)
-        for backend in _backends(backends, path):
-            for count in threads:
-                changes = {"backend": backend, "threads": count or usable_cores()}
-                subjects.append(WorkerStart(subject=BenchSubject(**{**base.__dict__, **changes}), path=path))
+        for form, backend, count in _runs_of(path, backends, threads, fast):
+            base = _subject_of(name if form == path else form.stem, form, scale, streams)
+            changes = {"backend": backend, "threads": count or usable_cores()}
+            subjects.append(WorkerStart(subject=BenchSubject(**{**base.__dict__, **changes}), path=form))
     if not subjects:
         raise UsageError(
             f"there is no model of precision {', '.join(precisions)}; make one with `sr-deploy convert`, or leave "
             "--precision out"
         )
     return subjects
+
+
+def _runs_of(
+    path: Path, backends: Sequence[str], threads: Sequence[int | None], fast: bool
+) -> Iterator[tuple[Path, str, int | None]]:
+    """Yield the file, the backend and the number of threads of each run of the model at `path`."""
+    if not fast:
+        yield from ((path, backend, count) for backend in _backends(backends, path) for count in threads)
+        return
+    from sr_deploy.models.fast import fast_form
+
+    for count in threads:
+        for backend in backends or (AUTO,):
+            found = fast_form(path, backend, threads=count or None)
+            yield found.path, found.backend, count
 
 
 def _files_in_precisions(

@@ -102,6 +102,11 @@ def _parse_numbers(ctx: click.Context, parameter: click.Parameter, value: Any) -
     "bf16. [default: the precision of each file]",
 )
 @click.option(
+    "--fast",
+    is_flag=True,
+    help="Measure each model as 'upscale --fast' runs it: its fastest form here, on the backend for it.",
+)
+@click.option(
     "--batch",
     multiple=True,
     callback=_parse_numbers,

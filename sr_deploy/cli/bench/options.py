@@ -38,6 +38,8 @@ class BenchOptions:
     """Empty: all backends that run on this machine."""
     precisions: tuple[str, ...]
     """Empty: the precision of each file."""
+    fast: bool
+    """Measure the fastest form of each model instead of the model on `backends`."""
     threads: tuple[int | None, ...]
     """Thread counts to measure; None: the cores this process may use."""
     streams: int
@@ -91,12 +93,15 @@ def make_options(ctx: click.Context, given: Mapping[str, Any]) -> BenchOptions:
     default_sweep = not values["sizes"] and not values["images"] and not values["find"]
     sizes = _sizes(values)
     _check_limits(values)
+    if values["fast"] and values["precisions"]:
+        raise UsageError("--fast chooses the precision itself; leave --precision out")
     return BenchOptions(
         models=tuple(values["models"]),
         scale=values["scale"],
         images=tuple(values["images"]),
         backends=tuple(values["backends"]),
         precisions=tuple(values["precisions"]),
+        fast=values["fast"],
         threads=tuple(values["threads"]) or (None,),
         streams=(values["streams"] or 2) if values["throughput"] else 1,
         cases=_cases(sizes, values["batch"] or (1,), values["tiles"], default_sweep),

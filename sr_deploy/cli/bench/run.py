@@ -119,6 +119,7 @@ def _run(options: BenchOptions, folder: Path) -> int:
         scale=options.scale,
         backends=options.backends,
         precisions=options.precisions,
+        fast=options.fast,
         threads=options.threads,
         streams=options.streams,
         folder=folder,

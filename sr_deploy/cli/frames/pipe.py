@@ -14,7 +14,7 @@ import click
 
 from sr_deploy.cli.frames.options import frame_options
 from sr_deploy.cli.frames.progress import FrameProgress
-from sr_deploy.cli.shared.model_options import model_name, open_upscaler
+from sr_deploy.cli.shared.model_options import choose_form, model_name, open_upscaler
 from sr_deploy.cli.upscale import parse_size
 
 _EXAMPLES = """\b
@@ -98,7 +98,9 @@ def command(**options: Any) -> None:
     source, target = _binary_stream(sys.stdin, "stdin"), _binary_stream(sys.stdout, "stdout")
     with (
         FrameProgress(quiet=options["quiet"]) as display,
-        open_upscaler(model_name(options), options, display.say) as upscaler,
+        open_upscaler(
+            choose_form(model_name(options), options, display.say), options, display.say
+        ) as upscaler,
     ):
         display.begin(None)
         count = run_pipe(source, target, upscaler, settings, done=display.frame, say=display.say)

@@ -12,7 +12,7 @@ import click
 
 from sr_deploy.cli.frames.options import frame_options
 from sr_deploy.cli.frames.progress import FrameProgress
-from sr_deploy.cli.shared.model_options import model_file, model_name, open_upscaler
+from sr_deploy.cli.shared.model_options import choose_form, model_name, open_upscaler
 from sr_deploy.cli.shared.paths import NamedPath
 
 if TYPE_CHECKING:
@@ -139,14 +139,16 @@ def _upscale(source: Path, output: Path, options: dict[str, Any], display: Frame
 
     Raises MissingRuntimeError without PyAV, and what `upscale_video` raises.
     """
+    from sr_deploy.models import find_chain
     from sr_deploy.video.job import upscale_video
     from sr_deploy.video.pyav import pyav
 
     pyav()  # a missing package is reported before a model is loaded
     settings = _video_options(options)
-    with open_upscaler(model_name(options), options, display.say) as upscaler:
+    model = choose_form(model_name(options), options, display.say)
+    with open_upscaler(model, options, display.say) as upscaler:
         return upscale_video(
-            source, output, upscaler, model=model_file(options), options=settings, watcher=display
+            source, output, upscaler, model=find_chain(model), options=settings, watcher=display
         )
 
 
