@@ -17,7 +17,7 @@ import click
 from sr_deploy.cli.shared.paths import NamedPath, check_new
 
 if TYPE_CHECKING:
-    from sr_deploy.quality.evaluate import Upscale
+    from sr_deploy.quality.evaluate import Distance, Upscale
     from sr_deploy.quality.pairs import EvalPicture, FailedPicture
     from sr_deploy.quality.results import Evaluation, Quality
 
@@ -33,6 +33,7 @@ Examples:
   sr-deploy eval Set5/ --model rt-x4 --model model.onnx --csv scores.csv
   sr-deploy eval DIV2K_HR/ --lr DIV2K_LR_x4/ --json
   sr-deploy eval Set5/ --degrade noise:5,jpeg:75
+  sr-deploy eval Set5/ --vgg vgg19.safetensors
 """
 
 
@@ -91,6 +92,13 @@ def _list_steps(context: click.Context, _: click.Parameter, value: str) -> str:
     help="Damage the small pictures first, to measure how well models handle it: steps such as jpeg:75 or "
     "noise:5,jpeg:75. '--degrade help' lists them.",
 )
+@click.option(
+    "--vgg",
+    "vgg_file",
+    type=NamedPath(),
+    help="File with VGG-19 weights (.pth, .safetensors): also measure the distance in its features, which tells looks "
+    'better than PSNR. Needs the extra "train".',
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option(
     "--csv", "csv_file", type=NamedPath(), help="Also write the values of every picture to this CSV file."
@@ -104,6 +112,7 @@ def command(
     backend: str,
     border: int | None,
     degrade: str,
+    vgg_file: Path | None,
     as_json: bool,
     csv_file: Path | None,
     overwrite: bool,
@@ -120,6 +129,7 @@ def command(
         _check_degrade(degrade, lr_dir)
     if csv_file is not None:
         _check_csv_target(csv_file, overwrite)
+    distance = _open_distance(vgg_file)
     pictures, unpaired = find_pictures(hr_dir, lr_dir)
     if not pictures:
         from sr_deploy.errors import InputError
@@ -129,7 +139,9 @@ def command(
         )
     with ExitStack() as stack:
         jobs = _open_jobs(stack, models, scales, backend, pictures)
-        results, warnings = _measure(jobs, pictures, border, degrade, given_lr=lr_dir is not None)
+        results, warnings = _measure(
+            jobs, pictures, border, degrade, given_lr=lr_dir is not None, distance=distance
+        )
     _print(results, warnings, unpaired, hr_dir, lr_dir, as_json=as_json)
     if csv_file is not None:
         _write_csv(csv_file, results)
@@ -145,6 +157,24 @@ def _check_degrade(degrade: str, lr_dir: Path | None) -> None:
     parse(degrade)
     if lr_dir is not None:
         raise UsageError("--degrade makes the small pictures, and --lr gives them; leave one of them out")
+
+
+def _open_distance(file: Path | None) -> Distance | None:
+    """The distance in the features of a VGG with the weights in `file`; None without a file.
+
+    Raises MissingRuntimeError without PyTorch, InputError for a file that does not fit.
+    """
+    if file is None:
+        return None
+    try:
+        from sr_deploy.training.objective.distance import VggDistance
+    except ModuleNotFoundError as error:
+        from sr_deploy.errors import MissingRuntimeError
+
+        raise MissingRuntimeError(
+            f'--vgg needs {error.name}, which is not installed; pip install "sr-deploy[train]"'
+        ) from error
+    return VggDistance(file)
 
 
 def _open_jobs(
@@ -240,6 +270,7 @@ def _measure(
     degrade: str,
     *,
     given_lr: bool,
+    distance: Distance | None,
 ) -> tuple[list[Evaluation], list[str]]:
     """Run every job. Returns the results, and warnings from the self-check on Set5. The self-check compares
     bicubic with its published PSNR if the pictures are those of Set5; a difference means that the numbers
@@ -252,7 +283,7 @@ def _measure(
     with _progress(len(jobs) * len(pictures)) as advance:
         for name, scale, upscale in jobs:
             protocol = Protocol(scale, scale if border is None else border, given_lr, degrade)
-            results.append(evaluate(name, upscale, pictures, protocol, partial(advance, name)))
+            results.append(evaluate(name, upscale, pictures, protocol, partial(advance, name), distance))
     for scale in sorted({scale for _, scale, _ in jobs} if not degrade else ()):
         if warning := check_set5(results, pictures, scale):
             warnings.append(warning)
@@ -308,9 +339,11 @@ def _section(results: Sequence[Evaluation], scale: int) -> str:
 
     chosen = [result for result in results if result.protocol.scale == scale]
     damage = bool(chosen[0].protocol.degrade)
-    rows = [row for result in chosen for row in _rows(result, damage=damage)]
+    extra: tuple[str, ...] = ("blocks", "specks") if damage else ()
+    extra += ("vgg",) if any(score.quality.vgg is not None for score in chosen[0].scores) else ()
+    rows = [row for result in chosen for row in _rows(result, extra)]
     headings = ("model", "picture", "PSNR Y", "SSIM Y", "PSNR RGB", "SSIM RGB")
-    text = table((*headings, "blocks", "specks") if damage else headings, rows)
+    text = table((*headings, *("VGG" if name == "vgg" else name for name in extra)), rows)
     notes = [
         f"{result.model}: {result.identical} came out identical; their infinite PSNR is not in the mean"
         for result in chosen
@@ -321,19 +354,23 @@ def _section(results: Sequence[Evaluation], scale: int) -> str:
             "blocks: strength of the 8x8 blocks of the small picture, specks: fine colour; both as multiples of the "
             "original's, so 1 is best"
         )
+    if "vgg" in extra:
+        notes.append(
+            "VGG: distance to the original in the features of VGG-19 (relu2_2 and relu3_1), 0 if equal; lower is better"
+        )
     return "\n".join([text, f"protocol: {chosen[0].protocol.describe()}", *notes])
 
 
-def _rows(result: Evaluation, *, damage: bool) -> list[tuple[str, ...]]:
+def _rows(result: Evaluation, extra: Sequence[str]) -> list[tuple[str, ...]]:
     """The rows of one model: one per picture, then the mean."""
-    pictures = [(result.model, score.name, *_cells(score.quality, damage=damage)) for score in result.scores]
-    return [*pictures, (result.model, f"mean of {len(result.scores)}", *_cells(result.mean, damage=damage))]
+    pictures = [(result.model, score.name, *_cells(score.quality, extra)) for score in result.scores]
+    return [*pictures, (result.model, f"mean of {len(result.scores)}", *_cells(result.mean, extra))]
 
 
-def _cells(quality: Quality, *, damage: bool) -> tuple[str, ...]:
+def _cells(quality: Quality, extra: Sequence[str]) -> tuple[str, ...]:
     """PSNR in dB with 2 digits and SSIM with 4 digits, of Y and then of RGB; "-" for a value that is missing.
 
-    With `damage`, blocks and specks with 2 digits follow.
+    The measures named in `extra` follow: blocks and specks with 2 digits, vgg with 3.
     """
 
     def cell(value: float | None, digits: int) -> str:
@@ -342,7 +379,7 @@ def _cells(quality: Quality, *, damage: bool) -> tuple[str, ...]:
 
     y, rgb = (quality.psnr_y, quality.ssim_y), (quality.psnr_rgb, quality.ssim_rgb)
     cells = tuple(text for psnr, ssim in (y, rgb) for text in (cell(psnr, 2), cell(ssim, 4)))
-    return (*cells, cell(quality.blocks, 2), cell(quality.specks, 2)) if damage else cells
+    return (*cells, *(cell(getattr(quality, name), 3 if name == "vgg" else 2) for name in extra))
 
 
 def _report_skipped(failures: Sequence[FailedPicture]) -> bool:

@@ -26,6 +26,8 @@ from sr_deploy.system.arrays import AnyArray
 
 Upscale = Callable[[AnyArray], AnyArray]
 """An upscaler, see above."""
+Distance = Callable[[AnyArray, AnyArray], float]
+"""A measure of a result and its original, both [H, W, C]; 0 where they are equal."""
 
 
 def bicubic_baseline(scale: int) -> Upscale:
@@ -53,10 +55,11 @@ def evaluate(
     pictures: Sequence[EvalPicture],
     protocol: Protocol,
     on_picture: Callable[[EvalPicture], None] | None = None,
+    distance: Distance | None = None,
 ) -> Evaluation:
     """Measure `upscale`, called `model` in the result, on every picture.
 
-    `on_picture` is called after each, in the calling thread. Pictures that cannot be read, are too small or
+    `distance` is a further measure of result and original, in the features of a VGG. `on_picture` is called after each, in the calling thread. Pictures that cannot be read, are too small or
     do not match their partner end up in `failures`. Raises InputError if no picture is left, and passes on
     errors that have nothing to do with pictures.
     """
@@ -64,7 +67,7 @@ def evaluate(
     failures: list[FailedPicture] = []
     for picture in pictures:
         try:
-            scores.append(score_picture(picture, upscale, protocol))
+            scores.append(score_picture(picture, upscale, protocol, distance))
         except (InputError, UsageError, OutOfMemoryError) as error:
             failures.append(FailedPicture(picture.name, str(error)))
         if on_picture is not None:
@@ -75,7 +78,9 @@ def evaluate(
     return Evaluation(model, protocol, tuple(scores), tuple(failures))
 
 
-def score_picture(picture: EvalPicture, upscale: Upscale, protocol: Protocol) -> Score:
+def score_picture(
+    picture: EvalPicture, upscale: Upscale, protocol: Protocol, distance: Distance | None = None
+) -> Score:
     """Measure `upscale` on one picture.
 
     Raises ImageError for a picture that cannot be read or whose sizes do not match, UsageError for one that
@@ -94,6 +99,8 @@ def score_picture(picture: EvalPicture, upscale: Upscale, protocol: Protocol) ->
     quality = compare(result, large, protocol.border)
     if protocol.degrade:
         quality = _with_damage(quality, result, large, protocol.scale)
+    if distance is not None:
+        quality = replace(quality, vgg=distance(result, large))
     return Score(picture.name, height, width, quality)
 
 

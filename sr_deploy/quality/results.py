@@ -54,6 +54,8 @@ class Quality:
     """Strength of 8 x 8 blocks as a multiple of the original's; measured where pictures are degraded."""
     specks: float | None = None
     """Fine colour as a multiple of the original's; measured where colour pictures are degraded."""
+    vgg: float | None = None
+    """Distance in the features of a VGG; measured where its weights were given."""
 
     def record(self) -> dict[str, float | None]:
         """Return the measures as strict JSON, which has no infinity: an infinite PSNR is null."""

@@ -225,9 +225,9 @@ def test_the_record_is_strict_json_even_with_an_infinite_psnr() -> None:
 def test_the_csv_holds_every_value_in_full() -> None:
     text = csv_text([evaluation(Quality(math.inf, 1.0, 100 / 3, 0.5), Quality(30.0, 0.8, None, None))])
     head, first, second = text.splitlines()
-    assert head == "model,scale,border,picture,width,height,psnr_y,ssim_y,psnr_rgb,ssim_rgb,blocks,specks"
-    assert first == "bicubic,2,2,0.png,32,32,inf,1.0,33.333333333333336,0.5,,"
-    assert second == "bicubic,2,2,1.png,32,32,30.0,0.8,,,,"
+    assert head == "model,scale,border,picture,width,height,psnr_y,ssim_y,psnr_rgb,ssim_rgb,blocks,specks,vgg"
+    assert first == "bicubic,2,2,0.png,32,32,inf,1.0,33.333333333333336,0.5,,,"
+    assert second == "bicubic,2,2,1.png,32,32,30.0,0.8,,,,,"
 
 
 SET5_NAMES = ["baby.png", "bird.bmp", "butterfly_GT.png", "head.png", "woman_HR.png"]
