@@ -81,6 +81,11 @@ def capi() -> str:
     return _tool("-m", "benchmarks.capi", "--check")
 
 
+def auto() -> str:
+    """The page about the choice of nets says what its committed results say."""
+    return _tool("-m", "benchmarks.pictures.auto", "--check")
+
+
 def frames() -> str:
     """The page about videos says what its committed results say."""
     return _tool("-m", "benchmarks.frames", "--check")
@@ -180,6 +185,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "the tables of the README are those of benchmarks/results": tables,
     "docs/notes/icnr.md is that of benchmarks/results": icnr,
     "docs/capi.md is that of benchmarks/results": capi,
+    "docs/pictures/nets.md is that of benchmarks/results": auto,
     "docs/notes/training.md is that of benchmarks/results": training,
     "docs/precision.md is that of benchmarks/results": engines,
     "docs/video.md is that of benchmarks/results": frames,

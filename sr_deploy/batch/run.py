@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sr_deploy.batch.jobs import Job, check_quality
 from sr_deploy.batch.steps import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from sr_deploy.batch.ledger import Ledger
+    from sr_deploy.batch.nets import AutoNets
     from sr_deploy.upscale import Upscaler
 
 # Most pictures that are read ahead, and most that wait to be written: they bound the memory of a run. They are also
@@ -58,7 +59,7 @@ _DENIED_ERRNOS = {errno.EACCES, errno.EPERM}
 
 def run_jobs(
     jobs: Sequence[Job],
-    upscaler: Upscaler,
+    upscaler: Upscaler | AutoNets,
     *,
     settings: WriteSettings | None = None,
     watcher: BatchListener | None = None,
@@ -70,21 +71,26 @@ def run_jobs(
     carries the error. On KeyboardInterrupt the picture that is being written is finished, and no partial
     file is left. Missing folders are made, and removed again if no picture was written into them. Once the
     output folder is full or cannot be written, the other jobs get the status "left". With a `ledger`, every
-    picture is claimed before it is read and recorded after it is written.
+    picture is claimed before it is read and recorded after it is written. With `AutoNets`, each picture goes
+    to the net that suits it, and its outcome says which and why.
     """
     settings = settings or WriteSettings()
+    nets, upscaler = parted(upscaler)
     check_quality(jobs, settings.quality)
     folders = OutputFolders()
     one_folder = len({job.target.parent for job in jobs}) == 1
     guarded = partial(attempt, stop=Stop(), fatal=FULL_ERRNOS)
     read = partial(
-        guarded, partial(_read, upscaler=upscaler, settings=settings, folders=folders, ledger=ledger)
+        guarded,
+        partial(_read, upscaler=upscaler, nets=nets, settings=settings, folders=folders, ledger=ledger),
     )
     # While reading, `folders.prepare` tests the folder itself, so a denied permission there concerns all jobs in it.
     # While writing, it may concern a single file.
     if one_folder:
         read = partial(read, fatal=FULL_ERRNOS | _DENIED_ERRNOS)
-    compute = partial(guarded, partial(_compute, upscaler=upscaler, settings=settings, watcher=watcher))
+    compute = partial(
+        guarded, partial(_compute, upscaler=upscaler, nets=nets, settings=settings, watcher=watcher)
+    )
     write = partial(guarded, partial(_write, settings=settings, folders=folders, ledger=ledger))
     outcomes: list[Outcome] = []
 
@@ -110,6 +116,13 @@ def run_jobs(
             ledger.close()
         folders.remove_empty()
     return outcomes
+
+
+def parted(upscaler: Upscaler | AutoNets) -> tuple[AutoNets | None, Upscaler]:
+    """The nets to choose from, None without a choice, and the Upscaler whose spec holds for all pictures."""
+    # told apart by an attribute, because importing the class would delay the start where there is no choice
+    first: Upscaler | None = getattr(upscaler, "first", None)
+    return (None, cast("Upscaler", upscaler)) if first is None else (cast("AutoNets", upscaler), first)
 
 
 def _run_overlapping(
@@ -149,11 +162,12 @@ def _read(
     work: ActiveJob,
     *,
     upscaler: Upscaler,
+    nets: AutoNets | None,
     settings: WriteSettings,
     folders: OutputFolders,
     ledger: Ledger | None,
 ) -> None:
-    """Read the picture and check that its result can be written, so that none is computed for nothing.
+    """Read the picture, choose its net, and check that its result can be written, so that none is computed for nothing.
 
     The claim of the picture is taken first. The outcome is "skipped" if there is nothing to do.
     """
@@ -171,6 +185,8 @@ def _read(
     image = _opened(work.job, upscaler, settings)
     folders.prepare(work.job.target, overwrite=existing != "refuse")
     work.image = image
+    if nets is not None:
+        work.outcome.choice = nets.choose(image)
 
 
 def _opened(job: Job, upscaler: Upscaler, settings: WriteSettings) -> Image:
@@ -196,7 +212,12 @@ def _size_of(path: Path) -> int:
 
 
 def _compute(
-    work: ActiveJob, *, upscaler: Upscaler, settings: WriteSettings, watcher: BatchListener | None
+    work: ActiveJob,
+    *,
+    upscaler: Upscaler,
+    nets: AutoNets | None,
+    settings: WriteSettings,
+    watcher: BatchListener | None,
 ) -> None:
     """Upscale the picture, and resample it if a size other than input times scale was asked for.
 
@@ -205,6 +226,9 @@ def _compute(
     """
     image = work.image
     assert image is not None
+    if nets is not None and work.outcome.choice is not None:
+        upscaler = nets.net(work.outcome.choice.kind)
+        work.outcome.backend = upscaler.engine.backend
     natural = (image.width * upscaler.spec.scale, image.height * upscaler.spec.scale)
     progress = _progress(watcher, work.job, natural) if watcher is not None else None
     asked = settings.size.of(image.width, image.height) or natural
@@ -252,6 +276,7 @@ def _enlarged(
     if is_dithered(image.pixels):
         from sr_deploy.images.resize import resize
 
+        work.outcome.choice, work.outcome.backend = None, ""  # no net is used
         note = "looks dithered, which nets turn into stripes: enlarged by plain resampling"
         return resize(replace(image, notes=(*image.notes, note)), *asked, straight=straight)
     result = upscaler.upscale(image, progress=progress, alpha=settings.alpha)

@@ -17,6 +17,7 @@ from sr_deploy.errors import OutOfMemoryError, OutputError, one_line
 from sr_deploy.images.sizes import OutputSize
 
 if TYPE_CHECKING:
+    from sr_deploy.batch.nets import Choice
     from sr_deploy.images.image import Image
 
 
@@ -68,6 +69,10 @@ class Outcome:
     """Error of a failed job; None otherwise."""
     taken: bool = False
     """True if the job was skipped because another process was working on it."""
+    choice: Choice | None = None
+    """Net that was chosen for the picture, and why; None if there was no choice or no net was used."""
+    backend: str = ""
+    """Backend of the chosen net; empty if there was no choice."""
 
 
 class BatchListener(Protocol):

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sr_deploy.batch.jobs import Job, Jobs
 from sr_deploy.batch.ledger import Ledger, open_ledger
-from sr_deploy.batch.run import run_jobs
+from sr_deploy.batch.run import parted, run_jobs
 from sr_deploy.batch.steps import WriteSettings
 from sr_deploy.errors import SrDeployError
 from sr_deploy.images.codecs.formats import WRITABLE_SUFFIXES, format_of
-from sr_deploy.images.image import MOST_PIXELS, Image, cropped, read_image, read_size, write_image
+from sr_deploy.images.image import MOST_PIXELS, Image, cropped, read_facts, read_image, read_size, write_image
 from sr_deploy.images.sizes import OutputSize
 
 if TYPE_CHECKING:
+    from sr_deploy.batch.nets import AutoNets
     from sr_deploy.upscale import Upscaler
 
 _SAMPLES = 6
@@ -47,6 +48,8 @@ class Look(NamedTuple):
     """Width and height of the result in pixels."""
     error: str = ""
     """Why it cannot be read."""
+    net: str = ""
+    """Net of the picture and the reason, or the nets between which its pixels will decide; empty without a choice."""
 
     @property
     def pixels(self) -> int:
@@ -75,31 +78,43 @@ def within_sizes(jobs: Jobs, least: int | None, most: int | None) -> Jobs:
 
 
 def look_at(
-    jobs: Sequence[Job], *, scale: int, settings: WriteSettings, ledger: Ledger | None = None
+    jobs: Sequence[Job],
+    *,
+    scale: int,
+    settings: WriteSettings,
+    ledger: Ledger | None = None,
+    nets: AutoNets | None = None,
 ) -> list[Look]:
-    """Find out what a run would do with each job. `ledger` knows the results of earlier runs."""
-    return [_look(job, scale, settings, ledger) for job in jobs]
+    """Find out what a run would do with each job. `ledger` knows the results of earlier runs.
+
+    With `nets`, the net of a picture is told if its header determines it; no pixels are decoded.
+    """
+    return [_look(job, scale, settings, ledger, nets) for job in jobs]
 
 
-def _look(job: Job, scale: int, settings: WriteSettings, ledger: Ledger | None) -> Look:
+def _look(
+    job: Job, scale: int, settings: WriteSettings, ledger: Ledger | None, nets: AutoNets | None
+) -> Look:
     do = ledger.peek(job) if ledger is not None else "make"
     if do != "make":
         return Look(job, do)
     try:
-        width, height = read_size(job.source, max_pixels=MOST_PIXELS)
+        facts = read_facts(job.source, max_pixels=MOST_PIXELS)
     except SrDeployError as error:
         return Look(job, "fail", error=str(error))
+    width, height = facts.size
     result = settings.size.of(width, height) or (width * scale, height * scale)
-    return Look(job, "make", (width, height), result)
+    net = "" if nets is None else str(nets.foresee(*facts[1:]) or f"{nets}, by its pixels")
+    return Look(job, "make", facts.size, result, net=net)
 
 
 def seconds_per_pixel(
-    upscaler: Upscaler, looks: Sequence[Look], settings: WriteSettings, model: str
+    upscaler: Upscaler | AutoNets, looks: Sequence[Look], settings: WriteSettings, model: str
 ) -> float | None:
     """Measure the seconds that a run needs for each pixel of the pictures in `looks`, reading and writing included.
 
     The middle of some of the pictures is upscaled as in a run, with its overlapping steps and records, into a folder for
-    temporary files. `model` is the digest of the model. None if none of the pictures can be read and written.
+    temporary files. `model` is the digest of the model. Nets to choose from are chosen as in a run. None if none of the pictures can be read and written.
     """
     makes = sorted((look for look in looks if look.do == "make"), key=lambda look: look.pixels)
     last = len(makes) - 1
@@ -114,9 +129,8 @@ def seconds_per_pixel(
     settings = replace(
         settings, existing="overwrite", keep_dates=False, size=_relative(settings.size, chosen)
     )
-    _measure(
-        images[:1], 4096, upscaler, settings, model
-    )  # what happens only once: the session and its memory
+    # what happens only once: the sessions, of each net that these pictures need, and their memory
+    _measure(images, 4096, upscaler, settings, model)
     pixels, seconds = _measure(images[-1:], _PARTS[0], upscaler, settings, model)
     if not pixels:
         return None
@@ -143,7 +157,11 @@ def _read(look: Look) -> Image | None:
 
 
 def _measure(
-    images: Sequence[tuple[Look, Image]], most: int, upscaler: Upscaler, settings: WriteSettings, model: str
+    images: Sequence[tuple[Look, Image]],
+    most: int,
+    upscaler: Upscaler | AutoNets,
+    settings: WriteSettings,
+    model: str,
 ) -> tuple[int, float]:
     """Upscale the middle of each of `images`, at most `most` pixels of it. Returns the pixels in all and the seconds."""
     with TemporaryDirectory(prefix="sr-deploy-") as folder:
@@ -157,7 +175,7 @@ def _measure(
                 Job(source, Path(folder, "out", f"{number}{look.job.target.suffix}"), look.job.format)
             )
             sizes[source] = part.width * part.height
-        ledger = open_ledger(upscaler, settings, model)
+        ledger = open_ledger(parted(upscaler)[1], settings, model)
         began, done = time.perf_counter(), 0
         for outcome in run_jobs(jobs, upscaler, settings=settings, ledger=ledger):
             # what fails, such as a result too large for its format, fails in the run alone and costs it no time

@@ -7,6 +7,7 @@ imports are deliberately few and late: the start-up time counts when a single sm
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,11 @@ from sr_deploy.errors import ModelError, SrDeployError
 from sr_deploy.images.codecs.formats import NAMES, formats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sr_deploy.batch.jobs import Existing, Job, Jobs
     from sr_deploy.batch.ledger import Ledger
+    from sr_deploy.batch.nets import AutoNets, Kind
     from sr_deploy.batch.steps import Outcome, WriteSettings
     from sr_deploy.batch.survey import Look
     from sr_deploy.cli.shared.reporter import Reporter
@@ -237,9 +239,10 @@ def command(inputs: tuple[str, ...], **options: Any) -> None:
             reporter.refused(refused)
         for job in jobs.skipped:
             reporter.finished(_skipped(job))
-        model = choose_form(model, options, reporter.say) if jobs.todo else model
+        model = _choose_forms(model, options, reporter.say) if jobs.todo else model
         outcomes = _run(inputs, jobs, settings, model, options, reporter) if jobs.todo else []
-        _compare(options["compare"], jobs, outcomes, model, reporter)
+        title = " or ".join(filter(None, (model, options["photo_model"])))
+        _compare(options["compare"], jobs, outcomes, title, reporter)
     _exit_or_raise(outcomes, alone=alone, refused=bool(jobs.refused))
 
 
@@ -294,11 +297,11 @@ def _looks(
         if not options["quiet"]:
             complain(f"note: {message}", prefix=False)
 
-    model = choose_form(model, options, say)
-    with open_upscaler(model, options, say, alternative=_SIZE_ALTERNATIVE) as upscaler:
-        ledger = _ledger(inputs, upscaler, settings, model, say)
-        looks = look_at(jobs.todo, scale=upscaler.spec.scale, settings=settings, ledger=ledger)
-        rate = seconds_per_pixel(upscaler, looks, settings, _digest(model))
+    model = _choose_forms(model, options, say)
+    with _open(inputs, jobs, model, options, say) as (upscaler, nets):
+        ledger = _ledger(inputs, upscaler, settings, model, options, say)
+        looks = look_at(jobs.todo, scale=upscaler.spec.scale, settings=settings, ledger=ledger, nets=nets)
+        rate = seconds_per_pixel(nets or upscaler, looks, settings, _digest(model, options))
         return looks, rate, upscaler.engine.backend
 
 
@@ -307,6 +310,7 @@ def _ledger(
     upscaler: Upscaler,
     settings: WriteSettings,
     model: str,
+    options: dict[str, Any],
     say: Callable[[str], None],
 ) -> Ledger | None:
     """The records of a run on `inputs`; None for a single picture, which is not recorded."""
@@ -314,15 +318,20 @@ def _ledger(
         return None
     from sr_deploy.batch.ledger import open_ledger
 
-    return open_ledger(upscaler, settings, _digest(model), say=say)
+    return open_ledger(upscaler, settings, _digest(model, options), say=say)
 
 
-def _digest(model: str) -> str:
-    """The digest of the model's file, or of all files of a chain."""
+def _digest(model: str, options: dict[str, Any]) -> str:
+    """The digest of the model's file, or of all files of a chain, or of the nets of `auto` and its rule."""
     from sr_deploy.models import find_chain
     from sr_deploy.system.chains import chain_digest
 
-    return chain_digest(find_chain(model))
+    digest = chain_digest(find_chain(model))
+    if options["photo_model"] is None:
+        return digest
+    from sr_deploy.batch.nets import auto_digest
+
+    return auto_digest(digest, chain_digest(find_chain(options["photo_file"])))
 
 
 def _compare(
@@ -362,16 +371,17 @@ def _run(
     if options["ray"] is not None:
         collect_as_usual()
         return _run_on_ray(jobs, settings, model, options, reporter)
-    with _open(model, options, reporter) as upscaler:
+    with _open(inputs, jobs, model, options, reporter.say) as (upscaler, nets):
+        reporter.backend = upscaler.engine.backend
         if upscaler.engine.backend in _PREPARED_EARLY:
             upscaler.prepare()
-        ledger = _ledger(inputs, upscaler, settings, model, reporter.say)
+        ledger = _ledger(inputs, upscaler, settings, model, options, reporter.say)
         from sr_deploy.batch.run import (
             run_jobs,
         )  # imported late: its import takes time, with the decoders of pictures
 
         collect_as_usual()
-        return run_jobs(jobs.todo, upscaler, settings=settings, watcher=reporter, ledger=ledger)
+        return run_jobs(jobs.todo, nets or upscaler, settings=settings, watcher=reporter, ledger=ledger)
 
 
 def _run_on_ray(
@@ -382,6 +392,10 @@ def _run_on_ray(
     A model given as a file is passed with its absolute path and its digest, so that every machine of the cluster
     can check that it uses the same model. The scale is checked as soon as a worker reports it.
     """
+    if options["photo_model"] is not None:
+        reporter.say(
+            f"--ray does not choose nets: {model} makes all pictures; for {options['photo_model']}, name it by --model"
+        )
     from sr_deploy.batch.ray_driver import run_on_ray
     from sr_deploy.batch.ray_worker import ModelInfo, WorkerConfig
     from sr_deploy.models import find_model
@@ -417,7 +431,7 @@ def _plan(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Jobs, WriteSe
         from sr_deploy.batch.compare import check_page
 
         check_page(Path(options["compare"]))
-    model = model_name(options, or_larger=True)
+    model, options["photo_model"] = _models(options)
     size = OutputSize(width=options["width"], height=options["height"], fit=options["fit"])
     if size == OutputSize() and (factor := _factor_below_scale(model, options["scale"])):
         size = OutputSize(factor=factor)
@@ -498,11 +512,53 @@ def _suffix_beside_input(model: str, size: OutputSize) -> str:
     return "-upscaled" if spec is None else f"-x{spec.scale}"
 
 
-def _open(model: str, options: dict[str, Any], reporter: Reporter) -> Upscaler:
-    """Open the Upscaler and tell the reporter its backend."""
-    upscaler = open_upscaler(model, options, reporter.say, alternative=_SIZE_ALTERNATIVE)
-    reporter.backend = upscaler.engine.backend
-    return upscaler
+def _models(options: dict[str, Any]) -> tuple[str, str | None]:
+    """The model, and for `--model auto` the photo net beside it; None for another model, or where none is bundled."""
+    automatic = options["model"] in (None, "auto")
+    if automatic:
+        options["model"] = None
+    model = model_name(options, or_larger=True)
+    if not automatic:
+        return model, None
+    from sr_deploy.models import photo_model
+
+    return model, photo_model(model)
+
+
+def _choose_forms(model: str, options: dict[str, Any], say: Callable[[str], None]) -> str:
+    """The model, or with `--fast` its fastest form. That of the photo net beside it goes to the options with its backend."""
+    if options["photo_model"] is not None and options["ray"] is None:
+        own = dict(options)
+        options["photo_file"] = choose_form(options["photo_model"], own, say)
+        options["photo_backend"] = own["backend"]
+    return choose_form(model, options, say)
+
+
+@contextmanager
+def _open(
+    inputs: Sequence[str], jobs: Jobs, model: str, options: dict[str, Any], say: Callable[[str], None]
+) -> Iterator[tuple[Upscaler, AutoNets | None]]:
+    """Open the model, and for `auto` the choice between it and the photo net, which is opened when needed.
+
+    A single picture opens the net first that its name suggests, which saves opening two. A folder always opens the clean
+    net first: its backend is part of the records.
+    """
+
+    def open_net(kind: Kind) -> Upscaler:
+        """Open one of the two nets."""
+        chosen = {**options, "backend": options["photo_backend"]} if kind == "photo" else options
+        return open_upscaler(names[kind], chosen, say, alternative=_SIZE_ALTERNATIVE)
+
+    if options["photo_model"] is None:
+        with open_upscaler(model, options, say, alternative=_SIZE_ALTERNATIVE) as upscaler:
+            yield upscaler, None
+        return
+    from sr_deploy.batch.nets import AutoNets, likely_kind
+
+    names: dict[Kind, str] = {"clean": model, "photo": options["photo_file"]}
+    first = likely_kind(jobs.todo[0].source) if _is_one_file(inputs) else "clean"
+    with AutoNets(names, open_net, first) as nets:
+        yield nets.first, nets
 
 
 def _skipped(job: Job) -> Outcome:

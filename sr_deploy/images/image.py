@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -242,11 +242,29 @@ def decode_image(
         return _in_srgb(image) if profile == "srgb" else image
 
 
+class PictureFacts(NamedTuple):
+    """Facts about a picture's file that are known without decoding it; the fields are those of `Image`."""
+
+    size: tuple[int, int]
+    """Width and height in pixels of the upright picture."""
+    format: str
+    """Format, as recognized by content."""
+    quality: int | None
+    """Quality (1 to 100) of a JPEG, as far as that can be told."""
+    lossless: bool
+    """True for a lossless WebP."""
+
+
 def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """The size (width, height) in pixels of the upright picture at `path`, without decoding it.
 
     Damage behind the header is not noticed. Raises the errors of `read_image`.
     """
+    return read_facts(path, max_pixels=max_pixels).size
+
+
+def read_facts(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> PictureFacts:
+    """The facts about the picture at `path`, without decoding it. Raises the errors of `read_image`."""
     path = Path(path)
     sizes: list[tuple[int, int]] = []
     with named_errors(path):
@@ -261,11 +279,13 @@ def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
         if not isinstance(header, PictureHeader):
             sizes = [(header.width, header.height)]
         elif not sizes:  # a WebP without extensions says its size in the bits of its codec
-            found = read_image(path) if is_missing() else read_header(kind, header.payload, check)
-            sizes = [(found.width, found.height)]
+            decoded = read_image(path) if is_missing() else read_header(kind, header.payload, check)
+            sizes = [(decoded.width, decoded.height)]
         _, orientation, _ = upright(header.metadata, header.orientation)
     width, height = sizes[0]
-    return (height, width) if orientation >= 5 else (width, height)  # the upper half of them swaps the sides
+    size = (height, width) if orientation >= 5 else (width, height)  # the upper half of them swaps the sides
+    found = header if isinstance(header, PictureHeader) else None
+    return PictureFacts(size, kind, found.quality if found else None, bool(found and found.lossless))
 
 
 def _header_of(path: Path, max_pixels: int, check: SizeCheck) -> tuple[str, PictureHeader | TiffPicture]:

@@ -182,6 +182,24 @@ def model_for_scale(scale: float, folder: Path | None = None, *, or_larger: bool
     return preferred if preferred in names else names[0]
 
 
+def photo_model(clean: str, folder: Path | None = None) -> str | None:
+    """The name of the bundled photo net with the scale of the bundled model `clean`; None where there is none.
+
+    It is called `photo-x<scale>`, and was trained on compressed and noisy pictures. Raises ModelError if it cannot be
+    read.
+    """
+    spec = read_spec(find_model(clean, folder))
+    path = (folder or _FOLDER) / f"photo-x{spec.scale if spec else 0}.onnx"
+    if not path.is_file():
+        return None
+    photo = read_spec(path)
+    if photo is None or spec is None or photo.scale != spec.scale:
+        raise ModelError(
+            f"model {path}: its spec does not have the scale of its name; install sr-deploy again"
+        )
+    return path.stem
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata properties of an ONNX file, read without its weights.
 

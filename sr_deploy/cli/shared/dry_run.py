@@ -55,7 +55,10 @@ def _line(look: Look) -> str:
     """The line about one picture."""
     source, target = look.job.source, look.job.target
     if look.do == "make":
-        return f"{source} ({look.size[0]}x{look.size[1]}) -> {target} ({look.result[0]}x{look.result[1]})"
+        net = f" by {look.net}" if look.net else ""
+        return (
+            f"{source} ({look.size[0]}x{look.size[1]}) -> {target} ({look.result[0]}x{look.result[1]}){net}"
+        )
     return f"error: {look.error}" if look.do == "fail" else f"{target} {_WORDS[look.do]}"
 
 
@@ -71,6 +74,6 @@ def _record(look: Look, rate: float | None) -> dict[str, Any]:
         "height": look.result[1] if make else None,
         "seconds": round(rate * look.pixels, 4) if make and rate is not None else None,
         "backend": None,
-        "notes": [],
+        "notes": [look.net] if look.net else [],
         "error": look.error or _WORDS["foreign"] if status == "failed" else None,
     }

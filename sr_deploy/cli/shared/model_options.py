@@ -109,9 +109,20 @@ def model_options(function: _Function) -> _Function:
     return function
 
 
+_MODEL_OR_AUTO = click.option(
+    "-m",
+    "--model",
+    metavar="auto|NAME|FILE",
+    multiple=True,
+    callback=_join_models,
+    help="Bundled model (see 'sr-deploy models') or .onnx file; several run one after the other. 'auto' chooses the clean or "
+    "the photo net for each picture. [default: auto]",
+)
+
+
 def model_options_for_pictures(function: _Function) -> _Function:
-    """Add the same options, with any factor as scale: pictures can be resized after the net."""
-    for option in reversed((_ANY_SCALE, *_OPTIONS[1:])):
+    """Add the same options, with any factor as scale, since pictures can be resized after the net, and the model auto."""
+    for option in reversed((_ANY_SCALE, _MODEL_OR_AUTO, *_OPTIONS[2:])):
         function = option(function)
     return function
 

@@ -51,6 +51,7 @@ class Reporter:
         self._computed = 0  # pictures whose last tile is computed; they may not be written yet
         self._last_error = ""
         self._counts = {"done": 0, "skipped": 0, "failed": 0, "left": 0}
+        self._nets: dict[str, int] = {}  # name of a chosen net -> pictures that it upscaled
         self._first_tile: float | None = None
         self.progress = ProgressDisplay(
             "{task.fields[count]}  {task.fields[rate]}", quiet=quiet, remaining=True
@@ -113,6 +114,8 @@ class Reporter:
     def finished(self, outcome: Outcome) -> None:
         """Report the outcome of one picture, with its notes."""
         self._counts[outcome.status] += 1
+        if outcome.status == "done" and outcome.choice is not None:
+            self._nets[outcome.choice.model] = self._nets.get(outcome.choice.model, 0) + 1
         if self._json:
             self.progress.print(json.dumps(self._record(outcome)), to_stdout=True)
         for note in outcome.notes:
@@ -160,8 +163,11 @@ class Reporter:
         if outcome.status == "skipped":
             why = "is being made by another process" if outcome.taken else "is there already"
             return f"{counter}{job.target} {why}, skipped"
-        facts = f"{outcome.width}x{outcome.height}, {outcome.seconds:.1f} s, {self.backend}"
-        return f"{counter}{job.source} -> {job.target} ({facts})"
+        facts = (
+            f"{outcome.width}x{outcome.height}, {outcome.seconds:.1f} s, {outcome.backend or self.backend}"
+        )
+        by = f" by {outcome.choice}" if outcome.choice is not None else ""
+        return f"{counter}{job.source} -> {job.target} ({facts}){by}"
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
         """One outcome as JSON values, for --json. Width and height are in pixels, None after an error."""
@@ -173,15 +179,15 @@ class Reporter:
             "width": outcome.width if error is None else None,
             "height": outcome.height if error is None else None,
             "seconds": round(outcome.seconds, 4),
-            "backend": self.backend or None,
-            "notes": list(outcome.notes),
+            "backend": outcome.backend or self.backend or None,
+            "notes": [*outcome.notes, *([str(outcome.choice)] if outcome.choice and error is None else [])],
             "error": None if error is None else " ".join(str(error).split()),
         }
 
     def _summary(self) -> str:
         """The last line: how many pictures were upscaled, skipped, failed, left or left out, and the seconds this took."""
         counts = self._counts
-        parts = [f"{counts['done']} upscaled"]
+        parts = [f"{counts['done']} upscaled{_by_nets(self._nets)}"]
         parts += [f"{counts[what]} {what}" for what in ("skipped", "failed", "left") if counts[what]]
         if self._left_out:
             kinds = (counted(kind, count) for kind, count in sorted(self._left_out.items()))
@@ -191,6 +197,14 @@ class Reporter:
     def _line(self, message: str) -> None:
         """Print `message` as one line on stderr."""
         self.progress.print(" ".join(message.split("\n")))
+
+
+def _by_nets(nets: Mapping[str, int]) -> str:
+    """How many pictures each chosen net upscaled, as in " (photo-x4: 3 pictures, rt-x4: 1)"; empty without choices."""
+    parts = [f"{name}: {count}" for name, count in sorted(nets.items())]
+    if parts:
+        parts[0] += " picture" if next(iter(sorted(nets.items())))[1] == 1 else " pictures"
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _error_text(outcome: Outcome) -> str:

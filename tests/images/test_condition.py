@@ -1,0 +1,132 @@
+"""The rule of `--model auto`: each row of its table, on made pictures."""
+
+from __future__ import annotations
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from sr_deploy.images.condition import Condition, condition_by_file, condition_of
+from sr_deploy.images.image import Image, read_image, write_image
+from sr_deploy.images.large import LargeImage
+from sr_deploy.quality.dead_leaves import dead_leaves
+from sr_deploy.quality.degradations.chain import parse
+from sr_deploy.quality.degradations.compress import jpeg, to_uint8
+from sr_deploy.quality.drawings import drawing
+
+
+@pytest.fixture(scope="module")
+def scene() -> np.ndarray:
+    """A picture like a photograph: overlapping shapes and their shadings, soft as lenses make them."""
+    large = cv2.GaussianBlur(dead_leaves(1200, 1200, seed=3), (0, 0), 2).astype(np.float32)
+    shade = np.linspace(0.7, 1.3, 1200, dtype=np.float32)
+    return to_uint8(large * shade[:, None, None] * shade[None, ::-1, None])
+
+
+def degraded(scene: np.ndarray, text: str) -> Image:
+    """A small version of the scene as a lossless picture, whose grid does not begin at its corner."""
+    return Image(pixels=np.ascontiguousarray(parse(text).small(scene, 4, "scene")[3:, 5:]))
+
+
+@pytest.mark.parametrize(
+    ("format", "quality", "lossless", "reason"),
+    [
+        ("jpeg", 75, False, "JPEG of quality 75"),
+        ("jpeg", 95, False, "JPEG of quality 95"),
+        ("jpeg", None, False, "JPEG of unknown quality"),
+        ("webp", None, False, "lossy WebP"),
+        ("avif", None, False, "lossy AVIF"),
+        ("heic", None, False, "lossy HEIC"),
+    ],
+)
+def test_lossy_files_go_to_the_photo_net(format, quality, lossless, reason):
+    assert condition_by_file(format, quality, lossless) == ("photo", reason)
+    deep = np.zeros((40, 40, 3), np.uint16)  # whatever their depth: AVIF has up to 12 bits
+    assert condition_of(Image(pixels=deep, format=format, quality=quality)) == ("photo", reason)
+
+
+@pytest.mark.parametrize(
+    ("format", "quality", "lossless"),
+    [
+        ("jpeg", 96, False),
+        ("webp", None, True),
+        ("png", None, False),
+        ("tiff", None, False),
+        ("gif", None, False),
+    ],
+)
+def test_the_pixels_decide_about_other_files(format, quality, lossless):
+    assert condition_by_file(format, quality, lossless) is None
+
+
+def test_clean_pictures_go_to_the_clean_net(scene):
+    clean = parse("blur:0").small(scene, 4, "scene")
+    assert condition_of(Image(pixels=clean)) == ("clean", "neither blocks nor noise")
+    assert condition_of(Image(pixels=np.ascontiguousarray(clean[..., :1]))).kind == "clean"
+    assert condition_of(Image(pixels=clean, format="jpeg", quality=98)).kind == "clean"
+
+
+@pytest.mark.parametrize("steps", ["jpeg:75", "jpeg:50", "mozjpeg:75", "jpeg444:85", "noise:5,jpeg:75"])
+def test_blocks_are_seen_wherever_their_grid_begins(scene, steps):
+    image = degraded(scene, steps)
+    assert condition_of(image) == ("photo", "traces of JPEG blocks")
+    grey = Image(pixels=np.ascontiguousarray(image.pixels[..., 1:2]))
+    assert condition_of(grey).kind == "photo"
+
+
+def test_a_jpeg_saved_again_at_high_quality_still_shows_its_blocks(scene, tmp_path):
+    write_image(degraded(scene, "jpeg:60"), tmp_path / "again.jpg", quality=98)
+    again = read_image(tmp_path / "again.jpg")
+    assert again.quality == 98
+    assert condition_of(again) == ("photo", "traces of JPEG blocks")
+
+
+@pytest.mark.parametrize("steps", ["noise:4", "noise:8"])
+def test_noise_is_seen(scene, steps):
+    found = condition_of(degraded(scene, steps))
+    assert found.kind == "photo"
+    assert found.reason.startswith("noise of ")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_drawings_and_screens_are_clean_until_they_are_compressed(seed):
+    drawn = drawing(320, 320, seed=seed)
+    assert condition_of(Image(pixels=drawn)).kind == "clean"
+    compressed = to_uint8(jpeg(drawn.astype(np.float32), 60))
+    assert condition_of(Image(pixels=compressed)) == ("photo", "traces of JPEG blocks")
+
+
+def test_pixel_art_whose_pixels_are_blocks_of_8_is_clean():
+    cells = np.random.default_rng(1).integers(0, 16, (40, 40))
+    palette = np.random.default_rng(2).integers(0, 256, (16, 3), np.uint8)
+    assert condition_of(Image(pixels=palette[cells].repeat(8, 0).repeat(8, 1))) == ("clean", "few colours")
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_dithered_pictures_are_clean(scene, levels):
+    assert condition_of(degraded(scene, f"dither:{levels}")) == ("clean", "few colours")
+
+
+def test_deep_small_and_banded_pictures_are_clean(scene):
+    noisy = degraded(scene, "noise:8").pixels
+    assert condition_of(Image(pixels=noisy.astype(np.uint16) * 257)) == ("clean", "16 bits")
+    icon = Image(pixels=np.ascontiguousarray(noisy[:31, :200]))
+    assert condition_of(icon) == ("clean", "small")
+    assert condition_of(LargeImage(pixels=None)) == ("clean", "too large to be looked at first")
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (32, 5000, 1), (33, 47, 3)])
+def test_flat_and_odd_pictures_are_no_trouble(shape):
+    assert condition_of(Image(pixels=np.full(shape, 200, np.uint8))) == Condition("clean", "few colours")
+
+
+def test_the_decision_takes_at_most_two_milliseconds(scene):
+    image = Image(pixels=np.ascontiguousarray(np.tile(scene, (2, 2, 1))))
+    seconds = []
+    for _ in range(20):
+        began = time.thread_time()  # the time of this thread alone: other programs may keep the cores busy
+        condition_of(image)
+        seconds.append(time.thread_time() - began)
+    assert min(seconds) < 2e-3, seconds
