@@ -239,7 +239,9 @@ class OpenVinoEngine:
     def _can_fuse_rounding(self, model: Any, graph: bytes) -> bool:
         """Return True if the rounding of planes at the end of `model` can be part of what comes before it.
 
-        That is so in fp32, in bf16 behind a skip path of bytes, which is fp32, and for a last convolution in integers.
+        That is so in fp32, in a bf16 file behind a skip path of bytes, which is fp32, and for a last convolution in
+        integers. An fp32 file that is computed in bf16 lacks the casts around its last convolution: OpenVINO would then
+        fuse sum and rounding into that one, which cannot be run or gives other values (seen in 2026.4).
         May change how `model` reads its bytes.
         """
         if not any(map(planes_of, model.output(0).get_names())):
@@ -249,7 +251,8 @@ class OpenVinoEngine:
             from sr_deploy.graph.rewrites.carried import ends_in_integers
 
             return ends_in_integers(parse_model(graph))
-        return self.computes_in == "fp32" or (self.computes_in == "bf16" and lets_skip_path_read_bytes(model))
+        in_bf16 = self.computes_in == self.spec.precision == "bf16"
+        return self.computes_in == "fp32" or (in_bf16 and lets_skip_path_read_bytes(model))
 
     def _examined(self, compiled: Any, graph: bytes) -> dict[str, str]:
         """Return `float_convolutions` for a compiled model. Raises ModelError for a convolution that nothing

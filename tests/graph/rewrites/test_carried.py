@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.engines.registry import open_engine
+from sr_deploy.errors import MissingRuntimeError
 from sr_deploy.graph.onnx_file import write_spec
 from sr_deploy.graph.pixel_io import with_pixel_io
 from sr_deploy.graph.rewrites.carried import ends_in_integers, with_carried_picture
@@ -172,3 +173,23 @@ def test_pictures_of_floats_are_not_rounded_to_bytes():
     pixels = np.full((1, 8, 8, 3), 100.5 / 255, np.float32)
     with open_engine(model, "onnxruntime") as engine:
         assert np.abs(engine.run(pixels) * 255 - 100.5).max() < 0.01
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO is not installed")
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_bf16_gives_the_picture_of_fp32_whoever_asked_for_it(unshuffle):
+    """By the file or by the option. OpenVINO 2026.4 would round to bytes within a bf16 convolution that it cannot run, or
+    whose bytes are others (findings/openvino-bf16-sum-to-bytes.sh)."""
+    from sr_deploy.engines.openvino.engine import OpenVinoEngine, OpenVinoOptions, check_bf16
+
+    try:
+        check_bf16()
+    except MissingRuntimeError as error:
+        pytest.skip(str(error))
+    with OpenVinoEngine(net(unshuffle)) as engine:
+        exact = engine.run(picture()).astype(int)
+    by_option = OpenVinoEngine(net(unshuffle), OpenVinoOptions(precision="bf16"))
+    for engine in (OpenVinoEngine(convert(net(unshuffle), "bf16").model), by_option):
+        with engine:
+            assert engine.computes_in == "bf16"
+            assert np.abs(engine.run(picture()) - exact).max() <= 2
