@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sr_deploy.models import list_models
-from sr_deploy.training.checkpoint import CheckpointInfo, load_net, save_checkpoint
+from sr_deploy.models import list_models, read_card, read_spec
+from sr_deploy.training.checkpoint import CheckpointInfo, load_net, read_checkpoint, save_checkpoint
 from sr_deploy.training.nets import build_net
 from sr_deploy.training.recipe import parse_recipe
 from tests.paths import ROOT
@@ -170,3 +170,40 @@ def test_without_the_extra_one_sentence_says_what_to_install():
     assert done.stderr.count("\n") == 1
     assert "building the models needs torch, which is not installed" in done.stderr
     assert '".[cpu,train]"' in done.stderr
+
+
+def test_a_net_that_was_trained_for_int8_gets_forms_whose_loss_is_that_of_committed_results(
+    build, places, tmp_path
+):
+    path = tmp_path / "export" / "checkpoints" / "tiny-x2.safetensors"
+    info, _ = read_checkpoint(path)
+    net, _ = load_net(path)
+    ranges = {
+        name: {"range": 1.0, "signed": True} for name, part in net.named_modules() if hasattr(part, "weight")
+    }
+    save_checkpoint(path, net, replace(info, ranges=ranges))
+    assert build.main(places) == 0
+    models, results = tmp_path / "models", tmp_path / "results"
+    forms = {kind: models / "forms" / f"tiny-x2-{kind}.onnx" for kind in ("bf16", "int8")}
+    (entry,) = list_models(models)
+    assert [read_spec(file).precision for file in forms.values()] == ["bf16", "int8"]
+    assert "not measured yet" in (models / "tiny-x2.md").read_text(encoding="utf-8")
+
+    def row(file, psnr):
+        return {
+            "model": "tiny-x2",
+            "sha256": build.sha256_of(file),
+            "mean": {"psnr_y": psnr, "ssim_y": 0.9},
+            "pictures": [{}] * 3,
+        }
+
+    for name, loss in (("set5", 0.02), ("held-out", 0.03)):
+        rows = [row(entry.path, 30.0), row(forms["int8"], 30.0 - loss)]
+        (results / f"quality-{name}.json").write_text(json.dumps({"set": name, "results": rows}))
+    assert build.main(places) == 0
+    told = read_card(models / "tiny-x2.md")["forms"]
+    assert told == {
+        "int8": {"sha256": build.sha256_of(forms["int8"]), "psnr_change": -0.03, "photographs": 3}
+    }
+    forms["int8"].write_bytes(b"other")
+    assert build.main([*places, "--check"]) == 1
