@@ -78,12 +78,15 @@ def command(
     from sr_deploy.graph.pixel_io import with_pixel_io
     from sr_deploy.models import find_model
     from sr_deploy.precision.convert import convert
+    from sr_deploy.system.files import digest_of
 
     source = find_model(model)
     target = output or Path(f"{source.stem}-{precision}.onnx")
     check_new(target, overwrite=overwrite)  # checked first, because calibration takes minutes
     say = (lambda message: None) if as_json else (lambda message: click.echo(message, err=True))
-    conversion = convert(load_model(source), precision, data=data, tolerance=tolerance, say=say)
+    conversion = convert(
+        load_model(source), precision, data=data, tolerance=tolerance, source=digest_of(source), say=say
+    )
     save_model(with_pixel_io(conversion.model) if io == "uint8" else conversion.model, target)
     if as_json:
         import json

@@ -254,6 +254,10 @@ def _check_options(inputs: Sequence[str], options: dict[str, Any]) -> None:
         raise click.UsageError("--skip-existing and --overwrite contradict each other; choose one.")
     if options["ray"] is not None and _is_one_file(inputs):
         raise click.UsageError("--ray upscales folders, but a single picture was given; leave --ray out.")
+    if options["ray"] is not None and options["fast"]:
+        raise click.UsageError(
+            "--fast measures this machine, and --ray uses others; leave one out, or name a form with --model and --backend."
+        )
     if options["ray"] is not None and options["dry_run"]:
         raise click.UsageError("--dry-run measures on this machine and knows no cluster; leave --ray out.")
     if (options["min_size"] or 1) > (options["max_size"] or 1_000_000):

@@ -35,7 +35,7 @@ BACKENDS = {
     "nearest": "sr_deploy.engines.nearest:NearestEngine",
 }
 """Backend -> "module:class". Text, because importing a runtime takes long."""
-_MEASURING_LOCK = threading.Lock()
+MEASURING_LOCK = threading.Lock()
 """Only one thread measures at a time. Threads that open a model at once would disturb each other's times
 and choose differently."""
 GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt")
@@ -152,7 +152,7 @@ def _choose_on_cpu(model: Path, threads: int | None, say: Callable[[str], None])
 
     if sum(map(_is_installed, _ON_CPU)) < 2 or not model.is_file() or cache_folder() is None:
         return usable_on_cpu(1)[0]
-    with _MEASURING_LOCK:
+    with MEASURING_LOCK:
         return _choose_by_measuring(model, threads, say)
 
 

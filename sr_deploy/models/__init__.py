@@ -59,8 +59,12 @@ class ModelEntry:
 
 def forms_folder(path: Path) -> Path:
     """The folder with the bf16 and int8 forms of the model at `path`: its own, or `forms` for a bundled model."""
-    folder = path.resolve().parent
-    return folder / "forms" if folder == _FOLDER.resolve() else folder
+    return path.parent / "forms" if is_bundled(path) else path.parent
+
+
+def is_bundled(path: Path) -> bool:
+    """True for a file in the folder of the bundled models."""
+    return path.resolve().parent == _FOLDER.resolve()
 
 
 def list_models(folder: Path | None = None) -> list[ModelEntry]:

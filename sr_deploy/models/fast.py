@@ -1,20 +1,23 @@
 """The form of a model that is fastest on this machine: fp32, or a file in bf16 or int8 beside it.
 
 A form is the file `NAME-bf16.onnx` or `NAME-int8.onnx`, as `sr-deploy convert` names it, in the folder of `NAME.onnx`. The
-forms of bundled models are in the folder `forms`. A form counts only if its loss was measured, which a bundled model's card
-or the notes of the conversion tell, and is at most 0.1 dB.
+forms of bundled models are in the folder `forms`. A form counts only if it was made from the same checkpoint or from that
+very file, and if its loss was measured, which a bundled model's card or the notes of the conversion tell, and is at most
+0.1 dB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sr_deploy.engines import registry
 from sr_deploy.errors import ModelError, UsageError
-from sr_deploy.models import find_model, forms_folder, read_card, read_metadata, read_spec
+from sr_deploy.models import find_model, forms_folder, is_bundled, read_card, read_metadata, read_spec
+from sr_deploy.spec import ModelSpec
 from sr_deploy.system.files import digest_of
 from sr_deploy.system.json_values import parse_json
 
@@ -36,10 +39,10 @@ class FastForm:
     precision: str
 
 
-def forms_of(path: Path) -> dict[str, Path]:
+def forms_of(path: Path, say: Callable[[str], None] | None = None) -> dict[str, Path]:
     """Return the forms of the fp32 model at `path` that may be used: precision -> file, the more exact one first.
 
-    Raises ModelError for a form that cannot be read.
+    `say` gets a line for each file that has the name of a form and is not used, with the reason.
     """
     spec = read_spec(path)
     if spec is None or spec.precision != "fp32":
@@ -47,11 +50,31 @@ def forms_of(path: Path) -> dict[str, Path]:
     found = {}
     for precision in FORMS:
         form = forms_folder(path) / f"{path.stem}-{precision}.onnx"
-        if form.is_file() and (other := read_spec(form)) is not None:
-            same = (other.scale, other.checkpoint_sha256) == (spec.scale, spec.checkpoint_sha256)
-            if same and other.precision == precision and _loss_of(path, precision, form) <= _LARGEST_LOSS:
-                found[precision] = form
+        if not form.is_file():
+            continue
+        try:
+            reason = _why_unfit(form, path, spec, precision)
+        except ModelError as error:
+            reason = str(error)
+        if reason is None:
+            found[precision] = form
+        elif say is not None:
+            say(f"fast: {form.name} is not used: {reason}")
     return found
+
+
+def _why_unfit(form: Path, path: Path, spec: ModelSpec, precision: str) -> str | None:
+    """Return the reason why the file `form` is no form of the model at `path`, or costs too much; None if it is one."""
+    other, notes = read_spec(form), _notes_of(form)
+    if other is None or other.precision != precision or other.scale != spec.scale:
+        return f"it is no {precision} model of scale {spec.scale}"
+    same_checkpoint = spec.checkpoint_sha256 is not None and other.checkpoint_sha256 == spec.checkpoint_sha256
+    if not same_checkpoint and notes.get("source") != digest_of(path):
+        return f"it was not made from {path.name} as it is now; convert that again"
+    loss = _loss_of(path, precision, form, notes)
+    if loss is None:
+        return "its loss was not measured; convert again with --data"
+    return None if loss <= _LARGEST_LOSS else f"it costs {loss:.2f} dB, and {_LARGEST_LOSS:g} dB are allowed"
 
 
 def fast_form(
@@ -72,7 +95,7 @@ def fast_form(
     say = say or (lambda message: None)
     path = _single(model)
     chosen = registry.choose_backend(backend, path if backend != registry.AUTO else None, threads=threads)
-    forms = forms_of(path)
+    forms = forms_of(path, say)
     if chosen in registry.GPU_BACKENDS or not forms:
         reason = f"{chosen} runs it" if forms else "there is no bf16 or int8 form of it"
         say(f"fast: {path.name} as it is, because {reason}")
@@ -93,7 +116,8 @@ def _fastest(
         label: partial(registry.open_engine, files[precision], name, threads=threads)
         for label, (precision, name) in labels.items()
     }
-    label, seconds, wrong = fastest_form(list(files.values()), opened, threads)
+    with registry.MEASURING_LOCK:
+        label, seconds, wrong = fastest_form(list(files.values()), opened, threads)
     for name, difference in wrong.items():
         say(f"fast: {name} is not used: {difference}")
     if seconds:
@@ -110,16 +134,29 @@ def _single(model: str | Path) -> Path:
     return find_model(model)
 
 
-def _loss_of(path: Path, precision: str, form: Path) -> float:
-    """Return the loss of PSNR, in dB, that was measured for the form of the model at `path`; infinity if none was."""
-    told = read_card(path.with_suffix(".md")).get("forms", {}).get(precision)
+def _loss_of(path: Path, precision: str, form: Path, notes: Mapping[str, Any]) -> float | None:
+    """Return the loss of PSNR, in dB, that was measured for the form of the model at `path`; None if none was.
+
+    Raises ModelError for a record that is no number.
+    """
+    told = read_card(path.with_suffix(".md")).get("forms", {}).get(precision) if is_bundled(path) else None
+    change = notes.get("psnr_change")
     if told and told.get("sha256") == digest_of(form):
-        return -float(told["psnr_change"])
+        change = told.get("psnr_change")
+    if change is None:
+        return None
+    if isinstance(change, bool) or not isinstance(change, (int, float)) or change != change:
+        raise ModelError(f"its loss is told as {change!r:.40}, expected a number of dB; convert it again")
+    return -float(change)
+
+
+def _notes_of(form: Path) -> Mapping[str, Any]:
+    """Return the notes of the conversion in a file; empty if there are none. Raises ModelError if they are no object."""
     text = read_metadata(form).get(_NOTES_KEY)
     try:
-        change = parse_json(text)["psnr_change"] if text else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"model {form}: the notes of its conversion cannot be read; convert it again"
-        ) from error
-    return float("inf") if change is None else -float(change)
+        notes = parse_json(text) if text else {}
+    except ValueError as error:
+        raise ModelError(f"the notes of its conversion cannot be read ({error}); convert it again") from error
+    if not isinstance(notes, dict):
+        raise ModelError("the notes of its conversion are no JSON object; convert it again")
+    return notes

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -69,6 +69,8 @@ class Notes:
     """Strength with which channels were balanced for int8, 0..1; None for fp16 and bf16."""
     unmeasured: str | None = None
     """Reason why nothing was measured; None if something was."""
+    source: str | None = None
+    """SHA-256 of the file that was converted; None if it was no file, or not told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +91,15 @@ def convert(
     *,
     data: Path | None = None,
     tolerance: float | None = None,
+    source: str | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Conversion:
     """Convert `model`, which is fp32 and carries a spec, to `precision`. A file in fp16 or bf16, as some nets are
     published only, is widened to fp32 first.
 
     `data` is a folder of photographs. int8 needs one, unless the training has learnt the ranges; fp16 and bf16 are measured on it if it is given.
-    `tolerance` is the change of PSNR in dB that is allowed, by default that of `TOLERANCES`. `say` gets
-    progress lines.
+    `tolerance` is the change of PSNR in dB that is allowed, by default that of `TOLERANCES`. `source` is the
+    SHA-256 of the file of `model`, for the notes: it shows later which file this is a form of. `say` gets progress lines.
 
     Raises UsageError for a precision or model that cannot be used, InputError for a folder without
     photographs, ModelError for a model that cannot be run, and CheckFailedError if the result exceeds the
@@ -119,6 +122,7 @@ def convert(
             f"{spec.name} in {precision} changes PSNR by {change:+.3f} dB on {len(crops.measure)} photographs, but only "
             f"{allowed:g} dB are allowed; use a higher precision, or allow more with --tolerance"
         )
+    notes = replace(notes, source=source)
     made.metadata_props.append(
         onnx.StringStringEntryProto(key=NOTES_KEY, value=json.dumps(asdict(notes), sort_keys=True))
     )

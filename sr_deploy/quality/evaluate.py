@@ -100,7 +100,8 @@ def score_picture(
     if protocol.degrade:
         quality = _with_damage(quality, result, large, protocol.scale)
     if distance is not None:
-        quality = replace(quality, vgg=distance(result, large))
+        border = protocol.border
+        quality = replace(quality, vgg=distance(shave(result, border), shave(large, border)))
     return Score(picture.name, height, width, quality)
 
 

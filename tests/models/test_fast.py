@@ -16,6 +16,7 @@ from sr_deploy.images.image import Image, read_image, write_image
 from sr_deploy.models.fast import fast_form, forms_of
 from sr_deploy.precision.convert import NOTES_KEY, convert
 from sr_deploy.quality.dead_leaves import dead_leaves
+from sr_deploy.system.files import digest_of
 from tests.graph.rewrites.test_carried import net
 
 
@@ -33,7 +34,8 @@ def model(tmp_path, photographs, monkeypatch):
     """A file with a measured int8 form beside it. Nothing is known of it from another test."""
     monkeypatch.setenv("SR_DEPLOY_CACHE", str(tmp_path / "cache"))
     save_model(net(), tmp_path / "net.onnx")
-    save_model(convert(net(), "int8", data=photographs).model, tmp_path / "net-int8.onnx")
+    made = convert(net(), "int8", data=photographs, source=digest_of(tmp_path / "net.onnx"))
+    save_model(made.model, tmp_path / "net-int8.onnx")
     return tmp_path / "net.onnx"
 
 
@@ -50,18 +52,53 @@ def test_a_measured_form_beside_a_file_counts(model):
     assert forms_of(model.with_name("net-int8.onnx")) == {}
 
 
-@pytest.mark.parametrize("change", [None, -0.11, float("nan")])
-def test_a_form_that_costs_too_much_or_was_not_measured_does_not_count(model, change):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (None, "not measured"),
+        (-0.11, "costs 0.11 dB"),
+        (float("nan"), "expected a number"),
+        ("x", "expected a number"),
+        ([1], "expected a number"),
+    ],
+)
+def test_a_form_that_costs_too_much_or_was_not_measured_does_not_count_and_that_is_told(
+    model, change, reason
+):
     changed(model.with_name("net-int8.onnx"), psnr_change=change)
-    assert forms_of(model) == {}
+    said = []
+    assert forms_of(model, said.append) == {}
+    assert said[0].startswith("fast: net-int8.onnx is not used: ")
+    assert reason in said[0]
 
 
-def test_a_form_of_other_weights_does_not_count(model):
+def test_a_form_of_another_file_does_not_count(model):
+    """The digest of the file it was made from decides where neither names a checkpoint."""
+    changed(model.with_name("net-int8.onnx"), source="0" * 64)
+    said = []
+    assert forms_of(model, said.append) == {}
+    assert "was not made from net.onnx as it is now" in said[0]
+
+
+def test_a_form_of_the_same_checkpoint_counts_whatever_file_it_was_made_from(model):
     form = model.with_name("net-int8.onnx")
-    other = load_model(form)
-    spec = read_spec(other)
-    save_model(write_spec(other, spec.with_(checkpoint_sha256="0" * 64)), form)
-    assert forms_of(model) == {}
+    changed(form, source=None)
+    for path in (model, form):
+        file = load_model(path)
+        save_model(write_spec(file, read_spec(file).with_(checkpoint_sha256="1" * 64)), path)
+    assert forms_of(model) == {"int8": form}
+
+
+def test_a_broken_form_is_left_out_and_named(model):
+    model.with_name("net-int8.onnx").write_bytes(b"no model")
+    said = []
+    assert fast_form(model, "onnxruntime", say=said.append).precision == "fp32"
+    assert "not an ONNX file" in said[0]
+
+
+def test_a_page_beside_a_file_of_the_users_is_no_card(model):
+    model.with_suffix(".md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    assert "int8" in forms_of(model)
 
 
 def test_the_choice_is_measured_once_and_its_times_are_told(model):
@@ -73,8 +110,10 @@ def test_the_choice_is_measured_once_and_its_times_are_told(model):
     assert said == []
 
 
-def test_a_named_backend_is_obeyed(model):
+def test_a_named_backend_is_obeyed_and_does_not_change_the_choice_among_all(model):
+    first = fast_form(model)
     assert fast_form(model, "onnxruntime").backend == "onnxruntime"
+    assert fast_form(model) == first
 
 
 def test_a_form_whose_picture_is_wrong_is_dropped(model):
@@ -107,8 +146,15 @@ def test_a_chain_is_refused(model):
 def test_an_upscaler_can_be_opened_fast(model):
     picture = Image(pixels=dead_leaves(32, 32))
     with Upscaler.open(model, fast=True) as fast, Upscaler.open(model) as plain:
+        assert fast.spec.precision == fast_form(model).precision
         difference = fast.upscale(picture).pixels.astype(int) - plain.upscale(picture).pixels
     assert np.abs(difference).mean() < 1
+
+
+def test_fast_and_ray_contradict_each_other(model):
+    done = CliRunner().invoke(main, ["upscale", ".", "--fast", "--ray", "local"])
+    assert done.exit_code == 2
+    assert "--fast measures this machine" in done.stderr
 
 
 def test_upscale_and_bench_take_the_option_and_name_what_they_run(model, tmp_path):

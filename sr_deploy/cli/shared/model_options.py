@@ -140,7 +140,7 @@ def model_name(options: dict[str, Any], *, or_larger: bool = False) -> str:
 
 
 def choose_form(model: str, options: dict[str, Any], say: Callable[[str], None]) -> str:
-    """The name of `model`, or with `--fast` the file of its fastest form here, whose backend the options then name.
+    """`model`, or with `--fast` the file of its fastest form here, whose backend the options then name.
 
     `say` gets what was measured. Raises the errors of `fast_form`.
     """
@@ -150,7 +150,7 @@ def choose_form(model: str, options: dict[str, Any], say: Callable[[str], None])
 
     found = fast_form(model, options["backend"], threads=options["threads"], say=say)
     options["backend"], options["fast"] = found.backend, False
-    return str(found.path)
+    return model if found.precision == "fp32" else str(found.path)
 
 
 def tile_size(options: dict[str, Any]) -> Any:

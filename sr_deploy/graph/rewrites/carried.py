@@ -158,7 +158,7 @@ class _Carrier:
         """Return the model with `found` in its carried form; None if its detail would get too few steps."""
         kernels, place = np.unique(self._array(found.around.input[1]), axis=0, return_inverse=True)
         weights = self._head_weights(found)
-        wanted = 1 / float(np.median(np.abs(weights).reshape(len(weights), -1).max(axis=1)))
+        wanted = 1 / max(float(np.median(np.abs(weights).reshape(len(weights), -1).max(axis=1))), 1e-8)
         copies = max(1, min(math.ceil(wanted), _MOST_COPIES, _MOST_CHANNELS // len(kernels)))
         if wanted > _COARSEST * copies:
             return None

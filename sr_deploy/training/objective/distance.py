@@ -28,7 +28,7 @@ class VggDistance:
     @torch.no_grad()
     def __call__(self, result: AnyArray, original: AnyArray) -> float:
         """Return the distance of two pictures [H, W, 1 or 3] of one type. Raises UsageError for a tiny picture."""
-        ours, theirs = (self._vgg(_tensor(pixels)) for pixels in (result, original))
+        ours, theirs = (self._vgg(_tensor(np.ascontiguousarray(pixels))) for pixels in (result, original))
         shares = [
             float((ours[layer] - theirs[layer]).abs().mean() / theirs[layer].abs().mean().clamp_min(1e-12))
             for layer in _LAYERS

@@ -193,3 +193,13 @@ def test_bf16_gives_the_picture_of_fp32_whoever_asked_for_it(unshuffle):
         with engine:
             assert engine.computes_in == "bf16"
             assert np.abs(engine.run(picture()) - exact).max() <= 2
+
+
+def test_a_net_whose_detail_is_all_zero_is_left_alone():
+    """Such weights have no scale of their own; nets that begin at zero or were pruned have them."""
+    model = convert(net(), "int8").model
+    numbers = next(t for t in model.graph.initializer if t.name == "head.weight_int8")
+    numbers.CopyFrom(numpy_helper.from_array(np.zeros(numbers.dims, np.int8), numbers.name))
+    assert as_it_is(spelled_for_cpu(model))
+    with open_engine(model, "onnxruntime") as engine:
+        assert engine.run(picture()).shape == (1, 32 * SCALE, 48 * SCALE, 3)
