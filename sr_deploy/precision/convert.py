@@ -32,6 +32,7 @@ from sr_deploy.precision.measure import Distance, LossMeter, why_not_measured
 from sr_deploy.precision.quantise import OLDEST_OPSET, quantisable, to_int8
 from sr_deploy.precision.search_int8 import best_int8
 from sr_deploy.precision.shuffle import shuffled_by_pixels
+from sr_deploy.precision.tuned import Tuner, tuned_int8
 from sr_deploy.spec import ModelSpec
 
 PRECISIONS = ("fp16", "bf16", "int8")
@@ -64,13 +65,24 @@ class Notes:
     fidelity: float | None = None
     """PSNR between the results before and after, in dB; None if nothing was measured."""
     method: str | None = None
-    """Method that chose the int8 ranges, one of `METHODS`, or "learned"; None for fp16 and bf16."""
+    """Method that chose the int8 ranges, one of `METHODS`, "learned" or "fine-tuned"; None for fp16 and bf16."""
     strength: float | None = None
     """Strength with which channels were balanced for int8, 0..1; None for fp16 and bf16."""
     unmeasured: str | None = None
     """Reason why nothing was measured; None if something was."""
     source: str | None = None
     """SHA-256 of the file that was converted; None if it was no file, or not told."""
+    finetuned: float | None = None
+    """Time of fine-tuning in minutes; None if the weights are those of the model."""
+    fidelity_before: float | None = None
+    """`fidelity` of the same form before fine-tuning, in dB; None without fine-tuning."""
+
+    def to_json(self) -> str:
+        """Return the notes as JSON. What fine-tuning adds is left out of other notes, so that their bytes stay."""
+        values = asdict(self)
+        if self.finetuned is None:
+            del values["finetuned"], values["fidelity_before"]
+        return json.dumps(values, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +104,7 @@ def convert(
     data: Path | None = None,
     tolerance: float | None = None,
     source: str | None = None,
+    tuner: Tuner | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Conversion:
     """Convert `model`, which is fp32 and carries a spec, to `precision`. A file in fp16 or bf16, as some nets are
@@ -99,19 +112,22 @@ def convert(
 
     `data` is a folder of photographs. int8 needs one, unless the training has learnt the ranges; fp16 and bf16 are measured on it if it is given.
     `tolerance` is the change of PSNR in dB that is allowed, by default that of `TOLERANCES`. `source` is the
-    SHA-256 of the file of `model`, for the notes: it shows later which file this is a form of. `say` gets progress lines.
+    SHA-256 of the file of `model`, for the notes: it shows later which file this is a form of. `tuner` fine-tunes the
+    weights for int8. `say` gets progress lines.
 
     Raises UsageError for a precision or model that cannot be used, InputError for a folder without
     photographs, ModelError for a model that cannot be run, and CheckFailedError if the result exceeds the
     tolerance.
     """
-    model, spec = with_plain_ports(*_widened(model, _checked(model, precision, data), say))
+    model, spec = with_plain_ports(*_widened(model, _checked(model, precision, data, tuner), say))
     allowed = TOLERANCES[precision] if tolerance is None else tolerance
     learned = learned_ranges(model) if precision == "int8" else None
     effort = effort_for(model, spec) if precision == "int8" and not learned else FULL
     crops = drawn_crops(spec) if data is None else photograph_crops(data, spec, effort)
     if learned:
         made, notes = _to_learned_int8(model, spec, learned, crops, measured=data is not None)
+    elif tuner is not None and data is not None:
+        made, notes = _to_tuned_int8(model, spec, crops, data, tuner, effort, say)
     elif precision == "int8":
         made, notes = _to_int8(model, spec, crops, allowed, say, effort)
     else:
@@ -123,13 +139,11 @@ def convert(
             f"{allowed:g} dB are allowed; use a higher precision, or allow more with --tolerance"
         )
     notes = replace(notes, source=source)
-    made.metadata_props.append(
-        onnx.StringStringEntryProto(key=NOTES_KEY, value=json.dumps(asdict(notes), sort_keys=True))
-    )
+    made.metadata_props.append(onnx.StringStringEntryProto(key=NOTES_KEY, value=notes.to_json()))
     return Conversion(model=made, spec=require_spec(made), notes=notes)
 
 
-def _checked(model: onnx.ModelProto, precision: str, data: Path | None) -> ModelSpec:
+def _checked(model: onnx.ModelProto, precision: str, data: Path | None, tuner: Tuner | None) -> ModelSpec:
     """Return the spec of a model that can be converted to `precision`. Raises UsageError if it cannot be."""
     spec = require_spec(model)
     if precision not in PRECISIONS:
@@ -142,6 +156,10 @@ def _checked(model: onnx.ModelProto, precision: str, data: Path | None) -> Model
         raise UsageError(
             f"{spec.name} has uint8 pixel I/O; convert the file with float pixels and add --io uint8"
         )
+    if tuner is not None and precision != "int8":
+        raise UsageError(f"--finetune is for int8, got {precision}; leave it out")
+    if tuner is not None and learned_ranges(model) is not None:
+        raise UsageError(f"the ranges of {spec.name} were learnt in its training; leave out --finetune")
     if precision == "int8" and data is None and learned_ranges(model) is None:
         raise UsageError("int8 is calibrated on photographs; point --data at a folder of them")
     return spec
@@ -210,6 +228,30 @@ def _to_learned_int8(
         fidelity=round(found.fidelity, 2) if found else None,
         method="learned",
         unmeasured=None if found else "no photographs were given",
+    )
+
+
+def _to_tuned_int8(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    crops: CalibrationSet,
+    data: Path,
+    tuner: Tuner,
+    effort: SearchEffort,
+    say: Callable[[str], None],
+) -> tuple[onnx.ModelProto, Notes]:
+    """Fine-tune `model` for int8. The loss is that against the model as it was given, not as it was tuned."""
+    found = tuned_int8(in_opset(model, OLDEST_OPSET), spec, crops, data, tuner, effort, say)
+    return found.model, Notes(
+        precision="int8",
+        kept=(),
+        photographs=len(crops.calibrate) + len(crops.measure),
+        psnr_change=round(found.distance.change, 4),
+        fidelity=round(found.distance.fidelity, 2),
+        method="fine-tuned",
+        strength=found.start.strength,
+        finetuned=tuner.minutes,
+        fidelity_before=round(found.before.fidelity, 2),
     )
 
 

@@ -7,7 +7,8 @@ are [H, W, C]. No model is run here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ from sr_deploy.system.arrays import FloatArray, Uint8Array
 
 _MEASURE_EVERY = 3
 """Every third photograph is for measuring, the others are for calibration."""
+_TUNING_PICTURES = 256
+"""Maximum number of pictures to fine-tune on: some ten times those of calibration, and 30 MB of memory."""
+_CROPS_EACH = 16
+"""Maximum number of crops from one photograph to fine-tune on; more would hardly show anything new."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,8 @@ class CalibrationCrop:
     """Input of the model, [1, C, h, w] or [1, h, w, C], in its layout and value range."""
     large: FloatArray
     """Ground truth, [1, H, W, C] in 0..1, whatever the model's layout and value range."""
+    path: Path | None = None
+    """Photograph that it was cut from; None for a drawn picture."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ def photograph_crops(folder: Path, spec: ModelSpec, effort: SearchEffort = FULL)
     found: list[CalibrationCrop] = []
     for path in files[:: -(-len(files) // effort.photographs)]:
         try:
-            found.append(_cut_crop(_rgb(path), spec, len(found), effort.crop_side))
+            crop = _cut_crop(_rgb(path), spec, len(found), effort.crop_side)
+            found.append(replace(crop, path=path))
         except (ImageError, UsageError):
             continue
     if len(found) < 2:
@@ -65,6 +73,29 @@ def photograph_crops(folder: Path, spec: ModelSpec, effort: SearchEffort = FULL)
             f"{len(found)} among {len(files)}; point --data at a folder of photographs"
         )
     return _split(found)
+
+
+def tuning_pictures(
+    folder: Path, spec: ModelSpec, measured: Sequence[CalibrationCrop], side: int
+) -> list[FloatArray]:
+    """Cut inputs of the model of at most `side` pixels a side to fine-tune on, all of one size.
+
+    They come from up to 256 photographs of `folder`, none of which is among those of `measured`. Few photographs are
+    cut up to 16 times each. Nothing depends on chance.
+    """
+    left_out = {crop.path for crop in measured}
+    files = [path for path in list_pictures(folder) if path not in left_out]
+    files = files[:: -(-len(files) // _TUNING_PICTURES)]
+    each = min(-(-_TUNING_PICTURES // len(files)), _CROPS_EACH)
+    found: dict[tuple[int, ...], list[FloatArray]] = {}
+    for number, path in enumerate(files):
+        try:
+            pixels = _rgb(path)
+            crops = [_cut_crop(pixels, spec, number * each + i, side).small for i in range(each)]
+        except (ImageError, UsageError):
+            continue
+        found.setdefault(crops[0].shape, []).extend(crops)
+    return max(found.values(), key=len)
 
 
 def drawn_crops(spec: ModelSpec, count: int = 4) -> CalibrationSet:

@@ -82,6 +82,42 @@ class _Balanced:
     """Name of a value that is quantised -> histogram of its magnitudes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Int8Start:
+    """The best form with every convolution in int8, from which weights and ranges can be tuned."""
+
+    model: onnx.ModelProto
+    """The fp32 model with balanced channels."""
+    int8: onnx.ModelProto
+    """Its int8 form."""
+    strength: float
+    """Strength with which its channels were balanced, 0..1."""
+    ranges: Mapping[str, float]
+    """Value that is quantised -> magnitude that its last step stands for."""
+    unsigned: frozenset[str]
+    """Values that are never negative."""
+
+
+def start_int8(
+    model: onnx.ModelProto,
+    meter: LossMeter,
+    crops: Sequence[CalibrationCrop],
+    *,
+    say: Say,
+    effort: SearchEffort = FULL,
+) -> Int8Start:
+    """Return the closest int8 form of `model` in which no convolution stays in fp32. The arguments are those of
+    `best_int8`, and so are the errors."""
+    best, base = _best_ranges(model, meter, [crop.small for crop in crops], say, effort)
+    return Int8Start(
+        model=base.model,
+        int8=best.model,
+        strength=base.strength,
+        ranges=choose_ranges(base.magnitudes, best.method),
+        unsigned=never_negative(base.model),
+    )
+
+
 def best_int8(
     model: onnx.ModelProto,
     meter: LossMeter,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -52,6 +53,30 @@ def test_json_tells_a_program_the_same(run, model, tmp_path):
     assert result.stderr == ""
 
 
+def test_fine_tuning_is_part_of_the_record(run, model, photographs, tmp_path):
+    pytest.importorskip("torch")
+    out = tmp_path / "tuned.onnx"
+    arguments = ("--data", photographs, "-o", out, "--tolerance", 5, "--finetune", "0.005", "--json")
+    result = run("convert", model, "-p", "int8", *arguments)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert (record["method"], record["finetuned"]) == ("fine-tuned", 0.005)
+    assert record["fidelity"] > 20
+    assert record["fidelity_before"] > 20
+    assert result.stderr == ""
+    assert read_spec(load_model(out)).precision == "int8"
+
+
+def test_fine_tuning_without_torch_is_the_install_line(run, model, photographs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("sr_deploy.training.finetune.")]:
+        monkeypatch.delitem(sys.modules, name)
+    result = run("convert", model, "-p", "int8", "--data", photographs, "--finetune", 1)
+    assert result.exit_code == 4
+    assert 'fine-tuning needs torch, which is not installed; pip install "sr-deploy[train]"' in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_the_default_name_says_the_precision(run, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("convert", model, "-p", "fp16").exit_code == 0
@@ -66,6 +91,7 @@ def test_the_default_name_says_the_precision(run, model, tmp_path, monkeypatch):
     [
         (["{model}", "-p", "int8"], 2, "point --data at a folder"),
         (["{model}", "-p", "int4"], 2, "int4"),
+        (["{model}", "-p", "int8", "--finetune", "0"], 2, "--finetune"),
         (["{model}"], 2, "--precision"),
         (["no-such-model", "-p", "fp16"], 3, "no bundled model is called"),
         (["{model}", "-p", "int8", "--data", "{model}"], 3, "it is a file"),
