@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import cv2
 import numpy as np
 import pytest
 
+import sr_deploy.images.condition as rule
 from sr_deploy.images.condition import Condition, condition_by_file, condition_of
 from sr_deploy.images.image import Image, read_image, write_image
 from sr_deploy.images.large import LargeImage
@@ -15,6 +14,7 @@ from sr_deploy.quality.dead_leaves import dead_leaves
 from sr_deploy.quality.degradations.chain import parse
 from sr_deploy.quality.degradations.compress import jpeg, to_uint8
 from sr_deploy.quality.drawings import drawing
+from tests.paths import EXAMPLE, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,40 @@ def test_pixel_art_whose_pixels_are_blocks_of_8_is_clean():
     assert condition_of(Image(pixels=palette[cells].repeat(8, 0).repeat(8, 1))) == ("clean", "few colours")
 
 
+@pytest.fixture(scope="module")
+def crop() -> np.ndarray:
+    """A part of a clean photograph, uint8 [270, 300, 3]."""
+    photograph = read_image(EXAMPLE).pixels
+    return np.ascontiguousarray(photograph[:, 90:390])
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+@pytest.mark.parametrize("method", [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4])
+def test_enlarged_pictures_show_no_blocks(crop, method, factor):
+    enlarged = cv2.resize(crop, None, fx=factor, fy=factor, interpolation=method)
+    assert condition_of(Image(pixels=enlarged)).kind == "clean"
+    cut = np.ascontiguousarray(enlarged[3:, 5:])
+    assert condition_of(Image(pixels=cut)).kind == "clean"
+
+
+@pytest.mark.parametrize("quality", [50, 75, 90])
+def test_a_photograph_that_was_a_jpeg_shows_its_blocks(crop, quality):
+    damaged = to_uint8(jpeg(crop.astype(np.float32), quality))
+    assert condition_of(Image(pixels=damaged)) == ("photo", "traces of JPEG blocks")
+    cut = np.ascontiguousarray(damaged[3:, 5:])
+    assert condition_of(Image(pixels=cut)) == ("photo", "traces of JPEG blocks")
+
+
+def test_squares_of_8_pixels_are_no_blocks_of_jpeg():
+    row, column = np.mgrid[:400, :400]
+    board = (row // 8 + column // 8) % 2 * 100
+    ramp = board + column // 4 + row // 20
+    assert condition_of(Image(pixels=ramp.astype(np.uint8)[..., None].copy())).kind == "clean"
+    squares = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    assert condition_of(Image(pixels=squares)).kind == "clean"
+    assert condition_of(read_image(ROOT / "docs" / "images" / "icnr.png")).kind == "clean"
+
+
 @pytest.mark.parametrize("levels", [2, 4])
 def test_dithered_pictures_are_clean(scene, levels):
     assert condition_of(degraded(scene, f"dither:{levels}")) == ("clean", "few colours")
@@ -125,11 +159,13 @@ def test_flat_and_odd_pictures_are_no_trouble(shape):
     assert condition_of(Image(pixels=np.full(shape, 200, np.uint8))) == Condition("clean", "few colours")
 
 
-def test_the_decision_takes_at_most_two_milliseconds(scene):
-    image = Image(pixels=np.ascontiguousarray(np.tile(scene, (2, 2, 1))))
-    seconds = []
-    for _ in range(20):
-        began = time.thread_time()  # the time of this thread alone: other programs may keep the cores busy
-        condition_of(image)
-        seconds.append(time.thread_time() - began)
-    assert min(seconds) < 2e-3, seconds
+def test_at_most_448_pixels_a_side_of_the_middle_are_looked_at(scene, monkeypatch):
+    # this bounds the time; benchmarks/pictures/auto.py measures it
+    seen = []
+    real = rule._condition_of_pixels
+    monkeypatch.setattr(rule, "_condition_of_pixels", lambda pixels: seen.append(pixels) or real(pixels))
+    for height, width in ((1200, 1200), (449, 40), (32, 1200)):
+        pixels = np.ascontiguousarray(scene[:height, :width])
+        condition_of(Image(pixels=pixels))
+        top, left = max(0, height - 448) // 2, max(0, width - 448) // 2
+        np.testing.assert_array_equal(seen.pop(), pixels[top : top + 448, left : left + 448])
