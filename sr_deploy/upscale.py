@@ -294,15 +294,8 @@ class Upscaler:
 
     def _check_options(self) -> None:
         """Raise UsageError for an invalid tile or overlap; warn if the overlap is smaller than the halo."""
-        tile, overlap, halo = self.tile, self.overlap, self.spec.halo
-        is_number = isinstance(tile, int) and not isinstance(tile, bool) and tile >= 1
-        if tile is not None and tile != "auto" and not is_number:
-            raise UsageError(f"tile must be a number of pixels, 'auto' or None, got {tile!r}")
-        if halo is None and isinstance(tile, int) and overlap is None:
-            raise UsageError(
-                f"{self.spec.name} sees the whole picture at once, so tiles change its result; give an overlap as well "
-                "to accept that"
-            )
+        overlap, halo = self.overlap, self.spec.halo
+        check_tile(self.spec, self.tile, overlap)
         if overlap is not None and (halo is None or overlap < halo):
             needed = "the whole picture" if halo is None else f"{halo} pixels"
             self._say(f"overlap {overlap}: {self.spec.name} sees {needed} around a pixel, so tiles may show")
@@ -487,6 +480,18 @@ class _ResultWriter:
         for each in begun:
             each.result()
         return True
+
+
+def check_tile(spec: ModelSpec, tile: int | str | None, overlap: int | None) -> None:
+    """Raise UsageError for a tile that is invalid, or that a model with this spec cannot serve with this overlap."""
+    is_number = isinstance(tile, int) and not isinstance(tile, bool) and tile >= 1
+    if tile is not None and tile != "auto" and not is_number:
+        raise UsageError(f"tile must be a number of pixels, 'auto' or None, got {tile!r}")
+    if spec.halo is None and isinstance(tile, int) and overlap is None:
+        raise UsageError(
+            f"{spec.name} sees the whole picture at once, so tiles change its result; give an overlap as well "
+            "to accept that"
+        )
 
 
 def _check_arguments(engine: Engine, overlap: object, say: object) -> None:

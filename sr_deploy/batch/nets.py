@@ -41,8 +41,8 @@ class AutoNets:
     """The clean and the photo net of one scale. `run_jobs` takes it in place of an Upscaler.
 
     `names` are the names or files of the nets for "clean" and "photo". `open_net` opens one of them; it is called at
-    most once for each. `first` is the net that is opened at once, whose spec and backend stand for both. Thread safe.
-    Close it, or use it in a `with` statement.
+    most once for each, also if it fails. `first` is the kind of the net that is opened at once. Thread safe. Close it,
+    or use it in a `with` statement.
     """
 
     def __init__(
@@ -51,9 +51,10 @@ class AutoNets:
         self.names = {kind: Path(name).name.removesuffix(".onnx") for kind, name in names.items()}
         self._open_net = open_net
         self._opened: dict[Kind, Upscaler] = {}
+        self._failed: dict[Kind, Exception] = {}
         self._lock = threading.Lock()
-        self.first = self.net(first)
-        """The net that was opened first."""
+        self.upscaler = self.net(first)
+        """The net that was opened first, whose spec and backend stand for both."""
 
     def choose(self, image: Image) -> Choice:
         """Choose the net for a picture that was read. Takes about a millisecond."""
@@ -65,10 +66,16 @@ class AutoNets:
         return None if found is None else self._choice(found)
 
     def net(self, kind: Kind) -> Upscaler:
-        """The opened net of this kind. Raises the errors of opening it."""
+        """The opened net of this kind. Raises the errors of opening it, and the same error for each later call."""
         with self._lock:
+            if kind in self._failed:  # opening again would take as long for every picture, and fail again
+                raise self._failed[kind].with_traceback(None)
             if kind not in self._opened:
-                self._opened[kind] = self._open_net(kind)
+                try:
+                    self._opened[kind] = self._open_net(kind)
+                except Exception as error:
+                    self._failed[kind] = error
+                    raise
             return self._opened[kind]
 
     def close(self) -> None:
@@ -97,8 +104,11 @@ def likely_kind(source: Path) -> Kind:
     return "photo" if source.suffix.lower() in _PHOTO_SUFFIXES else "clean"
 
 
-def auto_digest(clean: str, photo: str) -> str:
-    """The digest of a choice between two nets, from the digests of their files and the version of the rule."""
+def auto_digest(clean: str, photo: str, photo_backend: str) -> str:
+    """The digest of a choice between two nets, from the digests of their files and the version of the rule.
+
+    The photo net's backend is part of it, because records name that of the clean net only.
+    """
     from hashlib import sha256
 
-    return sha256(f"auto {RULE_VERSION} {clean} {photo}".encode()).hexdigest()
+    return sha256(f"auto {RULE_VERSION} {clean} {photo} {photo_backend}".encode()).hexdigest()

@@ -121,8 +121,8 @@ def run_jobs(
 def parted(upscaler: Upscaler | AutoNets) -> tuple[AutoNets | None, Upscaler]:
     """The nets to choose from, None without a choice, and the Upscaler whose spec holds for all pictures."""
     # told apart by an attribute, because importing the class would delay the start where there is no choice
-    first: Upscaler | None = getattr(upscaler, "first", None)
-    return (None, cast("Upscaler", upscaler)) if first is None else (cast("AutoNets", upscaler), first)
+    opened: Upscaler | None = getattr(upscaler, "upscaler", None)
+    return (None, cast("Upscaler", upscaler)) if opened is None else (cast("AutoNets", upscaler), opened)
 
 
 def _run_overlapping(
@@ -224,11 +224,12 @@ def _compute(
     The input is dropped before resampling, so that its memory can be used again. Raises the errors of
     `check_size` and `check_fits` before computing.
     """
-    image = work.image
-    assert image is not None
     if nets is not None and work.outcome.choice is not None:
+        # before the picture has a name here: the error of a net that cannot be opened would keep it in memory
         upscaler = nets.net(work.outcome.choice.kind)
         work.outcome.backend = upscaler.engine.backend
+    image = work.image
+    assert image is not None
     natural = (image.width * upscaler.spec.scale, image.height * upscaler.spec.scale)
     progress = _progress(watcher, work.job, natural) if watcher is not None else None
     asked = settings.size.of(image.width, image.height) or natural
@@ -276,7 +277,7 @@ def _enlarged(
     if is_dithered(image.pixels):
         from sr_deploy.images.resize import resize
 
-        work.outcome.choice, work.outcome.backend = None, ""  # no net is used
+        work.outcome.choice, work.outcome.backend = None, None  # no net is used
         note = "looks dithered, which nets turn into stripes: enlarged by plain resampling"
         return resize(replace(image, notes=(*image.notes, note)), *asked, straight=straight)
     result = upscaler.upscale(image, progress=progress, alpha=settings.alpha)

@@ -71,8 +71,8 @@ class Outcome:
     """True if the job was skipped because another process was working on it."""
     choice: Choice | None = None
     """Net that was chosen for the picture, and why; None if there was no choice or no net was used."""
-    backend: str = ""
-    """Backend of the chosen net; empty if there was no choice."""
+    backend: str | None = ""
+    """Backend of the chosen net; empty if there was no choice, None if no net was used."""
 
 
 class BatchListener(Protocol):

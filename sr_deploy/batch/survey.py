@@ -23,7 +23,7 @@ from sr_deploy.images.image import MOST_PIXELS, Image, cropped, read_facts, read
 from sr_deploy.images.sizes import OutputSize
 
 if TYPE_CHECKING:
-    from sr_deploy.batch.nets import AutoNets
+    from sr_deploy.batch.nets import AutoNets, Choice
     from sr_deploy.upscale import Upscaler
 
 _SAMPLES = 6
@@ -50,6 +50,8 @@ class Look(NamedTuple):
     """Why it cannot be read."""
     net: str = ""
     """Net of the picture and the reason, or the nets between which its pixels will decide; empty without a choice."""
+    choice: Choice | None = None
+    """Net that the header determines, and why; None if the pixels will decide, or without a choice."""
 
     @property
     def pixels(self) -> int:
@@ -104,8 +106,9 @@ def _look(
         return Look(job, "fail", error=str(error))
     width, height = facts.size
     result = settings.size.of(width, height) or (width * scale, height * scale)
-    net = "" if nets is None else str(nets.foresee(*facts[1:]) or f"{nets}, by its pixels")
-    return Look(job, "make", facts.size, result, net=net)
+    choice = None if nets is None else nets.foresee(*facts[1:])
+    net = "" if nets is None else str(choice or f"{nets}, by its pixels")
+    return Look(job, "make", facts.size, result, net=net, choice=choice)
 
 
 def seconds_per_pixel(

@@ -273,11 +273,13 @@ def _dry_run(
     from sr_deploy.cli.shared.console import complain
     from sr_deploy.cli.shared.dry_run import show_looks, summary
 
-    looks, rate, backend = _looks(inputs, jobs, settings, model, options) if jobs.todo else ([], None, "")
+    looks, rate, backend, made_by = (
+        _looks(inputs, jobs, settings, model, options) if jobs.todo else ([], None, "", None)
+    )
     for refused in jobs.refused:
         complain(str(refused.error))
     if not options["quiet"] or options["as_json"]:
-        show_looks(looks, rate, as_json=options["as_json"])
+        show_looks(looks, rate, as_json=options["as_json"], model=made_by)
     if not options["quiet"]:
         for note in jobs.notes:
             complain(f"note: {note}", prefix=False)
@@ -291,8 +293,9 @@ def _dry_run(
 
 def _looks(
     inputs: Sequence[str], jobs: Jobs, settings: WriteSettings, model: str, options: dict[str, Any]
-) -> tuple[list[Look], float | None, str]:
-    """Return what a run would do with each picture, the seconds for each pixel as measured, and the backend."""
+) -> tuple[list[Look], float | None, str, str | None]:
+    """Return what a run would do with each picture, the seconds for each pixel as measured, the backend, and the name
+    of the model; None if each picture has a choice of its own."""
     from sr_deploy.batch.survey import look_at, seconds_per_pixel
     from sr_deploy.cli.shared.console import complain
 
@@ -306,7 +309,7 @@ def _looks(
         ledger = _ledger(inputs, upscaler, settings, model, options, say)
         looks = look_at(jobs.todo, scale=upscaler.spec.scale, settings=settings, ledger=ledger, nets=nets)
         rate = seconds_per_pixel(nets or upscaler, looks, settings, _digest(model, options))
-        return looks, rate, upscaler.engine.backend
+        return looks, rate, upscaler.engine.backend, None if nets is not None else _shown(model)
 
 
 def _ledger(
@@ -335,7 +338,8 @@ def _digest(model: str, options: dict[str, Any]) -> str:
         return digest
     from sr_deploy.batch.nets import auto_digest
 
-    return auto_digest(digest, chain_digest(find_chain(options["photo_file"])))
+    photo = chain_digest(find_chain(options["photo_file"]))
+    return auto_digest(digest, photo, options["photo_backend"])
 
 
 def _compare(
@@ -377,6 +381,7 @@ def _run(
         return _run_on_ray(jobs, settings, model, options, reporter)
     with _open(inputs, jobs, model, options, reporter.say) as (upscaler, nets):
         reporter.backend = upscaler.engine.backend
+        reporter.model = "" if nets is not None else _shown(model)
         if upscaler.engine.backend in _PREPARED_EARLY:
             upscaler.prepare()
         ledger = _ledger(inputs, upscaler, settings, model, options, reporter.say)
@@ -409,7 +414,7 @@ def _run_on_ray(
 
     def check(info: ModelInfo) -> None:
         """Take over the backend that a worker reports, and check the scale of its model."""
-        reporter.backend = info.backend
+        reporter.backend, reporter.model = info.backend, _shown(model)
         check_scale(model, info.scale, options, _SIZE_ALTERNATIVE)
 
     config = WorkerConfig(
@@ -545,7 +550,7 @@ def _open(
     """Open the model, and for `auto` the choice between it and the photo net, which is opened when needed.
 
     A single picture opens the net first that its name suggests, which saves opening two. A folder always opens the clean
-    net first: its backend is part of the records.
+    net first: its backend is part of the records. The photo net of a folder is checked before.
     """
 
     def open_net(kind: Kind) -> Upscaler:
@@ -560,9 +565,37 @@ def _open(
     from sr_deploy.batch.nets import AutoNets, likely_kind
 
     names: dict[Kind, str] = {"clean": model, "photo": options["photo_file"]}
-    first = likely_kind(jobs.todo[0].source) if _is_one_file(inputs) else "clean"
+    alone = _is_one_file(inputs)
+    if not alone:
+        _settle_photo_net(model, options, say)
+    first = likely_kind(jobs.todo[0].source) if alone else "clean"
     with AutoNets(names, open_net, first) as nets:
-        yield nets.first, nets
+        yield nets.upscaler, nets
+
+
+def _settle_photo_net(model: str, options: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Check the photo net without opening it, and choose its backend, which is part of the records of a folder.
+
+    The choice is measured once for each machine and then kept in the cache folder. Raises ModelError for a file that
+    cannot be read or has another scale than `model`, and the errors of `check_tile` and `choose_backend`.
+    """
+    from sr_deploy.engines.registry import choose_backend
+    from sr_deploy.models import find_model, read_spec
+    from sr_deploy.upscale import check_tile
+
+    path = find_model(options["photo_file"])
+    spec, clean = read_spec(path), read_spec(find_model(model))
+    if spec is None or clean is None or spec.scale != clean.scale:
+        raise ModelError(f"model {path}: it does not have the scale of {model}; name one of them by --model")
+    check_tile(spec, tile_size(options), options["overlap"])
+    options["photo_backend"] = choose_backend(
+        options["photo_backend"], path, threads=options["threads"], say=say
+    )
+
+
+def _shown(model: str) -> str:
+    """The name of a model in the records of --json: without folder and suffix; a chain as it was given."""
+    return model if "+" in model else Path(model).name.removesuffix(".onnx")
 
 
 def _skipped(job: Job) -> Outcome:

@@ -15,7 +15,7 @@ between two lines `---`. JSON is also YAML, so Markdown renderers accept it. Its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,8 @@ def card_of(path: Path, sha256: str) -> ModelEntry | None:
 def model_for_scale(scale: float, folder: Path | None = None, *, or_larger: bool = False) -> str:
     """The name of the bundled model for `scale`: `rt-x<scale>` if it exists, else the first by name.
 
+    Nets for damaged pictures and perceptual ones are taken only where there is no other.
+
     With `or_larger`, a scale above 1 without a model of its own gets a model of the next larger scale, whose result is
     then made smaller. Raises UsageError with the available scales if there is none. Raises ModelError if a model that
     cannot be read might have been the right one.
@@ -177,13 +179,20 @@ def model_for_scale(scale: float, folder: Path | None = None, *, or_larger: bool
         if names is None or name == f"rt-x{scale}":
             raise ModelError(f"{error}; it came with sr-deploy: install sr-deploy again") from error
     if names is None:
-        known = ", ".join(f"{known} ({by_scale[known][0]})" for known in sorted(by_scale)) or "none"
+        known = ", ".join(f"{one} ({_preferred(one, by_scale[one])})" for one in sorted(by_scale)) or "none"
         raise UsageError(
             f"no bundled model has scale {scale:g}, the available scales are: {known}; choose one of these, give a "
             "--model, or set the output size with --width, --height or --fit"
         )
-    preferred = f"rt-x{scale}"
-    return preferred if preferred in names else names[0]
+    return _preferred(scale, names)
+
+
+def _preferred(scale: float, names: Sequence[str]) -> str:
+    """The one of the models `names` of a scale that stands for it; see `model_for_scale`."""
+    if f"rt-x{scale}" in names:
+        return f"rt-x{scale}"
+    plain = [name for name in names if not name.startswith("photo-") and not name.endswith("-perceptual")]
+    return (plain or names)[0]
 
 
 def photo_model(clean: str, folder: Path | None = None) -> str | None:

@@ -16,10 +16,12 @@ import sr_deploy.models.fast as fast_module
 from sr_deploy.batch.jobs import Job
 from sr_deploy.batch.nets import AutoNets, auto_digest
 from sr_deploy.batch.run import run_jobs
+from sr_deploy.engines import registry
 from sr_deploy.errors import ModelError
 from sr_deploy.images.image import Image, read_image, write_image
 from sr_deploy.models import photo_model
 from sr_deploy.models.fast import FastForm
+from sr_deploy.spec import METADATA_KEY, ModelSpec
 from sr_deploy.upscale import Upscaler
 
 
@@ -61,16 +63,36 @@ def test_each_picture_goes_to_the_net_that_suits_it(run, photo, folder, tmp_path
     assert lines[0].endswith(") by photo-x4 (JPEG of quality 95)")
     assert lines[1].endswith(") by rt-x4 (small)")
     assert "looks dithered" in lines[2]
-    assert ") by " not in lines[3]  # no net
+    assert lines[3].endswith(" s)")  # neither a net nor a backend
     assert lines[-1].startswith("3 upscaled (photo-x4: 1 picture, rt-x4: 1) in ")
 
 
-def test_json_has_the_choice_among_the_notes(run, photo, folder, tmp_path):
-    result = run("upscale", folder, "-o", tmp_path / "out", "--json", "--quiet")
-    notes = [json.loads(line)["notes"] for line in result.stdout.splitlines()]
-    assert notes[:2] == [["photo-x4 (JPEG of quality 95)"], ["rt-x4 (small)"]]
-    assert len(notes[2]) == 1
-    assert "looks dithered" in notes[2][0]
+def records(result) -> list[dict]:
+    """The records that `--json` printed."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_json_has_the_choice_in_fields_of_its_own(run, photo, folder, tmp_path):
+    found = records(run("upscale", folder, "-o", tmp_path / "out", "--json", "--quiet"))
+    assert [(one["model"], one["reason"]) for one in found] == [
+        ("photo-x4", "JPEG of quality 95"),
+        ("rt-x4", "small"),
+        (None, None),  # dithered: no net makes it
+    ]
+    assert [one["backend"] is None for one in found] == [False, False, True]
+    assert [len(one["notes"]) for one in found] == [0, 0, 1]
+    assert "looks dithered" in found[2]["notes"][0]
+    again = records(run("upscale", folder, folder / "none.png", "-o", tmp_path / "out", "--json"))
+    assert all(one.keys() == found[0].keys() for one in again)
+
+
+def test_json_names_the_model_and_backend_of_pictures_without_a_choice(run, photo, folder, tmp_path):
+    options = (folder, "-o", tmp_path / "out", "--model", tmp_path / "bundled" / "rt-x4.onnx", "--json")
+    planned = records(run("upscale", *options, "--dry-run"))
+    assert [(one["model"], one["reason"]) for one in planned] == [("rt-x4", None)] * 3
+    found = records(run("upscale", *options))
+    assert [(one["model"], one["reason"]) for one in found] == [("rt-x4", None)] * 2 + [(None, None)]
+    assert [one["backend"] is None for one in found] == [False, False, True]
 
 
 @pytest.mark.parametrize("options", [(), ("--model", "auto")])
@@ -141,7 +163,97 @@ def test_a_second_run_makes_again_what_another_net_or_rule_makes(run, photo, fol
     model.producer_name = "another"
     onnx.save(model, photo)
     assert [made(), made()] == [3, 0]
-    assert auto_digest("a", "b") != auto_digest("b", "a")
+    assert auto_digest("a", "b", "onnxruntime") != auto_digest("b", "a", "onnxruntime")
+
+
+def test_a_second_run_makes_again_what_another_backend_of_the_photo_net_makes(
+    run, photo, folder, tmp_path, monkeypatch
+):
+    chosen = {"rt-x4.onnx": "onnxruntime", "photo-x4.onnx": "onnxruntime"}
+    real = registry.choose_backend
+    monkeypatch.setattr(
+        registry,
+        "choose_backend",
+        lambda backend, model=None, **rest: (
+            chosen[model.name] if backend == "auto" else real(backend, model, **rest)
+        ),
+    )
+
+    def made(*options: str) -> list[str]:
+        found = records(run("upscale", folder, "-o", tmp_path / "out", "--json", *options))
+        return [one["backend"] for one in found if one["status"] == "done"]
+
+    assert made() == ["onnxruntime", "onnxruntime", None]
+    assert made() == []
+    chosen["photo-x4.onnx"] = "openvino"
+    assert made() == ["openvino", "onnxruntime", None]
+    assert made() == []
+    assert made("--backend", "onnxruntime") == ["onnxruntime", "onnxruntime", None]
+
+
+def changed(path: Path, change) -> None:
+    """Change the model file at `path` by a function of its ModelProto."""
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+
+
+def test_a_photo_net_that_cannot_serve_is_one_error_before_the_first_picture(run, photo, folder, tmp_path):
+    whole = photo.read_bytes()
+
+    def without_halo(model: onnx.ModelProto) -> None:
+        spec = next(prop for prop in model.metadata_props if prop.key == METADATA_KEY)
+        spec.value = ModelSpec.from_json(spec.value).with_(halo=None).to_json()
+
+    for more in ((), ("--dry-run",)):
+        photo.write_bytes(whole[:-40])
+        result = run("upscale", folder, "-o", tmp_path / "out", *more)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (3, 1)
+        assert "photo-x4.onnx" in result.stderr
+        photo.write_bytes(whole)
+        changed(photo, without_halo)
+        result = run("upscale", folder, "-o", tmp_path / "out", "--tile", "16", *more)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert "sees the whole picture at once" in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert run("upscale", folder, "-o", tmp_path / "out", "--tile", "16", "--overlap", "0").exit_code == 0
+
+
+def test_a_photo_net_that_cannot_be_opened_is_tried_once(run, photo, folder, picture, tmp_path, monkeypatch):
+    picture("in/d.jpg")
+    opened = []
+    real = command.open_upscaler
+
+    def opening(model: str, *arguments, **options) -> Upscaler:
+        opened.append(model)
+        if model == "photo-x4":
+            raise ModelError("model photo-x4: cannot be opened")
+        return real(model, *arguments, **options)
+
+    monkeypatch.setattr(command, "open_upscaler", opening)
+    result = run("upscale", folder, "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 5
+    assert opened == ["rt-x4", "photo-x4"]
+    found = records(result)
+    assert [one["status"] for one in found] == ["failed", "done", "done", "failed"]
+    assert "cannot be opened" in found[0]["error"]
+    assert found[0]["error"] == found[3]["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (("upscale", "a.png", "-m", "auto", "-m", "rt-x4"), "'auto' cannot be part of a chain"),
+        (("upscale", "a.png", "-m", "rt-x4+auto"), "'auto' cannot be part of a chain"),
+        (("video", "a.mp4", "b.mp4", "-m", "auto"), "name a model, or leave --model out"),
+        (("pipe", "-m", "auto"), "name a model, or leave --model out"),
+        (("pipe", "-m", "auto", "-m", "rt-x4"), "'auto' cannot be part of a chain"),
+    ],
+)
+def test_auto_where_it_means_nothing_is_refused_before_any_work(run, photo, arguments, answer):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert answer in result.stderr
 
 
 def test_a_dry_run_tells_what_the_headers_determine_and_decodes_no_pixels(run, photo, folder, tmp_path):
@@ -151,8 +263,10 @@ def test_a_dry_run_tells_what_the_headers_determine_and_decodes_no_pixels(run, p
     assert lines[0].endswith(" (36x28) by photo-x4 (JPEG of quality 95)")
     assert lines[1].endswith(" (36x28) by rt-x4 or photo-x4, by its pixels")
     assert result.stderr.splitlines()[-1].startswith("3 to upscale ")
-    result = run("upscale", folder, "-o", tmp_path / "out", "--dry-run", "--json")
-    assert json.loads(result.stdout.splitlines()[0])["notes"] == ["photo-x4 (JPEG of quality 95)"]
+    planned = records(run("upscale", folder, "-o", tmp_path / "out", "--dry-run", "--json"))
+    chosen = [("photo-x4", "JPEG of quality 95"), (None, None), (None, None)]
+    assert [(one["model"], one["reason"]) for one in planned] == chosen
+    assert [one["notes"] for one in planned] == [[], [], []]
     assert not (tmp_path / "out").exists()
 
 
@@ -167,9 +281,9 @@ def test_fast_chooses_a_form_of_each_net(run, photo, bundle, folder, tmp_path, m
     monkeypatch.setattr(fast_module, "fast_form", lambda model, *_, **__: found[model])
     result = run("upscale", folder, "-o", tmp_path / "out", "--format", "png", "--fast", "--json")
     assert result.exit_code == 0, result.stderr
-    records = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [one["backend"] for one in records] == ["onnxruntime", "openvino", "openvino"]
-    assert [one["notes"][0] for one in records[:2]] == ["photo-x4-int8 (JPEG of quality 95)", "rt-x4 (small)"]
+    made = records(result)
+    assert [one["backend"] for one in made] == ["onnxruntime", "openvino", None]
+    assert [one["model"] for one in made] == ["photo-x4-int8", "rt-x4", None]
     assert_made_by(folder / "a.jpg", tmp_path / "out" / "a.png", "photo-x4")
     assert_made_by(folder / "b.png", tmp_path / "out" / "b.png", "rt-x4")
 

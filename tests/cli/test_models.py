@@ -74,8 +74,20 @@ def test_the_model_for_a_scale_is_the_real_time_one(bundle):
     (bundle / "a-x4.onnx").write_bytes((bundle / "rt-x4.onnx").read_bytes())
     assert model_for_scale(4) == "rt-x4"
     with pytest.raises(
-        UsageError, match=r"no bundled model has scale 3, the available scales are: 2 \(rt-x2\), 4 \(a-x4\)"
+        UsageError, match=r"no bundled model has scale 3, the available scales are: 2 \(rt-x2\), 4 \(rt-x4\)"
     ):
+        model_for_scale(3)
+
+
+def test_photo_and_perceptual_nets_are_no_default_where_there_is_another(bundle):
+    data = (bundle / "rt-x4.onnx").read_bytes()
+    (bundle / "rt-x4.onnx").unlink()
+    for name in ("photo-x4", "net-x4-perceptual"):
+        (bundle / f"{name}.onnx").write_bytes(data)
+    assert model_for_scale(4) == "net-x4-perceptual"  # nothing else has this scale
+    (bundle / "tiny-x4.onnx").write_bytes(data)
+    assert model_for_scale(4) == "tiny-x4"
+    with pytest.raises(UsageError, match=r"2 \(rt-x2\), 4 \(tiny-x4\)"):
         model_for_scale(3)
 
 

@@ -20,10 +20,13 @@ _WORDS = {
 }
 
 
-def show_looks(looks: Sequence[Look], rate: float | None, *, as_json: bool) -> None:
-    """Print a line for each picture on stdout. `rate` is in seconds per pixel; None if nothing could be measured."""
+def show_looks(looks: Sequence[Look], rate: float | None, *, as_json: bool, model: str | None = None) -> None:
+    """Print a line for each picture on stdout. `rate` is in seconds per pixel; None if nothing could be measured.
+
+    `model` is the model of all pictures; None if each has a choice of its own.
+    """
     for look in looks:
-        click.echo(json.dumps(_record(look, rate)) if as_json else _line(look))
+        click.echo(json.dumps(_record(look, rate, model)) if as_json else _line(look))
 
 
 def summary(jobs: Jobs, looks: Sequence[Look], rate: float | None, backend: str) -> str:
@@ -62,7 +65,7 @@ def _line(look: Look) -> str:
     return f"error: {look.error}" if look.do == "fail" else f"{target} {_WORDS[look.do]}"
 
 
-def _record(look: Look, rate: float | None) -> dict[str, Any]:
+def _record(look: Look, rate: float | None, model: str | None) -> dict[str, Any]:
     """One picture as JSON values; the keys are those of a run, and seconds are estimated."""
     make = look.do == "make"
     status = {"make": "planned", "skip": "skipped"}.get(look.do, "failed")
@@ -74,6 +77,8 @@ def _record(look: Look, rate: float | None) -> dict[str, Any]:
         "height": look.result[1] if make else None,
         "seconds": round(rate * look.pixels, 4) if make and rate is not None else None,
         "backend": None,
-        "notes": [look.net] if look.net else [],
+        "model": model if look.choice is None else look.choice.model,
+        "reason": None if look.choice is None else look.choice.reason,
+        "notes": [],
         "error": look.error or _WORDS["foreign"] if status == "failed" else None,
     }

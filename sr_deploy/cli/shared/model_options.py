@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,8 +40,26 @@ def _parse_scale(ctx: click.Context, param: click.Parameter, value: float | None
 
 
 def _join_models(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
-    """Join the values of --model to the name of a chain; None if there is none."""
-    return "+".join(values) if values else None
+    """Join the values of --model to the name of a chain; None if there is none. Refuses "auto"."""
+    if values == ("auto",):
+        raise click.BadParameter(
+            "'auto' chooses a net for each picture, which only 'sr-deploy upscale' does; name a model, or leave --model out.",
+            ctx,
+            param,
+        )
+    return _join_or_auto(ctx, param, values)
+
+
+def _join_or_auto(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Join the values of --model like `_join_models`, but take "auto" alone. Raises click.BadParameter."""
+    joined = "+".join(values)
+    if joined != "auto" and "auto" in joined.split("+") and not os.path.exists(joined):
+        raise click.BadParameter(
+            f"'{joined}': 'auto' cannot be part of a chain; give only 'auto', or name each model of the chain.",
+            ctx,
+            param,
+        )
+    return joined if values else None
 
 
 _OPTIONS = (
@@ -114,7 +133,7 @@ _MODEL_OR_AUTO = click.option(
     "--model",
     metavar="auto|NAME|FILE",
     multiple=True,
-    callback=_join_models,
+    callback=_join_or_auto,
     help="Bundled model (see 'sr-deploy models') or .onnx file; several run one after the other. 'auto' chooses the clean or "
     "the photo net for each picture. [default: auto]",
 )

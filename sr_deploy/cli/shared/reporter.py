@@ -46,6 +46,8 @@ class Reporter:
         """
         self.backend = ""
         """Name of the backend for the lines about pictures; set once the model is open."""
+        self.model = ""
+        """The model that makes all pictures; empty if each picture has a choice of its own."""
         self._total, self._alone, self._quiet, self._json = total, alone, quiet, as_json
         self._left_out = dict(left_out or {})
         self._computed = 0  # pictures whose last tile is computed; they may not be written yet
@@ -104,7 +106,7 @@ class Reporter:
                 "status": "failed",
                 "error": " ".join(str(refused.error).split()),
             }
-            no_result = dict.fromkeys(("width", "height", "seconds", "backend"))
+            no_result = dict.fromkeys(("width", "height", "seconds", "backend", "model", "reason"))
             self.progress.print(json.dumps({**record, **no_result, "notes": []}), to_stdout=True)
         if str(refused.error) != self._last_error:  # two inputs with the same output file share one error
             self._last_error = str(refused.error)
@@ -163,15 +165,21 @@ class Reporter:
         if outcome.status == "skipped":
             why = "is being made by another process" if outcome.taken else "is there already"
             return f"{counter}{job.target} {why}, skipped"
-        facts = (
-            f"{outcome.width}x{outcome.height}, {outcome.seconds:.1f} s, {outcome.backend or self.backend}"
-        )
+        facts = [f"{outcome.width}x{outcome.height}", f"{outcome.seconds:.1f} s", self._backend_of(outcome)]
         by = f" by {outcome.choice}" if outcome.choice is not None else ""
-        return f"{counter}{job.source} -> {job.target} ({facts}){by}"
+        return f"{counter}{job.source} -> {job.target} ({', '.join(filter(None, facts))}){by}"
+
+    def _backend_of(self, outcome: Outcome) -> str | None:
+        """The backend of one picture; None if no net made it, or none is open yet."""
+        return None if outcome.backend is None else outcome.backend or self.backend or None
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
-        """One outcome as JSON values, for --json. Width and height are in pixels, None after an error."""
-        error = outcome.error
+        """One outcome as JSON values, for --json. Width and height are in pixels, None after an error.
+
+        The model is None if no net made the picture; the reason is None if no net was chosen for it.
+        """
+        error, choice = outcome.error, outcome.choice
+        model = self.model if outcome.backend is not None else None
         return {
             "input": str(outcome.job.source),
             "output": str(outcome.job.target),
@@ -179,8 +187,10 @@ class Reporter:
             "width": outcome.width if error is None else None,
             "height": outcome.height if error is None else None,
             "seconds": round(outcome.seconds, 4),
-            "backend": outcome.backend or self.backend or None,
-            "notes": [*outcome.notes, *([str(outcome.choice)] if outcome.choice and error is None else [])],
+            "backend": self._backend_of(outcome),
+            "model": choice.model if choice is not None else model or None,
+            "reason": choice.reason if choice is not None else None,
+            "notes": list(outcome.notes),
             "error": None if error is None else " ".join(str(error).split()),
         }
 
