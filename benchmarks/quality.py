@@ -45,11 +45,13 @@ def measure_model(name: str, pictures: list[EvalPicture], backend: str) -> dict[
     told = {entry.name: entry.parameters for entry in list_models()}  # without the constants of the residual
     with Upscaler.open(path, backend=backend) as upscaler:
         spec = upscaler.spec
-        result = evaluate(spec.name, upscaler.upscale_pixels, pictures, Protocol(spec.scale, spec.scale))
+        full = spec.precision == "fp32"
+        name = spec.name if full else f"{spec.name} in {spec.precision}"
+        result = evaluate(name, upscaler.upscale_pixels, pictures, Protocol(spec.scale, spec.scale))
         model = {
             "sha256": sha256(path),
             "bytes": path.stat().st_size,
-            "parameters": told.get(path.stem) or parameters_of(path),
+            "parameters": told.get(path.stem if full else spec.name) or parameters_of(path),
             "precision": spec.precision,
             "backend": upscaler.engine.backend,
         }

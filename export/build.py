@@ -29,6 +29,7 @@ try:
     from sr_deploy.models.fast import FORMS
     from sr_deploy.precision.convert import convert
     from sr_deploy.training.checkpoint import CheckpointInfo, read_checkpoint
+    from sr_deploy.training.data.degrade import Degradation
     from sr_deploy.training.export.to_onnx import ExportResult, export_onnx
     from sr_deploy.training.recipe import Recipe, read_recipe
 
@@ -135,14 +136,17 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
         lines[:0] = [f"Every photograph was shown at {sizes} times its size.", ""]
     if recipe.leaves:
         lines[:0] = [f"{recipe.leaves} pictures of the dead-leaves model were trained on as well.", ""]
+    if damage := recipe.phases[-1].degrade:
+        lines[:0] = [*_made_for(damage), ""]
     first = info.training.get("init", {}).get("first_phase", 1)
     run = recipe.phases[first - 1 :]
     for number, phase in enumerate(run, start=first):
         loss = " + ".join(f"{weight:g} {term}" for term, weight in phase.loss.items())
         busiest = f", each the busiest of {phase.busiest_of}" * (phase.busiest_of > 1)
+        rounded = ", rounded as int8 rounds" * bool(phase.quantise)
         taught = " against a teacher's pictures" * (phase.target == "teacher")
         lines.append(
-            f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels{busiest}, loss "
+            f"{number}. scale {phase.scale}, batches of {phase.batch} crops of {phase.crop} small pixels{busiest}{rounded}, loss "
             f"{loss}{taught}, {recipe.optimiser} at a rate of up to {phase.learning_rate:g}, {phase.steps / sum(p.steps for p in run):.0%} of the run"
         )
     before, teacher = info.training.get("init"), info.training.get("teacher")
@@ -160,6 +164,23 @@ def _trained(info: CheckpointInfo, recipe: Recipe) -> list[str]:
         if not same:
             lines += ["", *_runs_to(teacher)]
     return lines
+
+
+def _made_for(damage: Degradation) -> list[str]:
+    """Describe the pictures that a net for photographs was trained on."""
+    formats = [
+        f"{name.upper()} of quality {low:g} to {high:g}" for name, (low, high) in damage.formats.items()
+    ]
+    noise = [
+        f"{name} up to {span[1]:g} steps of 255"
+        for name, span in (("noise", damage.noise), ("a camera's noise", damage.camera))
+        if span
+    ]
+    return [
+        f"Made for photographs as they are. The small pictures were damaged as cameras and the web do: {', '.join(formats)}, "
+        f"{damage.twice:.0%} of the JPEGs twice; each with a probability of {damage.chance:.0%} also {', '.join(noise)}, blur, sharpening and "
+        f"shifted colours; {len(set(damage.kernels))} kernels of resampling. {damage.clean:.0%} were clean."
+    ]
 
 
 def _runs_to(last: Mapping[str, Any]) -> list[str]:

@@ -65,7 +65,7 @@ def icnr() -> str:
 
 def training() -> str:
     """The page about training says what its committed results say."""
-    scripts = ("perceptual", "ablations", "shapes")
+    scripts = ("perceptual", "ablations", "shapes", "curves")
     return "\n".join(
         filter(None, (_tool("-m", f"benchmarks.training.{name}", "--check") for name in scripts))
     )
@@ -83,7 +83,10 @@ def capi() -> str:
 
 def auto() -> str:
     """The page about the choice of nets says what its committed results say."""
-    return _tool("-m", "benchmarks.pictures.auto", "--check")
+    scripts = ("auto", "photo_nets")
+    return "\n".join(
+        filter(None, (_tool("-m", f"benchmarks.pictures.{name}", "--check") for name in scripts))
+    )
 
 
 def frames() -> str:

@@ -74,8 +74,11 @@ def draw(
     rows, key = [], []
     for path in pictures:
         image = read_image(path)
-        top, left = busiest(image.pixels)
-        block = image.pixels[top - _EDGE : top + SIDE + _EDGE, left - _EDGE : left + SIDE + _EDGE]
+        pixels = image.pixels if image.pixels.shape[2] == 3 else image.pixels.repeat(3, axis=2)
+        if min(pixels.shape[:2]) < SIDE + 3 * _EDGE:
+            raise SystemExit(f"{path}: expected at least {SIDE + 3 * _EDGE} pixels on each side")
+        top, left = busiest(pixels)
+        block = pixels[top - _EDGE : top + SIDE + _EDGE, left - _EDGE : left + SIDE + _EDGE]
         order = order_of(path.name, len(models))
         names = [list(models)[place] for place in order]
         edge, side = _EDGE * SCALE, SIDE * SCALE
