@@ -38,6 +38,21 @@ def photo(bundle) -> Path:
 
 
 @pytest.fixture
+def picture(picture, tmp_path):
+    """Make a picture of noise as `picture` does; a JPEG has quality 75, and a size from which the rule looks at it."""
+
+    def make(name: str = "photo.png") -> Path:
+        if not name.endswith(".jpg"):
+            return picture(name)
+        path = picture(name, width=36, height=32)
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (32, 36, 3), np.uint8)
+        write_image(Image(pixels=pixels), path, quality=75, overwrite=True)
+        return path
+
+    return make
+
+
+@pytest.fixture
 def folder(picture, tmp_path) -> Path:
     """A folder with a JPEG, a PNG and a dithered PNG."""
     picture("in/a.jpg")
@@ -60,7 +75,7 @@ def test_each_picture_goes_to_the_net_that_suits_it(run, photo, folder, tmp_path
     assert_made_by(folder / "a.jpg", tmp_path / "out" / "a.png", "photo-x4")
     assert_made_by(folder / "b.png", tmp_path / "out" / "b.png", "rt-x4")
     lines = result.stderr.splitlines()
-    assert lines[0].endswith(") by photo-x4 (JPEG of quality 95)")
+    assert lines[0].endswith(") by photo-x4 (JPEG of quality 75)")
     assert lines[1].endswith(") by rt-x4 (small)")
     assert "looks dithered" in lines[2]
     assert lines[3].endswith(" s)")  # neither a net nor a backend
@@ -75,7 +90,7 @@ def records(result) -> list[dict]:
 def test_json_has_the_choice_in_fields_of_its_own(run, photo, folder, tmp_path):
     found = records(run("upscale", folder, "-o", tmp_path / "out", "--json", "--quiet"))
     assert [(one["model"], one["reason"]) for one in found] == [
-        ("photo-x4", "JPEG of quality 95"),
+        ("photo-x4", "JPEG of quality 75"),
         ("rt-x4", "small"),
         (None, None),  # dithered: no net makes it
     ]
@@ -103,7 +118,7 @@ def test_one_picture_opens_the_one_net_it_needs(run, photo, picture, tmp_path, m
         command, "open_upscaler", lambda model, *a, **o: opened.append(model) or real(model, *a, **o)
     )
     result = run("upscale", picture("a.jpg"), "-o", tmp_path / "large-a.png", *options)
-    assert "by photo-x4 (JPEG of quality 95)" in result.stderr
+    assert "by photo-x4 (JPEG of quality 75)" in result.stderr
     assert run("upscale", picture("b.png"), "-o", tmp_path / "large-b.png", *options).exit_code == 0
     assert opened == ["photo-x4", "rt-x4"]
     picture("c.png").rename(tmp_path / "c.jpg")  # a name that misleads costs a second net, nothing else
@@ -140,7 +155,7 @@ def test_auto_chooses_for_every_size_that_a_photo_net_can_make(run, photo, pictu
     source = picture("a.jpg")
     for option in (("--scale", 3), ("--width", 20), ("--fit", "40x40")):
         result = run("upscale", source, "-o", tmp_path / "a.png", "--overwrite", *option)
-        assert "by photo-x4 (JPEG of quality 95)" in result.stderr, result.stderr
+        assert "by photo-x4 (JPEG of quality 75)" in result.stderr, result.stderr
     result = run("upscale", source, "-o", tmp_path / "two.png", "--scale", 2)  # there is no photo-x2
     assert result.exit_code == 0
     assert " by " not in result.stderr
@@ -260,11 +275,11 @@ def test_a_dry_run_tells_what_the_headers_determine_and_decodes_no_pixels(run, p
     result = run("upscale", folder, "-o", tmp_path / "out", "--dry-run")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].endswith(" (36x28) by photo-x4 (JPEG of quality 95)")
+    assert lines[0].endswith(" (144x128) by photo-x4 (JPEG of quality 75)")
     assert lines[1].endswith(" (36x28) by rt-x4 or photo-x4, by its pixels")
     assert result.stderr.splitlines()[-1].startswith("3 to upscale ")
     planned = records(run("upscale", folder, "-o", tmp_path / "out", "--dry-run", "--json"))
-    chosen = [("photo-x4", "JPEG of quality 95"), (None, None), (None, None)]
+    chosen = [("photo-x4", "JPEG of quality 75"), (None, None), (None, None)]
     assert [(one["model"], one["reason"]) for one in planned] == chosen
     assert [one["notes"] for one in planned] == [[], [], []]
     assert not (tmp_path / "out").exists()
