@@ -33,7 +33,7 @@ _WHITE = 255
 _MOST_CHANNELS = 24
 """Channels that the copies of the picture may take together: more would cost more than the finer steps are worth."""
 _MOST_COPIES = 4
-_COARSEST = 2.0
+_COARSEST = 2.5
 """Largest ratio of the steps of the last convolution's weights to those without the picture, at the median channel."""
 _PREFIX = "carried/"
 """Prefix of the names of nodes, values and constants that are written here."""
