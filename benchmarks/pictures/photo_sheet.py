@@ -34,7 +34,7 @@ _EDGE = 16
 
 def busiest(pixels: Pixels) -> tuple[int, int]:
     """Return the top and left of the block with the largest sum of luma gradients, on a grid of half blocks."""
-    grey = luma(pixels)[..., 0].astype(np.float32)
+    grey = luma(pixels).reshape(pixels.shape[:2]).astype(np.float32)
     energy = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]
     sums = cv2.integral(energy)
     best = (-1.0, 0, 0)
