@@ -132,7 +132,7 @@ def test_every_argument_of_a_command_completes(command):
     from sr_deploy.cli import main
 
     complete = ShellComplete(main, {}, "sr-deploy", "_SR_DEPLOY_COMPLETE")
-    kinds = {item.type for item in complete.get_completions([command], "phot")}
+    kinds = {item.type for item in complete.get_completions([command], "holid")}
     found = main.get_command(main.make_context("sr-deploy", ["help"], resilient_parsing=True), command)
     takes = any(parameter.param_type_name == "argument" for parameter in found.params)
     assert kinds == ({"file"} if takes else set())

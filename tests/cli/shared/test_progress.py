@@ -71,7 +71,7 @@ def test_one_picture_of_many_tiles_is_counted_in_tiles(terminal):
             reporter.progress.refresh()
         reporter.finished(done("a.png"))
     assert re.findall(r"(\d)/4 tiles", terminal.plain())[-1] == "4"
-    assert re.search(r"a\.png -> \S+ \(8x6, 0\.2 s, \)", terminal.plain())
+    assert re.search(r"a\.png -> \S+ \(8x6, 0\.2 s\)", terminal.plain())
 
 
 def test_one_picture_of_one_tile_draws_no_bar(terminal):
