@@ -38,7 +38,10 @@ def refused(host_program, environment, tmp_path):
     ("properties", "text"),
     [
         ("model=nothing", "no bundled model is called 'nothing'; "),
-        ("model=nowhere/a.onnx", "model nowhere/a.onnx: no such file; give an .onnx file or one of photo-x2, "),
+        (
+            "model=nowhere/a.onnx",
+            "model nowhere/a.onnx: no such file; give an .onnx file or one of photo-x2, ",
+        ),
         ('model=""', "the model's name is empty; give an .onnx file or a name listed by `sr-deploy models`"),
         (
             "scale=7",
