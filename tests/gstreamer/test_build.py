@@ -102,7 +102,7 @@ def test_a_missing_pkg_config_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
-def test_missing_headers_are_named_with_the_words_of_pkg_config(tmp_path, monkeypatch):
+def test_missing_headers_are_named_with_the_words_of_pkg_config(cache, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     tool(tmp_path, 1, "Package gstreamer-video-1.0 was not found")
