@@ -349,7 +349,7 @@ def test_a_frame_that_cannot_be_converted_says_why(properties, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "no-model"}, "no bundled model is called 'no-model'; choose one of rt-x2"),
+        ({"model": "no-model"}, "no bundled model is called 'no-model'; choose one of photo-x2"),
         ({"model": ""}, "the model's name is empty; give an .onnx file"),
         ({"model": "missing.onnx"}, "missing.onnx: no such file"),
         ({"backend": "none"}, "there is no backend 'none'"),
