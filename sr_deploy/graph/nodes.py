@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
-from onnx import version_converter
+from onnx import helper, version_converter
 
 from sr_deploy.errors import ModelError
 from sr_deploy.graph.old_resize import hide_old_resizes, write_hidden_resizes
@@ -99,6 +100,11 @@ def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
         if node.op_type == "Constant":
             found.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
     return found
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return the attributes of a node by name, as Python values; texts are bytes."""
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def name_of(node: onnx.NodeProto) -> str:

@@ -153,7 +153,7 @@ def find_chain(name_or_path: str | Path, folder: Path | None = None) -> Path:
 
 def card_of(path: Path, sha256: str) -> ModelEntry | None:
     """The entry of the bundled model that the file `path` is, told by its checksum; None for any other file."""
-    if path.resolve().parent != _FOLDER.resolve():
+    if not is_bundled(path):
         return None
     return next((entry for entry in list_models() if entry.sha256 == sha256), None)
 

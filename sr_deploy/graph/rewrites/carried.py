@@ -22,7 +22,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from sr_deploy.graph.nodes import constants_of
+from sr_deploy.graph.nodes import attributes_of, constants_of
 from sr_deploy.graph.onnx_file import copy_of, picture_io
 from sr_deploy.system.arrays import FloatArray
 
@@ -104,13 +104,9 @@ def _find_sum(model: onnx.ModelProto) -> _Sum | None:
     return None
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
 def _is_plain(head: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
     """Return True for a convolution with an odd kernel that keeps the size of the picture, and a constant bias."""
-    told = _attributes(head)
+    told = attributes_of(head)
     kernel = told.get("kernel_shape", [])
     return (
         told.get("group", 1) == 1
@@ -123,7 +119,11 @@ def _is_plain(head: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -
 
 def _copies_pixels(around: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
     """Return True if each output channel of a convolution is one value of its input."""
-    if around.input[1] not in constants or len(around.input) > 2 or _attributes(around).get("group", 1) != 1:
+    if (
+        around.input[1] not in constants
+        or len(around.input) > 2
+        or attributes_of(around).get("group", 1) != 1
+    ):
         return False
     weights = numpy_helper.to_array(constants[around.input[1]])
     return bool(np.isin(weights, (0, 1)).all() and (weights.reshape(len(weights), -1).sum(axis=1) == 1).all())

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sr_deploy.graph.nodes import attributes_of
 from sr_deploy.graph.onnx_file import copy_of, remove_weights
 from sr_deploy.system.arrays import AnyArray
 
@@ -59,7 +60,7 @@ def _only_reader(graph: onnx.GraphProto, name: str) -> onnx.NodeProto | None:
 
 def _swap(graph: onnx.GraphProto, shuffle: onnx.NodeProto, convolution: onnx.NodeProto) -> None:
     """Swap `shuffle` and `convolution` in place, if the convolution is plain and its weights are constant."""
-    settings = {a.name: helper.get_attribute_value(a) for a in shuffle.attribute}
+    settings = attributes_of(shuffle)
     block, pixel_last = int(settings["blocksize"]), settings.get("mode", b"DCR") == b"DCR"
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     if not all(name in tensors for name in convolution.input[1:] if name):
@@ -79,7 +80,7 @@ def _keeps_size(node: onnx.NodeProto, kernel: AnyArray) -> bool:
     """Return True if `node` is an odd square convolution that keeps the size: no strides, dilations or
     groups."""
     side = kernel.shape[2]
-    settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    settings = attributes_of(node)
     return (
         kernel.ndim == 4
         and kernel.shape[2:] == (side, side)
