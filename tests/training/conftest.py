@@ -57,14 +57,15 @@ leaves = {leaves}
 validation = 2
 [net]
 architecture = "rt"
-features = 4
+features = {features}
 depth = {depth}
 """
 
 
-def tiny_recipe(*phases, precision="off", optimiser="adamw", leaves=0, depth=1, net=""):
+def tiny_recipe(*phases, precision="off", optimiser="adamw", leaves=0, depth=1, features=4, net=""):
     """Return a recipe for a net of a few hundred weights. Each of `phases` is the TOML of a phase."""
-    head = TINY.format(precision=precision, optimiser=optimiser, leaves=leaves, depth=depth) + net
+    settings = {"precision": precision, "optimiser": optimiser, "leaves": leaves}
+    head = TINY.format(**settings, depth=depth, features=features) + net
     text = head + "".join(f"[[phase]]\n{phase}\n" for phase in phases)
     return parse_recipe(text.encode())
 

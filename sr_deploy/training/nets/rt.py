@@ -141,6 +141,35 @@ class RT(nn.Module):
         return net
 
     @torch.no_grad()
+    def widened(self, features: int) -> RT:
+        """Return a net with `features` features that computes the same, for a net without branches.
+
+        Every hidden convolution gets new channels, which see the old ones and one another. The old channels and the
+        last convolution do not see them at first: those weights are zeros, which training can use. The idea is
+        from Chen et al. 2016, "Net2Net", section 2.1; there, new channels are copies of old ones.
+
+        Raises UsageError for a net that is wider already, or that has branches or a PixelUnshuffle.
+        """
+        width = self.head.in_channels
+        convs = [conv for conv in self.body if isinstance(conv, nn.Conv2d)]
+        if features < width or self.multiple_of > 1 or len(convs) < len(self.body):
+            raise UsageError(
+                f"only a net without branches, without an unshuffle and of at most {features} features can be widened "
+                f"to {features}; this one has {width}"
+            )
+        net = copy.deepcopy(self)
+        for index, conv in enumerate(convs):
+            wide = near_identity(self.channels if index == 0 else features, features)
+            if index:
+                wide.weight[:width, width:] = 0
+            _put(conv, wide)
+            net.body[index] = wide
+        net.head = nn.Conv2d(features, self.head.out_channels, 3, padding=1)
+        nn.init.zeros_(net.head.weight)
+        _put(self.head, net.head)
+        return net
+
+    @torch.no_grad()
     def behind_unshuffle(self, unshuffle: int) -> RT:
         """Return a net that computes the same behind a PixelUnshuffle, with `unshuffle**2` times the features.
 
@@ -163,3 +192,11 @@ class RT(nn.Module):
         net.head.load_state_dict(unshuffled_conv(self.head, unshuffle, factor=self.scale).state_dict())
         net.activation = copy.deepcopy(self.activation)
         return net
+
+
+def _put(conv: nn.Conv2d, wide: nn.Conv2d) -> None:
+    """Copy the weights of `conv` into the first channels of `wide`."""
+    wide.weight[: conv.out_channels, : conv.in_channels] = conv.weight
+    assert conv.bias is not None
+    assert wide.bias is not None
+    wide.bias[: conv.out_channels] = conv.bias

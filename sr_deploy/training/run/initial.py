@@ -26,8 +26,8 @@ def initial_weights(
 ) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     """Return the weights of the checkpoint `path` for the net of `recipe`, and the record of their origin.
 
-    An `rt` without branches may start from a folded one that had branches, from a shallower one, from one that sees
-    whole pixels where it sees unshuffled ones, and, where the phase leaks, from one with leaky ReLU. Skip connection
+    An `rt` without branches may start from a folded one that had branches, from a shallower or narrower one, from one that
+    sees whole pixels where it sees unshuffled ones, and, where the phase leaks, from one with leaky ReLU. Skip connection
     and back-projection have no weights and may differ. `phase` is the one that the run begins with, counted from 1.
     Raises InputError for another net.
     """
@@ -61,11 +61,13 @@ def _reachable(theirs: Mapping[str, Any], ours: Mapping[str, Any], *, leaks: boo
     unshuffle = ours.get("unshuffle", 1)
     if unshuffle > 1 == theirs.get("unshuffle", 1) and "features" in theirs:
         reached |= {"unshuffle": unshuffle, "features": theirs["features"] * unshuffle**2}
+    elif unshuffle == 1 == theirs.get("unshuffle", 1) and theirs.get("features", 0) < ours.get("features", 0):
+        reached["features"] = ours["features"]
     return reached
 
 
 def _reshaped(net: RT, ours: Mapping[str, Any], name: str, path: Path) -> tuple[nn.Module, str]:
-    """Return `net` as deep as `ours` and behind its PixelUnshuffle, and its name with what was done to it."""
+    """Return `net` as deep and wide as `ours` and behind its PixelUnshuffle, and its name with what was done to it."""
     depth = ours.get("depth", net.depth)
     if net.depth > depth:
         raise InputError(
@@ -78,6 +80,9 @@ def _reshaped(net: RT, ours: Mapping[str, Any], name: str, path: Path) -> tuple[
     if ours.get("unshuffle", 1) > net.multiple_of:
         name = f"{name}, behind an unshuffle of {ours['unshuffle']}"
         net = net.behind_unshuffle(ours["unshuffle"])
+    elif (width := net.head.in_channels) < ours.get("features", width):
+        name = f"{name} of {width} features, made wider"
+        net = net.widened(ours["features"])
     return net, name
 
 

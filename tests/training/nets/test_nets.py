@@ -391,3 +391,26 @@ def test_what_an_unshuffle_does_not_go_with_is_refused() -> None:
             build_net("rt", 2, {"unshuffle": 2, "foldable": False} | wrong)
     with pytest.raises(UsageError, match="plain net"):
         small_net("rt", 2).behind_unshuffle(2)
+
+
+def test_a_widened_net_computes_what_the_net_itself_does_and_can_train_its_new_weights() -> None:
+    net = small_net("rt", 4, foldable=False)
+    width = net.head.in_channels
+    wide = net.widened(width + 6)
+    assert wide.head.in_channels == width + 6
+    assert [conv.in_channels for conv in wide.body] == [3] + [width + 6] * wide.depth
+    x = picture(10, 14, count=2)
+    with torch.no_grad():
+        assert torch.allclose(wide(x), net(x), atol=1e-6)
+    wide(x).square().mean().backward()
+    # Zeros that see new channels have gradients, so training changes them.
+    assert all(conv.weight.grad[:width, width:].abs().max() > 0 for conv in (*wide.body[1:], wide.head))
+
+
+def test_a_net_that_cannot_be_widened_is_refused() -> None:
+    net = small_net("rt", 2, foldable=False)
+    for wrong in (small_net("rt", 2), net.behind_unshuffle(2)):
+        with pytest.raises(UsageError, match="without branches"):
+            wrong.widened(64)
+    with pytest.raises(UsageError, match="of at most 2 features"):
+        net.widened(2)

@@ -329,6 +329,29 @@ def test_a_deeper_plain_net_begins_with_a_shallower_one_and_near_identities(
         )
 
 
+def test_a_wider_plain_net_begins_with_all_that_a_narrower_one_computes(pictures, tmp_path, without_plots):
+    plain = "foldable = false\n"
+    train(pictures, tmp_path / "narrow", tiny_recipe(ONE_PHASE, depth=2, net=plain))
+    first = tmp_path / "narrow" / "final.safetensors"
+    still = tiny_recipe(ONE_PHASE.replace("1e-2", "1e-30"), depth=2, features=12, net=plain)
+    watch = Listener()
+    train(pictures, tmp_path / "wide", still, watch, init=first)
+    assert "weights carried over; fresh: none" in watch.lines
+    x = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+    narrow, wide = (load_net(tmp_path / run / "final.safetensors")[0] for run in ("narrow", "wide"))
+    assert wide.head.in_channels == 12
+    assert torch.allclose(wide(x), narrow(x), atol=1e-5)
+    info, _ = read_checkpoint(tmp_path / "wide" / "final.safetensors")
+    assert info.training["init"]["name"] == "tiny of 4 features, made wider"
+    with pytest.raises(InputError, match="name a checkpoint of that net"):
+        train(
+            pictures,
+            tmp_path / "back",
+            tiny_recipe(ONE_PHASE, depth=2, net=plain),
+            init=tmp_path / "wide" / "final.safetensors",
+        )
+
+
 @pytest.mark.parametrize(
     ("before", "now", "said"),
     [
