@@ -5,13 +5,15 @@
 
 Every peer gets an 8-bit picture [H, W, 3] in memory and returns one, written as a program would use it. The
 time of the bare net, on a ready float tensor, is the stage "compute". Each runs in a process of its own, one
-at a time, in rounds of alternating order, so that drifts of the machine affect all. Peers that are not
-installed are left out. ncnn needs the packages ncnn and pnnx, torch.compile needs a C++ compiler.
+at a time, in rounds of alternating order, so that drifts of the machine affect all. Peers in bf16 and int8 stand beside
+sr-deploy's own forms of the model; bare runtimes in int8 run the same file. Peers that are not
+installed are left out: `pip install ncnn pnnx MNN`. torch.compile needs a C++ compiler.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -50,6 +52,7 @@ from sr_deploy.bench.run.worker import Measurer, Opening, serve
 from sr_deploy.bench.sizes import Size, parse_size
 from sr_deploy.bench.summary import summarise
 from sr_deploy.models import find_model
+from sr_deploy.models.fast import forms_of
 from sr_deploy.system.cores import usable_cores
 from sr_deploy.upscale import Upscaler
 
@@ -68,7 +71,7 @@ def to_picture(result: Tensor) -> np.ndarray:
     return cv2.merge(list(planes))
 
 
-def torch_net(subject: BenchSubject, compiled: bool) -> Parts:
+def torch_net(subject: BenchSubject, compiled: bool, half: bool = False) -> Parts:
     import torch
 
     from sr_deploy.training.checkpoint import load_net
@@ -77,10 +80,13 @@ def torch_net(subject: BenchSubject, compiled: bool) -> Parts:
     torch.set_num_threads(subject.threads or 1)
     net, _ = load_net(ROOT / "export" / "checkpoints" / f"{subject.model}.safetensors")
     ready = fold(net).eval()
+    if half:
+        ready = ready.to(torch.bfloat16, memory_format=torch.channels_last)
     run = torch.compile(ready) if compiled else ready
 
     def prepare(frame: np.ndarray) -> Any:
-        return torch.from_numpy(frame).permute(2, 0, 1)[None].to(torch.float32).div_(255)
+        tensor = torch.from_numpy(frame).permute(2, 0, 1)[None].to(torch.float32).div_(255)
+        return tensor.to(torch.bfloat16) if half else tensor
 
     def compute(tensor: Any) -> Any:
         with torch.inference_mode():
@@ -88,10 +94,16 @@ def torch_net(subject: BenchSubject, compiled: bool) -> Parts:
 
     def finish(result: Any) -> np.ndarray:
         with torch.inference_mode():
-            bytes_ = result[0].clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+            bytes_ = result[0].float().clamp_(0, 1).mul_(255).round_().to(torch.uint8)
             return bytes_.permute(1, 2, 0).contiguous().numpy()
 
     return prepare, compute, finish
+
+
+def _file_of(subject: BenchSubject) -> Path:
+    """Return the file that a bare runtime opens: the int8 form of the model for int8, else the model itself."""
+    model = find_model(subject.model)
+    return forms_of(model)["int8"] if subject.precision == "int8" else model
 
 
 def bare_onnxruntime(subject: BenchSubject) -> Parts:
@@ -100,7 +112,7 @@ def bare_onnxruntime(subject: BenchSubject) -> Parts:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = subject.threads or 1
     session = onnxruntime.InferenceSession(
-        str(find_model(subject.model)), options, providers=["CPUExecutionProvider"]
+        str(_file_of(subject)), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
     return to_tensor, lambda tensor: session.run(None, {name: tensor})[0], to_picture
@@ -112,9 +124,9 @@ def bare_openvino(subject: BenchSubject) -> Parts:
     settings = {
         "INFERENCE_NUM_THREADS": subject.threads or 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if subject.precision == "bf16" else "f32",
     }
-    compiled = openvino.Core().compile_model(str(find_model(subject.model)), "CPU", settings)
+    compiled = openvino.Core().compile_model(str(_file_of(subject)), "CPU", settings)
     return to_tensor, lambda tensor: compiled(tensor)[0], to_picture
 
 
@@ -129,11 +141,51 @@ def opencv_dnn(subject: BenchSubject) -> Parts:
     return to_tensor, compute, to_picture
 
 
+def mnn_net(subject: BenchSubject) -> Parts:
+    from MNN import expr, nn
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = _mnn_file(find_model(subject.model), Path(folder))
+        net = nn.load_module_from_file(str(file), [], [], runtime_manager=_mnn_runtime(subject.threads or 1))
+
+    def compute(tensor: Tensor) -> Tensor:
+        made = net.forward(expr.const(tensor, tensor.shape, expr.NCHW))
+        return np.array(expr.convert(made, expr.NCHW).read())
+
+    return to_tensor, compute, to_picture
+
+
+def _mnn_runtime(threads: int) -> Any:
+    from MNN import nn
+
+    (runtime,) = nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": threads},))
+    return runtime
+
+
+def _mnn_file(model: Path, folder: Path) -> Path:
+    """Convert `model`. MNN's converter calls `pip`, so it finds one here that does nothing."""
+    shadow = folder / "bin"
+    shadow.mkdir()
+    for name in ("pip", "pip3"):
+        (shadow / name).write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
+        (shadow / name).chmod(0o755)
+    file = folder / "net.mnn"
+    command = [sys.executable, "-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--modelFile", str(model)]
+    subprocess.run(
+        [*command, "--MNNModel", str(file), "--bizCode", "sr-deploy"],
+        env={**os.environ, "PATH": f"{shadow}{os.pathsep}{os.environ['PATH']}"},
+        check=True,
+        capture_output=True,
+    )
+    return file
+
+
 def ncnn_net(subject: BenchSubject) -> Parts:
     import ncnn
 
     net = ncnn.Net()
     net.opt.num_threads = subject.threads or 1
+    net.opt.use_bf16_storage = subject.precision == "bf16"
     with tempfile.TemporaryDirectory() as folder:
         param, weights = _ncnn_files(find_model(subject.model), Path(folder))
         net.load_param(str(param))
@@ -179,10 +231,20 @@ PEERS: dict[str, tuple[str, str, Callable[[BenchSubject], Parts]]] = {
     "bare OpenVINO": ("openvino", "fp32", bare_openvino),
     "OpenCV DNN": ("cv2", "fp32", opencv_dnn),
     "ncnn": ("ncnn", "fp32", ncnn_net),
+    "MNN": ("MNN", "fp32", mnn_net),
+    "torch.compile, bf16": ("torch", "bf16", partial(torch_net, compiled=True, half=True)),
+    "bare OpenVINO, bf16": ("openvino", "bf16", bare_openvino),
+    "ncnn, bf16": ("ncnn", "bf16", ncnn_net),
+    "bare ONNX Runtime, int8": ("onnxruntime", "int8", bare_onnxruntime),
+    "bare OpenVINO, int8": ("openvino", "int8", bare_openvino),
     "bicubic": ("cv2", "uint8", partial(classic, filter_=cv2.INTER_CUBIC)),
     "Lanczos": ("cv2", "uint8", partial(classic, filter_=cv2.INTER_LANCZOS4)),
 }
 """Name -> the module it needs, its precision, and what makes its parts."""
+
+
+_APART = {"fp32": 1, "bf16": 4, "int8": 10}
+"""Precision -> most 8-bit steps between the pictures of a peer and of sr-deploy in fp32."""
 
 
 class Peer:
@@ -220,12 +282,24 @@ def open_peer(opening: Opening) -> Measurer:
     return Peer(opening)
 
 
+def our_entries(model: str, threads: int) -> list[WorkerStart]:
+    """Return sr-deploy in fp32 on every backend, and in its fast forms on those that compute in their precision."""
+    found = find_entries([model], threads=[threads])
+    backends = [entry.subject.backend for entry in found]
+    for precision, form in forms_of(find_model(model)).items():
+        on = backends
+        if precision == "bf16":  # ONNX Runtime computes no convolution in bf16 on a CPU
+            on = [backend for backend in backends if backend != "onnxruntime"]
+        found += find_entries([str(form)], backends=on, threads=[threads]) if on else []
+    return found
+
+
 def peer_entries(base: BenchSubject, path: Path, only: list[str]) -> list[WorkerStart]:
     entries = []
     for name, (module, precision, _) in PEERS.items():
         if only and name not in only:
             continue
-        if find_spec(module) is None or (name == "ncnn" and find_spec("pnnx") is None):
+        if find_spec(module) is None or (module == "ncnn" and find_spec("pnnx") is None):
             print(f"left out: {name}, which is not installed", flush=True)
             continue
         changes = {"runner": name, "backend": module, "precision": precision}
@@ -241,7 +315,7 @@ def peer_entries(base: BenchSubject, path: Path, only: list[str]) -> list[Worker
 
 
 def check(model: str, entries: list[WorkerStart]) -> None:
-    """Print how far the picture of each net is from sr-deploy's, in 8-bit steps. SystemExit beyond one step."""
+    """Print how far the picture of each net is from sr-deploy's in fp32, in 8-bit steps. SystemExit beyond `_APART`."""
     frame = load_photographs().frame(101, 67)
     with Upscaler.open(model, backend="onnxruntime") as upscaler:
         expected = upscaler.upscale_pixels(frame)
@@ -262,7 +336,7 @@ def check(model: str, entries: list[WorkerStart]) -> None:
             picture = np.load(target)
             apart = int(np.abs(picture.astype(int) - expected).max())
             print(f"{name}: at most {apart} of 255 apart from sr-deploy", flush=True)
-            if entry.subject.precision != "uint8" and apart > 1:
+            if apart > _APART.get(entry.subject.precision, 255):
                 raise SystemExit(f"{name} computes something else")
 
 
@@ -283,7 +357,7 @@ def measure(args: argparse.Namespace) -> BenchResult:
     others = OtherProcesses()
     calibration = calibrate(args.threads)
     environment = describe_environment(others.share())
-    ours = [] if args.only else find_entries([args.model], threads=[args.threads])
+    ours = [] if args.only else our_entries(args.model, args.threads)
     base = find_entries([args.model], backends=["onnxruntime"], threads=[args.threads])[0]
     entries = [*ours, *peer_entries(base.subject, base.path, args.only)]
     check(args.model, [entry for entry in entries if entry.subject.runner in PEERS])

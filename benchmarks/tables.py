@@ -11,6 +11,7 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import int8_forms
@@ -132,14 +133,18 @@ def peers() -> str:
     result = _peers()
     if result is None:
         return ""
-    nets = [run for run in result.runs if run.subject.precision == "fp32"]
+    nets = [run for run in result.runs if run.subject.precision != "uint8"]
     labels = list(dict.fromkeys(run.case.label for run in result.runs))
-    best = {label: _best_of_ours(nets, label) for label in labels}
+    best = {
+        (precision, label): _best_of_ours([run for run in nets if run.subject.precision == precision], label)
+        for precision in dict.fromkeys(run.subject.precision for run in nets)
+        for label in labels
+    }
     lines: dict[str, dict[str, Any]] = {}
     for run in result.runs:
         lines.setdefault(_who(run), {})[run.case.label] = run
     body = [
-        f"| {name} | {' | '.join(_peer_cells(runs.get(label), best[label]) for label in labels)} |\n"
+        f"| {name} | {' | '.join(_peer_cells(runs.get(label), best) for label in labels)} |\n"
         for name, runs in lines.items()
     ]
     head = ["what", *(f"{label}: end to end | of that the net | against sr-deploy" for label in labels)]
@@ -161,7 +166,8 @@ def _peers() -> Any:
 
 
 def _who(run: Any) -> str:
-    return f"{_name(run)}, {run.subject.precision}"
+    name, precision = _name(run), run.subject.precision
+    return name if name.endswith(precision) else f"{name}, {precision}"
 
 
 def _name(run: Any) -> str:
@@ -174,12 +180,13 @@ def _best_of_ours(nets: list[Any], label: str) -> float:
     return min(statistics.median(run.samples) for run in ours)
 
 
-def _peer_cells(run: Any, best: float) -> str:
-    """Return three cells: the time, the time of the net alone, and the ratio to sr-deploy's best time."""
+def _peer_cells(run: Any, best: Mapping[tuple[str, str], float]) -> str:
+    """Return three cells: the time, the time of the net alone, and the ratio to sr-deploy's best time in that precision."""
     if run is None:
         return "- | - | -"
     seconds, net = statistics.median(run.samples), statistics.median(run.stages["compute"])
-    factor = f"{seconds / best:.2f}x" if run.subject.precision == "fp32" else ""
+    reference = best.get((run.subject.precision, run.case.label))
+    factor = f"{seconds / reference:.2f}x" if reference else ""
     return f"{seconds * 1000:.1f} ms | {net * 1000:.1f} ms | {factor}"
 
 
