@@ -112,6 +112,17 @@ class VideoResult:
     pixel_format: str
 
 
+def check_files(source: Path, target: Path, options: VideoOptions) -> VideoInfo:
+    """Check what can be known of both files before a model is opened. Returns the facts about `source`.
+
+    Raises InputError for an unreadable source, UsageError and OutputError for a target that cannot be written.
+    """
+    _check_target(source, target, options)
+    facts = probe(source)
+    check_one_size(facts)
+    return facts
+
+
 def upscale_video(
     source: Path,
     target: Path,
@@ -132,9 +143,7 @@ def upscale_video(
     differs from the source.
     """
     options = options or VideoOptions()
-    _check_target(source, target, options)
-    facts = probe(source)
-    check_one_size(facts)
+    facts = check_files(source, target, options)
     encoding = plan_encoding(facts, upscaler.spec.scale, target, options.encode)
     streams = plan_streams(facts, target, options.choice, encoding)
     say = watcher.say if watcher else (lambda message: None)

@@ -140,11 +140,12 @@ def _upscale(source: Path, output: Path, options: dict[str, Any], display: Frame
     Raises MissingRuntimeError without PyAV, and what `upscale_video` raises.
     """
     from sr_deploy.models import find_chain
-    from sr_deploy.video.job import upscale_video
+    from sr_deploy.video.job import check_files, upscale_video
     from sr_deploy.video.pyav import pyav
 
-    pyav()  # a missing package is reported before a model is loaded
+    pyav()  # a missing package is reported before a model is loaded, and so is a file that cannot serve
     settings = _video_options(options)
+    check_files(source, output, settings)
     model = choose_form(model_name(options), options, display.say)
     with open_upscaler(model, options, display.say) as upscaler:
         return upscale_video(

@@ -40,6 +40,18 @@ def test_a_clip_becomes_a_larger_clip_in_a_new_folder(run, clip, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["large.mp4"]
 
 
+@pytest.mark.parametrize("options", [(), ("--fast",)])
+def test_a_file_that_cannot_serve_is_named_before_the_model_is_looked_at(run, clip, tmp_path, options):
+    absent = ("--model", tmp_path / "absent.onnx", *options)
+    (tmp_path / "there.mp4").touch()
+    result = run("video", clip, "-o", tmp_path / "there.mp4", *absent)
+    assert result.exit_code == 3
+    assert "there.mp4: it exists already" in result.stderr
+    result = run("video", tmp_path / "none.mp4", "-o", tmp_path / "large.mp4", *absent)
+    assert result.exit_code == 3
+    assert "none.mp4" in result.stderr
+
+
 def test_options_reach_the_encoder(run, clip, tmp_path):
     target = tmp_path / "large.mkv"
     options = ["--codec", "ffv1", "--pixel-format", "yuv444p", "--encoder-option", "slicecrc=1", "-q"]
