@@ -158,8 +158,7 @@ def mnn_net(subject: BenchSubject) -> Parts:
 def _mnn_runtime(threads: int) -> Any:
     from MNN import nn
 
-    (runtime,) = nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": threads},))
-    return runtime
+    return nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": threads},))
 
 
 def _mnn_file(model: Path, folder: Path) -> Path:
@@ -203,7 +202,7 @@ def _ncnn_files(model: Path, folder: Path) -> tuple[Path, Path]:
     import pnnx
 
     (folder / "net.onnx").write_bytes(model.read_bytes())
-    program = Path(pnnx.__file__).parent.parent / "bin" / "pnnx"
+    program = Path(pnnx.__file__).parent / "pnnx"
     shapes = ["inputshape=[1,3,180,320]", "inputshape2=[1,3,90,160]", "fp16=0"]
     subprocess.run(
         [str(program) if program.is_file() else "pnnx", "net.onnx", *shapes],
