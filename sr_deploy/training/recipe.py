@@ -26,7 +26,7 @@ _LARGEST = 1 << 20
 """Most bytes of a recipe that are read. A recipe has some thousand."""
 SCALES = (2, 3, 4, 8)
 """Scales that a phase may have."""
-PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "luma_psnr", "chroma_l1")
+PIXEL_TERMS = ("l1", "l2", "charbonnier", "luma", "luma_l1", "luma_psnr", "chroma_l1", "blocks")
 """Loss terms that compare pixels; with only these, checkpoints are ranked by PSNR."""
 PERCEPTUAL_TERMS = ("feature", "gram")
 """Loss terms that need a VGG."""
@@ -44,6 +44,7 @@ TERM_MEANINGS = {
     "tv": "Total variation of the result.",
     "grid": "Error that repeats with the period of the scale.",
     "lattice": "Detail that prefers places within the small picture's pixels, as blocks and dots do.",
+    "blocks": "Steps that prefer places within 8 x 8 small pixels, as the blocks of a JPEG do.",
 }
 """Loss term -> what it measures. The order is that of the log."""
 TERMS = tuple(TERM_MEANINGS)

@@ -1,15 +1,20 @@
 """The losses against a few lines of NumPy each, and their gradients against finite differences."""
 
+from functools import partial
 from itertools import product
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from sr_deploy.errors import UsageError
+from sr_deploy.quality.degradations.compress import jpeg
 from sr_deploy.training.objective.losses import (
     PIXEL,
     ComposedLoss,
+    blocks,
     charbonnier,
     gram,
     gram_distance,
@@ -225,14 +230,55 @@ def test_the_lattice_term_sees_blocks_and_dots_that_the_grid_term_is_blind_to():
     smooth = torch.linspace(0, 1, 66).expand(1, 3, 66, 66)
     even = 0.2 * torch.rand(1, 3, 66, 66, generator=generator)
     small = 0.2 * torch.rand(1, 3, 17, 17, generator=generator)
-    blocks = small.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :66, :66]
+    squares = small.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :66, :66]
     dots = torch.zeros(1, 3, 68, 68)
     dots[..., 1::4, 2::4] = torch.where(small > 0.1, 0.2, -0.2)
-    for pattern in (blocks, dots[..., :66, :66]):
+    for pattern in (squares, dots[..., :66, :66]):
         assert lattice(smooth + pattern, smooth, 4).item() > 4 * lattice(smooth + even, smooth, 4).item()
-    assert grid(smooth + blocks, smooth, 4).item() < 1e-6
+    assert grid(smooth + squares, smooth, 4).item() < 1e-6
     assert lattice(smooth + 0.1, smooth, 4).item() < 1e-6
     assert lattice(smooth[..., :5, :5], smooth[..., :5, :5] + 0.1, 4).item() == 0
+
+
+def test_the_blocks_term_compares_relative_steps_by_their_place_in_blocks_of_8_small_pixels():
+    rng = np.random.default_rng(5)
+    got, wanted = rng.random((2, 2, 3, 24, 40))
+
+    def by_place(plane):
+        across = np.diff(plane, axis=1)
+        steps = np.abs(across[:, 1:-1] - (across[:, :-2] + across[:, 2:]) / 2).mean(axis=0)
+        places = np.array([steps[: len(steps) // 8 * 8][place::8].mean() for place in range(8)])
+        return (places + 0.5 / 255) / (places.mean() + 0.5 / 255)
+
+    def luma_of(picture):
+        small = picture.reshape(3, 12, 2, 20, 2).mean(axis=(2, 4))
+        return np.tensordot([65.481 / 255, 128.553 / 255, 24.966 / 255], small, axes=1)
+
+    expected = 0
+    for turn in (lambda plane: plane, lambda plane: plane.T):
+        ours, theirs = (
+            np.mean([by_place(turn(luma_of(x))) for x in crops], axis=0) for crops in (got, wanted)
+        )
+        expected += np.abs(ours - theirs).mean()
+    value = blocks(torch.from_numpy(got), torch.from_numpy(wanted), 2)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_the_blocks_term_sees_a_jpeg_wherever_its_blocks_begin(start):
+    rng = np.random.default_rng(1)
+    pictures = [cv2.GaussianBlur(x, (0, 0), 2) * 255 for x in rng.random((8, 120, 120, 3), np.float32)]
+    damaged = [jpeg(picture, 40) for picture in pictures]
+    spread = np.std(np.subtract(damaged, pictures))
+    noisy = [picture + rng.normal(0, spread, picture.shape) for picture in pictures]
+    whole, compressed, noised = (
+        torch.from_numpy(np.float32(crops)[:, start : start + 96, start : start + 96] / 255).movedim(3, 1)
+        for crops in (pictures, damaged, noisy)
+    )
+    large = partial(functional.interpolate, scale_factor=4, mode="nearest")
+    assert blocks(large(whole), large(whole), 4).item() == 0
+    assert blocks(large(compressed), large(whole), 4) > 10 * blocks(large(noised), large(whole), 4)
+    assert blocks(large(whole)[..., :40, :40], large(compressed)[..., :40, :40], 4).item() == 0
 
 
 @pytest.mark.parametrize("name", ["feature", "gram"])
@@ -252,7 +298,9 @@ def test_perceptual_terms_equal_numpy_on_the_same_weights(two, name):
 @pytest.mark.parametrize("name", TERMS)
 def test_gradients_agree_with_finite_differences(name):
     random = np.random.default_rng(11)
-    side = 12 if name == "lattice" else 4  # `lattice` needs a cell and its neighbours
+    side = {"lattice": 12, "blocks": 48}.get(
+        name, 4
+    )  # they need a cell, or a block of small pixels, and its neighbours
     got = torch.from_numpy(random.random((1, 3, side, side))).requires_grad_()
     wanted = torch.from_numpy(random.random((1, 3, side, side)))
     vgg, _ = tiny_vgg(["relu1_1"])
