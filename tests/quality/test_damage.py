@@ -40,6 +40,15 @@ def test_colour_noise_is_seen_as_specks(large):
     assert noisy > clean + 0.2
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_grey_original_with_a_little_colour_in_the_result_does_not_count_without_bounds(large, depth):
+    top = np.iinfo(depth).max
+    grey = (np.repeat(large[..., 1:2], 3, axis=2).astype(np.float64) / 255 * top).astype(depth)
+    tinted = grey.copy()
+    tinted[::9, ::9, 0] += depth(np.minimum(top // 64, top - tinted[::9, ::9, 0]))
+    assert 1 < specks(tinted, grey, 4) < 3
+
+
 def test_a_flat_picture_has_no_blocks():
     assert blockiness(np.full((64, 64, 3), 90, np.uint8), 4) == 1.0
     assert blockiness(np.full((8, 8, 3), 90, np.uint8), 4) == 1.0
