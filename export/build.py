@@ -6,8 +6,8 @@
 
 A model is made from a recipe `export/<name>.toml` and the averaged weights `export/checkpoints/<name>.safetensors`
 that `sr-deploy train` made with it. Equal checkpoints give equal files, byte for byte. The quality on the card is
-taken from the committed results of `benchmarks/quality.py`, and only from results for exactly these bytes. A net that was
-trained for int8 also gets the forms `forms/<name>-bf16.onnx` and `forms/<name>-int8.onnx`.
+taken from the committed results of `benchmarks/quality.py`, and only from results for exactly these bytes. A model also gets
+the form `forms/<name>-bf16.onnx`, if that is small, and after a training for int8 `forms/<name>-int8.onnx`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ except ModuleNotFoundError as error:
     sys.exit(4)
 
 HERE = Path(__file__).resolve().parent
+_LARGEST_FORM = 1_000_000
+"""Most bytes of a form. The larger ones, of nets for looks rather than for speed, are left to `sr-deploy convert`."""
 
 
 @dataclass(frozen=True)
@@ -294,15 +296,27 @@ def build(name: str, places: Places, out: Path) -> list[Path]:
 
 
 def make_forms(model: Path, info: CheckpointInfo, folder: Path) -> dict[str, Path]:
-    """Write the forms of `model` into `folder`: precision -> file. None for a net that was not trained for int8."""
+    """Write the forms of `model` into `folder`: precision -> file. There is none in int8 without learned ranges, and no large one."""
     found: dict[str, Path] = {}
-    if not info.ranges:
-        return found
-    folder.mkdir(exist_ok=True)
-    for precision in FORMS:
-        found[precision] = folder / f"{model.stem}-{precision}.onnx"
-        save_model(convert(load_model(model), precision).model, found[precision])
+    for precision in FORMS if info.ranges else ("bf16",):
+        form = folder / f"{model.stem}-{precision}.onnx"
+        folder.mkdir(exist_ok=True)
+        save_model(convert(load_model(model), precision).model, form)
+        if form.stat().st_size <= _LARGEST_FORM:
+            found[precision] = form
+        else:
+            form.unlink()
     return found
+
+
+def left_over(name: str, built: Sequence[Path], models: Path) -> list[Path]:
+    """Return the forms of the model `name` in `models` that the build in `built` does not have."""
+    made = {path.name for path in built}
+    return [
+        path
+        for path in ((models / "forms" / f"{name}-{precision}.onnx") for precision in FORMS)
+        if path.is_file() and path.name not in made
+    ]
 
 
 def compare(built: Sequence[Path], out: Path, models: Path) -> list[str]:
@@ -328,8 +342,12 @@ def run(names: Sequence[str], places: Places, *, check: bool) -> int:
     with TemporaryDirectory() as folder:
         for name in names or known:
             built = build(name, places, Path(folder))
+            old = left_over(name, built, places.models)
             differences += compare(built, Path(folder), places.models)
+            differences += [f"{path}: its checkpoint gives no such form" for path in old]
             print(f"{name}: {sha256_of(built[0])[:12]} {built[0].stat().st_size:,} bytes", flush=True)
+            for path in [] if check else old:
+                path.unlink()
             for path in [] if check else built:
                 target = places.models / path.relative_to(folder)
                 target.parent.mkdir(exist_ok=True)

@@ -139,7 +139,8 @@ def test_a_teacher_is_told_of_in_the_card_and_not_built(build, places, tmp_path,
     )
     save_checkpoint(path, net, info)
     assert build.main(places) == 0
-    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["tiny-x2.md", "tiny-x2.onnx"]
+    files = sorted(p.name for p in (tmp_path / "models").iterdir() if p.is_file())
+    assert files == ["tiny-x2.md", "tiny-x2.onnx"]
     card = (tmp_path / "models" / "tiny-x2.md").read_text()
     assert "against a teacher's pictures" in card
     assert "`abc123`). It is the net whose weights this one began with." in card
@@ -207,3 +208,19 @@ def test_a_net_that_was_trained_for_int8_gets_forms_whose_loss_is_that_of_commit
     }
     forms["int8"].write_bytes(b"other")
     assert build.main([*places, "--check"]) == 1
+
+
+def test_other_nets_get_a_form_in_bf16_if_it_is_small_and_forms_that_no_longer_belong_are_removed(
+    build, places, tmp_path, monkeypatch, capsys
+):
+    forms = tmp_path / "models" / "forms"
+    assert build.main(places) == 0
+    assert [path.name for path in forms.iterdir()] == ["tiny-x2-bf16.onnx"]
+    (forms / "tiny-x2-int8.onnx").write_bytes(b"of an earlier training")
+    assert build.main([*places, "--check"]) == 1
+    assert "tiny-x2-int8.onnx: its checkpoint gives no such form" in capsys.readouterr().err
+    assert build.main(places) == 0
+    assert [path.name for path in forms.iterdir()] == ["tiny-x2-bf16.onnx"]
+    monkeypatch.setattr(build, "_LARGEST_FORM", 10)
+    assert build.main(places) == 0
+    assert [path.name for path in forms.iterdir()] == []
