@@ -79,13 +79,18 @@ KINDS = {
     "noise of 5, JPEG 75": Kind(steps="noise:5", suffix=".jpg", quality=75),
     "camera noise of 6, JPEG 90": Kind(steps="camera:6", suffix=".jpg", quality=90),
     "WebP 80": Kind(suffix=".webp", quality=80),
+    "AVIF 60": Kind(suffix=".avif", quality=60),
     "drawings, PNG": Kind(drawn=True),
     "drawings, JPEG 75": Kind(drawn=True, suffix=".jpg", quality=75),
 }
 """Title -> kind, in the order of the table."""
 DRAWINGS = 28
-"""Number of drawings of each kind; with 11 photographs the kinds make about 200 pictures."""
-_ENCODER = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}
+"""Number of drawings of each kind; with 11 photographs the kinds make 210 pictures."""
+_ENCODER = {
+    ".jpg": cv2.IMWRITE_JPEG_QUALITY,
+    ".webp": cv2.IMWRITE_WEBP_QUALITY,
+    ".avif": cv2.IMWRITE_AVIF_QUALITY,
+}
 
 
 def held_out(folder: Path, count: int) -> list[Path]:

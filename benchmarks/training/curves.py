@@ -20,15 +20,15 @@ from sr_deploy.system.files import write_whole
 RESULTS = ROOT / "benchmarks" / "results" / "training" / "curves.json"
 PAGE = ROOT / "docs" / "notes" / "training.md"
 BEGIN, END = "<!-- made by benchmarks/training/curves.py --table -->\n", "<!-- end of curves -->\n"
-MINUTES = (1, 2, 5, 10, 15, 20, 30, 40)
+MINUTES = (1, 5, 10, 20, 30, 40, 60)
 """Columns of the table: the last look before each of these."""
 
 
 def add(run: Path, name: str) -> None:
     """Read the log of `run` and keep its looks as `name`."""
-    from sr_deploy.training.checkpoint import read_checkpoint
+    from sr_deploy.training.checkpoint import find_checkpoint, read_checkpoint
 
-    info, _ = read_checkpoint(run / "final.safetensors")
+    info, _ = read_checkpoint(find_checkpoint(run))
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     looks = [
         {

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sr_deploy.upscale import Upscaler
 
 Kind = Literal["clean", "photo"]
-_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-"""Suffixes of files that the rule may give to the photo net by their header."""
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif")
+"""Suffixes of files that the rule gives to the photo net by their header, mostly."""
 
 
 class Choice(NamedTuple):

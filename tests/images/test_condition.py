@@ -38,9 +38,17 @@ def test_a_jpeg_of_low_quality_goes_to_the_photo_net(scene):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_jpeg_of_a_page_or_a_drawing_goes_to_the_clean_net(seed):
+def test_a_jpeg_of_a_page_or_a_drawing_goes_to_the_photo_net_too(seed):
     drawn = to_uint8(jpeg(drawing(320, 320, seed=seed).astype(np.float32), 60))
-    assert condition_of(Image(pixels=drawn, format="jpeg", quality=60)) == ("clean", "mostly one tone")
+    assert condition_of(Image(pixels=drawn, format="jpeg", quality=60)) == ("photo", "JPEG of quality 60")
+
+
+@pytest.mark.parametrize(("format", "name"), [("webp", "WebP"), ("avif", "AVIF")])
+def test_a_lossy_file_without_a_quality_goes_to_the_photo_net(scene, format, name):
+    assert condition_by_file(format, None, False) == ("photo", f"lossy {name}")
+    clean = parse("blur:0").small(scene, 4, "scene")
+    assert condition_of(Image(pixels=clean, format=format)) == ("photo", f"lossy {name}")
+    assert condition_of(Image(pixels=clean, format=format, lossless=True)).kind == "clean"
 
 
 @pytest.mark.parametrize(
@@ -48,9 +56,7 @@ def test_a_jpeg_of_a_page_or_a_drawing_goes_to_the_clean_net(seed):
     [
         ("jpeg", rule.LOSSY_QUALITY + 1, False),
         ("jpeg", None, False),
-        ("webp", None, False),
         ("webp", None, True),
-        ("avif", None, False),
         ("heic", None, False),
         ("png", None, False),
         ("tiff", None, False),
